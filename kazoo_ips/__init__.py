@@ -1,0 +1,1 @@
+"""Dedicated IP addresses for Kazoo accounts: Crossbar's IPs API over CouchDB."""
