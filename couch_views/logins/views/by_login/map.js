@@ -1,0 +1,7 @@
+// How an account is found by what its users type: ["name" | "realm" | "api_key", value] -> null
+(function (doc) {
+  if (doc.pvt_type !== 'account' || doc.pvt_deleted) return;
+  if (doc.name) emit(['name', doc.name.toLowerCase().replace(/[^a-z0-9]/g, '')], null);
+  if (doc.realm) emit(['realm', doc.realm.toLowerCase()], null);
+  if (doc.pvt_api_key) emit(['api_key', doc.pvt_api_key], null);
+});

@@ -1,0 +1,86 @@
+"""`/v2/accounts/{account_id}/ips`: what an account has and may have."""
+
+from flask import Response, g
+
+from kazoo_ips.api import envelope, ips, lists, schemas
+from kazoo_ips.api.conditions import if_match
+from kazoo_ips.api.routes import Routes, Who, caller, services
+from kazoo_ips.model import AssignIP, AssignIPs, DedicatedIP, ReleaseIP, ReleaseIPs
+
+routes = Routes("account_ips", __name__, url_prefix="/v2/accounts/<account_id>/ips")
+
+
+@routes.on("GET", "", who=Who.ACCOUNT, csv=True)
+def list_available(account_id: str) -> Response:
+    """The available addresses."""
+    return lists.reply(services().ips.list_available)
+
+
+@routes.on("PUT", "", who=Who.OPERATOR)
+def create(account_id: str) -> Response:
+    """Add an address to the pool; the documentation's curl line uses this path."""
+    return ips.create()
+
+
+@routes.on("POST", "", who=Who.ACCOUNT)
+def assign_all(account_id: str) -> Response:
+    """Assign the addresses of the body, all or none."""
+    addresses = schemas.load_addresses(g.envelope.data())
+    if addresses is None:
+        envelope.fail("ips", "required", "Field is required but missing", value="ips")
+    assigned = services().ips.assign_all(AssignIPs(account_id, addresses), g.request_id)
+    return _addresses(assigned)
+
+
+@routes.on("DELETE", "", who=Who.ACCOUNT)
+def release_all(account_id: str) -> Response:
+    """Release the addresses of the body, all or none; without any, all that the account has."""
+    addresses = schemas.load_addresses(g.envelope.data(required=False))
+    released = services().ips.release_all(ReleaseIPs(account_id, addresses), g.request_id)
+    return _addresses(released)
+
+
+@routes.on("GET", "/assigned", who=Who.ACCOUNT, csv=True)
+def list_assigned(account_id: str) -> Response:
+    """What the account has."""
+    return lists.reply(lambda query: services().ips.list_assigned(query, account_id))
+
+
+@routes.on("GET", "/zones", who=Who.ACCOUNT, csv=True)
+def list_zones(account_id: str) -> Response:
+    """The zones in use, over the whole pool."""
+    return lists.names("zone", services().ips.list_zones())
+
+
+@routes.on("GET", "/hosts", who=Who.ACCOUNT, csv=True)
+def list_hosts(account_id: str) -> Response:
+    """The hosts in use, over the whole pool."""
+    return lists.names("host", services().ips.list_hosts())
+
+
+@routes.on("GET", "/<address>", who=Who.ACCOUNT)
+def fetch(account_id: str, address: str) -> Response:
+    """One dedicated IP."""
+    return _ip(services().ips.fetch(address, caller()))
+
+
+@routes.on("POST", "/<address>", who=Who.ACCOUNT)
+def assign(account_id: str, address: str) -> Response:
+    """Assign one address; SDKs send the whole document back, which is ignored."""
+    command = AssignIP(account_id, address, if_match())
+    return _ip(services().ips.assign(command, g.request_id))
+
+
+@routes.on("DELETE", "/<address>", who=Who.ACCOUNT)
+def release(account_id: str, address: str) -> Response:
+    """Release one address."""
+    command = ReleaseIP(account_id, address, if_match())
+    return _ip(services().ips.release(command, g.request_id))
+
+
+def _ip(ip: DedicatedIP) -> Response:
+    return envelope.success(schemas.dump_ip(ip), revision=ip.revision)
+
+
+def _addresses(changed: list[DedicatedIP]) -> Response:
+    return envelope.success({"ips": [ip.address for ip in changed]})

@@ -1,0 +1,222 @@
+"""Crossbar's envelope, in and out: the only module that knows its members.
+
+Requests are read as leniently as Crossbar reads them (`api_util.erl`): any or no content type
+that curl or a browser puts on JSON will do, and no body at all where no data is needed.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import chain, islice
+from typing import Any, NoReturn
+from uuid import uuid4
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+
+from kazoo_ips.errors import ValidationFailed
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_JSON_TYPES = re.compile(r"(application/(x-)?json|text/(x-)?json|.*\+json|)$")
+_FORM = "application/x-www-form-urlencoded"
+
+NODE = base64.urlsafe_b64encode(
+    hashlib.md5(socket.gethostname().encode(), usedforsecurity=False).digest()
+).decode()[:22]
+VERSION = version("kazoo_ips")
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What came in: `data` and the members beside it, or what is wrong with it."""
+
+    members: Mapping[str, Any] = field(default_factory=dict)
+    problem: Exception | None = None
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is any `data`; null is none."""
+        return self.members.get("data") is not None
+
+    def text(self, name: str) -> str | None:
+        """A parameter, wherever Crossbar looks for it: data, query, envelope, in that order."""
+        data = self.members.get("data")
+        inside = data.get(name) if isinstance(data, dict) else None
+        value = inside or request.args.get(name) or self.members.get(name)
+        return value if isinstance(value, str) else None
+
+    def data(self, *, required: bool = True) -> dict[str, Any]:
+        """The `data` object.
+
+        :param required: whether a request without a body is an error
+        :raises ValidationFailed: it is missing or not an object
+        """
+        self.check()
+        if not self.members and not required and not request.get_data():
+            return {}
+        if not self.has_data:
+            rest = {k: v for k, v in self.members.items() if v is not None}
+            fail("data", "required", "Field is required but missing", value=rest)
+        data = self.members["data"]
+        if not isinstance(data, dict):
+            fail(
+                "data",
+                "type",
+                "Value did not match type(s): object",
+                target="object",
+                value=data,
+            )
+        return dict(data)
+
+    def check(self) -> None:
+        """Raise what was wrong with the body, if anything was."""
+        if self.problem:
+            raise self.problem
+
+
+def fail(path: str, rule: str, message: str, **more: Any) -> NoReturn:
+    """Refuse a request for one broken rule, in Crossbar's words."""
+    raise ValidationFailed({path: {rule: {"message": message, **more}}})
+
+
+def read() -> Envelope:
+    """The request's envelope. What is wrong with it is kept, to be raised in its turn."""
+    try:
+        body = request.get_data()
+    except RequestEntityTooLarge as error:
+        return Envelope(problem=error)
+    if not body:
+        return Envelope()
+    if not (_JSON_TYPES.match(request.mimetype) or request.mimetype == _FORM):
+        return Envelope(problem=UnsupportedMediaType())
+    try:
+        members = json.loads(body.decode(), parse_constant=_no_constant)
+        json.dumps(members, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
+    except (ValueError, RecursionError) as error:
+        return Envelope(problem=_bad_json(str(error)[:200]))
+    if not isinstance(members, dict):
+        return Envelope(problem=_bad_json("All JSON must be valid"))
+    return Envelope({k.lower(): v for k, v in members.items()})
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _bad_json(message: str) -> ValidationFailed:
+    return ValidationFailed({"json": {"invalid": {"message": message, "target": "body"}}})
+
+
+def init_app(app: Flask, clock: Callable[[], float]) -> None:
+    """Have every request named, and every reply carry that name."""
+
+    @app.before_request
+    def name_request() -> None:
+        offered = request.headers.get("X-Request-ID", "")
+        g.request_id = offered if _REQUEST_ID.fullmatch(offered) else uuid4().hex
+        g.clock = clock
+
+    @app.after_request
+    def say_name(response: Response) -> Response:
+        response.headers["X-Request-ID"] = g.request_id
+        return response
+
+
+def success(
+    data: Any, *, status: int = 200, revision: str | None = None, **members: Any
+) -> Response:
+    """The reply to a request that went well.
+
+    :param revision: of the one document that `data` shows; a list's is a digest of it
+    :param members: further members of the envelope; those that are None are left out
+    """
+    text = dump(data)
+    revision = revision or digest(text)
+    if request.method == "GET" and request.if_none_match.contains_weak(revision):
+        response = Response(status=304)
+    else:
+        rest = {"status": "success", "revision": revision, **members, **_common()}
+        response = _json(f'{{"data":{text},{dump(_present(rest))[1:]}', status)
+    response.set_etag(revision)
+    if request.method == "GET":
+        response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+def stream(items: Iterable[Any]) -> Response:
+    """The reply with a list of any length: its parts go out as they are read.
+
+    The revision closes the body, since only then it is known; so there is no ETag.
+    """
+    common = _common()
+
+    def parts() -> Iterator[str]:
+        hashed = hashlib.sha256()
+        opening = "["
+        yield '{"data":'
+        for chunk in items:
+            text = opening + dump(chunk)[1:-1]
+            opening = ","
+            hashed.update(text.encode())
+            yield text
+        ending = "]" if opening == "," else "[]"
+        hashed.update(ending.encode())
+        rest = {"status": "success", "revision": hashed.hexdigest()[:32], **common}
+        yield f"{ending},{dump(rest)[1:]}"
+
+    return _json(started(parts()), 200)
+
+
+def started(parts: Iterator[str]) -> Iterator[str]:
+    """The same parts, the first two read already: what goes wrong there still gets its reply."""
+    return chain(list(islice(parts, 2)), parts)
+
+
+def failure(code: int, message: str, data: Mapping[str, Any]) -> Response:
+    """The reply to a request that did not go well: `error` is the code as a string."""
+    body = {
+        "data": data,
+        "status": "error",
+        "error": str(code),
+        "message": message,
+        **_common(),
+    }
+    return _json(dump(body), code)
+
+
+def dump(value: Any) -> str:
+    """JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def digest(text: str) -> str:
+    """The revision of what has no document of its own."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _json(body: str | Iterator[str], status: int) -> Response:
+    return Response(body, status, content_type="application/json")
+
+
+def _common() -> dict[str, Any]:
+    """The members that every reply has."""
+    now = datetime.fromtimestamp(g.clock(), UTC)
+    return _present(
+        {
+            "request_id": g.request_id,
+            "auth_token": g.get("auth_token"),
+            "node": NODE,
+            "timestamp": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+            "version": VERSION,
+        }
+    )
+
+
+def _present(members: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in members.items() if v is not None}

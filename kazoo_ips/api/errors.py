@@ -1,0 +1,97 @@
+"""One table from what went wrong to the reply that says so; every failure leaves through it."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flask import Flask, Response, g
+from werkzeug.exceptions import HTTPException
+
+from kazoo_ips import errors
+from kazoo_ips.api import envelope
+
+log = logging.getLogger(__name__)
+
+Reply = tuple[int, str, Callable[[Any], Mapping[str, Any]]]
+
+
+def _text(message: str) -> Callable[[Any], Mapping[str, Any]]:
+    return lambda error: {"message": message}
+
+
+def _conflict(error: errors.Conflict) -> Mapping[str, Any]:
+    lost = {"ips": {address: error.reason for address in error.addresses}}
+    return {**({} if isinstance(error, errors.IPExists) else lost), **_CONFLICTING}
+
+
+_CONFLICTING = {"message": "conflicting documents"}
+
+# The nearest class of an error's ancestry counts.
+REPLIES: dict[type[Exception], Reply] = {
+    errors.ValidationFailed: (400, "validation error", lambda error: error.errors),
+    errors.InvalidCredentials: (401, "invalid_credentials", _text("invalid credentials")),
+    errors.Forbidden: (403, "forbidden", _text("forbidden")),
+    errors.BadIdentifier: (
+        404,
+        "bad_identifier",
+        lambda error: {"cause": error.cause, "message": "bad identifier"},
+    ),
+    errors.Conflict: (409, "datastore_conflict", _conflict),
+    errors.RevisionConflict: (409, "datastore_conflict", lambda error: _CONFLICTING),
+    errors.PreconditionFailed: (412, "precondition_failed", _text("precondition failed")),
+    errors.DatastoreUnreachable: (503, "datastore_unreachable", _text("datastore timeout")),
+    errors.DatastoreMissingView: (
+        503,
+        "datastore_missing_view",
+        _text("datastore missing view"),
+    ),
+    errors.DatastoreMissing: (
+        503,
+        "datastore_missing",
+        _text("data collection missing: database not found"),
+    ),
+    Exception: (500, "unspecified_fault", _text("unspecified fault")),
+}
+
+# What the framework itself refuses.
+TOKENS = {
+    400: ("faulty_request", "faulty request"),
+    404: ("not_found", "not found"),
+    405: ("invalid_method", "method not allowed"),
+    406: ("not_acceptable", "not acceptable"),
+    413: ("request_too_large", "request body too large"),
+    415: ("unsupported_media_type", "unsupported media type"),
+}
+
+HEADERS = {
+    401: {"WWW-Authenticate": 'Bearer realm="kazoo"'},
+    429: {"Retry-After": "1"},
+    503: {"Retry-After": "1"},
+}
+
+
+def init_app(app: Flask) -> None:
+    """Let every error of the application leave through the table."""
+    app.register_error_handler(Exception, reply)
+
+
+def reply(error: Exception) -> Response:
+    """The envelope for an error."""
+    if isinstance(error, HTTPException):
+        return _from_framework(error)
+    code, message, data = next(REPLIES[c] for c in type(error).__mro__ if c in REPLIES)
+    if code >= 500:
+        log.error("request %s failed", g.get("request_id"), exc_info=error)
+    response = envelope.failure(code, message, data(error))
+    response.headers.update(HEADERS.get(code, {}))
+    return response
+
+
+def _from_framework(error: HTTPException) -> Response:
+    code = error.code if error.code in TOKENS else 400
+    message, text = TOKENS[code]
+    response = envelope.failure(code, message, {"message": text})
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response

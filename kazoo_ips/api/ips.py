@@ -1,0 +1,57 @@
+"""`/v2/ips`: the operator's pool."""
+
+from flask import Response, g
+
+from kazoo_ips.api import envelope, lists, schemas
+from kazoo_ips.api.conditions import if_match
+from kazoo_ips.api.routes import Routes, Who, services
+from kazoo_ips.model import DeleteIP
+
+routes = Routes("ips", __name__, url_prefix="/v2/ips")
+
+
+@routes.on("GET", "", who=Who.OPERATOR, csv=True)
+def list_available() -> Response:
+    """The available addresses."""
+    return lists.reply(services().ips.list_available)
+
+
+@routes.on("PUT", "", who=Who.OPERATOR)
+def create() -> Response:
+    """Add an address to the pool."""
+    command = schemas.load_create(g.envelope.data())
+    ip = services().ips.create(command, g.request_id)
+    return envelope.success(schemas.dump_read_only(ip), status=201, revision=ip.revision)
+
+
+@routes.on("GET", "/assigned", who=Who.OPERATOR, csv=True)
+def list_assigned() -> Response:
+    """What all accounts have, and which account has it."""
+    return lists.reply(services().ips.list_assigned, owner=True)
+
+
+@routes.on("GET", "/zones", who=Who.OPERATOR, csv=True)
+def list_zones() -> Response:
+    """The zones in use."""
+    return lists.names("zone", services().ips.list_zones())
+
+
+@routes.on("GET", "/hosts", who=Who.OPERATOR, csv=True)
+def list_hosts() -> Response:
+    """The hosts in use."""
+    return lists.names("host", services().ips.list_hosts())
+
+
+@routes.on("GET", "/<address>", who=Who.OPERATOR)
+def fetch(address: str) -> Response:
+    """One dedicated IP."""
+    ip = services().ips.fetch(address)
+    return envelope.success(schemas.dump_ip(ip), revision=ip.revision)
+
+
+@routes.on("DELETE", "/<address>", who=Who.OPERATOR)
+def delete(address: str) -> Response:
+    """Take an address out of the pool; `force=true` releases it first."""
+    command = DeleteIP(address, g.envelope.text("force") == "true", if_match())
+    ip = services().ips.delete(command, g.request_id)
+    return envelope.success(schemas.dump_read_only(ip, deleted=True), revision=ip.revision)

@@ -1,0 +1,77 @@
+"""Lists of addresses as replies: a page, the first few, or all of it, in JSON or CSV."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from flask import Response, g, request
+
+from kazoo_ips.api import envelope, schemas
+from kazoo_ips.model import Listing, ListIPs, Page
+from kazoo_ips.services.ips import walk
+
+_CHUNK = 1000
+ListPage = Callable[[ListIPs], Page]
+
+
+def reply(list_page: ListPage, *, owner: bool = False) -> Response:
+    """The reply to a request for a list.
+
+    :param list_page: the service's list
+    :param owner: whether each line says whose the address is
+    """
+    # A table is asked for to be kept, so it has all lines unless pages are spoken of.
+    query = schemas.load_list(request.args, everything=g.csv)
+
+    def dump(listing: Listing) -> dict[str, Any]:
+        return schemas.dump_listing(listing, owner=owner)
+
+    if g.csv:
+        names = ["ip", "zone", "host", *(["assigned_to"] if owner else [])]
+        return _table(names, map(dump, _lines(list_page, query)))
+    if query.limit is None or query.limit > schemas.MAX_PAGE:
+        return envelope.stream(_chunks(map(dump, walk(list_page, query))))
+    page = list_page(query)
+    data = [dump(listing) for listing in page.items]
+    if not query.paged:
+        return envelope.success(data)
+    return envelope.success(
+        data,
+        page_size=len(data),
+        start_key=request.args.get("start_key"),
+        next_start_key=schemas.start_key(page.after),
+    )
+
+
+def names(column: str, values: list[str]) -> Response:
+    """The reply with a list of names: all of them."""
+    if g.csv:
+        return _table([column], ({column: value} for value in values))
+    return envelope.success(values)
+
+
+def _lines(list_page: ListPage, query: ListIPs) -> Iterable[Listing]:
+    return list_page(query).items if query.paged else walk(list_page, query)
+
+
+def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
+    while chunk := list(islice(items, _CHUNK)):
+        yield chunk
+
+
+def _table(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
+    def rows() -> Iterator[str]:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, columns)
+        writer.writeheader()
+        for line in lines:
+            writer.writerow(line)
+            if buffer.tell() > 16_384:
+                yield buffer.getvalue()
+                buffer.seek(0)
+                buffer.truncate()
+        yield buffer.getvalue()
+
+    return Response(envelope.started(rows()), content_type="text/csv")

@@ -1,0 +1,180 @@
+"""Who may call what: a route without a rule about that cannot be made.
+
+Every request passes here before its handler: verbs tunnelled through POST, the token, the account
+in the path, and what the reply may look like.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, cast
+
+from flask import Blueprint, Flask, Response, current_app, g, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
+
+from kazoo_ips.api import envelope
+from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
+from kazoo_ips.model import Account, Caller
+from kazoo_ips.services import Services
+
+Handler = Callable[..., Response]
+
+
+class Who(Enum):
+    """Who may call a route."""
+
+    ANYONE = "anyone"
+    OPERATOR = "the operator"
+    ACCOUNT = "the account in the path, those above it, and the operator"
+
+
+class Routes(Blueprint):
+    """A blueprint whose routes cannot forget to say who may call them."""
+
+    def on(
+        self, method: str, rule: str, *, who: Who, csv: bool = False
+    ) -> Callable[[Handler], Handler]:
+        """Register a handler.
+
+        :param who: who may call it
+        :param csv: whether the reply can be CSV as well
+        """
+
+        def register(handler: Handler) -> Handler:
+            def guarded(**path: str) -> Response:
+                _admit(who, path)
+                g.envelope.check()
+                g.csv = _negotiate(csv)
+                return handler(**path)
+
+            self.add_url_rule(
+                rule,
+                endpoint=handler.__name__,
+                view_func=guarded,
+                methods=[method],
+                provide_automatic_options=False,
+            )
+            return handler
+
+        return register
+
+
+def services() -> Services:
+    """The services of the running application."""
+    return cast(Services, current_app.extensions["kazoo_ips"])
+
+
+def caller() -> Caller:
+    """Who is calling, once admitted."""
+    return cast(Caller, g.caller)
+
+
+def init_app(app: Flask) -> None:
+    """Have every request read and, where it says so, its verb replaced."""
+
+    @app.before_request
+    def read_envelope() -> None:
+        g.envelope = envelope.read()
+        verb = g.envelope.text("verb") if request.method == "POST" else None
+        if verb:
+            _tunnel(app, verb.upper())
+        elif request.method == "HEAD" and request.url_rule:
+            # Crossbar does not know HEAD; the framework adds it to every GET.
+            raise MethodNotAllowed(_allowed(request.url_rule.methods or set()))
+
+    @app.before_request
+    def note_token() -> None:
+        g.auth_token = _token()
+
+
+def _tunnel(app: Flask, verb: str) -> None:
+    """Route the request as if it had come with that verb."""
+    adapter = app.create_url_adapter(request)
+    assert adapter is not None
+    try:
+        rule, arguments = adapter.match(method=verb, return_rule=True)
+        request.url_rule, request.view_args = rule, dict(arguments)
+        request.routing_exception = None
+        request.environ["REQUEST_METHOD"] = verb
+        request.method = verb
+    except HTTPException as error:
+        request.routing_exception = error
+
+
+def _allowed(methods: set[str]) -> list[str]:
+    return sorted(methods - {"HEAD", "OPTIONS"})
+
+
+def _token() -> str | None:
+    """The token, from the places where Crossbar looks, in its order."""
+    scheme, _, word = request.headers.get("Authorization", "").partition(" ")
+    bearer = word.strip() if scheme.lower() == "bearer" else None
+    return request.headers.get("X-Auth-Token") or g.envelope.text("auth_token") or bearer
+
+
+def _basic() -> tuple[str, str] | None:
+    """`account_id:md5 of user:password`, from Basic authentication."""
+    scheme, _, word = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        account_id, _, credentials = base64.b64decode(word.strip()).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return account_id, credentials
+
+
+def _admit(who: Who, path: dict[str, str]) -> None:
+    """Let through whoever may pass.
+
+    :raises InvalidCredentials: no token, or not a good one
+    :raises Forbidden: the token's account may not do this, or act on this account
+    :raises AccountNotFound: the operator asks for an account that is not there
+    """
+    if who is Who.ANYONE:
+        return
+    g.caller = _authenticate()
+    if who is Who.OPERATOR:
+        if not g.caller.is_operator:
+            raise Forbidden
+        return
+    g.account = _account(g.caller, path["account_id"])
+
+
+def _authenticate() -> Caller:
+    if g.auth_token:
+        return services().auth.authenticate(g.auth_token)
+    basic = _basic()
+    if basic:
+        return services().auth.authenticate_basic(*basic)
+    raise InvalidCredentials
+
+
+def _account(who: Caller, account_id: str) -> Account:
+    if who.account.id == account_id:
+        return who.account
+    try:
+        account = services().accounts.fetch(account_id)
+    except AccountNotFound:
+        # Whether an account exists is the operator's to know.
+        if who.is_operator:
+            raise
+        raise Forbidden from None
+    if not who.may_see(account):
+        raise Forbidden
+    return account
+
+
+def _negotiate(csv: bool) -> bool:
+    """Whether the reply shall be CSV.
+
+    :raises NotAcceptable: the caller takes nothing that we have
+    """
+    offered = ["application/json", *(["text/csv"] if csv else [])]
+    if not request.accept_mimetypes:
+        return False
+    best: Any = request.accept_mimetypes.best_match(offered)
+    if best is None:
+        raise NotAcceptable
+    return bool(best == "text/csv")

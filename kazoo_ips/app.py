@@ -1,0 +1,87 @@
+"""The composition root: settings in, a service or a Flask application out.
+
+The one module that knows every layer.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from flask import Flask
+
+from kazoo_ips import api
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch
+from kazoo_ips.model import GREGORIAN_EPOCH
+from kazoo_ips.repositories.accounts import AccountRepository
+from kazoo_ips.repositories.databases import Databases
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.keys import KeyRepository
+from kazoo_ips.services import Services
+from kazoo_ips.services.accounts import AccountService
+from kazoo_ips.services.auth import AuthService
+from kazoo_ips.services.ips import IPService
+
+_INDEX_TIMEOUT = 3600.0
+"""Seconds that building an index may take."""
+
+
+def connect(settings: Settings, trace: Callable[[str, str], None] | None = None) -> Couch:
+    """The CouchDB of the settings. Sends nothing yet."""
+    return Couch(
+        settings.couchdb_url,
+        settings.prefix,
+        settings.connect_timeout,
+        settings.read_timeout,
+        settings.threads,
+        trace,
+    )
+
+
+def databases(settings: Settings) -> Databases:
+    """What the service needs in CouchDB, with time enough to build an index."""
+    return Databases(connect(replace(settings, read_timeout=_INDEX_TIMEOUT)))
+
+
+def build(
+    settings: Settings,
+    *,
+    clock: Callable[[], float] = time.time,
+    trace: Callable[[str, str], None] | None = None,
+) -> Services:
+    """Connect repositories and services. Sends nothing to CouchDB yet.
+
+    :param clock: the time in Unix seconds
+    :param trace: called with method and URL of every request sent to CouchDB
+    """
+
+    def now() -> int:
+        return int(clock()) + GREGORIAN_EPOCH
+
+    couch = connect(settings, trace)
+    keys = KeyRepository(couch, now)
+    accounts = AccountService(AccountRepository(couch), now, settings.identity_cache)
+    auth = AuthService(
+        keys,
+        accounts,
+        clock=clock,
+        lifetime=settings.token_lifetime,
+        remember=settings.identity_cache,
+        refusal_time=settings.refusal_time,
+    )
+    ips = IPService(IPRepository(couch), accounts, now)
+    return Services(accounts, auth, ips)
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    clock: Callable[[], float] = time.time,
+    trace: Callable[[str, str], None] | None = None,
+) -> Flask:
+    """The Flask application; the settings are the environment's unless given."""
+    app = Flask("kazoo_ips", static_folder=None)
+    services = build(settings or Settings.load(os.environ), clock=clock, trace=trace)
+    api.init_app(app, services, clock)
+    return app

@@ -1,0 +1,87 @@
+"""Every setting: its name in the environment, its default and one line of help."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+class BadSetting(ValueError):
+    """A setting's value cannot be used; the message names the setting."""
+
+
+def _setting(name: str, default: Any, help: str) -> Any:
+    return field(default=default, metadata={"name": name, "help": help})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The service's settings, as read once at the start."""
+
+    couchdb_url: str = _setting(
+        "COUCHDB_URL",
+        "http://127.0.0.1:5984",
+        "CouchDB, with user and password: http://user:password@host:5984",
+    )
+    prefix: str = _setting(
+        "KAZOO_IPS_PREFIX", "", "stands before every database's name; for tests"
+    )
+    connect_timeout: float = _setting(
+        "KAZOO_IPS_CONNECT_TIMEOUT", 1.0, "seconds to wait for a connection to CouchDB"
+    )
+    read_timeout: float = _setting(
+        "KAZOO_IPS_READ_TIMEOUT", 5.0, "seconds to wait for an answer of CouchDB"
+    )
+    token_lifetime: int = _setting(
+        "KAZOO_IPS_TOKEN_LIFETIME", 3600, "seconds that a token is good for"
+    )
+    identity_cache: float = _setting(
+        "KAZOO_IPS_IDENTITY_CACHE",
+        3.0,
+        "seconds, at most 4, that a token's account and user may be remembered",
+    )
+    refusal_time: float = _setting(
+        "KAZOO_IPS_REFUSAL_TIME", 0.1, "seconds that a refused login takes, whatever was wrong"
+    )
+    bind: str = _setting(
+        "KAZOO_IPS_BIND", "127.0.0.1:8000", "address and port that gunicorn listens on"
+    )
+    workers: int = _setting("KAZOO_IPS_WORKERS", 2, "gunicorn's worker processes")
+    threads: int = _setting("KAZOO_IPS_THREADS", 8, "threads of each worker")
+    log_level: str = _setting("KAZOO_IPS_LOG_LEVEL", "info", "debug, info, warning or error")
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> "Settings":
+        """The settings of an environment; what it does not name has its default.
+
+        :raises BadSetting: a value is of the wrong type or out of its range
+        """
+        values = {}
+        for setting in fields(cls):
+            name = setting.metadata["name"]
+            if environ.get(name):
+                values[setting.name] = _read(name, environ[name], type(setting.default))
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        ranges = {
+            "KAZOO_IPS_CONNECT_TIMEOUT": self.connect_timeout > 0,
+            "KAZOO_IPS_READ_TIMEOUT": self.read_timeout > 0,
+            "KAZOO_IPS_TOKEN_LIFETIME": self.token_lifetime > 0,
+            "KAZOO_IPS_IDENTITY_CACHE": 0 <= self.identity_cache <= 4,
+            "KAZOO_IPS_REFUSAL_TIME": self.refusal_time >= 0,
+            "KAZOO_IPS_WORKERS": self.workers > 0,
+            "KAZOO_IPS_THREADS": self.threads > 0,
+            "COUCHDB_URL": self.couchdb_url.startswith(("http://", "https://")),
+        }
+        for name, holds in ranges.items():
+            if not holds:
+                raise BadSetting(f"{name}: out of range")
+
+
+def _read(name: str, text: str, kind: type) -> Any:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise BadSetting(f"{name}: {text!r} is not {kind.__name__}") from error

@@ -1,0 +1,222 @@
+"""Documents, views and bulk writes of a CouchDB, with outcomes instead of hopes.
+
+The one room that imports couchdb-python, together with its neighbours. Knows revisions and
+rows; does not know what is in the documents.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import couchdb
+from couchdb.http import Resource
+
+from kazoo_ips.couch.transport import OutcomeUnknown, Transport
+from kazoo_ips.errors import DatastoreMissing, DocumentNotFound, RevisionConflict
+from kazoo_ips.model import Outcome, Written
+
+Document = dict[str, Any]
+Key = list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a view."""
+
+    id: str
+    key: Any
+    value: Any
+
+
+class Database:
+    """One database, by its name in CouchDB. Making this object sends nothing."""
+
+    def __init__(self, name: str, resource: Resource) -> None:
+        self.name = name
+        self._resource = resource
+
+    def get(self, document_id: str, **params: Any) -> Document:
+        """A document as it is now.
+
+        :raises DocumentNotFound: it is not there
+        :raises DatastoreMissing: the database is not there
+        """
+        return _object(self._resource.get(_path(document_id), **_query(params)))
+
+    def find(self, document_id: str, **params: Any) -> Document | None:
+        """A document as it is now, or None."""
+        try:
+            return self.get(document_id, **params)
+        except DocumentNotFound:
+            return None
+
+    def put(self, document: Mapping[str, Any]) -> Written:
+        """Write one document at the revision it carries.
+
+        :returns: done, refused or unknown: a write never fails silently and is never repeated
+        :raises DatastoreUnreachable: nothing was sent
+        """
+        try:
+            status, _, body = self._resource.put(_path(document["_id"]), body=document)
+        except RevisionConflict:
+            return Written(Outcome.REFUSED)
+        except OutcomeUnknown:
+            return Written(Outcome.UNKNOWN)
+        outcome = Outcome.DONE if status == 201 else Outcome.UNKNOWN
+        return Written(outcome, json.load(body).get("rev"))
+
+    def remove(self, document_id: str, revision: str) -> Written:
+        """Delete one document at a revision; the outcome is as for `put`."""
+        try:
+            status, _, body = self._resource.delete(_path(document_id), rev=revision)
+        except (RevisionConflict, DocumentNotFound):
+            return Written(Outcome.REFUSED)
+        except OutcomeUnknown:
+            return Written(Outcome.UNKNOWN)
+        outcome = Outcome.UNKNOWN if status == 202 else Outcome.DONE
+        return Written(outcome, json.load(body).get("rev"))
+
+    def put_all(self, documents: Sequence[Mapping[str, Any]]) -> list[Written]:
+        """Write many documents in one request; each has its own outcome, in the order given."""
+        if not documents:
+            return []
+        try:
+            _, _, body = self._resource.post("_bulk_docs", body={"docs": list(documents)})
+        except OutcomeUnknown:
+            return [Written(Outcome.UNKNOWN) for _ in documents]
+        return [_written(row) for row in json.load(body)]
+
+    def get_all(self, document_ids: Iterable[str], **params: Any) -> dict[str, Document]:
+        """Those of these documents that are there, by id, in one request."""
+        body = {"keys": list(document_ids)}
+        answer = self._resource.post(
+            "_all_docs", body=body, **_query({"include_docs": True, **params})
+        )
+        rows = _object(answer)["rows"]
+        # A deleted document's row has a value that says so, and no document.
+        return {row["id"]: row["doc"] for row in rows if row.get("doc")}
+
+    def rows(self, view: str, **params: Any) -> list[Row]:
+        """The rows of a view, all read at once so that errors show here and nowhere else.
+
+        :param view: `design document/view`
+        :param params: CouchDB's own; `keys` is sent as a body, other values as JSON
+        :raises DatastoreMissingView: the view is not there
+        """
+        design, name = view.split("/")
+        path = ["_design", design, "_view", name]
+        keys = params.pop("keys", None)
+        if keys is None:
+            answer = self._resource.get(path, **_query(params))
+        else:
+            answer = self._resource.post(path, body={"keys": keys}, **_query(params))
+        return [
+            Row(row.get("id", ""), row["key"], row["value"]) for row in _object(answer)["rows"]
+        ]
+
+    def select(self, selector: Mapping[str, Any], limit: int) -> list[Document]:
+        """Documents by a Mango selector: for questions that no view answers."""
+        body = {"selector": selector, "limit": limit}
+        docs: list[Document] = _object(self._resource.post("_find", body=body))["docs"]
+        return docs
+
+    def changes(self, **params: Any) -> Document:
+        """CouchDB's `_changes`, one request."""
+        return _object(self._resource.get("_changes", **_query(params)))
+
+    def attachment(self, document_id: str, name: str) -> bytes:
+        """The bytes of an attachment."""
+        _, _, body = self._resource.get([document_id, name])
+        content: bytes = body.read()
+        return content
+
+    def create(self) -> bool:
+        """Make the database; False when it is there already."""
+        try:
+            self._resource.put()
+        except RevisionConflict:  # 412, file_exists
+            return False
+        return True
+
+    def delete(self) -> None:
+        """Delete the database; nothing happens when it is not there."""
+        try:
+            self._resource.delete()
+        except (DatastoreMissing, DocumentNotFound):
+            return
+
+    def info(self) -> Document:
+        """What CouchDB says of the database.
+
+        :raises DatastoreMissing: it is not there
+        """
+        return _object(self._resource.get())
+
+    def clean_up_views(self) -> None:
+        """Let CouchDB remove the indexes that no design document needs any more."""
+        self._resource.post("_view_cleanup", headers={"Content-Type": "application/json"})
+
+
+class Couch:
+    """A CouchDB by its URL.
+
+    :param url: with user and password in it
+    :param prefix: stands before every database's name, for tests and shared servers
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - each is one setting
+        self,
+        url: str,
+        prefix: str = "",
+        connect_timeout: float = 1.0,
+        read_timeout: float = 5.0,
+        connections: int = 8,
+        trace: Callable[[str, str], None] | None = None,
+    ) -> None:
+        transport = Transport(connect_timeout, read_timeout, connections, trace)
+        self._server = couchdb.Server(url, session=transport)
+        self._prefix = prefix
+
+    def database(self, name: str) -> Database:
+        """The database of that name. Nothing is sent."""
+        full = self._prefix + name
+        return Database(full, self._server.resource(full))
+
+    def databases(self) -> list[str]:
+        """The names of all databases with our prefix, without it."""
+        names = json.load(self._server.resource.get("_all_dbs")[2])
+        return [n.removeprefix(self._prefix) for n in names if n.startswith(self._prefix)]
+
+    def version(self) -> str:
+        """The server's version.
+
+        :raises DatastoreUnreachable: it does not answer
+        """
+        return str(_object(self._server.resource.get("")).get("version", "?"))
+
+
+def _path(document_id: str) -> list[str]:
+    # The slash of a design document's id is the one that CouchDB wants to see.
+    return document_id.split("/", 1) if document_id.startswith("_design/") else [document_id]
+
+
+def _query(params: Mapping[str, Any]) -> dict[str, str]:
+    """CouchDB reads most parameters as JSON; a revision is a bare word."""
+    return {
+        name: value if name in ("rev", "since", "style") else json.dumps(value)
+        for name, value in params.items()
+        if value is not None
+    }
+
+
+def _object(answer: tuple[int, Mapping[str, str], Any]) -> Document:
+    body: Document = json.load(answer[2])
+    return body
+
+
+def _written(row: Mapping[str, Any]) -> Written:
+    if "error" in row:
+        refused = row["error"] == "conflict"
+        return Written(Outcome.REFUSED if refused else Outcome.UNKNOWN)
+    return Written(Outcome.UNKNOWN if row.get("accepted") else Outcome.DONE, row["rev"])

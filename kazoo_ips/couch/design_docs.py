@@ -1,0 +1,79 @@
+"""From `couch_views/` to design documents that readers never wait for.
+
+A changed design document is written under a temporary id first, its index built there, and only
+then put in place: CouchDB keeps indexes by the content of the views, so readers go over to a
+finished one. Knows files and design documents, not what the views are for.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from couchdb.loader import load_design_doc
+
+from kazoo_ips.couch.client import Database
+from kazoo_ips.model import Outcome
+
+_PACKAGE = Path(__file__).parent.parent
+# Beside the package in a checkout, inside it in a wheel.
+_TREE = next(
+    (p for p in (_PACKAGE / "couch_views", _PACKAGE.parent / "couch_views") if p.is_dir()),
+    _PACKAGE / "couch_views",
+)
+
+
+def load(name: str) -> dict[str, Any]:
+    """The design document that the folder `couch_views/<name>` describes."""
+
+    def belongs(path: str) -> bool:
+        return Path(path).is_dir() or Path(path).suffix in ("", ".js", ".json")
+
+    document: dict[str, Any] = load_design_doc(str(_TREE / name), strip=True, predicate=belongs)
+    return {"_id": f"_design/{name}", **document}
+
+
+def is_current(database: Database, name: str) -> bool:
+    """Whether the database has the design document as the folder describes it."""
+    return _same(database.find(f"_design/{name}"), load(name))
+
+
+def deploy(database: Database, name: str) -> bool:
+    """Bring a design document up to date, index first; False when there was nothing to do.
+
+    Several processes may do this at once: each writes the same, and who comes second finds it
+    done.
+    """
+    wanted = load(name)
+    current = database.find(wanted["_id"])
+    if _same(current, wanted):
+        return False
+    if current is not None:
+        _build_aside(database, wanted)
+    revision = {"_rev": current["_rev"]} if current else {}
+    if database.put({**wanted, **revision}).outcome is not Outcome.REFUSED:
+        _build(database, name, wanted)
+        database.clean_up_views()
+    return True
+
+
+def _build_aside(database: Database, wanted: Mapping[str, Any]) -> None:
+    """Build the index under a temporary id, so that it is ready when the real one wants it."""
+    name = wanted["_id"].removeprefix("_design/") + "-new"
+    aside = f"_design/{name}"
+    left_over = database.find(aside)
+    revision = {"_rev": left_over["_rev"]} if left_over else {}
+    database.put({**wanted, "_id": aside, **revision})
+    _build(database, name, wanted)
+    written = database.find(aside)
+    if written:
+        database.remove(aside, written["_rev"])
+
+
+def _build(database: Database, name: str, document: Mapping[str, Any]) -> None:
+    # Asking one view builds all of its design document.
+    for view in list(document["views"])[:1]:
+        database.rows(f"{name}/{view}", limit=1, reduce=False)
+
+
+def _same(current: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
+    return current is not None and {**current, "_rev": None} == {**wanted, "_rev": None}

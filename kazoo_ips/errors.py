@@ -1,0 +1,157 @@
+"""Everything that can go wrong, as one tree. Knows neither HTTP codes nor CouchDB.
+
+KazooIPsError
+├── ValidationFailed          what was sent breaks a rule; `errors` says where and which
+├── InvalidCredentials        no token, a bad one, or a login that does not fit
+├── Forbidden                 the caller may not act on this account
+├── BadIdentifier             nothing known by the name `cause`
+│   ├── AccountNotFound
+│   └── IPNotFound
+├── RuleBroken                one address is not in the state the request needs
+│   ├── AlreadyAssigned       it is the account's already
+│   ├── AssignedToAnother     it is another account's
+│   └── NotAssigned           it is nobody's
+├── Conflict                  somebody else's write came first
+│   ├── IPExists              the address is in the pool already
+│   └── IPAssigned            the address is assigned, so it stays in the pool
+├── PreconditionFailed        If-Match no longer holds
+└── DatastoreError            CouchDB could not do it
+    ├── DatastoreUnreachable  no answer, or none in time
+    ├── DatastoreMissing      the database is not there
+    ├── DatastoreMissingView  the design document is not there
+    ├── DocumentNotFound      the document is not there
+    └── RevisionConflict      the document has another revision by now
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class KazooIPsError(Exception):
+    """The root: catching it catches whatever this package raises on purpose."""
+
+
+class ValidationFailed(KazooIPsError):
+    """What was sent breaks a rule; every broken rule is listed, not the first.
+
+    :param errors: `{path: {rule: {"message": text, …}}}`, Crossbar's shape
+    """
+
+    def __init__(self, errors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        super().__init__(", ".join(errors))
+        self.errors = errors
+
+
+class InvalidCredentials(KazooIPsError):
+    """No token, a bad or expired one, or a login that does not fit."""
+
+
+class Forbidden(KazooIPsError):
+    """The caller may not act on this account, whether it exists or not."""
+
+
+class BadIdentifier(KazooIPsError):
+    """Nothing is known by that name.
+
+    :param cause: the name as the caller wrote it
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"nothing known as {cause!r}")
+        self.cause = cause
+
+
+class AccountNotFound(BadIdentifier):
+    """No account has that id."""
+
+
+class IPNotFound(BadIdentifier):
+    """The pool has no such address, or it is not an address at all."""
+
+
+class RuleBroken(KazooIPsError):
+    """One address is not in the state the request needs.
+
+    `rule` and `message` are Crossbar's words for it (`cb_ips`).
+    """
+
+    rule = ""
+    message = ""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"{address}: {self.message}")
+        self.address = address
+
+
+class AlreadyAssigned(RuleBroken):
+    """The address is the account's already."""
+
+    rule = "superfluous"
+    message = "ip already assigned"
+
+
+class AssignedToAnother(RuleBroken):
+    """The address is another account's."""
+
+    rule = "forbidden"
+    message = "ip assigned to another account"
+
+
+class NotAssigned(RuleBroken):
+    """The address is nobody's."""
+
+    rule = "superfluous"
+    message = "ip not assigned"
+
+
+class Conflict(KazooIPsError):
+    """Somebody else's write came first; nothing of this request is left.
+
+    :param addresses: the addresses it was lost for
+    """
+
+    reason = "conflict"
+
+    def __init__(self, *addresses: str) -> None:
+        super().__init__(f"{self.reason}: {', '.join(addresses)}")
+        self.addresses = addresses
+
+
+class IPExists(Conflict):
+    """The address is in the pool already."""
+
+    reason = "exists"
+
+
+class IPAssigned(Conflict):
+    """The address is assigned, so it stays in the pool."""
+
+    reason = "assigned"
+
+
+class PreconditionFailed(KazooIPsError):
+    """If-Match no longer holds."""
+
+
+class DatastoreError(KazooIPsError):
+    """CouchDB could not do it."""
+
+
+class DatastoreUnreachable(DatastoreError):
+    """No answer from CouchDB, or none in time, or one that says it cannot now."""
+
+
+class DatastoreMissing(DatastoreError):
+    """The database is not there."""
+
+
+class DatastoreMissingView(DatastoreError):
+    """The design document, or this view of it, is not there."""
+
+
+class DocumentNotFound(DatastoreError):
+    """The document is not there."""
+
+
+class RevisionConflict(DatastoreError):
+    """The document has another revision by now, or exists where none should."""

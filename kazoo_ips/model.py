@@ -1,0 +1,260 @@
+"""The things this service is about, and the rules they obey. Standard library only.
+
+Nothing here knows HTTP, CouchDB or the clock: times (Gregorian seconds) and request ids are
+passed in, and a transition returns a new object or raises the rule it would break.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, StrEnum
+from typing import Any
+
+from kazoo_ips.errors import AlreadyAssigned, AssignedToAnother, NotAssigned
+
+GREGORIAN_EPOCH = 62_167_219_200
+"""Seconds from the year 0, where Erlang counts from, to 1970: Kazoo's documents use it."""
+
+
+class Status(StrEnum):
+    """The two states of a dedicated IP."""
+
+    AVAILABLE = "available"
+    ASSIGNED = "assigned"
+
+
+@dataclass(frozen=True, slots=True)
+class DedicatedIP:
+    """An address the operator owns and can give to an account.
+
+    `address` is the id it has, as it was first written. `source` is the document it was read
+    from; only the repository looks inside, so that fields unknown to us survive every write.
+    """
+
+    address: str
+    zone: str
+    host: str
+    created: int
+    modified: int
+    status: Status = Status.AVAILABLE
+    assigned_to: str | None = None
+    request_id: str | None = None
+    revision: str | None = None
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def assign(self, account_id: str, *, at: int, request_id: str) -> "DedicatedIP":
+        """This address, assigned to an account.
+
+        :raises AlreadyAssigned: it is the account's already
+        :raises AssignedToAnother: it is another account's, or assigned to nobody known
+        """
+        if self.status is Status.ASSIGNED:
+            own = self.assigned_to == account_id
+            raise (AlreadyAssigned if own else AssignedToAnother)(self.address)
+        return replace(
+            self,
+            status=Status.ASSIGNED,
+            assigned_to=account_id,
+            modified=at,
+            request_id=request_id,
+        )
+
+    def release(self, account_id: str | None, *, at: int, request_id: str) -> "DedicatedIP":
+        """This address, available again.
+
+        :param account_id: who gives it back; None is the operator, who may release any
+        :raises NotAssigned: it is nobody's
+        :raises AssignedToAnother: it is another account's
+        """
+        if self.status is not Status.ASSIGNED:
+            raise NotAssigned(self.address)
+        if account_id is not None and self.assigned_to != account_id:
+            raise AssignedToAnother(self.address)
+        return replace(
+            self, status=Status.AVAILABLE, assigned_to=None, modified=at, request_id=request_id
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One line of a list: what the views hold of a dedicated IP."""
+
+    address: str
+    zone: str
+    host: str
+    assigned_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list, and where the next part starts: None is the end."""
+
+    items: tuple[Listing, ...]
+    after: tuple[str, str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One node of the account tree. `tree` is its ancestors, root first, parent last."""
+
+    id: str
+    name: str
+    realm: str
+    tree: tuple[str, ...]
+    enabled: bool = True
+    expires: int | None = None
+    operator: bool = False
+    reseller_id: str | None = None
+    is_reseller: bool = False
+    api_key: str | None = None
+    language: str | None = None
+    signature_secret: str | None = field(default=None, repr=False)
+
+    def is_active(self, now: int) -> bool:
+        """Whether its tokens and logins work.
+
+        :param now: Gregorian seconds
+        """
+        return self.enabled and (self.expires is None or self.expires > now)
+
+    def is_within(self, ancestor_id: str) -> bool:
+        """Whether this is that account or one below it."""
+        return self.id == ancestor_id or ancestor_id in self.tree
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who logs in to an account."""
+
+    id: str
+    account_id: str
+    username: str
+    enabled: bool = True
+    signature_secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is acting: the account of the token, and the user if it names one."""
+
+    account: Account
+    user_id: str | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        """Kazoo's superduper admin: a property of the account, not of the user."""
+        return self.account.operator
+
+    def may_see(self, account: Account) -> bool:
+        """Itself, what is below it, and for the operator everything."""
+        return self.is_operator or account.is_within(self.account.id)
+
+
+class Outcome(Enum):
+    """What became of a write.
+
+    `DONE`: a quorum has it (201). `REFUSED`: nothing was written (409). `UNKNOWN`: it may have
+    been written, everywhere, somewhere or nowhere (202, a lost reply, a failure).
+    """
+
+    DONE = "done"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One write's outcome and, where CouchDB told it, the new revision."""
+
+    outcome: Outcome
+    revision: str | None = None
+
+
+# Commands: what somebody wants, checked in form, not yet in substance.
+
+
+@dataclass(frozen=True, slots=True)
+class CreateIP:
+    """Add an address to the pool."""
+
+    address: str
+    zone: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssignIP:
+    """Assign one address to an account.
+
+    :param if_match: the revisions it may have; empty is any
+    """
+
+    account_id: str
+    address: str
+    if_match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AssignIPs:
+    """Assign these addresses to an account: all or none."""
+
+    account_id: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseIP:
+    """Take one address back from an account; None is whichever has it.
+
+    :param if_match: the revisions it may have; empty is any
+    """
+
+    account_id: str | None
+    address: str
+    if_match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseIPs:
+    """Take these addresses back from an account, all or none; None is all that it has."""
+
+    account_id: str
+    addresses: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteIP:
+    """Take an address out of the pool.
+
+    :param force: release it first when it is assigned
+    :param if_match: the revisions it may have; empty is any
+    """
+
+    address: str
+    force: bool = False
+    if_match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListIPs:
+    """One page, the first few, or all of a list of addresses.
+
+    :param limit: how many at the most; None is all
+    :param after: where the last page ended: zone, order and address of its last line
+    :param paged: whether there is a next page to speak of
+    """
+
+    zone: str | None = None
+    host: str | None = None
+    limit: int | None = 50
+    after: tuple[str, str, str] | None = None
+    paged: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Credentials for a token: the hash of `user:password` and where the user belongs."""
+
+    credentials: str = field(repr=False)
+    method: str = "md5"
+    name: str | None = None
+    realm: str | None = None

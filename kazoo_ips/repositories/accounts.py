@@ -1,0 +1,201 @@
+"""Accounts and users as Kazoo stores them: an account in its own database and, as a copy, in
+`accounts`; its users in its own database (`core/kazoo_documents/src/kzd_accounts.erl`).
+
+The one place that sees these documents. Knows no HTTP and takes no decisions.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from kazoo_ips.couch.client import Couch, Database, Document
+from kazoo_ips.errors import (
+    AccountNotFound,
+    DatastoreMissing,
+    DatastoreMissingView,
+    RevisionConflict,
+)
+from kazoo_ips.model import Account, Outcome, User
+
+ACCOUNTS = "accounts"
+_ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
+_HASHES = {
+    "md5": ("pvt_md5_auth", "users/creds_by_md5"),
+    "sha": ("pvt_sha1_auth", "users/creds_by_sha"),
+}
+
+
+def account_database(account_id: str) -> str:
+    """The name of an account's database.
+
+    >>> account_database("3f1b00000000000000000000000000aa")
+    'account/3f/1b/00000000000000000000000000aa'
+    """
+    return f"account/{account_id[:2]}/{account_id[2:4]}/{account_id[4:]}"
+
+
+def normalize_name(name: str) -> str:
+    """An account's name as it is looked up: lower case, letters and digits only."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+class AccountRepository:
+    """The account tree, its users and what they log in with."""
+
+    def __init__(self, couch: Couch) -> None:
+        self._couch = couch
+        self._accounts = couch.database(ACCOUNTS)
+
+    def get(self, account_id: str) -> Account:
+        """An account by its id.
+
+        :raises AccountNotFound: there is none, or Kazoo has deleted it
+        """
+        return _account(self._document(account_id))
+
+    def find(self, kind: str, value: str) -> list[Account]:
+        """The accounts of that `name`, `realm` or `api_key`."""
+        value = {"name": normalize_name, "realm": str.lower}.get(kind, str)(value)
+        found = []
+        for row in self._accounts.rows("logins/by_login", key=[kind, value], reduce=False):
+            with suppress(AccountNotFound):  # a copy outlives its account's database
+                found.append(self.get(row.id))
+        return found
+
+    def list(self) -> list[Account]:
+        """All accounts, from their copies in `accounts`."""
+        rows = self._accounts.rows(
+            "logins/by_login", startkey=["realm"], endkey=["realm", {}], reduce=False
+        )
+        documents = self._accounts.get_all([row.id for row in rows])
+        return [_account(documents[row.id]) for row in rows if row.id in documents]
+
+    def get_user(self, account_id: str, user_id: str) -> User | None:
+        """A user of an account, or None."""
+        try:
+            document = self._database(account_id).find(user_id)
+        except DatastoreMissing:
+            return None
+        return _user(document, account_id) if _is(document, "user") else None
+
+    def find_user(self, account_id: str, method: str, credentials: str) -> User | None:
+        """The user of an account whose credentials have that hash.
+
+        :param method: `md5` or `sha`
+        """
+        field, view = _HASHES[method]
+        database = self._database(account_id)
+        try:
+            rows = database.rows(view, key=credentials, limit=1)
+            document = database.find(rows[0].id) if rows else None
+        except DatastoreMissingView:
+            # Where no Kazoo keeps its views in the accounts' databases.
+            found = database.select({"pvt_type": "user", field: credentials}, limit=1)
+            document = found[0] if found else None
+        return _user(document, account_id) if _is(document, "user") else None
+
+    def find_user_named(self, account_id: str, username: str) -> User | None:
+        """The user of that name, in lower case, or None."""
+        selector = {"pvt_type": "user", "username": username}
+        found = self._database(account_id).select(selector, limit=1)
+        return _user(found[0], account_id) if found else None
+
+    def create(self, account: Mapping[str, Any]) -> Account:
+        """Make an account: its database, its document there and the copy in `accounts`.
+
+        :param account: the document, complete
+        """
+        database = self._database(account["_id"])
+        database.create()
+        for place in (database, self._accounts):
+            if place.put(account).outcome is Outcome.REFUSED:
+                raise RevisionConflict(account["_id"])
+        if account.get("pvt_superduper_admin"):
+            self._set_master(account["_id"])
+        return _account(account)
+
+    def _set_master(self, account_id: str) -> None:
+        # Kazoo takes the oldest account for the master where this is not set.
+        config = self._couch.database("system_config")
+        document = config.find("accounts") or {"_id": "accounts", "pvt_type": "config"}
+        default = {**document.get("default", {}), "master_account_id": account_id}
+        config.put({**document, "default": default})
+
+    def create_user(self, user: Mapping[str, Any]) -> User:
+        """Add a user to the account that its document names."""
+        if self._database(user["pvt_account_id"]).put(user).outcome is Outcome.REFUSED:
+            raise RevisionConflict(user["_id"])
+        return _user(user, user["pvt_account_id"])
+
+    def change_account(self, account_id: str, **fields: Any) -> Account:
+        """Change fields of an account's document, in both places.
+
+        :raises RevisionConflict: somebody else changed it meanwhile
+        """
+        document = self._document(account_id)
+        changed = {**document, **fields}
+        if self._database(account_id).put(changed).outcome is Outcome.REFUSED:
+            raise RevisionConflict(account_id)
+        copy = self._accounts.find(account_id) or {}
+        revision = {"_rev": copy["_rev"]} if copy else {}
+        body = {k: v for k, v in changed.items() if k != "_rev"}
+        self._accounts.put({**body, **revision})
+        return _account(changed)
+
+    def change_user(self, account_id: str, user_id: str, **fields: Any) -> User:
+        """Change fields of a user's document.
+
+        :raises RevisionConflict: somebody else changed it meanwhile
+        """
+        database = self._database(account_id)
+        changed = {**database.get(user_id), **fields}
+        if database.put(changed).outcome is Outcome.REFUSED:
+            raise RevisionConflict(user_id)
+        return _user(changed, account_id)
+
+    def _document(self, account_id: str) -> Document:
+        if not _ACCOUNT_ID.fullmatch(account_id):
+            raise AccountNotFound(account_id)
+        try:
+            document = self._database(account_id).find(account_id)
+        except DatastoreMissing as error:
+            raise AccountNotFound(account_id) from error
+        if document is None or not _is(document, "account"):
+            raise AccountNotFound(account_id)
+        return document
+
+    def _database(self, account_id: str) -> Database:
+        return self._couch.database(account_database(account_id))
+
+
+def _is(document: Mapping[str, Any] | None, kind: str) -> bool:
+    return bool(document and document.get("pvt_type") == kind and not document.get("pvt_deleted"))
+
+
+def _account(document: Mapping[str, Any]) -> Account:
+    return Account(
+        id=document["_id"],
+        name=document.get("name", ""),
+        realm=document.get("realm", ""),
+        tree=tuple(document.get("pvt_tree", ())),
+        enabled=document.get("pvt_enabled", True) is not False,
+        expires=document.get("pvt_trial_expires"),
+        operator=document.get("pvt_superduper_admin") is True,
+        is_reseller=document.get("pvt_reseller") is True,
+        reseller_id=document.get("pvt_reseller_id"),
+        api_key=document.get("pvt_api_key"),
+        language=document.get("language"),
+        signature_secret=document.get("pvt_signature_secret"),
+    )
+
+
+def _user(document: Mapping[str, Any] | None, account_id: str) -> User:
+    assert document is not None
+    return User(
+        id=document["_id"],
+        account_id=account_id,
+        username=document.get("username", ""),
+        enabled=document.get("enabled", True) is not False,
+        signature_secret=document.get("pvt_signature_secret"),
+    )

@@ -1,0 +1,255 @@
+"""Dedicated IPs as Kazoo stores them: the pool, and the copies in the accounts' databases.
+
+The one place that sees these documents (`core/kazoo_ips/src/kz_ip.erl` is where their fields come
+from). A document's fields that are not ours survive every write, and nothing is written with a
+revision other than the one read. Knows no HTTP and takes no decisions.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeGuard
+
+from kazoo_ips import addresses
+from kazoo_ips.couch.client import Couch, Database, Document, Key, Row
+from kazoo_ips.errors import DatastoreMissing, IPNotFound
+from kazoo_ips.model import DedicatedIP, Listing, ListIPs, Outcome, Status, Written
+from kazoo_ips.repositories.accounts import account_database
+
+POOL = "dedicated_ips"
+_TYPE = "dedicated_ip"
+
+
+class IPRepository:
+    """The pool of dedicated IPs and their copies."""
+
+    def __init__(self, couch: Couch) -> None:
+        self._couch = couch
+        self._pool = couch.database(POOL)
+
+    # One address, or some.
+
+    def get(self, address: str) -> DedicatedIP:
+        """The dedicated IP of that address, however it was spelled when it was added.
+
+        :param address: as the caller wrote it
+        :raises IPNotFound: not in the pool, or not an address
+        """
+        canonical = addresses.canonical(address)
+        if canonical is None:
+            raise IPNotFound(address)
+        if canonical == address:
+            # Nearly always: one read of one document.
+            document = self._pool.find(address, conflicts=True)
+            if _is_ip(document):
+                return _from_document(document)
+        found = self.find([address])
+        if address not in found:
+            raise IPNotFound(address)
+        return found[address]
+
+    def find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
+        """Those of these addresses that the pool has, by the spelling asked for.
+
+        The id as written comes first, then the canonical one, then any other spelling that Kazoo
+        may have let somebody use for the same IPv6 address.
+        """
+        spellings = {a: addresses.canonical(a) for a in wanted}
+        known = {a: c for a, c in spellings.items() if c}
+        documents = self._pool.get_all({*known, *known.values()}, conflicts=True)
+        found = {}
+        for address, canonical in known.items():
+            document = documents.get(address) or documents.get(canonical)
+            if _is_ip(document):
+                found[address] = _from_document(document)
+        missing = {a: c for a, c in known.items() if a not in found and ":" in c}
+        return found | (self._find_respelled(missing) if missing else {})
+
+    def _find_respelled(self, missing: Mapping[str, str]) -> dict[str, DedicatedIP]:
+        order = {addresses.sort_key(canonical): address for address, canonical in missing.items()}
+        keys = [[status, zone, key] for status in Status for zone in self.zones() for key in order]
+        rows = self._pool.rows("ips/by_zone", keys=keys, reduce=False) if keys else []
+        documents = self._pool.get_all([row.id for row in rows], conflicts=True) if rows else {}
+        return {
+            order[row.key[2]]: _from_document(documents[row.id])
+            for row in rows
+            if _is_ip(documents.get(row.id))
+        }
+
+    # Writes: each says what became of it.
+
+    def save(self, ip: DedicatedIP) -> Written:
+        """Write one dedicated IP at the revision it was read at, or a new one."""
+        return self._pool.put(_to_document(ip))
+
+    def save_all(self, ips: Sequence[DedicatedIP]) -> list[Written]:
+        """Write many in one request; each has its own outcome, in the order given."""
+        return self._pool.put_all([_to_document(ip) for ip in ips])
+
+    def remove(self, ip: DedicatedIP) -> Written:
+        """Take a dedicated IP out of the pool, at the revision it was read at."""
+        return self._pool.remove(ip.address, ip.revision or "")
+
+    # The copies, which Kazoo's billing counts.
+
+    def save_copies(self, ips: Sequence[DedicatedIP]) -> list[Written]:
+        """Write the accounts' copies of these assigned dedicated IPs.
+
+        A copy is the pool's document at a revision of its own. Written blindly first, since most
+        are new; what is there already is read and written over.
+        """
+        outcomes: dict[str, Written] = {}
+        for database, batch in self._by_account(ips):
+            for ip, written in zip(batch, _put(database, map(_to_copy, batch)), strict=True):
+                outcomes[ip.address] = written
+            stale = [ip for ip in batch if outcomes[ip.address].outcome is Outcome.REFUSED]
+            there = database.get_all([ip.address for ip in stale]) if stale else {}
+            again = [_to_copy(ip, there.get(ip.address)) for ip in stale]
+            for ip, written in zip(stale, _put(database, again), strict=True):
+                outcomes[ip.address] = written
+        return [outcomes[ip.address] for ip in ips]
+
+    def remove_copies(self, account_id: str, gone: Iterable[str]) -> list[Written]:
+        """Delete an account's copies of these addresses, those that there are."""
+        database = self._couch.database(account_database(account_id))
+        try:
+            copies = database.get_all(list(gone))
+        except DatastoreMissing:
+            return []
+        tombstones = [
+            {"_id": c["_id"], "_rev": c["_rev"], "_deleted": True} for c in copies.values()
+        ]
+        return _put(database, tombstones)
+
+    def copies(self, account_id: str, of: Iterable[str]) -> dict[str, DedicatedIP]:
+        """An account's copies of these addresses, by address.
+
+        :raises DatastoreMissing: the account has no database
+        """
+        database = self._couch.database(account_database(account_id))
+        documents = database.get_all(list(of))
+        return {a: _from_document(d) for a, d in documents.items() if _is_ip(d)}
+
+    def _by_account(
+        self, ips: Sequence[DedicatedIP]
+    ) -> Iterable[tuple[Database, list[DedicatedIP]]]:
+        batches: dict[str, list[DedicatedIP]] = {}
+        for ip in ips:
+            batches.setdefault(ip.assigned_to or "", []).append(ip)
+        for account_id, batch in batches.items():
+            yield self._couch.database(account_database(account_id)), batch
+
+    # Lists: one function a question, its key ranges spelled here and nowhere else.
+
+    def available(self, page: ListIPs) -> list[Listing]:
+        """Available addresses by zone and address, of a zone or host if asked."""
+        if page.host:
+            return self._listings("by_host", [page.host, "available"], page)
+        return self._listings("by_zone", ["available"], page)
+
+    def assigned(self, page: ListIPs) -> list[Listing]:
+        """What all accounts have, by zone and address."""
+        return self._listings("by_zone", ["assigned"], page)
+
+    def assigned_to(self, account_id: str, page: ListIPs) -> list[Listing]:
+        """What one account has, by zone and address."""
+        return self._listings("by_assignee", [account_id], page)
+
+    def by_host(self, host: str | None) -> list[tuple[Listing, Status]]:
+        """The whole pool or one host's part of it, by host: for the summary."""
+        prefix = [host] if host else []
+        rows = self._pool.rows("ips/by_host", startkey=prefix, endkey=[*prefix, {}], reduce=False)
+        return [(_listing("by_host", row), _status(row.key[1])) for row in rows]
+
+    def zones(self) -> list[str]:
+        """The names of the zones in use, over the whole pool."""
+        rows = self._pool.rows("ips/by_zone", group_level=2)
+        return sorted({row.key[1] for row in rows if isinstance(row.key[1], str)})
+
+    def hosts(self) -> list[str]:
+        """The names of the hosts in use, over the whole pool."""
+        rows = self._pool.rows("ips/by_host", group_level=1)
+        return sorted({row.key[0] for row in rows if isinstance(row.key[0], str)})
+
+    def _listings(self, view: str, prefix: Key, page: ListIPs) -> list[Listing]:
+        if page.zone:
+            prefix = [*prefix, page.zone]
+        start, last_id = prefix, None
+        if page.after:
+            zone, order, last_id = page.after
+            start = [*prefix, order] if page.zone else [*prefix, zone or None, order]
+        rows = self._pool.rows(
+            f"ips/{view}",
+            startkey=start,
+            startkey_docid=last_id,
+            endkey=[*prefix, {}],
+            # The row where the last page ended comes again and is left out.
+            limit=page.limit + bool(last_id) if page.limit is not None else None,
+            reduce=False,
+        )
+        if last_id and rows and rows[0].id == last_id:
+            rows = rows[1:]
+        return [_listing(view, row) for row in rows[: page.limit]]
+
+
+def _put(database: Database, documents: Iterable[Mapping[str, Any]]) -> list[Written]:
+    """One document by itself, several together: the former is cheaper for CouchDB."""
+    batch = list(documents)
+    return [database.put(batch[0])] if len(batch) == 1 else database.put_all(batch)
+
+
+def _is_ip(document: Document | None) -> TypeGuard[Document]:
+    return bool(document and document.get("pvt_type") == _TYPE and not document.get("pvt_deleted"))
+
+
+def _status(value: object) -> Status:
+    # Whatever a hand wrote there that is not "available" is nothing to give away.
+    return Status.AVAILABLE if value == Status.AVAILABLE else Status.ASSIGNED
+
+
+def _from_document(document: Document) -> DedicatedIP:
+    return DedicatedIP(
+        address=document["_id"],
+        zone=document.get("pvt_zone") or "",
+        host=document.get("pvt_host") or "",
+        status=_status(document.get("pvt_status")),
+        assigned_to=document.get("pvt_assigned_to"),
+        created=document.get("pvt_created", 0),
+        modified=document.get("pvt_modified", 0),
+        request_id=document.get("pvt_request_id"),
+        revision=document["_rev"],
+        source=document,
+    )
+
+
+def _to_document(ip: DedicatedIP) -> Document:
+    document = {
+        **{k: v for k, v in ip.source.items() if k != "_conflicts"},
+        "_id": ip.address,
+        "pvt_vsn": ip.source.get("pvt_vsn", "1"),
+        "pvt_type": _TYPE,
+        "pvt_status": ip.status.value,
+        "pvt_zone": ip.zone,
+        "pvt_host": ip.host,
+        "pvt_created": ip.created,
+        "pvt_modified": ip.modified,
+        "pvt_assigned_to": ip.assigned_to,
+        "pvt_request_id": ip.request_id,
+        "_rev": ip.revision,
+    }
+    optional = ("pvt_assigned_to", "pvt_request_id", "_rev")
+    return {k: v for k, v in document.items() if v is not None or k not in optional}
+
+
+def _to_copy(ip: DedicatedIP, there: Document | None = None) -> Document:
+    return _to_document(replace(ip, revision=there["_rev"] if there else None))
+
+
+def _listing(view: str, row: Row) -> Listing:
+    match view, row.key, row.value:
+        case "by_zone", [_, zone, _], [host, *owner]:
+            return Listing(row.id, zone or "", host or "", owner[0] if owner else None)
+        case "by_host", [host, _, zone, _], owner:
+            return Listing(row.id, zone or "", host or "", owner)
+        case "by_assignee", [owner, zone, _], host:
+            return Listing(row.id, zone or "", host or "", owner)
+    raise AssertionError(view)

@@ -1,0 +1,16 @@
+"""The use cases. They know neither HTTP nor CouchDB."""
+
+from dataclasses import dataclass
+
+from kazoo_ips.services.accounts import AccountService
+from kazoo_ips.services.auth import AuthService
+from kazoo_ips.services.ips import IPService
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything the service can do, ready to be called."""
+
+    accounts: AccountService
+    auth: AuthService
+    ips: IPService
