@@ -1,0 +1,184 @@
+'use strict';
+/*
+ * A CouchDB-protocol server for one machine: PouchDB over HTTP, its data in one folder, Fauxton
+ * under /_utils. It listens on loopback only, asks nobody for a password, and knows nothing of
+ * addresses or accounts.
+ *
+ *   node server.js FOLDER [PORT]       PORT 0, the default, takes a free one
+ *
+ * One JSON line on stdout tells that it is ready and on which port; what stops it from starting
+ * is one line on stderr and exit status 1. SIGTERM, SIGINT and the end of a pipe on stdin, so a
+ * parent's death too, make it finish what it does and stop.
+ */
+const crypto = require('crypto');
+const fs = require('fs');
+const path = require('path');
+const vm = require('vm');
+
+const express = require('express');
+const expressPouchDB = require('express-pouchdb');
+const { setDBOnReq } = require('express-pouchdb/lib/utils');
+const pouchdb = require('pouchdb');
+
+const folder = path.resolve(process.argv[2] || 'data');
+const port = Number(process.argv[3] || 0);
+
+function fail(reason) {
+  fs.writeSync(2, `${String(reason).split('\n')[0]}\n`);
+  process.exit(1);
+}
+
+// PouchDB would leave the database it happened in waiting for ever: better to end.
+process.on('uncaughtException', (error) => fail(`embedded server: ${error.message}`));
+
+// PouchDB calls this for every document it indexes, and a context costs a millisecond; sharing
+// one makes a view over 10,000 documents ready several times sooner.
+const context = vm.createContext({});
+vm.runInNewContext = (code) => vm.runInContext(code, context);
+
+// A database is a folder, so its name cannot keep its slashes; no valid name has a tilde.
+const toFolder = (name) => name.replaceAll('/', '~');
+const fromFolder = (name) => name.replaceAll('~', '/');
+
+const PouchDB = pouchdb.defaults({
+  prefix: folder + path.sep,
+  auto_compaction: true, // or every version of every document stays for good
+});
+
+const couch = expressPouchDB(PouchDB, {
+  mode: 'minimumForPouchDB', // no users, hence no log, configuration or sessions on disk
+  overrideMode: {
+    include: ['routes/active-tasks', 'routes/cluster', 'routes/cluster-rewrite',
+      'routes/ddoc-info', 'routes/fauxton', 'routes/find'],
+  },
+});
+
+// express-pouchdb passes options that PouchDB takes for the callback; the request would hang.
+couch.dbWrapper.registerWrapper((name, db, next) => {
+  const cleanUp = db.viewCleanup.bind(db);
+  db.viewCleanup = (options, done) => cleanUp(done);
+  return next();
+});
+
+const refuse = (res, status, error, reason) => res.status(status).json({ error, reason });
+
+// Two requests that make one database must not both succeed: they take turns.
+let turn = Promise.resolve();
+function inTurn(req, res, next) {
+  const before = turn;
+  turn = new Promise((done) => { res.on('close', done); });
+  before.then(() => next());
+}
+
+/* What express-pouchdb lacks or does unlike CouchDB. */
+const app = express();
+
+app.get('/_up', (req, res) => res.json({ status: 'ok' }));
+
+app.get('/_uuids', (req, res) => res.json({
+  uuids: Array.from({ length: req.query.count || 1 }, () => crypto.randomBytes(16).toString('hex')),
+}));
+
+app.get('/_all_dbs', async (req, res) => {
+  const { startkey, endkey, skip = 0, limit = Infinity } = Object.fromEntries(
+    Object.entries(req.query).map(([key, value]) => [key, JSON.parse(value)]));
+  res.json((await PouchDB.allDbs()).map(fromFolder).sort()
+    .filter((name) => !(name < startkey || name > endkey)).slice(skip, skip + limit));
+});
+
+app.use((req, res, next) => {
+  const [, database, rest] = /^\/([^/?]*)(.*)$/.exec(req.url);
+  req.url = `/${encodeURIComponent(toFolder(decodeURIComponent(database)))}${rest}`;
+  if (req.method === 'COPY') { // whose route there takes no slash
+    req.url = req.url.replace('/_design/', '/_design%2F');
+  }
+  if (req.headers['if-match'] && !req.query.rev) {
+    req.query.rev = req.headers['if-match'].replaceAll('"', '');
+  }
+  delete req.query.latest; // PouchDB throws when there is no such revision
+  next();
+});
+
+app.get('/:db', (req, res, next) => {
+  const { send } = res;
+  res.send = (body) => send.call(res, Buffer.from(fromFolder(String(body))));
+  next();
+});
+
+app.put('/:db', inTurn, (req, res, next) => {
+  if (/^(_users|_replicator|[a-z][a-z0-9_$()+~-]*)$/.test(req.params.db)) {
+    return next();
+  }
+  return refuse(res, 400, 'illegal_database_name', `Name: '${fromFolder(req.params.db)}'.`);
+});
+
+app.delete('/:db', inTurn, async (req, res, next) => {
+  if ((await PouchDB.allDbs()).includes(req.params.db)) {
+    return next();
+  }
+  return refuse(res, 404, 'not_found', 'Database does not exist.');
+});
+
+// There, a deletion without a revision takes whichever it finds.
+app.delete(
+  ['/:db/:id', '/:db/:kind(_design|_local)/:id'],
+  (req, res, next) => {
+    req.PouchDB = PouchDB;
+    setDBOnReq(req.params.db, couch.dbWrapper, req, res, next);
+  },
+  async (req, res) => {
+    const id = req.params.kind ? `${req.params.kind}/${req.params.id}` : req.params.id;
+    try {
+      await req.db.get(id);
+      res.json(await req.db.remove({ _id: id, _rev: req.query.rev }));
+    } catch (error) {
+      refuse(res, error.status || 500, error.name, error.message);
+    }
+  },
+);
+
+app.use(couch);
+
+async function open(name) {
+  const db = new PouchDB(name);
+  await db.info();
+  await db.close();
+}
+
+async function start() {
+  try {
+    fs.mkdirSync(folder, { recursive: true });
+    fs.accessSync(folder, fs.constants.R_OK | fs.constants.W_OK | fs.constants.X_OK);
+    // LevelDB tells now of a folder in use or broken, and not at the first request.
+    await open('pouch__all_dbs__');
+    for (const name of await PouchDB.allDbs()) {
+      await open(name);
+    }
+  } catch (error) {
+    const inUse = error.message.includes('LOCK');
+    fail(`the data folder ${folder} ${inUse ? 'is in use by another server'
+      : `cannot be used: ${error.message}`}`);
+  }
+
+  const server = app.listen(port, '127.0.0.1', () => {
+    console.log(JSON.stringify({ ready: true, port: server.address().port }));
+  });
+  server.on('error', (error) => fail(error.code === 'EADDRINUSE'
+    ? `port ${port} is in use` : `port ${port} cannot be used: ${error.message}`));
+
+  const stop = () => {
+    setTimeout(() => process.exit(0), 3000).unref(); // for a request that never ends
+    server.close(async () => {
+      await Promise.all([...(PouchDB.__dbCacheMap || new Map()).values()].map((db) => db.close()));
+      process.exit(0);
+    });
+    server.closeIdleConnections();
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
+  if (fs.fstatSync(0).isFIFO()) {
+    process.stdin.on('end', stop).on('error', stop).resume();
+  }
+}
+
+start();

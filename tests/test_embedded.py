@@ -1,0 +1,345 @@
+"""The embedded server, started for real on free ports: its life, its errors, its protocol."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import embedded.server
+from embedded import EmbeddedCouch, EmbeddedError
+
+ROOT = Path(embedded.server.HERE).parent
+SERVER_JS = ROOT / "embedded" / "server.js"
+MAP = """// zone, host -> 1
+(function (doc) {
+  if (doc.zone) emit([doc.zone, doc.host], 1);
+});
+"""
+
+
+class Client:
+    """Requests to one server, each answered with its status and its JSON."""
+
+    def __init__(self, couch: EmbeddedCouch) -> None:
+        self.port = couch.port
+
+    def __call__(
+        self, method: str, path: str, body: object = None, **headers: str
+    ) -> tuple[int, Any]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            given = {"Content-Type": "application/json", "Accept": "application/json", **headers}
+            connection.request(method, path, None if body is None else json.dumps(body), given)
+            reply = connection.getresponse()
+            return reply.status, json.loads(reply.read())
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def couch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCouch]:
+    with EmbeddedCouch(tmp_path_factory.mktemp("couch")) as running:
+        yield running
+
+
+@pytest.fixture
+def call(couch: EmbeddedCouch) -> Iterator[Client]:
+    """A client of a server that holds one empty database, /db."""
+    client = Client(couch)
+    assert client("PUT", "/db")[0] == 201
+    yield client
+    assert client("DELETE", "/db")[0] == 200
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds
+
+
+def gone(pid: int) -> bool:
+    """No such process, or one that only waits for its parent to notice."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def run_server(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [embedded.server.find_node(), str(SERVER_JS), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+# Its life
+
+
+def test_data_outlives_a_restart(tmp_path: Path) -> None:
+    with EmbeddedCouch(tmp_path) as couch:
+        call = Client(couch)
+        call("PUT", "/account%2Fab%2Fcd%2Fef")
+        call("PUT", "/account%2Fab%2Fcd%2Fef/192.0.2.1", {"zone": "us-east"})
+    with EmbeddedCouch(tmp_path) as couch:
+        call = Client(couch)
+        assert call("GET", "/_all_dbs") == (200, ["account/ab/cd/ef"])
+        assert call("GET", "/account%2Fab%2Fcd%2Fef/192.0.2.1")[1]["zone"] == "us-east"
+        assert call("DELETE", "/account%2Fab%2Fcd%2Fef")[0] == 200
+        assert call("PUT", "/account%2Fab%2Fcd%2Fef")[0] == 201
+        assert call("GET", "/account%2Fab%2Fcd%2Fef/192.0.2.1")[0] == 404
+
+
+def test_data_outlives_a_kill(tmp_path: Path) -> None:
+    with EmbeddedCouch(tmp_path) as couch:
+        Client(couch)("PUT", "/db")
+        Client(couch)("PUT", "/db/192.0.2.1", {"zone": "us-east"})
+        os.kill(couch.pid, signal.SIGKILL)
+        assert eventually(lambda: couch.failure() is not None)
+    with EmbeddedCouch(tmp_path) as couch:
+        assert Client(couch)("GET", "/db/192.0.2.1")[1]["zone"] == "us-east"
+
+
+def test_it_writes_nowhere_but_in_its_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with EmbeddedCouch(tmp_path / "data") as couch:
+        Client(couch)("PUT", "/db")
+        Client(couch)("GET", "/_session")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_status_0(tmp_path: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [embedded.server.find_node(), SERVER_JS, tmp_path],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["ready"] is True
+        process.send_signal(number)
+        assert process.wait(10) == 0
+
+
+def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time, pathlib, embedded\n"
+        "couch = embedded.EmbeddedCouch(pathlib.Path(sys.argv[1]))\n"
+        "couch.start()\n"
+        "print(couch.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, cwd=ROOT
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert not gone(pid)
+        parent.kill()
+    assert eventually(lambda: gone(pid))
+
+
+def test_stopping_twice_does_no_harm(tmp_path: Path) -> None:
+    couch = EmbeddedCouch(tmp_path)
+    couch.start()
+    couch.stop()
+    couch.stop()
+
+
+# Its errors
+
+
+def test_a_port_in_use_is_one_line_and_status_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run_server(tmp_path, port)
+        assert (result.returncode, result.stderr) == (1, f"port {port} is in use\n")
+        with pytest.raises(EmbeddedError, match=f"^port {port} is in use$"):
+            EmbeddedCouch(tmp_path, port).start()
+
+
+def test_a_file_in_place_of_the_folder_is_one_line_and_status_1(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("not a folder")
+    result = run_server(tmp_path / "data")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"the data folder {tmp_path / 'data'} cannot be used: ")
+    assert result.stderr.count("\n") == 1
+    with pytest.raises(EmbeddedError, match="cannot be used"):
+        EmbeddedCouch(tmp_path / "data").start()
+
+
+@pytest.mark.parametrize("database", ["pouch__all_dbs__", "db"])
+def test_broken_data_is_one_line_and_status_1(tmp_path: Path, database: str) -> None:
+    with EmbeddedCouch(tmp_path) as couch:
+        Client(couch)("PUT", "/db")
+        Client(couch)("PUT", "/db/192.0.2.1", {})
+    (tmp_path / database / "CURRENT").write_text("nonsense")
+    result = run_server(tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"the data folder {tmp_path} cannot be used: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_folder_serves_one_server_at_a_time(tmp_path: Path) -> None:
+    with EmbeddedCouch(tmp_path), pytest.raises(EmbeddedError, match="in use by another server"):
+        EmbeddedCouch(tmp_path).start()
+
+
+def test_without_node_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EmbeddedError, match=r"^no Node\.js found: install it"):
+        EmbeddedCouch(tmp_path).start()
+
+
+def test_without_its_packages_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded.server, "HERE", tmp_path)
+    with pytest.raises(EmbeddedError, match="run `make install`"):
+        EmbeddedCouch(tmp_path).start()
+
+
+# Its protocol, where express-pouchdb alone differs from CouchDB or nearly does
+
+
+def test_a_database_name_keeps_its_slashes(call: Client) -> None:
+    assert call("PUT", "/account%2Fab%2Fcd%2Fef") == (201, {"ok": True})
+    assert call("GET", "/account%2Fab%2Fcd%2Fef")[1]["db_name"] == "account/ab/cd/ef"
+    assert call("GET", "/account%2fab%2fcd%2fef")[0] == 200
+    assert call("GET", "/_all_dbs") == (200, ["account/ab/cd/ef", "db"])
+    within = "startkey=%22account%2F%22&endkey=%22account0%22"
+    assert call("GET", f"/_all_dbs?{within}") == (200, ["account/ab/cd/ef"])
+    assert call("GET", "/_all_dbs?skip=1&limit=1") == (200, ["db"])
+    assert call("DELETE", "/account%2Fab%2Fcd%2Fef")[0] == 200
+
+
+def test_a_database_is_made_and_deleted_once(call: Client) -> None:
+    assert call("PUT", "/db")[0] == 412
+    assert call("DELETE", "/nowhere")[0] == 404
+    assert call("GET", "/nowhere/doc")[0] == 404
+    assert call("PUT", "/Capital")[1]["error"] == "illegal_database_name"
+
+
+def test_a_document_is_written_over_its_current_revision_only(call: Client) -> None:
+    first = call("PUT", "/db/192.0.2.1", {"n": 1})[1]["rev"]
+    assert call("PUT", "/db/192.0.2.1", {"n": 2})[0] == 409
+    assert call("PUT", "/db/192.0.2.1", {"n": 2, "_rev": first})[0] == 201
+    assert call("PUT", "/db/192.0.2.1", {"n": 3, "_rev": first})[0] == 409
+    second = call("GET", "/db/192.0.2.1")[1]["_rev"]
+    assert call("PUT", "/db/192.0.2.1", {"n": 3}, **{"If-Match": second})[0] == 201
+
+
+def test_a_deletion_names_the_revision(call: Client) -> None:
+    first = call("PUT", "/db/192.0.2.1", {"n": 1})[1]["rev"]
+    second = call("PUT", "/db/192.0.2.1", {"n": 2, "_rev": first})[1]["rev"]
+    assert call("DELETE", "/db/192.0.2.1")[0] == 409
+    assert call("DELETE", f"/db/192.0.2.1?rev={first}")[0] == 409
+    assert call("DELETE", "/db/192.0.2.1", **{"If-Match": first})[0] == 409
+    assert call("DELETE", f"/db/192.0.2.1?rev={second}")[0] == 200
+    assert call("DELETE", f"/db/192.0.2.1?rev={second}")[0] == 404
+    assert call("DELETE", f"/db/192.0.2.9?rev={second}")[0] == 404
+    design = call("PUT", "/db/_design/ips", {})[1]["rev"]
+    assert call("DELETE", "/db/_design/ips")[0] == 409
+    assert call("DELETE", f"/db/_design/ips?rev={design}")[0] == 200
+
+
+def test_a_tombstone_keeps_its_body_and_can_be_written_over(call: Client) -> None:
+    rev = call("PUT", "/db/192.0.2.1", {"n": 1})[1]["rev"]
+    assert call("PUT", "/db/192.0.2.1", {"_rev": rev, "_deleted": True, "mark": "x"})[0] == 201
+    assert call("GET", "/db/192.0.2.1")[0] == 404
+    leaves = call("GET", "/db/192.0.2.1?open_revs=all")[1]
+    assert [leaf["ok"]["mark"] for leaf in leaves] == ["x"]
+    changes = call("GET", "/db/_changes?include_docs=true")[1]["results"]
+    assert [change["doc"]["mark"] for change in changes] == ["x"]
+    assert call("PUT", "/db/192.0.2.1", {"n": 2})[0] == 201
+
+
+def test_conflicts_are_made_and_shown(call: Client) -> None:
+    loser, winner = f"1-{'a' * 32}", f"1-{'b' * 32}"
+    docs = [{"_id": "192.0.2.1", "_rev": rev} for rev in (loser, winner)]
+    assert call("POST", "/db/_bulk_docs", {"docs": docs, "new_edits": False}) == (201, [])
+    doc = {"_id": "192.0.2.1", "_rev": winner, "_conflicts": [loser]}
+    assert call("GET", "/db/192.0.2.1?conflicts=true") == (200, doc)
+    asked = {"keys": ["192.0.2.1", "192.0.2.9"]}
+    rows = call("POST", "/db/_all_docs?include_docs=true&conflicts=true", asked)[1]["rows"]
+    assert rows[0]["doc"] == doc
+    assert rows[1] == {"key": "192.0.2.9", "error": "not_found"}
+    assert call("DELETE", f"/db/192.0.2.1?rev={loser}")[0] == 200
+    assert call("GET", "/db/192.0.2.1?conflicts=true")[1] == {"_id": "192.0.2.1", "_rev": winner}
+
+
+def test_views_answer_as_couchdbs_do(call: Client) -> None:
+    hosts = [("us-east", "a"), ("us-east", "b"), ("us-west", "a"), ("us-east", "a")]
+    docs = [{"_id": f"d{n}", "zone": zone, "host": host} for n, (zone, host) in enumerate(hosts)]
+    call("POST", "/db/_bulk_docs", {"docs": docs})
+    call("PUT", "/db/_design/ips", {"views": {"by_zone": {"map": MAP, "reduce": "_count"}}})
+    view = "/db/_design/ips/_view/by_zone"
+    assert call("GET", view)[1] == {"rows": [{"key": None, "value": 4}]}
+    assert call("GET", f"{view}?group_level=1")[1]["rows"] == [
+        {"key": ["us-east"], "value": 3},
+        {"key": ["us-west"], "value": 1},
+    ]
+    key_range = "startkey=%5B%22us-east%22%5D&endkey=%5B%22us-east%22,%7B%7D%5D"
+    rows = call("GET", f"{view}?reduce=false&{key_range}&skip=1&limit=1")[1]["rows"]
+    assert rows == [{"key": ["us-east", "a"], "id": "d3", "value": 1}]
+    asked = {"keys": [["us-west", "a"], ["nowhere", "a"]]}
+    rows = call("POST", f"{view}?reduce=false&include_docs=true", asked)[1]["rows"]
+    assert [row["doc"]["_id"] for row in rows] == ["d2"]
+    assert call("GET", "/db/_design/nothing/_view/by_zone")[0] == 404
+    assert call("GET", "/db/_design/ips/_view/nothing")[0] == 404
+    assert call("POST", "/db/_view_cleanup", {})[0] == 200
+
+
+def test_find_copy_and_attachments_work(call: Client) -> None:
+    call("PUT", "/db/192.0.2.1", {"zone": "us-east"})
+    found = call("POST", "/db/_find", {"selector": {"zone": "us-east"}})[1]["docs"]
+    assert [doc["_id"] for doc in found] == ["192.0.2.1"]
+    call("PUT", "/db/_design/ips", {"views": {}})
+    assert call("COPY", "/db/_design/ips", Destination="_design/other")[0] == 201
+    assert call("GET", "/db/_design/other")[0] == 200
+    data = base64.b64encode(b"hello").decode()
+    note = {"content_type": "text/plain", "data": data}
+    assert call("PUT", "/db/note", {"_attachments": {"note.txt": note}})[0] == 201
+    attached = call("GET", "/db/note?attachments=true")[1]["_attachments"]
+    assert attached["note.txt"]["data"] == data
+
+
+def test_a_thousand_documents_of_16_megabytes_go_in_one_request(call: Client) -> None:
+    docs = [{"_id": f"doc-{n}", "filler": "x" * 16_000} for n in range(1000)]
+    status, rows = call("POST", "/db/_bulk_docs", {"docs": docs})
+    assert status == 201
+    assert [row["id"] for row in rows] == [doc["_id"] for doc in docs]
+
+
+def test_a_revision_nobody_has_does_not_hurt(call: Client) -> None:
+    call("PUT", "/db/doc", {})
+    assert call("GET", "/db/doc?rev=1-x&latest=true")[0] == 404
+    assert call("GET", "/db/doc")[0] == 200
+
+
+def test_fauxton_opens_without_a_login(couch: EmbeddedCouch, call: Client) -> None:
+    connection = HTTPConnection("127.0.0.1", couch.port, timeout=10)
+    try:
+        connection.request("GET", "/_utils/")
+        reply = connection.getresponse()
+        assert (reply.status, b"<html" in reply.read()) == (200, True)
+    finally:
+        connection.close()
+    assert call("GET", "/_session")[1]["userCtx"] == {"name": None, "roles": ["_admin"]}
+    assert len(call("GET", "/_uuids?count=3")[1]["uuids"]) == 3
