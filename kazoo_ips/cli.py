@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -23,10 +22,9 @@ from kazoo_ips.errors import (
     DatastoreUnreachable,
     IPAssigned,
     KazooIPsError,
-    NotAssigned,
     ValidationFailed,
 )
-from kazoo_ips.model import Account, AssignIPs, CreateIP
+from kazoo_ips.model import Account, AssignIP, CreateIP, DeleteIP, ReleaseIP
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services import Services
 
@@ -77,7 +75,7 @@ def assign(ip: str, account: str) -> None:
     with _reported("unable to find account"):
         services.accounts.fetch(account)
     with _reported("unable to assign IP"):
-        services.ips.assign(AssignIPs(account, (ip,)), uuid4().hex)
+        services.ips.assign(AssignIP(account, ip), uuid4().hex)
     click.echo(f"assigned IP {ip} to {account}")
 
 
@@ -86,9 +84,7 @@ def assign(ip: str, account: str) -> None:
 def release(ip: str) -> None:
     """Take an address back from whomever has it."""
     with _reported("unable to release IP"):
-        # As Kazoo has it, there is nothing wrong with releasing it twice.
-        with suppress(NotAssigned):
-            _services().ips.release_any(ip, uuid4().hex)
+        _services().ips.release(ReleaseIP(None, ip), uuid4().hex)
     click.echo(f"released IP {ip}")
 
 
@@ -98,7 +94,7 @@ def release(ip: str) -> None:
 def delete(ip: str, force: bool) -> None:
     """Take an address out of the pool."""
     with _reported("unable to delete IP"):
-        _services().ips.delete(ip, uuid4().hex, force=force)
+        _services().ips.delete(DeleteIP(ip, force), uuid4().hex)
     click.echo(f"deleted IP {ip}")
 
 

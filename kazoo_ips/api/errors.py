@@ -93,5 +93,7 @@ def _from_framework(error: HTTPException) -> Response:
     response = envelope.failure(code, message, {"message": text})
     for name, value in error.get_headers():
         if name == "Allow":
-            response.headers[name] = value
+            # The framework adds these two to every GET; Crossbar does not know them.
+            methods = sorted(set(value.split(", ")) - {"HEAD", "OPTIONS"})
+            response.headers[name] = ", ".join(methods)
     return response

@@ -81,7 +81,7 @@ def init_app(app: Flask) -> None:
             _tunnel(app, verb.upper())
         elif request.method == "HEAD" and request.url_rule:
             # Crossbar does not know HEAD; the framework adds it to every GET.
-            raise MethodNotAllowed(_allowed(request.url_rule.methods or set()))
+            raise MethodNotAllowed(["GET"])
 
     @app.before_request
     def note_token() -> None:
@@ -100,10 +100,6 @@ def _tunnel(app: Flask, verb: str) -> None:
         request.method = verb
     except HTTPException as error:
         request.routing_exception = error
-
-
-def _allowed(methods: set[str]) -> list[str]:
-    return sorted(methods - {"HEAD", "OPTIONS"})
 
 
 def _token() -> str | None:

@@ -63,7 +63,7 @@ class Database:
             return Written(Outcome.REFUSED)
         except OutcomeUnknown:
             return Written(Outcome.UNKNOWN)
-        outcome = Outcome.DONE if status == 201 else Outcome.UNKNOWN
+        outcome = Outcome.UNKNOWN if status == 202 else Outcome.DONE
         return Written(outcome, json.load(body).get("rev"))
 
     def remove(self, document_id: str, revision: str) -> Written:
