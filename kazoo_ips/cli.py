@@ -24,7 +24,7 @@ from kazoo_ips.errors import (
     KazooIPsError,
     ValidationFailed,
 )
-from kazoo_ips.model import Account, AssignIP, CreateIP, DeleteIP, ReleaseIP
+from kazoo_ips.model import Account, AssignIP, CreateIP, DeleteIP, ReleaseIP, Status
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services import Services
 
@@ -83,8 +83,11 @@ def assign(ip: str, account: str) -> None:
 @click.argument("ip")
 def release(ip: str) -> None:
     """Take an address back from whomever has it."""
+    ips = _services().ips
     with _reported("unable to release IP"):
-        _services().ips.release(ReleaseIP(None, ip), uuid4().hex)
+        # As Kazoo has it, there is nothing wrong with releasing it twice.
+        if ips.fetch(ip).status is Status.ASSIGNED:
+            ips.release(ReleaseIP(None, ip), uuid4().hex)
     click.echo(f"released IP {ip}")
 
 
@@ -308,13 +311,9 @@ class _reported:
 
 def _reason(error: KazooIPsError) -> str:
     if isinstance(error, ValidationFailed):
-        # One address was asked for, so one thing can be wrong with it.
-        rules = next(iter(error.errors.values()))
-        broken = next(iter(rules))
-        kazoo = {"superfluous": "already_assigned", "forbidden": "already_assigned"}
-        if next(iter(error.errors)).startswith("ips."):
-            return kazoo.get(broken, broken)
-        return json.dumps(error.errors)
+        # Only an assignment can break a rule of an address's state.
+        of_state = next(iter(error.errors)).startswith("ips.")
+        return "already_assigned" if of_state else json.dumps(error.errors)
     if isinstance(error, IPAssigned):
         return "assigned"
     return "conflict" if isinstance(error, Conflict) else "not_found"

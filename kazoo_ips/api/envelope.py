@@ -204,18 +204,23 @@ def _json(body: str | Iterator[str], status: int) -> Response:
     return Response(body, status, content_type="application/json")
 
 
+def common(request_id: str, auth_token: str | None, now: float) -> dict[str, Any]:
+    """The members that every reply has.
+
+    :param now: Unix seconds
+    """
+    members = {
+        "request_id": request_id,
+        "auth_token": auth_token,
+        "node": NODE,
+        "timestamp": f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "version": VERSION,
+    }
+    return _present(members)
+
+
 def _common() -> dict[str, Any]:
-    """The members that every reply has."""
-    now = datetime.fromtimestamp(g.clock(), UTC)
-    return _present(
-        {
-            "request_id": g.request_id,
-            "auth_token": g.get("auth_token"),
-            "node": NODE,
-            "timestamp": f"{now:%Y-%m-%dT%H:%M:%SZ}",
-            "version": VERSION,
-        }
-    )
+    return common(g.request_id, g.get("auth_token"), g.clock())
 
 
 def _present(members: Mapping[str, Any]) -> dict[str, Any]:

@@ -155,7 +155,7 @@ class Addresses(_Field):
                 ).messages
             seen.add(canonical)
         if errors:
-            raise ValidationError(errors)  # type: ignore[arg-type]
+            raise ValidationError(errors)
         return tuple(value)
 
 

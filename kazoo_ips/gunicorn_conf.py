@@ -1,0 +1,25 @@
+"""gunicorn's settings, with their reasons: `gunicorn -c python:kazoo_ips.gunicorn_conf`.
+
+The application is made in each worker (no preload), so that no connection is older than its
+process.
+"""
+
+import os
+
+from kazoo_ips.config import Settings
+
+_settings = Settings.load(os.environ)
+
+wsgi_app = "kazoo_ips.app:create_app()"
+bind = _settings.bind
+workers = _settings.workers
+# A request waits for CouchDB most of its time, and the driver's session may be shared by threads.
+worker_class = "kazoo_ips.worker.EnvelopeWorker"
+threads = _settings.threads
+# Longer than the slowest chain of CouchDB requests that one request makes.
+timeout = 60
+graceful_timeout = 30
+# A little longer than what reverse proxies keep idle connections for.
+keepalive = 75
+loglevel = _settings.log_level
+control_socket_disable = True

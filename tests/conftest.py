@@ -1,0 +1,170 @@
+"""Fixtures: a real database, the application on it, accounts with tokens, and an empty pool.
+
+The database is the embedded one unless COUCHDB_URL names another; either way in databases of its
+own, which are removed.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from webtest import TestApp
+
+from embedded import EmbeddedCouch
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.model import Account, CreateIP, DedicatedIP, User
+from kazoo_ips.services import Services
+
+TestApp.__test__ = False  # a class of webtest's, not a test
+
+
+@pytest.fixture(scope="session")
+def couchdb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the database that all tests share."""
+    import os
+
+    if os.environ.get("COUCHDB_URL"):
+        yield os.environ["COUCHDB_URL"]
+        return
+    with EmbeddedCouch(tmp_path_factory.mktemp("couch")) as couch:
+        yield couch.url
+
+
+@pytest.fixture(scope="session")
+def settings(couchdb_url: str) -> Iterator[Settings]:
+    """Settings with a prefix of this run's own; its databases go when the run ends."""
+    made = Settings(
+        couchdb_url=couchdb_url,
+        prefix=f"test-{uuid4().hex[:8]}-",
+        identity_cache=0,
+        refusal_time=0.01,
+    )
+    databases = composition.databases(made)
+    databases.create()
+    yield made
+    databases.delete()
+
+
+@pytest.fixture(scope="session")
+def couch(settings: Settings) -> Couch:
+    """The database server, for looking at documents."""
+    return composition.connect(settings)
+
+
+@pytest.fixture(scope="session")
+def services(settings: Settings) -> Services:
+    """The service layer without HTTP."""
+    return composition.build(settings)
+
+
+@dataclass(frozen=True)
+class Member:
+    """An account with a user, its password and a token."""
+
+    account: Account
+    user: User
+    password: str
+    token: str
+
+    @property
+    def id(self) -> str:
+        """The account's id."""
+        return self.account.id
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that says who is calling."""
+        return {"X-Auth-Token": self.token}
+
+
+@pytest.fixture(scope="session")
+def member(services: Services) -> Callable[..., Member]:
+    """A function that makes an account, the first one being the operator."""
+
+    def make(name: str, parent: Member | None = None) -> Member:
+        realm = f"{name}-{uuid4().hex[:6]}.example.com"
+        account = services.accounts.create(name, realm, parent and parent.id)
+        user = services.accounts.create_user(account.id, "admin", "secret")
+        token = services.auth.open_session(account, user).token
+        return Member(account, user, "secret", token)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def operator(member: Callable[..., Member]) -> Member:
+    """The operator's account."""
+    return member("Operator")
+
+
+@pytest.fixture(scope="session")
+def alice(member: Callable[..., Member], operator: Member) -> Member:
+    """An account below the operator's."""
+    return member("Alice", operator)
+
+
+@pytest.fixture(scope="session")
+def child(member: Callable[..., Member], alice: Member) -> Member:
+    """An account below Alice's."""
+    return member("Child", alice)
+
+
+@pytest.fixture(scope="session")
+def bob(member: Callable[..., Member], operator: Member) -> Member:
+    """An account beside Alice's."""
+    return member("Bob", operator)
+
+
+@pytest.fixture(scope="session")
+def wsgi(settings: Settings, operator: Member) -> Any:
+    """The WSGI application; the operator exists."""
+    return composition.create_app(settings)
+
+
+@pytest.fixture
+def api(wsgi: Any) -> TestApp:
+    """The application for WebTest."""
+    return TestApp(wsgi)
+
+
+@pytest.fixture
+def pool(couch: Couch) -> Iterator[Database]:
+    """The pool's database, empty at the start of the test."""
+    database = couch.database("dedicated_ips")
+    empty(database)
+    yield database
+    empty(database)
+
+
+def empty(database: Database) -> None:
+    """Delete every document but the design documents."""
+    rows = database._resource.get_json("_all_docs")[2]["rows"]
+    gone = [
+        {"_id": row["id"], "_rev": row["value"]["rev"], "_deleted": True}
+        for row in rows
+        if not row["id"].startswith("_design/")
+    ]
+    database.put_all(gone)
+
+
+@pytest.fixture
+def add(pool: Database, services: Services) -> Callable[..., DedicatedIP]:
+    """A function that adds an address to the empty pool."""
+
+    def make(
+        address: str = "192.0.2.1", zone: str = "us-east", host: str = "proxy1.example.com"
+    ) -> DedicatedIP:
+        return services.ips.create(CreateIP(address, zone, host), uuid4().hex)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The exchanges and documents of a running Kazoo."""
+    return Path(__file__).parents[2] / "shared" / "recordings"
