@@ -17,11 +17,16 @@ from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.repositories.accounts import AccountRepository
 from kazoo_ips.repositories.databases import Databases
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.journal import JournalRepository
 from kazoo_ips.repositories.keys import KeyRepository
 from kazoo_ips.services import Services
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.auth import AuthService
+from kazoo_ips.services.claims import ClaimService
+from kazoo_ips.services.housekeeping import HousekeepingService, LaterQueue
+from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
+from kazoo_ips.services.settlement import Settlement
 
 _INDEX_TIMEOUT = 3600.0
 """Seconds that building an index may take."""
@@ -70,8 +75,14 @@ def build(
         remember=settings.identity_cache,
         refusal_time=settings.refusal_time,
     )
-    ips = IPService(IPRepository(couch), accounts, now)
-    return Services(accounts, auth, ips)
+    pool, journal = IPRepository(couch, settings.write_quorum == "all"), JournalRepository(couch)
+    later = LaterQueue()
+    settlement = Settlement(pool, now)
+    claims = ClaimService(pool, journal, later.add)
+    ips = IPService(pool, accounts, claims, settlement, now=now, look_again=later.add)
+    idempotency = IdempotencyService(journal, now)
+    housekeeping = HousekeepingService(later, settlement, claims, idempotency, clock)
+    return Services(accounts, auth, ips, idempotency, housekeeping)
 
 
 def create_app(

@@ -31,6 +31,12 @@ class Settings:
     read_timeout: float = _setting(
         "KAZOO_IPS_READ_TIMEOUT", 5.0, "seconds to wait for an answer of CouchDB"
     )
+    write_quorum: str = _setting(
+        "KAZOO_IPS_WRITE_QUORUM",
+        "majority",
+        "of the nodes that keep a document: `majority` goes on while a minority of them is down; "
+        "`all` does not",
+    )
     token_lifetime: int = _setting(
         "KAZOO_IPS_TOKEN_LIFETIME", 3600, "seconds that a token is good for"
     )
@@ -73,6 +79,7 @@ class Settings:
             "KAZOO_IPS_REFUSAL_TIME": self.refusal_time >= 0,
             "KAZOO_IPS_WORKERS": self.workers > 0,
             "KAZOO_IPS_THREADS": self.threads > 0,
+            "KAZOO_IPS_WRITE_QUORUM": self.write_quorum in ("majority", "all"),
             "COUCHDB_URL": self.couchdb_url.startswith(("http://", "https://")),
         }
         for name, holds in ranges.items():

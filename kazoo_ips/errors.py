@@ -14,6 +14,9 @@ KazooIPsError
 ├── Conflict                  somebody else's write came first
 │   ├── IPExists              the address is in the pool already
 │   └── IPAssigned            the address is assigned, so it stays in the pool
+├── InsufficientIPs           not as many available as were asked for
+├── IdempotencyMismatch       the Idempotency-Key came before, with another request
+├── InProgress                the request with this Idempotency-Key is still under way
 ├── PreconditionFailed        If-Match no longer holds
 └── DatastoreError            CouchDB could not do it
     ├── DatastoreUnreachable  no answer, or none in time
@@ -127,6 +130,27 @@ class IPAssigned(Conflict):
     """The address is assigned, so it stays in the pool."""
 
     reason = "assigned"
+
+
+class InsufficientIPs(KazooIPsError):
+    """There are not as many available addresses as were asked for.
+
+    :param requested: how many were asked for
+    :param available: how many there were
+    """
+
+    def __init__(self, requested: int, available: int) -> None:
+        super().__init__(f"{requested} requested, {available} available")
+        self.requested = requested
+        self.available = available
+
+
+class IdempotencyMismatch(KazooIPsError):
+    """The Idempotency-Key came before, with another request."""
+
+
+class InProgress(KazooIPsError):
+    """The request with this Idempotency-Key is still under way."""
 
 
 class PreconditionFailed(KazooIPsError):

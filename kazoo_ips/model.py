@@ -26,8 +26,9 @@ class Status(StrEnum):
 class DedicatedIP:
     """An address the operator owns and can give to an account.
 
-    `address` is the id it has, as it was first written. `source` is the document it was read
-    from; only the repository looks inside, so that fields unknown to us survive every write.
+    `address` is the id it has, as it was first written. `conflicted` says that the database holds
+    other revisions beside this one. `source` is the document it was read from; only the
+    repository looks inside, so that fields unknown to us survive every write.
     """
 
     address: str
@@ -39,6 +40,7 @@ class DedicatedIP:
     assigned_to: str | None = None
     request_id: str | None = None
     revision: str | None = None
+    conflicted: bool = field(default=False, compare=False)
     source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def assign(self, account_id: str, *, at: int, request_id: str) -> "DedicatedIP":
@@ -72,6 +74,39 @@ class DedicatedIP:
         return replace(
             self, status=Status.AVAILABLE, assigned_to=None, modified=at, request_id=request_id
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A tombstone that a writer left where its claim had no quorum.
+
+    :param revision: the tombstone's own
+    :param base: the revision that the claim was made on
+    :param before: the dedicated IP as it was then
+    """
+
+    revision: str
+    base: str
+    before: DedicatedIP
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """All current revisions of one address, as a read of all copies shows them.
+
+    :param live: the one everybody sees first; several are a conflict
+    :param withdrawn: claims that were taken back
+    :param deleted: revisions at which somebody deleted it
+    """
+
+    live: tuple[DedicatedIP, ...]
+    withdrawn: tuple[Withdrawal, ...] = ()
+    deleted: tuple[str, ...] = ()
+
+
+def generation(revision: str) -> int:
+    """How many writes led to a revision."""
+    return int(revision.split("-", maxsplit=1)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +234,24 @@ class AssignIPs:
 
     account_id: str
     addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllocateIPs:
+    """Pick available addresses and assign them to an account: so many or none.
+
+    :param zone: of this zone only
+    :param host: on this host only
+    :param distinct_hosts: no two on one host
+    :param distinct_zones: no two in one zone
+    """
+
+    account_id: str
+    quantity: int
+    zone: str | None = None
+    host: str | None = None
+    distinct_hosts: bool = False
+    distinct_zones: bool = False
 
 
 @dataclass(frozen=True, slots=True)

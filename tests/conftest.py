@@ -4,6 +4,7 @@ The database is the embedded one unless COUCHDB_URL names another; either way in
 own, which are removed.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,6 @@ TestApp.__test__ = False  # a class of webtest's, not a test
 @pytest.fixture(scope="session")
 def couchdb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the database that all tests share."""
-    import os
-
     if os.environ.get("COUCHDB_URL"):
         yield os.environ["COUCHDB_URL"]
         return
@@ -143,11 +142,10 @@ def pool(couch: Couch) -> Iterator[Database]:
 
 def empty(database: Database) -> None:
     """Delete every document but the design documents."""
-    rows = database._resource.get_json("_all_docs")[2]["rows"]
     gone = [
-        {"_id": row["id"], "_rev": row["value"]["rev"], "_deleted": True}
-        for row in rows
-        if not row["id"].startswith("_design/")
+        {"_id": document["_id"], "_rev": document["_rev"], "_deleted": True}
+        for document in database.range("", "\uffff")
+        if not document["_id"].startswith("_design/")
     ]
     database.put_all(gone)
 

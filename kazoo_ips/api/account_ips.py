@@ -4,8 +4,9 @@ from flask import Response, g
 
 from kazoo_ips.api import envelope, ips, lists, schemas
 from kazoo_ips.api.conditions import if_match
-from kazoo_ips.api.routes import Routes, Who, caller, services
-from kazoo_ips.model import AssignIP, AssignIPs, DedicatedIP, ReleaseIP, ReleaseIPs
+from kazoo_ips.api.context import caller, services, write
+from kazoo_ips.api.routes import Routes, Who
+from kazoo_ips.model import AllocateIPs, AssignIP, DedicatedIP, ReleaseIP, ReleaseIPs
 
 routes = Routes("account_ips", __name__, url_prefix="/v2/accounts/<account_id>/ips")
 
@@ -24,19 +25,18 @@ def create(account_id: str) -> Response:
 
 @routes.on("POST", "", who=Who.ACCOUNT)
 def assign_all(account_id: str) -> Response:
-    """Assign the addresses of the body, all or none."""
-    addresses = schemas.load_addresses(g.envelope.data())
-    if addresses is None:
-        envelope.fail("ips", "required", "Field is required but missing", value="ips")
-    assigned = services().ips.assign_all(AssignIPs(account_id, addresses), g.request_id)
-    return _addresses(assigned)
+    """Assign the addresses of the body, or so many that are picked here; all or none."""
+    command = schemas.load_assign(account_id, g.envelope.data())
+    if isinstance(command, AllocateIPs):
+        return _addresses(services().ips.allocate(command, **write()))
+    return _addresses(services().ips.assign_all(command, **write()))
 
 
 @routes.on("DELETE", "", who=Who.ACCOUNT)
 def release_all(account_id: str) -> Response:
     """Release the addresses of the body, all or none; without any, all that the account has."""
     addresses = schemas.load_addresses(g.envelope.data(required=False))
-    released = services().ips.release_all(ReleaseIPs(account_id, addresses), g.request_id)
+    released = services().ips.release_all(ReleaseIPs(account_id, addresses), **write())
     return _addresses(released)
 
 
@@ -68,14 +68,14 @@ def fetch(account_id: str, address: str) -> Response:
 def assign(account_id: str, address: str) -> Response:
     """Assign one address; SDKs send the whole document back, which is ignored."""
     command = AssignIP(account_id, address, if_match())
-    return _ip(services().ips.assign(command, g.request_id))
+    return _ip(services().ips.assign(command, **write()))
 
 
 @routes.on("DELETE", "/<address>", who=Who.ACCOUNT)
 def release(account_id: str, address: str) -> Response:
     """Release one address."""
     command = ReleaseIP(account_id, address, if_match())
-    return _ip(services().ips.release(command, g.request_id))
+    return _ip(services().ips.release(command, **write()))
 
 
 def _ip(ip: DedicatedIP) -> Response:

@@ -190,6 +190,12 @@ def failure(code: int, message: str, data: Mapping[str, Any]) -> Response:
     return _json(dump(body), code)
 
 
+def repeat(body: Mapping[str, Any], status: int) -> Response:
+    """A reply that was given before, with the token of whoever asks now."""
+    token = g.get("auth_token")
+    return _json(dump({**body, **({"auth_token": token} if token else {})}), status)
+
+
 def dump(value: Any) -> str:
     """JSON without spaces."""
     return json.dumps(value, separators=(",", ":"))
@@ -211,10 +217,10 @@ def common(request_id: str, auth_token: str | None, now: float) -> dict[str, Any
     """
     members = {
         "request_id": request_id,
-        "auth_token": auth_token,
         "node": NODE,
         "timestamp": f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}",
         "version": VERSION,
+        "auth_token": auth_token,
     }
     return _present(members)
 

@@ -38,6 +38,21 @@ REPLIES: dict[type[Exception], Reply] = {
     ),
     errors.Conflict: (409, "datastore_conflict", _conflict),
     errors.RevisionConflict: (409, "datastore_conflict", lambda error: _CONFLICTING),
+    errors.InsufficientIPs: (
+        409,
+        "insufficient_ips",
+        lambda error: {
+            "requested": error.requested,
+            "available": error.available,
+            "message": "not enough ips available",
+        },
+    ),
+    errors.IdempotencyMismatch: (
+        422,
+        "idempotency_mismatch",
+        _text("the idempotency key was used with another request"),
+    ),
+    errors.InProgress: (409, "in_progress", _text("the request is still in progress")),
     errors.PreconditionFailed: (412, "precondition_failed", _text("precondition failed")),
     errors.DatastoreUnreachable: (503, "datastore_unreachable", _text("datastore timeout")),
     errors.DatastoreMissingView: (

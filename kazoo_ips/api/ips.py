@@ -4,7 +4,8 @@ from flask import Response, g
 
 from kazoo_ips.api import envelope, lists, schemas
 from kazoo_ips.api.conditions import if_match
-from kazoo_ips.api.routes import Routes, Who, services
+from kazoo_ips.api.context import services, write
+from kazoo_ips.api.routes import Routes, Who
 from kazoo_ips.model import DeleteIP
 
 routes = Routes("ips", __name__, url_prefix="/v2/ips")
@@ -20,7 +21,7 @@ def list_available() -> Response:
 def create() -> Response:
     """Add an address to the pool."""
     command = schemas.load_create(g.envelope.data())
-    ip = services().ips.create(command, g.request_id)
+    ip = services().ips.create(command, **write())
     return envelope.success(schemas.dump_read_only(ip), status=201, revision=ip.revision)
 
 
@@ -53,5 +54,5 @@ def fetch(address: str) -> Response:
 def delete(address: str) -> Response:
     """Take an address out of the pool; `force=true` releases it first."""
     command = DeleteIP(address, g.envelope.text("force") == "true", if_match())
-    ip = services().ips.delete(command, g.request_id)
+    ip = services().ips.delete(command, **write())
     return envelope.success(schemas.dump_read_only(ip, deleted=True), revision=ip.revision)

@@ -3,7 +3,8 @@
 from flask import Response, g
 
 from kazoo_ips.api import envelope, schemas
-from kazoo_ips.api.routes import Routes, Who, services
+from kazoo_ips.api.context import services
+from kazoo_ips.api.routes import Routes, Who
 from kazoo_ips.services.auth import Session
 
 routes = Routes("login", __name__, url_prefix="/v2")

@@ -8,15 +8,15 @@ import base64
 import binascii
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, cast
+from typing import Any
 
-from flask import Blueprint, Flask, Response, current_app, g, request
+from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
 
-from kazoo_ips.api import envelope
+from kazoo_ips.api import envelope, idempotency
+from kazoo_ips.api.context import services
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
 from kazoo_ips.model import Account, Caller
-from kazoo_ips.services import Services
 
 Handler = Callable[..., Response]
 
@@ -46,7 +46,9 @@ class Routes(Blueprint):
                 _admit(who, path)
                 g.envelope.check()
                 g.csv = _negotiate(csv)
-                return handler(**path)
+                if method == "GET" or who is Who.ANYONE:
+                    return handler(**path)
+                return idempotency.once(lambda: handler(**path))
 
             self.add_url_rule(
                 rule,
@@ -58,16 +60,6 @@ class Routes(Blueprint):
             return handler
 
         return register
-
-
-def services() -> Services:
-    """The services of the running application."""
-    return cast(Services, current_app.extensions["kazoo_ips"])
-
-
-def caller() -> Caller:
-    """Who is calling, once admitted."""
-    return cast(Caller, g.caller)
 
 
 def init_app(app: Flask) -> None:

@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_dump, validates_schema
 
 from kazoo_ips import addresses
 from kazoo_ips.errors import ValidationFailed
-from kazoo_ips.model import CreateIP, DedicatedIP, Listing, ListIPs, Login
+from kazoo_ips.model import AllocateIPs, AssignIPs, CreateIP, DedicatedIP, Listing, ListIPs, Login
 
 MAX_ADDRESSES = 1000
 MAX_PAGE = 1000
@@ -89,9 +89,10 @@ class Number(_Field):
         self._most = most
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
-        if not (value.isascii() and value.isdigit() and len(value) < 10):
+        text = str(value)
+        if isinstance(value, bool) or not (text.isascii() and text.lstrip("-").isdigit()):
             raise self.wrong_type(value)
-        number = int(value)
+        number = int(text[:12])
         if number < 1:
             raise _broken("minimum", "Value must be at least 1", target=1, value=number)
         if self._most is not None and number > self._most:
@@ -108,9 +109,10 @@ class Flag(_Field):
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if value.lower() not in words:
+        word = str(value).lower()
+        if word not in words:
             raise self.wrong_type(value)
-        return words[value.lower()]
+        return words[word]
 
 
 class Address(_Field):
@@ -202,6 +204,25 @@ class AddressesSchema(_Request):
     ips = Addresses()
 
 
+class AllocateSchema(_Request):
+    """`data` of an allocation: so many addresses, picked by the service."""
+
+    quantity = Number(most=MAX_ADDRESSES, required=True)
+    zone = Text()
+    host = Text()
+    distinct_hosts = Flag()
+    distinct_zones = Flag()
+
+    @validates_schema
+    def one_wish(self, data: dict[str, Any], **_: Any) -> None:
+        """:raises ValidationError: distinct hosts and zones are asked for at once"""
+        if data.get("distinct_hosts") and data.get("distinct_zones"):
+            raise ValidationError(
+                _broken("forbidden", "only one of distinct_hosts and distinct_zones").messages,
+                "distinct_zones",
+            )
+
+
 class UserAuthSchema(_Request):
     """`data` of `PUT /v2/user_auth` (`user_auth.json`)."""
 
@@ -243,6 +264,22 @@ def load_addresses(data: Mapping[str, Any]) -> tuple[str, ...] | None:
     """
     addresses_: tuple[str, ...] | None = _load(AddressesSchema(), data).get("ips")
     return addresses_
+
+
+def load_assign(account_id: str, data: Mapping[str, Any]) -> AssignIPs | AllocateIPs:
+    """The addresses that an account names, or how many it wants.
+
+    :raises ValidationFailed: with every broken rule
+    """
+    if "quantity" in data and "ips" not in data:
+        return AllocateIPs(account_id, **_load(AllocateSchema(), data))
+    if "quantity" in data:
+        rule = {"message": "either ips or quantity", "value": data["quantity"]}
+        raise ValidationFailed({"quantity": {"forbidden": rule}})
+    if "ips" not in data:
+        rule = {"message": "Field is required but missing", "value": "ips"}
+        raise ValidationFailed({"ips": {"required": rule}})
+    return AssignIPs(account_id, load_addresses(data) or ())
 
 
 def load_login(data: Mapping[str, Any]) -> Login:

@@ -5,7 +5,7 @@ rows; does not know what is in the documents.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +51,24 @@ class Database:
         except DocumentNotFound:
             return None
 
-    def put(self, document: Mapping[str, Any]) -> Written:
+    def leaves(self, document_id: str, **params: Any) -> list[Document]:
+        """Every current revision of a document: more than one in a conflict, tombstones too."""
+        path = _path(document_id)
+        try:
+            answer = self._resource.get(path, **_query({"open_revs": "all", **params}))
+        except DocumentNotFound:
+            return []
+        return [leaf["ok"] for leaf in json.load(answer[2]) if "ok" in leaf]
+
+    def put(self, document: Mapping[str, Any], **params: Any) -> Written:
         """Write one document at the revision it carries.
 
         :returns: done, refused or unknown: a write never fails silently and is never repeated
         :raises DatastoreUnreachable: nothing was sent
         """
+        path = _path(document["_id"])
         try:
-            status, _, body = self._resource.put(_path(document["_id"]), body=document)
+            status, _, body = self._resource.put(path, body=document, **_query(params))
         except RevisionConflict:
             return Written(Outcome.REFUSED)
         except OutcomeUnknown:
@@ -77,25 +87,60 @@ class Database:
         outcome = Outcome.UNKNOWN if status == 202 else Outcome.DONE
         return Written(outcome, json.load(body).get("rev"))
 
-    def put_all(self, documents: Sequence[Mapping[str, Any]]) -> list[Written]:
+    def put_all(self, documents: Sequence[Mapping[str, Any]], **params: Any) -> list[Written]:
         """Write many documents in one request; each has its own outcome, in the order given."""
         if not documents:
             return []
+        body = {"docs": list(documents)}
         try:
-            _, _, body = self._resource.post("_bulk_docs", body={"docs": list(documents)})
+            _, _, answer = self._resource.post("_bulk_docs", body=body, **_query(params))
         except OutcomeUnknown:
             return [Written(Outcome.UNKNOWN) for _ in documents]
-        return [_written(row) for row in json.load(body)]
+        return [_written(row) for row in json.load(answer)]
+
+    def graft(self, document: Mapping[str, Any], parent: str) -> None:
+        """Write a document at a revision of our choosing, as replication does.
+
+        Whoever grafts the same document writes the same revision, so that nobody conflicts.
+
+        :param document: with the `_rev` that it shall have
+        :param parent: the revision it follows
+        """
+        generation, digest = document["_rev"].split("-")
+        ids = [digest, parent.split("-")[1]]
+        grafted = {**document, "_revisions": {"start": int(generation), "ids": ids}}
+        self._resource.post("_bulk_docs", body={"docs": [grafted], "new_edits": False})
 
     def get_all(self, document_ids: Iterable[str], **params: Any) -> dict[str, Document]:
         """Those of these documents that are there, by id, in one request."""
+        return self.look_up(document_ids, **params)[0]
+
+    def look_up(
+        self, document_ids: Iterable[str], **params: Any
+    ) -> tuple[dict[str, Document], set[str]]:
+        """Those of these documents that are there, by id, and the ids of those that once were."""
         body = {"keys": list(document_ids)}
         answer = self._resource.post(
             "_all_docs", body=body, **_query({"include_docs": True, **params})
         )
         rows = _object(answer)["rows"]
         # A deleted document's row has a value that says so, and no document.
-        return {row["id"]: row["doc"] for row in rows if row.get("doc")}
+        there = {row["id"]: row["doc"] for row in rows if row.get("doc")}
+        gone = {row["id"] for row in rows if (row.get("value") or {}).get("deleted")}
+        return there, gone
+
+    def range(self, start: str, end: str, chunk: int = 1000) -> Iterator[Document]:
+        """All documents whose ids lie between two, read in chunks."""
+        while True:
+            answer = self._resource.get(
+                "_all_docs",
+                **_query({"startkey": start, "endkey": end, "limit": chunk, "include_docs": True}),
+            )
+            rows = _object(answer)["rows"]
+            yield from (row["doc"] for row in rows)
+            if len(rows) < chunk:
+                return
+            start = rows[-1]["id"] + "\0"
 
     def rows(self, view: str, **params: Any) -> list[Row]:
         """The rows of a view, all read at once so that errors show here and nowhere else.
@@ -204,7 +249,7 @@ def _path(document_id: str) -> list[str]:
 def _query(params: Mapping[str, Any]) -> dict[str, str]:
     """CouchDB reads most parameters as JSON; a revision is a bare word."""
     return {
-        name: value if name in ("rev", "since", "style") else json.dumps(value)
+        name: value if name in ("rev", "since", "style", "open_revs") else json.dumps(value)
         for name, value in params.items()
         if value is not None
     }

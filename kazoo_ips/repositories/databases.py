@@ -4,9 +4,10 @@ from kazoo_ips.couch import design_docs
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.repositories.accounts import ACCOUNTS
 from kazoo_ips.repositories.ips import POOL
+from kazoo_ips.repositories.journal import JOURNAL
 from kazoo_ips.repositories.keys import SYSTEM_AUTH, SYSTEM_CONFIG
 
-_DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG)
+_DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, JOURNAL)
 _DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS}
 
 

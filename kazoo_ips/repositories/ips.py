@@ -5,26 +5,44 @@ from). A document's fields that are not ours survive every write, and nothing is
 revision other than the one read. Knows no HTTP and takes no decisions.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeGuard
 
 from kazoo_ips import addresses
 from kazoo_ips.couch.client import Couch, Database, Document, Key, Row
 from kazoo_ips.errors import DatastoreMissing, IPNotFound
-from kazoo_ips.model import DedicatedIP, Listing, ListIPs, Outcome, Status, Written
+from kazoo_ips.model import (
+    DedicatedIP,
+    Leaves,
+    Listing,
+    ListIPs,
+    Outcome,
+    Status,
+    Withdrawal,
+    Written,
+    generation,
+)
 from kazoo_ips.repositories.accounts import account_database
 
 POOL = "dedicated_ips"
 _TYPE = "dedicated_ip"
+_WITHDRAWN = "pvt_withdrawn"
 
 
 class IPRepository:
-    """The pool of dedicated IPs and their copies."""
+    """The pool of dedicated IPs and their copies.
 
-    def __init__(self, couch: Couch) -> None:
+    :param all_copies: whether a write counts only once every node that should has it; otherwise
+        CouchDB's own majority does
+    """
+
+    def __init__(self, couch: Couch, all_copies: bool = False) -> None:
         self._couch = couch
         self._pool = couch.database(POOL)
+        self._all_copies = all_copies
 
     # One address, or some.
 
@@ -48,21 +66,26 @@ class IPRepository:
         return found[address]
 
     def find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
-        """Those of these addresses that the pool has, by the spelling asked for.
+        """Those of these addresses that the pool has, by the spelling asked for."""
+        return self.look_up(wanted)[0]
+
+    def look_up(self, wanted: Sequence[str]) -> tuple[dict[str, DedicatedIP], set[str]]:
+        """Those of these addresses that the pool has, and those that it had once.
 
         The id as written comes first, then the canonical one, then any other spelling that Kazoo
         may have let somebody use for the same IPv6 address.
         """
         spellings = {a: addresses.canonical(a) for a in wanted}
         known = {a: c for a, c in spellings.items() if c}
-        documents = self._pool.get_all({*known, *known.values()}, conflicts=True)
+        documents, gone = self._pool.look_up({*known, *known.values()}, conflicts=True)
         found = {}
         for address, canonical in known.items():
             document = documents.get(address) or documents.get(canonical)
             if _is_ip(document):
                 found[address] = _from_document(document)
         missing = {a: c for a, c in known.items() if a not in found and ":" in c}
-        return found | (self._find_respelled(missing) if missing else {})
+        found |= self._find_respelled(missing) if missing else {}
+        return found, {a for a, c in known.items() if a not in found and c in gone}
 
     def _find_respelled(self, missing: Mapping[str, str]) -> dict[str, DedicatedIP]:
         order = {addresses.sort_key(canonical): address for address, canonical in missing.items()}
@@ -79,15 +102,103 @@ class IPRepository:
 
     def save(self, ip: DedicatedIP) -> Written:
         """Write one dedicated IP at the revision it was read at, or a new one."""
-        return self._pool.put(_to_document(ip))
+        return self._pool.put(_to_document(ip), w=self._quorum())
 
     def save_all(self, ips: Sequence[DedicatedIP]) -> list[Written]:
-        """Write many in one request; each has its own outcome, in the order given."""
-        return self._pool.put_all([_to_document(ip) for ip in ips])
+        """Write many, each with its own outcome, in the order given."""
+        if len(ips) == 1:  # cheaper for CouchDB than many of one
+            return [self.save(ips[0])]
+        return self._pool.put_all([_to_document(ip) for ip in ips], w=self._quorum())
 
     def remove(self, ip: DedicatedIP) -> Written:
-        """Take a dedicated IP out of the pool, at the revision it was read at."""
-        return self._pool.remove(ip.address, ip.revision or "")
+        """Take a dedicated IP out of the pool, at the revision it was read at.
+
+        The tombstone keeps its fields, so that `find_removed` can tell what was removed.
+        """
+        return self._pool.put({**_to_document(ip), "_deleted": True}, w=self._quorum())
+
+    def find_removed(self, address: str, request_id: str) -> DedicatedIP | None:
+        """The dedicated IP that this very request took out of the pool, or None."""
+        for leaf in self._pool.leaves(address):
+            if leaf.get("_deleted") and _is_ip(leaf) and leaf.get("pvt_request_id") == request_id:
+                return None if _WITHDRAWN in leaf else _from_document(leaf)
+        return None
+
+    # What a cluster leaves behind.
+
+    @cached_property
+    def replicas(self) -> int:
+        """On how many nodes CouchDB keeps each document; 1 where there is no cluster."""
+        return int(self._pool.info().get("cluster", {}).get("n", 1))
+
+    def _quorum(self) -> int | None:
+        return self.replicas if self._all_copies else None
+
+    def leaves(self, address: str) -> Leaves:
+        """Every current revision of an address, asked of all copies.
+
+        :param address: the id it has
+        """
+        leaves = self._pool.leaves(address, r=self.replicas)
+        dead = [leaf for leaf in leaves if leaf.get("_deleted")]
+        live = sorted(
+            (leaf for leaf in leaves if not leaf.get("_deleted") and _is_ip(leaf)),
+            # CouchDB's own choice of whom everybody sees.
+            key=lambda leaf: (generation(leaf["_rev"]), leaf["_rev"]),
+            reverse=True,
+        )
+        return Leaves(
+            tuple(_from_document(leaf) for leaf in live),
+            tuple(_withdrawal(leaf) for leaf in dead if _WITHDRAWN in leaf),
+            tuple(leaf["_rev"] for leaf in dead if _WITHDRAWN not in leaf),
+        )
+
+    def withdraw(self, claim: DedicatedIP, before: DedicatedIP) -> Written:
+        """Take back a claim that has no quorum: a tombstone on its own revision.
+
+        A live revision beats a deleted one, so whoever did get the quorum has the address. The
+        tombstone carries what the address was before, in case nobody did.
+        """
+        document = _to_document(before)
+        tombstone = {
+            "_id": claim.address,
+            "_rev": claim.revision,
+            "_deleted": True,
+            "pvt_type": _TYPE,
+            "pvt_request_id": claim.request_id,
+            _WITHDRAWN: {
+                "base": before.revision,
+                "document": {k: v for k, v in document.items() if k[0] != "_"},
+            },
+        }
+        return self._pool.put(tombstone)
+
+    def drop(self, leaf: DedicatedIP) -> Written:
+        """Delete one of several live revisions."""
+        return self._pool.remove(leaf.address, leaf.revision or "")
+
+    def restore(self, withdrawal: Withdrawal) -> None:
+        """Bring an address back that everybody withdrew from.
+
+        The revision depends on nothing but the tombstone: two who do this write the same one.
+        """
+        tombstone = withdrawal.revision
+        digest = hashlib.md5(tombstone.encode(), usedforsecurity=False).hexdigest()
+        revision = f"{generation(tombstone) + 1}-{digest}"
+        document = {**_to_document(withdrawal.before), "_rev": revision}
+        self._pool.graft(document, parent=tombstone)
+
+    def changes(self, since: str, limit: int) -> tuple[str, list[str], list[DedicatedIP], bool]:
+        """A part of the pool's history, for whoever must see every address that ever was.
+
+        :returns: where the next part starts, the ids of deleted documents, the live dedicated
+            IPs, and whether there may be more
+        """
+        feed = self._pool.changes(since=since, limit=limit, include_docs=True, conflicts=True)
+        gone = [row["id"] for row in feed["results"] if row.get("deleted")]
+        documents = (row["doc"] for row in feed["results"] if not row.get("deleted"))
+        there = [_from_document(doc) for doc in documents if _is_ip(doc)]
+        return str(feed["last_seq"]), gone, there, len(feed["results"]) == limit
 
     # The copies, which Kazoo's billing counts.
 
@@ -140,11 +251,11 @@ class IPRepository:
 
     # Lists: one function a question, its key ranges spelled here and nowhere else.
 
-    def available(self, page: ListIPs) -> list[Listing]:
+    def available(self, page: ListIPs, skip: int | None = None) -> list[Listing]:
         """Available addresses by zone and address, of a zone or host if asked."""
         if page.host:
-            return self._listings("by_host", [page.host, "available"], page)
-        return self._listings("by_zone", ["available"], page)
+            return self._listings("by_host", [page.host, "available"], page, skip)
+        return self._listings("by_zone", ["available"], page, skip)
 
     def assigned(self, page: ListIPs) -> list[Listing]:
         """What all accounts have, by zone and address."""
@@ -160,6 +271,32 @@ class IPRepository:
         rows = self._pool.rows("ips/by_host", startkey=prefix, endkey=[*prefix, {}], reduce=False)
         return [(_listing("by_host", row), _status(row.key[1])) for row in rows]
 
+    def available_window(
+        self, zone: str | None, host: str | None, skip: int, limit: int
+    ) -> list[Listing]:
+        """Some available addresses: `limit` of them behind the first `skip`."""
+        return self.available(ListIPs(zone, host, limit), skip=skip)
+
+    def hosts_available(self, zone: str | None) -> list[str]:
+        """The hosts that have available addresses, in a zone or at all."""
+        keys = [row.key for row in self._pool.rows("ips/by_host", group_level=3)]
+        return sorted({h for h, status, z in keys if status == "available" and zone in (None, z)})
+
+    def zones_available(self) -> list[str]:
+        """The zones that have available addresses."""
+        rows = self._pool.rows(
+            "ips/by_zone", startkey=["available"], endkey=["available", {}], group_level=2
+        )
+        return [row.key[1] for row in rows]
+
+    def count_available(self, zone: str | None, host: str | None) -> int:
+        """How many addresses are available, in a zone or on a host or at all."""
+        view = "ips/by_host" if host else "ips/by_zone"
+        prefix: Key = [host, "available"] if host else ["available"]
+        prefix = [*prefix, zone] if zone else prefix
+        rows = self._pool.rows(view, startkey=prefix, endkey=[*prefix, {}], reduce=True)
+        return int(rows[0].value) if rows else 0
+
     def zones(self) -> list[str]:
         """The names of the zones in use, over the whole pool."""
         rows = self._pool.rows("ips/by_zone", group_level=2)
@@ -170,7 +307,9 @@ class IPRepository:
         rows = self._pool.rows("ips/by_host", group_level=1)
         return sorted({row.key[0] for row in rows if isinstance(row.key[0], str)})
 
-    def _listings(self, view: str, prefix: Key, page: ListIPs) -> list[Listing]:
+    def _listings(
+        self, view: str, prefix: Key, page: ListIPs, skip: int | None = None
+    ) -> list[Listing]:
         if page.zone:
             prefix = [*prefix, page.zone]
         start, last_id = prefix, None
@@ -184,6 +323,7 @@ class IPRepository:
             endkey=[*prefix, {}],
             # The row where the last page ended comes again and is left out.
             limit=page.limit + bool(last_id) if page.limit is not None else None,
+            skip=skip,
             reduce=False,
         )
         if last_id and rows and rows[0].id == last_id:
@@ -217,8 +357,15 @@ def _from_document(document: Document) -> DedicatedIP:
         modified=document.get("pvt_modified", 0),
         request_id=document.get("pvt_request_id"),
         revision=document["_rev"],
+        conflicted="_conflicts" in document,
         source=document,
     )
+
+
+def _withdrawal(tombstone: Document) -> Withdrawal:
+    mark = tombstone[_WITHDRAWN]
+    document = {**mark["document"], "_id": tombstone["_id"], "_rev": mark["base"]}
+    return Withdrawal(tombstone["_rev"], mark["base"], _from_document(document))
 
 
 def _to_document(ip: DedicatedIP) -> Document:

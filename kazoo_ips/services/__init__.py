@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.auth import AuthService
+from kazoo_ips.services.housekeeping import HousekeepingService
+from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
 
 
@@ -14,3 +16,5 @@ class Services:
     accounts: AccountService
     auth: AuthService
     ips: IPService
+    idempotency: IdempotencyService
+    housekeeping: HousekeepingService

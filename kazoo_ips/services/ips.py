@@ -5,7 +5,10 @@ in one request are all assigned or none. Knows neither HTTP nor CouchDB.
 """
 
 import logging
+import random
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,6 +18,7 @@ from kazoo_ips.errors import (
     Conflict,
     DatastoreMissing,
     DatastoreUnreachable,
+    InsufficientIPs,
     IPAssigned,
     IPExists,
     IPNotFound,
@@ -23,6 +27,7 @@ from kazoo_ips.errors import (
     ValidationFailed,
 )
 from kazoo_ips.model import (
+    AllocateIPs,
     AssignIP,
     AssignIPs,
     Caller,
@@ -39,13 +44,18 @@ from kazoo_ips.model import (
     Written,
 )
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.journal import Claim
+from kazoo_ips.services import allocation
 from kazoo_ips.services.accounts import AccountService
+from kazoo_ips.services.claims import ClaimService
+from kazoo_ips.services.settlement import Settlement
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Lost = type[Conflict] | type[PreconditionFailed]
 
+_ALLOCATIONS = 6
+"""Attempts at an allocation while there seem to be enough addresses for it."""
 _CHUNK = 1000
 """Addresses read or written at a time where the number is not the caller's."""
 
@@ -54,14 +64,26 @@ class IPService:
     """The use cases of dedicated IPs.
 
     :param now: the time in Gregorian seconds
+    :param look_again: called with an address, and perhaps an account, that somebody should look
+        at a little later
     """
 
-    def __init__(
-        self, ips: IPRepository, accounts: AccountService, now: Callable[[], int]
+    def __init__(  # noqa: PLR0913 - one for each thing it brings together
+        self,
+        ips: IPRepository,
+        accounts: AccountService,
+        claims: ClaimService,
+        settlement: Settlement,
+        *,
+        now: Callable[[], int],
+        look_again: Callable[[str, str], None],
     ) -> None:
         self._ips = ips
         self._accounts = accounts
+        self._claims = claims
+        self._settlement = settlement
         self._now = now
+        self._look_again = look_again
 
     # Reading.
 
@@ -71,7 +93,7 @@ class IPService:
         :param caller: who asks; None is somebody who may see everything
         :raises IPNotFound: not in the pool, or assigned to an account the caller may not see
         """
-        ip = self._ips.get(address)
+        ip = self._read(address)
         if ip.status is Status.ASSIGNED and caller and not self._may_see(caller, ip.assigned_to):
             raise IPNotFound(address)
         return ip
@@ -108,11 +130,18 @@ class IPService:
 
     # The operator's pool.
 
-    def create(self, command: CreateIP, request_id: str) -> DedicatedIP:
+    # `resumed` says that an earlier attempt at this very request may have done the work already.
+
+    def create(self, command: CreateIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
         """Add an address to the pool.
 
         :raises IPExists: it is there already, in whatever spelling
         """
+        if resumed:
+            with suppress(IPNotFound):
+                there = self._read(command.address)
+                if there.request_id == request_id:
+                    return there
         if ":" in command.address and self._ips.find([command.address]):
             raise IPExists(command.address)
         ip = DedicatedIP(
@@ -123,10 +152,25 @@ class IPService:
             modified=self._now(),
             request_id=request_id,
         )
-        [saved] = self._save([ip], IPExists)
-        return saved
+        written = self._ips.save(ip)
+        if written.outcome is Outcome.DONE:
+            return replace(ip, revision=written.revision)
+        return self._created(ip, written)
 
-    def delete(self, command: DeleteIP, request_id: str) -> DedicatedIP:
+    def _created(self, ip: DedicatedIP, written: Written) -> DedicatedIP:
+        """What became of a new address when CouchDB did not simply say that it is there."""
+        if written.revision:  # no quorum: nobody has been told of it, so it can go
+            self._ips.drop(replace(ip, revision=written.revision))
+            raise DatastoreUnreachable(f"{ip.address}: no quorum")
+        try:
+            there = self._settlement.settle(ip.address)
+        except IPNotFound as error:
+            raise DatastoreUnreachable(f"{ip.address}: not known whether added") from error
+        if (there.request_id, there.created) != (ip.request_id, ip.created):
+            raise IPExists(ip.address)
+        return there
+
+    def delete(self, command: DeleteIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
         """Take an address out of the pool.
 
         :raises IPNotFound: it is not there
@@ -134,18 +178,25 @@ class IPService:
         :raises Conflict: somebody else's write came first
         :raises PreconditionFailed: If-Match no longer holds
         """
+        if resumed:
+            removed = self._ips.find_removed(command.address, request_id)
+            if removed:
+                return removed
         ip = self._get(command.address, command.if_match)
         if ip.status is Status.ASSIGNED:
             if not command.force:
                 raise IPAssigned(ip.address)
             [ip] = self._release([ip], None, request_id)
-        if self._ips.remove(ip).outcome is Outcome.REFUSED:
-            raise _lost(command.if_match)(ip.address)
+        written = self._ips.remove(replace(ip, request_id=request_id))
+        if written.outcome is Outcome.REFUSED:
+            raise _lost(command.if_match, ip.address)
+        if written.outcome is Outcome.UNKNOWN and self._ips.leaves(ip.address).live:
+            raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")
         return ip
 
     # What accounts do.
 
-    def assign(self, command: AssignIP, request_id: str) -> DedicatedIP:
+    def assign(self, command: AssignIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
         """Assign one address to an account.
 
         :raises IPNotFound: it is not in the pool
@@ -153,19 +204,36 @@ class IPService:
         :raises Conflict: somebody else was faster
         :raises PreconditionFailed: If-Match no longer holds
         """
+        if resumed:
+            ip = self._read(command.address)
+            if _is_done(ip, request_id, command.account_id):
+                self._copy([ip], before=[])
+                return ip
         ip = self._get(command.address, command.if_match)
-        [assigned] = self._assign([ip], command.account_id, request_id, _lost(command.if_match))
+        try:
+            [assigned] = self._assign([ip], command.account_id, request_id)
+        except Conflict as error:
+            raise _lost(command.if_match, *error.addresses) from error
         return assigned
 
-    def assign_all(self, command: AssignIPs, request_id: str) -> list[DedicatedIP]:
+    def assign_all(
+        self, command: AssignIPs, request_id: str, *, resumed: bool = False
+    ) -> list[DedicatedIP]:
         """Assign addresses to an account: all of them, in the order asked, or none.
 
         :raises ValidationFailed: one is unknown or not available; says which and why
         :raises Conflict: somebody else was faster; nothing of this request is left
         """
-        return self._assign(self._find(command.addresses), command.account_id, request_id)
+        if resumed:
+            self._claims.recover_request(request_id)
+        ips = self._find(command.addresses)
+        if resumed and all(_is_done(ip, request_id, command.account_id) for ip in ips):
+            return ips
+        return self._assign(ips, command.account_id, request_id)
 
-    def release(self, command: ReleaseIP, request_id: str) -> DedicatedIP:
+    def release(
+        self, command: ReleaseIP, request_id: str, *, resumed: bool = False
+    ) -> DedicatedIP:
         """Take one address back.
 
         :raises IPNotFound: it is not in the pool
@@ -173,19 +241,34 @@ class IPService:
         :raises Conflict: somebody else was faster
         :raises PreconditionFailed: If-Match no longer holds
         """
+        if resumed:
+            ip = self._read(command.address)
+            if _is_done(ip, request_id, None):
+                self._look_again(ip.address, command.account_id or "")
+                return ip
         ip = self._get(command.address, command.if_match)
-        [released] = self._release([ip], command.account_id, request_id, _lost(command.if_match))
+        try:
+            [released] = self._release([ip], command.account_id, request_id)
+        except Conflict as error:
+            raise _lost(command.if_match, *error.addresses) from error
         return released
 
-    def release_all(self, command: ReleaseIPs, request_id: str) -> list[DedicatedIP]:
+    def release_all(
+        self, command: ReleaseIPs, request_id: str, *, resumed: bool = False
+    ) -> list[DedicatedIP]:
         """Take addresses back from an account: all of them, in the order asked, or none.
 
         :raises ValidationFailed: one is unknown or not the account's; says which and why
         :raises Conflict: somebody else was faster; nothing of this request is left
         """
+        if resumed:
+            self._claims.recover_request(request_id)
         if command.addresses is None:
             return self._release_everything(command.account_id, request_id)
-        return self._release(self._find(command.addresses), command.account_id, request_id)
+        ips = self._find(command.addresses)
+        if resumed and all(_is_done(ip, request_id, None) for ip in ips):
+            return ips
+        return self._release(ips, command.account_id, request_id)
 
     def _release_everything(self, account_id: str, request_id: str) -> list[DedicatedIP]:
         released: list[DedicatedIP] = []
@@ -198,31 +281,118 @@ class IPService:
                 return released
             released += self._release(ips, account_id, request_id)
 
-    def _assign(
-        self, ips: Sequence[DedicatedIP], account_id: str, request_id: str, lost: Lost = Conflict
+    def allocate(
+        self, command: AllocateIPs, request_id: str, *, resumed: bool = False
     ) -> list[DedicatedIP]:
-        now = self._now()
-        assigned = _each(ips, lambda ip: ip.assign(account_id, at=now, request_id=request_id))
-        saved = self._save(assigned, lost, ips)
-        self._copy(saved, before=ips)
+        """Pick available addresses and assign them to an account: so many or none.
+
+        :raises InsufficientIPs: there are not as many
+        """
+        if resumed:
+            self._claims.recover_request(request_id)
+            done = self._allocated(command.account_id, request_id)
+            if done:
+                return done
+        for attempt in range(_ALLOCATIONS):
+            allocated = self._allocate(command, request_id)
+            if allocated:
+                return allocated
+            # Two who want most of the same few take each other's; whoever waits longer yields.
+            available = self._count_available(command)
+            if available < command.quantity:
+                break
+            time.sleep(random.uniform(0, 0.05 * 2**attempt))
+        raise InsufficientIPs(command.quantity, min(available, command.quantity - 1))
+
+    def _allocate(self, command: AllocateIPs, request_id: str) -> list[DedicatedIP]:
+        """One attempt; empty when there were too few to be had, and then nothing is kept."""
+        before: list[DedicatedIP] = []
+        taken: list[DedicatedIP] = []
+        tried: set[str] = set()
+        notes: list[Claim] = []
+        at = self._now()
+        while len(taken) < command.quantity:
+            proposed = allocation.propose(self._ips, command, taken, tried)
+            if not proposed or (not tried and len(proposed) < command.quantity):
+                self._claims.give_back(before, taken)
+                self._claims.conclude(notes)
+                return []
+            tried.update(proposed)
+            found = self._ips.find(proposed).values()
+            ips = [ip for ip in found if ip.status is Status.AVAILABLE and not ip.conflicted]
+            if command.quantity > 1:
+                addresses_ = [ip.address for ip in ips]
+                notes.append(
+                    self._claims.note("assign", command.account_id, request_id, at, addresses_)
+                )
+            wanted = [ip.assign(command.account_id, at=at, request_id=request_id) for ip in ips]
+            saved, _ = self._claims.make(ips, wanted)
+            before += ips
+            taken += saved
+        self._copy(taken, before)
+        self._claims.conclude(notes)
+        return taken
+
+    def _allocated(self, account_id: str, request_id: str) -> list[DedicatedIP]:
+        """What a request has allocated already."""
+        rows = walk(lambda q: self.list_assigned(q, account_id), ListIPs(limit=None))
+        found = self._ips.find([row.address for row in rows])
+        done = [ip for ip in found.values() if _is_done(ip, request_id, account_id)]
+        if done:
+            self._copy(done, before=[])
+        return done
+
+    def _count_available(self, command: AllocateIPs) -> int:
+        if command.distinct_hosts:
+            hosts = self._ips.hosts_available(command.zone)
+            return sum(command.host in (None, host) for host in hosts)
+        if command.distinct_zones:
+            return sum(command.zone in (None, zone) for zone in self._ips.zones_available())
+        return self._ips.count_available(command.zone, command.host)
+
+    def _assign(
+        self, ips: Sequence[DedicatedIP], account_id: str, request_id: str
+    ) -> list[DedicatedIP]:
+        at = self._now()
+        assigned = _each(ips, lambda ip: ip.assign(account_id, at=at, request_id=request_id))
+        notes = self._note("assign", account_id, request_id, at, ips)
+        try:
+            saved = self._claims.make_all(ips, assigned)
+        except Conflict:
+            self._claims.conclude(notes)
+            raise
+        self._copy(saved, ips)
+        self._claims.conclude(notes)
         return saved
 
     def _release(
-        self,
-        ips: Sequence[DedicatedIP],
-        account_id: str | None,
-        request_id: str,
-        lost: Lost = Conflict,
+        self, ips: Sequence[DedicatedIP], account_id: str | None, request_id: str
     ) -> list[DedicatedIP]:
-        now = self._now()
-        released = _each(ips, lambda ip: ip.release(account_id, at=now, request_id=request_id))
-        saved = self._save(released, lost, ips)
-        by_owner: dict[str, list[str]] = {}
-        for ip in ips:
-            by_owner.setdefault(ip.assigned_to or "", []).append(ip.address)
-        for owner_id, gone in by_owner.items():
-            self._ips.remove_copies(owner_id, gone)
+        at = self._now()
+        released = _each(ips, lambda ip: ip.release(account_id, at=at, request_id=request_id))
+        notes = self._note("release", account_id or "", request_id, at, ips)
+        try:
+            saved = self._claims.make_all(ips, released)
+        except Conflict:
+            self._claims.conclude(notes)
+            raise
+        self._claims.conclude(notes)
+        self._remove_copies(ips)
         return saved
+
+    def _note(
+        self,
+        action: str,
+        account_id: str,
+        request_id: str,
+        at: int,
+        ips: Sequence[DedicatedIP],
+    ) -> list[Claim]:
+        """Note several claims before they are made; one alone is done or not, and needs none."""
+        if len(ips) < 2:
+            return []
+        addresses_ = [ip.address for ip in ips]
+        return [self._claims.note(action, account_id, request_id, at, addresses_)]
 
     def refresh_copies(self) -> tuple[int, Iterator[int]]:
         """Write the accounts' copies that are missing or differ from the pool.
@@ -248,30 +418,63 @@ class IPService:
     def _refresh_account(self, owner_id: str, ips: Sequence[DedicatedIP]) -> None:
         try:
             copies = self._ips.copies(owner_id, [ip.address for ip in ips])
-            stale = [ip for ip in ips if not _is_copy(copies.get(ip.address), ip)]
+            stale = [ip for ip in ips if not _is_current(copies.get(ip.address), ip)]
             self._ips.save_copies(stale)
         except DatastoreMissing:
             log.warning("account %s has no database, but %d addresses", owner_id, len(ips))
 
     # The parts they are made of.
 
+    def _read(self, address: str) -> DedicatedIP:
+        """One dedicated IP, put in order if a cluster left it in disorder.
+
+        :raises IPNotFound: it is not in the pool
+        """
+        try:
+            ip = self._ips.get(address)
+        except IPNotFound:
+            canonical = addresses.canonical(address)
+            if canonical is None:
+                raise
+            return self._brought_back(address, canonical)
+        if ip.conflicted:
+            with suppress(Conflict):  # too fresh to tell; it stays marked
+                return self._settlement.settle(ip.address)
+        return ip
+
+    def _brought_back(self, address: str, canonical: str) -> DedicatedIP:
+        try:
+            return self._settlement.settle(canonical)
+        except IPNotFound:
+            raise IPNotFound(address) from None
+
     def _get(self, address: str, if_match: tuple[str, ...]) -> DedicatedIP:
-        """One dedicated IP, at one of these revisions if there are any.
+        """One dedicated IP to write to, at one of these revisions if there are any.
 
         :raises IPNotFound: it is not in the pool
         :raises PreconditionFailed: it is at another revision
+        :raises Conflict: it is in disorder, and too early to tell
         """
-        ip = self._ips.get(address)
+        ip = self._read(address)
         if if_match and "*" not in if_match and ip.revision not in if_match:
             raise PreconditionFailed
+        if ip.conflicted:
+            raise Conflict(ip.address)
         return ip
 
     def _find(self, wanted: Sequence[str]) -> list[DedicatedIP]:
-        """The dedicated IPs of these addresses, in that order.
+        """The dedicated IPs of these addresses to write to, in that order.
 
         :raises ValidationFailed: some are not in the pool; says which
+        :raises Conflict: some are in disorder, and too early to tell
         """
-        found = self._ips.find(wanted)
+        found, gone = self._ips.look_up(wanted)
+        for address in gone:
+            with suppress(IPNotFound):
+                found[address] = self._brought_back(address, addresses.canonical(address) or "")
+        for address, ip in found.items():
+            if ip.conflicted:
+                found[address] = self._settlement.settle(ip.address)
 
         def lookup(address: str) -> DedicatedIP:
             if address not in found:
@@ -280,58 +483,58 @@ class IPService:
 
         return _each(wanted, lookup)
 
-    def _save(
-        self,
-        changed: Sequence[DedicatedIP],
-        lost: Lost,
-        before: Sequence[DedicatedIP] = (),
-    ) -> list[DedicatedIP]:
-        """Write all or none: what was written is given back when one of them was lost.
-
-        :param lost: what to raise then
-        :param before: the same dedicated IPs as they were
-        """
-        if len(changed) == 1:
-            outcomes = [self._ips.save(changed[0])]
-        else:
-            outcomes = self._ips.save_all(changed)
-        settled = [self._settle(ip, w) for ip, w in zip(changed, outcomes, strict=True)]
-        saved = [ip for ip in settled if ip]
-        if len(saved) == len(changed):
-            return saved
-        revisions = {ip.address: ip.revision for ip in saved}
-        taken = [ip for ip in before if ip.address in revisions]
-        self._ips.save_all([replace(ip, revision=revisions[ip.address]) for ip in taken])
-        raise lost(*(ip.address for ip in changed if ip.address not in revisions))
-
-    def _settle(self, ip: DedicatedIP, written: Written) -> DedicatedIP | None:
-        """The dedicated IP as it was written, or None when somebody else's write stands."""
-        if written.outcome is Outcome.DONE:
-            return replace(ip, revision=written.revision)
-        if written.outcome is Outcome.REFUSED:
-            return None
-        there = self._ips.get(ip.address)
-        same = (there.request_id, there.status) == (ip.request_id, ip.status)
-        return there if same else None
-
     def _copy(self, saved: Sequence[DedicatedIP], before: Sequence[DedicatedIP]) -> None:
+        """Write the account's copies of addresses that are certainly its own by now.
+
+        :raises DatastoreUnreachable: they cannot be written; the addresses are given back
+        """
         try:
             written = self._ips.save_copies(saved)
-        except DatastoreMissing:
-            written = []
-        if len(written) == len(saved) and all(w.outcome is not Outcome.REFUSED for w in written):
-            return
-        revisions = {ip.address: ip.revision for ip in saved}
-        self._ips.save_all([replace(ip, revision=revisions[ip.address]) for ip in before])
+            unsure = [
+                ip
+                for ip, w in zip(saved, written, strict=True)
+                if w.outcome is not Outcome.DONE and not self._settlement.is_acknowledged(ip)
+            ]
+            if not unsure:
+                return
+        except (DatastoreMissing, DatastoreUnreachable) as error:
+            log.warning("the copies could not be written: %s", error)
+        for account_id in {ip.assigned_to for ip in saved if ip.assigned_to}:
+            with suppress(DatastoreUnreachable):
+                self._ips.remove_copies(account_id, [ip.address for ip in saved])
+        self._claims.give_back(before, saved)
         raise DatastoreUnreachable("the account's database does not take the copies")
 
+    def _remove_copies(self, ips: Sequence[DedicatedIP]) -> None:
+        """Remove the copies of addresses that were just released from their accounts."""
+        by_owner: dict[str, list[str]] = {}
+        for ip in ips:
+            by_owner.setdefault(ip.assigned_to or "", []).append(ip.address)
+        for owner_id, gone in by_owner.items():
+            try:
+                written = self._ips.remove_copies(owner_id, gone)
+                left = any(w.outcome is not Outcome.DONE for w in written)
+            except DatastoreUnreachable:
+                left = True
+            if left:  # the address is released all the same: the pool's document decides
+                log.warning("account %s: copies of released addresses are left", owner_id)
+                for address in gone:
+                    self._look_again(address, owner_id)
 
-def _is_copy(copy: DedicatedIP | None, ip: DedicatedIP) -> bool:
+
+def _is_done(ip: DedicatedIP, request_id: str, account_id: str | None) -> bool:
+    """Whether this very request has brought the address to this account, or to nobody."""
+    return ip.request_id == request_id and ip.assigned_to == account_id
+
+
+def _is_current(copy: DedicatedIP | None, ip: DedicatedIP) -> bool:
+    """Whether a copy shows the pool's document as it is, field for field."""
     return copy is not None and replace(copy, revision=None) == replace(ip, revision=None)
 
 
-def _lost(if_match: tuple[str, ...]) -> Lost:
-    return PreconditionFailed if if_match else Conflict
+def _lost(if_match: tuple[str, ...], *lost: str) -> Conflict | PreconditionFailed:
+    """What to say of a write that came second: If-Match was checked in that very write."""
+    return PreconditionFailed() if if_match else Conflict(*lost)
 
 
 def _each(items: Sequence[T], change: Callable[[T], DedicatedIP]) -> list[DedicatedIP]:

@@ -1,0 +1,23 @@
+"""What a request's handler finds at hand: the services, who is calling, and the request's name."""
+
+from typing import Any, cast
+
+from flask import current_app, g
+
+from kazoo_ips.model import Caller
+from kazoo_ips.services import Services
+
+
+def services() -> Services:
+    """The services of the running application."""
+    return cast(Services, current_app.extensions["kazoo_ips"])
+
+
+def caller() -> Caller:
+    """Who is calling, once admitted."""
+    return cast(Caller, g.caller)
+
+
+def write() -> dict[str, Any]:
+    """By what name a write goes, and whether an earlier attempt may have done it already."""
+    return {"request_id": g.request_id, "resumed": g.get("resumed", False)}

@@ -1,0 +1,179 @@
+"""What the service remembers of its own: claims under way, and replies to repeat.
+
+The one database that is not Kazoo's. Losing it loses no address: what is in it only says what to
+finish, undo or repeat.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from kazoo_ips.couch.client import Couch, Document
+from kazoo_ips.errors import DatastoreUnreachable
+from kazoo_ips.model import Outcome
+
+JOURNAL = "kazoo_ips"
+_CLAIM, _REPLY = "claim", "reply"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Several addresses that one request is about to take or give back.
+
+    :param action: `assign` or `release`
+    :param at: the time its writes carry, in Gregorian seconds
+    """
+
+    id: str
+    request_id: str
+    account_id: str
+    action: str
+    at: int
+    addresses: tuple[str, ...]
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReply:
+    """The reply to a request that came with an Idempotency-Key.
+
+    :param fingerprint: of method, path and body
+    :param until: until when, in Gregorian seconds, somebody is at work on it; 0 when done
+    :param reply: status, data and revision, once there is one
+    """
+
+    id: str
+    fingerprint: str
+    request_id: str
+    created: int
+    until: int
+    reply: Mapping[str, Any] | None
+    revision: str | None = None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether somebody was at it before."""
+        return self.revision is not None and not self.revision.startswith("1-")
+
+
+def reply_id(caller: str, key: str) -> str:
+    """The document of a caller's key: the same for everybody who asks."""
+    return f"{_REPLY}-{hashlib.sha256(f'{caller} {key}'.encode()).hexdigest()}"
+
+
+class JournalRepository:
+    """Claims and kept replies."""
+
+    def __init__(self, couch: Couch) -> None:
+        self._journal = couch.database(JOURNAL)
+
+    # Claims.
+
+    def open(
+        self, action: str, account_id: str, request_id: str, at: int, addresses: list[str]
+    ) -> Claim:
+        """Note what is about to be done, before it is done.
+
+        :param at: the time that its writes will carry, in Gregorian seconds
+
+        :raises DatastoreUnreachable: it could not be noted, so it must not be done
+        """
+        # Request ids are the callers' to choose and may come twice.
+        claim_id = f"{_CLAIM}-{uuid4().hex}"
+        document = {
+            "_id": claim_id,
+            "type": _CLAIM,
+            "action": action,
+            "account_id": account_id,
+            "request_id": request_id,
+            "at": at,
+            "addresses": addresses,
+        }
+        written = self._journal.put(document)
+        if written.outcome is Outcome.REFUSED or written.revision is None:
+            raise DatastoreUnreachable("the claim could not be noted")
+        return _claim({**document, "_rev": written.revision})
+
+    def close(self, claim: Claim) -> bool:
+        """Forget a claim that is done or undone.
+
+        :returns: whether that was us; not when somebody took it for an orphan meanwhile, nor
+            when it is still there
+        """
+        outcome = self._journal.remove(claim.id, claim.revision).outcome
+        if outcome is Outcome.UNKNOWN:
+            return self._journal.find(claim.id) is None
+        return outcome is Outcome.DONE
+
+    def claims(self, before: int) -> list[Claim]:
+        """Claims opened before a time, in Gregorian seconds: their writers are gone."""
+        return [_claim(d) for d in self._documents(_CLAIM) if d["at"] < before]
+
+    def claims_of(self, request_id: str) -> list[Claim]:
+        """The claims of one request that nobody has closed."""
+        return [_claim(d) for d in self._documents(_CLAIM) if d["request_id"] == request_id]
+
+    # Kept replies.
+
+    def find(self, record_id: str) -> KeptReply | None:
+        """What is known of a key, or None."""
+        document = self._journal.find(record_id)
+        return _kept(document) if document else None
+
+    def keep(self, kept: KeptReply) -> KeptReply | None:
+        """Write what is known of a key at the revision it carries; None if it is not ours."""
+        document = {
+            "_id": kept.id,
+            "type": _REPLY,
+            "fingerprint": kept.fingerprint,
+            "request_id": kept.request_id,
+            "created": kept.created,
+            "until": kept.until,
+            "reply": kept.reply,
+            **({"_rev": kept.revision} if kept.revision else {}),
+        }
+        written = self._journal.put(document)
+        if written.outcome is Outcome.DONE:
+            return _kept({**document, "_rev": written.revision})
+        # Without a quorum, or without an answer, it is not certain to be ours alone.
+        return None
+
+    def sweep(self, before: int) -> int:
+        """Delete the replies that were kept since before a time, in Gregorian seconds.
+
+        :returns: how many
+        """
+        old = [d for d in self._documents(_REPLY) if d["created"] < before]
+        self._journal.put_all(
+            [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in old]
+        )
+        return len(old)
+
+    def _documents(self, kind: str) -> Iterator[Document]:
+        return self._journal.range(f"{kind}-", f"{kind}-\uffff")
+
+
+def _claim(document: Mapping[str, Any]) -> Claim:
+    return Claim(
+        document["_id"],
+        document["request_id"],
+        document["account_id"],
+        document["action"],
+        document["at"],
+        tuple(document["addresses"]),
+        document["_rev"],
+    )
+
+
+def _kept(document: Mapping[str, Any]) -> KeptReply:
+    return KeptReply(
+        document["_id"],
+        document["fingerprint"],
+        document["request_id"],
+        document["created"],
+        document["until"],
+        document["reply"],
+        document["_rev"],
+    )

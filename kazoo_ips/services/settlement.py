@@ -1,0 +1,114 @@
+"""What a cluster leaves behind is put in order: conflicts, withdrawn claims, copies.
+
+CouchDB gives two writers on two nodes a revision each when neither knows of the other. Only one
+of them can reach a majority and be told so, and only that one writes the account's copy. So the
+copy is the evidence by which the acknowledged revision is told from the others.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from kazoo_ips.errors import Conflict, DatastoreMissing, IPNotFound
+from kazoo_ips.model import DedicatedIP, Leaves, Status, Withdrawal, generation
+from kazoo_ips.repositories.ips import IPRepository
+
+log = logging.getLogger(__name__)
+
+GRACE = 30
+"""Seconds after which a write that nobody acknowledged never will be: longer than any request."""
+
+
+class Settlement:
+    """Settles one address at a time. Doing it twice, or two at once, changes nothing more.
+
+    :param now: the time in Gregorian seconds
+    """
+
+    def __init__(self, ips: IPRepository, now: Callable[[], int]) -> None:
+        self._ips = ips
+        self._now = now
+
+    def settle(self, address: str) -> DedicatedIP:
+        """The dedicated IP as it really is, its conflicts settled or its loss undone.
+
+        :param address: the id it has
+        :raises IPNotFound: it is not in the pool
+        :raises Conflict: a write is too fresh to tell whether it will be acknowledged
+        """
+        leaves = self._ips.leaves(address)
+        if not leaves.live:
+            return self._bring_back(address, leaves)
+        kept, *others = leaves.live
+        if not others:
+            return kept
+        acknowledged = next((leaf for leaf in leaves.live if self.is_acknowledged(leaf)), None)
+        if acknowledged is None and any(map(self._is_fresh, leaves.live)):
+            raise Conflict(address)
+        kept = acknowledged or self._unclaimed(leaves.live)
+        for leaf in leaves.live:
+            if leaf.revision != kept.revision:
+                log.warning("%s: dropping revision %s", address, leaf.revision)
+                self._ips.drop(leaf)
+        return kept
+
+    def is_acknowledged(self, ip: DedicatedIP) -> bool:
+        """Whether the owner's account holds the copy that is written last of all."""
+        if ip.status is not Status.ASSIGNED or ip.assigned_to is None:
+            return False
+        try:
+            copy = self._ips.copies(ip.assigned_to, [ip.address]).get(ip.address)
+        except DatastoreMissing:
+            return False
+        return copy is not None and is_copy(copy, ip)
+
+    def drop_copy(self, account_id: str, address: str) -> None:
+        """Remove an account's copy of an address that is not, or no longer, the account's."""
+        try:
+            owner = self.settle(address).assigned_to
+        except IPNotFound:
+            owner = None
+        if owner != account_id:
+            self._ips.remove_copies(account_id, [address])
+
+    def _is_fresh(self, ip: DedicatedIP) -> bool:
+        return ip.status is Status.ASSIGNED and self._now() - ip.modified < GRACE
+
+    def _unclaimed(self, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
+        """One that is available; when there is none, the first is made so: nobody was told."""
+        free = next((leaf for leaf in live if leaf.status is Status.AVAILABLE), None)
+        if free:
+            return free
+        orphan = replace(live[0], status=Status.AVAILABLE, assigned_to=None)
+        return replace(orphan, revision=self._ips.save(orphan).revision or live[0].revision)
+
+    def _bring_back(self, address: str, leaves: Leaves) -> DedicatedIP:
+        """Undo the loss of an address that every claimant withdrew from.
+
+        :raises IPNotFound: it was never there, or somebody deleted it
+        """
+        lost = _lost(leaves)
+        if lost is None:
+            raise IPNotFound(address)
+        log.warning("%s: all claims were withdrawn, bringing it back", address)
+        self._ips.restore(lost)
+        return self._ips.get(address)
+
+
+def is_copy(copy: DedicatedIP, ip: DedicatedIP) -> bool:
+    """Whether the copy is of this very assignment."""
+    return (copy.assigned_to, copy.request_id, copy.modified, copy.status) == (
+        ip.assigned_to,
+        ip.request_id,
+        ip.modified,
+        ip.status,
+    )
+
+
+def _lost(leaves: Leaves) -> Withdrawal | None:
+    """The withdrawal to restore from, unless somebody deleted the address since its claim."""
+    if not leaves.withdrawn:
+        return None
+    last = max(leaves.withdrawn, key=lambda w: (generation(w.base), w.revision))
+    deleted_since = any(generation(d) > generation(last.base) for d in leaves.deleted)
+    return None if deleted_since else last
