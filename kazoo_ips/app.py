@@ -23,6 +23,7 @@ from kazoo_ips.services import Services
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.auth import AuthService
 from kazoo_ips.services.claims import ClaimService
+from kazoo_ips.services.doctor import DoctorService
 from kazoo_ips.services.housekeeping import HousekeepingService, LaterQueue
 from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
@@ -82,7 +83,8 @@ def build(
     ips = IPService(pool, accounts, claims, settlement, now=now, look_again=later.add)
     idempotency = IdempotencyService(journal, now)
     housekeeping = HousekeepingService(later, settlement, claims, idempotency, clock)
-    return Services(accounts, auth, ips, idempotency, housekeeping)
+    doctor = DoctorService(pool, accounts, claims, settlement, now)
+    return Services(accounts, auth, ips, idempotency, housekeeping, doctor)
 
 
 def create_app(

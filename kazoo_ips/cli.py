@@ -7,7 +7,7 @@ Prints Kazoo's lines (`kazoo_ips_maintenance.erl`, `crossbar_maintenance.erl`); 
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -24,9 +24,10 @@ from kazoo_ips.errors import (
     KazooIPsError,
     ValidationFailed,
 )
-from kazoo_ips.model import Account, AssignIP, CreateIP, DeleteIP, ReleaseIP, Status
+from kazoo_ips.model import Account, AssignIP, CreateIP, DeleteIP, ReleaseIP, ReleaseIPs, Status
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services import Services
+from kazoo_ips.services.doctor import PROBLEMS, Finding
 
 _COLUMNS = {"IP": 15, "Status": 10, "Zone": 10, "Host": 30, "Account": 32}
 """Kazoo's column widths; here a longer value widens its column instead of being cut off."""
@@ -80,9 +81,17 @@ def assign(ip: str, account: str) -> None:
 
 
 @cli.command()
-@click.argument("ip")
-def release(ip: str) -> None:
-    """Take an address back from whomever has it."""
+@click.argument("ip", required=False)
+@click.option("--account", help="Release all that this account has, whether it exists or not.")
+def release(ip: str | None, account: str | None) -> None:
+    """Take an address back from whomever has it, or all of an account's."""
+    if (ip is None) == (account is None):
+        raise click.UsageError("either an address or --account")
+    if ip is None:
+        with _reported("unable to release IPs"):
+            released = _services().ips.release_all(ReleaseIPs(account or "", None), uuid4().hex)
+        click.echo(f"released {len(released)} IPs of {account}")
+        return
     ips = _services().ips
     with _reported("unable to release IP"):
         # As Kazoo has it, there is nothing wrong with releasing it twice.
@@ -111,8 +120,37 @@ def summary(host: str | None) -> None:
         click.echo("No IPs found")
         return
     _print_table(
-        [[ip.address, str(status), ip.zone, ip.host, ip.assigned_to or ""] for ip, status in lines]
+        _COLUMNS,
+        [
+            [ip.address, str(status), ip.zone, ip.host, ip.assigned_to or ""]
+            for ip, status in lines
+        ],
     )
+
+
+@cli.command()
+@click.option("--repair", is_flag=True, help="Put in order what can be.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(repair: bool, as_json: bool) -> None:
+    """Look for whatever is wrong in the pool and the accounts' copies.
+
+    Exit status 0 when nothing is, or everything was put in order; 1 otherwise.
+    """
+    service = _services().doctor
+    with click.progressbar(length=service.extent(), label="examined", file=sys.stderr) as bar:
+        findings = list(service.examine(repair=repair, seen=bar.update))
+    if as_json:
+        _print_json([asdict(finding) for finding in findings])
+    elif findings:
+        cells = [[f.problem, f.address, f.account_id or "", _verdict(f)] for f in findings]
+        _print_table({"Problem": 14, "IP": 15, "Account": 32, "Repair": 8}, cells)
+    else:
+        click.echo("nothing found")
+    sys.exit(0 if all(finding.repaired for finding in findings) else 1)
+
+
+def _verdict(finding: Finding) -> str:
+    return "repaired" if finding.repaired else PROBLEMS[finding.problem]
 
 
 @cli.command()
@@ -342,9 +380,9 @@ def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def _print_table(lines: list[list[str]]) -> None:
+def _print_table(columns: Mapping[str, int], lines: list[list[str]]) -> None:
     widths = [
-        max(least, *(len(line[i]) for line in lines)) for i, least in enumerate(_COLUMNS.values())
+        max(least, *(len(line[i]) for line in lines)) for i, least in enumerate(columns.values())
     ]
 
     def rule(sign: str) -> str:
@@ -355,7 +393,7 @@ def _print_table(lines: list[list[str]]) -> None:
         return "| " + " | ".join(padded) + " |"
 
     body = [row(line) for line in lines]
-    click.echo("\n".join([rule("-"), row(list(_COLUMNS)), rule("="), *body, rule("-")]))
+    click.echo("\n".join([rule("-"), row(list(columns)), rule("="), *body, rule("-")]))
 
 
 def _fail(message: str) -> NoReturn:

@@ -103,6 +103,18 @@ class Leaves:
     withdrawn: tuple[Withdrawal, ...] = ()
     deleted: tuple[str, ...] = ()
 
+    @property
+    def lost(self) -> Withdrawal | None:
+        """The withdrawal to bring the address back from, when every claimant withdrew.
+
+        None while it is alive, and when somebody deleted it since that claim began.
+        """
+        if self.live or not self.withdrawn:
+            return None
+        last = max(self.withdrawn, key=lambda w: (generation(w.base), w.revision))
+        deleted_since = any(generation(d) > generation(last.base) for d in self.deleted)
+        return None if deleted_since else last
+
 
 def generation(revision: str) -> int:
     """How many writes led to a revision."""

@@ -19,6 +19,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, User
+from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services import Services
 
 TestApp.__test__ = False  # a class of webtest's, not a test
@@ -47,6 +48,12 @@ def settings(couchdb_url: str) -> Iterator[Settings]:
     databases.create()
     yield made
     databases.delete()
+
+
+@pytest.fixture(scope="session")
+def environ(settings: Settings) -> dict[str, str]:
+    """The same settings as a process finds them in its environment."""
+    return {"COUCHDB_URL": settings.couchdb_url, "KAZOO_IPS_PREFIX": settings.prefix}
 
 
 @pytest.fixture(scope="session")
@@ -132,21 +139,25 @@ def api(wsgi: Any) -> TestApp:
 
 
 @pytest.fixture
-def pool(couch: Couch) -> Iterator[Database]:
-    """The pool's database, empty at the start of the test."""
+def pool(couch: Couch, services: Services) -> Iterator[Database]:
+    """The pool's database, empty at the start of the test; so are the accounts of copies."""
     database = couch.database("dedicated_ips")
-    empty(database)
+    _empty(couch, services)
     yield database
-    empty(database)
+    _empty(couch, services)
 
 
-def empty(database: Database) -> None:
-    """Delete every document but the design documents."""
-    gone = [
-        {"_id": document["_id"], "_rev": document["_rev"], "_deleted": True}
-        for document in database.range("", "\uffff")
-        if not document["_id"].startswith("_design/")
-    ]
+def _empty(couch: Couch, services: Services) -> None:
+    pool = couch.database("dedicated_ips")
+    documents = pool.range("", "\uffff")
+    _delete(pool, [d for d in documents if not d["_id"].startswith("_design/")])
+    for account in services.accounts.list():
+        database = couch.database(account_database(account.id))
+        _delete(database, database.select({"pvt_type": "dedicated_ip"}, limit=10_000))
+
+
+def _delete(database: Database, documents: list[dict[str, Any]]) -> None:
+    gone = [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in documents]
     database.put_all(gone)
 
 

@@ -191,14 +191,18 @@ class IPRepository:
     def changes(self, since: str, limit: int) -> tuple[str, list[str], list[DedicatedIP], bool]:
         """A part of the pool's history, for whoever must see every address that ever was.
 
-        :returns: where the next part starts, the ids of deleted documents, the live dedicated
-            IPs, and whether there may be more
+        :returns: where the next part starts, the ids whose last revision is a withdrawal, the
+            live dedicated IPs, and whether there may be more
         """
         feed = self._pool.changes(since=since, limit=limit, include_docs=True, conflicts=True)
-        gone = [row["id"] for row in feed["results"] if row.get("deleted")]
+        withdrawn = [row["id"] for row in feed["results"] if _WITHDRAWN in row["doc"]]
         documents = (row["doc"] for row in feed["results"] if not row.get("deleted"))
         there = [_from_document(doc) for doc in documents if _is_ip(doc)]
-        return str(feed["last_seq"]), gone, there, len(feed["results"]) == limit
+        return str(feed["last_seq"]), withdrawn, there, len(feed["results"]) == limit
+
+    def count(self) -> int:
+        """How many documents the pool has, more or less."""
+        return int(self._pool.info()["doc_count"])
 
     # The copies, which Kazoo's billing counts.
 
@@ -239,6 +243,15 @@ class IPRepository:
         database = self._couch.database(account_database(account_id))
         documents = database.get_all(list(of))
         return {a: _from_document(d) for a, d in documents.items() if _is_ip(d)}
+
+    def list_copies(self, account_id: str) -> list[DedicatedIP]:
+        """All copies that an account has.
+
+        :raises DatastoreMissing: the account has no database
+        """
+        database = self._couch.database(account_database(account_id))
+        documents = database.select({"pvt_type": _TYPE}, limit=1_000_000)
+        return [_from_document(document) for document in documents if _is_ip(document)]
 
     def _by_account(
         self, ips: Sequence[DedicatedIP]

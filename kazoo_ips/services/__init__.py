@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.auth import AuthService
+from kazoo_ips.services.doctor import DoctorService
 from kazoo_ips.services.housekeeping import HousekeepingService
 from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
@@ -18,3 +19,4 @@ class Services:
     ips: IPService
     idempotency: IdempotencyService
     housekeeping: HousekeepingService
+    doctor: DoctorService

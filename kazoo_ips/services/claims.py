@@ -119,6 +119,10 @@ class ClaimService:
                 count += self._undo(claim)
         return count
 
+    def orphaned(self, before: int) -> list[Claim]:
+        """Claims noted before a time, in Gregorian seconds, that nobody has concluded."""
+        return self._journal.claims(before)
+
     def recover_request(self, request_id: str) -> None:
         """Undo what an earlier attempt at the same request left half done."""
         for claim in self._journal.claims_of(request_id):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kazoo_ips.errors import Conflict, DatastoreMissing, IPNotFound
-from kazoo_ips.model import DedicatedIP, Leaves, Status, Withdrawal, generation
+from kazoo_ips.model import DedicatedIP, Leaves, Status
 from kazoo_ips.repositories.ips import IPRepository
 
 log = logging.getLogger(__name__)
@@ -87,11 +87,10 @@ class Settlement:
 
         :raises IPNotFound: it was never there, or somebody deleted it
         """
-        lost = _lost(leaves)
-        if lost is None:
+        if leaves.lost is None:
             raise IPNotFound(address)
         log.warning("%s: all claims were withdrawn, bringing it back", address)
-        self._ips.restore(lost)
+        self._ips.restore(leaves.lost)
         return self._ips.get(address)
 
 
@@ -103,12 +102,3 @@ def is_copy(copy: DedicatedIP, ip: DedicatedIP) -> bool:
         ip.modified,
         ip.status,
     )
-
-
-def _lost(leaves: Leaves) -> Withdrawal | None:
-    """The withdrawal to restore from, unless somebody deleted the address since its claim."""
-    if not leaves.withdrawn:
-        return None
-    last = max(leaves.withdrawn, key=lambda w: (generation(w.base), w.revision))
-    deleted_since = any(generation(d) > generation(last.base) for d in leaves.deleted)
-    return None if deleted_since else last

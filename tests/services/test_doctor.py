@@ -1,0 +1,204 @@
+"""The doctor finds each thing that can be wrong, repairs what can be, and then finds nothing."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+from click.testing import CliRunner
+
+from kazoo_ips import app as composition
+from kazoo_ips.cli import cli
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.model import AssignIP, DedicatedIP
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.journal import JournalRepository
+from kazoo_ips.services import Services
+from kazoo_ips.services.doctor import PROBLEMS, Finding
+from tests.conftest import Member
+
+ADDRESS = "192.0.2.1"
+
+
+@pytest.fixture
+def later(settings: Settings) -> Services:
+    """The services five minutes from now: whatever is under way has long ended."""
+    return composition.build(settings, clock=lambda: time.time() + 300)
+
+
+@pytest.fixture
+def assigned(add: Callable[..., DedicatedIP], services: Services, alice: Member) -> DedicatedIP:
+    """An address of Alice's."""
+    add(ADDRESS)
+    return services.ips.assign(AssignIP(alice.id, ADDRESS), uuid4().hex)
+
+
+@pytest.fixture
+def copies(couch: Couch, alice: Member) -> Database:
+    """Alice's database, with the copies in it."""
+    return couch.database(account_database(alice.id))
+
+
+def problems(services: Services, repair: bool = False) -> list[tuple[str, str, bool]]:
+    found = services.doctor.examine(repair=repair)
+    return [(f.problem, f.address, f.repaired) for f in found]
+
+
+def assert_repairable(services: Services, problem: str, address: str = ADDRESS) -> None:
+    """It is found, found again, repaired, and found no more."""
+    assert problems(services) == [(problem, address, False)]
+    assert problems(services, repair=True) == [(problem, address, True)]
+    assert problems(services, repair=True) == []
+    assert problems(services) == []
+
+
+def test_a_healthy_pool_has_no_findings(later: Services, assigned: DedicatedIP) -> None:
+    assert problems(later) == []
+
+
+def test_a_missing_copy_is_written(
+    later: Services, assigned: DedicatedIP, copies: Database
+) -> None:
+    copies.remove(ADDRESS, copies.get(ADDRESS)["_rev"])
+    assert_repairable(later, "copy_missing")
+    assert copies.get(ADDRESS)["pvt_request_id"] == assigned.request_id
+
+
+def test_a_stale_copy_is_written_again(
+    later: Services, assigned: DedicatedIP, copies: Database, alice: Member
+) -> None:
+    copies.put({**copies.get(ADDRESS), "pvt_modified": 1, "pvt_request_id": "old"})
+    assert_repairable(later, "copy_stale")
+    assert copies.get(ADDRESS)["pvt_modified"] == assigned.modified
+
+
+def test_a_copy_of_an_available_address_is_removed(
+    later: Services, assigned: DedicatedIP, copies: Database, pool: Database
+) -> None:
+    document = pool.get(ADDRESS)
+    del document["pvt_assigned_to"]
+    pool.put({**document, "pvt_status": "available"})
+    assert_repairable(later, "copy_extra")
+    assert copies.find(ADDRESS) is None
+
+
+def test_a_copy_of_an_unknown_address_is_removed(
+    later: Services, assigned: DedicatedIP, copies: Database, pool: Database
+) -> None:
+    pool.remove(ADDRESS, pool.get(ADDRESS)["_rev"])
+    assert_repairable(later, "copy_extra")
+
+
+def test_an_address_assigned_to_nobody_is_made_available(
+    later: Services, pool: Database, add: Callable[..., DedicatedIP]
+) -> None:
+    add(ADDRESS)
+    pool.put({**pool.get(ADDRESS), "pvt_status": "assigned"})
+    assert_repairable(later, "no_owner")
+    assert pool.get(ADDRESS)["pvt_status"] == "available"
+
+
+def test_an_unknown_owner_is_told_and_left_to_the_operator(
+    later: Services,
+    pool: Database,
+    add: Callable[..., DedicatedIP],
+    environ: dict[str, str],
+) -> None:
+    add(ADDRESS)
+    ghost = "0" * 32
+    pool.put({**pool.get(ADDRESS), "pvt_status": "assigned", "pvt_assigned_to": ghost})
+    assert problems(later, repair=True) == [("unknown_owner", ADDRESS, False)]
+    result = CliRunner(env=environ).invoke(cli, ["release", "--account", ghost])
+    assert (result.exit_code, result.output) == (0, f"released 1 IPs of {ghost}\n")
+    assert problems(later) == []
+
+
+def test_two_spellings_of_one_address_are_told(
+    later: Services, pool: Database, add: Callable[..., DedicatedIP]
+) -> None:
+    add("2001:db8::1")
+    document = pool.get("2001:db8::1")
+    del document["_rev"]
+    pool.put({**document, "_id": "2001:DB8::1"})
+    assert [p for p, _, _ in problems(later, repair=True)] == ["duplicate"]
+
+
+def test_an_id_that_is_no_address_is_told(later: Services, pool: Database) -> None:
+    pool.put({"_id": "junk", "pvt_type": "dedicated_ip", "pvt_status": "available"})
+    assert problems(later, repair=True) == [("not_an_address", "junk", False)]
+
+
+def test_a_claim_whose_writer_died_is_given_back(
+    later: Services,
+    assigned: DedicatedIP,
+    couch: Couch,
+    alice: Member,
+    copies: Database,
+    pool: Database,
+) -> None:
+    JournalRepository(couch).open(
+        "assign", alice.id, assigned.request_id or "", assigned.modified, [ADDRESS]
+    )
+    assert_repairable(later, "orphaned_claim")
+    assert pool.get(ADDRESS)["pvt_status"] == "available"
+    assert copies.find(ADDRESS) is None
+
+
+def test_a_conflict_is_settled_for_whom_has_the_copy(
+    later: Services, assigned: DedicatedIP, couch: Couch, bob: Member, pool: Database
+) -> None:
+    rival = {**pool.get(ADDRESS), "pvt_assigned_to": bob.id, "pvt_request_id": "rival"}
+    parent = "1-" + "0" * 32
+    pool.graft({**rival, "_rev": f"2-{'f' * 32}"}, parent)
+    assert_repairable(later, "conflict")
+    assert pool.get(ADDRESS)["pvt_assigned_to"] == assigned.assigned_to
+
+
+def test_an_address_from_which_everybody_withdrew_is_brought_back(
+    later: Services, add: Callable[..., DedicatedIP], couch: Couch, alice: Member, pool: Database
+) -> None:
+    before = add(ADDRESS)
+    repository = IPRepository(couch)
+    claim = before.assign(alice.id, at=before.modified, request_id="lost")
+    claim = replace(claim, revision=repository.save(claim).revision)
+    repository.withdraw(claim, before)
+    assert pool.find(ADDRESS) is None
+    assert_repairable(later, "withdrawn")
+    assert pool.get(ADDRESS)["pvt_status"] == "available"
+    assert "pvt_withdrawn" not in pool.get(ADDRESS)
+
+
+def test_work_under_way_is_left_alone(
+    services: Services, assigned: DedicatedIP, copies: Database
+) -> None:
+    copies.remove(ADDRESS, copies.get(ADDRESS)["_rev"])
+    assert problems(services, repair=True) == []
+
+
+def test_the_command_prints_a_table_or_json_and_its_status_says_what_is_left(
+    environ: dict[str, str], pool: Database, add: Callable[..., DedicatedIP]
+) -> None:
+    add(ADDRESS)
+    document = pool.get(ADDRESS)
+    pool.put({**document, "pvt_status": "assigned", "pvt_modified": 1})
+    runner = CliRunner(env=environ)
+    found = runner.invoke(cli, ["doctor"])
+    assert found.exit_code == 1
+    assert "| no_owner       | 192.0.2.1       |" in found.stdout
+    as_json = runner.invoke(cli, ["doctor", "--json"])
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.stdout) == [
+        {"problem": "no_owner", "address": ADDRESS, "account_id": None, "repaired": False}
+    ]
+    assert runner.invoke(cli, ["doctor", "--repair"]).exit_code == 0
+    healthy = runner.invoke(cli, ["doctor"])
+    assert (healthy.exit_code, healthy.stdout.strip().splitlines()[-1]) == (0, "nothing found")
+
+
+def test_every_problem_is_explained() -> None:
+    assert all(PROBLEMS.values())
+    assert Finding("conflict", ADDRESS).problem in PROBLEMS
