@@ -5,6 +5,7 @@ process.
 """
 
 import os
+from typing import Any
 
 from kazoo_ips.config import Settings
 
@@ -23,3 +24,8 @@ graceful_timeout = 30
 keepalive = 75
 loglevel = _settings.log_level
 control_socket_disable = True
+
+
+def post_worker_init(worker: Any) -> None:
+    """Every worker looks after what was left unfinished, in a thread of its own."""
+    worker.wsgi.extensions["kazoo_ips"].housekeeping.start()

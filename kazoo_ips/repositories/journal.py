@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from kazoo_ips import process
 from kazoo_ips.couch.client import Couch, Document
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import Outcome
@@ -24,6 +25,7 @@ class Claim:
 
     :param action: `assign` or `release`
     :param at: the time its writes carry, in Gregorian seconds
+    :param worker: the process that is at it
     """
 
     id: str
@@ -32,6 +34,7 @@ class Claim:
     action: str
     at: int
     addresses: tuple[str, ...]
+    worker: str
     revision: str
 
 
@@ -41,6 +44,7 @@ class KeptReply:
 
     :param fingerprint: of method, path and body
     :param until: until when, in Gregorian seconds, somebody is at work on it; 0 when done
+    :param worker: the process that is
     :param reply: status, data and revision, once there is one
     """
 
@@ -49,6 +53,7 @@ class KeptReply:
     request_id: str
     created: int
     until: int
+    worker: str
     reply: Mapping[str, Any] | None
     revision: str | None = None
 
@@ -89,6 +94,7 @@ class JournalRepository:
             "account_id": account_id,
             "request_id": request_id,
             "at": at,
+            "worker": process.identity(),
             "addresses": addresses,
         }
         written = self._journal.put(document)
@@ -107,13 +113,9 @@ class JournalRepository:
             return self._journal.find(claim.id) is None
         return outcome is Outcome.DONE
 
-    def claims(self, before: int) -> list[Claim]:
-        """Claims opened before a time, in Gregorian seconds: their writers are gone."""
-        return [_claim(d) for d in self._documents(_CLAIM) if d["at"] < before]
-
-    def claims_of(self, request_id: str) -> list[Claim]:
-        """The claims of one request that nobody has closed."""
-        return [_claim(d) for d in self._documents(_CLAIM) if d["request_id"] == request_id]
+    def claims(self) -> list[Claim]:
+        """All claims that nobody has closed."""
+        return [_claim(d) for d in self._documents(_CLAIM)]
 
     # Kept replies.
 
@@ -131,6 +133,7 @@ class JournalRepository:
             "request_id": kept.request_id,
             "created": kept.created,
             "until": kept.until,
+            "worker": kept.worker,
             "reply": kept.reply,
             **({"_rev": kept.revision} if kept.revision else {}),
         }
@@ -163,6 +166,7 @@ def _claim(document: Mapping[str, Any]) -> Claim:
         document["action"],
         document["at"],
         tuple(document["addresses"]),
+        document.get("worker", ""),
         document["_rev"],
     )
 
@@ -174,6 +178,7 @@ def _kept(document: Mapping[str, Any]) -> KeptReply:
         document["request_id"],
         document["created"],
         document["until"],
+        document.get("worker", ""),
         document["reply"],
         document["_rev"],
     )

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from kazoo_ips import process
 from kazoo_ips.errors import Conflict, DatastoreUnreachable
 from kazoo_ips.model import DedicatedIP, Outcome, Status, Written
 from kazoo_ips.repositories.ips import IPRepository
@@ -107,26 +108,32 @@ class ClaimService:
             raise DatastoreUnreachable("the request took too long and is undone")
 
     def recover(self, before: int) -> int:
-        """Undo what dead processes left half done: requests noted before a time.
+        """Undo what dead processes left half done.
 
-        :param before: Gregorian seconds
+        :param before: when, in Gregorian seconds, processes of which nothing is known began at
+            the latest
         :returns: how many addresses were given back
         """
         count = 0
-        for claim in self._journal.claims(before):
+        for claim in self.orphaned(before):
             # Whoever strikes the note out is the one to act on it.
             if self._journal.close(claim):
                 count += self._undo(claim)
         return count
 
     def orphaned(self, before: int) -> list[Claim]:
-        """Claims noted before a time, in Gregorian seconds, that nobody has concluded."""
-        return self._journal.claims(before)
+        """Claims whose process has died, or was given its time: noted before Gregorian seconds."""
+        claims = self._journal.claims()
+        return [c for c in claims if c.at < before or process.is_dead(c.worker)]
+
+    def under_way(self) -> set[str]:
+        """The addresses of all claims that nobody has concluded."""
+        return {address for claim in self._journal.claims() for address in claim.addresses}
 
     def recover_request(self, request_id: str) -> None:
         """Undo what an earlier attempt at the same request left half done."""
-        for claim in self._journal.claims_of(request_id):
-            if self._journal.close(claim):
+        for claim in self._journal.claims():
+            if claim.request_id == request_id and self._journal.close(claim):
                 self._undo(claim)
 
     def _undo(self, claim: Claim) -> int:

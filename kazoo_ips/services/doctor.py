@@ -134,7 +134,7 @@ class DoctorService:
 
     def _copies(self, ips: Sequence[DedicatedIP], repair: bool) -> Iterator[Finding]:
         """Assigned addresses whose owner has no copy, or another one."""
-        under_way = {a for c in self._claims.orphaned(self._now() + 1) for a in c.addresses}
+        under_way = self._claims.under_way()
         by_owner: dict[str, list[DedicatedIP]] = {}
         for ip in ips:
             if ip.assigned_to and not self._is_fresh(ip) and ip.address not in under_way:

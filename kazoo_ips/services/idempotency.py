@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from kazoo_ips import process
 from kazoo_ips.errors import IdempotencyMismatch, InProgress
 from kazoo_ips.repositories.journal import JournalRepository, KeptReply, reply_id
 
 KEPT = 24 * 3600
 """Seconds that a reply is kept."""
 LEASE = 120
-"""Seconds after which a request without a reply is taken for dead: longer than any takes."""
+"""Seconds after which a request without a reply is taken for dead: longer than any takes.
+Where its process is known to have died, nobody waits for that."""
 
 
 class IdempotencyService:
@@ -40,7 +42,13 @@ class IdempotencyService:
         """
         now = self._now()
         mine = KeptReply(
-            reply_id(caller, key), fingerprint, request_id, now, now + LEASE, reply=None
+            reply_id(caller, key),
+            fingerprint,
+            request_id,
+            now,
+            now + LEASE,
+            process.identity(),
+            reply=None,
         )
         known = self._journal.find(mine.id)
         if known is None or now - known.created > KEPT:
@@ -49,9 +57,9 @@ class IdempotencyService:
             raise IdempotencyMismatch
         if known.reply is not None:
             return known
-        if known.until > now:
+        if known.until > now and not process.is_dead(known.worker):
             raise InProgress
-        return self._take(replace(known, until=now + LEASE))
+        return self._take(replace(known, until=now + LEASE, worker=process.identity()))
 
     def _take(self, kept: KeptReply) -> KeptReply:
         taken = self._journal.keep(kept)

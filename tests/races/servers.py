@@ -1,0 +1,69 @@
+"""A gunicorn to race against: several workers, which can be killed one by one."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+
+class Gunicorn:
+    """The application under gunicorn, on a free port.
+
+    :param environ: the settings, as environment variables
+    :param log: where its output goes
+    """
+
+    def __init__(self, environ: Mapping[str, str], log: Path, workers: int = 4) -> None:
+        self._environ = {
+            **os.environ,
+            **environ,
+            "KAZOO_IPS_BIND": "127.0.0.1:0",
+            "KAZOO_IPS_WORKERS": str(workers),
+            "KAZOO_IPS_THREADS": "16",
+        }
+        self._log = log
+        self.url = ""
+
+    def __enter__(self) -> "Gunicorn":
+        gunicorn = Path(sys.executable).with_name("gunicorn")
+        with self._log.open("w") as output:
+            self._process = subprocess.Popen(
+                [gunicorn, "-c", "python:kazoo_ips.gunicorn_conf"],
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        self.url = self._listening()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(60)
+
+    def kill_a_worker(self) -> None:
+        """`kill -9` one of the workers, at random; gunicorn starts another."""
+        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        workers = path.read_text().split()
+        if workers:
+            os.kill(int(random.choice(workers)), signal.SIGKILL)
+
+    def _listening(self) -> str:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and self._process.poll() is None:
+            said = re.search(r"Listening at: (http://127\.0\.0\.1:\d+)", self._log.read_text())
+            if said:
+                return said[1]
+            time.sleep(0.05)
+        raise AssertionError(f"gunicorn does not listen:\n{self._log.read_text()}")

@@ -1,0 +1,102 @@
+"""Many callers at once who leave the choice to the service, in one process and many threads."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch
+from kazoo_ips.errors import InsufficientIPs
+from kazoo_ips.model import AllocateIPs, DedicatedIP
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.services import Services
+from tests.conftest import Member
+
+CLIENTS = 64
+
+
+@pytest.fixture
+def many(couch: Couch, pool: object) -> Callable[[int], None]:
+    """A function that fills the pool."""
+
+    def fill(count: int) -> None:
+        repository = IPRepository(couch)
+        repository.save_all(
+            [
+                DedicatedIP(f"198.51.{n // 250}.{n % 250}", "us-east", f"proxy{n % 7}", 1, 1)
+                for n in range(count)
+            ]
+        )
+
+    return fill
+
+
+def test_callers_do_not_fight_for_the_same_address(
+    settings: Settings, many: Callable[[int], None], alice: Member
+) -> None:
+    many(200)
+    writes: list[str] = []
+
+    def trace(method: str, url: str) -> None:
+        if method == "PUT" and "dedicated_ips/" in url:
+            writes.append(url)
+
+    services = composition.build(replace(settings, threads=CLIENTS), trace=trace)
+    command = AllocateIPs(alice.id, 1)
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        futures = [clients.submit(services.ips.allocate, command, uuid4().hex) for _ in range(150)]
+        taken = [ip.address for future in futures for ip in future.result()]
+    assert len(set(taken)) == 150
+    # Until a quarter is left: at most three attempts for two addresses.
+    assert len(writes) <= 1.5 * 150
+
+
+def test_of_two_who_want_most_of_it_one_gets_all_and_the_other_nothing(
+    services: Services, many: Callable[[int], None], alice: Member, bob: Member
+) -> None:
+    many(100)
+
+    def allocate(member: Member) -> list[DedicatedIP]:
+        try:
+            return services.ips.allocate(AllocateIPs(member.id, 60), uuid4().hex)
+        except InsufficientIPs as error:
+            assert (error.requested, error.available) == (60, 40)
+            return []
+
+    with ThreadPoolExecutor(2) as clients:
+        answers = [
+            future.result() for future in [clients.submit(allocate, m) for m in (alice, bob)]
+        ]
+    assert sorted(len(answer) for answer in answers) == [0, 60]
+    assert services.ips.summary() and list(services.doctor.examine()) == []
+
+
+@pytest.mark.parametrize("wish", ["distinct_hosts", "distinct_zones"])
+def test_distinct_places_are_distinct(
+    services: Services, add: Callable[..., DedicatedIP], alice: Member, wish: str
+) -> None:
+    for n in range(12):
+        add(f"192.0.2.{n}", zone=f"zone{n % 4}", host=f"host{n % 4}.example.com")
+    command = AllocateIPs(alice.id, 4, **{wish: True})
+    ips = services.ips.allocate(command, uuid4().hex)
+    assert len({ip.host for ip in ips}) == len({ip.zone for ip in ips}) == 4
+    with pytest.raises(InsufficientIPs) as refused:
+        services.ips.allocate(replace(command, quantity=5), uuid4().hex)
+    assert (refused.value.requested, refused.value.available) == (5, 4)
+
+
+def test_zone_and_host_are_kept_to(
+    services: Services, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    for n in range(8):
+        add(f"192.0.2.{n}", zone=f"zone{n % 2}", host=f"host{n // 4}.example.com")
+    ips = services.ips.allocate(
+        AllocateIPs(alice.id, 2, zone="zone1", host="host1.example.com"), uuid4().hex
+    )
+    assert {(ip.zone, ip.host) for ip in ips} == {("zone1", "host1.example.com")}
+    with pytest.raises(InsufficientIPs):
+        services.ips.allocate(AllocateIPs(alice.id, 1, "zone1", "host1.example.com"), uuid4().hex)

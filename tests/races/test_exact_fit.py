@@ -1,0 +1,163 @@
+"""N free addresses, N requests at once, from 64 clients over 4 workers: each address once.
+
+Pools that are just large enough are what breaks allocators. `RACE_ROUNDS` says how often each
+race is run (1 unless given), `RACE_COUCHDB_URLS` names the nodes of a cluster, separated by
+commas: then every node has a gunicorn of its own, and the clients use all of them.
+"""
+
+import os
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from uuid import uuid4
+
+import pytest
+import urllib3
+
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.model import DedicatedIP
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.services import Services
+from tests.conftest import Member
+from tests.races.servers import Gunicorn
+
+CLIENTS = 64
+ADDRESSES = 96
+ROUNDS = int(os.environ.get("RACE_ROUNDS", "1"))
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where a race takes place."""
+
+    servers: list[Gunicorn]
+    members: list[Member]
+
+    def allocate(self, http: urllib3.PoolManager, key: str | None = None) -> tuple[int, list[str]]:
+        """One request for one address, by some account at some server.
+
+        :returns: the status, 0 when there was no answer, and the addresses
+        """
+        who, where = random.choice(self.members), random.choice(self.servers)
+        return self._ask(http, who, where, key)
+
+    def insist(self, http: urllib3.PoolManager) -> tuple[int, list[str]]:
+        """The same, repeated under one Idempotency-Key until there is an answer."""
+        who, key = random.choice(self.members), uuid4().hex
+        for _ in range(200):
+            status, ips = self._ask(http, who, random.choice(self.servers), key)
+            if status == 200 or (status == 409 and ips == ["insufficient_ips"]):
+                return status, ips
+            threading.Event().wait(random.uniform(0.05, 0.3))
+        raise AssertionError(f"no answer, at last {status} {ips}")
+
+    def _ask(
+        self, http: urllib3.PoolManager, who: Member, where: Gunicorn, key: str | None
+    ) -> tuple[int, list[str]]:
+        headers = {**who.headers, **({"Idempotency-Key": key} if key else {})}
+        try:
+            reply = http.request(
+                "POST",
+                f"{where.url}/v2/accounts/{who.id}/ips",
+                json={"data": {"quantity": 1}},
+                headers=headers,
+                retries=False,
+                timeout=30,
+            )
+        except urllib3.exceptions.HTTPError:
+            return 0, []
+        body = reply.json()
+        return reply.status, body["data"]["ips"] if reply.status == 200 else [body["message"]]
+
+
+@pytest.fixture(scope="module")
+def field(
+    environ: dict[str, str],
+    alice: Member,
+    bob: Member,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Field]:
+    """Four workers in all, on one server or one for each node of a cluster."""
+    urls = os.environ.get("RACE_COUCHDB_URLS", environ["COUCHDB_URL"]).split(",")
+    folder = tmp_path_factory.mktemp("gunicorn")
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                Gunicorn({**environ, "COUCHDB_URL": url}, folder / str(n), -(-4 // len(urls)))
+            )
+            for n, url in enumerate(urls)
+        ]
+        yield Field(servers, [alice, bob])
+
+
+@pytest.fixture
+def free(pool: Database, add: Callable[..., DedicatedIP]) -> list[str]:
+    """Addresses that are all there are."""
+    addresses = [f"192.0.2.{n}" for n in range(ADDRESSES)]
+    for address in addresses:
+        add(address)
+    return addresses
+
+
+def race(requests: int, ask: Callable[[urllib3.PoolManager], tuple[int, list[str]]]) -> Counter:
+    """So many requests from 64 clients; what each address and each refusal came up to."""
+    http = urllib3.PoolManager(maxsize=CLIENTS, num_pools=4)
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        futures = [clients.submit(ask, http) for _ in range(requests)]
+        return Counter(
+            (status, ip) for future in futures for status, ips in [future.result()] for ip in ips
+        )
+
+
+def assert_assigned_are_acknowledged(
+    answers: Counter, free: list[str], couch: Couch, services: Services, members: list[Member]
+) -> None:
+    """The pool, the accounts' copies and the answers tell the same."""
+    acknowledged = [ip for status, ip in answers.elements() if status == 200]
+    assert len(acknowledged) == len(set(acknowledged)), "an address was acknowledged twice"
+    documents = couch.database("dedicated_ips").get_all(free)
+    assert set(documents) == set(free), "an address was lost"
+    assigned = {a for a, d in documents.items() if d["pvt_status"] == "assigned"}
+    assert assigned == set(acknowledged)
+    copies = [
+        (address, member.id)
+        for member in members
+        for address in couch.database(account_database(member.id)).get_all(free)
+    ]
+    assert sorted(copies) == sorted((a, documents[a]["pvt_assigned_to"]) for a in assigned)
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_every_address_is_acknowledged_once(
+    field: Field, free: list[str], couch: Couch, services: Services, round_: int
+) -> None:
+    answers = race(ADDRESSES, field.allocate)
+    late = race(8, field.allocate)
+    assert_assigned_are_acknowledged(answers + late, free, couch, services, field.members)
+    assert sum(n for (status, _), n in answers.items() if status == 200) == ADDRESSES
+    assert late == {(409, "insufficient_ips"): 8}
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_nothing_is_lost_or_given_twice_when_workers_are_killed(
+    field: Field, free: list[str], couch: Couch, services: Services, round_: int
+) -> None:
+    done = threading.Event()
+
+    def kill() -> None:
+        for _ in range(6):  # a new worker takes a second to come up
+            if not done.wait(random.uniform(0.1, 0.6)):
+                random.choice(field.servers).kill_a_worker()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        answers = race(ADDRESSES, field.insist)
+    finally:
+        done.set()
+        killer.join()
+    assert_assigned_are_acknowledged(answers, free, couch, services, field.members)
