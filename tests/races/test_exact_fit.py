@@ -21,7 +21,6 @@ import urllib3
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services import Services
 from tests.conftest import Member
 from tests.races.servers import Gunicorn
 
@@ -114,7 +113,7 @@ def race(requests: int, ask: Callable[[urllib3.PoolManager], tuple[int, list[str
 
 
 def assert_assigned_are_acknowledged(
-    answers: Counter, free: list[str], couch: Couch, services: Services, members: list[Member]
+    answers: Counter, free: list[str], couch: Couch, members: list[Member]
 ) -> None:
     """The pool, the accounts' copies and the answers tell the same."""
     acknowledged = [ip for status, ip in answers.elements() if status == 200]
@@ -133,18 +132,18 @@ def assert_assigned_are_acknowledged(
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
 def test_every_address_is_acknowledged_once(
-    field: Field, free: list[str], couch: Couch, services: Services, round_: int
+    field: Field, free: list[str], couch: Couch, round_: int
 ) -> None:
     answers = race(ADDRESSES, field.allocate)
     late = race(8, field.allocate)
-    assert_assigned_are_acknowledged(answers + late, free, couch, services, field.members)
+    assert_assigned_are_acknowledged(answers + late, free, couch, field.members)
     assert sum(n for (status, _), n in answers.items() if status == 200) == ADDRESSES
     assert late == {(409, "insufficient_ips"): 8}
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
 def test_nothing_is_lost_or_given_twice_when_workers_are_killed(
-    field: Field, free: list[str], couch: Couch, services: Services, round_: int
+    field: Field, free: list[str], couch: Couch, round_: int
 ) -> None:
     done = threading.Event()
 
@@ -160,4 +159,4 @@ def test_nothing_is_lost_or_given_twice_when_workers_are_killed(
     finally:
         done.set()
         killer.join()
-    assert_assigned_are_acknowledged(answers, free, couch, services, field.members)
+    assert_assigned_are_acknowledged(answers, free, couch, field.members)

@@ -1,0 +1,88 @@
+"""Several accounts ask for one address at the same moment, over all nodes there are.
+
+`RACE_CONTESTS` says how many addresses are contested (20 unless given). With `RACE_NODE_DOWN` set
+somebody kills and restarts nodes meanwhile, and requests may end without being decided.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import urllib3
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch
+from kazoo_ips.model import DedicatedIP
+from tests.conftest import Member
+from tests.races.test_exact_fit import Field, assert_assigned_are_acknowledged, field
+
+CONTESTS = int(os.environ.get("RACE_CONTESTS", "20"))
+
+__all__ = ["field"]
+
+
+def test_one_of_those_who_ask_at_once_gets_it(
+    field: Field,
+    settings: Settings,
+    couch: Couch,
+    add: Callable[..., DedicatedIP],
+    child: Member,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    members = [*field.members, child]
+    contested = [add(f"198.51.{n // 250}.{n % 250}").address for n in range(CONTESTS)]
+    http = urllib3.PoolManager(maxsize=8, num_pools=4)
+    start = threading.Barrier(len(members))
+
+    def ask(place: int, address: str) -> int:
+        start.wait()
+        server = field.servers[place % len(field.servers)]
+        url = f"{server.url}/v2/accounts/{members[place].id}/ips/{address}"
+        try:
+            headers = members[place].headers
+            return http.request("POST", url, headers=headers, retries=False, timeout=60).status
+        except urllib3.exceptions.HTTPError:
+            return 0
+
+    acknowledged: Counter[tuple[int, str]] = Counter()
+    rounds: Counter[tuple[int, ...]] = Counter()
+    with ThreadPoolExecutor(len(members)) as clients:
+        for address in contested:
+            futures = [clients.submit(ask, place, address) for place in range(len(members))]
+            statuses = [future.result() for future in futures]
+            rounds[tuple(sorted(statuses))] += 1
+            acknowledged[200, address] += statuses.count(200)
+    with capsys.disabled():
+        print("\n   ", dict(rounds))
+    assert set(acknowledged.values()) <= {0, 1}, "an address was acknowledged twice"
+    _wait_for_order(settings)
+    if os.environ.get("RACE_NODE_DOWN"):
+        acknowledged = _without_undecided(acknowledged, couch, contested)
+    assert_assigned_are_acknowledged(+acknowledged, contested, couch, members)
+
+
+def _wait_for_order(settings: Settings) -> None:
+    """Let the workers undo withdrawals, then the doctor look after them as if in an hour."""
+    time.sleep(float(os.environ.get("RACE_SETTLE", "0")))
+    doctor = composition.build(settings, clock=lambda: time.time() + 3600).doctor
+    for _ in range(20):  # what one node has, the others have a moment later
+        if not list(doctor.examine(repair=True)):
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"still out of order: {list(doctor.examine())}")
+
+
+def _without_undecided(
+    acknowledged: Counter[tuple[int, str]], couch: Couch, contested: list[str]
+) -> Counter[tuple[int, str]]:
+    """Whoever was told 503 may have it; whoever was told 200 must."""
+    documents = couch.database("dedicated_ips").get_all(contested)
+    assigned = {a for a, d in documents.items() if d["pvt_status"] == "assigned"}
+    told = {address for (_, address), count in acknowledged.items() if count}
+    assert told <= assigned, "an acknowledged address was lost"
+    return Counter({(200, address): 1 for address in assigned})
