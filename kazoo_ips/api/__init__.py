@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from flask import Flask
 
-from kazoo_ips.api import about, account_ips, envelope, errors, ips, login, routes
+from kazoo_ips.api import about, account_ips, cors, envelope, errors, ips, login, routes
 from kazoo_ips.services import Services
 
 MAX_BODY = 8_000_000
@@ -19,6 +19,7 @@ def init_app(app: Flask, services: Services, clock: Callable[[], float]) -> None
     app.extensions["kazoo_ips"] = services
     envelope.init_app(app, clock)
     errors.init_app(app)
+    cors.init_app(app)
     routes.init_app(app)
     for module in (ips, account_ips, login, about):
         app.register_blueprint(module.routes)

@@ -1,0 +1,46 @@
+"""Letting browsers call the API from other sites' pages, as Crossbar does (`api_util.erl`).
+
+The token travels in a header that a page must know, never in a cookie, so any origin may ask.
+"""
+
+from flask import Flask, Response, current_app, g, request
+from werkzeug.exceptions import MethodNotAllowed
+
+_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Headers": (
+        "content-type, depth, user-agent, x-http-method-override, x-file-size, x-requested-with, "
+        "if-modified-since, x-file-name, cache-control, x-auth-token, x-kazoo-cluster-id, "
+        "if-match, if-none-match, authorization, idempotency-key, x-request-id"
+    ),
+    "Access-Control-Expose-Headers": (
+        "content-type, x-auth-token, x-request-id, x-kazoo-cluster-id, location, etag, "
+        "retry-after, idempotency-replayed"
+    ),
+    "Access-Control-Max-Age": "86400",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Answer what browsers ask beforehand, and say in every reply what they may read of it."""
+
+    @app.before_request
+    def preflight() -> Response | None:
+        asked = "Access-Control-Request-Method" in request.headers
+        known = isinstance(request.routing_exception, MethodNotAllowed)
+        return Response(status=200) if request.method == "OPTIONS" and asked and known else None
+
+    @app.after_request
+    def allow(response: Response) -> Response:
+        if "Origin" in request.headers:
+            response.headers.update(_HEADERS)
+            response.headers["Access-Control-Allow-Methods"] = ", ".join(_methods())
+        return response
+
+
+def _methods() -> list[str]:
+    """The methods of the path, whatever the request's own was."""
+    if "allowed" not in g:
+        adapter = current_app.create_url_adapter(request)
+        g.allowed = adapter.allowed_methods(request.path) if adapter else []
+    return ["OPTIONS", *sorted(set(g.allowed) - {"HEAD", "OPTIONS"})]

@@ -1,0 +1,47 @@
+"""What browsers need to call the API from a page of another site."""
+
+from collections.abc import Callable
+
+from webtest import TestApp
+
+from kazoo_ips.model import DedicatedIP
+from tests.conftest import Member
+
+PAGE = {"Origin": "https://ui.example.com"}
+
+
+def test_a_browser_may_ask_beforehand(api: TestApp, alice: Member) -> None:
+    asked = {**PAGE, "Access-Control-Request-Method": "POST"}
+    reply = api.options(f"/v2/accounts/{alice.id}/ips", headers=asked, status=200)
+    assert reply.body == b""
+    assert reply.headers["Access-Control-Allow-Origin"] == "*"
+    assert reply.headers["Access-Control-Allow-Methods"] == "OPTIONS, DELETE, GET, POST, PUT"
+    assert "x-auth-token" in reply.headers["Access-Control-Allow-Headers"]
+    assert reply.headers["Access-Control-Max-Age"] == "86400"
+
+
+def test_an_unknown_path_is_unknown_to_browsers_too(api: TestApp) -> None:
+    asked = {**PAGE, "Access-Control-Request-Method": "POST"}
+    api.options("/v2/nothing", headers=asked, status=404)
+
+
+def test_options_without_such_a_question_is_no_method(api: TestApp, alice: Member) -> None:
+    api.options(f"/v2/accounts/{alice.id}/ips", status=405)
+
+
+def test_a_page_may_read_replies_and_errors(
+    api: TestApp, alice: Member, add: Callable[..., DedicatedIP]
+) -> None:
+    add()
+    path = f"/v2/accounts/{alice.id}/ips"
+    for reply in (
+        api.get(path, headers={**alice.headers, **PAGE}),
+        api.get(path, headers=PAGE, status=401),
+    ):
+        assert reply.headers["Access-Control-Allow-Origin"] == "*"
+        assert "x-request-id" in reply.headers["Access-Control-Expose-Headers"]
+
+
+def test_who_is_no_browser_gets_no_such_headers(api: TestApp, alice: Member) -> None:
+    reply = api.get(f"/v2/accounts/{alice.id}/ips", headers=alice.headers)
+    assert not [name for name in reply.headers if name.startswith("Access-Control")]
