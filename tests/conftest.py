@@ -4,6 +4,7 @@ The database is the embedded one unless COUCHDB_URL names another; either way in
 own, which are removed.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,6 @@ TestApp.__test__ = False  # a class of webtest's, not a test
 @pytest.fixture(scope="session")
 def couchdb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the database that all tests share."""
-    import os
-
     if os.environ.get("COUCHDB_URL"):
         yield os.environ["COUCHDB_URL"]
         return
