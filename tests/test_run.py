@@ -194,9 +194,7 @@ def test_when_one_of_its_processes_dies_the_rest_is_stopped(
 
 
 @linux
-def test_with_couchdb_url_it_starts_no_database(
-    start: Callable[..., Run], tmp_path: Path
-) -> None:
+def test_with_couchdb_url_it_starts_no_database(start: Callable[..., Run], tmp_path: Path) -> None:
     with EmbeddedCouch(tmp_path / "other") as other:
         prefix = f"run-{uuid4().hex[:8]}-"
         run = start(tmp_path, COUCHDB_URL=other.url, KAZOO_IPS_PREFIX=prefix)
