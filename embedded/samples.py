@@ -1,0 +1,156 @@
+"""What `make run` finds or puts in the database: sample accounts, users and addresses.
+
+Says in text what there is and how to try it. Knows nothing of processes.
+"""
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from embedded.server import EmbeddedError
+from kazoo_ips import app
+from kazoo_ips.config import BadSetting, Settings
+from kazoo_ips.errors import KazooIPsError
+from kazoo_ips.model import Account, AssignIPs, CreateIP
+from kazoo_ips.services import Services
+
+_NETWORKS = [
+    ("us-east", "192.0.2."),
+    ("us-west", "198.51.100."),
+    ("eu-central", "203.0.113."),
+    ("eu-central", "2001:db8::"),
+]
+_POOL = [
+    CreateIP(f"{network}{n}", zone, f"proxy{n % 2 + 1}.{zone}.example.com")
+    for zone, network in _NETWORKS
+    for n in range(1, 6)
+]
+_ASSIGNED = ("192.0.2.1", "203.0.113.1", "2001:db8::1")
+
+
+@dataclass(frozen=True)
+class Login:
+    """A sample account's user, with the password that only this installation has."""
+
+    account_id: str
+    username: str
+    password: str
+
+
+def set_up(environ: Mapping[str, str], data: Path, port: int) -> str:
+    """Make what is missing in the database of the settings, and say what there is.
+
+    :param data: the folder that the sample users' passwords are kept in
+    :param port: where the API is going to be
+    :raises EmbeddedError: it cannot be done; the message is one line
+    """
+    try:
+        settings = Settings.load(environ)
+    except BadSetting as error:
+        raise EmbeddedError(str(error)) from error
+    url = re.sub("//[^/]*@", "//", settings.couchdb_url)
+    try:
+        app.databases(settings).create()
+        return _set_up(app.build(settings), data / "logins.json", port, url)
+    except KazooIPsError as error:
+        raise EmbeddedError(f"the CouchDB at {url} cannot be used: {_reason(error)}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make the data folder, for this user's eyes only."""
+    with _usable(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _set_up(services: Services, file: Path, port: int, url: str) -> str:
+    services.auth.ensure_key()
+    logins = _read_logins(file)
+    if not services.accounts.list():
+        _make_samples(services, file, logins)
+    accounts = services.accounts.list()
+    return "\n".join(
+        [
+            "",
+            f"The API    http://127.0.0.1:{port}/v2",
+            f"Fauxton    {url}/_utils/",
+            *_described(accounts, logins),
+            *_tried(services, accounts, port),
+            "",
+            "Ctrl-C stops it.",
+        ]
+    )
+
+
+def _make_samples(services: Services, file: Path, logins: list[Login]) -> None:
+    _write_logins(file, logins)  # fails before there is an account that nobody has the password of
+    for name in ("Operator", "Alice"):
+        account = services.accounts.create(name, f"{name.lower()}.example.com")
+        login = Login(account.id, "admin", secrets.token_urlsafe(12))
+        services.accounts.create_user(account.id, login.username, login.password)
+        logins.append(login)
+        _write_logins(file, logins)
+    for command in _POOL:
+        services.ips.create(command, uuid4().hex)
+    services.ips.assign_all(AssignIPs(account.id, _ASSIGNED), uuid4().hex)
+
+
+def _read_logins(file: Path) -> list[Login]:
+    with _usable(file.parent):
+        if not file.exists():
+            return []
+        return [Login(**login) for login in json.loads(file.read_text())]
+
+
+def _write_logins(file: Path, logins: list[Login]) -> None:
+    make_folder(file.parent)
+    with _usable(file.parent), open(file, "w", opener=_open_private) as written:
+        json.dump([asdict(login) for login in logins], written, indent=2)
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, TypeError) as error:
+        raise EmbeddedError(f"the data folder {folder} cannot be used: {error}") from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _described(accounts: list[Account], logins: list[Login]) -> list[str]:
+    """The sample accounts among these; of others nobody told us the passwords."""
+    by_id = {account.id: account for account in accounts}
+    return [
+        f"{account.name:10} account {account.id}, realm {account.realm}, "
+        f"user {login.username}, password {login.password}"
+        for login in logins
+        if (account := by_id.get(login.account_id))
+    ]
+
+
+def _tried(services: Services, accounts: list[Account], port: int) -> list[str]:
+    operator = next((a for a in accounts if a.operator and a.enabled), None)
+    if operator is None:
+        return []
+    token = services.auth.open_session(operator).token
+    below = next((a for a in accounts if operator.id in a.tree), operator)
+    return [
+        "",
+        "A token of the operator's, and what to try with it:",
+        "",
+        token,
+        "",
+        f"curl -H 'X-Auth-Token: {token}' http://127.0.0.1:{port}/v2/accounts/{below.id}/ips",
+    ]
+
+
+def _reason(error: KazooIPsError) -> str:
+    return str(error).rpartition(": ")[2] or type(error).__name__
