@@ -42,14 +42,14 @@ def list_hosts() -> Response:
     return lists.names("host", services().ips.list_hosts())
 
 
-@routes.on("GET", "/<address>", who=Who.OPERATOR)
+@routes.on("GET", "/<address:address>", who=Who.OPERATOR)
 def fetch(address: str) -> Response:
     """One dedicated IP."""
     ip = services().ips.fetch(address)
     return envelope.success(schemas.dump_ip(ip), revision=ip.revision)
 
 
-@routes.on("DELETE", "/<address>", who=Who.OPERATOR)
+@routes.on("DELETE", "/<address:address>", who=Who.OPERATOR)
 def delete(address: str) -> Response:
     """Take an address out of the pool; `force=true` releases it first."""
     command = DeleteIP(address, g.envelope.text("force") == "true", if_match())

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
+from werkzeug.routing import BaseConverter, MapAdapter
 
 from kazoo_ips.api import envelope
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
@@ -27,6 +28,13 @@ class Who(Enum):
     ANYONE = "anyone"
     OPERATOR = "the operator"
     ACCOUNT = "the account in the path, those above it, and the operator"
+
+
+class AddressConverter(BaseConverter):
+    """A segment that stands for an address: not the name of one of the lists beside it."""
+
+    regex = r"(?!(?:assigned|zones|hosts)\Z)[^/]+"
+    part_isolating = True
 
 
 class Routes(Blueprint):
@@ -81,7 +89,7 @@ def init_app(app: Flask) -> None:
             _tunnel(app, verb.upper())
         elif request.method == "HEAD" and request.url_rule:
             # Crossbar does not know HEAD; the framework adds it to every GET.
-            raise MethodNotAllowed(["GET"])
+            raise MethodNotAllowed(_adapter(app).allowed_methods())
 
     @app.before_request
     def note_token() -> None:
@@ -90,16 +98,20 @@ def init_app(app: Flask) -> None:
 
 def _tunnel(app: Flask, verb: str) -> None:
     """Route the request as if it had come with that verb."""
-    adapter = app.create_url_adapter(request)
-    assert adapter is not None
     try:
-        rule, arguments = adapter.match(method=verb, return_rule=True)
+        rule, arguments = _adapter(app).match(method=verb, return_rule=True)
         request.url_rule, request.view_args = rule, dict(arguments)
         request.routing_exception = None
         request.environ["REQUEST_METHOD"] = verb
         request.method = verb
     except HTTPException as error:
         request.routing_exception = error
+
+
+def _adapter(app: Flask) -> MapAdapter:
+    adapter = app.create_url_adapter(request)
+    assert adapter is not None
+    return adapter
 
 
 def _token() -> str | None:
