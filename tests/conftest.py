@@ -4,6 +4,11 @@ The database is the embedded one unless COUCHDB_URL names another; either way in
 own, which are removed.
 """
 
+import os
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +31,6 @@ TestApp.__test__ = False  # a class of webtest's, not a test
 @pytest.fixture(scope="session")
 def couchdb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the database that all tests share."""
-    import os
-
     if os.environ.get("COUCHDB_URL"):
         yield os.environ["COUCHDB_URL"]
         return
@@ -130,6 +133,52 @@ def wsgi(settings: Settings, operator: Member) -> Any:
 def api(wsgi: Any) -> TestApp:
     """The application for WebTest."""
     return TestApp(wsgi)
+
+
+@pytest.fixture(scope="session")
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of a program that shall use the tests' databases."""
+    return {
+        **os.environ,
+        "COUCHDB_URL": settings.couchdb_url,
+        "KAZOO_IPS_PREFIX": settings.prefix,
+        "KAZOO_IPS_IDENTITY_CACHE": "0",
+        "KAZOO_IPS_REFUSAL_TIME": "0.01",
+    }
+
+
+@pytest.fixture(scope="session")
+def live(
+    environment: dict[str, str], operator: Member, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of the application, served by a gunicorn of its own on a free port."""
+    gunicorn = Path(sys.executable).with_name("gunicorn")
+    log = tmp_path_factory.mktemp("gunicorn") / "log"
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            [gunicorn, "-c", "python:kazoo_ips.gunicorn_conf"],
+            env={**environment, "KAZOO_IPS_BIND": "127.0.0.1:0", "KAZOO_IPS_WORKERS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        ) as process,
+    ):
+        try:
+            yield _listening(process, log)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _listening(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    end = time.monotonic() + 20
+    while time.monotonic() < end and process.poll() is None:
+        said = re.search(r"Listening at: (http://127\.0\.0\.1:\d+)", log.read_text())
+        if said:
+            return said[1]
+        time.sleep(0.05)
+    raise AssertionError(f"gunicorn does not listen:\n{log.read_text()}")
 
 
 @pytest.fixture
