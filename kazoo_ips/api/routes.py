@@ -118,7 +118,7 @@ def _token() -> str | None:
     """The token, from the places where Crossbar looks, in its order."""
     scheme, _, word = request.headers.get("Authorization", "").partition(" ")
     bearer = word.strip() if scheme.lower() == "bearer" else None
-    return request.headers.get("X-Auth-Token") or g.envelope.text("auth_token") or bearer
+    return request.headers.get("X-Auth-Token") or g.envelope.text("auth_token") or bearer or None
 
 
 def _basic() -> tuple[str, str] | None:
