@@ -1,12 +1,16 @@
 """Fixtures of the API's tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
+from tests.api.recorded import Kazoo
 
 pytest.register_assert_rewrite("tests.api.replies")
 
@@ -25,3 +29,16 @@ def load(pool: Any, databases: Databases) -> Callable[..., None]:
         databases.put("dedicated_ips", *documents)
 
     return put
+
+
+@pytest.fixture(scope="module")
+def kazoo(settings: Settings) -> Iterator[Kazoo]:
+    """The databases of a running Kazoo, with a prefix of their own."""
+    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
+    restored, databases = Kazoo(own), composition.databases(own)
+    try:
+        restored.restore()
+        databases.create()
+        yield restored
+    finally:
+        databases.delete()
