@@ -84,12 +84,13 @@ def init_app(app: Flask) -> None:
     @app.before_request
     def read_envelope() -> None:
         g.envelope = envelope.read()
-        verb = g.envelope.text("verb") if request.method == "POST" else None
-        if verb:
-            _tunnel(app, verb.upper())
-        elif request.method == "HEAD" and request.url_rule:
+        verb = (g.envelope.text("verb") or "").upper() if request.method == "POST" else ""
+        if "HEAD" in (verb, request.method):
             # Crossbar does not know HEAD; the framework adds it to every GET.
-            raise MethodNotAllowed(_adapter(app).allowed_methods())
+            if request.url_rule:
+                raise MethodNotAllowed(_adapter(app).allowed_methods())
+        elif verb:
+            _tunnel(app, verb)
 
     @app.before_request
     def note_token() -> None:
