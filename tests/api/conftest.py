@@ -1,11 +1,12 @@
 """Fixtures of the API's tests."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
@@ -13,6 +14,22 @@ from tests.api.couchdb import Databases
 from tests.api.recorded import Kazoo
 
 pytest.register_assert_rewrite("tests.api.replies")
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """An application on databases of its own, and the operator's account there."""
+
+    settings: Settings
+    databases: Databases
+    api: TestApp
+    id: str
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that says who is calling."""
+        return {"X-Auth-Token": self.token}
 
 
 @pytest.fixture(scope="session")
@@ -40,5 +57,21 @@ def kazoo(settings: Settings) -> Iterator[Kazoo]:
         restored.restore()
         databases.create()
         yield restored
+    finally:
+        databases.delete()
+
+
+@pytest.fixture
+def fresh(settings: Settings) -> Iterator[Fresh]:
+    """Databases of the test's own, for what would slow or break those that are shared."""
+    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
+    databases = composition.databases(own)
+    databases.create()
+    try:
+        services = composition.build(own)
+        account = services.accounts.create("Operator", "operator.example.com")
+        token = services.auth.open_session(account).token
+        api = TestApp(composition.create_app(own))
+        yield Fresh(own, Databases(own.couchdb_url, own.prefix), api, account.id, token)
     finally:
         databases.delete()
