@@ -84,6 +84,7 @@ def init_app(app: Flask) -> None:
     @app.before_request
     def read_envelope() -> None:
         g.envelope = envelope.read()
+        g.auth_token = _token()
         verb = (g.envelope.text("verb") or "").upper() if request.method == "POST" else ""
         if "HEAD" in (verb, request.method):
             # Crossbar does not know HEAD; the framework adds it to every GET.
@@ -91,10 +92,6 @@ def init_app(app: Flask) -> None:
                 raise MethodNotAllowed(_adapter(app).allowed_methods())
         elif verb:
             _tunnel(app, verb)
-
-    @app.before_request
-    def note_token() -> None:
-        g.auth_token = _token()
 
 
 def _tunnel(app: Flask, verb: str) -> None:

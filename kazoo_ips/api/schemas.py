@@ -167,7 +167,7 @@ class After(_Field):
             zone, order, last = json.loads(base64.urlsafe_b64decode(value.encode()))
             if all(isinstance(part, str) for part in (zone, order, last)):
                 return zone, order, last
-        except (ValueError, RecursionError):
+        except (TypeError, ValueError, RecursionError):
             pass
         raise _broken("wrong_format", "Field is not in the correct format", value=value)
 
