@@ -1,35 +1,19 @@
 """Fixtures of the API's tests."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
+from tests.api.fresh import Fresh, made_fresh
 from tests.api.recorded import Kazoo
 
 pytest.register_assert_rewrite("tests.api.replies")
-
-
-@dataclass(frozen=True)
-class Fresh:
-    """An application on databases of its own, and the operator's account there."""
-
-    settings: Settings
-    databases: Databases
-    api: TestApp
-    id: str
-    token: str
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The header that says who is calling."""
-        return {"X-Auth-Token": self.token}
 
 
 @pytest.fixture(scope="session")
@@ -64,14 +48,5 @@ def kazoo(settings: Settings) -> Iterator[Kazoo]:
 @pytest.fixture
 def fresh(settings: Settings) -> Iterator[Fresh]:
     """Databases of the test's own, for what would slow or break those that are shared."""
-    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
-    databases = composition.databases(own)
-    databases.create()
-    try:
-        services = composition.build(own)
-        account = services.accounts.create("Operator", "operator.example.com")
-        token = services.auth.open_session(account).token
-        api = TestApp(composition.create_app(own))
-        yield Fresh(own, Databases(own.couchdb_url, own.prefix), api, account.id, token)
-    finally:
-        databases.delete()
+    with made_fresh(settings) as made:
+        yield made
