@@ -5,6 +5,7 @@ from flask import Response, g
 from kazoo_ips.api import envelope, lists, schemas
 from kazoo_ips.api.conditions import if_match
 from kazoo_ips.api.routes import Routes, Who, services
+from kazoo_ips.errors import PreconditionFailed
 from kazoo_ips.model import DeleteIP
 
 routes = Routes("ips", __name__, url_prefix="/v2/ips")
@@ -20,6 +21,8 @@ def list_available() -> Response:
 def create() -> Response:
     """Add an address to the pool."""
     command = schemas.load_create(g.envelope.data())
+    if if_match():  # what is yet to be made has no revision that could match
+        raise PreconditionFailed
     ip = services().ips.create(command, g.request_id)
     return envelope.success(schemas.dump_read_only(ip), status=201, revision=ip.revision)
 
