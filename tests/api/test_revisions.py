@@ -78,20 +78,20 @@ def test_the_revision_of_a_list_changes_with_its_data_and_with_nothing_else(
 
 
 @pytest.mark.parametrize("path", [*SINGLE, *LISTS])
-@pytest.mark.parametrize("form", ['"{}"', 'W/"{}"', '"other", "{}"', "*"])
 def test_a_reader_who_has_it_already_gets_304_without_a_body(
-    api: TestApp, load: Any, operator: Any, path: str, form: str
+    api: TestApp, load: Any, operator: Any, path: str
 ) -> None:
     load(kazoo_document(ADDRESS))
     path = url(path, operator)
     reply = api.get(path, headers=operator.headers, status=200)
     etag = reply.headers["ETag"]
-    headers = {**operator.headers, "If-None-Match": form.format(etag.strip('"'))}
-    reply = api.get(path, headers=headers, status=304)
-    assert reply.body == b""
-    assert reply.headers["ETag"] == etag
-    assert reply.headers["X-Request-ID"]
-    assert "Content-Type" not in reply.headers
+    for given in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        headers = {**operator.headers, "If-None-Match": given}
+        reply = api.get(path, headers=headers, status=304)
+        assert reply.body == b""
+        assert reply.headers["ETag"] == etag
+        assert reply.headers["X-Request-ID"]
+        assert "Content-Type" not in reply.headers
 
 
 @pytest.mark.parametrize("path", [*SINGLE, *LISTS])

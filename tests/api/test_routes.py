@@ -257,9 +257,8 @@ NO_SUCH = ["192.0.2.77", "2001:db8::77", "nope", "192.0.2.01", "_design",
     [("/v2/accounts/{A}", ("GET", "POST", "DELETE")), ("/v2", ("GET", "DELETE"))],
 )
 def test_an_unknown_address_and_what_is_none_are_the_same_404(
-    api: TestApp, add: Any, operator: Any, alice: Any, prefix: str, methods: Any, segment: str
+    api: TestApp, operator: Any, alice: Any, prefix: str, methods: Any, segment: str
 ) -> None:  # fmt: skip
-    add(FIRST)
     path = f"{prefix.format(A=alice.id)}/ips/{segment}"
     for method in methods:
         reply = api.request(path, method=method, headers=operator.headers, status=404)
@@ -443,17 +442,16 @@ def test_a_method_that_a_route_does_not_have_is_405_and_allow_names_those_it_has
     assert reply.headers["Allow"] == allowed
 
 
-@pytest.mark.parametrize("path", ALLOWED)
 def test_a_trailing_slash_is_tolerated(
-    api: TestApp, taken: Any, operator: Any, alice: Any, path: str
+    api: TestApp, taken: Any, operator: Any, alice: Any
 ) -> None:
     taken(FIRST)
-    path, method = path.format(A=alice.id), "PUT" if path.endswith("_auth") else "GET"
-    without = api.request(path, method=method, headers=operator.headers, expect_errors=True)
-    reply = api.request(
-        f"{path}/", method=method, headers=operator.headers, status=without.status_int
-    )
-    assert reply.json["data"] == without.json["data"]
+    for route in ALLOWED:
+        path, method = route.format(A=alice.id), "PUT" if route.endswith("_auth") else "GET"
+        status = 400 if method == "PUT" else 200
+        without = api.request(path, method=method, headers=operator.headers, status=status)
+        reply = api.request(f"{path}/", method=method, headers=operator.headers, status=status)
+        assert reply.json["data"] == without.json["data"]
 
 
 def test_a_bulk_assign_with_a_trailing_slash_works(api: TestApp, add: Any, alice: Any) -> None:
@@ -472,7 +470,7 @@ def test_a_bulk_assign_with_a_trailing_slash_works(api: TestApp, add: Any, alice
         "/v2/user_auth/more", "/v2/accounts/{A}/ips//", "/v2/%E9",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
 def test_an_unknown_route_is_404(api: TestApp, operator: Any, path: str, method: str) -> None:
     url = path.format(A=operator.id)
     reply = api.request(url, method=method, headers=operator.headers, status=404)
