@@ -72,11 +72,11 @@ class Settings:
 
     def _check(self) -> None:
         ranges = {
-            "KAZOO_IPS_CONNECT_TIMEOUT": self.connect_timeout > 0,
-            "KAZOO_IPS_READ_TIMEOUT": self.read_timeout > 0,
+            "KAZOO_IPS_CONNECT_TIMEOUT": 0 < self.connect_timeout <= 3600,
+            "KAZOO_IPS_READ_TIMEOUT": 0 < self.read_timeout <= 3600,
             "KAZOO_IPS_TOKEN_LIFETIME": self.token_lifetime > 0,
             "KAZOO_IPS_IDENTITY_CACHE": 0 <= self.identity_cache <= 4,
-            "KAZOO_IPS_REFUSAL_TIME": self.refusal_time >= 0,
+            "KAZOO_IPS_REFUSAL_TIME": 0 <= self.refusal_time <= 3600,
             "KAZOO_IPS_WORKERS": self.workers > 0,
             "KAZOO_IPS_THREADS": self.threads > 0,
             "KAZOO_IPS_WRITE_QUORUM": self.write_quorum in ("majority", "all"),

@@ -5,6 +5,7 @@ decode JSON whatever the status.
 """
 
 import http
+import re
 import time
 from typing import Any
 from uuid import uuid4
@@ -41,7 +42,7 @@ class _JSONSocket:
                 "data": {"message": phrase},
                 "status": "error",
                 "error": str(code),
-                "message": phrase.replace(" ", "_"),
+                "message": re.sub(r"\W", "_", phrase),
                 **envelope.common(request_id, None, time.time()),
             }
         ).encode()

@@ -21,6 +21,7 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, User
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services import Services
+from tests.servers import Gunicorn
 
 TestApp.__test__ = False  # a class of webtest's, not a test
 
@@ -48,12 +49,6 @@ def settings(couchdb_url: str) -> Iterator[Settings]:
     databases.create()
     yield made
     databases.delete()
-
-
-@pytest.fixture(scope="session")
-def environ(settings: Settings) -> dict[str, str]:
-    """The same settings as a process finds them in its environment."""
-    return {"COUCHDB_URL": settings.couchdb_url, "KAZOO_IPS_PREFIX": settings.prefix}
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +131,27 @@ def wsgi(settings: Settings, operator: Member) -> Any:
 def api(wsgi: Any) -> TestApp:
     """The application for WebTest."""
     return TestApp(wsgi)
+
+
+@pytest.fixture(scope="session")
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of a program that shall use the tests' databases."""
+    return {
+        **os.environ,
+        "COUCHDB_URL": settings.couchdb_url,
+        "KAZOO_IPS_PREFIX": settings.prefix,
+        "KAZOO_IPS_IDENTITY_CACHE": "0",
+        "KAZOO_IPS_REFUSAL_TIME": "0.01",
+    }
+
+
+@pytest.fixture(scope="session")
+def live(
+    environment: dict[str, str], operator: Member, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of the application, served by a gunicorn of its own on a free port."""
+    with Gunicorn(environment, tmp_path_factory.mktemp("gunicorn") / "log", workers=1) as server:
+        yield server.url
 
 
 @pytest.fixture

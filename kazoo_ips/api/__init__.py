@@ -16,6 +16,7 @@ def init_app(app: Flask, services: Services, clock: Callable[[], float]) -> None
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    app.url_map.converters["address"] = routes.AddressConverter
     app.extensions["kazoo_ips"] = services
     envelope.init_app(app, clock)
     errors.init_app(app)

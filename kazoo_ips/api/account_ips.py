@@ -58,20 +58,20 @@ def list_hosts(account_id: str) -> Response:
     return lists.names("host", services().ips.list_hosts())
 
 
-@routes.on("GET", "/<address>", who=Who.ACCOUNT)
+@routes.on("GET", "/<address:address>", who=Who.ACCOUNT)
 def fetch(account_id: str, address: str) -> Response:
     """One dedicated IP."""
     return _ip(services().ips.fetch(address, caller()))
 
 
-@routes.on("POST", "/<address>", who=Who.ACCOUNT)
+@routes.on("POST", "/<address:address>", who=Who.ACCOUNT)
 def assign(account_id: str, address: str) -> Response:
     """Assign one address; SDKs send the whole document back, which is ignored."""
     command = AssignIP(account_id, address, if_match())
     return _ip(services().ips.assign(command, **write()))
 
 
-@routes.on("DELETE", "/<address>", who=Who.ACCOUNT)
+@routes.on("DELETE", "/<address:address>", who=Who.ACCOUNT)
 def release(account_id: str, address: str) -> Response:
     """Release one address."""
     command = ReleaseIP(account_id, address, if_match())

@@ -4,6 +4,11 @@ from flask import request
 
 
 def if_match() -> tuple[str, ...]:
-    """The revisions of If-Match; empty when there is none, `*` is any."""
+    """The revisions of If-Match; empty when there is none, `*` is any.
+
+    A weak tag, or what is no tag at all, is the revision of nothing.
+    """
     tags = request.if_match
-    return ("*",) if tags.star_tag else tuple(tags.as_set())
+    if tags.star_tag:
+        return ("*",)
+    return tuple(tags.as_set()) or (("",) if request.headers.get("If-Match") else ())

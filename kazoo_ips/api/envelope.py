@@ -18,7 +18,12 @@ from typing import Any, NoReturn
 from uuid import uuid4
 
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
 
 from kazoo_ips.errors import ValidationFailed
 
@@ -88,8 +93,8 @@ def fail(path: str, rule: str, message: str, **more: Any) -> NoReturn:
 def read() -> Envelope:
     """The request's envelope. What is wrong with it is kept, to be raised in its turn."""
     try:
-        body = request.get_data()
-    except RequestEntityTooLarge as error:
+        body = _body()
+    except HTTPException as error:
         return Envelope(problem=error)
     if not body:
         return Envelope()
@@ -103,6 +108,19 @@ def read() -> Envelope:
     if not isinstance(members, dict):
         return Envelope(problem=_bad_json("All JSON must be valid"))
     return Envelope({k.lower(): v for k, v in members.items()})
+
+
+def _body() -> bytes:
+    try:
+        body = request.get_data()
+    except RequestEntityTooLarge:
+        raise
+    except Exception as error:  # a bad chunk, or it breaks off: each server has its own word
+        raise BadRequest from error
+    # Where no length was announced, what is too long comes cut off.
+    if request.content_length is None and len(body) >= (request.max_content_length or 0):
+        raise RequestEntityTooLarge
+    return body
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -6,6 +6,7 @@ from kazoo_ips.api import envelope, lists, schemas
 from kazoo_ips.api.conditions import if_match
 from kazoo_ips.api.context import services, write
 from kazoo_ips.api.routes import Routes, Who
+from kazoo_ips.errors import PreconditionFailed
 from kazoo_ips.model import DeleteIP
 
 routes = Routes("ips", __name__, url_prefix="/v2/ips")
@@ -21,6 +22,8 @@ def list_available() -> Response:
 def create() -> Response:
     """Add an address to the pool."""
     command = schemas.load_create(g.envelope.data())
+    if if_match():  # what is yet to be made has no revision that could match
+        raise PreconditionFailed
     ip = services().ips.create(command, **write())
     return envelope.success(schemas.dump_read_only(ip), status=201, revision=ip.revision)
 
@@ -43,14 +46,14 @@ def list_hosts() -> Response:
     return lists.names("host", services().ips.list_hosts())
 
 
-@routes.on("GET", "/<address>", who=Who.OPERATOR)
+@routes.on("GET", "/<address:address>", who=Who.OPERATOR)
 def fetch(address: str) -> Response:
     """One dedicated IP."""
     ip = services().ips.fetch(address)
     return envelope.success(schemas.dump_ip(ip), revision=ip.revision)
 
 
-@routes.on("DELETE", "/<address>", who=Who.OPERATOR)
+@routes.on("DELETE", "/<address:address>", who=Who.OPERATOR)
 def delete(address: str) -> Response:
     """Take an address out of the pool; `force=true` releases it first."""
     command = DeleteIP(address, g.envelope.text("force") == "true", if_match())

@@ -12,6 +12,7 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
+from werkzeug.routing import BaseConverter, MapAdapter
 
 from kazoo_ips.api import envelope, idempotency
 from kazoo_ips.api.context import services
@@ -27,6 +28,13 @@ class Who(Enum):
     ANYONE = "anyone"
     OPERATOR = "the operator"
     ACCOUNT = "the account in the path, those above it, and the operator"
+
+
+class AddressConverter(BaseConverter):
+    """A segment that stands for an address: not the name of one of the lists beside it."""
+
+    regex = r"(?!(?:assigned|zones|hosts)\Z)[^/]+"
+    part_isolating = True
 
 
 class Routes(Blueprint):
@@ -68,24 +76,20 @@ def init_app(app: Flask) -> None:
     @app.before_request
     def read_envelope() -> None:
         g.envelope = envelope.read()
-        verb = g.envelope.text("verb") if request.method == "POST" else None
-        if verb:
-            _tunnel(app, verb.upper())
-        elif request.method == "HEAD" and request.url_rule:
-            # Crossbar does not know HEAD; the framework adds it to every GET.
-            raise MethodNotAllowed(["GET"])
-
-    @app.before_request
-    def note_token() -> None:
         g.auth_token = _token()
+        verb = (g.envelope.text("verb") or "").upper() if request.method == "POST" else ""
+        if "HEAD" in (verb, request.method):
+            # Crossbar does not know HEAD; the framework adds it to every GET.
+            if request.url_rule:
+                raise MethodNotAllowed(_adapter(app).allowed_methods())
+        elif verb:
+            _tunnel(app, verb)
 
 
 def _tunnel(app: Flask, verb: str) -> None:
     """Route the request as if it had come with that verb."""
-    adapter = app.create_url_adapter(request)
-    assert adapter is not None
     try:
-        rule, arguments = adapter.match(method=verb, return_rule=True)
+        rule, arguments = _adapter(app).match(method=verb, return_rule=True)
         request.url_rule, request.view_args = rule, dict(arguments)
         request.routing_exception = None
         request.environ["REQUEST_METHOD"] = verb
@@ -94,11 +98,17 @@ def _tunnel(app: Flask, verb: str) -> None:
         request.routing_exception = error
 
 
+def _adapter(app: Flask) -> MapAdapter:
+    adapter = app.create_url_adapter(request)
+    assert adapter is not None
+    return adapter
+
+
 def _token() -> str | None:
     """The token, from the places where Crossbar looks, in its order."""
     scheme, _, word = request.headers.get("Authorization", "").partition(" ")
     bearer = word.strip() if scheme.lower() == "bearer" else None
-    return request.headers.get("X-Auth-Token") or g.envelope.text("auth_token") or bearer
+    return request.headers.get("X-Auth-Token") or g.envelope.text("auth_token") or bearer or None
 
 
 def _basic() -> tuple[str, str] | None:

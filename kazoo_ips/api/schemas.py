@@ -5,6 +5,7 @@ A broken rule is reported in Crossbar's words (`kz_json_schema.erl`), and all of
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from kazoo_ips.model import AllocateIPs, AssignIPs, CreateIP, DedicatedIP, Listi
 MAX_ADDRESSES = 1000
 MAX_PAGE = 1000
 PAGE = 50
+_DIGITS = re.compile(r"[0-9]{1,9}")
 
 
 def _broken(rule: str, message: str, **more: Any) -> ValidationError:
@@ -80,7 +82,7 @@ class Text(_Field):
 
 
 class Number(_Field):
-    """A whole number in a query."""
+    """A whole number, in a query or a body."""
 
     type_name = "integer"
 
@@ -89,10 +91,11 @@ class Number(_Field):
         self._most = most
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
-        text = str(value)
-        if isinstance(value, bool) or not (text.isascii() and text.lstrip("-").isdigit()):
+        number = value
+        if isinstance(value, str) and _DIGITS.fullmatch(value):  # in a query
+            number = int(value)
+        if not isinstance(number, int) or isinstance(number, bool):
             raise self.wrong_type(value)
-        number = int(text[:12])
         if number < 1:
             raise _broken("minimum", "Value must be at least 1", target=1, value=number)
         if self._most is not None and number > self._most:
@@ -103,7 +106,7 @@ class Number(_Field):
 
 
 class Flag(_Field):
-    """A yes or no in a query."""
+    """A yes or no, in a query or a body."""
 
     type_name = "boolean"
 
@@ -169,7 +172,7 @@ class After(_Field):
             zone, order, last = json.loads(base64.urlsafe_b64decode(value.encode()))
             if all(isinstance(part, str) for part in (zone, order, last)):
                 return zone, order, last
-        except (ValueError, RecursionError):
+        except (TypeError, ValueError, RecursionError):
             pass
         raise _broken("wrong_format", "Field is not in the correct format", value=value)
 

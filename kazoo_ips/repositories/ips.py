@@ -271,12 +271,18 @@ class IPRepository:
         return self._listings("by_zone", ["available"], page, skip)
 
     def assigned(self, page: ListIPs) -> list[Listing]:
-        """What all accounts have, by zone and address."""
+        """What all accounts have, by zone and address, of a zone or host if asked."""
+        if page.host:
+            return self._listings("by_host", [page.host, "assigned"], page)
         return self._listings("by_zone", ["assigned"], page)
 
     def assigned_to(self, account_id: str, page: ListIPs) -> list[Listing]:
-        """What one account has, by zone and address."""
-        return self._listings("by_assignee", [account_id], page)
+        """What one account has, by zone and address, of a zone or host if asked."""
+        if not page.host:
+            return self._listings("by_assignee", [account_id], page)
+        # An account's own are few enough to be looked through.
+        own = self._listings("by_assignee", [account_id], replace(page, limit=None))
+        return [listing for listing in own if listing.host == page.host][: page.limit]
 
     def by_host(self, host: str | None) -> list[tuple[Listing, Status]]:
         """The whole pool or one host's part of it, by host: for the summary."""
@@ -401,7 +407,9 @@ def _to_document(ip: DedicatedIP) -> Document:
 
 
 def _to_copy(ip: DedicatedIP, there: Document | None = None) -> Document:
-    return _to_document(replace(ip, revision=there["_rev"] if there else None))
+    document = _to_document(replace(ip, revision=there["_rev"] if there else None))
+    document.pop("_attachments", None)  # only named in what was read, and nobody's concern
+    return document
 
 
 def _listing(view: str, row: Row) -> Listing:

@@ -22,7 +22,7 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
-from tests.races.servers import Gunicorn
+from tests.servers import Gunicorn
 
 CLIENTS = 64
 ADDRESSES = 96
@@ -75,18 +75,18 @@ class Field:
 
 @pytest.fixture(scope="module")
 def field(
-    environ: dict[str, str],
+    environment: dict[str, str],
     alice: Member,
     bob: Member,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Field]:
     """Four workers in all, on one server or one for each node of a cluster."""
-    urls = os.environ.get("RACE_COUCHDB_URLS", environ["COUCHDB_URL"]).split(",")
+    urls = os.environ.get("RACE_COUCHDB_URLS", environment["COUCHDB_URL"]).split(",")
     folder = tmp_path_factory.mktemp("gunicorn")
     with ExitStack() as stack:
         servers = [
             stack.enter_context(
-                Gunicorn({**environ, "COUCHDB_URL": url}, folder / str(n), -(-4 // len(urls)))
+                Gunicorn({**environment, "COUCHDB_URL": url}, folder / str(n), -(-4 // len(urls)))
             )
             for n, url in enumerate(urls)
         ]

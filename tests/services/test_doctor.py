@@ -106,13 +106,13 @@ def test_an_unknown_owner_is_told_and_left_to_the_operator(
     later: Services,
     pool: Database,
     add: Callable[..., DedicatedIP],
-    environ: dict[str, str],
+    environment: dict[str, str],
 ) -> None:
     add(ADDRESS)
     ghost = "0" * 32
     pool.put({**pool.get(ADDRESS), "pvt_status": "assigned", "pvt_assigned_to": ghost})
     assert problems(later, repair=True) == [("unknown_owner", ADDRESS, False)]
-    result = CliRunner(env=environ).invoke(cli, ["release", "--account", ghost])
+    result = CliRunner(env=environment).invoke(cli, ["release", "--account", ghost])
     assert (result.exit_code, result.output) == (0, f"released 1 IPs of {ghost}\n")
     assert problems(later) == []
 
@@ -180,12 +180,12 @@ def test_work_under_way_is_left_alone(
 
 
 def test_the_command_prints_a_table_or_json_and_its_status_says_what_is_left(
-    environ: dict[str, str], pool: Database, add: Callable[..., DedicatedIP]
+    environment: dict[str, str], pool: Database, add: Callable[..., DedicatedIP]
 ) -> None:
     add(ADDRESS)
     document = pool.get(ADDRESS)
     pool.put({**document, "pvt_status": "assigned", "pvt_modified": 1})
-    runner = CliRunner(env=environ)
+    runner = CliRunner(env=environment)
     found = runner.invoke(cli, ["doctor"])
     assert found.exit_code == 1
     assert "| no_owner       | 192.0.2.1       |" in found.stdout

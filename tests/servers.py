@@ -15,14 +15,13 @@ from types import TracebackType
 class Gunicorn:
     """The application under gunicorn, on a free port.
 
-    :param environ: the settings, as environment variables
+    :param environment: the settings, as environment variables
     :param log: where its output goes
     """
 
-    def __init__(self, environ: Mapping[str, str], log: Path, workers: int = 4) -> None:
-        self._environ = {
-            **os.environ,
-            **environ,
+    def __init__(self, environment: Mapping[str, str], log: Path, workers: int = 4) -> None:
+        self._environment = {
+            **environment,
             "KAZOO_IPS_BIND": "127.0.0.1:0",
             "KAZOO_IPS_WORKERS": str(workers),
             "KAZOO_IPS_THREADS": "16",
@@ -35,7 +34,7 @@ class Gunicorn:
         with self._log.open("w") as output:
             self._process = subprocess.Popen(
                 [gunicorn, "-c", "python:kazoo_ips.gunicorn_conf"],
-                env=self._environ,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,0 +1,52 @@
+"""Fixtures of the API's tests."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from tests.api.couchdb import Databases
+from tests.api.fresh import Fresh, made_fresh
+from tests.api.recorded import Kazoo
+
+pytest.register_assert_rewrite("tests.api.replies")
+
+
+@pytest.fixture(scope="session")
+def databases(settings: Settings) -> Databases:
+    """The databases that the tests share."""
+    return Databases(settings.couchdb_url, settings.prefix)
+
+
+@pytest.fixture
+def load(pool: Any, databases: Databases) -> Callable[..., None]:
+    """A function that puts documents into the empty pool, as Kazoo would."""
+
+    def put(*documents: dict[str, Any]) -> None:
+        databases.put("dedicated_ips", *documents)
+
+    return put
+
+
+@pytest.fixture(scope="module")
+def kazoo(settings: Settings) -> Iterator[Kazoo]:
+    """The databases of a running Kazoo, with a prefix of their own."""
+    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
+    restored, databases = Kazoo(own), composition.databases(own)
+    try:
+        restored.restore()
+        databases.create()
+        yield restored
+    finally:
+        databases.delete()
+
+
+@pytest.fixture
+def fresh(settings: Settings) -> Iterator[Fresh]:
+    """Databases of the test's own, for what would slow or break those that are shared."""
+    with made_fresh(settings) as made:
+        yield made

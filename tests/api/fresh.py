@@ -1,0 +1,52 @@
+"""An application on databases of its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.services import Services
+from tests.api.couchdb import Databases
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """An application on databases of its own, and the operator's account there."""
+
+    settings: Settings
+    services: Services
+    databases: Databases
+    api: TestApp
+    id: str
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that says who is calling."""
+        return {"X-Auth-Token": self.token}
+
+
+@contextmanager
+def made_fresh(settings: Settings) -> Iterator[Fresh]:
+    """Make it, and take its databases away again."""
+    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
+    databases = composition.databases(own)
+    databases.create()
+    try:
+        services = composition.build(own)
+        account = services.accounts.create("Operator", "operator.example.com")
+        token = services.auth.open_session(account).token
+        yield Fresh(
+            own,
+            services,
+            Databases(own.couchdb_url, own.prefix),
+            TestApp(composition.create_app(own)),
+            account.id,
+            token,
+        )
+    finally:
+        databases.delete()

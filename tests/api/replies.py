@@ -1,0 +1,88 @@
+"""What all replies have in common, checked to the last member, so that tests look at `data`."""
+
+import json
+import re
+from importlib.metadata import version
+from typing import Any
+
+from webtest import TestResponse
+
+TestResponse.__test__ = False  # a class of webtest's, not a test
+
+ALWAYS = {"data", "status", "request_id", "node", "timestamp", "version"}
+IP = {"type": "dedicated_ip", "zone": "us-east", "host": "proxy1.example.com"}
+
+
+def success(reply: TestResponse, token: str | None, **members: Any) -> Any:
+    """The `data` of a success.
+
+    :param token: what `auth_token` shall be; None: shall not be there
+    :param members: what else shall be there, paging for one
+    """
+    body = _envelope(reply, token, {"revision", *members})
+    assert body["status"] == "success"
+    assert {name: body[name] for name in members} == members
+    assert reply.headers["ETag"] == f'"{body["revision"]}"'
+    return body["data"]
+
+
+def page(reply: TestResponse, token: str | None, **members: Any) -> Any:
+    """The `data` of a list that fits on its page, or starts or ends as `members` say."""
+    return success(reply, token, page_size=len(reply.json["data"]), **members)
+
+
+def streamed(reply: TestResponse, token: str | None) -> Any:
+    """The `data` of a list sent as it was read, where the revision comes too late for an ETag."""
+    body = _envelope(reply, token, {"revision"})
+    assert body["status"] == "success"
+    assert re.fullmatch("[0-9a-f]{32}", body["revision"])
+    return body["data"]
+
+
+def failure(reply: TestResponse, token: str | None, message: str) -> Any:
+    """The `data` of a failure that has this token for a message."""
+    body = _envelope(reply, token, {"error", "message"})
+    assert body["status"] == "error"
+    assert body["error"] == str(reply.status_code)
+    assert body["message"] == message
+    assert "ETag" not in reply.headers
+    return body["data"]
+
+
+def invalid(reply: TestResponse, token: str | None) -> Any:
+    """The broken rules, by path, of a 400."""
+    assert reply.status_code == 400
+    return failure(reply, token, "validation error")
+
+
+def broken(path: str, rule: str, message: str, **more: Any) -> dict[str, Any]:
+    """One broken rule as Crossbar reports it."""
+    return {path: {rule: {"message": message, **more}}}
+
+
+def required(field: str) -> dict[str, Any]:
+    """A field is missing."""
+    return broken(field, "required", "Field is required but missing", value=field)
+
+
+def no_address(path: str, value: Any) -> dict[str, Any]:
+    """A value is no address."""
+    return broken(path, "not_one_schema_valid", "failed to validate", value=value)
+
+
+def wrong_type(path: str, target: str, value: Any) -> dict[str, Any]:
+    """A value is of the wrong type."""
+    message = f"Value did not match type(s): {target}"
+    return broken(path, "type", message, target=target, value=value)
+
+
+def _envelope(reply: TestResponse, token: str | None, more: set[str]) -> dict[str, Any]:
+    assert reply.headers.getall("Content-Type") == ["application/json"]
+    body: dict[str, Any] = json.loads(reply.body)
+    assert body.keys() == ALWAYS | more | ({"auth_token"} if token else set())
+    assert body.get("auth_token") == token
+    assert body["request_id"] == reply.headers["X-Request-ID"]
+    assert re.fullmatch(r"[\w-]{22}", body["node"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["timestamp"])
+    assert body["version"] == version("kazoo_ips")
+    return body

@@ -1,0 +1,246 @@
+"""CouchDB down, silent, or without what the service needs: 503 in time, and back again."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from webtest import TestApp
+
+from kazoo_ips.app import create_app
+from kazoo_ips.config import Settings
+from tests.api.couchdb import account_database, kazoo_document
+from tests.api.fresh import Fresh
+from tests.api.replies import failure, page
+
+ADDRESS = "192.0.2.1"
+
+
+class Door:
+    """A TCP port in front of the database: closed, silent, or open."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._behind = (parts.hostname or "127.0.0.1", parts.port or 5984)
+        self._listener: socket.socket | None = None
+        self._sockets: list[socket.socket] = []
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        user = parts.netloc.rpartition("@")[0]
+        self.url = f"http://{user}{'@' if user else ''}127.0.0.1:{self.port}"
+
+    def open(self, *, silent: bool = False) -> None:
+        """Take connections, and answer them or not."""
+        self.close()
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._serve, args=(self._listener, silent), daemon=True).start()
+
+    def close(self) -> None:
+        """Break all connections and take no more."""
+        listener, self._listener = self._listener, None
+        if listener:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._sockets.clear()
+
+    def _serve(self, listener: socket.socket, silent: bool) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                self._sockets.append(client)
+                if not silent:
+                    server = socket.create_connection(self._behind)
+                    self._sockets.append(server)
+                    for pair in ((client, server), (server, client)):
+                        threading.Thread(target=_copy, args=pair, daemon=True).start()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def door(settings: Settings) -> Iterator[Door]:
+    """A port in front of the database, closed at first."""
+    made = Door(settings.couchdb_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def behind(settings: Settings, door: Door) -> TestApp:
+    """The application, reaching the database through that port."""
+    through = replace(settings, couchdb_url=door.url, connect_timeout=0.5, read_timeout=0.3)
+    return TestApp(create_app(through))
+
+
+def unreachable(reply: Any, token: str | None) -> None:
+    told = failure(reply, token, "datastore_unreachable")
+    assert told == {"message": "datastore timeout"}
+    assert reply.headers["Retry-After"] == "1"
+
+
+REQUESTS: list[tuple[str, str, Any]] = [
+    ("GET", "/v2/accounts/{A}/ips", None),
+    ("GET", "/v2/accounts/{A}/ips?paginate=false", None),
+    ("GET", "/v2/accounts/{A}/ips/assigned", None),
+    ("GET", "/v2/accounts/{A}/ips/zones", None),
+    ("GET", f"/v2/accounts/{{A}}/ips/{ADDRESS}", None),
+    ("POST", "/v2/accounts/{A}/ips", {"data": {"ips": [ADDRESS]}}),
+    ("POST", f"/v2/accounts/{{A}}/ips/{ADDRESS}", None),
+    ("DELETE", "/v2/accounts/{A}/ips", None),
+    ("GET", "/v2/ips", None),
+    ("PUT", "/v2/ips", {"data": {"ip": ADDRESS, "zone": "z", "host": "h.example.com"}}),
+    ("DELETE", f"/v2/ips/{ADDRESS}", None),
+    ("GET", "/v2/about", None),
+]
+
+
+def send(api: TestApp, method: str, path: str, body: Any, who: Any, status: int) -> Any:
+    if body is None:
+        return api.request(
+            path.format(A=who.id), method=method, headers=who.headers, status=status
+        )
+    sender = getattr(api, f"{method.lower()}_json")
+    return sender(path.format(A=who.id), body, headers=who.headers, status=status)
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
+def test_a_closed_port_is_503_at_once(
+    behind: TestApp, operator: Any, method: str, path: str, body: Any
+) -> None:
+    start = time.monotonic()
+    reply = send(behind, method, path, body, operator, 503)
+    unreachable(reply, operator.token)
+    assert time.monotonic() - start < 0.5
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS[::3])
+def test_a_port_that_never_answers_is_503_within_the_timeout(
+    behind: TestApp, door: Door, operator: Any, method: str, path: str, body: Any
+) -> None:
+    door.open(silent=True)
+    start = time.monotonic()
+    reply = send(behind, method, path, body, operator, 503)
+    unreachable(reply, operator.token)
+    assert 0.3 <= time.monotonic() - start < 1.0
+
+
+def test_a_login_without_a_database_is_503(behind: TestApp) -> None:
+    login = {"data": {"credentials": "0" * 32, "account_name": "Alice"}}
+    unreachable(behind.put_json("/v2/user_auth", login, status=503), None)
+    key = {"data": {"api_key": "0" * 64}}
+    unreachable(behind.put_json("/v2/api_auth", key, status=503), None)
+
+
+def test_what_needs_no_database_is_answered_without_one(behind: TestApp, alice: Any) -> None:
+    behind.get("/v2/nothing", status=404)
+    behind.get(f"/v2/accounts/{alice.id}/ips", status=401)
+    behind.request(f"/v2/accounts/{alice.id}/ips", method="PATCH", status=405)
+
+
+def test_the_service_is_back_as_soon_as_the_database_is(
+    behind: TestApp, door: Door, load: Callable[..., None], alice: Any
+) -> None:
+    load(kazoo_document(ADDRESS))
+    path = f"/v2/accounts/{alice.id}/ips"
+    patient = TestApp(behind.app)
+    for closed in ("down", "silent", "down"):
+        if closed == "silent":
+            door.open(silent=True)
+        unreachable(patient.get(path, headers=alice.headers, status=503), alice.token)
+        door.open()
+        reply = patient.get(path, headers=alice.headers, status=200)
+        assert [line["ip"] for line in page(reply, alice.token)] == [ADDRESS]
+        door.close()
+
+
+def test_a_kept_connection_that_broke_meanwhile_does_not_show(
+    behind: TestApp, door: Door, load: Callable[..., None], alice: Any
+) -> None:
+    load(kazoo_document(ADDRESS))
+    path = f"/v2/accounts/{alice.id}/ips"
+    door.open()
+    behind.get(path, headers=alice.headers, status=200)
+    door.open()  # every connection is broken, and new ones are taken
+    behind.get(path, headers=alice.headers, status=200)
+
+
+# Something is missing
+
+
+def missing(reply: Any, token: str | None, message: str, text: str) -> None:
+    assert failure(reply, token, message) == {"message": text}
+    assert reply.headers["Retry-After"] == "1"
+
+
+NO_DATABASE = ("datastore_missing", "data collection missing: database not found")
+NO_VIEW = ("datastore_missing_view", "datastore missing view")
+
+
+def test_without_the_pool_it_is_503(fresh: Fresh) -> None:
+    fresh.databases("DELETE", "dedicated_ips")
+    for method, path, body in REQUESTS:
+        if path != "/v2/about":
+            reply = send(fresh.api, method, path, body, fresh, 503)
+            missing(reply, fresh.token, *NO_DATABASE)
+
+
+def test_without_the_views_lists_are_503_and_the_rest_works(fresh: Fresh) -> None:
+    fresh.databases.put("dedicated_ips", kazoo_document(ADDRESS))
+    design = fresh.databases("GET", "dedicated_ips", "/_design/ips")
+    fresh.databases.put("dedicated_ips", {**design, "_deleted": True})
+    for path in (
+        "ips", "ips?zone=us-east", "ips?host=x", "ips?paginate=false", "ips?quantity=2000",
+        "ips/assigned", "ips/zones", "ips/hosts",
+    ):  # fmt: skip
+        for prefix in ("/v2", f"/v2/accounts/{fresh.id}"):
+            reply = fresh.api.get(f"{prefix}/{path}", headers=fresh.headers, status=503)
+            missing(reply, fresh.token, *NO_VIEW)
+            table = {**fresh.headers, "Accept": "text/csv"}
+            reply = fresh.api.get(f"{prefix}/{path}", headers=table, status=503)
+            missing(reply, fresh.token, *NO_VIEW)
+    path = f"/v2/accounts/{fresh.id}/ips/{ADDRESS}"
+    for method in ("GET", "POST", "DELETE"):
+        fresh.api.request(path, method=method, headers=fresh.headers, status=200)
+
+
+@pytest.mark.parametrize("name", ["system_config", "system_auth"])
+def test_without_the_signing_key_it_is_503(fresh: Fresh, name: str) -> None:
+    fresh.databases("DELETE", name)
+    for path in ("/v2/ips", f"/v2/accounts/{fresh.id}/ips"):
+        reply = TestApp(create_app(fresh.settings)).get(path, headers=fresh.headers, status=503)
+        missing(reply, fresh.token, *NO_DATABASE)
+
+
+def test_without_the_accounts_logins_are_503(fresh: Fresh) -> None:
+    fresh.databases("DELETE", "accounts")
+    login = {"data": {"credentials": "0" * 32, "account_name": "Operator"}}
+    reply = fresh.api.put_json("/v2/user_auth", login, status=503)
+    missing(reply, None, *NO_DATABASE)
+    fresh.api.get("/v2/ips", headers=fresh.headers, status=200)
+
+
+def test_nothing_stays_assigned_to_an_account_whose_database_is_gone(fresh: Fresh) -> None:
+    child = fresh.services.accounts.create("Child", "child.example.com")
+    fresh.databases.put("dedicated_ips", kazoo_document(ADDRESS), kazoo_document("192.0.2.2"))
+    fresh.databases("DELETE", account_database(child.id))
+    path = f"/v2/accounts/{child.id}/ips"
+    body = {"data": {"ips": [ADDRESS, "192.0.2.2"]}}
+    fresh.api.post_json(path, body, headers=fresh.headers, status=404)
+    fresh.api.post(f"{path}/{ADDRESS}", headers=fresh.headers, status=404)
+    for address in body["data"]["ips"]:
+        there = fresh.databases.get("dedicated_ips", address)
+        assert there["pvt_status"] == "available"

@@ -1,0 +1,443 @@
+"""Lists: pages, filters, order, the first few, all of it, and tables."""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from webtest import TestApp
+
+from kazoo_ips.app import create_app
+from kazoo_ips.config import Settings
+from tests.api.couchdb import account_database, kazoo_document
+from tests.api.fresh import Fresh, made_fresh
+from tests.api.replies import invalid, page, streamed, success
+
+EAST = [
+    "192.0.2.2", "192.0.2.10", "198.51.100.1", "203.0.113.9", "203.0.113.80", "2001:db8::2",
+    "2001:db8::a", "2001:db8::10", "2001:db8::1:0",
+]  # fmt: skip
+WEST = ["192.0.2.1", "192.0.2.100", "2001:db8::1"]
+ORDER = [("us-east", address) for address in EAST] + [("us-west", address) for address in WEST]
+"""Of every list: by zone, then by address as a number, IPv4 before IPv6."""
+HOSTS = {address: f"proxy{n % 3}.example.com" for n, address in enumerate([*EAST, *WEST])}
+BESIDE = [("us-east", "192.0.2.5", "proxy0.example.com"), ("us-west", "192.0.2.6",
+          "proxy1.example.com")]  # fmt: skip
+"""What the other lists have."""
+
+
+@dataclass(frozen=True)
+class List:
+    """One of the lists, with the lines above in it."""
+
+    api: TestApp
+    path: str
+    token: str
+    more: dict[str, str]
+    settings: Settings | None = None
+
+    def get(self, params: Any = None, *, status: int = 200, **headers: str) -> Any:
+        given = {"X-Auth-Token": self.token, **headers}
+        return self.api.get(self.path, params or {}, headers=given, status=status)
+
+    def lines(self, zone: str | None = None, host: str | None = None) -> list[dict[str, str]]:
+        return [
+            {"ip": address, "zone": where, "host": HOSTS[address], **self.more}
+            for where, address in ORDER
+            if zone in (None, where) and host in (None, HOSTS[address])
+        ]
+
+    def walk(self, **params: Any) -> Iterator[tuple[Any, Any]]:
+        """Each page's lines, and its envelope."""
+        start_key = None
+        while True:
+            start = {"start_key": start_key} if start_key else {}
+            reply = self.get({**params, **start})
+            members = dict(start)
+            if "next_start_key" in reply.json:
+                members["next_start_key"] = reply.json["next_start_key"]
+            yield page(reply, self.token, **members), reply.json
+            start_key = reply.json.get("next_start_key")
+            if start_key is None:
+                return
+
+
+@pytest.fixture(scope="module", params=["available", "an account's", "all accounts'"])
+def listing(request: Any, settings: Settings) -> Iterator[List]:
+    """Each of the three lists in its turn, read only."""
+    kind: str = request.param
+    with made_fresh(settings) as made:
+        alice = made.services.accounts.create("Alice", "alice.example.com")
+        token = made.services.auth.open_session(alice).token
+        owner = None if kind == "available" else alice.id
+        others = None if kind == "all accounts'" else made.id
+        made.databases.put(
+            "dedicated_ips",
+            *(kazoo_document(a, zone, HOSTS[a], owner) for zone, a in reversed(ORDER)),
+            *(kazoo_document(a, zone, host, others) for zone, a, host in BESIDE),
+        )
+        path = f"/v2/accounts/{alice.id}/ips"
+        if kind == "all accounts'":
+            yield List(
+                made.api, "/v2/ips/assigned", made.token, {"assigned_to": alice.id}, made.settings
+            )
+        else:
+            yield List(made.api, path + ("/assigned" if owner else ""), token, {}, made.settings)
+
+
+AVAILABLE = pytest.mark.parametrize("listing", ["available"], indirect=True)
+ASSIGNED = pytest.mark.parametrize("listing", ["an account's", "all accounts'"], indirect=True)
+
+
+# Order and filters
+
+
+def test_a_list_is_sorted_by_zone_then_by_address_as_a_number(listing: List) -> None:
+    reply = listing.get()
+    assert page(reply, listing.token) == listing.lines()
+
+
+@pytest.mark.parametrize("zone", ["us-east", "us-west"])
+def test_a_list_is_filtered_by_zone(listing: List, zone: str) -> None:
+    wanted = listing.lines(zone)
+    assert wanted
+    assert page(listing.get({"zone": zone}), listing.token) == wanted
+
+
+BY_HOST = pytest.mark.parametrize(
+    "filters",
+    [
+        {"host": "proxy0.example.com"}, {"host": "proxy1.example.com"},
+        {"zone": "us-east", "host": "proxy1.example.com"},
+        {"zone": "us-west", "host": "proxy2.example.com"},
+    ],
+)  # fmt: skip
+
+
+@AVAILABLE
+@BY_HOST
+def test_the_available_list_is_filtered_by_host_too(
+    listing: List, filters: dict[str, str]
+) -> None:
+    wanted = listing.lines(**filters)
+    assert wanted
+    assert page(listing.get(filters), listing.token) == wanted
+
+
+@ASSIGNED
+@BY_HOST
+def test_a_list_of_what_is_assigned_is_filtered_by_host_too(
+    listing: List, filters: dict[str, str]
+) -> None:
+    assert page(listing.get(filters), listing.token) == listing.lines(**filters)
+
+
+@pytest.mark.parametrize(
+    "zone", ["nowhere", "undefined", "US-EAST", "us-east ", "us", "us-east\uffff", "{}", "null"]
+)
+def test_a_zone_nobody_uses_gives_an_empty_list(listing: List, zone: str) -> None:
+    assert page(listing.get({"zone": zone}), listing.token) == []
+
+
+@AVAILABLE
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"host": "nobody.example.com"}, {"host": "undefined"},
+        {"zone": "us-east", "host": "nobody.example.com"},
+        {"zone": "nowhere", "host": "proxy1.example.com"},
+        {"host": "PROXY1.example.com"}, {"host": "us-east"},
+    ],
+)  # fmt: skip
+def test_a_host_nobody_uses_gives_an_empty_list(listing: List, params: dict[str, str]) -> None:
+    assert page(listing.get(params), listing.token) == []
+
+
+def test_an_empty_zone_or_host_is_none(listing: List) -> None:
+    for params in ({"zone": ""}, {"host": ""}, {"zone": "", "host": ""}):
+        reply = listing.get(params)
+        assert page(reply, listing.token) == listing.lines()
+
+
+def test_parameters_nobody_knows_are_ignored(listing: List) -> None:
+    reply = listing.get({"_": "17", "zone[]": "a", "envelope": "false"})
+    assert page(reply, listing.token) == listing.lines()
+
+
+# Pages
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 12, 13])
+@pytest.mark.parametrize("filters", [{}, {"zone": "us-east"}])
+def test_walking_the_pages_gives_each_line_once_in_order(
+    listing: List, filters: dict[str, str], size: int
+) -> None:
+    walks_through(listing, filters, size)
+
+
+@AVAILABLE
+@pytest.mark.parametrize("size", [1, 3, 13])
+@BY_HOST
+def test_walking_the_pages_of_a_host_gives_each_line_once_in_order(
+    listing: List, filters: dict[str, str], size: int
+) -> None:
+    walks_through(listing, filters, size)
+
+
+def walks_through(listing: List, filters: dict[str, str], size: int) -> None:
+    wanted = listing.lines(**filters)
+    pages = [found for found, _ in listing.walk(page_size=size, **filters)]
+    assert [line for found in pages for line in found] == wanted
+    assert [len(found) for found in pages[:-1]] == [size] * (len(pages) - 1)
+    assert len(pages) == max(1, -(-len(wanted) // size))
+
+
+def test_a_page_has_50_lines_unless_asked_otherwise(api: TestApp, load: Any, alice: Any) -> None:
+    addresses = [f"192.0.2.{n}" for n in range(1, 61)]
+    load(*map(kazoo_document, addresses))
+    path = f"/v2/accounts/{alice.id}/ips"
+    own = List(api, path, alice.token, {})
+    (first, envelope), (second, _) = own.walk()
+    assert [line["ip"] for line in first] == addresses[:50]
+    assert [line["ip"] for line in second] == addresses[50:]
+    assert envelope["page_size"] == 50
+    assert "start_key" not in envelope
+    reply = api.get(path, {"page_size": 60}, headers=alice.headers, status=200)
+    assert len(page(reply, alice.token)) == 60
+
+
+def test_a_line_taken_away_meanwhile_does_not_stop_the_walk(
+    api: TestApp, load: Any, databases: Any, alice: Any
+) -> None:
+    addresses = [f"192.0.2.{n}" for n in range(1, 10)]
+    load(*map(kazoo_document, addresses))
+    walking = List(api, f"/v2/accounts/{alice.id}/ips", alice.token, {}).walk(page_size=4)
+    found, _ = next(walking)
+    gone = databases.get("dedicated_ips", found[-1]["ip"])
+    databases.put("dedicated_ips", {**gone, "_deleted": True})
+    found += [line for rest, _ in walking for line in rest]
+    assert [line["ip"] for line in found] == addresses
+
+
+BAD_KEYS = ["x", "!", "bnVsbA==", "W10=", "WzEsMiwzXQ==", "e30=", "é", "a" * 10_000, "",
+            base64.urlsafe_b64encode(b"[" * 5000).decode(), "WyJhIiwiYiJd"]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", BAD_KEYS, ids=lambda key: key[:12])
+def test_a_start_key_that_is_none_of_ours_is_400(listing: List, key: str) -> None:
+    reply = listing.get({"start_key": key}, status=400)
+    message = "Field is not in the correct format"
+    assert invalid(reply, listing.token) == {
+        "start_key": {"wrong_format": {"message": message, "value": key}}
+    }
+
+
+def forged(*parts: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+
+
+FORGED = [
+    ("", "", ""), ("us-east", "4c0000205", "192.0.2.5"), ("\uffff", "", ""), ("zz", "6", "x"),
+    ("us-east", "", "192.0.2.7"), ("us-west", "4", "192.0.2.6"), ("us-east", "6", ""),
+    ("{}", "{}", "{}"), ("us-west", "6" + "f" * 32, "ffff::"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("parts", FORGED)
+@pytest.mark.parametrize("filters", [{}, {"zone": "us-east"}])
+def test_a_forged_start_key_shows_nothing_outside_the_list(
+    listing: List, filters: dict[str, str], parts: Any
+) -> None:
+    shows_only(listing, filters, parts)
+
+
+@AVAILABLE
+@pytest.mark.parametrize("parts", FORGED)
+@BY_HOST
+def test_a_forged_start_key_shows_nothing_of_another_host(
+    listing: List, filters: dict[str, str], parts: Any
+) -> None:
+    shows_only(listing, filters, parts)
+
+
+def shows_only(listing: List, filters: dict[str, str], parts: Any) -> None:
+    start_key, wanted = forged(*parts), listing.lines(**filters)
+    reply = listing.get({"start_key": start_key, **filters})
+    found = page(reply, listing.token, start_key=start_key)
+    assert found == wanted[len(wanted) - len(found) :]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule", "message"),
+    [
+        ("page_size", "0", "minimum", "Value must be at least 1"),
+        ("page_size", "1001", "maximum", "Value must be at most 1000"),
+        ("quantity", "0", "minimum", "Value must be at least 1"),
+        *(
+            (name, value, "type", "Value did not match type(s): integer")
+            for name in ("page_size", "quantity")
+            for value in (
+                "-1",
+                "x",
+                "",
+                "1.5",
+                "1e3",
+                "+1",
+                " 1",
+                "9" * 400,
+                "null",
+                "0x1",
+                "undefined",
+            )
+        ),
+        *(
+            ("paginate", value, "type", "Value did not match type(s): boolean")
+            for value in ("x", "", "2", "null")
+        ),
+    ],
+)
+def test_a_bad_number_or_flag_is_400(
+    api: TestApp, pool: Any, alice: Any, name: str, value: str, rule: str, message: str
+) -> None:  # fmt: skip
+    for path in ("", "/assigned"):
+        url = f"/v2/accounts/{alice.id}/ips{path}"
+        reply = api.get(url, {name: value}, headers=alice.headers, status=400)
+        errors = invalid(reply, alice.token)
+        assert errors.keys() == {name}
+        assert errors[name].keys() == {rule}
+        assert errors[name][rule]["message"] == message
+
+
+def test_every_bad_parameter_is_reported(api: TestApp, pool: Any, alice: Any) -> None:
+    params = {"page_size": "x", "quantity": "y", "start_key": "z", "paginate": "w"}
+    path = f"/v2/accounts/{alice.id}/ips"
+    reply = api.get(path, params, headers=alice.headers, status=400)
+    assert invalid(reply, alice.token).keys() == params.keys()
+
+
+# The first few, and all
+
+
+@pytest.mark.parametrize("quantity", [1, 2, 11, 12, 13, 1000])
+def test_quantity_gives_the_first_and_no_page(listing: List, quantity: int) -> None:
+    reply = listing.get({"quantity": quantity})
+    assert success(reply, listing.token) == listing.lines()[:quantity]
+    params = {"quantity": quantity, "zone": "us-west"}
+    reply = listing.get(params)
+    assert success(reply, listing.token) == listing.lines(zone="us-west")[:quantity]
+
+
+@pytest.mark.parametrize("word", ["false", "no", "0", "False"])
+def test_paginate_false_gives_all(listing: List, word: str) -> None:
+    reply = listing.get({"paginate": word})
+    assert streamed(reply, listing.token) == listing.lines()
+    reply = listing.get({"paginate": word, "zone": "nowhere"})
+    assert streamed(reply, listing.token) == []
+
+
+def test_paginate_true_changes_nothing(listing: List) -> None:
+    reply = listing.get({"paginate": "true"})
+    assert page(reply, listing.token) == listing.lines()
+
+
+def test_thousands_are_listed_walked_assigned_and_released(fresh: Fresh) -> None:
+    many = [f"198.18.{n >> 8}.{n & 255}" for n in range(1101)]
+    fresh.databases.put("dedicated_ips", *map(kazoo_document, reversed(many)))
+    api, path, headers = fresh.api, f"/v2/accounts/{fresh.id}/ips", fresh.headers
+    own = List(api, path, fresh.token, {})
+
+    assert [line["ip"] for line in streamed(own.get({"paginate": "false"}), own.token)] == many
+    rows = csv.DictReader(io.StringIO(own.get(Accept="text/csv").text))
+    assert [row["ip"] for row in rows] == many
+    found = streamed(own.get({"quantity": 1050}), own.token)
+    assert [line["ip"] for line in found] == many[:1050]
+    pages = [found for found, _ in own.walk(page_size=1000)]
+    assert [line["ip"] for found in pages for line in found] == many
+    assert [len(found) for found in pages] == [1000, 101]
+
+    asked = many[999::-1]
+    reply = api.post_json(path, {"data": {"ips": asked}}, headers=headers, status=200)
+    assert success(reply, fresh.token) == {"ips": asked}
+    copies = fresh.databases("POST", account_database(fresh.id), "/_all_docs", {"keys": asked})
+    assert all("error" not in row for row in copies["rows"])
+    api.post_json(path, {"data": {"ips": many[1000:1101]}}, headers=headers, status=200)
+    reply = api.delete(path, headers=headers, status=200)
+    assert success(reply, fresh.token) == {"ips": many}
+    reply = api.get(f"{path}/assigned", headers=headers, status=200)
+    assert page(reply, fresh.token) == []
+
+
+# Tables
+
+
+def table(reply: Any) -> list[list[str]]:
+    assert reply.headers["Content-Type"] == "text/csv"
+    assert reply.headers["X-Request-ID"]
+    assert reply.body.endswith(b"\r\n")
+    return list(csv.reader(io.StringIO(reply.text, newline="")))
+
+
+CSV = {"Accept": "text/csv"}
+
+
+def test_a_list_can_be_a_table_with_a_header(listing: List) -> None:
+    for params, wanted in (
+        ({}, listing.lines()),
+        ({"zone": "us-west"}, listing.lines(zone="us-west")),
+        ({"quantity": 2}, listing.lines()[:2]),
+        ({"page_size": 3}, listing.lines()[:3]),
+        ({"zone": "nowhere"}, []),
+    ):
+        reply = listing.get(params, **CSV)
+        columns = ["ip", "zone", "host", *listing.more]
+        assert table(reply) == [columns, *([line[c] for c in columns] for line in wanted)]
+
+
+@pytest.mark.parametrize("kind", ["zone", "host"])
+def test_names_can_be_a_table_with_a_header(
+    api: TestApp, load: Any, operator: Any, alice: Any, kind: str
+) -> None:
+    load(
+        kazoo_document("192.0.2.1", 'a, "b"', "Zürich"),
+        kazoo_document("192.0.2.2", "us-east", "proxy1.example.com"),
+    )
+    wanted = {"zone": ['a, "b"', "us-east"], "host": ["Zürich", "proxy1.example.com"]}[kind]
+    for path, who in ((f"/v2/accounts/{alice.id}/ips", alice), ("/v2/ips", operator)):
+        reply = api.get(f"{path}/{kind}s", headers={**who.headers, **CSV}, status=200)
+        assert table(reply) == [[kind], *([name] for name in sorted(wanted))]
+
+
+def test_an_empty_list_as_a_table_is_its_header(api: TestApp, pool: Any, alice: Any) -> None:
+    path = f"/v2/accounts/{alice.id}/ips"
+    for rest, header in (("", "ip,zone,host"), ("/assigned", "ip,zone,host"), ("/zones", "zone")):
+        reply = api.get(path + rest, headers={**alice.headers, **CSV}, status=200)
+        assert reply.body == f"{header}\r\n".encode()
+
+
+def test_a_refusal_is_json_even_where_a_table_was_asked_for(
+    api: TestApp, pool: Any, alice: Any, bob: Any
+) -> None:
+    path = f"/v2/accounts/{alice.id}/ips"
+    for headers, status in (({}, 401), (bob.headers, 403)):
+        reply = api.get(path, headers={**headers, **CSV}, status=status)
+        assert reply.json["error"] == str(status)
+    reply = api.get(path, {"page_size": 0}, headers={**alice.headers, **CSV}, status=400)
+    assert invalid(reply, alice.token).keys() == {"page_size"}
+
+
+def test_no_list_costs_more_than_one_request_for_its_rows(listing: List) -> None:
+    sent: list[str] = []
+    app = create_app(
+        replace(listing.settings, identity_cache=4.0), trace=lambda method, url: sent.append(url)
+    )
+    traced = replace(listing, api=TestApp(app))
+    traced.get()
+    for params in ({}, {"zone": "us-east"}, {"host": "proxy0.example.com"}, {"page_size": 2}):
+        sent.clear()
+        traced.get(params)
+        assert len(sent) == 1
+        assert "/_design/ips/_view/" in sent[0]

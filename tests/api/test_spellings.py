@@ -1,0 +1,182 @@
+"""One address, one dedicated IP: whatever its spelling, here and in what Kazoo wrote."""
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from webtest import TestApp
+
+from tests.api.couchdb import Databases, account_database, kazoo_document
+from tests.api.replies import IP, broken, failure, invalid, page, success
+
+CANONICAL = "2001:db8::1"
+SPELLINGS = [
+    "2001:db8::1", "2001:DB8::1", "2001:0db8::0001", "2001:db8:0:0:0:0:0:1", "2001:db8:0::0:1",
+    "2001:0DB8:0000:0000:0000:0000:0000:0001", "2001:db8::0.0.0.1",
+]  # fmt: skip
+IN_PATHS = [*SPELLINGS, quote("2001:DB8::1", safe=""), "2001%3adb8%3a%3a1", "%32001:db8::1"]
+PAIRS = {
+    "::ffff:192.0.2.1": ["::FFFF:192.0.2.1", "::ffff:c000:201", "0:0:0:0:0:ffff:c000:0201"],
+    "2001:db8:0:1:1:1:1:1": ["2001:db8::1:1:1:1:1"],
+    "2001:db8::1:0:0:1": ["2001:db8:0:0:1::1", "2001:db8:0:0:1:0:0:1"],
+    "::": ["0::0", "0:0:0:0:0:0:0:0", "::0.0.0.0"],
+    "2001:db8:a::": ["2001:DB8:A::0", "2001:db8:a:0:0:0:0:0"],
+}
+
+
+def assigned(address: str, owner: Any) -> dict[str, Any]:
+    shown = {"id": address, "ip": address, "status": "assigned", "assigned_to": owner.id}
+    return {**shown, **IP}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_an_address_is_created_in_its_canonical_spelling(
+    api: TestApp, pool: Any, databases: Databases, operator: Any, spelling: str
+) -> None:
+    data = {"ip": spelling, "zone": "us-east", "host": "proxy1.example.com"}
+    reply = api.put_json("/v2/ips", {"data": data}, headers=operator.headers, status=201)
+    made = success(reply, operator.token)
+    assert (made["id"], made["ip"], made["_read_only"]["id"]) == (CANONICAL,) * 3
+    assert databases.find("dedicated_ips", CANONICAL)
+    for other in (CANONICAL, SPELLINGS[-1]):
+        again = {"data": {**data, "ip": other}}
+        reply = api.put_json("/v2/ips", again, headers=operator.headers, status=409)
+        told = failure(reply, operator.token, "datastore_conflict")
+        assert told == {"message": "conflicting documents"}
+
+
+@pytest.mark.parametrize("canonical", PAIRS)
+def test_canonical_is_what_rfc_5952_recommends(
+    api: TestApp, pool: Any, databases: Databases, operator: Any, canonical: str
+) -> None:
+    data = {"zone": "us-east", "host": "proxy1.example.com"}
+    first, *others = [*PAIRS[canonical], canonical]
+    body = {"data": {**data, "ip": first}}
+    reply = api.put_json("/v2/ips", body, headers=operator.headers, status=201)
+    assert reply.json["data"]["ip"] == canonical
+    for other in others:
+        body = {"data": {**data, "ip": other}}
+        api.put_json("/v2/ips", body, headers=operator.headers, status=409)
+
+
+@pytest.mark.parametrize("segment", IN_PATHS)
+def test_any_spelling_in_a_path_finds_the_address(
+    api: TestApp, add: Any, operator: Any, alice: Any, segment: str
+) -> None:
+    add(CANONICAL)
+    path = f"/v2/accounts/{alice.id}/ips/{segment}"
+    reply = api.post(path, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == assigned(CANONICAL, alice)
+    reply = api.get(f"/v2/ips/{segment}", headers=operator.headers, status=200)
+    assert success(reply, operator.token) == assigned(CANONICAL, alice)
+    reply = api.delete(path, headers=alice.headers, status=200)
+    assert success(reply, alice.token)["id"] == CANONICAL
+    api.delete(f"/v2/ips/{segment}", headers=operator.headers, status=200)
+    api.get(f"/v2/ips/{segment}", headers=operator.headers, status=404)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_any_spelling_in_a_list_finds_the_address(
+    api: TestApp, add: Any, databases: Databases, alice: Any, spelling: str
+) -> None:
+    add(CANONICAL)
+    path, body = f"/v2/accounts/{alice.id}/ips", {"data": {"ips": [spelling]}}
+    reply = api.post_json(path, body, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": [CANONICAL]}
+    assert databases.get(account_database(alice.id), CANONICAL)["pvt_assigned_to"] == alice.id
+    reply = api.delete_json(path, body, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": [CANONICAL]}
+    assert databases.find(account_database(alice.id), CANONICAL) is None
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_two_spellings_of_one_address_are_one_address_twice(
+    api: TestApp, add: Any, alice: Any, method: str
+) -> None:
+    add(CANONICAL)
+    path, items = f"/v2/accounts/{alice.id}/ips", [CANONICAL, "192.0.2.1", "2001:DB8::1"]
+    send = {"POST": api.post_json, "DELETE": api.delete_json}[method]
+    reply = send(path, {"data": {"ips": items}}, headers=alice.headers, status=400)
+    message = "List of items is not unique"
+    assert invalid(reply, alice.token) == broken(
+        "ips.2", "uniqueItems", message, value="2001:DB8::1"
+    )
+
+
+# What Kazoo wrote otherwise
+
+
+KAZOOS = "2001:DB8:0::1"
+
+
+@pytest.mark.parametrize("spelling", [KAZOOS, *SPELLINGS[:3]])
+def test_a_document_that_kazoo_wrote_otherwise_is_usable_by_any_spelling(
+    api: TestApp, load: Any, databases: Databases, operator: Any, alice: Any, spelling: str
+) -> None:
+    load(kazoo_document(KAZOOS), kazoo_document("192.0.2.1", "eu-west"))
+    path = f"/v2/accounts/{alice.id}/ips"
+    reply = api.get(f"{path}/{spelling}", headers=alice.headers, status=200)
+    assert success(reply, alice.token)["id"] == KAZOOS
+    reply = api.post(f"{path}/{spelling}", headers=alice.headers, status=200)
+    assert success(reply, alice.token) == assigned(KAZOOS, alice)
+    assert databases.get("dedicated_ips", KAZOOS)["pvt_assigned_to"] == alice.id
+    assert databases.get(account_database(alice.id), KAZOOS)["pvt_assigned_to"] == alice.id
+    assert databases.find("dedicated_ips", CANONICAL) is None
+    body = {"data": {"ips": ["192.0.2.1", spelling]}}
+    reply = api.post_json(path, body, headers=alice.headers, status=400)
+    assert invalid(reply, alice.token).keys() == {"ips.1"}
+    body = {"data": {"ips": [spelling]}}
+    reply = api.delete_json(path, body, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": [KAZOOS]}
+    assert databases.find(account_database(alice.id), KAZOOS) is None
+    reply = api.post_json(path, body, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": [KAZOOS]}
+    api.delete(f"/v2/ips/{spelling}?force=true", headers=operator.headers, status=200)
+    assert databases.find("dedicated_ips", KAZOOS) is None
+
+
+@pytest.mark.parametrize("spelling", [KAZOOS, *SPELLINGS[:2]])
+def test_what_kazoo_wrote_otherwise_is_not_created_again(
+    api: TestApp, load: Any, databases: Databases, operator: Any, spelling: str
+) -> None:
+    load(kazoo_document(KAZOOS))
+    data = {"ip": spelling, "zone": "us-east", "host": "proxy1.example.com"}
+    reply = api.put_json("/v2/ips", {"data": data}, headers=operator.headers, status=409)
+    told = failure(reply, operator.token, "datastore_conflict")
+    assert told == {"message": "conflicting documents"}
+    assert databases.find("dedicated_ips", CANONICAL) is None
+
+
+def test_what_kazoo_wrote_otherwise_is_listed_under_its_id_in_its_place(
+    api: TestApp, load: Any, alice: Any
+) -> None:
+    ids = ["192.0.2.9", "192.0.2.10", KAZOOS, "2001:0db8::0002", "2001:DB8::F", "2001:db8::10"]
+    load(*map(kazoo_document, sorted(ids)))
+    path = f"/v2/accounts/{alice.id}/ips"
+    reply = api.get(path, headers=alice.headers, status=200)
+    assert [line["ip"] for line in page(reply, alice.token)] == ids
+    body = {"data": {"ips": [KAZOOS, "2001:DB8::2", "192.0.2.10", "2001:db8::f"]}}
+    reply = api.post_json(path, body, headers=alice.headers, status=200)
+    took = [KAZOOS, "2001:0db8::0002", "192.0.2.10", "2001:DB8::F"]
+    assert success(reply, alice.token) == {"ips": took}
+    reply = api.delete(path, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": sorted(took, key=ids.index)}
+
+
+def test_each_document_of_one_address_is_usable_under_its_own_id(
+    api: TestApp, load: Any, databases: Databases, alice: Any
+) -> None:
+    load(kazoo_document(CANONICAL), kazoo_document(KAZOOS))
+    path = f"/v2/accounts/{alice.id}/ips"
+    reply = api.get(path, headers=alice.headers, status=200)
+    listed = page(reply, alice.token)
+    assert sorted(line["ip"] for line in listed) == sorted([CANONICAL, KAZOOS])
+    for address in (CANONICAL, KAZOOS):
+        reply = api.get(f"{path}/{address}", headers=alice.headers, status=200)
+        assert success(reply, alice.token)["id"] == address
+        reply = api.post(f"{path}/{address}", headers=alice.headers, status=200)
+        assert success(reply, alice.token) == assigned(address, alice)
+    reply = api.get(f"{path}/2001:0db8::1", headers=alice.headers, status=200)
+    assert success(reply, alice.token)["id"] == CANONICAL
+    reply = api.delete(path, headers=alice.headers, status=200)
+    assert sorted(success(reply, alice.token)["ips"]) == sorted([CANONICAL, KAZOOS])

@@ -1,0 +1,194 @@
+"""Every role on every route with every method: the status, and that nothing was changed."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.model import AssignIP, CreateIP, DeleteIP
+from kazoo_ips.services import Services
+from tests.api.couchdb import Databases, account_database
+from tests.api.replies import failure
+
+ADDRESS = "192.0.2.1"
+METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "OPTIONS")
+
+# What a caller gets who may pass, for a request that changes nothing: an empty `data`, an address
+# that is not in the pool, an If-Match that does not hold.
+ACCOUNT_ROUTES = {
+    "/v2/accounts/{A}/ips": {"GET": 200, "POST": 400, "DELETE": 400},
+    "/v2/accounts/{A}/ips/assigned": {"GET": 200},
+    "/v2/accounts/{A}/ips/zones": {"GET": 200},
+    "/v2/accounts/{A}/ips/hosts": {"GET": 200},
+    f"/v2/accounts/{{A}}/ips/{ADDRESS}": {"GET": 200, "POST": 412, "DELETE": 412},
+}
+OPERATOR_ROUTES = {
+    "/v2/accounts/{A}/ips": {"PUT": 400},
+    "/v2/ips": {"GET": 200, "PUT": 400},
+    "/v2/ips/assigned": {"GET": 200},
+    "/v2/ips/zones": {"GET": 200},
+    "/v2/ips/hosts": {"GET": 200},
+    f"/v2/ips/{ADDRESS}": {"GET": 200, "DELETE": 412},
+    "/v2/about": {"GET": 200},
+}
+OPEN_ROUTES = {"/v2/user_auth": {"PUT": 400}, "/v2/api_auth": {"PUT": 400}}
+ROUTES = list(dict.fromkeys([*ACCOUNT_ROUTES, *OPERATOR_ROUTES, *OPEN_ROUTES]))
+
+STRANGERS = ("nobody", "bad token", "expired token")
+OUTSIDERS = ("another account", "the sibling", "the grandchild")
+INSIDERS = ("the account itself", "the parent")
+ROLES = (*STRANGERS, *OUTSIDERS, *INSIDERS, "the operator")
+BODIES = {"DELETE": b'{"data":{"ips":["203.0.113.99"]}}'}
+
+
+def expected(role: str, route: str, method: str) -> int:
+    """The status that the contract has for it."""
+    everybodys = OPEN_ROUTES.get(route, {}).get(method)
+    accounts = ACCOUNT_ROUTES.get(route, {}).get(method)
+    operators = OPERATOR_ROUTES.get(route, {}).get(method)
+    admitted = everybodys or accounts or operators
+    if admitted is None:
+        return 405
+    if everybodys or role == "the operator":
+        return admitted
+    if role in STRANGERS:
+        return 401
+    return admitted if accounts and role in INSIDERS else 403
+
+
+@pytest.fixture(scope="module")
+def roles(
+    settings: Settings, member: Callable[..., Any], operator: Any, alice: Any, bob: Any, child: Any
+) -> dict[str, dict[str, str]]:
+    """The headers of every role; the account is a child of Alice's."""
+    sibling, grandchild = member("Sibling", alice), member("Grandchild", child)
+    past = composition.build(settings, clock=lambda: time.time() - 7200)
+    expired = past.auth.open_session(child.account, child.user).token
+    return {
+        "nobody": {},
+        "bad token": {"X-Auth-Token": "nonsense"},
+        "expired token": {"X-Auth-Token": expired},
+        "another account": bob.headers,
+        "the sibling": sibling.headers,
+        "the grandchild": grandchild.headers,
+        "the account itself": child.headers,
+        "the parent": alice.headers,
+        "the operator": operator.headers,
+    }
+
+
+@pytest.fixture(scope="module")
+def documents(
+    services: Services, databases: Databases, couch: Any, child: Any
+) -> Iterator[Callable[[], Any]]:
+    """What the pool and the account have of the one address there is, assigned to the account."""
+    services.ips.create(CreateIP(ADDRESS, "us-east", "proxy1.example.com"), "0" * 32)
+    services.ips.assign(AssignIP(child.id, ADDRESS), "0" * 32)
+
+    def look() -> Any:
+        pool = databases("GET", "dedicated_ips", "/_all_docs?include_docs=true")["rows"]
+        return pool, databases.get(account_database(child.id), ADDRESS)
+
+    yield look
+    services.ips.delete(DeleteIP(ADDRESS, force=True), "0" * 32)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_gets_what_the_contract_gives_it(
+    wsgi: Any, child: Any, roles: Any, documents: Callable[[], Any], role: str, route: str
+) -> None:
+    api, before = TestApp(wsgi), documents()
+    headers = {**roles[role], "If-Match": '"1-0"'}
+    for method in METHODS:
+        reply = api.request(
+            route.format(A=child.id),
+            method=method,
+            body=BODIES.get(method, b'{"data":{}}')
+            if method in ("PUT", "POST", "DELETE")
+            else b"",
+            headers=headers,
+            status=expected(role, route, method),
+        )
+        token = roles[role].get("X-Auth-Token")
+        if reply.status_code == 401:
+            told = failure(reply, token, "invalid_credentials")
+            assert told == {"message": "invalid credentials"}
+        elif reply.status_code == 403:
+            assert failure(reply, token, "forbidden") == {"message": "forbidden"}
+    assert documents() == before
+
+
+def test_the_table_has_every_route_of_the_application(wsgi: Any) -> None:
+    there = {
+        (rule.rule.replace("<account_id>", "{A}").replace("<address:address>", ADDRESS), method)
+        for rule in wsgi.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    tabled = {
+        (route, method)
+        for table in (ACCOUNT_ROUTES, OPERATOR_ROUTES, OPEN_ROUTES)
+        for route, methods in table.items()
+        for method in methods
+    }
+    assert there == tabled
+
+
+STRANGE_IDS = ["f" * 32, "nonsense", "A" * 32, "0", "x" * 500, "%C3%A9", "%00", "%20", "..",
+               "_design", "accounts", "undefined"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rest", "method"),
+    [
+        *((rest, method) for rest in ("", "/192.0.2.1") for method in ("GET", "POST", "DELETE")),
+        *((rest, "GET") for rest in ("/assigned", "/zones", "/hosts")),
+    ],
+)
+def test_a_foreign_account_is_the_same_403_whether_it_exists_or_not(
+    settings: Settings, alice: Any, bob: Any, operator: Any, rest: str, method: str
+) -> None:
+    now = time.time()
+    api = TestApp(composition.create_app(settings, clock=lambda: now))
+    headers = {**bob.headers, "X-Request-ID": "same"}
+    replies = {
+        (reply.status_code, reply.body, tuple(reply.headers.items()))
+        for account_id in (alice.id, operator.id, *STRANGE_IDS)
+        for reply in [
+            api.request(
+                f"/v2/accounts/{account_id}/ips{rest}",
+                method=method,
+                headers=headers,
+                status=403,
+            )
+        ]
+    }
+    assert len(replies) == 1
+
+
+def test_without_a_token_a_foreign_a_missing_and_a_malformed_account_are_the_same_401(
+    settings: Settings, alice: Any
+) -> None:
+    now = time.time()
+    api = TestApp(composition.create_app(settings, clock=lambda: now))
+    replies = {
+        reply.body
+        for account_id in (alice.id, *STRANGE_IDS)
+        for reply in [
+            api.get(f"/v2/accounts/{account_id}/ips", headers={"X-Request-ID": "same"}, status=401)
+        ]
+    }
+    assert len(replies) == 1
+
+
+def test_an_account_refused_learns_nothing_of_its_broken_body(api: TestApp, bob: Any) -> None:
+    for headers, status in ((bob.headers, 403), ({}, 401)):
+        reply = api.request(
+            f"/v2/accounts/{'f' * 32}/ips", method="POST", body=b"{", headers=headers,
+            status=status,
+        )  # fmt: skip
+        assert reply.json["error"] == str(status)
