@@ -4,12 +4,14 @@ The database is the embedded one unless COUCHDB_URL names another; either way in
 own, which are removed.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from webtest import TestApp
 
@@ -26,8 +28,6 @@ TestApp.__test__ = False  # a class of webtest's, not a test
 @pytest.fixture(scope="session")
 def couchdb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the database that all tests share."""
-    import os
-
     if os.environ.get("COUCHDB_URL"):
         yield os.environ["COUCHDB_URL"]
         return
@@ -168,3 +168,12 @@ def add(pool: Database, services: Services) -> Callable[..., DedicatedIP]:
 def recordings() -> Path:
     """The exchanges and documents of a running Kazoo."""
     return Path(__file__).parents[2] / "shared" / "recordings"
+
+
+# Property tests run few examples by default; HYPOTHESIS_PROFILE=thorough runs many.
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True, max_examples=100)
+hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("default"))
+hypothesis.settings.register_profile(
+    "thorough", parent=hypothesis.settings.get_profile("default"), max_examples=5000
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
