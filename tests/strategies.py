@@ -11,7 +11,7 @@ import hypothesis
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-FACTOR = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 1
+FACTOR = 20 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 1
 
 
 def runs(examples: int, **more: object) -> hypothesis.settings:
