@@ -8,7 +8,7 @@ import base64
 import binascii
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
@@ -48,7 +48,7 @@ class Routes(Blueprint):
                 g.csv = _negotiate(csv)
                 return handler(**path)
 
-            self.add_url_rule(
+            super(Routes, self).add_url_rule(
                 rule,
                 endpoint=handler.__name__,
                 view_func=guarded,
@@ -58,6 +58,10 @@ class Routes(Blueprint):
             return handler
 
         return register
+
+    def add_url_rule(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse what `route` and its kin would register: they do not ask."""
+        raise TypeError("a route is made by on(), which asks who may call it")
 
 
 def services() -> Services:
