@@ -5,7 +5,6 @@ in the path, and what the reply may look like.
 """
 
 import base64
-import binascii
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, NoReturn, cast
@@ -120,7 +119,7 @@ def _basic() -> tuple[str, str] | None:
         return None
     try:
         account_id, _, credentials = base64.b64decode(word.strip()).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         return None
     return account_id, credentials
 
