@@ -257,7 +257,7 @@ def path(data: st.DataObject, service: Service, rule: str) -> str:
 
 
 @given(data=st.data())
-@runs(150)
+@runs(100)
 def test_any_request_to_any_path_has_a_reply_in_form(
     service: Service, data: st.DataObject
 ) -> None:
@@ -278,7 +278,7 @@ def test_any_request_to_any_path_has_a_reply_in_form(
 
 
 @given(data=st.data())
-@runs(150)
+@runs(100)
 def test_any_body_of_an_authorised_write_has_a_reply_in_form(
     service: Service, data: st.DataObject
 ) -> None:
@@ -300,7 +300,7 @@ def test_any_body_of_an_authorised_write_has_a_reply_in_form(
 
 
 @given(data=st.data())
-@runs(80)
+@runs(60)
 def test_any_query_of_a_list_has_a_reply_in_form(service: Service, data: st.DataObject) -> None:
     lists = [r for r in routes(service) if r.endswith(("/ips", "assigned", "zones", "hosts"))]
     rule = data.draw(st.sampled_from(lists), label="route")

@@ -232,9 +232,7 @@ def what_is_told(expected: Reply) -> Reply:
 
 
 def test_the_service_does_what_the_model_does(world: World) -> None:
-    run_state_machine_as_test(
-        lambda: PoolMachine(world), settings=runs(10, stateful_step_count=18)
-    )
+    run_state_machine_as_test(lambda: PoolMachine(world), settings=runs(8, stateful_step_count=15))
 
 
 def test_kazoos_own_sequence_of_commands_works(world: World) -> None:
