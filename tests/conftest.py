@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from webtest import TestApp
 
@@ -193,3 +194,14 @@ def add(pool: Database, services: Services) -> Callable[..., DedicatedIP]:
 def recordings() -> Path:
     """The exchanges and documents of a running Kazoo."""
     return Path(__file__).parents[2] / "shared" / "recordings"
+
+
+# Property tests run the same few examples each time, many new ones with
+# HYPOTHESIS_PROFILE=thorough.
+hypothesis.settings.register_profile(
+    "default", deadline=None, print_blob=True, derandomize=True, max_examples=50
+)
+hypothesis.settings.register_profile(
+    "thorough", deadline=None, print_blob=True, derandomize=False, max_examples=1000
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -5,10 +5,9 @@ in the path, and what the reply may look like.
 """
 
 import base64
-import binascii
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
@@ -58,7 +57,7 @@ class Routes(Blueprint):
                     return handler(**path)
                 return idempotency.once(lambda: handler(**path))
 
-            self.add_url_rule(
+            super(Routes, self).add_url_rule(
                 rule,
                 endpoint=handler.__name__,
                 view_func=guarded,
@@ -68,6 +67,10 @@ class Routes(Blueprint):
             return handler
 
         return register
+
+    def add_url_rule(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse what `route` and its kin would register: they do not ask."""
+        raise TypeError("a route is made by on(), which asks who may call it")
 
 
 def init_app(app: Flask) -> None:
@@ -118,7 +121,7 @@ def _basic() -> tuple[str, str] | None:
         return None
     try:
         account_id, _, credentials = base64.b64decode(word.strip()).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         return None
     return account_id, credentials
 

@@ -1,0 +1,1 @@
+"""From documents to models and back: the only room that sees documents."""

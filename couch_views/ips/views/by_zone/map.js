@@ -1,21 +1,23 @@
 // The whole pool by status and zone: [status, zone, order of the address] -> [host, account if assigned]
 (function (doc) {
-  // The address in numeric order, IPv4 before IPv6, as kazoo_ips.addresses.sort_key has it.
+  // The address in numeric order, IPv4 before IPv6, as kazoo_ips.addresses.sort_key has it; null is no address.
   function order(id) {
-    function hex(n, width) {
-      return ('0000000' + Number(n).toString(16)).slice(-width);
+    var ipv4 = /^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/;
+    function hex(octets) {
+      return octets.split('.').map(function (n) { return ('0' + Number(n).toString(16)).slice(-2); }).join('');
     }
-    if (/^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/.test(id)) {
-      return '4' + id.split('.').map(function (n) { return hex(n, 2); }).join('');
-    }
-    if (!/^[0-9a-f:.]+$/i.test(id) || id.indexOf(':') < 0) return null;
-    var halves = id.toLowerCase().replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, function (all, a, b, c, d) {
-      return hex(a * 256 + Number(b), 4) + ':' + hex(c * 256 + Number(d), 4);
-    }).split('::').map(function (half) { return half ? half.split(':') : []; });
+    if (ipv4.test(id)) return '4' + hex(id);
+    var last = id.slice(id.lastIndexOf(':') + 1);
+    if (ipv4.test(last)) id = id.slice(0, -last.length) + hex(last).replace(/^..../, '$&:');
+    var halves = id.toLowerCase().split('::').map(function (half) { return half ? half.split(':') : []; });
     var tail = halves[1] || [];
     var groups = halves[0];
+    var missing = 8 - groups.length - tail.length;
+    if (halves.length > 2 || (halves.length === 2 ? missing < 1 : missing !== 0)) return null;
     while (groups.length + tail.length < 8) groups.push('0');
-    return '6' + groups.concat(tail).map(function (group) { return ('000' + group).slice(-4); }).join('');
+    groups = groups.concat(tail);
+    if (!groups.every(function (group) { return /^[0-9a-f]{1,4}$/.test(group); })) return null;
+    return '6' + groups.map(function (group) { return ('000' + group).slice(-4); }).join('');
   }
   if (doc.pvt_type !== 'dedicated_ip' || doc.pvt_deleted) return;
   var key = order(doc._id);

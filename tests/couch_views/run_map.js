@@ -1,0 +1,33 @@
+// Evaluates maps as CouchDB does: alone with `emit`, on documents that cannot be changed.
+// Reads lines of {source, docs}; answers each with a line of {rows: [[[key, value], …], …]},
+// one list a document, or {error}.
+'use strict';
+const readline = require('readline');
+const vm = require('vm');
+
+function freeze(value) {
+  if (value !== null && typeof value === 'object') Object.values(Object.freeze(value)).forEach(freeze);
+  return value;
+}
+
+function run({ source, docs }) {
+  let rows = [];
+  const context = vm.createContext({ emit: (key, value) => rows.push([key, value]) });
+  const map = vm.runInContext(`'use strict';\n${source}`, context);
+  if (typeof map !== 'function') throw new Error('not a function expression');
+  return docs.map((doc) => {
+    rows = [];
+    map(freeze(doc));
+    return rows;
+  });
+}
+
+readline.createInterface({ input: process.stdin }).on('line', (line) => {
+  let answer;
+  try {
+    answer = { rows: run(JSON.parse(line)) };
+  } catch (error) {
+    answer = { error: String(error) };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+});

@@ -1,0 +1,173 @@
+"""Addresses: every spelling has one canonical form, and what is none is refused."""
+
+import doctest
+import ipaddress
+import socket
+from collections.abc import Callable
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from kazoo_ips import addresses
+from kazoo_ips.addresses import canonical, sort_key
+from tests import strategies
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("255.255.255.255", "255.255.255.255"),
+        # RFC 5952, sections 1, 2 and 4.
+        ("2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+        ("2001:0db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+        ("2001:db8::1:0:0:1", "2001:db8::1:0:0:1"),
+        ("2001:db8::0:1:0:0:1", "2001:db8::1:0:0:1"),
+        ("2001:0db8::1:0:0:1", "2001:db8::1:0:0:1"),
+        ("2001:db8:0:0:1::1", "2001:db8::1:0:0:1"),
+        ("2001:db8:0000:0:1::1", "2001:db8::1:0:0:1"),
+        ("2001:DB8:0:0:1::1", "2001:db8::1:0:0:1"),
+        ("2001:db8:aaaa:bbbb:cccc:dddd:eeee:0001", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:1"),
+        ("2001:db8:aaaa:bbbb:cccc:dddd::1", "2001:db8:aaaa:bbbb:cccc:dddd:0:1"),
+        ("2001:db8:0:0:0::1", "2001:db8::1"),
+        ("2001:db8:0:0:0:0:2:1", "2001:db8::2:1"),
+        ("2001:db8::1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
+        ("2001:0:0:1:0:0:0:1", "2001:0:0:1::1"),
+        ("2001:db8:aaaa:bbbb:cccc:dddd:eeee:AaAa", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:aaaa"),
+        # RFC 5952, section 5.
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
+        ("::FFFF:c000:201", "::ffff:192.0.2.1"),
+        ("0:0:0:0:0:ffff:192.0.2.1", "::ffff:192.0.2.1"),
+        ("2001:db8::192.0.2.1", "2001:db8::c000:201"),
+        ("::", "::"),
+        ("0:0:0:0:0:0:0:0", "::"),
+        ("::1", "::1"),
+        ("1::", "1::"),
+    ],
+)
+def test_an_address_has_the_spelling_that_rfc_5952_recommends(text: str, expected: str) -> None:
+    assert canonical(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", " ", ".", ":", "1", "192.0.2", "192.0.2.1.1", "192.0.2.256", "192.0.2.-1", "192.0.2.",
+        "192.0.2.01", "00.0.0.0", "192.0.2.0x1", "0300.0.2.1", "3221225985", "192.0.2.1e0",
+        " 192.0.2.1", "192.0.2.1 ", "192.0.2.1\n", "192.0.2. 1", "\t::1", "::1\x00",
+        "192.0.2.0/24", "192.0.2.1/32", "2001:db8::/32", "fe80::1%eth0", "fe80::1%", "%",
+        "[2001:db8::1]", "[192.0.2.1]", "192.0.2.1:5060", "[2001:db8::1]:5060", "2001:db8::1.",
+        "192.0.2.\u0661", "\u0661\u0669\u0662.0.2.1", "2001:db8::\u0661", "2001:db8::\uff11",
+        "192\u30020.2.1",
+        ":::", "1::2::3", "12345::", "00001::", "2001:db8:0:0:0:0:0", "1:2:3:4:5:6:7:8:9",
+        "1:2:3:4:5:6:7::8", "::192.0.2.01", "::192.0.2", "192.0.2.1::", "g::",
+        "2001:db8::-1", "+1::", "proxy1.example.com", "localhost",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_has_no_canonical_form(text: str) -> None:
+    assert canonical(text) is None
+
+
+@pytest.mark.parametrize("value", [None, True, 0, 3221225985, 1.5, b"192.0.2.1", ["::1"], {}])
+def test_what_is_no_text_has_no_canonical_form(value: object) -> None:
+    assert canonical(value) is None
+
+
+@given(strategies.ipv6_numbers(), st.data())
+def test_any_spelling_of_an_address_has_the_same_canonical_form(
+    number: int, data: st.DataObject
+) -> None:
+    spellings = data.draw(
+        st.lists(strategies.ipv6_spelling(number), min_size=2, max_size=5), label="spellings"
+    )
+    assert len({canonical(spelling) for spelling in spellings}) == 1
+
+
+@given(strategies.addresses())
+def test_the_canonical_form_is_its_own(spelling: str) -> None:
+    once = canonical(spelling)
+    assert once is not None
+    assert canonical(once) == once
+
+
+@given(strategies.ipv6_numbers())
+def test_the_canonical_form_is_what_the_c_library_prints(number: int) -> None:
+    assume(number >> 32 != 0)  # there it still shows the IPv4-compatible addresses of RFC 2373
+    packed = number.to_bytes(16, "big")
+    written = canonical(str(ipaddress.IPv6Address(number)))
+    assert written == socket.inet_ntop(socket.AF_INET6, packed)
+
+
+@given(strategies.addresses())
+def test_the_canonical_form_is_the_same_address(spelling: str) -> None:
+    assert ipaddress.ip_address(canonical(spelling) or "") == ipaddress.ip_address(spelling)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_address_or_is_refused(text: str) -> None:
+    form = canonical(text)
+    assert form is None or canonical(form) == form
+
+
+@given(strategies.near_addresses())
+def test_what_the_c_library_refuses_is_refused(text: str) -> None:
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        socket.inet_pton(family, text)
+        known = True
+    except (OSError, ValueError):
+        known = False
+    assert (canonical(text) is not None) == known
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda address: f" {address}",
+        lambda address: f"{address} ",
+        lambda address: f"{address}\n",
+        lambda address: f"{address}/128",
+        lambda address: f"{address}%eth0",
+        lambda address: f"[{address}]",
+        lambda address: f"{address}.",
+    ],
+)
+@given(address=strategies.addresses())
+def test_a_damaged_address_is_refused(damage: Callable[[str], str], address: str) -> None:
+    assert canonical(damage(address)) is None
+
+
+@given(st.lists(st.integers(0, 255), min_size=4, max_size=4), st.integers(0, 3))
+def test_a_leading_zero_is_refused(octets: list[int], place: int) -> None:
+    words = [str(octet) for octet in octets]
+    words[place] = f"0{words[place]}"
+    assert canonical(".".join(words)) is None
+
+
+@given(st.lists(strategies.addresses(), max_size=30))
+def test_the_sort_key_orders_by_number_with_ipv4_first(spellings: list[str]) -> None:
+    canonicals = [canonical(each) or "" for each in spellings]
+
+    def number(address: str) -> tuple[int, int]:
+        parsed = ipaddress.ip_address(address)
+        return parsed.version, int(parsed)
+
+    assert sorted(canonicals, key=sort_key) == sorted(canonicals, key=number)
+
+
+@given(strategies.addresses(), strategies.addresses())
+def test_two_addresses_have_one_sort_key_only_if_they_are_the_same(a: str, b: str) -> None:
+    first, second = canonical(a) or "", canonical(b) or ""
+    assert (sort_key(first) == sort_key(second)) == (first == second)
+
+
+def test_the_sort_key_is_not_the_order_of_the_text() -> None:
+    in_order = ["192.0.2.2", "192.0.2.10", "192.0.10.1", "2001:db8::2", "2001:db8::10"]
+    assert sorted(in_order) != in_order
+    assert sorted(sorted(in_order), key=sort_key) == in_order
+
+
+def test_the_examples_in_the_docstring_hold() -> None:
+    assert doctest.testmod(addresses).failed == 0

@@ -1,0 +1,138 @@
+"""The rules of a dedicated IP and of who may see what, without anything running."""
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kazoo_ips.errors import AlreadyAssigned, AssignedToAnother, NotAssigned, RuleBroken
+from kazoo_ips.model import GREGORIAN_EPOCH, Account, Caller, DedicatedIP, Status
+
+IP = DedicatedIP(
+    "192.0.2.1",
+    "us-east",
+    "proxy1.example.com",
+    created=1,
+    modified=1,
+    revision="1-a",
+    source={"x": 1},
+)
+ALICES = replace(IP, status=Status.ASSIGNED, assigned_to="alice")
+NOBODYS = replace(IP, status=Status.ASSIGNED, assigned_to=None)
+
+ids = st.text("0123456789abcdef", min_size=1, max_size=4)
+times = st.integers(GREGORIAN_EPOCH, GREGORIAN_EPOCH + 10**10)
+ips = st.builds(
+    DedicatedIP,
+    address=st.just("192.0.2.1"),
+    zone=st.text(max_size=5),
+    host=st.text(max_size=5),
+    created=times,
+    modified=times,
+    request_id=st.none() | ids,
+    revision=st.none() | ids,
+    source=st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+@given(ips, ids, times)
+def test_assign_changes_status_owner_time_and_request_only(
+    ip: DedicatedIP, account_id: str, at: int
+) -> None:
+    assert ip.assign(account_id, at=at, request_id="r") == replace(
+        ip, status=Status.ASSIGNED, assigned_to=account_id, modified=at, request_id="r"
+    )
+
+
+@given(ips, ids, times, times)
+def test_release_undoes_assign(ip: DedicatedIP, account_id: str, then: int, now: int) -> None:
+    assigned = ip.assign(account_id, at=then, request_id="r")
+    for by in (account_id, None):
+        released = assigned.release(by, at=now, request_id="s")
+        assert released == replace(ip, modified=now, request_id="s")
+        assert released.source is ip.source
+
+
+@given(ips, ids, ids)
+def test_an_assigned_address_cannot_be_assigned_again(
+    ip: DedicatedIP, owner: str, account_id: str
+) -> None:
+    assigned = ip.assign(owner, at=1, request_id="r")
+    with pytest.raises(AlreadyAssigned if owner == account_id else AssignedToAnother):
+        assigned.assign(account_id, at=2, request_id="s")
+
+
+@given(ips, ids | st.none())
+def test_an_available_address_cannot_be_released(ip: DedicatedIP, by: str | None) -> None:
+    with pytest.raises(NotAssigned):
+        ip.release(by, at=1, request_id="r")
+
+
+def test_release_refuses_an_address_of_another_account() -> None:
+    with pytest.raises(AssignedToAnother):
+        ALICES.release("bob", at=1, request_id="r")
+
+
+def test_the_operator_releases_any_address() -> None:
+    assert ALICES.release(None, at=1, request_id="r").status is Status.AVAILABLE
+    assert NOBODYS.release(None, at=1, request_id="r").status is Status.AVAILABLE
+
+
+def test_an_address_assigned_to_nobody_known_is_nobodys_to_take_or_give_back() -> None:
+    with pytest.raises(AssignedToAnother):
+        NOBODYS.assign("alice", at=1, request_id="r")
+    with pytest.raises(AssignedToAnother):
+        NOBODYS.release("alice", at=1, request_id="r")
+
+
+def test_a_transition_leaves_the_address_it_started_from_as_it_was() -> None:
+    IP.assign("alice", at=2, request_id="r")
+    ALICES.release("alice", at=2, request_id="r")
+    assert (IP.status, IP.modified) == (Status.AVAILABLE, 1)
+    assert (ALICES.status, ALICES.assigned_to) == (Status.ASSIGNED, "alice")
+    with pytest.raises(FrozenInstanceError):
+        IP.zone = "elsewhere"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("broken", RuleBroken.__subclasses__())
+def test_a_broken_rule_says_which_in_crossbars_words(broken: type[RuleBroken]) -> None:
+    assert broken.rule in ("superfluous", "forbidden", "not_found")
+    assert broken.message.startswith("ip ")
+    assert "192.0.2.1" in str(broken("192.0.2.1"))
+
+
+# The account tree.
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> list[Account]:
+    """Accounts, each below any of those before it, the first one being the operator."""
+    made = [Account("0", "Operator", "0.example.com", (), operator=True)]
+    for number in range(1, draw(st.integers(1, 8))):
+        parent = draw(st.sampled_from(made))
+        made.append(Account(str(number), "", "", (*parent.tree, parent.id)))
+    return made
+
+
+@given(trees())
+def test_an_account_sees_itself_and_what_is_below_it(tree: list[Account]) -> None:
+    for account in tree:
+        seen = {other.id for other in tree if Caller(account).may_see(other)}
+        below = {other.id for other in tree if account.id in (other.id, *other.tree)}
+        assert seen == below
+
+
+@given(trees())
+def test_the_operator_sees_every_account(tree: list[Account]) -> None:
+    stranger = Account("f", "", "", ())
+    assert all(Caller(tree[0]).may_see(account) for account in [*tree, stranger])
+    assert not any(Caller(stranger).may_see(account) for account in tree)
+
+
+@given(times, times)
+def test_an_account_is_active_until_it_expires(now: int, expires: int) -> None:
+    account = Account("a", "", "", (), expires=expires)
+    assert account.is_active(now) == (now < expires)
+    assert not replace(account, enabled=False).is_active(now)
+    assert replace(account, expires=None).is_active(now)
