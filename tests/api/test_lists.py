@@ -280,19 +280,7 @@ def shows_only(listing: List, filters: dict[str, str], parts: Any) -> None:
         *(
             (name, value, "type", "Value did not match type(s): integer")
             for name in ("page_size", "quantity")
-            for value in (
-                "-1",
-                "x",
-                "",
-                "1.5",
-                "1e3",
-                "+1",
-                " 1",
-                "9" * 400,
-                "null",
-                "0x1",
-                "undefined",
-            )
+            for value in ("x", "", "1.5", "1e3", "null", "0x1", "undefined")
         ),
         *(
             ("paginate", value, "type", "Value did not match type(s): boolean")
@@ -310,6 +298,14 @@ def test_a_bad_number_or_flag_is_400(
         assert errors.keys() == {name}
         assert errors[name].keys() == {rule}
         assert errors[name][rule]["message"] == message
+
+
+@pytest.mark.parametrize("name", ["page_size", "quantity"])
+def test_a_number_below_one_is_400(api: TestApp, pool: Any, alice: Any, name: str) -> None:
+    path = f"/v2/accounts/{alice.id}/ips"
+    for value in ("0", "-1", "-1000"):
+        reply = api.get(path, {name: value}, headers=alice.headers, status=400)
+        assert invalid(reply, alice.token).keys() == {name}
 
 
 def test_every_bad_parameter_is_reported(api: TestApp, pool: Any, alice: Any) -> None:
