@@ -56,6 +56,8 @@ T = TypeVar("T")
 
 _ALLOCATIONS = 6
 """Attempts at an allocation while there seem to be enough addresses for it."""
+_WRITES = 2
+"""Times that a new address is written when CouchDB does not say what became of the first."""
 _CHUNK = 1000
 """Addresses read or written at a time where the number is not the caller's."""
 
@@ -152,20 +154,28 @@ class IPService:
             modified=self._now(),
             request_id=request_id,
         )
-        written = self._ips.save(ip)
-        if written.outcome is Outcome.DONE:
-            return replace(ip, revision=written.revision)
-        return self._created(ip, written)
+        for _ in range(_WRITES):
+            written = self._ips.save(ip)
+            if written.outcome is Outcome.DONE:
+                return replace(ip, revision=written.revision)
+            added = self._created(ip, written)
+            if added:
+                return added
+        raise DatastoreUnreachable(f"{ip.address}: not known whether added")
 
-    def _created(self, ip: DedicatedIP, written: Written) -> DedicatedIP:
-        """What became of a new address when CouchDB did not simply say that it is there."""
+    def _created(self, ip: DedicatedIP, written: Written) -> DedicatedIP | None:
+        """A new address of which CouchDB did not simply say that it is there; None if it is not.
+
+        Then it can be written again: should the first write arrive after all, it is refused or
+        finds its own revision, and the address is there once.
+        """
         if written.revision:  # no quorum: nobody has been told of it, so it can go
             self._ips.drop(replace(ip, revision=written.revision))
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         try:
             there = self._settlement.settle(ip.address)
-        except IPNotFound as error:
-            raise DatastoreUnreachable(f"{ip.address}: not known whether added") from error
+        except IPNotFound:
+            return None
         if (there.request_id, there.created) != (ip.request_id, ip.created):
             raise IPExists(ip.address)
         return there
@@ -190,9 +200,21 @@ class IPService:
         written = self._ips.remove(replace(ip, request_id=request_id))
         if written.outcome is Outcome.REFUSED:
             raise _lost(command.if_match, ip.address)
-        if written.outcome is Outcome.UNKNOWN and self._ips.leaves(ip.address).live:
-            raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")
+        if written.outcome is Outcome.UNKNOWN:
+            self._deleted(replace(ip, request_id=request_id))
         return ip
+
+    def _deleted(self, ip: DedicatedIP) -> None:
+        """Make sure that an address is gone, without a word of CouchDB whether it is.
+
+        :raises DatastoreUnreachable: it cannot be found out, or somebody keeps it alive
+        """
+        if not self._ips.leaves(ip.address).live:
+            return
+        # At the same revision: should the first write arrive after all, it is refused.
+        written = self._ips.remove(ip)
+        if written.outcome is not Outcome.DONE and self._ips.leaves(ip.address).live:
+            raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")
 
     # What accounts do.
 
