@@ -302,6 +302,8 @@ class IPService:
             if not ips:
                 return released
             released += self._release(ips, account_id, request_id)
+            if len(rows) < _CHUNK:
+                return released
 
     def allocate(
         self, command: AllocateIPs, request_id: str, *, resumed: bool = False
