@@ -75,6 +75,7 @@ class ClaimService:
                 ours = self._ascertain(was, ip, written)
             except DatastoreUnreachable as error:
                 open_question = error
+                self._look_again(ip.address, ip.assigned_to or was.assigned_to or "")
                 continue
             if ours:
                 saved.append(ours)
@@ -212,13 +213,17 @@ class ClaimService:
 
     def _fence(self, was: DedicatedIP, ip: DedicatedIP) -> DedicatedIP | None:
         """Move the revision on, so that a write still under way comes too late."""
-        written = self._ips.save(was)
-        if written.outcome is Outcome.DONE:
-            return None
-        if written.outcome is Outcome.REFUSED:  # it has arrived meanwhile, or another has
-            return self._read_back(was, ip, fence=False)
-        if written.revision:  # no quorum; a tombstone that can be restored, for it may be alone
-            self._withdraw(was, replace(was, revision=written.revision))
+        for _ in range(_ATTEMPTS):
+            written = self._ips.save(was)
+            if written.outcome is Outcome.DONE:
+                return None
+            if written.revision:
+                # No quorum; it may be all there is, so its tombstone must allow to restore it.
+                self._withdraw(was, replace(was, revision=written.revision))
+                break
+            if was.revision not in {leaf.revision for leaf in self._ips.leaves(ip.address).live}:
+                # Our write has arrived meanwhile, or the fence after all, or somebody else's.
+                return self._read_back(was, ip, fence=False)
         raise DatastoreUnreachable(f"{ip.address}: what became of the write is not known")
 
     def _confirm(self, was: DedicatedIP, ours: DedicatedIP) -> DedicatedIP | None:
