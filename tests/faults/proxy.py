@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 GONE_AFTER = 30.0
@@ -56,7 +56,16 @@ class Hangup(Exception):
     """The client's connection is to be closed without another byte."""
 
 
-Forward = Callable[[], Reply]
+class Forward(Protocol):
+    """The way to the database for one request."""
+
+    def __call__(self) -> Reply:
+        """Send the request there, and read the reply."""
+
+    def hang_up(self) -> None:
+        """End the client's connection; the request can still go on."""
+
+
 Fault = Callable[[Forward], Reply]
 """What happens to a request: given the way to forward it, the reply or a `Hangup`."""
 
@@ -124,6 +133,20 @@ def hold(gate: threading.Event) -> Fault:
     def fault(forward: Forward) -> Reply:
         gate.wait(GONE_AFTER)
         return forward()
+
+    return fault
+
+
+def late(gate: threading.Event) -> Fault:
+    """The connection ends at once, and the request goes on when the gate opens.
+
+    What a client whose patience is at its end sees, without waiting for that.
+    """
+    held = hold(gate)
+
+    def fault(forward: Forward) -> Reply:
+        forward.hang_up()
+        return held(forward)
 
     return fault
 
@@ -300,10 +323,8 @@ class FaultProxy:
     def _answer(self, client: socket.socket, upstream: "_Upstream", request: Request) -> bool:
         rule = self._choose(request)
 
-        def forward() -> Reply:
-            return upstream.exchange(request)
-
         try:
+            forward = _Way(client, upstream, request)
             reply = rule.fault(forward) if rule else forward()
         finally:
             with self._idle:
@@ -321,15 +342,29 @@ class FaultProxy:
                     continue
                 rule.matched += 1
                 past = rule.matched - rule.first
-                if past >= 0 and (rule.times is None or past < rule.times):
+                due = past >= 0 and (rule.times is None or past < rule.times)
+                if due and chosen is None:
                     rule.met.append(request)
                     chosen = rule
-                    break
             self._records.append(Record(request, chosen))
             return chosen
 
 
 # HTTP, as far as it is needed.
+
+
+@dataclass(frozen=True)
+class _Way:
+    client: socket.socket
+    upstream: "_Upstream"
+    request: Request
+
+    def __call__(self) -> Reply:
+        return self.upstream.exchange(self.request)
+
+    def hang_up(self) -> None:
+        with suppress(OSError):
+            self.client.shutdown(socket.SHUT_RDWR)
 
 
 class _Upstream:

@@ -165,7 +165,8 @@ class World:
         made = [f"2001:db8:{self._cases:x}::{n:x}" for n in range(1, count + 1)]
         documents = [self._document(address, operation.assigned) for address in made]
         if operation.before:
-            self.pool.put_all(documents)
+            # On a cluster a view asks one copy of each shard: let every copy have them.
+            self.pool.put_all(documents, w=self.pool.replicas)
         if operation.assigned:
             self.copies.put_all(documents)
         try:
@@ -262,7 +263,7 @@ def make_fault(name: str, proxy: FaultProxy, gate: threading.Event) -> Fault:
         "202": faults.answer_202,
         "lost": faults.lose_reply,
         "500 after": faults.error_afterwards,
-        "late": faults.hold(gate),
+        "late": faults.late(gate),
         "cut": faults.cut,
         "500": faults.error_without_type,
         "502": faults.bad_gateway,
@@ -298,9 +299,16 @@ class Stage:
             housekeeping.look_again(now=1e12)
         self.clock.ahead = 0
 
-    def play(self, scene: Scene, operation: Operation, write: str, fault: str) -> Played:
+    def play(
+        self,
+        scene: Scene,
+        operation: Operation,
+        write: str,
+        fault: str,
+        gate: threading.Event | None = None,
+    ) -> Played:
         """Send the request, with a fault at one of its writes."""
-        gate = threading.Event()
+        gate = gate or threading.Event()
         when, first = WRITES[write]
         rule = self.proxy.rule(make_fault(fault, self.proxy, gate), when=when, first=first)
         try:
@@ -330,6 +338,48 @@ def stage(
 ) -> Iterator[Stage]:
     yield Stage(faulty, proxy, world, clock)
     clock.ahead = 0
+
+
+SECOND = ("202", "lost", "late", "cut", "500", "409", "away")
+
+
+@pytest.mark.parametrize("second", SECOND)
+@pytest.mark.parametrize("first", ["202", "late"])
+@pytest.mark.parametrize("name", ["assign one", "assign many", "release one", "release many"])
+def test_a_second_fault_while_the_first_is_cleared_up_loses_nothing(
+    stage: Stage, alice: Member, operator: Member, name: str, first: str, second: str
+) -> None:
+    """The write after a 202 is its withdrawal, the one after a lost write its fence."""
+    operation = OPERATIONS[name]
+    gate = threading.Event()
+    with stage.world.addresses(operation) as addresses:
+        stage.proxy.rule(
+            make_fault(second, stage.proxy, gate), when=WRITES["pool"][0], first=2, times=1
+        )
+        scene = Scene(stage.api, alice, operator, addresses, uuid4().hex, None)
+        played = stage.play(scene, operation, "pool", first, gate)
+        assert played.finally_ in ("done", "not done")
+        if operation.count > 1 or not played.reply.startswith("503"):
+            assert played.reply.startswith("2") == (played.finally_ == "done")
+
+
+@pytest.mark.parametrize("second", SECOND)
+@pytest.mark.parametrize("name", ["assign one", "assign many", "allocate 1", "allocate 3"])
+def test_a_give_back_that_meets_a_fault_is_made_up_for(
+    stage: Stage, alice: Member, operator: Member, name: str, second: str
+) -> None:
+    operation = OPERATIONS[name]
+    gate = threading.Event()
+    with stage.world.addresses(operation) as addresses:
+        stage.proxy.rule(
+            make_fault(second, stage.proxy, gate), when=WRITES["pool"][0], first=2, times=1
+        )
+        scene = Scene(stage.api, alice, operator, addresses, uuid4().hex, None)
+        played = stage.play(scene, operation, "copy", "cut", gate)
+        assert played.reply.startswith("503")
+        assert played.finally_ == "not done" or (
+            operation.count == 1 and played.finally_ == "done"
+        )
 
 
 @pytest.mark.parametrize("line", TABLE, ids=str)

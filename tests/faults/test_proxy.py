@@ -85,7 +85,6 @@ def _without_moment(answer: Answer) -> Any:
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("GET", "", None),
         ("HEAD", "/there", None),
         ("GET", "/there", None),
         ("GET", "/missing", None),
@@ -170,6 +169,19 @@ def test_a_held_write_waits_for_its_gate(
     proxy.rule(faults.hold(gate), "PUT")
     with pytest.raises(TimeoutError):
         through.ask("PUT", "/a", {}, timeout=0.1)
+    assert database.find("a") is None
+    gate.set()
+    assert proxy.wait_until_idle()
+    assert database.find("a") is not None
+
+
+def test_a_late_write_goes_through_long_after_its_connection_has_ended(
+    through: Wire, proxy: FaultProxy, database: Database
+) -> None:
+    gate = threading.Event()
+    proxy.rule(faults.late(gate), "PUT")
+    with pytest.raises(http.client.RemoteDisconnected):
+        through.ask("PUT", "/a", {})
     assert database.find("a") is None
     gate.set()
     assert proxy.wait_until_idle()
