@@ -79,7 +79,7 @@ def build(
     pool, journal = IPRepository(couch, settings.write_quorum == "all"), JournalRepository(couch)
     later = LaterQueue()
     settlement = Settlement(pool, now)
-    claims = ClaimService(pool, journal, later.add)
+    claims = ClaimService(pool, journal, settlement, later.add)
     ips = IPService(pool, accounts, claims, settlement, now=now, look_again=later.add)
     idempotency = IdempotencyService(journal, now)
     housekeeping = HousekeepingService(later, settlement, claims, idempotency, clock)

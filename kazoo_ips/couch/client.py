@@ -7,6 +7,7 @@ rows; does not know what is in the documents.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import couchdb
@@ -94,6 +95,8 @@ class Database:
         body = {"docs": list(documents)}
         try:
             _, _, answer = self._resource.post("_bulk_docs", body=body, **_query(params))
+        except RevisionConflict:  # not CouchDB's own words, but a proxy may say so
+            return [Written(Outcome.REFUSED) for _ in documents]
         except OutcomeUnknown:
             return [Written(Outcome.UNKNOWN) for _ in documents]
         return [_written(row) for row in json.load(answer)]
@@ -197,6 +200,11 @@ class Database:
         :raises DatastoreMissing: it is not there
         """
         return _object(self._resource.get())
+
+    @cached_property
+    def replicas(self) -> int:
+        """On how many nodes CouchDB keeps each document; 1 where there is no cluster."""
+        return int(self.info().get("cluster", {}).get("n", 1))
 
     def clean_up_views(self) -> None:
         """Let CouchDB remove the indexes that no design document needs any more."""

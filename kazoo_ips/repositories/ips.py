@@ -8,7 +8,6 @@ revision other than the one read. Knows no HTTP and takes no decisions.
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, TypeGuard
 
 from kazoo_ips import addresses
@@ -30,6 +29,9 @@ from kazoo_ips.repositories.accounts import account_database
 POOL = "dedicated_ips"
 _TYPE = "dedicated_ip"
 _WITHDRAWN = "pvt_withdrawn"
+_DROPPED = "pvt_dropped"
+_ATTEMPTS = 3
+"""Times that a copy is written over one that is there: only its own account's requests race."""
 
 
 class IPRepository:
@@ -126,10 +128,10 @@ class IPRepository:
 
     # What a cluster leaves behind.
 
-    @cached_property
+    @property
     def replicas(self) -> int:
         """On how many nodes CouchDB keeps each document; 1 where there is no cluster."""
-        return int(self._pool.info().get("cluster", {}).get("n", 1))
+        return self._pool.replicas
 
     def _quorum(self) -> int | None:
         return self.replicas if self._all_copies else None
@@ -150,7 +152,9 @@ class IPRepository:
         return Leaves(
             tuple(_from_document(leaf) for leaf in live),
             tuple(_withdrawal(leaf) for leaf in dead if _WITHDRAWN in leaf),
-            tuple(leaf["_rev"] for leaf in dead if _WITHDRAWN not in leaf),
+            tuple(
+                leaf["_rev"] for leaf in dead if _WITHDRAWN not in leaf and _DROPPED not in leaf
+            ),
         )
 
     def withdraw(self, claim: DedicatedIP, before: DedicatedIP) -> Written:
@@ -174,8 +178,9 @@ class IPRepository:
         return self._pool.put(tombstone)
 
     def drop(self, leaf: DedicatedIP) -> Written:
-        """Delete one of several live revisions."""
-        return self._pool.remove(leaf.address, leaf.revision or "")
+        """Delete one of several live revisions, marked: the address itself was not deleted."""
+        tombstone = {"_id": leaf.address, "_rev": leaf.revision, "_deleted": True, _DROPPED: True}
+        return self._pool.put(tombstone)
 
     def restore(self, withdrawal: Withdrawal) -> None:
         """Bring an address back that everybody withdrew from.
@@ -195,7 +200,8 @@ class IPRepository:
             live dedicated IPs, and whether there may be more
         """
         feed = self._pool.changes(since=since, limit=limit, include_docs=True, conflicts=True)
-        withdrawn = [row["id"] for row in feed["results"] if _WITHDRAWN in row["doc"]]
+        marks = {_WITHDRAWN, _DROPPED}  # CouchDB shows one of several tombstones
+        withdrawn = [row["id"] for row in feed["results"] if marks & set(row["doc"])]
         documents = (row["doc"] for row in feed["results"] if not row.get("deleted"))
         there = [_from_document(doc) for doc in documents if _is_ip(doc)]
         return str(feed["last_seq"]), withdrawn, there, len(feed["results"]) == limit
@@ -216,11 +222,12 @@ class IPRepository:
         for database, batch in self._by_account(ips):
             for ip, written in zip(batch, _put(database, map(_to_copy, batch)), strict=True):
                 outcomes[ip.address] = written
-            stale = [ip for ip in batch if outcomes[ip.address].outcome is Outcome.REFUSED]
-            there = database.get_all([ip.address for ip in stale]) if stale else {}
-            again = [_to_copy(ip, there.get(ip.address)) for ip in stale]
-            for ip, written in zip(stale, _put(database, again), strict=True):
-                outcomes[ip.address] = written
+            for _ in range(_ATTEMPTS):
+                stale = [ip for ip in batch if outcomes[ip.address].outcome is Outcome.REFUSED]
+                there = database.get_all([ip.address for ip in stale]) if stale else {}
+                again = [_to_copy(ip, there.get(ip.address)) for ip in stale]
+                for ip, written in zip(stale, _put(database, again), strict=True):
+                    outcomes[ip.address] = written
         return [outcomes[ip.address] for ip in ips]
 
     def remove_copies(self, account_id: str, gone: Iterable[str]) -> list[Written]:
@@ -230,10 +237,12 @@ class IPRepository:
             copies = database.get_all(list(gone))
         except DatastoreMissing:
             return []
-        tombstones = [
-            {"_id": c["_id"], "_rev": c["_rev"], "_deleted": True} for c in copies.values()
-        ]
-        return _put(database, tombstones)
+        return _put(database, map(_tombstone, copies.values()))
+
+    def drop_copies(self, account_id: str, copies: Iterable[DedicatedIP]) -> list[Written]:
+        """Delete these copies as they were read: one written since then stays."""
+        database = self._couch.database(account_database(account_id))
+        return _put(database, [_tombstone(copy.source) for copy in copies])
 
     def copies(self, account_id: str, of: Iterable[str]) -> dict[str, DedicatedIP]:
         """An account's copies of these addresses, by address.
@@ -354,6 +363,10 @@ def _put(database: Database, documents: Iterable[Mapping[str, Any]]) -> list[Wri
     """One document by itself, several together: the former is cheaper for CouchDB."""
     batch = list(documents)
     return [database.put(batch[0])] if len(batch) == 1 else database.put_all(batch)
+
+
+def _tombstone(document: Mapping[str, Any]) -> Document:
+    return {"_id": document["_id"], "_rev": document["_rev"], "_deleted": True}
 
 
 def _is_ip(document: Document | None) -> TypeGuard[Document]:

@@ -108,10 +108,47 @@ class JournalRepository:
         :returns: whether that was us; not when somebody took it for an orphan meanwhile, nor
             when it is still there
         """
-        outcome = self._journal.remove(claim.id, claim.revision).outcome
-        if outcome is Outcome.UNKNOWN:
-            return self._journal.find(claim.id) is None
-        return outcome is Outcome.DONE
+        written = self._journal.remove(claim.id, claim.revision)
+        if written.outcome is Outcome.UNKNOWN and written.revision is None:
+            # Whichever of the two comes first, it is our hand that strikes it out.
+            again = self._journal.remove(claim.id, claim.revision)
+            written = again if again.outcome is Outcome.DONE else written
+        if written.outcome is Outcome.UNKNOWN:
+            return self._is_closed(claim)
+        return written.outcome is Outcome.DONE
+
+    def _is_closed(self, claim: Claim) -> bool:
+        """Whether all copies know of our deletion and of nothing else."""
+        leaves = self._journal.leaves(claim.id, r=self._journal.replicas)
+        following = f"{int(claim.revision.split('-')[0]) + 1}-"
+        return bool(leaves) and all(
+            leaf.get("_deleted") and leaf["_rev"].startswith(following) for leaf in leaves
+        )
+
+    def take_over(self, claim: Claim) -> Claim | None:
+        """Take a dead process's claim, so that it can no longer close it.
+
+        It stays noted: whoever takes it over may die as well.
+
+        :returns: it at its new revision, or None when somebody else was faster
+        """
+        document = {
+            "_id": claim.id,
+            "_rev": claim.revision,
+            "type": _CLAIM,
+            "action": claim.action,
+            "account_id": claim.account_id,
+            "request_id": claim.request_id,
+            "at": claim.at,
+            "worker": process.identity(),
+            "addresses": list(claim.addresses),
+            # Two who write the same at once would both be told that it was them.
+            "taken_over": uuid4().hex,
+        }
+        written = self._journal.put(document)
+        if written.outcome is not Outcome.DONE:
+            return None
+        return _claim({**document, "_rev": written.revision})
 
     def claims(self) -> list[Claim]:
         """All claims that nobody has closed."""

@@ -12,28 +12,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from kazoo_ips import process
-from kazoo_ips.errors import Conflict, DatastoreUnreachable
+from kazoo_ips.errors import Conflict, DatastoreUnreachable, KazooIPsError
 from kazoo_ips.model import DedicatedIP, Outcome, Status, Written
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.journal import Claim, JournalRepository
+from kazoo_ips.services.settlement import Settlement
 
 log = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+"""Times that something is undone while others write to the same addresses."""
 
 
 class ClaimService:
     """Makes claims, gives them back, and recovers those that others left half done.
 
-    :param look_again: called with an address that somebody should look at a little later
+    :param look_again: called with an address that somebody should look at a little later, and
+        the account whose copy of it may be wrong
     """
 
     def __init__(
         self,
         ips: IPRepository,
         journal: JournalRepository,
-        look_again: Callable[[str], None],
+        settlement: Settlement,
+        look_again: Callable[[str, str], None],
     ) -> None:
         self._ips = ips
         self._journal = journal
+        self._settlement = settlement
         self._look_again = look_again
 
     def make_all(
@@ -68,6 +75,7 @@ class ClaimService:
                 ours = self._ascertain(was, ip, written)
             except DatastoreUnreachable as error:
                 open_question = error
+                self._look_again(ip.address, ip.assigned_to or was.assigned_to or "")
                 continue
             if ours:
                 saved.append(ours)
@@ -79,13 +87,22 @@ class ClaimService:
         return saved, lost
 
     def give_back(self, before: Sequence[DedicatedIP], saved: Sequence[DedicatedIP]) -> None:
-        """Make claims that are ours as they were before."""
+        """Make claims that are ours as they were before, unless somebody has done so already.
+
+        :raises DatastoreUnreachable: it is not known whether all are
+        """
         was = {ip.address: ip for ip in before}
         undone = [replace(was[ip.address], revision=ip.revision) for ip in saved]
-        for ip, written in zip(undone, self._ips.save_all(undone), strict=True):
-            if written.outcome is not Outcome.DONE:
-                log.warning("%s: could not be given back at once", ip.address)
-                self._look_again(ip.address)
+        for ip in saved:
+            self._look_again(ip.address, ip.assigned_to or was[ip.address].assigned_to or "")
+        for _ in range(_ATTEMPTS):
+            # One that was done after all is refused the next time.
+            written = self._ips.save_all(undone)
+            outcomes = zip(undone, written, strict=True)
+            undone = [ip for ip, w in outcomes if w.outcome is Outcome.UNKNOWN and not w.revision]
+            if not undone:
+                return
+        raise DatastoreUnreachable(f"{undone[0].address}: not known whether it is given back")
 
     # What several claims of one request need beside.
 
@@ -116,9 +133,10 @@ class ClaimService:
         """
         count = 0
         for claim in self.orphaned(before):
-            # Whoever strikes the note out is the one to act on it.
-            if self._journal.close(claim):
-                count += self._undo(claim)
+            try:
+                count += self._take_over(claim)
+            except KazooIPsError as error:  # its next time comes
+                log.warning("request %s: not undone yet: %s", claim.request_id, error)
         return count
 
     def orphaned(self, before: int) -> list[Claim]:
@@ -133,34 +151,39 @@ class ClaimService:
     def recover_request(self, request_id: str) -> None:
         """Undo what an earlier attempt at the same request left half done."""
         for claim in self._journal.claims():
-            if claim.request_id == request_id and self._journal.close(claim):
-                self._undo(claim)
+            if claim.request_id == request_id:
+                self._take_over(claim)
+
+    def _take_over(self, claim: Claim) -> int:
+        # From here on its process, should it be alive after all, cannot conclude it. The note
+        # stays until everything is undone: this process may die as well.
+        taken = self._journal.take_over(claim)
+        if taken is None:
+            return 0
+        count = self._undo(taken)
+        self._settlement.mend_copies(claim.account_id, claim.addresses)
+        for address in claim.addresses:
+            self._look_again(address, claim.account_id)
+        self._journal.close(taken)
+        log.warning("request %s: %d addresses given back", claim.request_id, count)
+        return count
 
     def _undo(self, claim: Claim) -> int:
-        taken = claim.action == "assign"
-        found = self._ips.find(claim.addresses)
-        # Only what that very request wrote; whatever came later is somebody's who was answered.
-        ours = [
-            ip
-            for ip in found.values()
-            if (ip.request_id, ip.modified) == (claim.request_id, claim.at)
-            and ip.assigned_to == (claim.account_id if taken else None)
-        ]
-        undone = [
-            replace(
-                ip,
-                status=Status.AVAILABLE if taken else Status.ASSIGNED,
-                assigned_to=None if taken else claim.account_id,
-            )
-            for ip in ours
-        ]
-        if taken:
-            self._ips.remove_copies(claim.account_id, [ip.address for ip in ours])
-        self._ips.save_all(undone)
-        if not taken:
-            self._ips.save_copies(undone)
-        log.warning("request %s: %d addresses given back", claim.request_id, len(undone))
-        return len(undone)
+        """Undo what a claim has written, and keep what is still under way from arriving.
+
+        :raises DatastoreUnreachable: not everything is certain to be undone
+        """
+        undone: set[str] = set()
+        for _ in range(_ATTEMPTS):
+            found = self._ips.find(claim.addresses).values()
+            ours = [_unwritten(claim, ip) for ip in found if _wrote(claim, ip)]
+            # A write that arrives later finds its revision gone: see `_fence`.
+            fenced = [ip for ip in found if _may_write(claim, ip)]
+            undone.update(ip.address for ip in ours)
+            written = self._ips.save_all([*ours, *fenced])
+            if all(w.outcome is Outcome.DONE for w in written):
+                return len(undone)
+        raise DatastoreUnreachable(f"request {claim.request_id} is not undone")
 
     # From an outcome to certainty.
 
@@ -190,13 +213,17 @@ class ClaimService:
 
     def _fence(self, was: DedicatedIP, ip: DedicatedIP) -> DedicatedIP | None:
         """Move the revision on, so that a write still under way comes too late."""
-        written = self._ips.save(was)
-        if written.outcome is Outcome.DONE:
-            return None
-        if written.outcome is Outcome.REFUSED:  # it has arrived meanwhile, or another has
-            return self._read_back(was, ip, fence=False)
-        if written.revision:
-            self._ips.drop(replace(was, revision=written.revision))
+        for _ in range(_ATTEMPTS):
+            written = self._ips.save(was)
+            if written.outcome is Outcome.DONE:
+                return None
+            if written.revision:
+                # No quorum; it may be all there is, so its tombstone must allow to restore it.
+                self._withdraw(was, replace(was, revision=written.revision))
+                break
+            if was.revision not in {leaf.revision for leaf in self._ips.leaves(ip.address).live}:
+                # Our write has arrived meanwhile, or the fence after all, or somebody else's.
+                return self._read_back(was, ip, fence=False)
         raise DatastoreUnreachable(f"{ip.address}: what became of the write is not known")
 
     def _confirm(self, was: DedicatedIP, ours: DedicatedIP) -> DedicatedIP | None:
@@ -216,8 +243,41 @@ class ClaimService:
         return None
 
     def _withdraw(self, was: DedicatedIP, claim: DedicatedIP) -> None:
-        self._ips.withdraw(claim, was)
-        self._look_again(claim.address)
+        """Take back a claim of ours that has no quorum.
+
+        :raises DatastoreUnreachable: it is not known whether it is taken back
+        """
+        self._look_again(claim.address, claim.assigned_to or was.assigned_to or "")
+        written = self._ips.withdraw(claim, was)
+        if written.revision:
+            return
+        # Refused or unanswered: what is still there of ours decides.
+        for ours in self._ips.leaves(claim.address).live:
+            if _same_write(ours, claim) and not self._ips.withdraw(ours, was).revision:
+                raise DatastoreUnreachable(f"{claim.address}: not known whether withdrawn")
+
+
+def _wrote(claim: Claim, ip: DedicatedIP) -> bool:
+    """Whether that very request wrote it; what came later is somebody's who was answered."""
+    account_id = claim.account_id if claim.action == "assign" else None
+    return (ip.request_id, ip.modified, ip.assigned_to) == (
+        claim.request_id,
+        claim.at,
+        account_id,
+    )
+
+
+def _may_write(claim: Claim, ip: DedicatedIP) -> bool:
+    """Whether it is as the claim wants to find it."""
+    if claim.action == "assign":
+        return ip.status is Status.AVAILABLE
+    return ip.assigned_to == claim.account_id
+
+
+def _unwritten(claim: Claim, ip: DedicatedIP) -> DedicatedIP:
+    if claim.action == "assign":
+        return replace(ip, status=Status.AVAILABLE, assigned_to=None)
+    return replace(ip, status=Status.ASSIGNED, assigned_to=claim.account_id)
 
 
 def _same_write(there: DedicatedIP, ip: DedicatedIP) -> bool:

@@ -5,13 +5,16 @@ asks again. When the first died at it, the next takes its place under the same r
 what was written already is known for its own.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from kazoo_ips import process
-from kazoo_ips.errors import IdempotencyMismatch, InProgress
+from kazoo_ips.errors import IdempotencyMismatch, InProgress, KazooIPsError
 from kazoo_ips.repositories.journal import JournalRepository, KeptReply, reply_id
+
+log = logging.getLogger(__name__)
 
 KEPT = 24 * 3600
 """Seconds that a reply is kept."""
@@ -69,11 +72,18 @@ class IdempotencyService:
 
     def finish(self, kept: KeptReply, reply: Mapping[str, Any]) -> None:
         """Keep the reply. When that fails the next one does the work again, to the same end."""
-        self._journal.keep(replace(kept, until=0, reply=reply))
+        self._let_go(replace(kept, until=0, reply=reply))
 
     def abandon(self, kept: KeptReply) -> None:
         """Let the next one try: the request came to no end that could be repeated."""
-        self._journal.keep(replace(kept, until=0))
+        self._let_go(replace(kept, until=0))
+
+    def _let_go(self, kept: KeptReply) -> None:
+        # The request has come to its end, whatever becomes of the memory of it.
+        try:
+            self._journal.keep(kept)
+        except KazooIPsError as error:
+            log.warning("request %s: its reply is not kept: %s", kept.request_id, error)
 
     def sweep(self) -> int:
         """Forget what was kept long enough; how many."""

@@ -48,7 +48,7 @@ from kazoo_ips.repositories.journal import Claim
 from kazoo_ips.services import allocation
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.claims import ClaimService
-from kazoo_ips.services.settlement import Settlement
+from kazoo_ips.services.settlement import Settlement, is_copy
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ T = TypeVar("T")
 
 _ALLOCATIONS = 6
 """Attempts at an allocation while there seem to be enough addresses for it."""
+_WRITES = 2
+"""Times that a new address is written when CouchDB does not say what became of the first."""
 _CHUNK = 1000
 """Addresses read or written at a time where the number is not the caller's."""
 
@@ -152,20 +154,28 @@ class IPService:
             modified=self._now(),
             request_id=request_id,
         )
-        written = self._ips.save(ip)
-        if written.outcome is Outcome.DONE:
-            return replace(ip, revision=written.revision)
-        return self._created(ip, written)
+        for _ in range(_WRITES):
+            written = self._ips.save(ip)
+            if written.outcome is Outcome.DONE:
+                return replace(ip, revision=written.revision)
+            added = self._created(ip, written)
+            if added:
+                return added
+        raise DatastoreUnreachable(f"{ip.address}: not known whether added")
 
-    def _created(self, ip: DedicatedIP, written: Written) -> DedicatedIP:
-        """What became of a new address when CouchDB did not simply say that it is there."""
+    def _created(self, ip: DedicatedIP, written: Written) -> DedicatedIP | None:
+        """A new address of which CouchDB did not simply say that it is there; None if it is not.
+
+        Then it can be written again: should the first write arrive after all, it is refused or
+        finds its own revision, and the address is there once.
+        """
         if written.revision:  # no quorum: nobody has been told of it, so it can go
             self._ips.drop(replace(ip, revision=written.revision))
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         try:
             there = self._settlement.settle(ip.address)
-        except IPNotFound as error:
-            raise DatastoreUnreachable(f"{ip.address}: not known whether added") from error
+        except IPNotFound:
+            return None
         if (there.request_id, there.created) != (ip.request_id, ip.created):
             raise IPExists(ip.address)
         return there
@@ -190,9 +200,21 @@ class IPService:
         written = self._ips.remove(replace(ip, request_id=request_id))
         if written.outcome is Outcome.REFUSED:
             raise _lost(command.if_match, ip.address)
-        if written.outcome is Outcome.UNKNOWN and self._ips.leaves(ip.address).live:
-            raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")
+        if written.outcome is Outcome.UNKNOWN:
+            self._deleted(replace(ip, request_id=request_id))
         return ip
+
+    def _deleted(self, ip: DedicatedIP) -> None:
+        """Make sure that an address is gone, without a word of CouchDB whether it is.
+
+        :raises DatastoreUnreachable: it cannot be found out, or somebody keeps it alive
+        """
+        if not self._ips.leaves(ip.address).live:
+            return
+        # At the same revision: should the first write arrive after all, it is refused.
+        written = self._ips.remove(ip)
+        if written.outcome is not Outcome.DONE and self._ips.leaves(ip.address).live:
+            raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")
 
     # What accounts do.
 
@@ -280,6 +302,8 @@ class IPService:
             if not ips:
                 return released
             released += self._release(ips, account_id, request_id)
+            if len(rows) < _CHUNK:
+                return released
 
     def allocate(
         self, command: AllocateIPs, request_id: str, *, resumed: bool = False
@@ -330,7 +354,7 @@ class IPService:
             before += ips
             taken += saved
         self._copy(taken, before)
-        self._claims.conclude(notes)
+        self._conclude(notes, before, taken)
         return taken
 
     def _allocated(self, account_id: str, request_id: str) -> list[DedicatedIP]:
@@ -362,7 +386,7 @@ class IPService:
             self._claims.conclude(notes)
             raise
         self._copy(saved, ips)
-        self._claims.conclude(notes)
+        self._conclude(notes, ips, saved)
         return saved
 
     def _release(
@@ -376,9 +400,33 @@ class IPService:
         except Conflict:
             self._claims.conclude(notes)
             raise
-        self._claims.conclude(notes)
+        self._conclude(notes, ips, saved)
         self._remove_copies(ips)
         return saved
+
+    def _conclude(
+        self,
+        notes: Sequence[Claim],
+        before: Sequence[DedicatedIP],
+        saved: Sequence[DedicatedIP],
+    ) -> None:
+        """Strike the notes out: the last step before the reply, after which nobody undoes it.
+
+        :raises DatastoreUnreachable: that is not certain; so it is undone here and now
+        """
+        try:
+            self._claims.conclude(notes)
+        except DatastoreUnreachable:
+            self._take_back(before, saved)
+            raise
+
+    def _take_back(self, before: Sequence[DedicatedIP], saved: Sequence[DedicatedIP]) -> None:
+        """Undo what was done, copies included.
+
+        :raises DatastoreUnreachable: it is not certain that everything is undone
+        """
+        self._claims.give_back(before, saved)
+        self._remove_copies([ip for ip in saved if ip.assigned_to])
 
     def _note(
         self,
@@ -486,6 +534,7 @@ class IPService:
     def _copy(self, saved: Sequence[DedicatedIP], before: Sequence[DedicatedIP]) -> None:
         """Write the account's copies of addresses that are certainly its own by now.
 
+        :param before: as they were before; nothing when it is not us who assigned them just now
         :raises DatastoreUnreachable: they cannot be written; the addresses are given back
         """
         try:
@@ -499,27 +548,39 @@ class IPService:
                 return
         except (DatastoreMissing, DatastoreUnreachable) as error:
             log.warning("the copies could not be written: %s", error)
-        for account_id in {ip.assigned_to for ip in saved if ip.assigned_to}:
-            with suppress(DatastoreUnreachable):
-                self._ips.remove_copies(account_id, [ip.address for ip in saved])
-        self._claims.give_back(before, saved)
+        if before:
+            self._take_back(before, saved)
         raise DatastoreUnreachable("the account's database does not take the copies")
 
     def _remove_copies(self, ips: Sequence[DedicatedIP]) -> None:
         """Remove the copies of addresses that were just released from their accounts."""
-        by_owner: dict[str, list[str]] = {}
+        by_owner: dict[str, list[DedicatedIP]] = {}
         for ip in ips:
-            by_owner.setdefault(ip.assigned_to or "", []).append(ip.address)
+            by_owner.setdefault(ip.assigned_to or "", []).append(ip)
         for owner_id, gone in by_owner.items():
             try:
-                written = self._ips.remove_copies(owner_id, gone)
-                left = any(w.outcome is not Outcome.DONE for w in written)
+                left = self._remove_copies_of(owner_id, gone)
+            except DatastoreMissing:
+                continue
             except DatastoreUnreachable:
                 left = True
             if left:  # the address is released all the same: the pool's document decides
                 log.warning("account %s: copies of released addresses are left", owner_id)
-                for address in gone:
-                    self._look_again(address, owner_id)
+                for ip in gone:
+                    self._look_again(ip.address, owner_id)
+
+    def _remove_copies_of(self, owner_id: str, gone: Sequence[DedicatedIP]) -> bool:
+        """Remove an account's copies of these very assignments; whether some may be left.
+
+        By now an address may be the account's again, with a copy of its new assignment. And the
+        copy may yet have to come, when the assignment was released before its own request ended.
+        """
+        copies = self._ips.copies(owner_id, [ip.address for ip in gone])
+        ended = [ip for ip in gone if ip.address in copies and is_copy(copies[ip.address], ip)]
+        written = self._ips.drop_copies(owner_id, [copies[ip.address] for ip in ended])
+        if len(ended) < len(gone):
+            self._settlement.mend_copies(owner_id, [ip.address for ip in gone])
+        return len(ended) < len(gone) or any(w.outcome is not Outcome.DONE for w in written)
 
 
 def _is_done(ip: DedicatedIP, request_id: str, account_id: str | None) -> bool:

@@ -6,7 +6,8 @@ copy is the evidence by which the acknowledged revision is told from the others.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from kazoo_ips.errors import Conflict, DatastoreMissing, IPNotFound
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 
 GRACE = 30
 """Seconds after which a write that nobody acknowledged never will be: longer than any request."""
+
+_LOOKS = 3
+"""Times that copies are looked at while the pool is changing."""
 
 
 class Settlement:
@@ -63,13 +67,32 @@ class Settlement:
         return copy is not None and is_copy(copy, ip)
 
     def drop_copy(self, account_id: str, address: str) -> None:
-        """Remove an account's copy of an address that is not, or no longer, the account's."""
-        try:
-            owner = self.settle(address).assigned_to
-        except IPNotFound:
-            owner = None
-        if owner != account_id:
-            self._ips.remove_copies(account_id, [address])
+        """Settle an address, and remove or renew an account's copy of it as the pool has it."""
+        with suppress(IPNotFound):
+            self.settle(address)
+        self.mend_copies(account_id, [address])
+
+    def mend_copies(self, account_id: str, addresses: Iterable[str]) -> None:
+        """Write the copies that an account lacks and remove those it should not have.
+
+        The copies are read first: one written after the look at the pool is not removed. And they
+        are looked at once more: one whose address has gone while it was written does not stay.
+        """
+        wanted = list(addresses)
+        for _ in range(_LOOKS):
+            try:
+                copies = self._ips.copies(account_id, wanted)
+            except DatastoreMissing:
+                return
+            pool = self._ips.find(wanted)
+            settled = [a for a in wanted if a not in pool or not pool[a].conflicted]
+            due = {a for a in settled if a in pool and pool[a].assigned_to == account_id}
+            lacking = [pool[a] for a in due if a not in copies or not is_copy(copies[a], pool[a])]
+            extra = [copies[a] for a in settled if a in copies and a not in due]
+            if not lacking and not extra:
+                return
+            self._ips.drop_copies(account_id, extra)
+            self._ips.save_copies(lacking)
 
     def _is_fresh(self, ip: DedicatedIP) -> bool:
         return ip.status is Status.ASSIGNED and self._now() - ip.modified < GRACE

@@ -1,0 +1,83 @@
+"""The application behind a proxy that misbehaves, with a clock that can be moved on."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.services import Services
+from tests.faults.proxy import FaultProxy
+
+
+class Clock:
+    """The time of day, and as much more as a test says."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture(scope="session")
+def running_proxy(couchdb_url: str) -> Iterator[FaultProxy]:
+    """One proxy for all tests, in front of the database that they share."""
+    with FaultProxy(couchdb_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(running_proxy: FaultProxy) -> Iterator[FaultProxy]:
+    """The proxy without any rules, before and after."""
+    running_proxy.clear()
+    yield running_proxy
+    running_proxy.come_back()
+    running_proxy.clear()
+
+
+@pytest.fixture(scope="session")
+def behind(settings: Settings, running_proxy: FaultProxy) -> Settings:
+    """Settings that reach the database by way of the proxy, and do not wait long for it."""
+    return replace(settings, couchdb_url=running_proxy.url, read_timeout=0.5, connect_timeout=0.3)
+
+
+@pytest.fixture(scope="session")
+def clock() -> Clock:
+    """The clock of the application behind the proxy."""
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def faulty_wsgi(behind: Settings, clock: Clock, operator: Any) -> Any:
+    """The WSGI application behind the proxy; the operator exists."""
+    return composition.create_app(behind, clock=clock)
+
+
+@pytest.fixture
+def faulty(faulty_wsgi: Any, proxy: FaultProxy) -> TestApp:
+    """The application behind the proxy, for WebTest."""
+    return TestApp(faulty_wsgi)
+
+
+@pytest.fixture
+def behind_services(faulty_wsgi: Any) -> Services:
+    """The services of that application."""
+    services: Services = faulty_wsgi.extensions["kazoo_ips"]
+    return services
+
+
+@pytest.fixture
+def each() -> Callable[[Sequence[Callable[[], Any]]], list[Any]]:
+    """A function that calls many at once; what one raises is raised, and none is forgotten."""
+
+    def run(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        with ThreadPoolExecutor(len(calls)) as threads:
+            return [future.result() for future in [threads.submit(call) for call in calls]]
+
+    return run

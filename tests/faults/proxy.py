@@ -1,0 +1,493 @@
+"""A proxy in front of the real database that misbehaves by rule.
+
+Real sockets, one thread for each client connection, kept alive on both sides. What no rule is
+about passes byte for byte. Knows HTTP and the shape of CouchDB's answers to a write; nothing of
+dedicated IPs.
+"""
+
+import json
+import re
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+from urllib.parse import unquote, urlsplit
+
+GONE_AFTER = 30.0
+"""Seconds after which a silent connection, or one held back for nothing, is given up."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came: its bytes, and what a rule wants to know of it."""
+
+    method: str
+    target: str
+    head: bytes
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        """The path as the database understands it, without the query."""
+        return unquote(self.target.split("?")[0])
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply as it came."""
+
+    status: int
+    head: bytes
+    body: bytes
+    keep: bool = True
+
+    @property
+    def raw(self) -> bytes:
+        """All its bytes."""
+        return self.head + self.body
+
+
+class Hangup(Exception):
+    """The client's connection is to be closed without another byte."""
+
+
+class Forward(Protocol):
+    """The way to the database for one request."""
+
+    def __call__(self) -> Reply:
+        """Send the request there, and read the reply."""
+
+    def hang_up(self) -> None:
+        """End the client's connection; the request can still go on."""
+
+
+Fault = Callable[[Forward], Reply]
+"""What happens to a request: given the way to forward it, the reply or a `Hangup`."""
+
+
+@dataclass
+class Rule:
+    """Which requests a fault is for, and those it has met."""
+
+    when: Callable[[Request], bool]
+    fault: Fault
+    first: int = 1
+    times: int | None = 1
+    matched: int = 0
+    met: list[Request] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One request that came in, and whether a rule was about it."""
+
+    request: Request
+    rule: Rule | None
+
+
+# The faults.
+
+
+def answer_202(forward: Forward) -> Reply:
+    """The write goes through, and CouchDB says that it has no quorum."""
+    reply = forward()
+    if reply.status not in (200, 201):
+        return reply
+    content = json.loads(_dechunked(reply))
+    if isinstance(content, list):
+        content = [row if "error" in row else {**row, "accepted": True} for row in content]
+    return _reply(202, json.dumps(content).encode(), "application/json")
+
+
+def lose_reply(forward: Forward) -> Reply:
+    """The write goes through, and the connection ends without a reply."""
+    forward()
+    raise Hangup
+
+
+def cut(forward: Forward) -> Reply:
+    """The connection ends before the database has seen anything."""
+    raise Hangup
+
+
+def delay(before: float = 0, after: float = 0) -> Fault:
+    """The request arrives late, or its reply does. It arrives even when the client has left."""
+
+    def fault(forward: Forward) -> Reply:
+        time.sleep(before)
+        reply = forward()
+        time.sleep(after)
+        return reply
+
+    return fault
+
+
+def hold(gate: threading.Event) -> Fault:
+    """The request waits at a gate and goes on once it opens, even when the client has left."""
+
+    def fault(forward: Forward) -> Reply:
+        gate.wait(GONE_AFTER)
+        return forward()
+
+    return fault
+
+
+def late(gate: threading.Event) -> Fault:
+    """The connection ends at once, and the request goes on when the gate opens.
+
+    What a client whose patience is at its end sees, without waiting for that.
+    """
+    held = hold(gate)
+
+    def fault(forward: Forward) -> Reply:
+        forward.hang_up()
+        return held(forward)
+
+    return fault
+
+
+def conflict_chunked(forward: Forward) -> Reply:
+    """A 409 whose body comes in chunks. The database has seen nothing."""
+    body = b'{"error":"conflict","reason":"Document update conflict."}\n'
+    head = (
+        b"HTTP/1.1 409 Conflict\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    return Reply(409, head, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+
+
+def error_without_type(forward: Forward) -> Reply:
+    """A 500 that does not say what it is made of. The database has seen nothing."""
+    return _reply(500, b'{"error":"unknown_error","reason":"function_clause"}', None)
+
+
+def error_afterwards(forward: Forward) -> Reply:
+    """The same 500, but the write has gone through."""
+    forward()
+    return error_without_type(forward)
+
+
+def bad_gateway(forward: Forward) -> Reply:
+    """What a proxy in between says, in HTML. The database has seen nothing."""
+    return _reply(502, b"<html><h1>502 Bad Gateway</h1></html>", "text/html")
+
+
+class FaultProxy:
+    """The proxy. A context manager: it listens inside.
+
+    :param url: the database, perhaps with user and password in it
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._upstream = (parts.hostname or "127.0.0.1", parts.port or 5984)
+        self._user = parts.netloc.rpartition("@")[0]
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._rules: list[Rule] = []
+        self._records: list[Record] = []
+        self._busy = 0
+        self._clients: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """The database's URL, by way of the proxy."""
+        user = f"{self._user}@" if self._user else ""
+        return f"http://{user}127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self.come_back()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.go_away()
+
+    # What the test says.
+
+    def rule(
+        self,
+        fault: Fault,
+        method: str = ".*",
+        path: str = ".*",
+        *,
+        when: Callable[[Request], bool] = lambda request: True,
+        first: int = 1,
+        times: int | None = 1,
+    ) -> Rule:
+        """Let a fault happen.
+
+        :param method: a regular expression for the whole method
+        :param path: a regular expression found somewhere in the decoded path
+        :param when: what else must hold
+        :param first: the first matching request that meets it, counted from now
+        :param times: how many meet it from there; None is all
+        """
+
+        def applies(request: Request) -> bool:
+            fits = re.fullmatch(method, request.method) and re.search(path, request.path)
+            return bool(fits) and when(request)
+
+        made = Rule(applies, fault, first, times)
+        with self._lock:
+            self._rules.append(made)
+        return made
+
+    def clear(self) -> None:
+        """Forget all rules and records."""
+        with self._lock:
+            self._rules.clear()
+            self._records.clear()
+
+    @property
+    def records(self) -> list[Record]:
+        """What has come in since the last `clear`, in that order."""
+        with self._lock:
+            return list(self._records)
+
+    def leave(self, forward: Forward) -> Reply:
+        """A fault: the database goes away just before this request would have reached it."""
+        self.go_away()
+        raise Hangup
+
+    def go_away(self) -> None:
+        """Refuse connections and end those that there are."""
+        with self._lock:
+            listener, self._listener = self._listener, None
+            clients, self._clients = self._clients, set()
+        if listener:
+            # Closing alone would not wake the thread that waits for a connection.
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        for client in clients:
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+
+    def come_back(self) -> None:
+        """Listen, at the same port as before."""
+        if self._listener:
+            return
+        listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = listener.getsockname()[1]
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def wait_until_idle(self, seconds: float = 10) -> bool:
+        """Wait for the requests that are still under way."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._busy == 0, seconds)
+
+    # What the threads do.
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                if self._listener is not listener:
+                    client.close()
+                    return
+                self._clients.add(client)
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        upstream = _Upstream(self._upstream)
+        try:
+            client.settimeout(GONE_AFTER)
+            reader = _Reader(client)
+            while request := _read_request(reader):
+                if not self._answer(client, upstream, request):
+                    return
+        except (OSError, Hangup):
+            pass
+        finally:
+            with self._lock:
+                self._clients.discard(client)
+            client.close()
+            upstream.close()
+
+    def _answer(self, client: socket.socket, upstream: "_Upstream", request: Request) -> bool:
+        rule = self._choose(request)
+
+        try:
+            forward = _Way(client, upstream, request)
+            reply = rule.fault(forward) if rule else forward()
+        finally:
+            with self._idle:
+                self._busy -= 1
+                self._idle.notify_all()
+        client.sendall(reply.raw)
+        return reply.keep
+
+    def _choose(self, request: Request) -> Rule | None:
+        with self._lock:
+            self._busy += 1
+            chosen = None
+            for rule in self._rules:
+                if not rule.when(request):
+                    continue
+                rule.matched += 1
+                past = rule.matched - rule.first
+                due = past >= 0 and (rule.times is None or past < rule.times)
+                if due and chosen is None:
+                    rule.met.append(request)
+                    chosen = rule
+            self._records.append(Record(request, chosen))
+            return chosen
+
+
+# HTTP, as far as it is needed.
+
+
+@dataclass(frozen=True)
+class _Way:
+    client: socket.socket
+    upstream: "_Upstream"
+    request: Request
+
+    def __call__(self) -> Reply:
+        return self.upstream.exchange(self.request)
+
+    def hang_up(self) -> None:
+        with suppress(OSError):
+            self.client.shutdown(socket.SHUT_RDWR)
+
+
+class _Upstream:
+    """One kept connection to the database."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._socket: socket.socket | None = None
+
+    def exchange(self, request: Request) -> Reply:
+        """Send a request and read the reply. Nothing is ever sent twice."""
+        connection = self._connected()
+        connection.sendall(request.head + request.body)
+        reply = _read_reply(_Reader(connection), request.method)
+        if not reply.keep:
+            self.close()
+        return reply
+
+    def _connected(self) -> socket.socket:
+        # A connection with something to read before anything was asked has been closed.
+        if self._socket and select.select([self._socket], [], [], 0)[0]:
+            self.close()
+        if self._socket is None:
+            self._socket = socket.create_connection(self._address, GONE_AFTER)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._socket
+
+    def close(self) -> None:
+        if self._socket:
+            self._socket.close()
+        self._socket = None
+
+
+class _Reader:
+    """The bytes of a connection, in the pieces that HTTP is made of."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = b""
+
+    def until(self, end: bytes) -> bytes:
+        while end not in self._buffer:
+            if not self._more():
+                raise Hangup
+        at = self._buffer.index(end) + len(end)
+        return self._take(at)
+
+    def exactly(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            if not self._more():
+                raise Hangup
+        return self._take(count)
+
+    def rest(self) -> bytes:
+        while self._more():
+            pass
+        return self._take(len(self._buffer))
+
+    def _more(self) -> bool:
+        data = self._connection.recv(65536)
+        self._buffer += data
+        return bool(data)
+
+    def _take(self, count: int) -> bytes:
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        return taken
+
+
+def _read_request(reader: _Reader) -> Request | None:
+    try:
+        head = reader.until(b"\r\n\r\n")
+    except Hangup:
+        return None
+    method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
+    length = _header(head, "content-length")
+    body = reader.exactly(int(length)) if length else b""
+    return Request(method, target, head, body)
+
+
+def _read_reply(reader: _Reader, method: str) -> Reply:
+    head = reader.until(b"\r\n\r\n")
+    status = int(head.split(b" ", 2)[1])
+    keep = _header(head, "connection").lower() != "close"
+    length = _header(head, "content-length")
+    if method == "HEAD" or status in (204, 304):
+        body = b""
+    elif _header(head, "transfer-encoding").lower() == "chunked":
+        body = _read_chunks(reader)
+    elif length:
+        body = reader.exactly(int(length))
+    else:
+        body, keep = reader.rest(), False
+    return Reply(status, head, body, keep)
+
+
+def _read_chunks(reader: _Reader) -> bytes:
+    body = b""
+    while True:
+        line = reader.until(b"\r\n")
+        size = int(line.split(b";")[0], 16)
+        body += line + reader.exactly(size + 2)
+        if size == 0:
+            return body
+
+
+def _dechunked(reply: Reply) -> bytes:
+    if _header(reply.head, "transfer-encoding").lower() != "chunked":
+        return reply.body
+    content, rest = b"", reply.body
+    while True:
+        line, rest = rest.split(b"\r\n", 1)
+        size = int(line.split(b";")[0], 16)
+        if size == 0:
+            return content
+        content, rest = content + rest[:size], rest[size + 2 :]
+
+
+def _header(head: bytes, name: str) -> str:
+    found = re.search(rf"(?im)^{name}:[ \t]*([^\r\n]*)".encode(), head)
+    return found[1].decode("latin-1").strip() if found else ""
+
+
+def _reply(status: int, body: bytes, kind: str | None) -> Reply:
+    typed = f"Content-Type: {kind}\r\n" if kind else ""
+    head = f"HTTP/1.1 {status} By Rule\r\n{typed}Content-Length: {len(body)}\r\n\r\n"
+    return Reply(status, head.encode(), body)

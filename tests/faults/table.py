@@ -1,0 +1,155 @@
+"""The table of faults: for each write of each request, what each fault leads to.
+
+`test_faults.py` holds the service to every line of it; `docs/faults.md` shows it, and
+`test_table.py` keeps the two equal. Run as a program it prints the document's table.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FAULTS = {
+    "202": "the write is done, but CouchDB answers 202: no quorum",
+    "lost": "the write is done, its reply is lost",
+    "500 after": "the write is done, but the answer is 500, without a content type",
+    "late": "the write arrives only after the caller has been answered",
+    "cut": "the connection ends before the write arrives",
+    "500": "the answer is 500, without a content type; nothing is done",
+    "502": "a proxy answers 502 in HTML; nothing is done",
+    "409": "the answer is 409, in chunks; nothing is done",
+    "away": "CouchDB goes away before the write arrives, and stays away until after the reply",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What some faults lead to at one write of a request.
+
+    :param request: one of the operations of `test_faults.py`
+    :param write: which of its writes meets the fault
+    :param faults: by the names of `FAULTS`
+    :param reply: status and message
+    :param then: what the database holds right after
+    :param finally_: what it holds once housekeeping was there
+    """
+
+    request: str
+    write: str
+    faults: tuple[str, ...]
+    reply: str
+    then: str
+    finally_: str
+
+    def __str__(self) -> str:
+        return f"{self.request}: {self.write}: {', '.join(self.faults)}"
+
+    @property
+    def cases(self) -> Iterator[tuple[str, str, str]]:
+        """The single cases."""
+        for fault in self.faults:
+            yield self.request, self.write, fault
+
+
+def _table(text: str) -> tuple[Line, ...]:
+    lines = []
+    for row in text.strip().splitlines():
+        request, write, faults, reply, then, finally_ = (c.strip() for c in row.split("|"))
+        names = tuple(FAULTS) if faults == "all" else tuple(faults.split(", "))
+        lines.append(Line(request, write, names, reply, then, finally_))
+    return tuple(lines)
+
+
+TABLE = _table("""
+create                  | pool       | 202, away                                       | 503 datastore_unreachable | not done             | not done
+create                  | pool       | lost, 500 after, late, cut, 500, 502, 409       | 201                       | done                 | done
+delete                  | pool       | 202, lost, 500 after, late, cut, 500, 502       | 200                       | done                 | done
+delete                  | pool       | 409                                             | 409 datastore_conflict    | not done             | not done
+delete                  | pool       | away                                            | 503 datastore_unreachable | not done             | not done
+assign one              | pool       | 202                                             | 409 datastore_conflict    | withdrawn            | not done
+assign one              | pool       | lost, 500 after                                 | 200                       | done                 | done
+assign one              | pool       | late, cut, 500, 502, 409                        | 409 datastore_conflict    | not done             | not done
+assign one              | pool       | away                                            | 503 datastore_unreachable | not done             | not done
+assign one              | copy       | 202, lost, 500 after, 409                       | 200                       | done                 | done
+assign one              | copy       | late, cut, 500, 502                             | 503 datastore_unreachable | not done             | not done
+assign one              | copy       | away                                            | 503 datastore_unreachable | done, no copy        | done
+assign many             | note       | 202                                             | 200                       | done                 | done
+assign many             | note       | lost, 500 after, late, cut, 500, 502, 409, away | 503 datastore_unreachable | not done             | not done
+assign many             | pool       | 202                                             | 409 datastore_conflict    | withdrawn            | not done
+assign many             | pool       | lost, 500 after                                 | 200                       | done                 | done
+assign many             | pool       | late, cut, 500, 502, 409                        | 409 datastore_conflict    | not done             | not done
+assign many             | pool       | away                                            | 503 datastore_unreachable | not done             | not done
+assign many             | copy       | 202, lost, 500 after, 409                       | 200                       | done                 | done
+assign many             | copy       | late, cut, 500, 502                             | 503 datastore_unreachable | not done             | not done
+assign many             | copy       | away                                            | 503 datastore_unreachable | done, no copy        | not done
+assign many             | strike     | 202, lost, 500 after, late, cut, 500, 502       | 200                       | done                 | done
+assign many             | strike     | 409                                             | 503 datastore_unreachable | not done             | not done
+assign many             | strike     | away                                            | 503 datastore_unreachable | done                 | not done
+allocate 1              | pool       | 202                                             | 200                       | withdrawn            | done
+allocate 1              | pool       | lost, 500 after, late, cut, 500, 502, 409       | 200                       | done                 | done
+allocate 1              | pool       | away                                            | 503 datastore_unreachable | not done             | not done
+allocate 1              | copy       | 202, lost, 500 after, 409                       | 200                       | done                 | done
+allocate 1              | copy       | late, cut, 500, 502                             | 503 datastore_unreachable | not done             | not done
+allocate 1              | copy       | away                                            | 503 datastore_unreachable | done, no copy        | done
+allocate 3              | note       | 202                                             | 200                       | done                 | done
+allocate 3              | note       | lost, 500 after, late, cut, 500, 502, 409, away | 503 datastore_unreachable | not done             | not done
+allocate 3              | pool       | 202                                             | 200                       | withdrawn            | done
+allocate 3              | pool       | lost, 500 after, late, cut, 500, 502, 409       | 200                       | done                 | done
+allocate 3              | pool       | away                                            | 503 datastore_unreachable | not done             | not done
+allocate 3              | copy       | 202, lost, 500 after, 409                       | 200                       | done                 | done
+allocate 3              | copy       | late, cut, 500, 502                             | 503 datastore_unreachable | not done             | not done
+allocate 3              | copy       | away                                            | 503 datastore_unreachable | done, no copy        | not done
+allocate 3              | strike     | 202, lost, 500 after, late, cut, 500, 502       | 200                       | done                 | done
+allocate 3              | strike     | 409                                             | 503 datastore_unreachable | not done             | not done
+allocate 3              | strike     | away                                            | 503 datastore_unreachable | done                 | not done
+release one             | pool       | 202                                             | 409 datastore_conflict    | withdrawn, copy left | not done
+release one             | pool       | lost, 500 after                                 | 200                       | done                 | done
+release one             | pool       | late, cut, 500, 502, 409                        | 409 datastore_conflict    | not done             | not done
+release one             | pool       | away                                            | 503 datastore_unreachable | not done             | not done
+release one             | copy       | 202, lost, 500 after                            | 200                       | done                 | done
+release one             | copy       | late, cut, 500, 502, 409, away                  | 200                       | done, copy left      | done
+release many            | note       | 202                                             | 200                       | done                 | done
+release many            | note       | lost, 500 after, late, cut, 500, 502, 409, away | 503 datastore_unreachable | not done             | not done
+release many            | pool       | 202                                             | 409 datastore_conflict    | withdrawn, copy left | not done
+release many            | pool       | lost, 500 after                                 | 200                       | done                 | done
+release many            | pool       | late, cut, 500, 502, 409                        | 409 datastore_conflict    | not done             | not done
+release many            | pool       | away                                            | 503 datastore_unreachable | not done             | not done
+release many            | strike     | 202, lost, 500 after, late, cut, 500, 502       | 200                       | done                 | done
+release many            | strike     | 409                                             | 503 datastore_unreachable | not done             | not done
+release many            | strike     | away                                            | 503 datastore_unreachable | done, copy left      | not done
+release many            | copy       | 202, lost, 500 after                            | 200                       | done                 | done
+release many            | copy       | late, cut, 500, 502, 409, away                  | 200                       | done, copy left      | done
+release all             | note       | 202                                             | 200                       | done                 | done
+release all             | note       | lost, 500 after, late, cut, 500, 502, 409, away | 503 datastore_unreachable | not done             | not done
+release all             | pool       | 202                                             | 409 datastore_conflict    | withdrawn, copy left | not done
+release all             | pool       | lost, 500 after                                 | 200                       | done                 | done
+release all             | pool       | late, cut, 500, 502, 409                        | 409 datastore_conflict    | not done             | not done
+release all             | pool       | away                                            | 503 datastore_unreachable | not done             | not done
+release all             | strike     | 202, lost, 500 after, late, cut, 500, 502       | 200                       | done                 | done
+release all             | strike     | 409                                             | 503 datastore_unreachable | not done             | not done
+release all             | strike     | away                                            | 503 datastore_unreachable | done, copy left      | not done
+release all             | copy       | 202, lost, 500 after                            | 200                       | done                 | done
+release all             | copy       | late, cut, 500, 502, 409, away                  | 200                       | done, copy left      | done
+assign one, with a key  | key taken  | all                                             | 409 in_progress           | not done             | not done
+assign one, with a key  | reply kept | all                                             | 200                       | done                 | done
+assign many, with a key | key taken  | all                                             | 409 in_progress           | not done             | not done
+assign many, with a key | reply kept | all                                             | 200                       | done                 | done
+""")  # noqa: E501 - a table is read by its columns
+
+
+def render() -> str:
+    """The table as the document shows it."""
+    parts = ["| fault | what happens |", "|---|---|"]
+    parts += [f"| {name} | {meaning} |" for name, meaning in FAULTS.items()]
+    for request in dict.fromkeys(line.request for line in TABLE):
+        parts += ["", f"## {request[0].upper()}{request[1:]}", ""]
+        parts.append("| at | faults | the caller gets | right after | in the end |")
+        parts.append("|---|---|---|---|---|")
+        for line in TABLE:
+            if line.request == request:
+                names = "all" if len(line.faults) == len(FAULTS) else ", ".join(line.faults)
+                cells = (line.write, names, line.reply, line.then, line.finally_)
+                parts.append(f"| {' | '.join(cells)} |")
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    print(render(), end="")

@@ -1,0 +1,402 @@
+"""Every fault at every write of every request: what the caller got, what the database held.
+
+The expected values are the table in `table.py`.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from webtest import TestApp, TestResponse
+
+from kazoo_ips.couch.client import Couch
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.services.idempotency import LEASE
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.conftest import Clock
+from tests.faults.proxy import Fault, FaultProxy, Request
+from tests.faults.table import FAULTS, TABLE, Line
+
+HOST = "proxy1.example.com"
+ZONE = "faults"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One kind of request.
+
+    :param before: how many addresses the pool holds
+    :param assigned: whether they are the account's
+    :param count: how many it is about
+    :param wanted: what becomes of them: `assigned`, `available` or `absent`
+    """
+
+    before: int
+    assigned: bool
+    count: int
+    wanted: str
+    send: Callable[["Scene"], TestResponse]
+    key: bool = False
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The writes it makes, in their order."""
+        if self.key:
+            return ("key taken", "reply kept")
+        if self.wanted == "absent" or self.before == 0:
+            return ("pool",)
+        noted = ("note", "pool", "copy", "strike") if self.count > 1 else ("pool", "copy")
+        if self.wanted == "available" and self.count > 1:
+            return ("note", "pool", "strike", "copy")
+        return noted
+
+
+@dataclass
+class Scene:
+    """What one case plays in."""
+
+    api: TestApp
+    account: Member
+    operator: Member
+    addresses: list[str]
+    request_id: str
+    key: str | None
+
+    @property
+    def path(self) -> str:
+        return f"/v2/accounts/{self.account.id}/ips"
+
+    def headers(self, who: Member) -> dict[str, str]:
+        named = {**who.headers, "X-Request-ID": self.request_id}
+        return {**named, "Idempotency-Key": self.key} if self.key else named
+
+    def as_account(self, method: str, path: str, data: object = None) -> TestResponse:
+        return self._send(method, self.path + path, data, self.account)
+
+    def as_operator(self, method: str, path: str, data: object = None) -> TestResponse:
+        return self._send(method, "/v2/ips" + path, data, self.operator)
+
+    def _send(self, method: str, path: str, data: object, who: Member) -> TestResponse:
+        body = {"params": {"data": data}} if data is not None else {}
+        send = {"POST": self.api.post_json, "PUT": self.api.put_json, "DELETE": None}[method]
+        if send is None:
+            send = self.api.delete_json if body else self.api.delete
+        return send(path, **body, headers=self.headers(who), status="*")
+
+
+def _create(scene: Scene) -> TestResponse:
+    data = {"ip": scene.addresses[0], "zone": ZONE, "host": HOST}
+    return scene.as_operator("PUT", "", data)
+
+
+def _delete(scene: Scene) -> TestResponse:
+    return scene.as_operator("DELETE", f"/{scene.addresses[0]}")
+
+
+def _assign_one(scene: Scene) -> TestResponse:
+    return scene.as_account("POST", f"/{scene.addresses[0]}", {})
+
+
+def _assign_many(scene: Scene) -> TestResponse:
+    return scene.as_account("POST", "", {"ips": scene.addresses})
+
+
+def _allocate(quantity: int) -> Callable[[Scene], TestResponse]:
+    return lambda scene: scene.as_account("POST", "", {"quantity": quantity, "zone": ZONE})
+
+
+def _release_one(scene: Scene) -> TestResponse:
+    return scene.as_account("DELETE", f"/{scene.addresses[0]}")
+
+
+def _release_many(scene: Scene) -> TestResponse:
+    return scene.as_account("DELETE", "", {"ips": scene.addresses})
+
+
+def _release_all(scene: Scene) -> TestResponse:
+    return scene.as_account("DELETE", "")
+
+
+OPERATIONS = {
+    "create": Operation(0, False, 1, "available", _create),
+    "delete": Operation(1, False, 1, "absent", _delete),
+    "assign one": Operation(1, False, 1, "assigned", _assign_one),
+    "assign many": Operation(3, False, 3, "assigned", _assign_many),
+    "allocate 1": Operation(3, False, 1, "assigned", _allocate(1)),
+    "allocate 3": Operation(7, False, 3, "assigned", _allocate(3)),
+    "release one": Operation(1, True, 1, "available", _release_one),
+    "release many": Operation(3, True, 3, "available", _release_many),
+    "release all": Operation(3, True, 3, "available", _release_all),
+    "assign one, with a key": Operation(1, False, 1, "assigned", _assign_one, key=True),
+    "assign many, with a key": Operation(3, False, 3, "assigned", _assign_many, key=True),
+}
+
+
+def test_the_table_has_every_fault_at_every_write_of_every_request_once() -> None:
+    cases = sorted(case for line in TABLE for case in line.cases)
+    assert cases == sorted(
+        (name, write, fault)
+        for name, operation in OPERATIONS.items()
+        for write in operation.writes
+        for fault in FAULTS
+    )
+
+
+class World:
+    """The database as it is, seen past the proxy."""
+
+    def __init__(self, couch: Couch, account_id: str) -> None:
+        self.pool = couch.database("dedicated_ips")
+        self.copies = couch.database(account_database(account_id))
+        self.journal = couch.database("kazoo_ips")
+        self.account_id = account_id
+        self._cases = 0
+
+    @contextmanager
+    def addresses(self, operation: Operation) -> Iterator[list[str]]:
+        """Addresses of a case's own, in the pool and with the account as it wants them."""
+        self._cases += 1
+        count = max(operation.before, 1)
+        made = [f"2001:db8:{self._cases:x}::{n:x}" for n in range(1, count + 1)]
+        documents = [self._document(address, operation.assigned) for address in made]
+        if operation.before:
+            # On a cluster a view asks one copy of each shard: let every copy have them.
+            self.pool.put_all(documents, w=self.pool.replicas)
+        if operation.assigned:
+            self.copies.put_all(documents)
+        try:
+            yield made
+        finally:
+            for database in (self.pool, self.copies):
+                there = database.get_all(made).values()
+                database.put_all([{**document, "_deleted": True} for document in there])
+
+    def _document(self, address: str, assigned: bool) -> dict[str, Any]:
+        owner = {"pvt_assigned_to": self.account_id} if assigned else {}
+        return {
+            "_id": address,
+            "pvt_vsn": "1",
+            "pvt_type": "dedicated_ip",
+            "pvt_status": "assigned" if assigned else "available",
+            "pvt_zone": ZONE,
+            "pvt_host": HOST,
+            "pvt_created": 63_900_000_000,
+            "pvt_modified": 63_900_000_000,
+            **owner,
+        }
+
+    def state(self, operation: Operation, addresses: list[str]) -> str:
+        """Whether the request is done, or not, or what of it."""
+        there = self.pool.get_all(addresses, conflicts=True)
+        assert not any("_conflicts" in document for document in there.values())
+        ours = {
+            address
+            for address, document in there.items()
+            if document.get("pvt_assigned_to") == self.account_id
+            and document["pvt_status"] == "assigned"
+        }
+        free = {a for a, d in there.items() if d["pvt_status"] == "available"}
+        assert ours | free == set(there), there
+        copies = self.copies.get_all(addresses)
+        for address in ours & set(copies):
+            assert _content(copies[address]) == _content(there[address])
+        wanted = {"assigned": len(ours), "available": len(free), "absent": None}
+        missing = len(addresses) - len(there)
+        if operation.before == 0:
+            pool = "not done" if missing else "done"
+        elif operation.wanted == "absent":
+            pool = "done" if missing else "not done"
+        elif missing:
+            pool = "withdrawn"
+        else:
+            kept = {"assigned": ours, "available": free}[operation.wanted]
+            pool = {operation.count: "done", 0: "not done"}.get(len(kept), f"{wanted} in part")
+        if ours - set(copies):
+            pool += ", no copy"
+        if set(copies) - ours:
+            pool += ", copy left"
+        return pool
+
+    def notes(self, request_id: str) -> int:
+        claims = self.journal.range("claim-", "claim-\uffff")
+        return sum(claim["request_id"] == request_id for claim in claims)
+
+
+def _content(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in ("_rev", "_conflicts")}
+
+
+def _is_pool(request: Request) -> bool:
+    return request.path.split("/")[1].endswith("-dedicated_ips") and _is_write(request)
+
+
+def _is_copy(request: Request) -> bool:
+    return request.path.split("/")[1].endswith("-account") and _is_write(request)
+
+
+def _is_write(request: Request) -> bool:
+    return request.method in ("PUT", "DELETE") or request.path.endswith("/_bulk_docs")
+
+
+def _journal(method: str, kind: str) -> Callable[[Request], bool]:
+    return lambda request: request.method == method and f"-kazoo_ips/{kind}-" in request.path
+
+
+# Which request of the proxy is the write, and the how many-th of them.
+WRITES: dict[str, tuple[Callable[[Request], bool], int]] = {
+    "pool": (_is_pool, 1),
+    "copy": (_is_copy, 1),
+    "note": (_journal("PUT", "claim"), 1),
+    "strike": (_journal("DELETE", "claim"), 1),
+    "key taken": (_journal("PUT", "reply"), 1),
+    "reply kept": (_journal("PUT", "reply"), 2),
+}
+
+
+def make_fault(name: str, proxy: FaultProxy, gate: threading.Event) -> Fault:
+    return {
+        "202": faults.answer_202,
+        "lost": faults.lose_reply,
+        "500 after": faults.error_afterwards,
+        "late": faults.late(gate),
+        "cut": faults.cut,
+        "500": faults.error_without_type,
+        "502": faults.bad_gateway,
+        "409": faults.conflict_chunked,
+        "away": proxy.leave,
+    }[name]
+
+
+@dataclass
+class Played:
+    """What one case led to."""
+
+    reply: str
+    then: str
+    finally_: str
+
+
+class Stage:
+    """Where cases are played: an application behind the proxy, and the database seen past it."""
+
+    def __init__(self, api: TestApp, proxy: FaultProxy, world: World, clock: Clock) -> None:
+        self.api = api
+        self.proxy = proxy
+        self.world = world
+        self.clock = clock
+
+    def keep_house(self) -> None:
+        """What every worker does all the time, more than two minutes later."""
+        housekeeping = self.api.app.extensions["kazoo_ips"].housekeeping
+        self.clock.ahead = LEASE + 80
+        for _ in range(2):  # the first may find more to do
+            housekeeping.recover()
+            housekeeping.look_again(now=1e12)
+        self.clock.ahead = 0
+
+    def play(
+        self,
+        scene: Scene,
+        operation: Operation,
+        write: str,
+        fault: str,
+        gate: threading.Event | None = None,
+    ) -> Played:
+        """Send the request, with a fault at one of its writes."""
+        gate = gate or threading.Event()
+        when, first = WRITES[write]
+        rule = self.proxy.rule(make_fault(fault, self.proxy, gate), when=when, first=first)
+        try:
+            answer = operation.send(scene)
+            assert len(rule.met) == 1, "the fault has met no request"
+            self.proxy.come_back()
+            then = self.world.state(operation, scene.addresses)
+        finally:
+            gate.set()  # what is late arrives now
+        assert self.proxy.wait_until_idle()
+        self.proxy.clear()
+        self.keep_house()
+        finally_ = self.world.state(operation, scene.addresses)
+        assert self.world.notes(scene.request_id) == 0
+        reply = f"{answer.status_int} {answer.json.get('message', '')}".strip()
+        return Played(reply, then, finally_)
+
+
+@pytest.fixture(scope="module")
+def world(couch: Couch, alice: Member) -> World:
+    return World(couch, alice.id)
+
+
+@pytest.fixture
+def stage(
+    faulty: TestApp, proxy: FaultProxy, world: World, clock: Clock, operator: Member
+) -> Iterator[Stage]:
+    yield Stage(faulty, proxy, world, clock)
+    clock.ahead = 0
+
+
+SECOND = ("202", "lost", "late", "cut", "500", "409", "away")
+
+
+@pytest.mark.parametrize("second", SECOND)
+@pytest.mark.parametrize("first", ["202", "late"])
+@pytest.mark.parametrize("name", ["assign one", "assign many", "release one", "release many"])
+def test_a_second_fault_while_the_first_is_cleared_up_loses_nothing(
+    stage: Stage, alice: Member, operator: Member, name: str, first: str, second: str
+) -> None:
+    """The write after a 202 is its withdrawal, the one after a lost write its fence."""
+    operation = OPERATIONS[name]
+    gate = threading.Event()
+    with stage.world.addresses(operation) as addresses:
+        stage.proxy.rule(
+            make_fault(second, stage.proxy, gate), when=WRITES["pool"][0], first=2, times=1
+        )
+        scene = Scene(stage.api, alice, operator, addresses, uuid4().hex, None)
+        played = stage.play(scene, operation, "pool", first, gate)
+        assert played.finally_ in ("done", "not done")
+        if operation.count > 1 or not played.reply.startswith("503"):
+            assert played.reply.startswith("2") == (played.finally_ == "done")
+
+
+@pytest.mark.parametrize("second", SECOND)
+@pytest.mark.parametrize("name", ["assign one", "assign many", "allocate 1", "allocate 3"])
+def test_a_give_back_that_meets_a_fault_is_made_up_for(
+    stage: Stage, alice: Member, operator: Member, name: str, second: str
+) -> None:
+    operation = OPERATIONS[name]
+    gate = threading.Event()
+    with stage.world.addresses(operation) as addresses:
+        stage.proxy.rule(
+            make_fault(second, stage.proxy, gate), when=WRITES["pool"][0], first=2, times=1
+        )
+        scene = Scene(stage.api, alice, operator, addresses, uuid4().hex, None)
+        played = stage.play(scene, operation, "copy", "cut", gate)
+        assert played.reply.startswith("503")
+        assert played.finally_ == "not done" or (
+            operation.count == 1 and played.finally_ == "done"
+        )
+
+
+@pytest.mark.parametrize("line", TABLE, ids=str)
+def test_a_fault_leads_to_what_the_table_says(
+    stage: Stage, alice: Member, operator: Member, line: Line
+) -> None:
+    operation = OPERATIONS[line.request]
+    for fault in line.faults:
+        with stage.world.addresses(operation) as addresses:
+            key = uuid4().hex if operation.key else None
+            scene = Scene(stage.api, alice, operator, addresses, uuid4().hex, key)
+            played = stage.play(scene, operation, line.write, fault)
+            assert (fault, played) == (fault, Played(line.reply, line.then, line.finally_))
+            if key:
+                stage.clock.ahead = LEASE + 80
+                scene.request_id = uuid4().hex
+                again = operation.send(scene)
+                stage.clock.ahead = 0
+                assert again.status_int == 200
+                assert stage.world.state(operation, addresses) == "done"

@@ -1,0 +1,94 @@
+"""A worker that is killed half way leaves a note, and somebody else undoes what it says."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.services.idempotency import LEASE
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.conftest import Clock
+from tests.faults.proxy import FaultProxy
+from tests.races.servers import Gunicorn
+
+IPS = [f"198.51.100.{n}" for n in range(3)]
+
+
+@pytest.fixture
+def gunicorn(
+    environ: dict[str, str], running_proxy: FaultProxy, operator: Member, tmp_path: Path
+) -> Iterator[Gunicorn]:
+    """One worker behind the proxy."""
+    behind = {**environ, "COUCHDB_URL": running_proxy.url}
+    with Gunicorn(behind, tmp_path / "log", workers=1) as server:
+        yield server
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds
+
+
+@pytest.mark.parametrize("arrives", ["before", "after"])
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_what_a_killed_worker_had_begun_is_undone(
+    gunicorn: Gunicorn,
+    proxy: FaultProxy,
+    settings: Settings,
+    couch: Couch,
+    pool: Database,
+    alice: Member,
+    add: Callable[..., object],
+    method: str,
+    arrives: str,
+) -> None:
+    """Its batch of writes arrives before somebody looks for orphans, or only after that."""
+    for address in IPS:
+        add(address)
+    http = urllib3.PoolManager()
+    url = f"{gunicorn.url}/v2/accounts/{alice.id}/ips"
+
+    def send(verb: str) -> int:
+        return http.request(
+            verb, url, json={"data": {"ips": IPS}}, headers=alice.headers, retries=False, timeout=9
+        ).status
+
+    if method == "DELETE":
+        assert send("POST") == 200
+    copies = couch.database(account_database(alice.id))
+    before = _owners(pool), set(copies.get_all(IPS))
+    gate = threading.Event()
+    rule = proxy.rule(faults.hold(gate), "POST", "-dedicated_ips/_bulk_docs$")
+    clock = Clock()
+    clock.ahead = LEASE + 80
+    housekeeping = composition.build(settings, clock=clock).housekeeping
+    with ThreadPoolExecutor(1) as client:
+        answer = client.submit(send, method)
+        assert eventually(lambda: len(rule.met) == 1)
+        gunicorn.kill_a_worker()
+        with pytest.raises(urllib3.exceptions.HTTPError):
+            answer.result()
+    if arrives == "after":
+        housekeeping.recover()
+    gate.set()
+    assert proxy.wait_until_idle()
+    housekeeping.recover()
+    housekeeping.look_again(now=1e12)
+    assert (_owners(pool), set(copies.get_all(IPS))) == before
+    notes = couch.database("kazoo_ips").range("claim-", "claim-\uffff")
+    assert not [note for note in notes if note["account_id"] == alice.id]
+
+
+def _owners(pool: Database) -> dict[str, str | None]:
+    return {a: d.get("pvt_assigned_to") for a, d in pool.get_all(IPS).items()}

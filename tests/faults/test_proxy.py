@@ -1,0 +1,271 @@
+"""The proxy itself, in front of the real database: what it does, and what it leaves alone."""
+
+import base64
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips.couch.client import Couch, Database
+from tests.faults import proxy as faults
+from tests.faults.proxy import FaultProxy
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class Wire:
+    """Bare HTTP to one database, straight or by way of the proxy."""
+
+    def __init__(self, url: str, database: str) -> None:
+        parts = urlsplit(url)
+        self._at = (parts.hostname or "", parts.port or 0)
+        user = f"{parts.username or ''}:{parts.password or ''}".encode()
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if parts.username:
+            self._headers["Authorization"] = "Basic " + base64.b64encode(user).decode()
+        self._database = database
+
+    def connect(self, timeout: float = 10) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(*self._at, timeout=timeout)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        over: http.client.HTTPConnection | None = None,
+        timeout: float = 10,
+    ) -> Answer:
+        connection = over or self.connect(timeout)
+        try:
+            sent = None if body is None else json.dumps(body)
+            connection.request(method, f"/{self._database}{path}", sent, self._headers)
+            reply = connection.getresponse()
+            content = reply.read()
+            return reply.status, dict(reply.getheaders()), content
+        finally:
+            if over is None:
+                connection.close()
+
+
+@pytest.fixture
+def database(couch: Couch) -> Iterator[Database]:
+    """An empty database."""
+    made = couch.database(f"proxy-{uuid4().hex[:8]}")
+    made.create()
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def straight(couchdb_url: str, database: Database) -> Wire:
+    return Wire(couchdb_url, database.name)
+
+
+@pytest.fixture
+def through(proxy: FaultProxy, database: Database) -> Wire:
+    return Wire(proxy.url, database.name)
+
+
+def _without_moment(answer: Answer) -> Any:
+    """An answer but for what differs from moment to moment."""
+    status, headers, content = answer
+    moment = {"Date", "X-Couch-Request-ID", "X-CouchDB-Body-Time"}
+    return status, {k: v for k, v in headers.items() if k not in moment}, content
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("HEAD", "/there", None),
+        ("GET", "/there", None),
+        ("GET", "/missing", None),
+        ("GET", "/there?open_revs=all", None),
+        ("GET", "/_all_docs?include_docs=true", None),
+        ("POST", "/_all_docs", {"keys": ["there", "missing"]}),
+    ],
+)
+def test_what_no_rule_is_about_passes_as_it_is(
+    straight: Wire, through: Wire, method: str, path: str, body: object
+) -> None:
+    straight.ask("PUT", "/there", {"text": "ü " * 5000})
+    passed = _without_moment(through.ask(method, path, body))
+    assert passed == _without_moment(straight.ask(method, path, body))
+
+
+def test_a_connection_is_kept_for_the_next_request(through: Wire, proxy: FaultProxy) -> None:
+    with closing(through.connect()) as kept:
+        through.ask("PUT", "/a", {}, over=kept)
+        port = kept.sock.getsockname()[1]
+        through.ask("GET", "/a", over=kept)
+        assert kept.sock.getsockname()[1] == port
+    assert [r.request.method for r in proxy.records] == ["PUT", "GET"]
+
+
+def test_a_202_is_a_write_that_went_through(
+    through: Wire, proxy: FaultProxy, database: Database
+) -> None:
+    rule = proxy.rule(faults.answer_202, "PUT", "/a$")
+    status, _, content = through.ask("PUT", "/a", {"n": 1})
+    assert (status, json.loads(content)["ok"]) == (202, True)
+    assert database.get("a")["n"] == 1
+    assert [r.path.rpartition("/")[2] for r in rule.met] == ["a"]
+
+
+def test_a_202_for_many_marks_every_row_that_was_written(
+    through: Wire, proxy: FaultProxy, database: Database
+) -> None:
+    database.put({"_id": "taken"})
+    proxy.rule(faults.answer_202, "POST", "/_bulk_docs$")
+    docs = {"docs": [{"_id": "new"}, {"_id": "taken"}]}
+    status, _, content = through.ask("POST", "/_bulk_docs", docs)
+    new, taken = json.loads(content)
+    assert (status, new["accepted"], taken["error"]) == (202, True, "conflict")
+    assert "accepted" not in taken
+
+
+@pytest.mark.parametrize(("fault", "written"), [(faults.lose_reply, True), (faults.cut, False)])
+def test_a_connection_ends_after_or_before_the_write(
+    through: Wire, proxy: FaultProxy, database: Database, fault: Any, written: bool
+) -> None:
+    proxy.rule(fault, "PUT")
+    with pytest.raises(http.client.RemoteDisconnected):
+        through.ask("PUT", "/a", {})
+    assert (database.find("a") is not None) is written
+
+
+def test_a_delayed_write_goes_through_when_its_client_has_left(
+    through: Wire, proxy: FaultProxy, database: Database
+) -> None:
+    proxy.rule(faults.delay(before=0.3), "PUT")
+    with pytest.raises(TimeoutError):
+        through.ask("PUT", "/a", {}, timeout=0.1)
+    assert database.find("a") is None
+    assert proxy.wait_until_idle()
+    assert database.find("a") is not None
+
+
+def test_a_reply_can_be_late_where_the_write_is_not(
+    through: Wire, proxy: FaultProxy, database: Database
+) -> None:
+    proxy.rule(faults.delay(after=0.2), "PUT")
+    start = time.monotonic()
+    assert through.ask("PUT", "/a", {})[0] in (201, 202)
+    assert time.monotonic() - start >= 0.2
+
+
+def test_a_held_write_waits_for_its_gate(
+    through: Wire, proxy: FaultProxy, database: Database
+) -> None:
+    gate = threading.Event()
+    proxy.rule(faults.hold(gate), "PUT")
+    with pytest.raises(TimeoutError):
+        through.ask("PUT", "/a", {}, timeout=0.1)
+    assert database.find("a") is None
+    gate.set()
+    assert proxy.wait_until_idle()
+    assert database.find("a") is not None
+
+
+def test_a_late_write_goes_through_long_after_its_connection_has_ended(
+    through: Wire, proxy: FaultProxy, database: Database
+) -> None:
+    gate = threading.Event()
+    proxy.rule(faults.late(gate), "PUT")
+    with pytest.raises(http.client.RemoteDisconnected):
+        through.ask("PUT", "/a", {})
+    assert database.find("a") is None
+    gate.set()
+    assert proxy.wait_until_idle()
+    assert database.find("a") is not None
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "kind", "written"),
+    [
+        (faults.conflict_chunked, 409, "application/json", False),
+        (faults.error_without_type, 500, None, False),
+        (faults.error_afterwards, 500, None, True),
+        (faults.bad_gateway, 502, "text/html", False),
+    ],
+)
+def test_an_error_of_its_own_making(
+    through: Wire,
+    proxy: FaultProxy,
+    database: Database,
+    fault: Any,
+    status: int,
+    kind: str | None,
+    written: bool,
+) -> None:
+    proxy.rule(fault, "PUT")
+    with closing(through.connect()) as kept:
+        answer = through.ask("PUT", "/a", {}, over=kept)
+        assert (answer[0], answer[1].get("Content-Type")) == (status, kind)
+        # The connection is as good as before.
+        assert through.ask("GET", "/a", over=kept)[0] == (200 if written else 404)
+
+
+def test_it_goes_away_and_comes_back(through: Wire, proxy: FaultProxy) -> None:
+    with closing(through.connect()) as kept:
+        assert through.ask("GET", "", over=kept)[0] == 200
+        proxy.go_away()
+        with pytest.raises(http.client.RemoteDisconnected):
+            through.ask("GET", "", over=kept)
+    with pytest.raises(ConnectionRefusedError):
+        through.ask("GET", "")
+    proxy.come_back()
+    assert through.ask("GET", "")[0] == 200
+
+
+def test_it_goes_away_at_a_request_by_rule(
+    through: Wire, proxy: FaultProxy, database: Database
+) -> None:
+    proxy.rule(proxy.leave, "PUT")
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        through.ask("PUT", "/a", {})
+    with pytest.raises(ConnectionRefusedError):
+        through.ask("GET", "/a")
+    assert database.find("a") is None
+
+
+@pytest.mark.parametrize(
+    ("first", "times", "met"),
+    [(1, 1, [0]), (2, 1, [1]), (2, 2, [1, 2]), (1, None, [0, 1, 2, 3])],
+)
+def test_a_rule_says_which_and_how_many_requests_it_is_about(
+    through: Wire, proxy: FaultProxy, first: int, times: int | None, met: list[int]
+) -> None:
+    proxy.rule(faults.bad_gateway, "GET", "/a$", first=first, times=times)
+    statuses = [through.ask("GET", "/a")[0] for _ in range(4)]
+    assert [n for n, status in enumerate(statuses) if status == 502] == met
+
+
+def test_many_clients_at_once_meet_a_rule_once(
+    through: Wire, proxy: FaultProxy, each: Callable[..., list[Any]]
+) -> None:
+    rule = proxy.rule(faults.bad_gateway, "GET")
+    statuses = each([lambda: through.ask("GET", "/a")[0]] * 16)
+    assert sorted(statuses) == [404] * 15 + [502]
+    assert (rule.matched, len(rule.met)) == (16, 1)
+
+
+def test_a_path_is_matched_as_the_database_understands_it(
+    through: Wire, proxy: FaultProxy
+) -> None:
+    rule = proxy.rule(faults.bad_gateway, "GET", "/2001:db8::1$")
+    assert through.ask("GET", "/2001%3Adb8%3A%3A1")[0] == 502
+    assert len(rule.met) == 1
+
+
+def test_a_client_that_says_nothing_harms_nobody(proxy: FaultProxy, through: Wire) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port)):
+        assert through.ask("GET", "")[0] == 200

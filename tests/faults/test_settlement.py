@@ -1,0 +1,293 @@
+"""What a cluster leaves behind: several leaves of one address, or none.
+
+The leaves are written as replication writes them, so that one node is enough.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count, permutations
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database, Document
+from kazoo_ips.errors import IPNotFound
+from kazoo_ips.model import GREGORIAN_EPOCH, Status
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.services import Services
+from kazoo_ips.services.settlement import GRACE
+from tests.conftest import Member
+from tests.faults.conftest import Clock
+
+LOW, HIGH = "0" * 32, "f" * 32
+"""Revisions' digests: CouchDB shows the leaf with the higher one."""
+
+
+def gregorian(ago: float = 0) -> int:
+    return int(time.time() - ago) + GREGORIAN_EPOCH
+
+
+_numbers = count(1)
+
+
+class Leaves:
+    """The leaves of one address, written and looked at one by one."""
+
+    def __init__(self, pool: Database, couch: Couch) -> None:
+        self.pool = pool
+        self.couch = couch
+        self.ips = IPRepository(couch)
+        # Old tombstones would be leaves of the next test's: each has an address of its own.
+        self.address = f"203.0.113.{next(_numbers)}"
+
+    def base(self) -> Document:
+        document = {
+            "_id": self.address,
+            "pvt_type": "dedicated_ip",
+            "pvt_status": "available",
+            "pvt_zone": "us-east",
+            "pvt_host": "proxy1.example.com",
+            "pvt_created": gregorian(3600),
+            "pvt_modified": gregorian(3600),
+        }
+        revision = f"1-{uuid4().hex}"
+        self.pool.graft({**document, "_rev": revision}, parent=revision)
+        return self.pool.get(self.address)
+
+    def claim(self, base: Document, digest: str, owner: Member, ago: float = 3600) -> Document:
+        """A leaf by which an account has the address, beside those that there are."""
+        generation = int(base["_rev"].split("-")[0]) + 1
+        claim = {
+            **base,
+            "_rev": f"{generation}-{digest}",
+            "pvt_status": "assigned",
+            "pvt_assigned_to": owner.id,
+            "pvt_modified": gregorian(ago),
+            "pvt_request_id": uuid4().hex,
+        }
+        self.pool.graft(claim, parent=base["_rev"])
+        return claim
+
+    def copy(self, claim: Document, owner: Member) -> None:
+        database = self.couch.database(account_database(owner.id))
+        database.put({name: value for name, value in claim.items() if name != "_rev"})
+
+    def withdraw(self, base: Document, claim: Document) -> None:
+        live = {leaf.revision: leaf for leaf in self.ips.leaves(self.address).live}
+        before = replace(self.ips.get(self.address), revision=base["_rev"], source=base)
+        before = replace(before, status=Status.AVAILABLE, assigned_to=None, request_id=None)
+        self.ips.withdraw(live[claim["_rev"]], before)
+
+    @property
+    def live(self) -> list[Document]:
+        leaves = self.pool.leaves(self.address, r=self.pool.replicas)
+        return [leaf for leaf in leaves if not leaf.get("_deleted")]
+
+    @property
+    def copies(self) -> Callable[[Member], int]:
+        return lambda owner: len(
+            self.couch.database(account_database(owner.id)).get_all([self.address])
+        )
+
+
+@pytest.fixture
+def leaves(couch: Couch, pool: Database) -> Leaves:
+    return Leaves(pool, couch)
+
+
+@pytest.fixture
+def later(settings: Settings, operator: Member) -> Services:
+    """The services when what is fresh now no longer is."""
+    clock = Clock()
+    clock.ahead = GRACE + 5
+    return composition.build(settings, clock=clock)
+
+
+def url(owner: Member, *address: str) -> str:
+    return "/".join([f"/v2/accounts/{owner.id}/ips", *address])
+
+
+@pytest.fixture(params=[(LOW, HIGH), (HIGH, LOW)], ids=["hidden", "shown"])
+def race(request: Any, leaves: Leaves, alice: Member, bob: Member) -> Leaves:
+    """Alice was told that the address is hers; Bob's leaf had no quorum and is still there."""
+    base = leaves.base()
+    mine, other = request.param
+    alices = leaves.claim(base, mine, alice)
+    leaves.claim(base, other, bob)
+    leaves.copy(alices, alice)
+    assert len(leaves.live) == 2
+    return leaves
+
+
+def assert_alices(leaves: Leaves, alice: Member) -> None:
+    [leaf] = leaves.live
+    assert leaf["pvt_assigned_to"] == alice.id
+
+
+def test_reading_settles_towards_the_acknowledged_leaf(
+    race: Leaves, api: TestApp, alice: Member
+) -> None:
+    reply = api.get(url(alice, race.address), headers=alice.headers, status=200)
+    assert reply.json["data"]["assigned_to"] == alice.id
+    assert_alices(race, alice)
+
+
+def test_the_one_without_a_quorum_may_not_see_it(race: Leaves, api: TestApp, bob: Member) -> None:
+    api.get(url(bob, race.address), headers=bob.headers, status=404)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_assigning_settles_first_and_refuses(
+    race: Leaves, api: TestApp, alice: Member, bob: Member, many: bool
+) -> None:
+    path, data = ([], {"ips": [race.address]}) if many else ([race.address], {})
+    for who, rule in ((bob, "forbidden"), (alice, "superfluous")):
+        reply = api.post_json(url(who, *path), {"data": data}, headers=who.headers, status=400)
+        assert list(reply.json["data"]["ips.0"]) == [rule]
+    assert_alices(race, alice)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_releasing_settles_first_and_releases(
+    race: Leaves, api: TestApp, alice: Member, bob: Member, many: bool
+) -> None:
+    path, data = ([], {"ips": [race.address]}) if many else ([race.address], {})
+    api.delete_json(url(bob, *path), {"data": data}, headers=bob.headers, status=400)
+    assert_alices(race, alice)
+    api.delete_json(url(alice, *path), {"data": data}, headers=alice.headers, status=200)
+    [leaf] = race.live
+    assert leaf["pvt_status"] == "available"
+    assert race.copies(alice) == 0
+
+
+def test_two_who_settle_at_once_come_to_the_same(
+    race: Leaves, settings: Settings, alice: Member, each: Callable[..., list[Any]]
+) -> None:
+    settlers = [composition.build(settings) for _ in range(4)]
+    found = each([lambda s=s: s.ips.fetch(race.address).assigned_to for s in settlers])
+    assert found == [alice.id] * 4
+    assert_alices(race, alice)
+
+
+def test_a_fresh_conflict_that_nobody_acknowledged_is_left_alone_and_settled_later(
+    leaves: Leaves, api: TestApp, later: Services, alice: Member, bob: Member
+) -> None:
+    base = leaves.base()
+    leaves.claim(base, LOW, alice, ago=0)
+    leaves.claim(base, HIGH, bob, ago=0)
+    for who in (alice, bob):
+        api.post_json(url(who, leaves.address), {"data": {}}, headers=who.headers, status=409)
+        api.delete(url(who, leaves.address), headers=who.headers, status=409)
+    assert len(leaves.live) == 2
+    assert later.ips.fetch(leaves.address).status == "available"
+    [leaf] = leaves.live
+    assert leaf["pvt_status"] == "available"
+    assert "pvt_assigned_to" not in leaf
+
+
+def test_a_fresh_conflict_is_settled_by_housekeeping_once_its_time_has_come(
+    leaves: Leaves, later: Services, alice: Member, bob: Member
+) -> None:
+    base = leaves.base()
+    leaves.claim(base, LOW, alice, ago=0)
+    leaves.claim(base, HIGH, bob, ago=0)
+    assert later.housekeeping.recover() == 0
+    later.housekeeping._later.add(leaves.address)
+    later.housekeeping.look_again(now=1e12)
+    assert [leaf["pvt_status"] for leaf in leaves.live] == ["available"]
+
+
+@pytest.fixture
+def withdrawn(leaves: Leaves, alice: Member, bob: Member) -> Leaves:
+    """Both claimed it, nobody had a quorum, both withdrew: nothing is left of the address."""
+    base = leaves.base()
+    claims = [leaves.claim(base, LOW, alice), leaves.claim(base, HIGH, bob)]
+    for claim in claims:
+        leaves.withdraw(base, claim)
+    assert leaves.live == []
+    return leaves
+
+
+def test_reading_brings_back_what_everybody_withdrew_from(
+    withdrawn: Leaves, api: TestApp, alice: Member
+) -> None:
+    reply = api.get(url(alice, withdrawn.address), headers=alice.headers, status=200)
+    assert (reply.json["data"]["status"], reply.json["data"]["zone"]) == ("available", "us-east")
+    assert len(withdrawn.live) == 1
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_it_can_be_assigned_at_once(
+    withdrawn: Leaves, api: TestApp, alice: Member, many: bool
+) -> None:
+    path, data = ([], {"ips": [withdrawn.address]}) if many else ([withdrawn.address], {})
+    api.post_json(url(alice, *path), {"data": data}, headers=alice.headers, status=200)
+    assert_alices(withdrawn, alice)
+
+
+def test_an_operator_cannot_add_it_a_second_time(
+    withdrawn: Leaves, services: Services, api: TestApp, operator: Member
+) -> None:
+    data = {"ip": withdrawn.address, "zone": "us-east", "host": "proxy1.example.com"}
+    api.put_json("/v2/ips", {"data": data}, headers=operator.headers, status="*")
+    services.ips.fetch(withdrawn.address)
+    assert len(withdrawn.live) == 1
+
+
+def test_bringing_it_back_twice_gives_one_revision(
+    withdrawn: Leaves, each: Callable[..., list[Any]]
+) -> None:
+    lost = withdrawn.ips.leaves(withdrawn.address).lost
+    assert lost
+    each([lambda: withdrawn.ips.restore(lost)] * 4)
+    assert len(withdrawn.live) == 1
+    withdrawn.ips.restore(lost)
+    assert len(withdrawn.live) == 1
+
+
+def test_it_is_not_brought_back_once_an_operator_has_deleted_it(
+    withdrawn: Leaves, services: Services, api: TestApp, operator: Member
+) -> None:
+    api.delete(f"/v2/ips/{withdrawn.address}", headers=operator.headers, status=200)
+    services.housekeeping._later.add(withdrawn.address)
+    services.housekeeping.look_again(now=1e12)
+    api.get(f"/v2/ips/{withdrawn.address}", headers=operator.headers, status=404)
+    assert withdrawn.live == []
+
+
+@pytest.mark.parametrize("order", list(permutations("dab")), ids="".join)
+def test_a_deletion_among_the_claims_counts_in_whatever_order_they_arrive(
+    leaves: Leaves, services: Services, alice: Member, bob: Member, order: tuple[str, ...]
+) -> None:
+    base = leaves.base()
+    steps: dict[str, Callable[[], Any]] = {
+        "a": lambda: leaves.withdraw(base, leaves.claim(base, LOW, alice)),
+        "b": lambda: leaves.withdraw(base, leaves.claim(base, HIGH, bob)),
+        "d": lambda: leaves.pool.graft(
+            {"_id": leaves.address, "_rev": f"2-{'8' * 32}", "_deleted": True}, parent=base["_rev"]
+        ),
+    }
+    for step in order:
+        steps[step]()
+    assert leaves.live == []
+    with pytest.raises(IPNotFound):
+        services.ips.fetch(leaves.address)
+
+
+def test_what_a_settlement_dropped_is_no_deletion(
+    race: Leaves, services: Services, alice: Member, bob: Member
+) -> None:
+    """The dropped leaf is as young as the next claim's base, and would pass for younger."""
+    services.ips.fetch(race.address)
+    [base] = race.live
+    database = race.couch.database(account_database(alice.id))
+    database.remove(race.address, database.get(race.address)["_rev"])
+    race.withdraw(base, race.claim(base, LOW, bob))
+    assert race.live == []
+    assert services.ips.fetch(race.address).address == race.address

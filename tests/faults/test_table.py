@@ -1,0 +1,27 @@
+"""The table of faults keeps the promise, and the document shows it as it is."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.table import TABLE, Line, render
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
+
+UNKNOWN = {
+    ("assign one", "copy", "done, no copy"),
+    ("allocate 1", "copy", "done, no copy"),
+}
+"""Of one address alone nothing is noted: when CouchDB goes away between the pool and the copy, the
+caller gets 503 and the address may be the account's. Pool and copy agree later."""
+
+
+@pytest.mark.parametrize("line", TABLE, ids=str)
+def test_what_is_acknowledged_is_done_and_nothing_else(line: Line) -> None:
+    assert line.finally_ in ("done", "not done")
+    if (line.request, line.write, line.then) not in UNKNOWN:
+        assert line.reply.startswith("2") == (line.finally_ == "done")
+
+
+def test_the_document_shows_the_table() -> None:
+    assert DOCUMENT.read_text().endswith(render())

@@ -1,0 +1,163 @@
+"""CouchDB slow or gone: an answer in time, and nothing to do once it is back."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.errors import DatastoreUnreachable
+from kazoo_ips.model import Outcome
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.proxy import Fault, FaultProxy
+
+ADDRESS = "192.0.2.1"
+POOL = "-dedicated_ips/"
+
+
+@pytest.fixture
+def url(add: Callable[..., Any], alice: Member) -> str:
+    add(ADDRESS)
+    return f"/v2/accounts/{alice.id}/ips"
+
+
+def assert_unreachable(reply: Any) -> None:
+    assert (reply.status_int, reply.json["message"]) == (503, "datastore_unreachable")
+    assert reply.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize("path", ["", f"/{ADDRESS}", "/assigned", "/zones", "/hosts"])
+def test_a_slow_couchdb_gives_503_in_time_and_is_served_again(
+    faulty: TestApp, proxy: FaultProxy, url: str, alice: Member, path: str
+) -> None:
+    proxy.rule(faults.delay(before=1.5), "GET", POOL)
+    start = time.monotonic()
+    assert_unreachable(faulty.get(url + path, headers=alice.headers, status=503))
+    assert time.monotonic() - start < 1.2
+    faulty.get(url + path, headers=alice.headers, status=200)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_an_unreachable_couchdb_gives_503_in_time_and_is_found_again(
+    faulty: TestApp, proxy: FaultProxy, url: str, alice: Member, method: str
+) -> None:
+    def send(status: int) -> Any:
+        path = f"{url}/{ADDRESS}"
+        return faulty.request(path, method=method, headers=alice.headers, status=status)
+
+    faulty.get(f"{url}/{ADDRESS}", headers=alice.headers, status=200)
+    proxy.go_away()
+    start = time.monotonic()
+    assert_unreachable(send(503))
+    assert time.monotonic() - start < 1
+    proxy.come_back()
+    send(400 if method == "DELETE" else 200)
+
+
+def test_a_token_cannot_be_made_without_couchdb(
+    faulty: TestApp, proxy: FaultProxy, alice: Member
+) -> None:
+    proxy.go_away()
+    data = {"credentials": "0" * 32, "account_name": alice.account.name}
+    assert_unreachable(faulty.put_json("/v2/user_auth", {"data": data}, status=503))
+
+
+@pytest.mark.parametrize("status", [500, 502])
+@pytest.mark.parametrize("path", ["", f"/{ADDRESS}"])
+def test_a_read_that_fails_gives_503(
+    faulty: TestApp, proxy: FaultProxy, url: str, alice: Member, status: int, path: str
+) -> None:
+    fault = {500: faults.error_without_type, 502: faults.bad_gateway}[status]
+    proxy.rule(fault, "GET", POOL)
+    assert_unreachable(faulty.get(url + path, headers=alice.headers, status=503))
+
+
+# Straight at the driver: what is sent, and how often.
+
+
+@pytest.fixture
+def database(behind: Settings, proxy: FaultProxy, pool: Database) -> Database:
+    """The pool, by way of the proxy."""
+    return composition.connect(behind).database("dedicated_ips")
+
+
+def sent(proxy: FaultProxy, method: str) -> int:
+    return sum(record.request.method == method for record in proxy.records)
+
+
+def test_a_read_over_a_connection_that_has_ended_is_sent_once_more(
+    database: Database, proxy: FaultProxy
+) -> None:
+    proxy.rule(faults.cut, "GET")
+    assert database.find("missing") is None
+    assert sent(proxy, "GET") == 2
+
+
+def test_a_read_is_not_sent_a_third_time(database: Database, proxy: FaultProxy) -> None:
+    proxy.rule(faults.cut, "GET", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        database.find("missing")
+    assert sent(proxy, "GET") == 2
+
+
+def test_a_long_question_is_a_read_as_well(database: Database, proxy: FaultProxy) -> None:
+    proxy.rule(faults.cut, "POST", "/_all_docs$")
+    assert database.get_all(["missing"]) == {}
+    assert sent(proxy, "POST") == 2
+
+
+WRITES: dict[str, tuple[str, Callable[[Database], Any]]] = {
+    "put": ("PUT", lambda database: database.put({"_id": "x"}).outcome),
+    "remove": ("DELETE", lambda database: database.remove("x", f"1-{'0' * 32}").outcome),
+    "put_all": ("POST", lambda database: database.put_all([{"_id": "x"}])[0].outcome),
+}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.cut, faults.lose_reply, faults.delay(before=0.7), faults.bad_gateway],
+    ids=["cut", "lost", "slow", "502"],
+)
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_is_never_sent_twice(
+    database: Database, proxy: FaultProxy, write: str, fault: Fault
+) -> None:
+    method, call = WRITES[write]
+    proxy.rule(fault, method)
+    assert call(database) is Outcome.UNKNOWN
+    assert proxy.wait_until_idle()
+    assert sent(proxy, method) == 1
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_that_could_not_be_sent_says_so(
+    database: Database, proxy: FaultProxy, write: str
+) -> None:
+    _, call = WRITES[write]
+    proxy.go_away()
+    with pytest.raises(DatastoreUnreachable):
+        call(database)
+    assert proxy.records == []
+
+
+def test_a_write_finds_a_new_connection_when_the_kept_one_has_ended(
+    database: Database, proxy: FaultProxy, couch: Couch
+) -> None:
+    database.info()
+    proxy.go_away()
+    proxy.come_back()
+    assert database.put({"_id": "x"}).outcome is Outcome.DONE
+    assert sent(proxy, "PUT") == 1
+
+
+def test_a_batch_that_is_answered_with_409_is_refused(
+    database: Database, proxy: FaultProxy
+) -> None:
+    proxy.rule(faults.conflict_chunked, "POST", "/_bulk_docs$")
+    written = database.put_all([{"_id": "x"}, {"_id": "y"}])
+    assert [w.outcome for w in written] == [Outcome.REFUSED] * 2
