@@ -1,0 +1,1 @@
+"""CouchDB from Python: the driver on a short lead, and design documents from files."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import urllib3
+from tests.races.servers import Gunicorn
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
@@ -18,7 +19,6 @@ from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
 from tests.faults.proxy import FaultProxy
-from tests.races.servers import Gunicorn
 
 IPS = [f"198.51.100.{n}" for n in range(3)]
 
