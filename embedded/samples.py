@@ -96,7 +96,7 @@ def _make_samples(services: Services, file: Path, logins: list[Login]) -> None:
         logins.append(login)
         _write_logins(file, logins)
     for command in _POOL:
-        services.ips.create(command, uuid4().hex)
+        services.pool.create(command, uuid4().hex)
     services.ips.assign_all(AssignIPs(account.id, _ASSIGNED), uuid4().hex)
 
 

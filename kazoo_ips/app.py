@@ -21,13 +21,19 @@ from kazoo_ips.repositories.journal import JournalRepository
 from kazoo_ips.repositories.keys import KeyRepository
 from kazoo_ips.services import Services
 from kazoo_ips.services.accounts import AccountService
+from kazoo_ips.services.allocation import AllocationService
 from kazoo_ips.services.auth import AuthService
 from kazoo_ips.services.claims import ClaimService
+from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.doctor import DoctorService
 from kazoo_ips.services.housekeeping import HousekeepingService, LaterQueue
 from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
+from kazoo_ips.services.lists import ListService
+from kazoo_ips.services.lookup import Lookup
+from kazoo_ips.services.pool import PoolService
 from kazoo_ips.services.settlement import Settlement
+from kazoo_ips.services.transfers import TransferService
 
 _INDEX_TIMEOUT = 3600.0
 """Seconds that building an index may take."""
@@ -76,15 +82,26 @@ def build(
         remember=settings.identity_cache,
         refusal_time=settings.refusal_time,
     )
-    pool, journal = IPRepository(couch, settings.write_quorum == "all"), JournalRepository(couch)
+    ips, journal = IPRepository(couch, settings.write_quorum == "all"), JournalRepository(couch)
     later = LaterQueue()
-    settlement = Settlement(pool, now)
-    claims = ClaimService(pool, journal, settlement, later.add)
-    ips = IPService(pool, accounts, claims, settlement, now=now, look_again=later.add)
+    settlement = Settlement(ips, now)
+    lists, lookup = ListService(ips), Lookup(ips, settlement)
+    copies = CopyService(ips, lists, settlement, later.add)
+    claims = ClaimService(ips, journal, settlement, later.add)
+    transfers = TransferService(claims, copies)
     idempotency = IdempotencyService(journal, now)
-    housekeeping = HousekeepingService(later, settlement, claims, idempotency, clock)
-    doctor = DoctorService(pool, accounts, claims, settlement, now)
-    return Services(accounts, auth, ips, idempotency, housekeeping, doctor)
+    return Services(
+        accounts=accounts,
+        auth=auth,
+        pool=PoolService(ips, lookup, copies, now),
+        lists=lists,
+        ips=IPService(lookup, lists, accounts, claims, copies, transfers, now=now),
+        allocation=AllocationService(ips, lists, claims, copies, transfers, now=now),
+        copies=copies,
+        idempotency=idempotency,
+        housekeeping=HousekeepingService(later, settlement, claims, idempotency, clock),
+        doctor=DoctorService(ips, accounts, claims, settlement, now),
+    )
 
 
 def create_app(

@@ -63,7 +63,7 @@ def add(ip: str, zone: str, host: str) -> None:
     if address is None or not zone or not host:
         _fail(f"unable to add IP {ip}: {'invalid_address' if address is None else 'invalid'}")
     with _reported(f"unable to add IP {ip}"):
-        _services().ips.create(CreateIP(address, zone, host), uuid4().hex)
+        _services().pool.create(CreateIP(address, zone, host), uuid4().hex)
     click.echo(f"added IP {ip} to available dedicated ips")
 
 
@@ -106,7 +106,7 @@ def release(ip: str | None, account: str | None) -> None:
 def delete(ip: str, force: bool) -> None:
     """Take an address out of the pool."""
     with _reported("unable to delete IP"):
-        _services().ips.delete(DeleteIP(ip, force), uuid4().hex)
+        _services().pool.delete(DeleteIP(ip, force), uuid4().hex)
     click.echo(f"deleted IP {ip}")
 
 
@@ -115,7 +115,7 @@ def delete(ip: str, force: bool) -> None:
 def summary(host: str | None) -> None:
     """Show the pool, or one host's part of it, as a table."""
     with _reported(f"Unable to list IPs assigned to host {host or 'undefined'}"):
-        lines = _services().ips.summary(host)
+        lines = _services().lists.summary(host)
     if not lines:
         click.echo("No IPs found")
         return
@@ -157,7 +157,7 @@ def _verdict(finding: Finding) -> str:
 def refresh() -> None:
     """Bring databases and design documents up to date, and the accounts' copies with them."""
     app.databases(_settings()).create()
-    total, done = _services().ips.refresh_copies()
+    total, done = _services().copies.refresh()
     with click.progressbar(length=total, label="copies", file=sys.stderr) as bar:
         for count in done:
             bar.update(count)

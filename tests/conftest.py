@@ -185,7 +185,7 @@ def add(pool: Database, services: Services) -> Callable[..., DedicatedIP]:
     def make(
         address: str = "192.0.2.1", zone: str = "us-east", host: str = "proxy1.example.com"
     ) -> DedicatedIP:
-        return services.ips.create(CreateIP(address, zone, host), uuid4().hex)
+        return services.pool.create(CreateIP(address, zone, host), uuid4().hex)
 
     return make
 

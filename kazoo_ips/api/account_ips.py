@@ -14,7 +14,7 @@ routes = Routes("account_ips", __name__, url_prefix="/v2/accounts/<account_id>/i
 @routes.on("GET", "", who=Who.ACCOUNT, csv=True)
 def list_available(account_id: str) -> Response:
     """The available addresses."""
-    return lists.reply(services().ips.list_available)
+    return lists.reply(services().lists.available)
 
 
 @routes.on("PUT", "", who=Who.OPERATOR)
@@ -28,7 +28,7 @@ def assign_all(account_id: str) -> Response:
     """Assign the addresses of the body, or so many that are picked here; all or none."""
     command = schemas.load_assign(account_id, g.envelope.data())
     if isinstance(command, AllocateIPs):
-        return _addresses(services().ips.allocate(command, **write()))
+        return _addresses(services().allocation.allocate(command, **write()))
     return _addresses(services().ips.assign_all(command, **write()))
 
 
@@ -43,19 +43,19 @@ def release_all(account_id: str) -> Response:
 @routes.on("GET", "/assigned", who=Who.ACCOUNT, csv=True)
 def list_assigned(account_id: str) -> Response:
     """What the account has."""
-    return lists.reply(lambda query: services().ips.list_assigned(query, account_id))
+    return lists.reply(lambda query: services().lists.assigned(query, account_id))
 
 
 @routes.on("GET", "/zones", who=Who.ACCOUNT, csv=True)
 def list_zones(account_id: str) -> Response:
     """The zones in use, over the whole pool."""
-    return lists.names("zone", services().ips.list_zones())
+    return lists.names("zone", services().lists.zones())
 
 
 @routes.on("GET", "/hosts", who=Who.ACCOUNT, csv=True)
 def list_hosts(account_id: str) -> Response:
     """The hosts in use, over the whole pool."""
-    return lists.names("host", services().ips.list_hosts())
+    return lists.names("host", services().lists.hosts())
 
 
 @routes.on("GET", "/<address:address>", who=Who.ACCOUNT)

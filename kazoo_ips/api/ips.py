@@ -15,7 +15,7 @@ routes = Routes("ips", __name__, url_prefix="/v2/ips")
 @routes.on("GET", "", who=Who.OPERATOR, csv=True)
 def list_available() -> Response:
     """The available addresses."""
-    return lists.reply(services().ips.list_available)
+    return lists.reply(services().lists.available)
 
 
 @routes.on("PUT", "", who=Who.OPERATOR)
@@ -24,26 +24,26 @@ def create() -> Response:
     command = schemas.load_create(g.envelope.data())
     if if_match():  # what is yet to be made has no revision that could match
         raise PreconditionFailed
-    ip = services().ips.create(command, **write())
+    ip = services().pool.create(command, **write())
     return envelope.success(schemas.dump_read_only(ip), status=201, revision=ip.revision)
 
 
 @routes.on("GET", "/assigned", who=Who.OPERATOR, csv=True)
 def list_assigned() -> Response:
     """What all accounts have, and which account has it."""
-    return lists.reply(services().ips.list_assigned, owner=True)
+    return lists.reply(services().lists.assigned, owner=True)
 
 
 @routes.on("GET", "/zones", who=Who.OPERATOR, csv=True)
 def list_zones() -> Response:
     """The zones in use."""
-    return lists.names("zone", services().ips.list_zones())
+    return lists.names("zone", services().lists.zones())
 
 
 @routes.on("GET", "/hosts", who=Who.OPERATOR, csv=True)
 def list_hosts() -> Response:
     """The hosts in use."""
-    return lists.names("host", services().ips.list_hosts())
+    return lists.names("host", services().lists.hosts())
 
 
 @routes.on("GET", "/<address:address>", who=Who.OPERATOR)
@@ -57,5 +57,5 @@ def fetch(address: str) -> Response:
 def delete(address: str) -> Response:
     """Take an address out of the pool; `force=true` releases it first."""
     command = DeleteIP(address, g.envelope.text("force") == "true", if_match())
-    ip = services().ips.delete(command, **write())
+    ip = services().pool.delete(command, **write())
     return envelope.success(schemas.dump_read_only(ip, deleted=True), revision=ip.revision)

@@ -10,7 +10,7 @@ from flask import Response, g, request
 
 from kazoo_ips.api import envelope, schemas
 from kazoo_ips.model import Listing, ListIPs, Page
-from kazoo_ips.services.ips import walk
+from kazoo_ips.services.lists import walk
 
 _CHUNK = 1000
 ListPage = Callable[[ListIPs], Page]

@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 
 from kazoo_ips.services.accounts import AccountService
+from kazoo_ips.services.allocation import AllocationService
 from kazoo_ips.services.auth import AuthService
+from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.doctor import DoctorService
 from kazoo_ips.services.housekeeping import HousekeepingService
 from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
+from kazoo_ips.services.lists import ListService
+from kazoo_ips.services.pool import PoolService
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,11 @@ class Services:
 
     accounts: AccountService
     auth: AuthService
+    pool: PoolService
+    lists: ListService
     ips: IPService
+    allocation: AllocationService
+    copies: CopyService
     idempotency: IdempotencyService
     housekeeping: HousekeepingService
     doctor: DoctorService

@@ -7,13 +7,117 @@ lag: what is chosen here is a proposal, and the pool's documents decide.
 """
 
 import random
+import time
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
-from kazoo_ips.model import AllocateIPs, DedicatedIP, Listing
+from kazoo_ips.errors import InsufficientIPs
+from kazoo_ips.model import AllocateIPs, DedicatedIP, Listing, Status
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.journal import Claim
+from kazoo_ips.services.claims import ClaimService
+from kazoo_ips.services.copies import CopyService
+from kazoo_ips.services.ips import is_done
+from kazoo_ips.services.lists import ListService
+from kazoo_ips.services.transfers import TransferService
 
 WINDOW = 256
 """Addresses to choose from: four times as many as callers are expected at once."""
+
+_ATTEMPTS = 6
+"""Attempts at an allocation while there seem to be enough addresses for it."""
+
+
+class AllocationService:
+    """Picks available addresses and assigns them: so many or none.
+
+    :param now: the time in Gregorian seconds
+    """
+
+    def __init__(  # noqa: PLR0913 - one for each thing it brings together
+        self,
+        ips: IPRepository,
+        lists: ListService,
+        claims: ClaimService,
+        copies: CopyService,
+        transfers: TransferService,
+        *,
+        now: Callable[[], int],
+    ) -> None:
+        self._ips = ips
+        self._copies = copies
+        self._lists = lists
+        self._claims = claims
+        self._transfers = transfers
+        self._now = now
+
+    def allocate(
+        self, command: AllocateIPs, request_id: str, *, resumed: bool = False
+    ) -> list[DedicatedIP]:
+        """Pick available addresses and assign them to an account.
+
+        :param resumed: whether an earlier attempt at this very request may have done it already
+        :raises InsufficientIPs: there are not as many
+        """
+        done = self._resume(command.account_id, request_id) if resumed else []
+        if done:
+            return done
+        for attempt in range(_ATTEMPTS):
+            allocated = self._attempt(command, request_id)
+            if allocated:
+                return allocated
+            # Two who want most of the same few take each other's; whoever waits longer yields.
+            available = self._count(command)
+            if available < command.quantity:
+                break
+            time.sleep(random.uniform(0, 0.05 * 2**attempt))
+        raise InsufficientIPs(command.quantity, min(available, command.quantity - 1))
+
+    def _attempt(self, command: AllocateIPs, request_id: str) -> list[DedicatedIP]:
+        """One attempt; empty when there were too few to be had, and then nothing is kept."""
+        before: list[DedicatedIP] = []
+        taken: list[DedicatedIP] = []
+        tried: set[str] = set()
+        notes: list[Claim] = []
+        at = self._now()
+        while len(taken) < command.quantity:
+            proposed = propose(self._ips, command, taken, tried)
+            if not proposed or (not tried and len(proposed) < command.quantity):
+                self._claims.give_back(before, taken)
+                self._claims.conclude(notes)
+                return []
+            tried.update(proposed)
+            found = self._ips.find(proposed).values()
+            ips = [ip for ip in found if ip.status is Status.AVAILABLE and not ip.conflicted]
+            if command.quantity > 1:
+                wanted = [ip.address for ip in ips]
+                account_id = command.account_id
+                notes.append(self._claims.note("assign", account_id, request_id, at, wanted))
+            after = [ip.assign(command.account_id, at=at, request_id=request_id) for ip in ips]
+            saved, _ = self._claims.make(ips, after)
+            before += ips
+            taken += saved
+        self._transfers.acknowledge(before, taken, notes)
+        return taken
+
+    def _resume(self, account_id: str, request_id: str) -> list[DedicatedIP]:
+        """What an earlier attempt has allocated, when it came to its end."""
+        self._claims.recover_request(request_id)
+        listed = [row.address for row in self._lists.all_assigned(account_id)]
+        found = self._ips.find(listed).values()
+        done = [ip for ip in found if is_done(ip, request_id, account_id)]
+        if done:
+            self._copies.write(done)
+        return done
+
+    def _count(self, command: AllocateIPs) -> int:
+        """How many there are to choose from, or how many places with some."""
+        if command.distinct_hosts:
+            hosts = self._ips.hosts_available(command.zone)
+            return sum(command.host in (None, host) for host in hosts)
+        if command.distinct_zones:
+            return sum(command.zone in (None, zone) for zone in self._ips.zones_available())
+        return self._ips.count_available(command.zone, command.host)
 
 
 def propose(

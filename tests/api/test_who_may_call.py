@@ -86,7 +86,7 @@ def documents(
     services: Services, databases: Databases, couch: Any, child: Any
 ) -> Iterator[Callable[[], Any]]:
     """What the pool and the account have of the one address there is, assigned to the account."""
-    services.ips.create(CreateIP(ADDRESS, "us-east", "proxy1.example.com"), "0" * 32)
+    services.pool.create(CreateIP(ADDRESS, "us-east", "proxy1.example.com"), "0" * 32)
     services.ips.assign(AssignIP(child.id, ADDRESS), "0" * 32)
 
     def look() -> Any:
@@ -94,7 +94,7 @@ def documents(
         return pool, databases.get(account_database(child.id), ADDRESS)
 
     yield look
-    services.ips.delete(DeleteIP(ADDRESS, force=True), "0" * 32)
+    services.pool.delete(DeleteIP(ADDRESS, force=True), "0" * 32)
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -122,13 +122,13 @@ def test_every_list_reads_only_views_of_the_tree(
             read.add("/".join(found.groups()))
 
     services = composition.build(settings, trace=note)
-    services.ips.list_zones()
-    services.ips.list_hosts()
-    services.ips.summary()
-    services.ips.list_available(ListIPs())
-    services.ips.list_available(ListIPs(host="proxy1.example.com"))
-    services.ips.list_assigned(ListIPs())
-    services.ips.list_assigned(ListIPs(), alice.id)
+    services.lists.zones()
+    services.lists.hosts()
+    services.lists.summary()
+    services.lists.available(ListIPs())
+    services.lists.available(ListIPs(host="proxy1.example.com"))
+    services.lists.assigned(ListIPs())
+    services.lists.assigned(ListIPs(), alice.id)
     services.accounts.list()
     assert read == VIEWS
 

@@ -48,7 +48,9 @@ def test_callers_do_not_fight_for_the_same_address(
     services = composition.build(replace(settings, threads=CLIENTS), trace=trace)
     command = AllocateIPs(alice.id, 1)
     with ThreadPoolExecutor(CLIENTS) as clients:
-        futures = [clients.submit(services.ips.allocate, command, uuid4().hex) for _ in range(150)]
+        futures = [
+            clients.submit(services.allocation.allocate, command, uuid4().hex) for _ in range(150)
+        ]
         taken = [ip.address for future in futures for ip in future.result()]
     assert len(set(taken)) == 150
     # Until a quarter is left: at most three attempts for two addresses.
@@ -61,7 +63,7 @@ def test_of_two_who_want_most_of_it_one_gets_all_and_the_other_nothing(
     many(100)
 
     def allocate(member: Member) -> list[DedicatedIP]:
-        return services.ips.allocate(AllocateIPs(member.id, 60), uuid4().hex)
+        return services.allocation.allocate(AllocateIPs(member.id, 60), uuid4().hex)
 
     with ThreadPoolExecutor(2) as clients:
         futures = [clients.submit(allocate, member) for member in (alice, bob)]
@@ -69,7 +71,7 @@ def test_of_two_who_want_most_of_it_one_gets_all_and_the_other_nothing(
     [refused] = [error for error in errors if error]
     assert isinstance(refused, InsufficientIPs)
     assert (refused.requested, refused.available) == (60, 40)
-    assert len([1 for _, status in services.ips.summary() if status == "assigned"]) == 60
+    assert len([1 for _, status in services.lists.summary() if status == "assigned"]) == 60
     assert list(services.doctor.examine()) == []
 
 
@@ -80,10 +82,10 @@ def test_distinct_places_are_distinct(
     for n in range(12):
         add(f"192.0.2.{n}", zone=f"zone{n % 4}", host=f"host{n % 4}.example.com")
     command = AllocateIPs(alice.id, 4, **{wish: True})
-    ips = services.ips.allocate(command, uuid4().hex)
+    ips = services.allocation.allocate(command, uuid4().hex)
     assert len({ip.host for ip in ips}) == len({ip.zone for ip in ips}) == 4
     with pytest.raises(InsufficientIPs) as refused:
-        services.ips.allocate(replace(command, quantity=5), uuid4().hex)
+        services.allocation.allocate(replace(command, quantity=5), uuid4().hex)
     assert (refused.value.requested, refused.value.available) == (5, 4)
 
 
@@ -92,9 +94,11 @@ def test_zone_and_host_are_kept_to(
 ) -> None:
     for n in range(8):
         add(f"192.0.2.{n}", zone=f"zone{n % 2}", host=f"host{n // 4}.example.com")
-    ips = services.ips.allocate(
+    ips = services.allocation.allocate(
         AllocateIPs(alice.id, 2, zone="zone1", host="host1.example.com"), uuid4().hex
     )
     assert {(ip.zone, ip.host) for ip in ips} == {("zone1", "host1.example.com")}
     with pytest.raises(InsufficientIPs):
-        services.ips.allocate(AllocateIPs(alice.id, 1, "zone1", "host1.example.com"), uuid4().hex)
+        services.allocation.allocate(
+            AllocateIPs(alice.id, 1, "zone1", "host1.example.com"), uuid4().hex
+        )

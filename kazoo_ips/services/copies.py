@@ -1,0 +1,120 @@
+"""The accounts' copies of their addresses, which Kazoo's billing counts.
+
+A copy follows the pool's document and is written last, so that it is also the evidence that an
+assignment was acknowledged.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from kazoo_ips.errors import DatastoreMissing, DatastoreUnreachable
+from kazoo_ips.model import DedicatedIP, Listing, Outcome
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.services.lists import CHUNK, ListService
+from kazoo_ips.services.settlement import Settlement, is_copy
+
+log = logging.getLogger(__name__)
+
+
+class CopyService:
+    """Writes copies, removes them, and brings all of them up to date.
+
+    :param look_again: called with an address and an account whose copy of it should be looked at
+        a little later
+    """
+
+    def __init__(
+        self,
+        ips: IPRepository,
+        lists: ListService,
+        settlement: Settlement,
+        look_again: Callable[[str, str], None],
+    ) -> None:
+        self._ips = ips
+        self._lists = lists
+        self._settlement = settlement
+        self.look_again = look_again
+
+    def write(self, ips: Sequence[DedicatedIP]) -> None:
+        """Write the copies of addresses that are certainly their accounts' by now.
+
+        :raises DatastoreUnreachable: they are not certain to be there
+        """
+        try:
+            written = self._ips.save_copies(ips)
+            outcomes = zip(ips, written, strict=True)
+            unsure = (ip for ip, w in outcomes if w.outcome is not Outcome.DONE)
+            if all(map(self._settlement.is_acknowledged, unsure)):
+                return
+        except (DatastoreMissing, DatastoreUnreachable) as error:
+            log.warning("the copies could not be written: %s", error)
+        raise DatastoreUnreachable("the account's database does not take the copies")
+
+    def remove(self, ips: Iterable[DedicatedIP]) -> None:
+        """Remove the copies of addresses as they were before they left their accounts.
+
+        What cannot be removed now is looked at later: the pool's document has decided.
+        """
+        for owner_id, gone in _by_owner(ips).items():
+            try:
+                left = self._remove(owner_id, gone)
+            except DatastoreMissing:
+                continue
+            except DatastoreUnreachable:
+                left = True
+            if left:
+                log.warning("account %s: copies of released addresses are left", owner_id)
+                for ip in gone:
+                    self.look_again(ip.address, owner_id)
+
+    def _remove(self, owner_id: str, gone: Sequence[DedicatedIP]) -> bool:
+        """Remove an account's copies of these very assignments; whether some may be left.
+
+        By now an address may be the account's again, with a copy of its new assignment. And the
+        copy may yet have to come, when the assignment was released before its own request ended.
+        """
+        copies = self._ips.copies(owner_id, [ip.address for ip in gone])
+        ended = [ip for ip in gone if ip.address in copies and is_copy(copies[ip.address], ip)]
+        written = self._ips.drop_copies(owner_id, [copies[ip.address] for ip in ended])
+        if len(ended) < len(gone):
+            self._settlement.mend_copies(owner_id, [ip.address for ip in gone])
+        return len(ended) < len(gone) or any(w.outcome is not Outcome.DONE for w in written)
+
+    def refresh(self) -> tuple[int, Iterator[int]]:
+        """Write the copies that are missing or differ from the pool.
+
+        :returns: how many addresses are assigned, and an iterator that does the work and yields
+            how many were looked at since
+        """
+        assigned = self._lists.all_assigned()
+        return len(assigned), self._refresh(assigned)
+
+    def _refresh(self, assigned: Sequence[Listing]) -> Iterator[int]:
+        for start in range(0, len(assigned), CHUNK):
+            chunk = assigned[start : start + CHUNK]
+            pool = self._ips.find([row.address for row in chunk])
+            for owner_id, ips in _by_owner(pool.values()).items():
+                self._refresh_account(owner_id, ips)
+            yield len(chunk)
+
+    def _refresh_account(self, owner_id: str, ips: Sequence[DedicatedIP]) -> None:
+        try:
+            copies = self._ips.copies(owner_id, [ip.address for ip in ips])
+            stale = [ip for ip in ips if not _is_current(copies.get(ip.address), ip)]
+            self._ips.save_copies(stale)
+        except DatastoreMissing:
+            log.warning("account %s has no database, but %d addresses", owner_id, len(ips))
+
+
+def _by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
+    owned: dict[str, list[DedicatedIP]] = {}
+    for ip in ips:
+        if ip.assigned_to:
+            owned.setdefault(ip.assigned_to, []).append(ip)
+    return owned
+
+
+def _is_current(copy: DedicatedIP | None, ip: DedicatedIP) -> bool:
+    """Whether a copy shows the pool's document as it is, field for field."""
+    return copy is not None and replace(copy, revision=None) == replace(ip, revision=None)

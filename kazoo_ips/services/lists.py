@@ -1,0 +1,74 @@
+"""Lists of the pool: what is available, what is assigned, and the names in use.
+
+What the views say; a list may lag behind a write by a moment, and decides nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from kazoo_ips import addresses
+from kazoo_ips.model import Listing, ListIPs, Page, Status
+from kazoo_ips.repositories.ips import IPRepository
+
+CHUNK = 1000
+"""Addresses read at a time where the number is not the caller's."""
+
+
+class ListService:
+    """The lists there are."""
+
+    def __init__(self, ips: IPRepository) -> None:
+        self._ips = ips
+
+    def available(self, query: ListIPs) -> Page:
+        """Available addresses, by zone and address."""
+        return _page(self._ips.available, query)
+
+    def assigned(self, query: ListIPs, account_id: str | None = None) -> Page:
+        """What an account has, or all accounts, by zone and address."""
+        if account_id is None:
+            return _page(self._ips.assigned, query)
+        return _page(lambda q: self._ips.assigned_to(account_id, q), query)
+
+    def all_assigned(self, account_id: str | None = None) -> list[Listing]:
+        """All that an account has, or all accounts."""
+        return list(walk(lambda q: self.assigned(q, account_id), ListIPs(limit=None)))
+
+    def zones(self) -> list[str]:
+        """The names of the zones in use, over the whole pool."""
+        return self._ips.zones()
+
+    def hosts(self) -> list[str]:
+        """The names of the hosts in use, over the whole pool."""
+        return self._ips.hosts()
+
+    def summary(self, host: str | None = None) -> list[tuple[Listing, Status]]:
+        """The whole pool or one host's part of it, by host."""
+        return self._ips.by_host(host)
+
+
+def walk(list_page: Callable[[ListIPs], Page], query: ListIPs) -> Iterator[Listing]:
+    """A list of any length, read in chunks: `query.limit` items of it, None being all."""
+    left, after = query.limit, query.after
+    while left is None or left > 0:
+        limit = CHUNK if left is None else min(left, CHUNK)
+        page = list_page(replace(query, limit=limit, after=after))
+        yield from page.items
+        after = page.after
+        if after is None:
+            return
+        left = left and left - len(page.items)
+
+
+def _page(read: Callable[[ListIPs], list[Listing]], query: ListIPs) -> Page:
+    """One page, and where the next one starts if there is more."""
+    if query.limit is None:
+        return Page(tuple(read(query)))
+    rows = read(replace(query, limit=query.limit + 1))
+    items = rows[: query.limit]
+    return Page(tuple(items), _after(items[-1]) if len(rows) > query.limit else None)
+
+
+def _after(last: Listing) -> tuple[str, str, str]:
+    canonical = addresses.canonical(last.address) or last.address
+    return (last.zone, addresses.sort_key(canonical), last.address)

@@ -1,0 +1,120 @@
+"""The operator's pool: what comes in and what goes out."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from kazoo_ips.errors import (
+    Conflict,
+    DatastoreUnreachable,
+    IPAssigned,
+    IPExists,
+    IPNotFound,
+    PreconditionFailed,
+)
+from kazoo_ips.model import CreateIP, DedicatedIP, DeleteIP, Outcome, Status, Written
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.services.copies import CopyService
+from kazoo_ips.services.lookup import Lookup
+
+_WRITES = 2
+"""Times that an address is written when nobody says what became of it."""
+
+
+class PoolService:
+    """Adds addresses and takes them out.
+
+    `resumed` says that an earlier attempt at this very request may have done the work already.
+
+    :param now: the time in Gregorian seconds
+    """
+
+    def __init__(
+        self, ips: IPRepository, lookup: Lookup, copies: CopyService, now: Callable[[], int]
+    ) -> None:
+        self._ips = ips
+        self._lookup = lookup
+        self._copies = copies
+        self._now = now
+
+    def create(self, command: CreateIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
+        """Add an address to the pool.
+
+        :raises IPExists: it is there already, in whatever spelling
+        """
+        if resumed:
+            with suppress(IPNotFound):
+                there = self._lookup.read(command.address)
+                if there.request_id == request_id:
+                    return there
+        if ":" in command.address and self._ips.find([command.address]):
+            raise IPExists(command.address)
+        now = self._now()
+        ip = DedicatedIP(
+            command.address, command.zone, command.host, now, now, request_id=request_id
+        )
+        for _ in range(_WRITES):
+            written = self._ips.save(ip)
+            if written.outcome is Outcome.DONE:
+                return replace(ip, revision=written.revision)
+            added = self._added(ip, written)
+            if added:
+                return added
+        raise DatastoreUnreachable(f"{ip.address}: not known whether added")
+
+    def _added(self, ip: DedicatedIP, written: Written) -> DedicatedIP | None:
+        """A new address of which CouchDB did not simply say that it is there; None if it is not.
+
+        Then it can be written again: should the first write arrive after all, it is refused or
+        finds its own revision, and the address is there once.
+        """
+        if written.revision:  # no quorum: nobody has been told of it, so it can go
+            self._ips.drop(replace(ip, revision=written.revision))
+            raise DatastoreUnreachable(f"{ip.address}: no quorum")
+        try:
+            there = self._lookup.read(ip.address)
+        except IPNotFound:
+            return None
+        if (there.request_id, there.created) != (ip.request_id, ip.created):
+            raise IPExists(ip.address)
+        return there
+
+    def delete(self, command: DeleteIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
+        """Take an address out of the pool, out of its account as well where that is asked for.
+
+        :returns: it as it was last, available
+        :raises IPNotFound: it is not there
+        :raises IPAssigned: it is assigned and not to be released with it
+        :raises Conflict: somebody else's write came first
+        :raises PreconditionFailed: If-Match no longer holds
+        """
+        removed = self._ips.find_removed(command.address, request_id) if resumed else None
+        if removed:
+            return removed
+        was = self._lookup.get(command.address, command.if_match)
+        ip = replace(was, request_id=request_id)
+        if was.status is Status.ASSIGNED:
+            if not command.force:
+                raise IPAssigned(was.address)
+            ip = was.release(None, at=self._now(), request_id=request_id)
+        written = self._ips.remove(ip)
+        if written.outcome is Outcome.REFUSED:
+            raise PreconditionFailed() if command.if_match else Conflict(ip.address)
+        if written.outcome is Outcome.UNKNOWN:
+            self._ensure_gone(ip, written)
+        self._copies.remove([was])
+        return ip
+
+    def _ensure_gone(self, ip: DedicatedIP, written: Written) -> None:
+        """Make sure that an address is gone, without a word of CouchDB whether it is.
+
+        :raises DatastoreUnreachable: it cannot be found out, has no quorum, or somebody keeps it
+            alive
+        """
+        if written.revision is None and self._ips.leaves(ip.address).live:
+            # At the same revision: should the first write arrive after all, it is refused.
+            written = self._ips.remove(ip)
+        if written.revision and written.outcome is Outcome.UNKNOWN:
+            raise DatastoreUnreachable(f"{ip.address}: no quorum")
+        if written.outcome is not Outcome.DONE and self._ips.leaves(ip.address).live:
+            raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")

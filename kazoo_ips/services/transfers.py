@@ -1,0 +1,110 @@
+"""Addresses go from the pool to an account, or back: pool, copies and journal in their order.
+
+The note first, when there are several; then the pool's documents, which decide; then the copies,
+which say that it is acknowledged; last the note is struck out. Whatever goes wrong on the way is
+undone before anybody is told.
+"""
+
+from collections.abc import Sequence
+
+from kazoo_ips.errors import Conflict, DatastoreUnreachable
+from kazoo_ips.model import DedicatedIP
+from kazoo_ips.repositories.journal import Claim
+from kazoo_ips.services.claims import ClaimService
+from kazoo_ips.services.copies import CopyService
+
+
+class TransferService:
+    """All of several addresses, or none of them."""
+
+    def __init__(self, claims: ClaimService, copies: CopyService) -> None:
+        self._claims = claims
+        self._copies = copies
+
+    def assign(
+        self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]
+    ) -> list[DedicatedIP]:
+        """Assign all of these or none.
+
+        :param before: the same dedicated IPs as they were read
+        :raises Conflict: somebody else was faster; nothing of it is left
+        :raises DatastoreUnreachable: it is not certain what became of it
+        """
+        notes = self._note("assign", after, [ip.assigned_to or "" for ip in after])
+        saved = self._make(before, after, notes)
+        self.acknowledge(before, saved, notes)
+        return saved
+
+    def release(
+        self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]
+    ) -> list[DedicatedIP]:
+        """Release all of these or none; the errors are those of `assign`."""
+        notes = self._note("release", after, [ip.assigned_to or "" for ip in before])
+        saved = self._make(before, after, notes)
+        self._conclude(notes, before, saved)
+        self._copies.remove(before)
+        return saved
+
+    def acknowledge(
+        self, before: Sequence[DedicatedIP], saved: Sequence[DedicatedIP], notes: Sequence[Claim]
+    ) -> None:
+        """Write the copies of addresses that are certainly their accounts' by now.
+
+        :raises DatastoreUnreachable: they cannot be written; the addresses are given back
+        """
+        try:
+            self._copies.write(saved)
+        except DatastoreUnreachable:
+            self._take_back(before, saved)
+            raise
+        self._conclude(notes, before, saved)
+
+    def _note(
+        self, action: str, after: Sequence[DedicatedIP], owners: Sequence[str]
+    ) -> list[Claim]:
+        """Note several claims before they are made; one alone is done or not, and needs none."""
+        if len(after) < 2:
+            return []
+        first = after[0]
+        return [
+            self._claims.note(
+                action,
+                owners[0],
+                first.request_id or "",
+                first.modified,
+                [ip.address for ip in after],
+            )
+        ]
+
+    def _make(
+        self,
+        before: Sequence[DedicatedIP],
+        after: Sequence[DedicatedIP],
+        notes: Sequence[Claim],
+    ) -> list[DedicatedIP]:
+        try:
+            return self._claims.make_all(before, after)
+        except Conflict:
+            self._claims.conclude(notes)
+            raise
+
+    def _conclude(
+        self, notes: Sequence[Claim], before: Sequence[DedicatedIP], saved: Sequence[DedicatedIP]
+    ) -> None:
+        """Strike the notes out: the last step before the reply, after which nobody undoes it.
+
+        :raises DatastoreUnreachable: that is not certain; so it is undone here and now
+        """
+        try:
+            self._claims.conclude(notes)
+        except DatastoreUnreachable:
+            self._take_back(before, saved)
+            raise
+
+    def _take_back(self, before: Sequence[DedicatedIP], saved: Sequence[DedicatedIP]) -> None:
+        """Undo what was done, copies included.
+
+        :raises DatastoreUnreachable: it is not certain that everything is undone
+        """
+        self._claims.give_back(before, saved)
+        self._copies.remove(saved)
