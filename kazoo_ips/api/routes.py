@@ -93,7 +93,7 @@ def _keep_slashes(wsgi: "WSGIApplication") -> "WSGIApplication":
 
 def init_app(app: Flask) -> None:
     """Have every request read and, where it says so, its verb replaced."""
-    app.wsgi_app = _keep_slashes(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = _keep_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment]
 
     @app.before_request
     def read_envelope() -> None:
