@@ -166,16 +166,15 @@ def pool(couch: Couch, services: Services) -> Iterator[Database]:
 
 def _empty(couch: Couch, services: Services) -> None:
     pool = couch.database("dedicated_ips")
-    documents = pool.range("", "\uffff")
-    _delete(pool, [d for d in documents if not d["_id"].startswith("_design/")])
+    _delete(pool, [d for d in pool.range("", "\uffff") if not d["_id"].startswith("_design/")])
     for account in services.accounts.list():
         database = couch.database(account_database(account.id))
-        _delete(database, database.select({"pvt_type": "dedicated_ip"}, limit=10_000))
+        documents = database.range("", "\uffff")
+        _delete(database, [d for d in documents if d.get("pvt_type") == "dedicated_ip"])
 
 
 def _delete(database: Database, documents: list[dict[str, Any]]) -> None:
-    gone = [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in documents]
-    database.put_all(gone)
+    database.put_all([{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in documents])
 
 
 @pytest.fixture
