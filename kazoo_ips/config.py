@@ -34,8 +34,7 @@ class Settings:
     write_quorum: str = _setting(
         "KAZOO_IPS_WRITE_QUORUM",
         "majority",
-        "of the nodes that keep a document: `majority` goes on while a minority of them is down; "
-        "`all` does not",
+        "which nodes must have a write: `majority` of them, or `all`",
     )
     token_lifetime: int = _setting(
         "KAZOO_IPS_TOKEN_LIFETIME", 3600, "seconds that a token is good for"

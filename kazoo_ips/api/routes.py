@@ -5,9 +5,11 @@ in the path, and what the reply may look like.
 """
 
 import base64
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote_to_bytes
 
 from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
@@ -17,6 +19,9 @@ from kazoo_ips.api import envelope, idempotency
 from kazoo_ips.api.context import services
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
 from kazoo_ips.model import Account, Caller
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 Handler = Callable[..., Response]
 
@@ -73,8 +78,22 @@ class Routes(Blueprint):
         raise TypeError("a route is made by on(), which asks who may call it")
 
 
+def _keep_slashes(wsgi: "WSGIApplication") -> "WSGIApplication":
+    """An encoded slash belongs to its segment, where the server tells the path as it was sent."""
+
+    def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
+        sent = environ.get("RAW_URI", "").partition("?")[0]
+        if sent.startswith("/") and "%2f" in sent.lower():
+            kept = re.sub("%2f", "%252F", sent, flags=re.IGNORECASE)
+            environ["PATH_INFO"] = unquote_to_bytes(kept).decode("latin-1")
+        return wsgi(environ, start)
+
+    return call
+
+
 def init_app(app: Flask) -> None:
     """Have every request read and, where it says so, its verb replaced."""
+    app.wsgi_app = _keep_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment]
 
     @app.before_request
     def read_envelope() -> None:

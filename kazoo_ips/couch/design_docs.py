@@ -6,12 +6,14 @@ finished one. Knows files and design documents, not what the views are for.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from couchdb.loader import load_design_doc
 
 from kazoo_ips.couch.client import Database
+from kazoo_ips.errors import DatastoreMissingView
 from kazoo_ips.model import Outcome
 
 _PACKAGE = Path(__file__).parent.parent
@@ -63,7 +65,9 @@ def _build_aside(database: Database, wanted: Mapping[str, Any]) -> None:
     left_over = database.find(aside)
     revision = {"_rev": left_over["_rev"]} if left_over else {}
     database.put({**wanted, "_id": aside, **revision})
-    _build(database, name, wanted)
+    # Whoever does the same at this moment may have finished it and cleared it away.
+    with suppress(DatastoreMissingView):
+        _build(database, name, wanted)
     written = database.find(aside)
     if written:
         database.remove(aside, written["_rev"])

@@ -138,7 +138,6 @@ def test_an_encoded_colon_in_a_path_is_a_colon(live: str, load: Any, alice: Any)
         assert json.loads(body)["data"]["id"] == "2001:db8::1"
 
 
-@pytest.mark.xfail(strict=True, reason="an encoded slash divides the path: 404 not_found")
 def test_an_encoded_slash_belongs_to_its_segment(live: str, pool: Any, alice: Any) -> None:
     path = f"/v2/accounts/{alice.id}/ips/192.0.2.0%2F24"
     status, _, body = request(live, "GET", path, alice.token)

@@ -180,9 +180,6 @@ def test_a_list_has_at_most_1000_addresses(
     assert errors["ips.999"] == {"not_found": {"message": "ip not found", "value": many[999]}}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="items not in the pool are reported alone, before the state of the others"
-)
 def test_assigning_reports_every_item_that_cannot_be_and_assigns_none(
     api: TestApp, load: Any, databases: Databases, alice: Any, bob: Any
 ) -> None:
@@ -204,9 +201,6 @@ def test_assigning_reports_every_item_that_cannot_be_and_assigns_none(
     assert documents(databases) == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="items not in the pool are reported alone, before the state of the others"
-)
 def test_releasing_reports_every_item_that_cannot_be_and_releases_none(
     api: TestApp, load: Any, databases: Databases, alice: Any, bob: Any
 ) -> None:

@@ -40,7 +40,6 @@ KAZOO_DESIGN_DOC = {
     },
 }
 OLD = "(function (doc) { if (doc.pvt_zone) emit(['old', doc.pvt_zone, doc._id], []); });"
-OPEN = "the design document aside, and with it the view, may be gone when its index is asked for"
 
 Trace = Callable[[str, str], None]
 Connect = Callable[..., Database]
@@ -208,7 +207,7 @@ def test_readers_go_on_while_a_changed_design_document_is_deployed(connect: Conn
     "changed",
     [
         pytest.param(False, id="new"),
-        pytest.param(True, id="changed", marks=pytest.mark.xfail(strict=False, reason=OPEN)),
+        pytest.param(True, id="changed"),
     ],
 )
 def test_two_that_deploy_at_once_both_survive(changed: bool, connect: Connect) -> None:
@@ -228,7 +227,6 @@ def test_two_that_deploy_at_once_both_survive(changed: bool, connect: Connect) -
     assert connect().find("_design/ips-new") is None
 
 
-@pytest.mark.xfail(strict=True, reason=OPEN)
 def test_one_that_deploys_survives_that_another_finishes_meanwhile(connect: Connect) -> None:
     fill(connect())
     put_old(connect())

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import urllib3
-from tests.races.servers import Gunicorn
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
@@ -19,16 +18,17 @@ from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
 from tests.faults.proxy import FaultProxy
+from tests.servers import Gunicorn
 
 IPS = [f"198.51.100.{n}" for n in range(3)]
 
 
 @pytest.fixture
 def gunicorn(
-    environ: dict[str, str], running_proxy: FaultProxy, operator: Member, tmp_path: Path
+    environment: dict[str, str], running_proxy: FaultProxy, operator: Member, tmp_path: Path
 ) -> Iterator[Gunicorn]:
     """One worker behind the proxy."""
-    behind = {**environ, "COUCHDB_URL": running_proxy.url}
+    behind = {**environment, "COUCHDB_URL": running_proxy.url}
     with Gunicorn(behind, tmp_path / "log", workers=1) as server:
         yield server
 

@@ -1,5 +1,6 @@
 """Fixtures: an application that remembers identities, and clients of it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,12 +21,14 @@ class World:
 
     :param client: makes a client; each thread needs its own
     :param copies: the database of each account that addresses are assigned to
+    :param housekeeping: does now what the workers' threads do a little later
     """
 
     client: Callable[[], Client]
     ids: dict[str, str]
     pool: Database
     copies: dict[str, Database]
+    housekeeping: Callable[[], object]
 
     def documents(self, database: Database) -> dict[str, dict[str, Any]]:
         """The dedicated IPs that a database holds."""
@@ -51,4 +54,5 @@ def world(settings: Settings, couch: Couch, pool: Database, members: dict[str, A
         ids=ids,
         pool=pool,
         copies={name: couch.database(account_database(ids[name])) for name in ("alice", "bob")},
+        housekeeping=lambda: wsgi.extensions["kazoo_ips"].housekeeping.look_again(math.inf),
     )

@@ -99,11 +99,6 @@ def given_back(mark: int) -> Step:
     return step
 
 
-def maybe_released(state: State) -> list[State]:
-    """A forced deletion's first step, which stays when its second is lost."""
-    return [state, owned(state, None)] if state and state.owner else [state]
-
-
 def steps(exchange: Exchange, ids: dict[str, str]) -> dict[str | None, list[Step]]:
     """What it says, by address; under None what it says of all the others.
 
@@ -151,16 +146,15 @@ def _of_one(command: Command, reply: Reply, names: dict[str, str]) -> list[Step]
 
 
 def _of_delete(command: Delete, reply: Reply) -> list[Step]:
-    first = [maybe_released] if command.force else []
     match reply.code, reply.data:
         case 200, _:
-            return [*first, lambda state: [None] if state and not state.owner else []]
+            return [lambda state: [None] if state and (command.force or not state.owner) else []]
         case 404, _:
             return [when(lambda state: state is None)]
         case 409, {"ips": lost} if "assigned" in lost.values() and not command.force:
             return [when(lambda state: state is not None and state.owner is not None)]
         case 409, _:
-            return first
+            return []
     raise AssertionError((command, reply))
 
 

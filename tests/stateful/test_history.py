@@ -11,7 +11,6 @@ from tests.stateful.commands import (
     Command,
     Create,
     Delete,
-    Fetch,
     ListAssigned,
     ListAvailable,
     Release,
@@ -160,10 +159,8 @@ def test_an_address_is_created_once() -> None:
     assert not found(*twice, start=None, end=FREE)
 
 
-def test_a_forced_deletion_may_be_seen_half_done() -> None:
-    delete, fetch = Delete("operator", IP, True), Fetch("bob", "bob", IP)
-    half = ((0, 9, delete, ok({})), (3, 4, fetch, ok(SHOWN)))
-    assert found(*half, start=ALICES, end=None)
+def test_a_forced_deletion_takes_the_address_from_its_account_too() -> None:
+    assert found((0, 1, Delete("operator", IP, True), ok({})), start=ALICES, end=None)
     assert not found((0, 1, Delete("operator", IP), ok({})), start=ALICES, end=None)
 
 

@@ -104,7 +104,7 @@ def test_what_many_were_told_at_once_has_a_legal_order(world: World, seed: int) 
     for address in CONTESTED:
         client.send(Create("operator", address, START.zone, START.host))
     exchanges = run(world, seed, each=25)
-    assert {e.reply.code for e in exchanges} <= {200, 201, 400, 404, 409, 503}
+    assert {e.reply.code for e in exchanges} <= {200, 201, 400, 404, 409}
     assert len({e.reply.code for e in exchanges}) > 2, "nothing was contested"
     pool = in_the_pool(world)
     judged = exchanges
@@ -118,10 +118,8 @@ def test_what_many_were_told_at_once_has_a_legal_order(world: World, seed: int) 
         order = legal_order(history, START, lambda state, end=end: settled(state, end))
         told = sorted(history, key=lambda event: event.began)
         assert order, "\n".join(f"{e.began:.4f} {e.ended:.4f} {e.label}" for e in told)
-    if any(e.reply.code == 503 for e in exchanges):
-        pytest.xfail("test_races.py: a copy of an earlier assignment is in the way")
-    if copies(world) != {(a, e.owner) for a, e in pool.items() if e.owner}:
-        pytest.xfail("test_races.py: a release takes the copy of the next assignment with it")
+    world.housekeeping()  # a copy that came after its release is removed a little later
+    assert copies(world) == {(a, e.owner) for a, e in pool.items() if e.owner}
 
 
 def copies(world: World) -> set[tuple[str, str]]:
