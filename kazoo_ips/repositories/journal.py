@@ -13,7 +13,7 @@ from uuid import uuid4
 from kazoo_ips import process
 from kazoo_ips.couch.client import Couch, Document
 from kazoo_ips.errors import DatastoreUnreachable
-from kazoo_ips.model import Outcome
+from kazoo_ips.model import Outcome, Written
 
 JOURNAL = "kazoo_ips"
 _CLAIM, _REPLY = "claim", "reply"
@@ -162,7 +162,10 @@ class JournalRepository:
         return _kept(document) if document else None
 
     def keep(self, kept: KeptReply) -> KeptReply | None:
-        """Write what is known of a key at the revision it carries; None if it is not ours."""
+        """Write what is known of a key at the revision it carries; None if it is not ours.
+
+        :raises DatastoreUnreachable: whether it is ours cannot be found out
+        """
         document = {
             "_id": kept.id,
             "type": _REPLY,
@@ -172,13 +175,29 @@ class JournalRepository:
             "until": kept.until,
             "worker": kept.worker,
             "reply": kept.reply,
-            **({"_rev": kept.revision} if kept.revision else {}),
+            # By which it is told from that of another who tries the same at once.
+            "attempt": uuid4().hex,
         }
-        written = self._journal.put(document)
+        revision = {"_rev": kept.revision} if kept.revision else {}
+        written = self._journal.put({**document, **revision})
+        if written.outcome is Outcome.UNKNOWN:
+            written = self._confirm(document)
         if written.outcome is Outcome.DONE:
             return _kept({**document, "_rev": written.revision})
-        # Without a quorum, or without an answer, it is not certain to be ours alone.
         return None
+
+    def _confirm(self, document: Document) -> Written:
+        """Write once more what went without a quorum or an answer, if it is there and alone.
+
+        :raises DatastoreUnreachable: it is not, or there is no certainty this time either
+        """
+        leaves = self._journal.leaves(document["_id"], r=self._journal.replicas)
+        live = [leaf for leaf in leaves if not leaf.get("_deleted")]
+        if [leaf.get("attempt") for leaf in live] == [document["attempt"]]:
+            written = self._journal.put({**document, "_rev": live[0]["_rev"]})
+            if written.outcome is not Outcome.UNKNOWN:
+                return written
+        raise DatastoreUnreachable("the key could not be noted")
 
     def sweep(self, before: int) -> int:
         """Delete the replies that were kept since before a time, in Gregorian seconds.

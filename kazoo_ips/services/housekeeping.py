@@ -33,7 +33,7 @@ class LaterQueue:
     def add(self, address: str, account_id: str = "") -> None:
         """Have an address looked at several times in the next minutes.
 
-        :param account_id: whose copy of it may be one too many
+        :param account_id: whose copy of it may be wrong
         """
         now = time.monotonic()
         with self._lock:
@@ -84,6 +84,7 @@ class HousekeepingService:
                 pass  # its next time comes, or it is gone for good
             except KazooIPsError as error:
                 log.warning("%s: not settled yet: %s", address, error)
+                self._later.add(address, account_id)
         return len(due)
 
     def recover(self) -> int:
@@ -99,11 +100,13 @@ class HousekeepingService:
         next_round = time.monotonic() + random.uniform(0, ROUND)
         while True:
             time.sleep(1)
-            self.look_again()
-            if time.monotonic() >= next_round:
-                next_round = time.monotonic() + ROUND
-                try:
+            try:
+                self.look_again()
+                if time.monotonic() >= next_round:
+                    next_round = time.monotonic() + ROUND
                     self.recover()
                     self._idempotency.sweep()
-                except KazooIPsError as error:
-                    log.warning("housekeeping waits: %s", error)
+            except KazooIPsError as error:
+                log.warning("housekeeping waits: %s", error)
+            except Exception:  # nobody else would notice that the thread has ended
+                log.exception("housekeeping met what it does not know")

@@ -12,7 +12,7 @@ from kazoo_ips.errors import (
     IPNotFound,
     PreconditionFailed,
 )
-from kazoo_ips.model import CreateIP, DedicatedIP, DeleteIP, Outcome, Status, Written
+from kazoo_ips.model import CreateIP, DedicatedIP, DeleteIP, Outcome, Status, Withdrawal, Written
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.lookup import Lookup
@@ -101,20 +101,23 @@ class PoolService:
         if written.outcome is Outcome.REFUSED:
             raise PreconditionFailed() if command.if_match else Conflict(ip.address)
         if written.outcome is Outcome.UNKNOWN:
-            self._ensure_gone(ip, written)
+            if was.assigned_to:  # whatever becomes of it, the copy shall agree
+                self._copies.look_again(was.address, was.assigned_to)
+            self._ensure_gone(was, ip, written)
         self._copies.remove([was])
         return ip
 
-    def _ensure_gone(self, ip: DedicatedIP, written: Written) -> None:
+    def _ensure_gone(self, was: DedicatedIP, ip: DedicatedIP, written: Written) -> None:
         """Make sure that an address is gone, without a word of CouchDB whether it is.
 
-        :raises DatastoreUnreachable: it cannot be found out, has no quorum, or somebody keeps it
-            alive
+        :raises DatastoreUnreachable: it cannot be found out, has no quorum and is brought back,
+            or somebody keeps it alive
         """
         if written.revision is None and self._ips.leaves(ip.address).live:
             # At the same revision: should the first write arrive after all, it is refused.
             written = self._ips.remove(ip)
         if written.revision and written.outcome is Outcome.UNKNOWN:
+            self._ips.restore(Withdrawal(written.revision, was.revision or "", was))
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         if written.outcome is not Outcome.DONE and self._ips.leaves(ip.address).live:
             raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from kazoo_ips.errors import Conflict, DatastoreMissing, IPNotFound
-from kazoo_ips.model import DedicatedIP, Leaves, Status
+from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Status
 from kazoo_ips.repositories.ips import IPRepository
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,18 @@ class Settlement:
             if not lacking and not extra:
                 return
             self._ips.drop_copies(account_id, extra)
-            self._ips.save_copies(lacking)
+            self._ips.save_copies([ip for ip in lacking if self._has_quorum(ip)])
+
+    def _has_quorum(self, ip: DedicatedIP) -> bool:
+        """Whether an assignment whose writer was perhaps never told has a majority behind it.
+
+        Its copy would be the evidence against all other leaves, also those that cannot be seen
+        just now. Writing it again needs a majority that has it.
+        """
+        if self._ips.replicas == 1:
+            return True
+        written = self._ips.save(ip)
+        return written.outcome is Outcome.DONE and len(self._ips.leaves(ip.address).live) == 1
 
     def _is_fresh(self, ip: DedicatedIP) -> bool:
         return ip.status is Status.ASSIGNED and self._now() - ip.modified < GRACE

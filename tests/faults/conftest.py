@@ -44,7 +44,13 @@ def proxy(running_proxy: FaultProxy) -> Iterator[FaultProxy]:
 @pytest.fixture(scope="session")
 def behind(settings: Settings, running_proxy: FaultProxy) -> Settings:
     """Settings that reach the database by way of the proxy, and do not wait long for it."""
-    return replace(settings, couchdb_url=running_proxy.url, read_timeout=0.5, connect_timeout=0.3)
+    return replace(
+        settings,
+        couchdb_url=running_proxy.url,
+        read_timeout=0.5,
+        connect_timeout=0.3,
+        identity_cache=3.0,  # whoever calls is no part of what is tested here
+    )
 
 
 @pytest.fixture(scope="session")

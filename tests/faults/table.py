@@ -61,10 +61,14 @@ def _table(text: str) -> tuple[Line, ...]:
 TABLE = _table("""
 create                  | pool       | 202, away                                       | 503 datastore_unreachable | not done             | not done
 create                  | pool       | lost, 500 after, late, cut, 500, 502, 409       | 201                       | done                 | done
-delete                  | pool       | 202                                             | 503 datastore_unreachable | done                 | done
+delete                  | pool       | 202, away                                       | 503 datastore_unreachable | not done             | not done
 delete                  | pool       | lost, 500 after, late, cut, 500, 502            | 200                       | done                 | done
 delete                  | pool       | 409                                             | 409 datastore_conflict    | not done             | not done
-delete                  | pool       | away                                            | 503 datastore_unreachable | not done             | not done
+delete by force         | pool       | 202, away                                       | 503 datastore_unreachable | not done             | not done
+delete by force         | pool       | lost, 500 after, late, cut, 500, 502            | 200                       | done                 | done
+delete by force         | pool       | 409                                             | 409 datastore_conflict    | not done             | not done
+delete by force         | copy       | 202, lost, 500 after                            | 200                       | done                 | done
+delete by force         | copy       | late, cut, 500, 502, 409, away                  | 200                       | done, copy left      | done
 assign one              | pool       | 202                                             | 409 datastore_conflict    | withdrawn            | not done
 assign one              | pool       | lost, 500 after                                 | 200                       | done                 | done
 assign one              | pool       | late, cut, 500, 502, 409                        | 409 datastore_conflict    | not done             | not done
@@ -129,10 +133,10 @@ release all             | strike     | 409                                      
 release all             | strike     | away                                            | 503 datastore_unreachable | done, copy left      | not done
 release all             | copy       | 202, lost, 500 after                            | 200                       | done                 | done
 release all             | copy       | late, cut, 500, 502, 409, away                  | 200                       | done, copy left      | done
-assign one, with a key  | key taken  | all                                             | 409 in_progress           | not done             | not done
+assign one, with a key  | key taken  | 202, lost, 500 after                            | 200                       | done                 | done
+assign one, with a key  | key taken  | late, cut, 500, 502, away                       | 503 datastore_unreachable | not done             | not done
+assign one, with a key  | key taken  | 409                                             | 409 in_progress           | not done             | not done
 assign one, with a key  | reply kept | all                                             | 200                       | done                 | done
-assign many, with a key | key taken  | all                                             | 409 in_progress           | not done             | not done
-assign many, with a key | reply kept | all                                             | 200                       | done                 | done
 """)  # noqa: E501 - a table is read by its columns
 
 

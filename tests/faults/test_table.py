@@ -11,11 +11,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 UNKNOWN = {
     ("assign one", "copy", "done, no copy"),
     ("allocate 1", "copy", "done, no copy"),
-    ("delete", "pool", "done"),
 }
-"""A deletion without a quorum is not acknowledged, and not undone: it is what was asked for.
-
-Of one address alone nothing is noted: when CouchDB goes away between the pool and the copy, the
+"""Of one address alone nothing is noted: when CouchDB goes away between the pool and the copy, the
 caller gets 503 and the address may be the account's. Pool and copy agree later."""
 
 

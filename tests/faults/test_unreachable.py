@@ -12,6 +12,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import Outcome
+from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.proxy import Fault, FaultProxy
@@ -31,7 +32,7 @@ def assert_unreachable(reply: Any) -> None:
     assert reply.headers["Retry-After"] == "1"
 
 
-@pytest.mark.parametrize("path", ["", f"/{ADDRESS}", "/assigned", "/zones", "/hosts"])
+@pytest.mark.parametrize("path", ["", f"/{ADDRESS}"])
 def test_a_slow_couchdb_gives_503_in_time_and_is_served_again(
     faulty: TestApp, proxy: FaultProxy, url: str, alice: Member, path: str
 ) -> None:
@@ -161,3 +162,19 @@ def test_a_batch_that_is_answered_with_409_is_refused(
     proxy.rule(faults.conflict_chunked, "POST", "/_bulk_docs$")
     written = database.put_all([{"_id": "x"}, {"_id": "y"}])
     assert [w.outcome for w in written] == [Outcome.REFUSED] * 2
+
+
+def test_what_housekeeping_could_not_look_at_is_looked_at_later(
+    behind: Settings, proxy: FaultProxy, add: Callable[..., Any], alice: Member, couch: Couch
+) -> None:
+    add(ADDRESS)
+    copies = couch.database(account_database(alice.id))
+    copies.put({"_id": ADDRESS, "pvt_type": "dedicated_ip"})
+    housekeeping = composition.build(behind).housekeeping
+    housekeeping._later.add(ADDRESS, alice.id)
+    proxy.go_away()
+    housekeeping.look_again(now=1e12)
+    proxy.come_back()
+    housekeeping.look_again(now=1e12)
+    assert copies.get_all([ADDRESS]) == {}
+    assert housekeeping.look_again(now=1e12) == 0
