@@ -17,6 +17,7 @@ from kazoo_ips.model import Outcome, Written
 
 JOURNAL = "kazoo_ips"
 _CLAIM, _REPLY = "claim", "reply"
+_CONFIRMATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +188,21 @@ class JournalRepository:
         return None
 
     def _confirm(self, document: Document) -> Written:
-        """Write once more what went without a quorum or an answer, if it is there and alone.
+        """Find out about a write without a quorum or an answer: whether it is there, and alone.
 
-        :raises DatastoreUnreachable: it is not, or there is no certainty this time either
+        On a cluster it is written once more, which takes a majority that has it.
+
+        :raises DatastoreUnreachable: it is not, or there is no certainty
         """
-        leaves = self._journal.leaves(document["_id"], r=self._journal.replicas)
-        live = [leaf for leaf in leaves if not leaf.get("_deleted")]
-        if [leaf.get("attempt") for leaf in live] == [document["attempt"]]:
-            written = self._journal.put({**document, "_rev": live[0]["_rev"]})
+        for _ in range(_CONFIRMATIONS):
+            leaves = self._journal.leaves(document["_id"], r=self._journal.replicas)
+            live = [leaf for leaf in leaves if not leaf.get("_deleted")]
+            if [leaf.get("attempt") for leaf in live] != [document["attempt"]]:
+                break
+            there = Written(Outcome.DONE, live[0]["_rev"])
+            if self._journal.replicas == 1:
+                return there
+            written = self._journal.put({**document, "_rev": there.revision})
             if written.outcome is not Outcome.UNKNOWN:
                 return written
         raise DatastoreUnreachable("the key could not be noted")

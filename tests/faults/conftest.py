@@ -47,7 +47,7 @@ def behind(settings: Settings, running_proxy: FaultProxy) -> Settings:
     return replace(
         settings,
         couchdb_url=running_proxy.url,
-        read_timeout=0.5,
+        read_timeout=0.8,
         connect_timeout=0.3,
         identity_cache=3.0,  # whoever calls is no part of what is tested here
     )

@@ -121,7 +121,7 @@ WRITES: dict[str, tuple[str, Callable[[Database], Any]]] = {
 
 @pytest.mark.parametrize(
     "fault",
-    [faults.cut, faults.lose_reply, faults.delay(before=0.7), faults.bad_gateway],
+    [faults.cut, faults.lose_reply, faults.delay(before=1.2), faults.bad_gateway],
     ids=["cut", "lost", "slow", "502"],
 )
 @pytest.mark.parametrize("write", WRITES)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -22,6 +23,7 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
+from tests.faults.proxy import FaultProxy, Forward, Reply, lose_reply
 from tests.servers import Gunicorn
 
 CLIENTS = 64
@@ -159,4 +161,25 @@ def test_nothing_is_lost_or_given_twice_when_workers_are_killed(
     finally:
         done.set()
         killer.join()
+    assert_assigned_are_acknowledged(answers, free, couch, field.members)
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_nothing_is_lost_or_given_twice_when_replies_are_dropped(
+    environment: dict[str, str],
+    free: list[str],
+    couch: Couch,
+    alice: Member,
+    bob: Member,
+    tmp_path: Path,
+    round_: int,
+) -> None:
+    def now_and_then(forward: Forward) -> Reply:
+        return lose_reply(forward) if random.random() < 0.2 else forward()
+
+    with FaultProxy(environment["COUCHDB_URL"]) as proxy:
+        proxy.rule(now_and_then, "PUT", times=None)
+        with Gunicorn({**environment, "COUCHDB_URL": proxy.url}, tmp_path / "log") as server:
+            field = Field([server], [alice, bob])
+            answers = race(ADDRESSES, field.insist)
     assert_assigned_are_acknowledged(answers, free, couch, field.members)
