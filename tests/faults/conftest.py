@@ -15,6 +15,14 @@ from kazoo_ips.services import Services
 from tests.faults.proxy import FaultProxy
 
 
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    """Whether it holds at last."""
+    end = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds
+
+
 class Clock:
     """The time of day, and as much more as a test says."""
 

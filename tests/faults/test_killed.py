@@ -1,7 +1,6 @@
 """A worker that is killed half way leaves a note, and somebody else undoes what it says."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services.idempotency import LEASE
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import Clock
+from tests.faults.conftest import Clock, eventually
 from tests.faults.proxy import FaultProxy
 from tests.servers import Gunicorn
 
@@ -31,13 +30,6 @@ def gunicorn(
     behind = {**environment, "COUCHDB_URL": running_proxy.url}
     with Gunicorn(behind, tmp_path / "log", workers=1) as server:
         yield server
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while not (holds := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return holds
 
 
 @pytest.mark.parametrize("arrives", ["before", "after"])
