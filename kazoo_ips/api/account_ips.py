@@ -2,7 +2,7 @@
 
 from flask import Response, g
 
-from kazoo_ips.api import envelope, ips, lists, schemas
+from kazoo_ips.api import envelope, ips, lists, resources, schemas
 from kazoo_ips.api.conditions import if_match
 from kazoo_ips.api.context import caller, services, write
 from kazoo_ips.api.routes import Routes, Who
@@ -79,7 +79,7 @@ def release(account_id: str, address: str) -> Response:
 
 
 def _ip(ip: DedicatedIP) -> Response:
-    return envelope.success(schemas.dump_ip(ip), revision=ip.revision)
+    return envelope.success(resources.dump_ip(ip), revision=ip.revision)
 
 
 def _addresses(changed: list[DedicatedIP]) -> Response:

@@ -2,7 +2,7 @@
 
 from flask import Response, g
 
-from kazoo_ips.api import envelope, lists, schemas
+from kazoo_ips.api import envelope, lists, resources, schemas
 from kazoo_ips.api.conditions import if_match
 from kazoo_ips.api.context import services, write
 from kazoo_ips.api.routes import Routes, Who
@@ -25,7 +25,7 @@ def create() -> Response:
     if if_match():  # what is yet to be made has no revision that could match
         raise PreconditionFailed
     ip = services().pool.create(command, **write())
-    return envelope.success(schemas.dump_read_only(ip), status=201, revision=ip.revision)
+    return envelope.success(resources.dump_read_only(ip), status=201, revision=ip.revision)
 
 
 @routes.on("GET", "/assigned", who=Who.OPERATOR, csv=True)
@@ -50,7 +50,7 @@ def list_hosts() -> Response:
 def fetch(address: str) -> Response:
     """One dedicated IP."""
     ip = services().ips.fetch(address)
-    return envelope.success(schemas.dump_ip(ip), revision=ip.revision)
+    return envelope.success(resources.dump_ip(ip), revision=ip.revision)
 
 
 @routes.on("DELETE", "/<address:address>", who=Who.OPERATOR)
@@ -58,4 +58,4 @@ def delete(address: str) -> Response:
     """Take an address out of the pool; `force=true` releases it first."""
     command = DeleteIP(address, g.envelope.text("force") == "true", if_match())
     ip = services().pool.delete(command, **write())
-    return envelope.success(schemas.dump_read_only(ip, deleted=True), revision=ip.revision)
+    return envelope.success(resources.dump_read_only(ip, deleted=True), revision=ip.revision)

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Response, g, request
 
-from kazoo_ips.api import envelope, schemas
+from kazoo_ips.api import envelope, fields, resources, schemas
 from kazoo_ips.model import Listing, ListIPs, Page
 from kazoo_ips.services.lists import walk
 
@@ -26,7 +26,7 @@ def reply(list_page: ListPage, *, owner: bool = False) -> Response:
     query = schemas.load_list(request.args, everything=g.csv)
 
     def dump(listing: Listing) -> dict[str, Any]:
-        return schemas.dump_listing(listing, owner=owner)
+        return resources.dump_listing(listing, owner=owner)
 
     if g.csv:
         names = ["ip", "zone", "host", *(["assigned_to"] if owner else [])]
@@ -41,7 +41,7 @@ def reply(list_page: ListPage, *, owner: bool = False) -> Response:
         data,
         page_size=len(data),
         start_key=request.args.get("start_key"),
-        next_start_key=schemas.start_key(page.after),
+        next_start_key=fields.start_key(page.after),
     )
 
 

@@ -1,0 +1,180 @@
+"""Fields that complain in Crossbar's words (`kz_json_schema.erl`) when what they read is wrong."""
+
+import base64
+import json
+import re
+from typing import Any
+
+from marshmallow import ValidationError, fields
+
+from kazoo_ips import addresses
+
+MAX_ADDRESSES = 1000
+"""Addresses in one list."""
+
+_DIGITS = re.compile(r"[0-9]{1,9}")
+
+
+def broken(rule: str, message: str, **more: Any) -> ValidationError:
+    return ValidationError({rule: {"message": message, **more}})
+
+
+class Field(fields.Field[Any]):
+    """A field that complains in Crossbar's words."""
+
+    type_name = "string"
+
+    def make_error(self, key: str, **kwargs: Any) -> ValidationError:
+        """What marshmallow itself finds: a missing value or a null."""
+        if key == "required":
+            return broken("required", "Field is required but missing", value=self.name)
+        return self.wrong_type(None)
+
+    def wrong_type(self, value: Any) -> ValidationError:
+        """The value is not of this field's type."""
+        return broken(
+            "type",
+            f"Value did not match type(s): {self.type_name}",
+            target=self.type_name,
+            value=value,
+        )
+
+
+class Text(Field):
+    """A string of a certain length, or one of a few."""
+
+    def __init__(
+        self, least: int = 1, most: int | None = None, one_of: tuple[str, ...] = (), **more: Any
+    ) -> None:
+        super().__init__(**more)
+        self._least, self._most, self._one_of = least, most, one_of
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
+        if not isinstance(value, str):
+            raise self.wrong_type(value)
+        if self._one_of and value not in self._one_of:
+            raise broken(
+                "enum", "Value not found in enumerated list", target=self._one_of, value=value
+            )
+        if len(value) < self._least:
+            raise broken(
+                "minLength",
+                f"String must be at least {self._least} characters",
+                target=self._least,
+                cause=value,
+                value=value,
+            )
+        if self._most is not None and len(value) > self._most:
+            raise broken(
+                "maxLength",
+                f"String must not be more than {self._most} characters",
+                target=self._most,
+                cause=value,
+                value=value,
+            )
+        return value
+
+
+class Number(Field):
+    """A whole number, in a query or a body."""
+
+    type_name = "integer"
+
+    def __init__(self, most: int | None = None, **more: Any) -> None:
+        super().__init__(**more)
+        self._most = most
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
+        number = value
+        if isinstance(value, str) and _DIGITS.fullmatch(value):  # in a query
+            number = int(value)
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise self.wrong_type(value)
+        if number < 1:
+            raise broken("minimum", "Value must be at least 1", target=1, value=number)
+        if self._most is not None and number > self._most:
+            raise broken(
+                "maximum", f"Value must be at most {self._most}", target=self._most, value=number
+            )
+        return number
+
+
+class Flag(Field):
+    """A yes or no, in a query or a body."""
+
+    type_name = "boolean"
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        word = str(value).lower()
+        if word not in words:
+            raise self.wrong_type(value)
+        return words[word]
+
+
+class Address(Field):
+    """An IPv4 or IPv6 address, in whatever spelling; its canonical one is kept."""
+
+    def make_error(self, key: str, **kwargs: Any) -> ValidationError:
+        """A null is no address, which is all that Crossbar says of it."""
+        return super().make_error(key, **kwargs) if key == "required" else _not_an_address(None)
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
+        canonical = addresses.canonical(value)
+        if canonical is None:
+            raise _not_an_address(value)
+        return canonical
+
+
+class Addresses(Field):
+    """A list of addresses, each spelled as it was sent, none twice."""
+
+    type_name = "array"
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise self.wrong_type(value)
+        if not value:
+            raise broken("minItems", "The list must have at least 1 items", target=1, value=value)
+        if len(value) > MAX_ADDRESSES:
+            raise broken(
+                "maxItems",
+                f"The list must have at most {MAX_ADDRESSES} items",
+                target=MAX_ADDRESSES,
+                value=len(value),
+            )
+        errors, seen = {}, set()
+        for index, item in enumerate(value):
+            canonical = addresses.canonical(item)
+            if canonical is None:
+                errors[index] = _not_an_address(item).messages
+            elif canonical in seen:
+                errors[index] = broken(
+                    "uniqueItems", "List of items is not unique", value=item
+                ).messages
+            seen.add(canonical)
+        if errors:
+            raise ValidationError(errors)
+        return tuple(value)
+
+
+class After(Field):
+    """A `start_key`, as the last page's `next_start_key` had it."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[str, str, str]:
+        try:
+            zone, order, last = json.loads(base64.urlsafe_b64decode(value.encode()))
+            if all(isinstance(part, str) for part in (zone, order, last)):
+                return zone, order, last
+        except (TypeError, ValueError, RecursionError):
+            pass
+        raise broken("wrong_format", "Field is not in the correct format", value=value)
+
+
+def _not_an_address(value: Any) -> ValidationError:
+    return broken("not_one_schema_valid", "failed to validate", value=value)
+
+
+def start_key(after: tuple[str, str, str] | None) -> str | None:
+    """The `next_start_key` of a page: opaque, safe in a URL."""
+    return after and base64.urlsafe_b64encode(json.dumps(after).encode()).decode()
