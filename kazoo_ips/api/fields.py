@@ -16,6 +16,7 @@ _DIGITS = re.compile(r"[0-9]{1,9}")
 
 
 def broken(rule: str, message: str, **more: Any) -> ValidationError:
+    """One broken rule, as Crossbar reports it: by its name, with a text and what it was about."""
     return ValidationError({rule: {"message": message, **more}})
 
 
