@@ -101,18 +101,22 @@ class Database:
             return [Written(Outcome.UNKNOWN) for _ in documents]
         return [_written(row) for row in json.load(answer)]
 
-    def graft(self, document: Mapping[str, Any], parent: str) -> None:
+    def graft(self, document: Mapping[str, Any], parent: str) -> bool:
         """Write a document at a revision of our choosing, as replication does.
 
         Whoever grafts the same document writes the same revision, so that nobody conflicts.
 
         :param document: with the `_rev` that it shall have
         :param parent: the revision it follows
+        :returns: whether a quorum has it now
+        :raises OutcomeUnknown: nobody says
         """
         generation, digest = document["_rev"].split("-")
         ids = [digest, parent.split("-")[1]]
         grafted = {**document, "_revisions": {"start": int(generation), "ids": ids}}
-        self._resource.post("_bulk_docs", body={"docs": [grafted], "new_edits": False})
+        body = {"docs": [grafted], "new_edits": False}
+        status, _, answer = self._resource.post("_bulk_docs", body=body)
+        return bool(status == 201) and not json.load(answer)
 
     def get_all(self, document_ids: Iterable[str], **params: Any) -> dict[str, Document]:
         """Those of these documents that are there, by id, in one request."""

@@ -99,7 +99,10 @@ class JournalRepository:
             "addresses": addresses,
         }
         written = self._journal.put(document)
-        if written.outcome is Outcome.REFUSED or written.revision is None:
+        if written.outcome is Outcome.UNKNOWN and written.revision:
+            # On its own revision: a majority that takes it has had the first write as well.
+            written = self._journal.put({**document, "_rev": written.revision})
+        if written.outcome is not Outcome.DONE or written.revision is None:
             raise DatastoreUnreachable("the claim could not be noted")
         return _claim({**document, "_rev": written.revision})
 
@@ -119,11 +122,14 @@ class JournalRepository:
         return written.outcome is Outcome.DONE
 
     def _is_closed(self, claim: Claim) -> bool:
-        """Whether all copies know of our deletion and of nothing else."""
+        """Whether our deletion is there, alone, and a quorum has it by now."""
         leaves = self._journal.leaves(claim.id, r=self._journal.replicas)
         following = f"{int(claim.revision.split('-')[0]) + 1}-"
-        return bool(leaves) and all(
-            leaf.get("_deleted") and leaf["_rev"].startswith(following) for leaf in leaves
+        if len(leaves) != 1 or not leaves[0].get("_deleted"):
+            return False
+        [tombstone] = leaves
+        return tombstone["_rev"].startswith(following) and self._journal.graft(
+            tombstone, parent=claim.revision
         )
 
     def take_over(self, claim: Claim) -> Claim | None:
@@ -131,7 +137,8 @@ class JournalRepository:
 
         It stays noted: whoever takes it over may die as well.
 
-        :returns: it at its new revision, or None when somebody else was faster
+        :returns: it at its new revision, or None when somebody else was faster, or when its own
+            process has concluded it after all: a node that lags may show it again
         """
         document = {
             "_id": claim.id,
@@ -147,7 +154,12 @@ class JournalRepository:
             "taken_over": uuid4().hex,
         }
         written = self._journal.put(document)
-        if written.outcome is not Outcome.DONE:
+        if written.outcome is not Outcome.DONE or written.revision is None:
+            return None
+        # Whoever concluded it was told so by a majority, and one of those is among us.
+        leaves = self._journal.leaves(claim.id, r=self._journal.replicas)
+        if any(leaf.get("_deleted") for leaf in leaves):
+            self._journal.remove(claim.id, written.revision)
             return None
         return _claim({**document, "_rev": written.revision})
 

@@ -96,7 +96,7 @@ class Record:
 def answer_202(forward: Forward) -> Reply:
     """The write goes through, and CouchDB says that it has no quorum."""
     reply = forward()
-    if reply.status not in (200, 201):
+    if reply.status not in (200, 201, 202):
         return reply
     content = json.loads(_dechunked(reply))
     if isinstance(content, list):
