@@ -96,7 +96,7 @@ def build(
         pool=PoolService(ips, lookup, copies, now),
         lists=lists,
         ips=IPService(lookup, lists, accounts, claims, copies, transfers, now=now),
-        allocation=AllocationService(ips, lists, claims, copies, transfers, now=now),
+        allocation=AllocationService(ips, lists, claims, transfers, now=now),
         copies=copies,
         idempotency=idempotency,
         housekeeping=HousekeepingService(later, settlement, claims, idempotency, clock),

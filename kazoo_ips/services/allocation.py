@@ -16,7 +16,6 @@ from kazoo_ips.model import AllocateIPs, DedicatedIP, Listing, Status
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.journal import Claim
 from kazoo_ips.services.claims import ClaimService
-from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.ips import is_done
 from kazoo_ips.services.lists import ListService
 from kazoo_ips.services.transfers import TransferService
@@ -34,18 +33,16 @@ class AllocationService:
     :param now: the time in Gregorian seconds
     """
 
-    def __init__(  # noqa: PLR0913 - one for each thing it brings together
+    def __init__(
         self,
         ips: IPRepository,
         lists: ListService,
         claims: ClaimService,
-        copies: CopyService,
         transfers: TransferService,
         *,
         now: Callable[[], int],
     ) -> None:
         self._ips = ips
-        self._copies = copies
         self._lists = lists
         self._claims = claims
         self._transfers = transfers
@@ -106,9 +103,7 @@ class AllocationService:
         listed = [row.address for row in self._lists.all_assigned(account_id)]
         found = self._ips.find(listed).values()
         done = [ip for ip in found if is_done(ip, request_id, account_id)]
-        if done:
-            self._copies.write(done)
-        return done
+        return self._transfers.repeat(done) if done else []
 
     def _count(self, command: AllocateIPs) -> int:
         """How many there are to choose from, or how many places with some."""

@@ -109,7 +109,7 @@ class IPService:
             self._claims.recover_request(request_id)
         ips = self._find(command.addresses)
         if resumed and all(ip and is_done(ip, request_id, command.account_id) for ip in ips):
-            return [ip for ip in ips if ip]
+            return self._transfers.repeat([ip for ip in ips if ip])
         change = self._assignment(command.account_id, request_id)
         after = _changed(command.addresses, ips, change)
         return self._transfers.assign([ip for ip in ips if ip], after)
@@ -148,7 +148,7 @@ class IPService:
             return self._release_everything(command.account_id, request_id)
         ips = self._find(command.addresses)
         if resumed and all(ip and is_done(ip, request_id, None) for ip in ips):
-            return [ip for ip in ips if ip]
+            return self._transfers.repeat([ip for ip in ips if ip])
         change = self._release(command.account_id, request_id)
         after = _changed(command.addresses, ips, change)
         return self._transfers.release([ip for ip in ips if ip], after)

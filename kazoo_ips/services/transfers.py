@@ -6,6 +6,7 @@ undone before anybody is told.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kazoo_ips.errors import Conflict, DatastoreUnreachable
 from kazoo_ips.model import DedicatedIP
@@ -44,6 +45,18 @@ class TransferService:
         self._conclude(notes, before, saved)
         self._copies.remove(before)
         return saved
+
+    def repeat(self, done: Sequence[DedicatedIP]) -> list[DedicatedIP]:
+        """Acknowledge what an earlier attempt at the same request has done already.
+
+        It is written again at another time than its note says: a note that a lagging node hid
+        from us speaks of something else then, and nobody undoes this by it.
+        """
+        at = max(ip.modified for ip in done) + 1
+        renewed = [replace(ip, modified=at) for ip in done]
+        if all(ip.assigned_to for ip in done):
+            return self.assign(done, renewed)
+        return self._claims.make_all(done, renewed)
 
     def acknowledge(
         self, before: Sequence[DedicatedIP], saved: Sequence[DedicatedIP], notes: Sequence[Claim]
