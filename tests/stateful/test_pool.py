@@ -222,7 +222,7 @@ def unordered(reply: Reply) -> Reply:
 
 
 def test_the_service_does_what_the_model_does(world: World) -> None:
-    run_state_machine_as_test(lambda: PoolMachine(world), settings=runs(8, stateful_step_count=15))
+    run_state_machine_as_test(lambda: PoolMachine(world), settings=runs(6, stateful_step_count=15))
 
 
 def test_kazoos_own_sequence_of_commands_works(world: World) -> None:
