@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 from kazoo_ips import addresses
 from kazoo_ips.couch.client import Couch, Database, Document, Key, Row
-from kazoo_ips.errors import DatastoreMissing, IPNotFound
+from kazoo_ips.errors import IPNotFound
 from kazoo_ips.model import (
     DedicatedIP,
     Leaves,
@@ -229,15 +229,6 @@ class IPRepository:
                 for ip, written in zip(stale, _put(database, again), strict=True):
                     outcomes[ip.address] = written
         return [outcomes[ip.address] for ip in ips]
-
-    def remove_copies(self, account_id: str, gone: Iterable[str]) -> list[Written]:
-        """Delete an account's copies of these addresses, those that there are."""
-        database = self._couch.database(account_database(account_id))
-        try:
-            copies = database.get_all(list(gone))
-        except DatastoreMissing:
-            return []
-        return _put(database, map(_tombstone, copies.values()))
 
     def drop_copies(self, account_id: str, copies: Iterable[DedicatedIP]) -> list[Written]:
         """Delete these copies as they were read: one written since then stays."""

@@ -56,7 +56,7 @@ class CopyService:
 
         What cannot be removed now is looked at later: the pool's document has decided.
         """
-        for owner_id, gone in _by_owner(ips).items():
+        for owner_id, gone in by_owner(ips).items():
             try:
                 left = self._remove(owner_id, gone)
             except DatastoreMissing:
@@ -94,7 +94,7 @@ class CopyService:
         for start in range(0, len(assigned), CHUNK):
             chunk = assigned[start : start + CHUNK]
             pool = self._ips.find([row.address for row in chunk])
-            for owner_id, ips in _by_owner(pool.values()).items():
+            for owner_id, ips in by_owner(pool.values()).items():
                 self._refresh_account(owner_id, ips)
             yield len(chunk)
 
@@ -107,7 +107,8 @@ class CopyService:
             log.warning("account %s has no database, but %d addresses", owner_id, len(ips))
 
 
-def _by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
+def by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
+    """Those that are assigned, by the account that has them."""
     owned: dict[str, list[DedicatedIP]] = {}
     for ip in ips:
         if ip.assigned_to:

@@ -14,6 +14,7 @@ from kazoo_ips.model import DedicatedIP, Status
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.claims import ClaimService
+from kazoo_ips.services.copies import by_owner
 from kazoo_ips.services.idempotency import LEASE
 from kazoo_ips.services.settlement import GRACE, Settlement, is_copy
 
@@ -135,11 +136,8 @@ class DoctorService:
     def _copies(self, ips: Sequence[DedicatedIP], repair: bool) -> Iterator[Finding]:
         """Assigned addresses whose owner has no copy, or another one."""
         under_way = self._claims.under_way()
-        by_owner: dict[str, list[DedicatedIP]] = {}
-        for ip in ips:
-            if ip.assigned_to and not self._is_fresh(ip) and ip.address not in under_way:
-                by_owner.setdefault(ip.assigned_to, []).append(ip)
-        for owner_id, owned in by_owner.items():
+        due = (ip for ip in ips if not self._is_fresh(ip) and ip.address not in under_way)
+        for owner_id, owned in by_owner(due).items():
             try:
                 copies = self._ips.copies(owner_id, [ip.address for ip in owned])
             except DatastoreMissing:
