@@ -44,7 +44,10 @@ MAY_IMPORT = {
     "gunicorn_conf": {"config"},
     "worker": {"api", "gunicorn"},
     "app": {"api", "services", "repositories", "couch", "config", "model", "flask"},
-    "cli": {"app", "services", "repositories", "addresses", "config", "errors", "model", "click"},
+    "cli": {
+        "cli", "app", "services", "repositories", "addresses", "config", "errors", "model",
+        "click",
+    },
 }  # fmt: skip
 """What each room may import besides the standard library: rooms of ours, packages of others."""
 
@@ -133,14 +136,15 @@ def test_only_the_couch_room_imports_the_driver() -> None:
 
 
 def test_nobody_imports_the_top() -> None:
-    top = {"app": {"kazoo_ips.cli"}, "cli": set(), "worker": set(), "gunicorn_conf": set()}
+    commands = {m for m in MODULES if room(m) == "cli"}
+    top = {"app": commands, "cli": commands, "worker": set(), "gunicorn_conf": set()}
     for name, allowed in top.items():
         importers = {
             m
             for m in MODULES
             if any(room(i) == name for i in imports(PATHS[m].read_text()) if i[:9] == "kazoo_ips")
         }
-        assert importers == allowed, name
+        assert importers <= allowed, name
 
 
 def test_every_blueprint_module_is_registered(wsgi: Any) -> None:

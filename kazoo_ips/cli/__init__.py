@@ -1,0 +1,47 @@
+"""The operator's commands: `kazoo-ips …`, and the same as Kazoo's `sup` knows them.
+
+Prints Kazoo's lines (`kazoo_ips_maintenance.erl`, `crossbar_maintenance.erl`); the exit status is
+0 when it was done and 1 when not. Takes no decisions: every command is one call of a service.
+"""
+
+import sys
+
+import click
+
+from kazoo_ips.cli import accounts, pool, upkeep
+from kazoo_ips.cli.sup import sup_main
+from kazoo_ips.cli.terminal import run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kazoo_ips")
+def cli() -> None:
+    """Manage Kazoo's dedicated IP addresses and the account tree they belong to.
+
+    Settings come from the environment; COUCHDB_URL names the database.
+    """
+
+
+for command in (
+    upkeep.setup,
+    pool.add,
+    pool.assign,
+    pool.release,
+    pool.delete,
+    pool.summary,
+    upkeep.doctor,
+    upkeep.refresh,
+    accounts.account,
+    accounts.user,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """`kazoo-ips`."""
+    run(cli.main)
+
+
+def sup() -> None:
+    """`sup`."""
+    run(lambda: sup_main(sys.argv[1:]))

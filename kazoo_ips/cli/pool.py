@@ -1,0 +1,87 @@
+"""The pool: addresses added, given, taken back and shown."""
+
+from uuid import uuid4
+
+import click
+
+from kazoo_ips import addresses
+from kazoo_ips.cli.terminal import fail, print_table, reported, services
+from kazoo_ips.model import AssignIP, CreateIP, DeleteIP, ReleaseIP, ReleaseIPs, Status
+
+_COLUMNS = {"IP": 15, "Status": 10, "Zone": 10, "Host": 30, "Account": 32}
+"""Kazoo's column widths; here a longer value widens its column instead of being cut off."""
+
+
+@click.command()
+@click.argument("ip")
+@click.argument("zone")
+@click.argument("host")
+def add(ip: str, zone: str, host: str) -> None:
+    """Add an address to the pool."""
+    address = addresses.canonical(ip)
+    if address is None or not zone or not host:
+        fail(f"unable to add IP {ip}: {'invalid_address' if address is None else 'invalid'}")
+    with reported(f"unable to add IP {ip}"):
+        services().pool.create(CreateIP(address, zone, host), uuid4().hex)
+    click.echo(f"added IP {ip} to available dedicated ips")
+
+
+@click.command()
+@click.argument("ip")
+@click.argument("account")
+def assign(ip: str, account: str) -> None:
+    """Assign an address to an account."""
+    built = services()
+    with reported("unable to find account"):
+        built.accounts.fetch(account)
+    with reported("unable to assign IP"):
+        built.ips.assign(AssignIP(account, ip), uuid4().hex)
+    click.echo(f"assigned IP {ip} to {account}")
+
+
+@click.command()
+@click.argument("ip", required=False)
+@click.option("--account", help="Release all that this account has, whether it exists or not.")
+def release(ip: str | None, account: str | None) -> None:
+    """Take an address back from whomever has it, or all of an account's."""
+    if (ip is None) == (account is None):
+        raise click.UsageError("either an address or --account")
+    if ip is None:
+        with reported("unable to release IPs"):
+            released = services().ips.release_all(ReleaseIPs(account or "", None), uuid4().hex)
+        click.echo(f"released {len(released)} IPs of {account}")
+        return
+    ips = services().ips
+    with reported("unable to release IP"):
+        # As Kazoo has it, there is nothing wrong with releasing it twice.
+        if ips.fetch(ip).status is Status.ASSIGNED:
+            ips.release(ReleaseIP(None, ip), uuid4().hex)
+    click.echo(f"released IP {ip}")
+
+
+@click.command()
+@click.argument("ip")
+@click.option("--force", is_flag=True, help="Release it first when it is assigned.")
+def delete(ip: str, force: bool) -> None:
+    """Take an address out of the pool."""
+    with reported("unable to delete IP"):
+        services().pool.delete(DeleteIP(ip, force), uuid4().hex)
+    click.echo(f"deleted IP {ip}")
+
+
+@click.command()
+@click.argument("host", required=False)
+def summary(host: str | None) -> None:
+    """Show the pool, or one host's part of it, as a table."""
+    with reported(f"Unable to list IPs assigned to host {host or 'undefined'}"):
+        lines = services().lists.summary(host)
+    if not lines:
+        click.echo("No IPs found")
+        return
+    print_table(
+        _COLUMNS,
+        [
+            [ip.address, str(status), ip.zone, ip.host, ip.assigned_to or ""]
+            for ip, status in lines
+        ],
+    )

@@ -1,0 +1,56 @@
+"""`sup`: the commands under the names that Kazoo's operators know."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from kazoo_ips.cli.accounts import print_created
+from kazoo_ips.cli.pool import add, assign, delete, release, summary
+from kazoo_ips.cli.terminal import fail, reported, services
+from kazoo_ips.cli.upkeep import refresh
+
+_CREATE_ACCOUNT = "create_account <name> <realm> <user> <password>"
+_SUP = {
+    "kazoo_ips_maintenance": {
+        "add": (add, "add <ip> <zone> <host>", (3,)),
+        "assign": (assign, "assign <ip> <account>", (2,)),
+        "release": (release, "release <ip>", (1,)),
+        "delete": (delete, "delete <ip>", (1,)),
+        "summary": (summary, "summary [host]", (0, 1)),
+        "refresh": (refresh, "refresh", (0,)),
+    },
+}
+
+
+def sup_main(arguments: Sequence[str]) -> None:
+    """`sup <module> <function> <argument>…`, as on a Kazoo node."""
+    module, function, *rest = [*arguments, "", ""][: max(2, len(arguments))]
+    if (module, function) == ("crossbar_maintenance", "create_account"):
+        if len(rest) != 4:
+            fail(f"Please use: sup {module} {_CREATE_ACCOUNT}")
+        _create_account_and_user(*rest)
+        return
+    if function not in _SUP.get(module, {}):
+        known = [
+            f"  sup {name} {usage}"
+            for name, functions in _SUP.items()
+            for _, usage, _ in functions.values()
+        ]
+        known.append(f"  sup crossbar_maintenance {_CREATE_ACCOUNT}")
+        wanted = function not in ("", "--help", "-h") or module not in ("", "--help", "-h")
+        click.echo("\n".join(["Please use:", *known]), err=wanted)
+        sys.exit(1 if wanted else 0)
+    command, usage, counts = _SUP[module][function]
+    if len(rest) not in counts:
+        fail(f"Please use: sup {module} {usage}")
+    command.main(["--", *rest], prog_name=f"sup {module} {function}", standalone_mode=False)
+
+
+def _create_account_and_user(name: str, realm: str, username: str, password: str) -> None:
+    accounts = services().accounts
+    with reported(f"failed to create '{name}'"):
+        made = accounts.create(name, realm)
+        print_created(made)
+        admin = accounts.create_user(made.id, username, password)
+    click.echo(f"created new account admin user '{admin.id}'")

@@ -1,0 +1,100 @@
+"""What all commands share: the services at hand, output, and how a failure is told."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from kazoo_ips import app
+from kazoo_ips.config import BadSetting, Settings
+from kazoo_ips.errors import (
+    Conflict,
+    DatastoreUnreachable,
+    IPAssigned,
+    KazooIPsError,
+    ValidationFailed,
+)
+from kazoo_ips.services import Services
+
+
+def run(command: Callable[[], Any]) -> None:
+    """Carry out a command; what goes wrong is told in one line, and the status is 1."""
+    try:
+        command()
+    except BadSetting as error:
+        fail(str(error))
+    except DatastoreUnreachable:
+        fail("CouchDB does not answer; COUCHDB_URL says where it is")
+    except KazooIPsError as error:
+        fail(str(error) or type(error).__name__)
+
+
+class reported:
+    """Prints what went wrong behind a colon, in Kazoo's words, and ends with status 1."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, *_: Any) -> None:
+        if isinstance(error, KazooIPsError) and not isinstance(error, DatastoreUnreachable):
+            fail(f"{self._what}: {_reason(error)}")
+
+
+def _reason(error: KazooIPsError) -> str:
+    if isinstance(error, ValidationFailed):
+        # Only an assignment can break a rule of an address's state.
+        of_state = next(iter(error.errors)).startswith("ips.")
+        return "already_assigned" if of_state else json.dumps(error.errors)
+    if isinstance(error, IPAssigned):
+        return "assigned"
+    return "conflict" if isinstance(error, Conflict) else "not_found"
+
+
+def settings() -> Settings:
+    """The settings of the environment.
+
+    :raises BadSetting: one of them cannot be used
+    """
+    return Settings.load(os.environ)
+
+
+def services() -> Services:
+    """The services of these settings. Sends nothing yet."""
+    return app.build(settings())
+
+
+def print_json(value: Any) -> None:
+    """Print a value for programs to read."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_table(columns: Mapping[str, int], lines: list[list[str]]) -> None:
+    """Print a table as Kazoo does.
+
+    :param columns: the least width of each
+    """
+    widths = [
+        max(least, *(len(line[i]) for line in lines)) for i, least in enumerate(columns.values())
+    ]
+
+    def rule(sign: str) -> str:
+        return "+" + "+".join(sign * (width + 2) for width in widths) + "+"
+
+    def row(cells: Sequence[str]) -> str:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        return "| " + " | ".join(padded) + " |"
+
+    body = [row(line) for line in lines]
+    click.echo("\n".join([rule("-"), row(list(columns)), rule("="), *body, rule("-")]))
+
+
+def fail(message: str) -> NoReturn:
+    """Say what went wrong and end with status 1."""
+    click.echo(message, err=True)
+    sys.exit(1)

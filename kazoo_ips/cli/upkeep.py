@@ -1,0 +1,53 @@
+"""What is to be done before the first request, after an upgrade and now and then."""
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from kazoo_ips import app
+from kazoo_ips.cli.terminal import print_json, print_table, services, settings
+from kazoo_ips.services.doctor import PROBLEMS, Finding
+
+
+@click.command()
+def setup() -> None:
+    """Make the databases, design documents and signing key that are missing."""
+    for name in app.databases(settings()).create():
+        click.echo(f"created {name}")
+    services().auth.ensure_key()
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Put in order what can be.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(repair: bool, as_json: bool) -> None:
+    """Look for whatever is wrong in the pool and the accounts' copies.
+
+    Exit status 0 when nothing is, or everything was put in order; 1 otherwise.
+    """
+    service = services().doctor
+    with click.progressbar(length=service.extent(), label="examined", file=sys.stderr) as bar:
+        findings = list(service.examine(repair=repair, seen=bar.update))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    elif findings:
+        cells = [[f.problem, f.address, f.account_id or "", _verdict(f)] for f in findings]
+        print_table({"Problem": 14, "IP": 15, "Account": 32, "Repair": 8}, cells)
+    else:
+        click.echo("nothing found")
+    sys.exit(0 if all(finding.repaired for finding in findings) else 1)
+
+
+def _verdict(finding: Finding) -> str:
+    return "repaired" if finding.repaired else PROBLEMS[finding.problem]
+
+
+@click.command()
+def refresh() -> None:
+    """Bring databases and design documents up to date, and the accounts' copies with them."""
+    app.databases(settings()).create()
+    total, done = services().copies.refresh()
+    with click.progressbar(length=total, label="copies", file=sys.stderr) as bar:
+        for count in done:
+            bar.update(count)
