@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "config": set(),
     "process": set(),
     "model": {"errors"},
-    "couch": {"couch", "errors", "model", "couchdb", "urllib3"},
+    "couch": {"couch", "errors", "model", "couchdb", "httptools"},
     "repositories": {
         "repositories", "couch", "addresses", "errors", "model", "process", "cryptography",
     },

@@ -13,6 +13,7 @@ from typing import Any
 import couchdb
 from couchdb.http import Resource
 
+from kazoo_ips.couch.connections import Connections
 from kazoo_ips.couch.transport import OutcomeUnknown, Transport
 from kazoo_ips.errors import DatastoreMissing, DocumentNotFound, RevisionConflict
 from kazoo_ips.model import Outcome, Written
@@ -231,8 +232,8 @@ class Couch:
         connections: int = 8,
         trace: Callable[[str, str], None] | None = None,
     ) -> None:
-        transport = Transport(connect_timeout, read_timeout, connections, trace)
-        self._server = couchdb.Server(url, session=transport)
+        kept = Connections(url, connect_timeout, read_timeout, connections)
+        self._server = couchdb.Server(url, session=Transport(kept, trace))
         self._prefix = prefix
 
     def database(self, name: str) -> Database:

@@ -1,31 +1,25 @@
-"""How bytes reach CouchDB: couchdb-python's session, on a short lead.
+"""How requests reach CouchDB: couchdb-python's session, on a short lead.
 
 The driver's own session shares sockets with forked children, has no connect timeout, sends a
 write again when its reply was lost, and stumbles over chunked errors and missing content types
-(each seen on Python 3.11 to 3.13). Here urllib3 carries the requests instead: one pool for each
-process, both timeouts, reads repeated once when a kept connection turns out to be closed, writes
-never. Every answer that is not a success leaves as an error of `kazoo_ips.errors`.
+(each seen on Python 3.11 to 3.13). Here our own connections carry the requests: kept for each
+process, with both timeouts; reads are repeated once when a connection breaks, writes never. Every
+answer that is not a success leaves as an error of `kazoo_ips.errors`.
 
 Knows HTTP, not documents.
 """
 
+import base64
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
-import urllib3
 from couchdb import http
-from urllib3.exceptions import (
-    HTTPError,
-    MaxRetryError,
-    NewConnectionError,
-    ProtocolError,
-)
-from urllib3.util import Timeout, make_headers
 
+from kazoo_ips.couch.connections import Answer, Connections, NotSent, Unanswered
 from kazoo_ips.errors import (
     DatastoreError,
     DatastoreMissing,
@@ -47,25 +41,16 @@ class OutcomeUnknown(DatastoreUnreachable):
 class Transport(http.Session):  # type: ignore[misc]
     """A session of couchdb-python that never guesses.
 
-    :param connect_timeout: seconds to wait for a connection
-    :param read_timeout: seconds to wait for an answer, and between two parts of it
-    :param connections: how many are kept open; one for each thread is enough
-    :param trace: called with method and path of every request sent
+    :param connections: to the one server that it is for
+    :param trace: called with method and URL of every request sent
     """
 
     def __init__(
-        self,
-        connect_timeout: float,
-        read_timeout: float,
-        connections: int,
-        trace: Callable[[str, str], None] | None = None,
+        self, connections: Connections, trace: Callable[[str, str], None] | None = None
     ) -> None:
         super().__init__()
-        self._timeout = Timeout(connect=connect_timeout, read=read_timeout)
         self._connections = connections
         self._trace = trace
-        self._pool: urllib3.PoolManager | None = None
-        self._pool_owner = 0
 
     def request(  # noqa: PLR0913, PLR0917 - the driver's own signature
         self,
@@ -86,58 +71,45 @@ class Transport(http.Session):  # type: ignore[misc]
             body = json.dumps(body, allow_nan=False).encode()
             sent["Content-Type"] = "application/json"
         if credentials:
-            sent.update(make_headers(basic_auth=":".join(credentials)))
+            sent["Authorization"] = _basic(*credentials)
         if self._trace:
             self._trace(method, url)
-        response = self._send(method, url, body, sent)
-        if response.status >= 400:
-            raise self._refusal(method, url, response)
-        return response.status, response.headers, BytesIO(response.data)
+        answer = self._send(method, url, body, sent)
+        if answer.status >= 400:
+            raise self._refusal(method, url, answer)
+        return answer.status, answer.headers, BytesIO(answer.body)
 
-    def _send(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str]
-    ) -> urllib3.BaseHTTPResponse:
+    def _send(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        target = "/" + url.split("/", 3)[3]
         tries = 2 if _is_read(method, url) else 1
         while True:
             tries -= 1
             try:
-                return self._pool_of_this_process().request(
-                    method,
-                    url,
-                    body=body,
-                    headers=headers,
-                    timeout=self._timeout,
-                    retries=False,
-                    redirect=False,
-                )
-            except (NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+                return self._connections.request(method, target, headers, body)
+            except NotSent as error:
                 raise DatastoreUnreachable(str(error)) from error
-            except ProtocolError as error:
-                if not tries:
+            except Unanswered as error:
+                if not tries or error.late:
                     raise OutcomeUnknown(str(error)) from error
-            except (MaxRetryError, HTTPError, OSError) as error:
-                raise OutcomeUnknown(str(error)) from error
-
-    def _pool_of_this_process(self) -> urllib3.PoolManager:
-        # A socket shared with a forked child returns the answers to somebody else's questions.
-        if self._pool is None or self._pool_owner != os.getpid():
-            self._pool = urllib3.PoolManager(num_pools=2, maxsize=self._connections)
-            self._pool_owner = os.getpid()
-        return self._pool
 
     @staticmethod
-    def _refusal(method: str, url: str, response: urllib3.BaseHTTPResponse) -> DatastoreError:
+    def _refusal(method: str, url: str, answer: Answer) -> DatastoreError:
         """The error that an answer of 400 and above stands for."""
-        reason = _reason(response.data)
-        if response.status in (409, 412):
+        reason = _reason(answer.body)
+        if answer.status in (409, 412):
             return RevisionConflict(reason)
-        if response.status == 404:
+        if answer.status == 404:
             if "/_view/" in url and not reason.startswith(("Database", "no_db")):
                 return DatastoreMissingView(reason)
             return (DocumentNotFound if reason in _NO_DOCUMENT else DatastoreMissing)(reason)
-        log.warning("CouchDB answered %s %s with %d: %s", method, url, response.status, reason)
-        unsure = response.status >= 500 and not _is_read(method, url)
-        return (OutcomeUnknown if unsure else DatastoreUnreachable)(f"{response.status} {reason}")
+        log.warning("CouchDB answered %s %s with %d: %s", method, url, answer.status, reason)
+        unsure = answer.status >= 500 and not _is_read(method, url)
+        return (OutcomeUnknown if unsure else DatastoreUnreachable)(f"{answer.status} {reason}")
+
+
+@lru_cache
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def _is_read(method: str, url: str) -> bool:
