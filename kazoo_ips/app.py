@@ -73,13 +73,15 @@ def build(
 
     couch = connect(settings, trace)
     keys = KeyRepository(couch, now)
-    accounts = AccountService(AccountRepository(couch), now, settings.identity_cache)
+    # What a token is known by rests on what accounts are known by: each for half of the time.
+    remember = settings.identity_cache / 2
+    accounts = AccountService(AccountRepository(couch), now, remember)
     auth = AuthService(
         keys,
         accounts,
         clock=clock,
         lifetime=settings.token_lifetime,
-        remember=settings.identity_cache,
+        remember=remember,
         refusal_time=settings.refusal_time,
     )
     ips, journal = IPRepository(couch, settings.write_quorum == "all"), JournalRepository(couch)

@@ -45,7 +45,7 @@ class _JSONSocket:
                 "message": re.sub(r"\W", "_", phrase),
                 **envelope.common(request_id, None, time.time()),
             }
-        ).encode()
+        )
         head = (
             f"HTTP/1.1 {code} {http.HTTPStatus(code).phrase}\r\n"
             "Connection: close\r\n"

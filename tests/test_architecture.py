@@ -33,14 +33,17 @@ MAY_IMPORT = {
     "config": set(),
     "process": set(),
     "model": {"errors"},
-    "couch": {"couch", "errors", "model", "couchdb", "httptools"},
+    "couch": {"couch", "errors", "model", "couchdb", "httptools", "orjson"},
     "repositories": {
         "repositories", "couch", "addresses", "errors", "model", "process", "cryptography",
     },
     "services": {
         "services", "repositories", "addresses", "errors", "model", "process", "cachetools", "jwt",
     },
-    "api": {"api", "services", "addresses", "errors", "model", "flask", "marshmallow", "werkzeug"},
+    "api": {
+        "api", "services", "addresses", "errors", "model", "flask", "marshmallow", "orjson",
+        "werkzeug",
+    },
     "gunicorn_conf": {"config"},
     "worker": {"api", "gunicorn"},
     "app": {"api", "services", "repositories", "couch", "config", "model", "flask"},

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from flask import Flask
+from flask import Flask, Response
 
 from kazoo_ips.api import about, account_ips, cors, envelope, errors, ips, login, routes
 from kazoo_ips.services import Services
@@ -18,9 +18,23 @@ def init_app(app: Flask, services: Services, clock: Callable[[], float]) -> None
     app.url_map.merge_slashes = False
     app.url_map.converters["address"] = routes.AddressConverter
     app.extensions["kazoo_ips"] = services
-    envelope.init_app(app, clock)
+    app.wsgi_app = routes.keep_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment]
     errors.init_app(app)
-    cors.init_app(app)
-    routes.init_app(app)
+
+    # One hook before and one after: the framework looks at each for every request.
+    @app.before_request
+    def receive() -> Response | None:
+        envelope.name_request(clock)
+        reply = cors.preflight()
+        if reply is None:
+            routes.read(app)
+        return reply
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        envelope.say_name(response)
+        cors.allow(response)
+        return response
+
     for module in (ips, account_ips, login, about):
         app.register_blueprint(module.routes)

@@ -3,7 +3,7 @@
 The token travels in a header that a page must know, never in a cookie, so any origin may ask.
 """
 
-from flask import Flask, Response, current_app, g, request
+from flask import Response, current_app, g, request
 from werkzeug.exceptions import MethodNotAllowed
 
 _HEADERS = {
@@ -21,21 +21,18 @@ _HEADERS = {
 }
 
 
-def init_app(app: Flask) -> None:
-    """Answer what browsers ask beforehand, and say in every reply what they may read of it."""
+def preflight() -> Response | None:
+    """The reply to what browsers ask beforehand, if this is that."""
+    asked = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+    known = isinstance(request.routing_exception, MethodNotAllowed)
+    return Response(status=200) if asked and known else None
 
-    @app.before_request
-    def preflight() -> Response | None:
-        asked = "Access-Control-Request-Method" in request.headers
-        known = isinstance(request.routing_exception, MethodNotAllowed)
-        return Response(status=200) if request.method == "OPTIONS" and asked and known else None
 
-    @app.after_request
-    def allow(response: Response) -> Response:
-        if "Origin" in request.headers:
-            response.headers.update(_HEADERS)
-            response.headers["Access-Control-Allow-Methods"] = ", ".join(_methods())
-        return response
+def allow(response: Response) -> None:
+    """Say in a reply what a page of another site may read of it."""
+    if "HTTP_ORIGIN" in request.environ:
+        response.headers.update(_HEADERS)
+        response.headers["Access-Control-Allow-Methods"] = ", ".join(_methods())
 
 
 def _methods() -> list[str]:

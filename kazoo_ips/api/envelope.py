@@ -12,12 +12,14 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import version
 from itertools import chain, islice
 from typing import Any, NoReturn
 from uuid import uuid4
 
-from flask import Flask, Response, g, request
+import orjson
+from flask import Response, g, request
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -111,6 +113,8 @@ def read() -> Envelope:
 
 
 def _body() -> bytes:
+    if not {"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"} & request.environ.keys():
+        return b""
     try:
         body = request.get_data()
     except RequestEntityTooLarge:
@@ -131,19 +135,16 @@ def _bad_json(message: str) -> ValidationFailed:
     return ValidationFailed({"json": {"invalid": {"message": message, "target": "body"}}})
 
 
-def init_app(app: Flask, clock: Callable[[], float]) -> None:
-    """Have every request named, and every reply carry that name."""
+def name_request(clock: Callable[[], float]) -> None:
+    """Give the request the name that it goes by everywhere: the caller's, if that is one."""
+    offered = request.headers.get("X-Request-ID")
+    g.request_id = offered if offered and _REQUEST_ID.fullmatch(offered) else uuid4().hex
+    g.clock = clock
 
-    @app.before_request
-    def name_request() -> None:
-        offered = request.headers.get("X-Request-ID", "")
-        g.request_id = offered if _REQUEST_ID.fullmatch(offered) else uuid4().hex
-        g.clock = clock
 
-    @app.after_request
-    def say_name(response: Response) -> Response:
-        response.headers["X-Request-ID"] = g.request_id
-        return response
+def say_name(response: Response) -> None:
+    """Have a reply carry the name of its request."""
+    response.headers["X-Request-ID"] = g.request_id
 
 
 def success(
@@ -156,15 +157,14 @@ def success(
     """
     text = dump(data)
     revision = revision or digest(text)
-    if request.method == "GET" and request.if_none_match.contains_weak(revision):
-        response = Response(status=304)
-    else:
-        rest = {"status": "success", "revision": revision, **members, **_common()}
-        response = _json(f'{{"data":{text},{dump(_present(rest))[1:]}', status)
-    response.set_etag(revision)
+    headers = {"ETag": f'"{revision}"'}
     if request.method == "GET":
-        response.headers["Cache-Control"] = "no-cache"
-    return response
+        headers["Cache-Control"] = "no-cache"
+        known = "HTTP_IF_NONE_MATCH" in request.environ and request.if_none_match
+        if known and known.contains_weak(revision):
+            return Response(status=304, headers=headers)
+    rest = {"status": "success", "revision": revision, **_present(members), **_common()}
+    return _json(b'{"data":%b,%b' % (text, dump(rest)[1:]), status, headers)
 
 
 def stream(items: Iterable[Any]) -> Response:
@@ -174,24 +174,24 @@ def stream(items: Iterable[Any]) -> Response:
     """
     common = _common()
 
-    def parts() -> Iterator[str]:
+    def parts() -> Iterator[bytes]:
         hashed = hashlib.sha256()
-        opening = "["
-        yield '{"data":'
+        opening = b"["
+        yield b'{"data":'
         for chunk in items:
             text = opening + dump(chunk)[1:-1]
-            opening = ","
-            hashed.update(text.encode())
+            opening = b","
+            hashed.update(text)
             yield text
-        ending = "]" if opening == "," else "[]"
-        hashed.update(ending.encode())
+        ending = b"]" if opening == b"," else b"[]"
+        hashed.update(ending)
         rest = {"status": "success", "revision": hashed.hexdigest()[:32], **common}
-        yield f"{ending},{dump(rest)[1:]}"
+        yield b"%b,%b" % (ending, dump(rest)[1:])
 
     return _json(started(parts()), 200)
 
 
-def started(parts: Iterator[str]) -> Iterator[str]:
+def started(parts: Iterator[bytes]) -> Iterator[bytes]:
     """The same parts, the first two read already: what goes wrong there still gets its reply."""
     return chain(list(islice(parts, 2)), parts)
 
@@ -214,18 +214,23 @@ def repeat(body: Mapping[str, Any], status: int) -> Response:
     return _json(dump({**body, **({"auth_token": token} if token else {})}), status)
 
 
-def dump(value: Any) -> str:
-    """JSON without spaces."""
-    return json.dumps(value, separators=(",", ":"))
+def dump(value: Any) -> bytes:
+    """JSON in UTF-8, without spaces."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # what somebody sent goes back to him: huge numbers, a thousand levels
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
-def digest(text: str) -> str:
+def digest(text: bytes) -> str:
     """The revision of what has no document of its own."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text).hexdigest()[:32]
 
 
-def _json(body: str | Iterator[str], status: int) -> Response:
-    return Response(body, status, content_type="application/json")
+def _json(
+    body: bytes | Iterator[bytes], status: int, headers: Mapping[str, str] | None = None
+) -> Response:
+    return Response(body, status, headers, content_type="application/json")
 
 
 def common(request_id: str, auth_token: str | None, now: float) -> dict[str, Any]:
@@ -236,11 +241,15 @@ def common(request_id: str, auth_token: str | None, now: float) -> dict[str, Any
     members = {
         "request_id": request_id,
         "node": NODE,
-        "timestamp": f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "timestamp": _timestamp(int(now)),
         "version": VERSION,
-        "auth_token": auth_token,
     }
-    return _present(members)
+    return {**members, "auth_token": auth_token} if auth_token else members
+
+
+@lru_cache(maxsize=2)
+def _timestamp(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _common() -> dict[str, Any]:

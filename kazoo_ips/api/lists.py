@@ -62,16 +62,16 @@ def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
 
 
 def _table(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
-    def rows() -> Iterator[str]:
+    def rows() -> Iterator[bytes]:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns)
         writer.writeheader()
         for line in lines:
             writer.writerow(line)
             if buffer.tell() > 16_384:
-                yield buffer.getvalue()
+                yield buffer.getvalue().encode()
                 buffer.seek(0)
                 buffer.truncate()
-        yield buffer.getvalue()
+        yield buffer.getvalue().encode()
 
     return Response(envelope.started(rows()), content_type="text/csv")

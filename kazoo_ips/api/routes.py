@@ -78,7 +78,7 @@ class Routes(Blueprint):
         raise TypeError("a route is made by on(), which asks who may call it")
 
 
-def _keep_slashes(wsgi: "WSGIApplication") -> "WSGIApplication":
+def keep_slashes(wsgi: "WSGIApplication") -> "WSGIApplication":
     """An encoded slash belongs to its segment, where the server tells the path as it was sent."""
 
     def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
@@ -91,21 +91,18 @@ def _keep_slashes(wsgi: "WSGIApplication") -> "WSGIApplication":
     return call
 
 
-def init_app(app: Flask) -> None:
-    """Have every request read and, where it says so, its verb replaced."""
-    app.wsgi_app = _keep_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment]
-
-    @app.before_request
-    def read_envelope() -> None:
-        g.envelope = envelope.read()
-        g.auth_token = _token()
-        verb = (g.envelope.text("verb") or "").upper() if request.method == "POST" else ""
-        if "HEAD" in (verb, request.method):
-            # Crossbar does not know HEAD; the framework adds it to every GET.
-            if request.url_rule:
-                raise MethodNotAllowed(_adapter(app).allowed_methods())
-        elif verb:
-            _tunnel(app, verb)
+def read(app: Flask) -> None:
+    """Read the envelope and the token and, where the request says so, replace its verb."""
+    g.envelope = envelope.read()
+    g.auth_token = _token()
+    method = request.method
+    verb = (g.envelope.text("verb") or "").upper() if method == "POST" else ""
+    if "HEAD" in (verb, method):
+        # Crossbar does not know HEAD; the framework adds it to every GET.
+        if request.url_rule:
+            raise MethodNotAllowed(_adapter(app).allowed_methods())
+    elif verb:
+        _tunnel(app, verb)
 
 
 def _tunnel(app: Flask, verb: str) -> None:
@@ -128,9 +125,12 @@ def _adapter(app: Flask) -> MapAdapter:
 
 def _token() -> str | None:
     """The token, from the places where Crossbar looks, in its order."""
+    header = request.headers.get("X-Auth-Token")
+    if header:
+        return header
     scheme, _, word = request.headers.get("Authorization", "").partition(" ")
     bearer = word.strip() if scheme.lower() == "bearer" else None
-    return request.headers.get("X-Auth-Token") or g.envelope.text("auth_token") or bearer or None
+    return g.envelope.text("auth_token") or bearer or None
 
 
 def _basic() -> tuple[str, str] | None:
@@ -191,6 +191,8 @@ def _negotiate(csv: bool) -> bool:
 
     :raises NotAcceptable: the caller takes nothing that we have
     """
+    if request.environ.get("HTTP_ACCEPT", "") in ("", "*/*", "application/json"):
+        return False
     offered = ["application/json", *(["text/csv"] if csv else [])]
     if not request.accept_mimetypes:
         return False

@@ -90,9 +90,14 @@ class ListSchema(_Request):
     paginate = Flag()
 
 
+# Made once: that takes longer than to load with them.
+_CREATE_IP, _ADDRESSES, _ALLOCATE = CreateIPSchema(), AddressesSchema(), AllocateSchema()
+_USER_AUTH, _API_AUTH, _LIST = UserAuthSchema(), ApiAuthSchema(), ListSchema()
+
+
 def load_create(data: Mapping[str, Any]) -> CreateIP:
     """:raises ValidationFailed: with every broken rule"""
-    fields_ = _load(CreateIPSchema(), data)
+    fields_ = _load(_CREATE_IP, data)
     return CreateIP(fields_["ip"], fields_["zone"], fields_["host"])
 
 
@@ -101,7 +106,7 @@ def load_addresses(data: Mapping[str, Any]) -> tuple[str, ...] | None:
 
     :raises ValidationFailed: with every broken rule
     """
-    addresses_: tuple[str, ...] | None = _load(AddressesSchema(), data).get("ips")
+    addresses_: tuple[str, ...] | None = _load(_ADDRESSES, data).get("ips")
     return addresses_
 
 
@@ -111,7 +116,7 @@ def load_assign(account_id: str, data: Mapping[str, Any]) -> AssignIPs | Allocat
     :raises ValidationFailed: with every broken rule
     """
     if "quantity" in data and "ips" not in data:
-        return AllocateIPs(account_id, **_load(AllocateSchema(), data))
+        return AllocateIPs(account_id, **_load(_ALLOCATE, data))
     if "quantity" in data:
         rule = {"message": "either ips or quantity", "value": data["quantity"]}
         raise ValidationFailed({"quantity": {"forbidden": rule}})
@@ -123,7 +128,7 @@ def load_assign(account_id: str, data: Mapping[str, Any]) -> AssignIPs | Allocat
 
 def load_login(data: Mapping[str, Any]) -> Login:
     """:raises ValidationFailed: with every broken rule"""
-    given = _load(UserAuthSchema(), data)
+    given = _load(_USER_AUTH, data)
     return Login(
         given["credentials"],
         given.get("method", "md5"),
@@ -134,7 +139,7 @@ def load_login(data: Mapping[str, Any]) -> Login:
 
 def load_api_key(data: Mapping[str, Any]) -> str:
     """:raises ValidationFailed: with every broken rule"""
-    return str(_load(ApiAuthSchema(), data)["api_key"])
+    return str(_load(_API_AUTH, data)["api_key"])
 
 
 def load_list(query: Mapping[str, str], *, everything: bool = False) -> ListIPs:
@@ -143,7 +148,7 @@ def load_list(query: Mapping[str, str], *, everything: bool = False) -> ListIPs:
     :param everything: whether all is meant when nothing is said of pages
     :raises ValidationFailed: with every broken rule
     """
-    asked = _load(ListSchema(), query)
+    asked = _load(_LIST, query) if query else {}
     paged = "quantity" not in asked and asked.get("paginate", True)
     if paged and everything and not {"page_size", "start_key"} & asked.keys():
         paged = False

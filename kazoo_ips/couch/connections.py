@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import ssl
+import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -45,6 +46,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     complete: bool = False
+    _has_headers: bool = False
     _parts: list[bytes] = field(default_factory=list)
 
     def on_message_begin(self) -> None:
@@ -55,6 +57,10 @@ class Answer:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header."""
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Know the headers for complete."""
+        self._has_headers = True
 
     def on_body(self, part: bytes) -> None:
         """Take a part of the body."""
@@ -67,10 +73,8 @@ class Answer:
 
     def ends_with_connection(self) -> bool:
         """Whether nothing but the end of the connection ends this answer's body."""
-        return bool(self.headers) and not self.headers.keys() & {
-            "content-length",
-            "transfer-encoding",
-        }
+        framed = {"content-length", "transfer-encoding"} & self.headers.keys()
+        return self._has_headers and not framed
 
 
 class Connections:
@@ -92,6 +96,7 @@ class Connections:
         self._read_timeout = read_timeout
         self._idle: deque[socket.socket] = deque(maxlen=kept)
         self._owner = os.getpid()
+        weakref.finalize(self, _close, self._idle)
 
     def request(
         self, method: str, target: str, headers: dict[str, str], body: bytes | None
@@ -123,7 +128,8 @@ class Connections:
         """A kept connection that the server has not closed meanwhile."""
         if self._owner != os.getpid():
             # A socket shared with a forked child returns the answers to somebody else's questions.
-            self._idle, self._owner = deque(maxlen=self._idle.maxlen), os.getpid()
+            _close(self._idle)
+            self._owner = os.getpid()
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -159,6 +165,11 @@ class Connections:
         except OSError as error:
             raise NotSent(f"{error} (port {self._address[1]})") from error
         return connection
+
+
+def _close(idle: deque[socket.socket]) -> None:
+    while idle:
+        idle.pop().close()
 
 
 def _exchange(connection: socket.socket, sent: bytes) -> tuple[Answer, bool]:

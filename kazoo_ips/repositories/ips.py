@@ -417,11 +417,10 @@ def _to_copy(ip: DedicatedIP, there: Document | None = None) -> Document:
 
 
 def _listing(view: str, row: Row) -> Listing:
-    match view, row.key, row.value:
-        case "by_zone", [_, zone, _], [host, *owner]:
-            return Listing(row.id, zone or "", host or "", owner[0] if owner else None)
-        case "by_host", [host, _, zone, _], owner:
-            return Listing(row.id, zone or "", host or "", owner)
-        case "by_assignee", [owner, zone, _], host:
-            return Listing(row.id, zone or "", host or "", owner)
-    raise AssertionError(view)
+    """One line from one row; each view keeps its part of it in key and value."""
+    key, value = row.key, row.value
+    if view == "by_zone":
+        return Listing(row.id, key[1] or "", value[0] or "", value[1] if value[1:] else None)
+    if view == "by_host":
+        return Listing(row.id, key[2] or "", key[0] or "", value)
+    return Listing(row.id, key[1] or "", value or "", key[0])

@@ -41,7 +41,8 @@ class AuthService:
 
     :param clock: the time in Unix seconds
     :param lifetime: how long a token is good for, in seconds
-    :param remember: how long, in seconds, a token's checked signature and the key are kept
+    :param remember: how long, in seconds, it is known whom a token speaks for, and the key; what
+        that rests on in `accounts` is remembered as long again
     :param refusal_time: seconds that a refused login takes, whatever was wrong with it
     """
 
@@ -69,16 +70,25 @@ class AuthService:
         :raises InvalidCredentials: it is not a token, not ours, expired, or its account or user
             is gone, disabled or has another secret by now
         """
-        claims = self._read(token)
-        if claims["exp"] <= self._clock():
+        expires, caller = self._caller(token)
+        if expires <= self._clock():
             raise InvalidCredentials
+        return caller
+
+    @cachedmethod(attrgetter("_known"), key=methodkey, lock=attrgetter("_lock"))
+    def _caller(self, token: str) -> tuple[int, Caller]:
+        """Until when a token is good, in Unix seconds, and who it speaks for.
+
+        :raises InvalidCredentials: as `authenticate` has it
+        """
+        claims = self._read(token)
         account, user = self._identity(claims["account_id"], claims.get("owner_id"))
         self._check(account, user)
         if not hmac.compare_digest(
             self._signature(account, user).encode(), str(claims["identity_sig"]).encode()
         ):
             raise InvalidCredentials
-        return Caller(account, user.id if user else None)
+        return claims["exp"], Caller(account, user.id if user else None)
 
     def authenticate_basic(self, account_id: str, credentials: str) -> Caller:
         """Who `account_id:md5 of user:password` speaks for, Crossbar's Basic authentication.
@@ -146,7 +156,6 @@ class AuthService:
         token = jwt.encode(claims, key.private, ALGORITHM, headers={"kid": key.id})
         return Session(token, Caller(account, user.id if user else None))
 
-    @cachedmethod(attrgetter("_known"), key=methodkey, lock=attrgetter("_lock"))
     def _read(self, token: str) -> dict[str, Any]:
         """The claims of a token whose form and signature are right."""
         key = self._signing_key()

@@ -1,0 +1,28 @@
+"""What the API shows of a model: by the schemas' own machinery, and by the short way."""
+
+import pytest
+
+from kazoo_ips.api.resources import IPSchema, ListingSchema, ReadOnlySchema
+from kazoo_ips.model import DedicatedIP, Listing, Status
+
+AVAILABLE = DedicatedIP("192.0.2.1", "zone", "proxy.example.com", 1, 2, revision="1-a")
+ASSIGNED = DedicatedIP("192.0.2.1", "zone", "h", 1, 2, Status.ASSIGNED, "a" * 32, "id", "2-b")
+
+
+@pytest.mark.parametrize("schema", [IPSchema(), ReadOnlySchema()])
+@pytest.mark.parametrize("ip", [AVAILABLE, ASSIGNED])
+def test_the_short_way_shows_what_the_schema_dumps(
+    schema: IPSchema | ReadOnlySchema, ip: DedicatedIP
+) -> None:
+    dumped = {name: value for name, value in schema.dump(ip).items() if value is not None}
+    assert schema.show(ip) == dumped
+    assert len(dumped) >= 6
+
+
+@pytest.mark.parametrize("owner", [None, "a" * 32])
+def test_the_short_way_shows_a_line_as_the_schema_dumps_it(owner: str | None) -> None:
+    listing = Listing("192.0.2.1", "zone", "proxy.example.com", owner)
+    for schema in (ListingSchema(), ListingSchema(exclude=["assigned_to"])):
+        dumped = {name: value for name, value in schema.dump(listing).items() if value is not None}
+        assert schema.show(listing) == dumped
+        assert ("assigned_to" in dumped) == (bool(owner) and "assigned_to" in schema.dump_fields)

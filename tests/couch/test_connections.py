@@ -1,0 +1,199 @@
+"""Connections against a server that answers, byte for byte, what a test wants it to."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from kazoo_ips.couch.connections import Answer, Connections, NotSent, Unanswered
+
+
+class Scripted:
+    """A server that gives one prepared answer after the other.
+
+    An answer that is None ends the connection instead.
+    """
+
+    def __init__(self, *answers: bytes | None, pause: threading.Event | None = None) -> None:
+        self._answers = list(answers)
+        self._pause = pause
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.received: list[bytes] = []
+        self.connections = 0
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop, and end every connection."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """End every connection."""
+        while self._open:
+            with suppress(OSError):
+                self._open[-1].shutdown(socket.SHUT_RDWR)
+            self._open.pop().close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while self._answers:
+                client, _ = self._listener.accept()
+                self._open.append(client)
+                self.connections += 1
+                self._answer(client)
+
+    def _answer(self, client: socket.socket) -> None:
+        while self._answers:
+            request = client.recv(65536)
+            if not request:
+                return
+            self.received.append(request)
+            if self._pause:
+                self._pause.wait(5)
+            answer = self._answers.pop(0)
+            if answer is None:
+                client.close()
+                return
+            client.sendall(answer)
+            if b"close" in answer or b"HTTP/1.0" in answer or b"\r\n\r\n?" in answer:
+                client.close()
+                return
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Scripted]]:
+    """A function that starts a server with its answers."""
+    started: list[Scripted] = []
+
+    def start(*answers: bytes | None, pause: threading.Event | None = None) -> Scripted:
+        started.append(Scripted(*answers, pause=pause))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def get(connections: Connections, target: str = "/a") -> Answer:
+    return connections.request("GET", target, {"Accept": "application/json"}, None)
+
+
+def kept(server: Scripted, read_timeout: float = 5) -> Connections:
+    return Connections(server.url, 1, read_timeout, 4)
+
+
+ANSWERS = {
+    "with its length": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 200, b"{}"),
+    "in chunks": (
+        b"HTTP/1.1 404 Gone\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
+        404,
+        b"{}",
+    ),
+    "to the connection's end": (b"HTTP/1.0 502 Bad\r\nServer: x\r\n\r\n?{}", 502, b"?{}"),
+    "and the connection ends": (
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
+        200,
+        b"{}",
+    ),
+    "without a body": (b"HTTP/1.1 304 Same\r\nETag: x\r\n\r\n", 304, b""),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_is_read_to_its_end(serve: Callable[..., Scripted], name: str) -> None:
+    sent, status, body = ANSWERS[name]
+    connections = kept(serve(sent, OK))
+    answer = get(connections)
+    assert (answer.status, answer.body) == (status, body)
+    assert get(connections).body == b"{}", "and so is the next one"
+
+
+def test_a_connection_is_kept(serve: Callable[..., Scripted]) -> None:
+    server = serve(OK, OK, OK)
+    connections = kept(server)
+    for _ in range(3):
+        get(connections)
+    assert server.connections == 1
+
+
+def test_a_request_says_what_it_carries(serve: Callable[..., Scripted]) -> None:
+    server = serve(OK, OK)
+    connections = kept(server)
+    connections.request("PUT", "/a?x=1", {"Content-Type": "application/json"}, b'{"a":1}')
+    connections.request("POST", "/b", {}, None)
+    first, second = server.received
+    assert first.startswith(b"PUT /a?x=1 HTTP/1.1\r\n")
+    assert b"\r\nContent-Length: 7\r\n" in first
+    assert f"\r\nHost: {server.url[7:]}\r\n".encode() in first
+    assert first.endswith(b'\r\n\r\n{"a":1}')
+    assert b"\r\nContent-Length: 0\r\n" in second
+
+
+def test_a_connection_that_was_closed_meanwhile_is_not_used(
+    serve: Callable[..., Scripted],
+) -> None:
+    server = serve(OK, OK)
+    connections = kept(server)
+    get(connections)
+    server.hang_up()
+    assert connections.request("PUT", "/a", {}, b"{}").status == 200, "a write is not lost to it"
+    assert server.connections == 2
+
+
+BROKEN = {
+    "nothing": None,
+    "half of its head": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Len",
+    "half of its body": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{}",
+    "half of its chunks": (
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{}"
+    ),
+    "no HTTP": b"220 smtp.example.com close\r\n",
+    "two answers": OK + OK,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_whole_answer_is_told(serve: Callable[..., Scripted], name: str) -> None:
+    connections = kept(serve(BROKEN[name], OK))
+    with pytest.raises(Unanswered) as told:
+        get(connections)
+    assert not told.value.late
+    assert get(connections).body == b"{}"
+
+
+def test_an_answer_that_does_not_come_is_told_as_late(serve: Callable[..., Scripted]) -> None:
+    gate = threading.Event()
+    connections = kept(serve(OK, pause=gate), read_timeout=0.1)
+    with pytest.raises(Unanswered) as told:
+        get(connections)
+    gate.set()
+    assert told.value.late
+
+
+def test_where_nobody_listens_nothing_was_sent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(NotSent, match=str(port)):
+        get(Connections(f"http://127.0.0.1:{port}", 1, 1, 1))
+
+
+def test_a_child_does_not_use_its_parents_connections(serve: Callable[..., Scripted]) -> None:
+    server = serve(OK, OK, OK)
+    connections = kept(server)
+    get(connections)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if connections._take() is None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    get(connections)
+    assert server.connections == 1, "and the parent keeps its own"
