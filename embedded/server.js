@@ -75,6 +75,11 @@ function inTurn(req, res, next) {
   before.then(() => next());
 }
 
+function openDatabase(req, res, next) {
+  req.PouchDB = PouchDB;
+  setDBOnReq(req.params.db, couch.dbWrapper, req, res, next);
+}
+
 /* What express-pouchdb lacks or does unlike CouchDB. */
 const app = express();
 
@@ -127,10 +132,7 @@ app.delete('/:db', inTurn, async (req, res, next) => {
 // There, a deletion without a revision takes whichever it finds.
 app.delete(
   ['/:db/:id', '/:db/:kind(_design|_local)/:id'],
-  (req, res, next) => {
-    req.PouchDB = PouchDB;
-    setDBOnReq(req.params.db, couch.dbWrapper, req, res, next);
-  },
+  openDatabase,
   async (req, res) => {
     const id = req.params.kind ? `${req.params.kind}/${req.params.id}` : req.params.id;
     try {
@@ -141,6 +143,24 @@ app.delete(
     }
   },
 );
+
+// CouchDB gives every leaf of each document here, PouchDB only the first.
+app.post('/:db/_bulk_get', express.json({ limit: '64mb' }), openDatabase, async (req, res) => {
+  const leaves = async ({ id }) => {
+    try {
+      return await req.db.get(id, { open_revs: 'all' });
+    } catch (error) {
+      return [{ error: { id, rev: 'undefined', error: error.name, reason: error.message } }];
+    }
+  };
+  const docs = (req.body || {}).docs;
+  if (!Array.isArray(docs)) {
+    return refuse(res, 400, 'bad_request', "Missing JSON list of 'docs'.");
+  }
+  return res.json({
+    results: await Promise.all(docs.map(async (doc) => ({ id: doc.id, docs: await leaves(doc) }))),
+  });
+});
 
 app.use(couch);
 

@@ -280,6 +280,12 @@ def test_conflicts_are_made_and_shown(call: Client) -> None:
     rows = call("POST", "/db/_all_docs?include_docs=true&conflicts=true", asked)[1]["rows"]
     assert rows[0]["doc"] == doc
     assert rows[1] == {"key": "192.0.2.9", "error": "not_found"}
+    ids = [{"id": "192.0.2.1"}, {"id": "192.0.2.9"}]
+    there, missing = call("POST", "/db/_bulk_get", {"docs": ids})[1]["results"]
+    assert {leaf["ok"]["_rev"] for leaf in there["docs"]} == {winner, loser}
+    assert [leaf["error"]["error"] for leaf in missing["docs"]] == ["not_found"]
+    assert call("POST", "/db/_bulk_get", {"ids": ids})[0] == 400
+    assert call("POST", "/nowhere/_bulk_get", {"docs": ids})[0] == 404
     assert call("DELETE", f"/db/192.0.2.1?rev={loser}")[0] == 200
     assert call("GET", "/db/192.0.2.1?conflicts=true")[1] == {"_id": "192.0.2.1", "_rev": winner}
 

@@ -115,7 +115,7 @@ def _basic(user: str, password: str) -> str:
 def _is_read(method: str, url: str) -> bool:
     """Whether sending it twice does no harm; some questions are too long for a URL."""
     return method in ("GET", "HEAD") or (
-        method == "POST" and ("/_view/" in url or "/_all_docs" in url or url.endswith("/_find"))
+        method == "POST" and ("/_view/" in url or url.endswith(("/_bulk_get", "/_find")))
     )
 
 

@@ -79,7 +79,7 @@ class IPRepository:
         """
         spellings = {a: addresses.canonical(a) for a in wanted}
         known = {a: c for a, c in spellings.items() if c}
-        documents, gone = self._pool.look_up({*known, *known.values()}, conflicts=True)
+        documents, gone = self._pool.look_up({*known, *known.values()})
         found = {}
         for address, canonical in known.items():
             document = documents.get(address) or documents.get(canonical)
@@ -93,7 +93,7 @@ class IPRepository:
         order = {addresses.sort_key(canonical): address for address, canonical in missing.items()}
         keys = [[status, zone, key] for status in Status for zone in self.zones() for key in order]
         rows = self._pool.rows("ips/by_zone", keys=keys, reduce=False) if keys else []
-        documents = self._pool.get_all([row.id for row in rows], conflicts=True) if rows else {}
+        documents = self._pool.get_all([row.id for row in rows]) if rows else {}
         return {
             order[row.key[2]]: _from_document(documents[row.id])
             for row in rows
@@ -241,7 +241,7 @@ class IPRepository:
         :raises DatastoreMissing: the account has no database
         """
         database = self._couch.database(account_database(account_id))
-        documents = database.get_all(list(of))
+        documents = database.get_all(of)
         return {a: _from_document(d) for a, d in documents.items() if _is_ip(d)}
 
     def list_copies(self, account_id: str) -> list[DedicatedIP]:

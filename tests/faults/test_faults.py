@@ -197,7 +197,7 @@ class World:
 
     def state(self, operation: Operation, addresses: list[str]) -> str:
         """Whether the request is done, or not, or what of it."""
-        there = self.pool.get_all(addresses, conflicts=True)
+        there = self.pool.get_all(addresses)
         assert not any("_conflicts" in document for document in there.values())
         ours = {
             address
