@@ -5,6 +5,7 @@ then put in place: CouchDB keeps indexes by the content of the views, so readers
 finished one. Knows files and design documents, not what the views are for.
 """
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from couchdb.loader import load_design_doc
 
 from kazoo_ips.couch.client import Database
+from kazoo_ips.couch.transport import NotInTime
 from kazoo_ips.errors import DatastoreMissingView
 from kazoo_ips.model import Outcome
 
@@ -22,6 +24,12 @@ _TREE = next(
     (p for p in (_PACKAGE / "couch_views", _PACKAGE.parent / "couch_views") if p.is_dir()),
     _PACKAGE / "couch_views",
 )
+
+_ATTEMPTS = 60
+"""Times that a view is asked for until its index is built; CouchDB waits a minute each time."""
+
+_PAUSE = 1.0
+"""Seconds between two of them."""
 
 
 def load(name: str) -> dict[str, Any]:
@@ -74,9 +82,21 @@ def _build_aside(database: Database, wanted: Mapping[str, Any]) -> None:
 
 
 def _build(database: Database, name: str, document: Mapping[str, Any]) -> None:
+    """Wait until the index is built, however often CouchDB gives up waiting for it.
+
+    It answers 500 after a minute (`fabric/request_timeout`), or when the machine is so busy that
+    a map function takes five seconds, and goes on building where it was.
+    """
     # Asking one view builds all of its design document.
     for view in list(document["views"])[:1]:
-        database.rows(f"{name}/{view}", limit=1, reduce=False)
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                database.rows(f"{name}/{view}", limit=1, reduce=False)
+                break
+            except NotInTime:
+                if not attempts_left:
+                    raise
+                time.sleep(_PAUSE)
 
 
 def _same(current: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:

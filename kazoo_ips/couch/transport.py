@@ -38,6 +38,10 @@ class OutcomeUnknown(DatastoreUnreachable):
     """A request was sent and not answered, or answered with a failure: it may have been done."""
 
 
+class NotInTime(DatastoreUnreachable):
+    """CouchDB answered with a failure of its own to a question that it may be asked again."""
+
+
 class Transport(http.Session):  # type: ignore[misc]
     """A session of couchdb-python that never guesses.
 
@@ -103,8 +107,10 @@ class Transport(http.Session):  # type: ignore[misc]
                 return DatastoreMissingView(reason)
             return (DocumentNotFound if reason in _NO_DOCUMENT else DatastoreMissing)(reason)
         log.warning("CouchDB answered %s %s with %d: %s", method, url, answer.status, reason)
-        unsure = answer.status >= 500 and not _is_read(method, url)
-        return (OutcomeUnknown if unsure else DatastoreUnreachable)(f"{answer.status} {reason}")
+        text = f"{answer.status} {reason}"
+        if answer.status < 500:
+            return DatastoreUnreachable(text)
+        return NotInTime(text) if _is_read(method, url) else OutcomeUnknown(text)
 
 
 @lru_cache

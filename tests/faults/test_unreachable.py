@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from webtest import TestApp
@@ -178,3 +180,17 @@ def test_what_housekeeping_could_not_look_at_is_looked_at_later(
     housekeeping.look_again(now=1e12)
     assert copies.get_all([ADDRESS]) == {}
     assert housekeeping.look_again(now=1e12) == 0
+
+
+def test_a_design_document_is_deployed_however_often_couchdb_gives_up_waiting(
+    behind: Settings, proxy: FaultProxy
+) -> None:
+    own = replace(behind, prefix=f"{behind.prefix}{uuid4().hex[:6]}-")
+    databases = composition.databases(own)
+    rule = proxy.rule(faults.error_afterwards, "GET", "/_design/ips/_view/", times=2)
+    try:
+        assert "dedicated_ips/_design/ips" in databases.create()
+        assert len(rule.met) == 2
+        assert databases.create() == []
+    finally:
+        databases.delete()
