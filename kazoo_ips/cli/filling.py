@@ -56,6 +56,7 @@ def _fill(
                     click.echo("\r\x1b[K", nl=False, err=True)
                 click.echo("\n".join(map(tell, results)))
                 bar.update(results[-1].wish.line - bar.pos)
+            bar.update((length or bar.pos) - bar.pos)
     except NoList as error:
         fail(str(error))
     finally:
@@ -99,4 +100,4 @@ def _lines(file: BinaryIO) -> int | None:
         return None
     count = sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
     file.seek(0)
-    return count + 1
+    return count + 1  # the last one may lack its end

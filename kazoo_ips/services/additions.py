@@ -42,10 +42,12 @@ class Addition:
     """One address of many.
 
     :param ip: as the pool has it; None where it does not, or nobody knows
+    :param revision: of one that is added; `ip` itself may lack it
     """
 
     verdict: Verdict
     ip: DedicatedIP | None = None
+    revision: str | None = None
 
 
 class AdditionService:
@@ -77,9 +79,12 @@ class AdditionService:
             raise IPsExist(*(address for address in there if address not in done))
         rest = [command for command in commands if command.address not in done]
         added = dict(zip((c.address for c in rest), self._write(rest, request_id), strict=True))
-        ours = {a: each.ip for a, each in added.items() if each.verdict is Verdict.ADDED}
-        made = {**done, **{a: ip for a, ip in ours.items() if ip}}
-        if len(ours) < len(rest):
+        made = done | {
+            address: replace(each.ip, revision=each.revision)
+            for address, each in added.items()
+            if each.verdict is Verdict.ADDED and each.ip
+        }
+        if len(made) < len(commands):
             self._take_out(list(made.values()))
             taken = (Verdict.UNCHANGED, Verdict.DIFFERENT)
             exist = [address for address, each in added.items() if each.verdict in taken]
@@ -190,7 +195,9 @@ class AdditionService:
             for address, ip in there.items():
                 ours = (ip.request_id, ip.created) == (request_id, now)
                 additions[address] = (
-                    Addition(Verdict.ADDED, ip) if ours else _compared(wishes[address], ip)
+                    Addition(Verdict.ADDED, ip, ip.revision)
+                    if ours
+                    else _compared(wishes[address], ip)
                 )
             due = {a: due[a] for a in unanswered if a not in there}
             for address in due:
@@ -209,8 +216,7 @@ class AdditionService:
         alone: list[DedicatedIP] = []
         for (address, ip), answer in zip(due.items(), written, strict=True):
             if answer.outcome is Outcome.DONE:
-                added = replace(ip, revision=answer.revision)
-                additions[address] = Addition(Verdict.ADDED, added)
+                additions[address] = Addition(Verdict.ADDED, ip, answer.revision)
             elif answer.revision:  # no quorum: nobody has been told of it, so it can go
                 alone.append(replace(ip, revision=answer.revision))
                 additions[address] = Addition(Verdict.FAILED)
