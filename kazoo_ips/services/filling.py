@@ -61,10 +61,14 @@ _DUE = ""
 
 
 class FillingService:
-    """Brings lists of addresses into the pool."""
+    """Brings lists of addresses into the pool.
 
-    def __init__(self, additions: AdditionService) -> None:
+    :param batch: addresses in one write
+    """
+
+    def __init__(self, additions: AdditionService, batch: int = BATCH) -> None:
         self._additions = additions
+        self._batch = batch
 
     def fill(
         self, wishes: Iterable[Wish], request_id: str, *, dry_run: bool = False
@@ -79,7 +83,7 @@ class FillingService:
         run = _Run(self._additions, request_id, dry_run)
         under_way: deque[Future[list[Result]]] = deque()
         with ThreadPoolExecutor(_WRITERS) as writers:
-            for batch in _batches(wishes):
+            for batch in _batches(wishes, self._batch):
                 under_way.append(writers.submit(run.carry_out, batch))
                 if len(under_way) > _WRITERS:
                     yield under_way.popleft().result()
@@ -112,11 +116,11 @@ class _Run:
         return batch
 
 
-def _batches(wishes: Iterable[Wish]) -> Iterator[list[Result]]:
+def _batches(wishes: Iterable[Wish], size: int) -> Iterator[list[Result]]:
     batch: list[Result] = []
     for result in _results(wishes):
         batch.append(result)
-        if len(batch) == BATCH:
+        if len(batch) == size:
             yield batch
             batch = []
     if batch:

@@ -1,41 +1,39 @@
 """A list of addresses on its way into the pool, while CouchDB fails at one batch or goes away."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
+from kazoo_ips import app as composition
 from kazoo_ips.addresses import parse_block
+from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from kazoo_ips.errors import DatastoreUnreachable
-from kazoo_ips.services import Services
-from kazoo_ips.services.filling import BATCH, Wish
+from kazoo_ips.services.filling import FillingService, Wish
 from tests.faults import proxy as faults
 from tests.faults.proxy import Fault, FaultProxy, Request
 
-SIZE = BATCH + 24
+BATCH, SIZE = 60, 64
 Report = list[tuple[str, str]]
 
 
 @pytest.fixture
-def fill(behind_services: Services, proxy: FaultProxy, pool: Database) -> Callable[..., Report]:
-    """A function that adds more than one batch, with a fault at the first one's write."""
+def fill(behind: Settings, proxy: FaultProxy, pool: Database) -> Callable[..., Report]:
+    """A function that adds two batches, with a fault at the first write of a batch."""
+    services = composition.build(replace(behind, read_timeout=30))
+    filling = FillingService(services.additions, BATCH)
 
     def run(fault: Fault | None = None, times: int = 1) -> Report:
         if fault:
             proxy.rule(fault, when=_is_batch, times=times)
-        wish = Wish(1, "10.0.0.0", "z", "h", parse_block(f"10.0.0.0-10.0.{SIZE // 256 - 1}.255"))
-        assert wish.block
-        assert len(wish.block) == SIZE
-        return list(_flat(behind_services, wish))
+        wish = Wish(1, "10.0.0.0/26", "z", "h", parse_block("10.0.0.0/26"))
+        batches = filling.fill([wish], uuid4().hex)
+        return [(result.address, str(result.verdict)) for batch in batches for result in batch]
 
     return run
-
-
-def _flat(services: Services, wish: Wish) -> Iterator[tuple[str, str]]:
-    for results in services.filling.fill([wish], uuid4().hex):
-        yield from ((result.address, str(result.verdict)) for result in results)
 
 
 def _is_batch(request: Request) -> bool:
