@@ -1,10 +1,16 @@
 """What an address is: strict to read, one spelling to keep, one order to sort by.
 
 Knows nothing of the pool. IPv4 as four decimal octets without leading zeros; IPv6 as RFC 4291
-writes it, kept as RFC 5952 recommends. No spaces, prefix lengths or zone ids.
+writes it, kept as RFC 5952 recommends. No spaces or zone ids, and prefix lengths only where
+several addresses may be meant: see `parse_block`.
 """
 
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
+
+MAX_BLOCK = 65_536
+"""Addresses in one block or range: an IPv4 /16, an IPv6 /112."""
 
 
 def canonical(text: object) -> str | None:
@@ -15,14 +21,22 @@ def canonical(text: object) -> str | None:
     >>> canonical("192.0.2.01") is None
     True
     """
-    if not isinstance(text, str) or "%" in text:
+    address = _read(text) if isinstance(text, str) else None
+    return None if address is None else _spell(address)
+
+
+def _read(text: str) -> IPv4Address | IPv6Address | None:
+    if "%" in text:
         return None
     try:
-        if ":" not in text:
-            return str(IPv4Address(text))
-        address = IPv6Address(text)
+        return IPv6Address(text) if ":" in text else IPv4Address(text)
     except AddressValueError:
         return None
+
+
+def _spell(address: IPv4Address | IPv6Address) -> str:
+    if isinstance(address, IPv4Address):
+        return str(address)
     # RFC 5952 §5: addresses that carry an IPv4 address show it. Python does so only since 3.13.
     mapped = address.ipv4_mapped
     return f"::ffff:{mapped}" if mapped else address.compressed
@@ -39,3 +53,76 @@ def sort_key(address: str) -> str:
     if ":" in address:
         return f"6{int(IPv6Address(address)):032x}"
     return f"4{int(IPv4Address(address)):08x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Addresses that follow one another: one, a CIDR block's or a range's.
+
+    :param version: 4 or 6
+    :param first: the first one as a number
+    :param last: the last one as a number
+    """
+
+    version: int
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """Each address as a number and in its canonical spelling."""
+        kind = IPv4Address if self.version == 4 else IPv6Address
+        for number in range(self.first, self.last + 1):
+            yield number, _spell(kind(number))
+
+
+def parse_block(text: str) -> Block:
+    """The addresses that a text names: `192.0.2.1`, `192.0.2.0/28` or `192.0.2.1-192.0.2.9`.
+
+    A CIDR block is all its addresses, the first and the last too: each address of the pool stands
+    for itself, and what a subnet keeps for its network and broadcast is no matter to a pool of
+    routed addresses (MetalLB and Cilium hold it the same way). A range leaves out what it wants.
+
+    :raises ValueError: it names none, or more than `MAX_BLOCK`; the text says what is wrong
+
+    >>> len(parse_block("192.0.2.0/28"))
+    16
+    """
+    if "/" in text:
+        block = _cidr(*text.split("/", 1))
+    elif "-" in text:
+        block = _range(*text.split("-", 1))
+    else:
+        only = _read_or_fail(text)
+        return Block(only.version, int(only), int(only))
+    if block.last - block.first >= MAX_BLOCK:  # len() takes no number as large as IPv6 has them
+        raise ValueError(f"more than {MAX_BLOCK} addresses")
+    return block
+
+
+def _cidr(text: str, length: str) -> Block:
+    base = _read_or_fail(text)
+    if not (length.isascii() and length.isdigit() and int(length[:4]) <= base.max_prefixlen):
+        raise ValueError(f"/{length} is not a prefix length of IPv{base.version}")
+    network = ip_network((base, int(length)), strict=False)
+    if network.network_address != base:
+        raise ValueError(f"{text} is inside the block, which is {network}")
+    return Block(base.version, int(base), int(network.broadcast_address))
+
+
+def _range(start: str, end: str) -> Block:
+    first, last = _read_or_fail(start.strip()), _read_or_fail(end.strip())
+    if first.version != last.version:
+        raise ValueError("from IPv4 to IPv6 is no range")
+    if int(first) > int(last):
+        raise ValueError("the range ends before it starts")
+    return Block(first.version, int(first), int(last))
+
+
+def _read_or_fail(text: str) -> IPv4Address | IPv6Address:
+    address = _read(text)
+    if address is None:
+        raise ValueError(f"{text!r} is not an address")
+    return address

@@ -13,6 +13,7 @@ KazooIPsError
 │   └── NotAssigned           it is nobody's
 ├── Conflict                  somebody else's write came first
 │   ├── IPExists              the address is in the pool already
+│   ├── IPsExist              some addresses of a list are in the pool already
 │   └── IPAssigned            the address is assigned, so it stays in the pool
 ├── InsufficientIPs           not as many available as were asked for
 ├── IdempotencyMismatch       the Idempotency-Key came before, with another request
@@ -122,6 +123,12 @@ class Conflict(KazooIPsError):
 
 class IPExists(Conflict):
     """The address is in the pool already."""
+
+    reason = "exists"
+
+
+class IPsExist(Conflict):
+    """Some addresses of a list are in the pool already; none of the list was added."""
 
     reason = "exists"
 

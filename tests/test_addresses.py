@@ -2,6 +2,7 @@
 
 import doctest
 import ipaddress
+import re
 import socket
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kazoo_ips import addresses
-from kazoo_ips.addresses import canonical, sort_key
+from kazoo_ips.addresses import MAX_BLOCK, canonical, parse_block, sort_key
 from tests import strategies
 
 
@@ -171,3 +172,55 @@ def test_the_sort_key_is_not_the_order_of_the_text() -> None:
 
 def test_the_examples_in_the_docstring_hold() -> None:
     assert doctest.testmod(addresses).failed == 0
+
+
+# Blocks and ranges
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last", "count"),
+    [
+        ("192.0.2.7", "192.0.2.7", "192.0.2.7", 1),
+        ("192.0.2.7/32", "192.0.2.7", "192.0.2.7", 1),
+        ("192.0.2.0/28", "192.0.2.0", "192.0.2.15", 16),
+        ("10.1.0.0/16", "10.1.0.0", "10.1.255.255", MAX_BLOCK),
+        ("192.0.2.254-192.0.3.1", "192.0.2.254", "192.0.3.1", 4),
+        ("192.0.2.1 - 192.0.2.1", "192.0.2.1", "192.0.2.1", 1),
+        ("2001:DB8::/127", "2001:db8::", "2001:db8::1", 2),
+        ("2001:db8::/112", "2001:db8::", "2001:db8::ffff", MAX_BLOCK),
+        ("2001:db8::fffe-2001:db8:0::1:0", "2001:db8::fffe", "2001:db8::1:0", 3),
+        ("::ffff:192.0.2.0/127", "::ffff:192.0.2.0", "::ffff:192.0.2.1", 2),
+    ],
+)
+def test_a_block_is_all_its_addresses(text: str, first: str, last: str, count: int) -> None:
+    block = parse_block(text)
+    spelled = [address for _, address in block]
+    assert (spelled[0], spelled[-1]) == (first, last)
+    assert len(block) == len(set(spelled)) == count
+    assert all(canonical(address) == address for address in spelled)
+    keys = [sort_key(address) for address in spelled]
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "'' is not an address"),
+        ("192.0.2.01", "'192.0.2.01' is not an address"),
+        ("fe80::1%eth0", "'fe80::1%eth0' is not an address"),
+        ("192.0.2.1/28", "192.0.2.1 is inside the block, which is 192.0.2.0/28"),
+        ("192.0.2.0/33", "/33 is not a prefix length of IPv4"),
+        ("192.0.2.0/", "/ is not a prefix length of IPv4"),
+        ("192.0.2.0/255.255.255.0", "/255.255.255.0 is not a prefix length of IPv4"),
+        ("2001:db8::/129", "/129 is not a prefix length of IPv6"),
+        ("10.0.0.0/15", "more than 65536 addresses"),
+        ("2001:db8::/64", "more than 65536 addresses"),
+        ("::/0", "more than 65536 addresses"),
+        ("192.0.2.9-192.0.2.1", "the range ends before it starts"),
+        ("192.0.2.1-2001:db8::1", "from IPv4 to IPv6 is no range"),
+        ("192.0.2.1-9", "'9' is not an address"),
+    ],
+)
+def test_what_is_no_block_says_why(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(why)}$"):
+        parse_block(text)

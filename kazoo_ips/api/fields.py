@@ -133,30 +133,28 @@ class Addresses(Field):
     type_name = "array"
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[str, ...]:
-        if not isinstance(value, list):
-            raise self.wrong_type(value)
-        if not value:
-            raise broken("minItems", "The list must have at least 1 items", target=1, value=value)
-        if len(value) > MAX_ADDRESSES:
-            raise broken(
-                "maxItems",
-                f"The list must have at most {MAX_ADDRESSES} items",
-                target=MAX_ADDRESSES,
-                value=len(value),
-            )
+        _check_length(self, value)
         errors, seen = {}, set()
         for index, item in enumerate(value):
             canonical = addresses.canonical(item)
             if canonical is None:
                 errors[index] = _not_an_address(item).messages
             elif canonical in seen:
-                errors[index] = broken(
-                    "uniqueItems", "List of items is not unique", value=item
-                ).messages
+                errors[index] = repeated(item).messages
             seen.add(canonical)
         if errors:
             raise ValidationError(errors)
         return tuple(value)
+
+
+class Items(Field):
+    """A list of one to `MAX_ADDRESSES` items, whatever they are."""
+
+    type_name = "array"
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
+        _check_length(self, value)
+        return list(value)
 
 
 class After(Field):
@@ -170,6 +168,25 @@ class After(Field):
         except (TypeError, ValueError, RecursionError):
             pass
         raise broken("wrong_format", "Field is not in the correct format", value=value)
+
+
+def _check_length(field: Field, value: Any) -> None:
+    if not isinstance(value, list):
+        raise field.wrong_type(value)
+    if not value:
+        raise broken("minItems", "The list must have at least 1 items", target=1, value=value)
+    if len(value) > MAX_ADDRESSES:
+        raise broken(
+            "maxItems",
+            f"The list must have at most {MAX_ADDRESSES} items",
+            target=MAX_ADDRESSES,
+            value=len(value),
+        )
+
+
+def repeated(item: Any) -> ValidationError:
+    """An item was in the list before."""
+    return broken("uniqueItems", "List of items is not unique", value=item)
 
 
 def _not_an_address(value: Any) -> ValidationError:

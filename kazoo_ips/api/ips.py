@@ -20,10 +20,14 @@ def list_available() -> Response:
 
 @routes.on("PUT", "", who=Who.OPERATOR)
 def create() -> Response:
-    """Add an address to the pool."""
+    """Add an address to the pool, or a list of addresses: all or none."""
     command = schemas.load_create(g.envelope.data())
     if if_match():  # what is yet to be made has no revision that could match
         raise PreconditionFailed
+    if isinstance(command, list):
+        made = services().additions.create_all(command, **write())
+        shown = [resources.dump_read_only(ip) for ip in made]
+        return envelope.success({"ips": shown}, status=201)
     ip = services().pool.create(command, **write())
     return envelope.success(resources.dump_read_only(ip), status=201, revision=ip.revision)
 

@@ -10,10 +10,13 @@ from kazoo_ips.api.fields import (
     Address,
     Addresses,
     After,
+    Field,
     Flag,
+    Items,
     Number,
     Text,
     broken,
+    repeated,
 )
 from kazoo_ips.errors import ValidationFailed
 from kazoo_ips.model import AllocateIPs, AssignIPs, CreateIP, ListIPs, Login
@@ -35,6 +38,16 @@ class CreateIPSchema(_Request):
     ip = Address(required=True)
     zone = Text(required=True)
     host = Text(required=True)
+
+
+class _Object(Field):
+    type_name = "object"
+
+
+class CreateIPsSchema(_Request):
+    """`data` of `PUT /v2/ips` with a list; each item is `data` of one."""
+
+    ips = Items(required=True)
 
 
 class AddressesSchema(_Request):
@@ -91,12 +104,41 @@ class ListSchema(_Request):
 
 
 # Made once: that takes longer than to load with them.
-_CREATE_IP, _ADDRESSES, _ALLOCATE = CreateIPSchema(), AddressesSchema(), AllocateSchema()
+_CREATE_IP, _CREATE_IPS = CreateIPSchema(), CreateIPsSchema()
+_ADDRESSES, _ALLOCATE = AddressesSchema(), AllocateSchema()
 _USER_AUTH, _API_AUTH, _LIST = UserAuthSchema(), ApiAuthSchema(), ListSchema()
 
 
-def load_create(data: Mapping[str, Any]) -> CreateIP:
-    """:raises ValidationFailed: with every broken rule"""
+def load_create(data: Mapping[str, Any]) -> CreateIP | list[CreateIP]:
+    """One address to add, or a list of them.
+
+    :raises ValidationFailed: with every broken rule, a list's by `ips.<index>.<field>`
+    """
+    if "ips" not in data:
+        return _create(data)
+    if "ip" in data:
+        rule = {"message": "either ip or ips", "value": data["ip"]}
+        raise ValidationFailed({"ip": {"forbidden": rule}})
+    items = _load(_CREATE_IPS, data)["ips"]
+    commands: dict[str, CreateIP] = {}
+    errors: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+    for index, item in enumerate(items):
+        try:
+            if not isinstance(item, dict):
+                errors[f"ips.{index}"] = _Object().wrong_type(item).messages_dict
+                continue
+            command = _create(item)
+            if command.address in commands:
+                raise ValidationFailed({"ip": repeated(item["ip"]).messages_dict})
+            commands[command.address] = command
+        except ValidationFailed as failed:
+            errors |= {f"ips.{index}.{path}": rules for path, rules in failed.errors.items()}
+    if errors:
+        raise ValidationFailed(errors)
+    return list(commands.values())
+
+
+def _create(data: Mapping[str, Any]) -> CreateIP:
     fields_ = _load(_CREATE_IP, data)
     return CreateIP(fields_["ip"], fields_["zone"], fields_["host"])
 

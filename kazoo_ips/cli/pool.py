@@ -1,10 +1,12 @@
 """The pool: addresses added, given, taken back and shown."""
 
+from typing import BinaryIO
 from uuid import uuid4
 
 import click
 
 from kazoo_ips import addresses
+from kazoo_ips.cli.filling import fill_from, fill_with
 from kazoo_ips.cli.terminal import fail, print_table, reported, services
 from kazoo_ips.model import AssignIP, CreateIP, DeleteIP, ReleaseIP, ReleaseIPs, Status
 
@@ -13,10 +15,45 @@ _COLUMNS = {"IP": 15, "Status": 10, "Zone": 10, "Host": 30, "Account": 32}
 
 
 @click.command()
+@click.argument("ip", required=False)
+@click.argument("zone", required=False)
+@click.argument("host", required=False)
+@click.option(
+    "--from", "file", type=click.File("rb", lazy=False),
+    help="Add what this CSV file lists: ip, zone, host; - is standard input.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON, one object a line.")
+def add(  # noqa: PLR0913 - each is one argument or option
+    ip: str | None,
+    zone: str | None,
+    host: str | None,
+    *,
+    file: BinaryIO | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Add an address to the pool; or many, each with a line of report.
+
+    IP is an address, a CIDR block (192.0.2.0/28: all of its 16 addresses) or a range
+    (192.0.2.10-192.0.2.20). What is there already stays as it is, so that the same list can be
+    added again. Exit status 0 when the pool is as the list wants it, 1 otherwise.
+    """
+    if file and ip is None:
+        fill_from(file, dry_run=dry_run, as_json=as_json)
+    elif file or ip is None or zone is None or host is None:
+        raise click.UsageError("either IP, ZONE and HOST or --from FILE")
+    elif dry_run or as_json or "/" in ip or "-" in ip:
+        fill_with(ip, zone, host, dry_run=dry_run, as_json=as_json)
+    else:
+        add_one.callback(ip, zone, host)  # type: ignore[misc]
+
+
+@click.command()
 @click.argument("ip")
 @click.argument("zone")
 @click.argument("host")
-def add(ip: str, zone: str, host: str) -> None:
+def add_one(ip: str, zone: str, host: str) -> None:
     """Add an address to the pool."""
     address = addresses.canonical(ip)
     if address is None or not zone or not host:

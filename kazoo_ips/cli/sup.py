@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import click
 
 from kazoo_ips.cli.accounts import print_created
-from kazoo_ips.cli.pool import add, assign, delete, release, summary
+from kazoo_ips.cli.pool import add_one, assign, delete, release, summary
 from kazoo_ips.cli.terminal import fail, reported, services
 from kazoo_ips.cli.upkeep import refresh
 
 _CREATE_ACCOUNT = "create_account <name> <realm> <user> <password>"
 _SUP = {
     "kazoo_ips_maintenance": {
-        "add": (add, "add <ip> <zone> <host>", (3,)),
+        "add": (add_one, "add <ip> <zone> <host>", (3,)),
         "assign": (assign, "assign <ip> <account>", (2,)),
         "release": (release, "release <ip>", (1,)),
         "delete": (delete, "delete <ip>", (1,)),

@@ -32,6 +32,8 @@ _WITHDRAWN = "pvt_withdrawn"
 _DROPPED = "pvt_dropped"
 _ATTEMPTS = 3
 """Times that a copy is written over one that is there: only its own account's requests race."""
+_CHUNK = 5000
+"""Rows of a view read at a time where all are wanted."""
 
 
 class IPRepository:
@@ -99,6 +101,43 @@ class IPRepository:
             for row in rows
             if _is_ip(documents.get(row.id))
         }
+
+    def by_id(self, ids: Iterable[str]) -> tuple[dict[str, DedicatedIP], set[str]]:
+        """Those that the pool has under these very ids, and the ids that it had once."""
+        documents, gone = self._pool.look_up(ids, conflicts=True)
+        return {i: _from_document(d) for i, d in documents.items() if _is_ip(d)}, gone
+
+    def respelled(self, first: str | None = None, last: str | None = None) -> dict[str, str]:
+        """The ids of IPv6 addresses that are not canonical, by the canonical address.
+
+        They are Kazoo's, who takes any spelling. For many addresses this is much cheaper than to
+        ask for each.
+
+        :param first: the canonical address to start at
+        :param last: the canonical address to end at
+        """
+        start = addresses.sort_key(first) if first else "6"
+        end = addresses.sort_key(last) if last else {}
+        ids = (
+            row.id
+            for status in Status
+            for zone in self.zones()
+            for row in self._walk([status, zone, start], [status, zone, end])
+        )
+        spelled = ((addresses.canonical(i), i) for i in ids)
+        return {canonical: i for canonical, i in spelled if canonical and canonical != i}
+
+    def _walk(self, start: Key, end: Key) -> Iterable[Row]:
+        last_id = None
+        while True:
+            rows = self._pool.rows(
+                "ips/by_zone", startkey=start, startkey_docid=last_id, endkey=end, limit=_CHUNK,
+                skip=1 if last_id else None, reduce=False,
+            )  # fmt: skip
+            yield from rows
+            if len(rows) < _CHUNK:
+                return
+            start, last_id = rows[-1].key, rows[-1].id
 
     # Writes: each says what became of it.
 
@@ -179,8 +218,11 @@ class IPRepository:
 
     def drop(self, leaf: DedicatedIP) -> Written:
         """Delete one of several live revisions, marked: the address itself was not deleted."""
-        tombstone = {"_id": leaf.address, "_rev": leaf.revision, "_deleted": True, _DROPPED: True}
-        return self._pool.put(tombstone)
+        return self._pool.put(_dropped(leaf))
+
+    def drop_all(self, leaves: Iterable[DedicatedIP]) -> list[Written]:
+        """Drop many, each with its own outcome, in the order given."""
+        return _put(self._pool, map(_dropped, leaves))
 
     def restore(self, withdrawal: Withdrawal) -> None:
         """Bring an address back that everybody withdrew from.
@@ -358,6 +400,10 @@ def _put(database: Database, documents: Iterable[Mapping[str, Any]]) -> list[Wri
 
 def _tombstone(document: Mapping[str, Any]) -> Document:
     return {"_id": document["_id"], "_rev": document["_rev"], "_deleted": True}
+
+
+def _dropped(leaf: DedicatedIP) -> Document:
+    return {"_id": leaf.address, "_rev": leaf.revision, "_deleted": True, _DROPPED: True}
 
 
 def _is_ip(document: Document | None) -> TypeGuard[Document]:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from kazoo_ips.services.accounts import AccountService
+from kazoo_ips.services.additions import AdditionService
 from kazoo_ips.services.allocation import AllocationService
 from kazoo_ips.services.auth import AuthService
 from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.doctor import DoctorService
+from kazoo_ips.services.filling import FillingService
 from kazoo_ips.services.housekeeping import HousekeepingService
 from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
@@ -21,6 +23,8 @@ class Services:
     accounts: AccountService
     auth: AuthService
     pool: PoolService
+    additions: AdditionService
+    filling: FillingService
     lists: ListService
     ips: IPService
     allocation: AllocationService

@@ -61,6 +61,8 @@ def _table(text: str) -> tuple[Line, ...]:
 TABLE = _table("""
 create                  | pool       | 202, away                                       | 503 datastore_unreachable | not done             | not done
 create                  | pool       | lost, 500 after, late, cut, 500, 502, 409       | 201                       | done                 | done
+create many             | pool       | 202, away                                       | 503 datastore_unreachable | not done             | not done
+create many             | pool       | lost, 500 after, late, cut, 500, 502, 409       | 201                       | done                 | done
 delete                  | pool       | 202, away                                       | 503 datastore_unreachable | not done             | not done
 delete                  | pool       | lost, 500 after, late, cut, 500, 502            | 200                       | done                 | done
 delete                  | pool       | 409                                             | 409 datastore_conflict    | not done             | not done

@@ -95,6 +95,11 @@ def _create(scene: Scene) -> TestResponse:
     return scene.as_operator("PUT", "", data)
 
 
+def _create_many(scene: Scene) -> TestResponse:
+    ips = [{"ip": address, "zone": ZONE, "host": HOST} for address in scene.addresses]
+    return scene.as_operator("PUT", "", {"ips": ips})
+
+
 def _delete(scene: Scene) -> TestResponse:
     return scene.as_operator("DELETE", f"/{scene.addresses[0]}")
 
@@ -129,6 +134,7 @@ def _release_all(scene: Scene) -> TestResponse:
 
 OPERATIONS = {
     "create": Operation(0, False, 1, "available", _create),
+    "create many": Operation(0, False, 3, "available", _create_many),
     "delete": Operation(1, False, 1, "absent", _delete),
     "delete by force": Operation(1, True, 1, "absent", _delete_by_force),
     "assign one": Operation(1, False, 1, "assigned", _assign_one),
@@ -166,7 +172,7 @@ class World:
     def addresses(self, operation: Operation) -> Iterator[list[str]]:
         """Addresses of a case's own, in the pool and with the account as it wants them."""
         self._cases += 1
-        count = max(operation.before, 1)
+        count = max(operation.before, operation.count)
         made = [f"2001:db8:{self._cases:x}::{n:x}" for n in range(1, count + 1)]
         documents = [self._document(address, operation.assigned) for address in made]
         if operation.before:
@@ -213,7 +219,7 @@ class World:
         wanted = {"assigned": len(ours), "available": len(free), "absent": None}
         missing = len(addresses) - len(there)
         if operation.before == 0:
-            pool = "not done" if missing else "done"
+            pool = {0: "done", operation.count: "not done"}.get(missing, "done in part")
         elif operation.wanted == "absent":
             pool = "done" if missing else "not done"
         elif missing:
