@@ -30,6 +30,9 @@ POOL = "dedicated_ips"
 _TYPE = "dedicated_ip"
 _WITHDRAWN = "pvt_withdrawn"
 _DROPPED = "pvt_dropped"
+_FEW = 16
+"""IPv6 addresses that are asked for one by one; of more, all between the first and the last."""
+
 _ATTEMPTS = 3
 """Times that a copy is written over one that is there: only its own account's requests race."""
 _CHUNK = 5000
@@ -92,19 +95,25 @@ class IPRepository:
         return found, {a for a, c in known.items() if a not in found and c in gone}
 
     def _find_respelled(self, missing: Mapping[str, str]) -> dict[str, DedicatedIP]:
-        order = {addresses.sort_key(canonical): address for address, canonical in missing.items()}
+        wanted = {canonical: address for address, canonical in missing.items()}
+        if len(wanted) > _FEW:
+            ends = sorted(wanted, key=addresses.sort_key)
+            spelled = self.respelled(ends[0], ends[-1])
+        else:
+            spelled = self._spelled(wanted)
+        there = self.by_id([i for canonical, i in spelled.items() if canonical in wanted])[0]
+        return {wanted[c]: there[i] for c, i in spelled.items() if c in wanted and i in there}
+
+    def _spelled(self, canonical: Iterable[str]) -> dict[str, str]:
+        """The ids that the pool has these addresses under, by address."""
+        order = {addresses.sort_key(address): address for address in canonical}
         keys = [[status, zone, key] for status in Status for zone in self.zones() for key in order]
         rows = self._pool.rows("ips/by_zone", keys=keys, reduce=False) if keys else []
-        documents = self._pool.get_all([row.id for row in rows]) if rows else {}
-        return {
-            order[row.key[2]]: _from_document(documents[row.id])
-            for row in rows
-            if _is_ip(documents.get(row.id))
-        }
+        return {order[row.key[2]]: row.id for row in rows}
 
     def by_id(self, ids: Iterable[str]) -> tuple[dict[str, DedicatedIP], set[str]]:
         """Those that the pool has under these very ids, and the ids that it had once."""
-        documents, gone = self._pool.look_up(ids, conflicts=True)
+        documents, gone = self._pool.look_up(ids)
         return {i: _from_document(d) for i, d in documents.items() if _is_ip(d)}, gone
 
     def respelled(self, first: str | None = None, last: str | None = None) -> dict[str, str]:

@@ -180,3 +180,13 @@ def test_each_document_of_one_address_is_usable_under_its_own_id(
     assert success(reply, alice.token)["id"] == CANONICAL
     reply = api.delete(path, headers=alice.headers, status=200)
     assert sorted(success(reply, alice.token)["ips"]) == sorted([CANONICAL, KAZOOS])
+
+
+def test_what_kazoo_wrote_otherwise_is_found_among_many_that_are_not_there(
+    api: TestApp, load: Any, alice: Any
+) -> None:
+    load(kazoo_document(KAZOOS), kazoo_document("2001:0db8::0002", "eu-west"))
+    path = f"/v2/accounts/{alice.id}/ips"
+    asked = [f"2001:db8::{number:x}" for number in range(1, 40)]
+    reply = api.post_json(path, {"data": {"ips": asked}}, headers=alice.headers, status=400)
+    assert invalid(reply, alice.token).keys() == {f"ips.{index}" for index in range(2, 39)}
