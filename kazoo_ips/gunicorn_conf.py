@@ -5,11 +5,15 @@ process.
 """
 
 import os
+import sys
 from typing import Any
 
-from kazoo_ips.config import Settings
+from kazoo_ips.config import BadSetting, Settings
 
-_settings = Settings.load(os.environ)
+try:
+    _settings = Settings.load(os.environ)
+except BadSetting as error:
+    sys.exit(str(error))
 
 wsgi_app = "kazoo_ips.app:create_app()"
 bind = _settings.bind
