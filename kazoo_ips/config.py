@@ -59,6 +59,12 @@ class Settings:
     workers: int = _setting("KAZOO_IPS_WORKERS", 2, "gunicorn's worker processes")
     threads: int = _setting("KAZOO_IPS_THREADS", 8, "threads of each worker")
     log_level: str = _setting("KAZOO_IPS_LOG_LEVEL", "info", "debug, info, warning or error")
+    log_format: str = _setting(
+        "KAZOO_IPS_LOG_FORMAT", "json", "json: one object a line, or text: for human eyes"
+    )
+    metrics_token: str = _setting(
+        "KAZOO_IPS_METRICS_TOKEN", "", "the bearer token that /metrics asks for; none if empty"
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> "Settings":
@@ -92,6 +98,7 @@ class Settings:
             "KAZOO_IPS_WRITE_QUORUM": self.write_quorum in ("majority", "all"),
             "KAZOO_IPS_BIND": _is_bind(self.bind),
             "KAZOO_IPS_LOG_LEVEL": self.log_level in ("debug", "info", "warning", "error"),
+            "KAZOO_IPS_LOG_FORMAT": self.log_format in ("json", "text"),
             "COUCHDB_URL": _is_url(self.couchdb_url),
         }
         for name, holds in ranges.items():

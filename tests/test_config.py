@@ -12,6 +12,7 @@ BAD = {
     "KAZOO_IPS_READ_TIMEOUT": ["0", "nan", "inf", "soon"],
     "KAZOO_IPS_WRITE_QUORUM": ["some"],
     "KAZOO_IPS_LOG_LEVEL": ["loud", "INFO "],
+    "KAZOO_IPS_LOG_FORMAT": ["xml"],
     "KAZOO_IPS_BIND": ["8000", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "unix:", "fd://x",
                        "127.0.0.1:80/x"],
     "COUCHDB_URL": ["127.0.0.1:5984", "ftp://127.0.0.1", "http://", "http://admin:pa/ss@host:5984",
