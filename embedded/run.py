@@ -84,6 +84,7 @@ def run(environ: Mapping[str, str]) -> None:
     data = Path(environ.get("KAZOO_IPS_DATA") or HERE.parent / "data").resolve()
     environ = {
         "KAZOO_IPS_LOG_LEVEL": "warning",
+        "KAZOO_IPS_LOG_FORMAT": "text",
         **environ,
         "KAZOO_IPS_BIND": f"127.0.0.1:{port}",
     }

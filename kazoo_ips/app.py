@@ -8,10 +8,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
+from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.repositories.accounts import AccountRepository
 from kazoo_ips.repositories.databases import Databases
@@ -35,15 +37,22 @@ from kazoo_ips.services.lookup import Lookup
 from kazoo_ips.services.pool import PoolService
 from kazoo_ips.services.settlement import Settlement
 from kazoo_ips.services.transfers import TransferService
+from kazoo_ips.services.watch import WatchService
 
 if TYPE_CHECKING:
     from flask import Flask
 
 _INDEX_TIMEOUT = 3600.0
 """Seconds that building an index may take."""
+_PATIENCE = 1.0
+"""Seconds that a look at CouchDB may take, for load balancers and Prometheus."""
 
 
-def connect(settings: Settings, trace: Callable[[str, str], None] | None = None) -> Couch:
+def connect(
+    settings: Settings,
+    trace: Callable[[str, str], None] | None = None,
+    metrics: Metrics | None = None,
+) -> Couch:
     """The CouchDB of the settings. Sends nothing yet."""
     return Couch(
         settings.couchdb_url,
@@ -52,6 +61,7 @@ def connect(settings: Settings, trace: Callable[[str, str], None] | None = None)
         settings.read_timeout,
         settings.threads,
         trace,
+        metrics.count_call if metrics else None,
     )
 
 
@@ -65,17 +75,20 @@ def build(
     *,
     clock: Callable[[], float] = time.time,
     trace: Callable[[str, str], None] | None = None,
+    metrics: Metrics | None = None,
 ) -> Services:
     """Connect repositories and services. Sends nothing to CouchDB yet.
 
     :param clock: the time in Unix seconds
     :param trace: called with method and URL of every request sent to CouchDB
+    :param metrics: where what happens is counted
     """
 
     def now() -> int:
         return int(clock()) + GREGORIAN_EPOCH
 
-    couch = connect(settings, trace)
+    metrics = metrics or Metrics()
+    couch = connect(settings, trace, metrics)
     keys = KeyRepository(couch, now)
     # What a token is known by rests on what accounts are known by: each for half of the time.
     remember = settings.identity_cache / 2
@@ -90,10 +103,10 @@ def build(
     )
     ips, journal = IPRepository(couch, settings.write_quorum == "all"), JournalRepository(couch)
     later = LaterQueue()
-    settlement = Settlement(ips, now)
+    settlement = Settlement(ips, now, metrics)
     lists, lookup = ListService(ips), Lookup(ips, settlement)
     copies = CopyService(ips, lists, settlement, later.add)
-    claims = ClaimService(ips, journal, settlement, later.add)
+    claims = ClaimService(ips, journal, settlement, later.add, metrics)
     transfers = TransferService(claims, copies)
     idempotency = IdempotencyService(journal, now)
     additions = AdditionService(ips, settlement, now)
@@ -108,9 +121,26 @@ def build(
         allocation=AllocationService(ips, lists, claims, transfers, now=now),
         copies=copies,
         idempotency=idempotency,
-        housekeeping=HousekeepingService(later, settlement, claims, idempotency, clock),
+        housekeeping=HousekeepingService(
+            later, settlement, claims, idempotency, clock, metrics
+        ),
         doctor=DoctorService(ips, accounts, claims, settlement, now),
+        watch=_watch(settings, metrics),
     )
+
+
+def _watch(settings: Settings, metrics: Metrics) -> WatchService:
+    """What is asked by those who do not wait long."""
+    couch = connect(
+        replace(
+            settings,
+            connect_timeout=min(settings.connect_timeout, _PATIENCE),
+            read_timeout=min(settings.read_timeout, _PATIENCE),
+            threads=2,
+        ),
+        metrics=metrics,
+    )
+    return WatchService(Databases(couch), IPRepository(couch))
 
 
 def create_app(
@@ -125,6 +155,9 @@ def create_app(
     from kazoo_ips import api  # noqa: PLC0415
 
     app = Flask("kazoo_ips", static_folder=None)
-    services = build(settings or Settings.load(os.environ), clock=clock, trace=trace)
-    api.init_app(app, services, clock)
+    settings = settings or Settings.load(os.environ)
+    metrics = Metrics(version("kazoo_ips"))
+    services = build(settings, clock=clock, trace=trace, metrics=metrics)
+    api.init_app(app, services, clock, metrics, settings.metrics_token)
+    metrics.worker_started()
     return app

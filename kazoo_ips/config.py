@@ -1,8 +1,14 @@
 """Every setting: its name in the environment, its default and one line of help."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any
+from urllib.parse import urlsplit
+
+_PREFIX = "KAZOO_IPS_"
+_OTHERS = ("KAZOO_IPS_DATA",)
+"""Names that are not settings of the service but of `make run`."""
 
 
 class BadSetting(ValueError):
@@ -53,13 +59,24 @@ class Settings:
     workers: int = _setting("KAZOO_IPS_WORKERS", 2, "gunicorn's worker processes")
     threads: int = _setting("KAZOO_IPS_THREADS", 8, "threads of each worker")
     log_level: str = _setting("KAZOO_IPS_LOG_LEVEL", "info", "debug, info, warning or error")
+    log_format: str = _setting(
+        "KAZOO_IPS_LOG_FORMAT", "json", "json: one object a line, or text: for human eyes"
+    )
+    metrics_token: str = _setting(
+        "KAZOO_IPS_METRICS_TOKEN", "", "the bearer token that /metrics asks for; none if empty"
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> "Settings":
         """The settings of an environment; what it does not name has its default.
 
-        :raises BadSetting: a value is of the wrong type or out of its range
+        :raises BadSetting: a value is of the wrong type or out of its range, or a name is of no
+            setting
         """
+        names = [setting.metadata["name"] for setting in fields(cls)]
+        for name in environ:
+            if name.startswith(_PREFIX) and name not in (*names, *_OTHERS):
+                raise BadSetting(f"{name}: no such setting{_hint(name, names)}")
         values = {}
         for setting in fields(cls):
             name = setting.metadata["name"]
@@ -79,11 +96,42 @@ class Settings:
             "KAZOO_IPS_WORKERS": self.workers > 0,
             "KAZOO_IPS_THREADS": self.threads > 0,
             "KAZOO_IPS_WRITE_QUORUM": self.write_quorum in ("majority", "all"),
-            "COUCHDB_URL": self.couchdb_url.startswith(("http://", "https://")),
+            "KAZOO_IPS_BIND": _is_bind(self.bind),
+            "KAZOO_IPS_LOG_LEVEL": self.log_level in ("debug", "info", "warning", "error"),
+            "KAZOO_IPS_LOG_FORMAT": self.log_format in ("json", "text"),
+            "COUCHDB_URL": _is_url(self.couchdb_url),
         }
         for name, holds in ranges.items():
             if not holds:
                 raise BadSetting(f"{name}: out of range")
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
+    """The setting that was meant, perhaps: what all names begin with does not count."""
+    words = [known.removeprefix(_PREFIX) for known in names]
+    likely = get_close_matches(name.removeprefix(_PREFIX), words, 1)
+    return f"; {_PREFIX}{likely[0]} is one" if likely else ""
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, as when a password has a slash
+        return False
+
+
+def _is_bind(text: str) -> bool:
+    """Whether gunicorn can listen there: host and port, a socket's path or a descriptor."""
+    if text.startswith("unix:"):
+        return len(text) > len("unix:")
+    if text.startswith("fd://"):
+        return text.removeprefix("fd://").isdecimal()
+    try:
+        parts = urlsplit(f"//{text}")
+        return bool(parts.hostname) and parts.port is not None and parts.path == ""
+    except ValueError:
+        return False
 
 
 def _read(name: str, text: str, kind: type) -> Any:

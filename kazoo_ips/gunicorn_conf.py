@@ -5,11 +5,16 @@ process.
 """
 
 import os
+import sys
 from typing import Any
 
-from kazoo_ips.config import Settings
+from kazoo_ips import shared_counts
+from kazoo_ips.config import BadSetting, Settings
 
-_settings = Settings.load(os.environ)
+try:
+    _settings = Settings.load(os.environ)
+except BadSetting as error:
+    sys.exit(str(error))
 
 wsgi_app = "kazoo_ips.app:create_app()"
 bind = _settings.bind
@@ -23,7 +28,30 @@ graceful_timeout = 30
 # A little longer than what reverse proxies keep idle connections for.
 keepalive = 75
 loglevel = _settings.log_level
+# The application logs each request itself, and knows what must not be in the line.
+logger_class = "kazoo_ips.worker.Logger"
 control_socket_disable = True
+
+
+def on_starting(server: Any) -> None:
+    """Make a folder for what the workers count."""
+    server.counts = shared_counts.make_folder()
+
+
+def on_exit(server: Any) -> None:
+    """Remove it."""
+    if hasattr(server, "counts"):
+        shared_counts.remove_folder(server.counts)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Choose where the new worker counts: one that has died has left the list, and its place."""
+    worker.place = shared_counts.free_place(each.place for each in server.WORKERS.values())
+
+
+def post_fork(_server: Any, worker: Any) -> None:
+    """Count there, before the application is made."""
+    shared_counts.count_at(worker.place)
 
 
 def post_worker_init(worker: Any) -> None:

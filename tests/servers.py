@@ -53,10 +53,18 @@ class Gunicorn:
 
     def kill_a_worker(self) -> None:
         """`kill -9` one of the workers, at random; gunicorn starts another."""
-        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        workers = path.read_text().split()
+        workers = self.workers()
         if workers:
-            os.kill(int(random.choice(workers)), signal.SIGKILL)
+            os.kill(random.choice(workers), signal.SIGKILL)
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers there are at this moment."""
+        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def reload(self) -> None:
+        """Have all workers replaced, one after the other."""
+        self._process.send_signal(signal.SIGHUP)
 
     def _listening(self) -> str:
         end = time.monotonic() + 30

@@ -4,14 +4,32 @@ from collections.abc import Callable
 
 from flask import Flask, Response
 
-from kazoo_ips.api import about, account_ips, cors, envelope, errors, ips, login, routes
+from kazoo_ips.api import (
+    about,
+    account_ips,
+    cors,
+    envelope,
+    errors,
+    ips,
+    login,
+    observed,
+    routes,
+    watch,
+)
+from kazoo_ips.metrics import CONTENT_TYPE, Metrics
 from kazoo_ips.services import Services
 
 MAX_BODY = 8_000_000
 """Bytes of a request's body: Crossbar's `max_upload_size`."""
 
 
-def init_app(app: Flask, services: Services, clock: Callable[[], float]) -> None:
+def init_app(
+    app: Flask,
+    services: Services,
+    clock: Callable[[], float],
+    metrics: Metrics,
+    metrics_token: str = "",
+) -> None:
     """Give the application its routes and everything around them."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.strict_slashes = False
@@ -34,7 +52,10 @@ def init_app(app: Flask, services: Services, clock: Callable[[], float]) -> None
     def finish(response: Response) -> Response:
         envelope.say_name(response)
         cors.allow(response)
+        observed.tell()
         return response
 
-    for module in (ips, account_ips, login, about):
+    watch.init_app(app, lambda: metrics.text(services.watch), CONTENT_TYPE, metrics_token)
+    for module in (ips, account_ips, login, about, watch):
         app.register_blueprint(module.routes)
+    observed.init_app(app, metrics.count_request)

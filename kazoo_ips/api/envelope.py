@@ -27,6 +27,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+from kazoo_ips import work
 from kazoo_ips.errors import ValidationFailed
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -140,6 +141,7 @@ def name_request(clock: Callable[[], float]) -> None:
     offered = request.headers.get("X-Request-ID")
     g.request_id = offered if offered and _REQUEST_ID.fullmatch(offered) else uuid4().hex
     g.clock = clock
+    work.rename(g.request_id)
 
 
 def say_name(response: Response) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
 
-from kazoo_ips import errors
+from kazoo_ips import errors, work
 from kazoo_ips.api import envelope
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,10 @@ def reply(error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return _from_framework(error)
     code, message, data = next(REPLIES[c] for c in type(error).__mro__ if c in REPLIES)
-    if code >= 500:
+    if isinstance(error, errors.DatastoreError) and code == 503:
+        log.warning("request %s failed: %s", g.get("request_id"), error)
+        work.note(type(error).__name__)
+    elif code >= 500:
         log.error("request %s failed", g.get("request_id"), exc_info=error)
     response = envelope.failure(code, message, data(error))
     response.headers.update(HEADERS.get(code, {}))

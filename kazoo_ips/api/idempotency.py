@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Response, g, request
 
+from kazoo_ips import work
 from kazoo_ips.api import envelope, errors
 from kazoo_ips.api.context import caller, services
 from kazoo_ips.errors import KazooIPsError
@@ -32,9 +33,9 @@ def once(handle: Callable[[], Response]) -> Response:
     who = f"{caller().account.id}/{caller().user_id or ''}"
     kept = services().idempotency.begin(who, key, _fingerprint(), g.request_id)
     if kept.reply is not None:
+        work.note("replayed")
         return _repeat(kept.reply)
-    g.resumed = kept.request_id != g.request_id or kept.resumed
-    g.request_id = kept.request_id
+    _go_by(kept.request_id, kept.resumed)
     try:
         response = handle()
     except KazooIPsError as error:
@@ -47,6 +48,15 @@ def once(handle: Callable[[], Response]) -> Response:
     else:
         services().idempotency.finish(kept, _kept(response))
     return response
+
+
+def _go_by(request_id: str, resumed: bool) -> None:
+    """Work under the name of the first attempt, which may be this one."""
+    g.resumed = request_id != g.request_id or resumed
+    g.request_id = request_id
+    work.rename(request_id)
+    if g.resumed:
+        work.note("resumed")
 
 
 def _fingerprint() -> str:

@@ -23,7 +23,7 @@ def api_auth() -> Response:
 
 
 def _opened(session: Session) -> Response:
-    g.auth_token = session.token
+    g.auth_token, g.caller = session.token, session.caller
     account, user_id = session.caller.account, session.caller.user_id
     root = account.tree[0] if account.tree else account.id
     data = {

@@ -45,19 +45,20 @@ class Routes(Blueprint):
     """A blueprint whose routes cannot forget to say who may call them."""
 
     def on(
-        self, method: str, rule: str, *, who: Who, csv: bool = False
+        self, method: str, rule: str, *, who: Who, csv: bool = False, json: bool = True
     ) -> Callable[[Handler], Handler]:
         """Register a handler.
 
         :param who: who may call it
         :param csv: whether the reply can be CSV as well
+        :param json: whether it is JSON at all, or something that every caller gets
         """
 
         def register(handler: Handler) -> Handler:
             def guarded(**path: str) -> Response:
                 _admit(who, path)
                 g.envelope.check()
-                g.csv = _negotiate(csv)
+                g.csv = json and _negotiate(csv)
                 if method == "GET" or who is Who.ANYONE:
                     return handler(**path)
                 return idempotency.once(lambda: handler(**path))

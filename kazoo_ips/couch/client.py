@@ -15,7 +15,7 @@ import orjson
 from couchdb.http import Resource
 
 from kazoo_ips.couch.connections import Connections
-from kazoo_ips.couch.transport import OutcomeUnknown, Transport
+from kazoo_ips.couch.transport import Observe, OutcomeUnknown, Transport
 from kazoo_ips.errors import DatastoreMissing, DocumentNotFound, RevisionConflict
 from kazoo_ips.model import Outcome, Written, generation
 
@@ -241,9 +241,10 @@ class Couch:
         read_timeout: float = 5.0,
         connections: int = 8,
         trace: Callable[[str, str], None] | None = None,
+        observe: Observe | None = None,
     ) -> None:
         kept = Connections(url, connect_timeout, read_timeout, connections)
-        self._server = couchdb.Server(url, session=Transport(kept, trace))
+        self._server = couchdb.Server(url, session=Transport(kept, trace, observe))
         self._prefix = prefix
 
     def database(self, name: str) -> Database:

@@ -47,6 +47,14 @@ def is_current(database: Database, name: str) -> bool:
     return _same(database.find(f"_design/{name}"), load(name))
 
 
+def wait_for_index(database: Database, name: str) -> None:
+    """Return once the index of a design document is up to date.
+
+    :raises DatastoreUnreachable: that takes longer than this database's patience
+    """
+    _build(database, name, load(name))
+
+
 def deploy(database: Database, name: str) -> bool:
     """Bring a design document up to date, index first; False when there was nothing to do.
 

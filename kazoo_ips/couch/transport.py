@@ -15,10 +15,12 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import BytesIO
+from time import perf_counter
 from typing import Any
 
 from couchdb import http
 
+from kazoo_ips import work
 from kazoo_ips.couch.connections import Answer, Connections, NotSent, Unanswered
 from kazoo_ips.errors import (
     DatastoreError,
@@ -34,6 +36,9 @@ log = logging.getLogger(__name__)
 _NO_DOCUMENT = ("missing", "deleted")
 
 
+Observe = Callable[[str, str, int, float], None]
+
+
 class OutcomeUnknown(DatastoreUnreachable):
     """A request was sent and not answered, or answered with a failure: it may have been done."""
 
@@ -47,14 +52,20 @@ class Transport(http.Session):  # type: ignore[misc]
 
     :param connections: to the one server that it is for
     :param trace: called with method and URL of every request sent
+    :param observe: called after every try with method, URL, status and seconds; the status is 0
+        when no answer came, and -1 when none came and the request is sent once more
     """
 
     def __init__(
-        self, connections: Connections, trace: Callable[[str, str], None] | None = None
+        self,
+        connections: Connections,
+        trace: Callable[[str, str], None] | None = None,
+        observe: Observe | None = None,
     ) -> None:
         super().__init__()
         self._connections = connections
         self._trace = trace
+        self._observe = observe
 
     def request(  # noqa: PLR0913, PLR0917 - the driver's own signature
         self,
@@ -76,6 +87,9 @@ class Transport(http.Session):  # type: ignore[misc]
             sent["Content-Type"] = "application/json"
         if credentials:
             sent["Authorization"] = _basic(*credentials)
+        current = work.current()
+        if current is not None:
+            sent["X-Couch-Request-ID"] = current.couchdb_id
         if self._trace:
             self._trace(method, url)
         answer = self._send(method, url, body, sent)
@@ -88,13 +102,20 @@ class Transport(http.Session):  # type: ignore[misc]
         tries = 2 if _is_read(method, url) else 1
         while True:
             tries -= 1
+            status, started = 0, perf_counter()
             try:
-                return self._connections.request(method, target, headers, body)
+                answer = self._connections.request(method, target, headers, body)
+                status = answer.status
+                return answer
             except NotSent as error:
                 raise DatastoreUnreachable(str(error)) from error
             except Unanswered as error:
                 if not tries or error.late:
                     raise OutcomeUnknown(str(error)) from error
+                status = -1
+            finally:
+                if self._observe:
+                    self._observe(method, url, status, perf_counter() - started)
 
     @staticmethod
     def _refusal(method: str, url: str, answer: Answer) -> DatastoreError:
@@ -106,7 +127,9 @@ class Transport(http.Session):  # type: ignore[misc]
             if "/_view/" in url and not reason.startswith(("Database", "no_db")):
                 return DatastoreMissingView(reason)
             return (DocumentNotFound if reason in _NO_DOCUMENT else DatastoreMissing)(reason)
-        log.warning("CouchDB answered %s %s with %d: %s", method, url, answer.status, reason)
+        # A view's query can hold what somebody logs in with.
+        path = url.partition("?")[0]
+        log.warning("CouchDB answered %s %s with %d: %s", method, path, answer.status, reason)
         text = f"{answer.status} {reason}"
         if answer.status < 500:
             return DatastoreUnreachable(text)

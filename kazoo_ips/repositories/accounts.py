@@ -58,7 +58,8 @@ class AccountRepository:
         """The accounts of that `name`, `realm` or `api_key`."""
         value = {"name": normalize_name, "realm": str.lower}.get(kind, str)(value)
         found = []
-        for row in self._accounts.rows("logins/by_login", key=[kind, value], reduce=False):
+        # In the body: CouchDB logs URLs, and this may be an API key.
+        for row in self._accounts.rows("logins/by_login", keys=[[kind, value]], reduce=False):
             with suppress(AccountNotFound):  # a copy outlives its account's database
                 found.append(self.get(row.id))
         return found
@@ -87,7 +88,7 @@ class AccountRepository:
         field, view = _HASHES[method]
         database = self._database(account_id)
         try:
-            rows = database.rows(view, key=credentials, limit=1)
+            rows = database.rows(view, keys=[credentials], limit=1)
             document = database.find(rows[0].id) if rows else None
         except DatastoreMissingView:
             # Where no Kazoo keeps its views in the accounts' databases.

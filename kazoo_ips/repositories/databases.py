@@ -1,7 +1,10 @@
 """The databases and design documents that the service needs. Knows nothing of what is in them."""
 
+import time
+
 from kazoo_ips.couch import design_docs
 from kazoo_ips.couch.client import Couch
+from kazoo_ips.errors import DatastoreError, DatastoreMissing, DatastoreUnreachable
 from kazoo_ips.repositories.accounts import ACCOUNTS
 from kazoo_ips.repositories.ips import POOL
 from kazoo_ips.repositories.journal import JOURNAL
@@ -9,6 +12,8 @@ from kazoo_ips.repositories.keys import SYSTEM_AUTH, SYSTEM_CONFIG
 
 _DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, JOURNAL)
 _DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS}
+_PATIENCE = 1.5
+"""Seconds after which looking for problems ends: being slow is one as well."""
 
 
 class Databases:
@@ -27,6 +32,40 @@ class Databases:
             if design_docs.deploy(self._couch.database(name), design_doc):
                 made.append(f"{name}/_design/{design_doc}")
         return made
+
+    def problems(self) -> list[str]:
+        """What keeps requests from being served, a sentence each; empty when nothing does.
+
+        Each question is as cheap as can be; reading one row of a view waits for its index.
+        """
+        end = time.monotonic() + _PATIENCE
+        found: list[str] = []
+        missing = set()
+        try:
+            for name in _DATABASES:
+                try:
+                    self._couch.database(name).info()
+                except DatastoreMissing:
+                    missing.add(name)
+                    found.append(f"the database {name} is missing")
+                if time.monotonic() > end:
+                    return [*found, "CouchDB is slow"]
+            for design_doc, name in _DESIGN_DOCS.items():
+                if name not in missing:
+                    found += self._problems_of(design_doc, name)
+        except DatastoreError:
+            found.append("CouchDB does not answer")
+        return found
+
+    def _problems_of(self, design_doc: str, name: str) -> list[str]:
+        database = self._couch.database(name)
+        if not design_docs.is_current(database, design_doc):
+            return [f"the design document {design_doc} of {name} is not current"]
+        try:
+            design_docs.wait_for_index(database, design_doc)
+        except DatastoreUnreachable:
+            return [f"the index {design_doc} of {name} is not built yet"]
+        return []
 
     def version(self) -> str:
         """The version of the CouchDB.

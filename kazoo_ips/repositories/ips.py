@@ -367,6 +367,11 @@ class IPRepository:
         rows = self._pool.rows(view, startkey=prefix, endkey=[*prefix, {}], reduce=True)
         return int(rows[0].value) if rows else 0
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many addresses the pool has, by zone and status."""
+        rows = self._pool.rows("ips/by_zone", group_level=2)
+        return {(str(row.key[1] or ""), str(row.key[0] or "")): int(row.value) for row in rows}
+
     def zones(self) -> list[str]:
         """The names of the zones in use, over the whole pool."""
         rows = self._pool.rows("ips/by_zone", group_level=2)

@@ -14,6 +14,7 @@ from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
 from kazoo_ips.services.lists import ListService
 from kazoo_ips.services.pool import PoolService
+from kazoo_ips.services.watch import WatchService
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,4 @@ class Services:
     idempotency: IdempotencyService
     housekeeping: HousekeepingService
     doctor: DoctorService
+    watch: WatchService

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from kazoo_ips import process
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, KazooIPsError
+from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import DedicatedIP, Outcome, Status, Written
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.journal import Claim, JournalRepository
@@ -29,6 +30,7 @@ class ClaimService:
 
     :param look_again: called with an address that somebody should look at a little later, and
         the account whose copy of it may be wrong
+    :param metrics: where recovered claims are counted
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class ClaimService:
         journal: JournalRepository,
         settlement: Settlement,
         look_again: Callable[[str, str], None],
+        metrics: Metrics,
     ) -> None:
         self._ips = ips
         self._journal = journal
         self._settlement = settlement
         self._look_again = look_again
+        self._metrics = metrics
 
     def make_all(
         self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]
@@ -165,6 +169,7 @@ class ClaimService:
         for address in claim.addresses:
             self._look_again(address, claim.account_id)
         self._journal.close(taken)
+        self._metrics.claims_recovered.inc()
         log.warning("request %s: %d addresses given back", claim.request_id, count)
         return count
 

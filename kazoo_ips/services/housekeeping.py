@@ -8,8 +8,11 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from uuid import uuid4
 
+from kazoo_ips import work
 from kazoo_ips.errors import Conflict, IPNotFound, KazooIPsError
+from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.services.claims import ClaimService
 from kazoo_ips.services.idempotency import LEASE, IdempotencyService
@@ -55,21 +58,24 @@ class HousekeepingService:
     """The work itself, and a thread that does it again and again.
 
     :param clock: the time in Unix seconds
+    :param metrics: where rounds that fail are counted
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - each is another part of the work
         self,
         later: LaterQueue,
         settlement: Settlement,
         claims: ClaimService,
         idempotency: IdempotencyService,
         clock: Callable[[], float],
+        metrics: Metrics,
     ) -> None:
         self._later = later
         self._settlement = settlement
         self._claims = claims
         self._idempotency = idempotency
         self._clock = clock
+        self._metrics = metrics
 
     def look_again(self, now: float | None = None) -> int:
         """Settle the addresses whose time has come; how many there were."""
@@ -100,6 +106,7 @@ class HousekeepingService:
         next_round = time.monotonic() + random.uniform(0, ROUND)
         while True:
             time.sleep(1)
+            work.begin(f"housekeeping-{uuid4().hex[:16]}")
             try:
                 self.look_again()
                 if time.monotonic() >= next_round:
@@ -107,6 +114,8 @@ class HousekeepingService:
                     self.recover()
                     self._idempotency.sweep()
             except KazooIPsError as error:
+                self._metrics.housekeeping_failures.inc()
                 log.warning("housekeeping waits: %s", error)
             except Exception:  # nobody else would notice that the thread has ended
+                self._metrics.housekeeping_failures.inc()
                 log.exception("housekeeping met what it does not know")

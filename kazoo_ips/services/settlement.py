@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
+from kazoo_ips import work
 from kazoo_ips.errors import Conflict, DatastoreMissing, IPNotFound
+from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Status
 from kazoo_ips.repositories.ips import IPRepository
 
@@ -27,11 +29,13 @@ class Settlement:
     """Settles one address at a time. Doing it twice, or two at once, changes nothing more.
 
     :param now: the time in Gregorian seconds
+    :param metrics: where what was settled is counted
     """
 
-    def __init__(self, ips: IPRepository, now: Callable[[], int]) -> None:
+    def __init__(self, ips: IPRepository, now: Callable[[], int], metrics: Metrics) -> None:
         self._ips = ips
         self._now = now
+        self._metrics = metrics
 
     def settle(self, address: str) -> DedicatedIP:
         """The dedicated IP as it really is, its conflicts settled or its loss undone.
@@ -54,6 +58,8 @@ class Settlement:
             if leaf.revision != kept.revision:
                 log.warning("%s: dropping revision %s", address, leaf.revision)
                 self._ips.drop(leaf)
+        self._metrics.conflicts_settled.inc()
+        work.note("settled")
         return kept
 
     def is_acknowledged(self, ip: DedicatedIP) -> bool:
@@ -125,6 +131,8 @@ class Settlement:
             raise IPNotFound(address)
         log.warning("%s: all claims were withdrawn, bringing it back", address)
         self._ips.restore(leaves.lost)
+        self._metrics.addresses_brought_back.inc()
+        work.note("brought_back")
         return self._ips.get(address)
 
 

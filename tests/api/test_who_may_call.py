@@ -35,7 +35,13 @@ OPERATOR_ROUTES = {
     f"/v2/ips/{ADDRESS}": {"GET": 200, "DELETE": 412},
     "/v2/about": {"GET": 200},
 }
-OPEN_ROUTES = {"/v2/user_auth": {"PUT": 400}, "/v2/api_auth": {"PUT": 400}}
+OPEN_ROUTES = {
+    "/v2/user_auth": {"PUT": 400},
+    "/v2/api_auth": {"PUT": 400},
+    "/healthz": {"GET": 200},
+    "/readyz": {"GET": 200},
+    "/metrics": {"GET": 200},
+}
 ROUTES = list(dict.fromkeys([*ACCOUNT_ROUTES, *OPERATOR_ROUTES, *OPEN_ROUTES]))
 
 STRANGERS = ("nobody", "bad token", "expired token")

@@ -1,0 +1,71 @@
+"""What this thread is working on, a request or a round of housekeeping, and what it has cost.
+
+Whoever begins the work says its name once; what is done on its behalf further down, where nobody
+knows of requests, finds it here. Standard library only.
+"""
+
+import hashlib
+import re
+from contextvars import ContextVar
+
+_COUCHDB_TAKES = re.compile(r"[0-9a-z_-]{1,36}")
+"""What CouchDB takes for the name of a request (`nonce/1` of its `chttpd.erl`)."""
+
+
+class Work:
+    """One piece of work. Belongs to one thread.
+
+    :param request_id: its name, as the caller knows it
+    """
+
+    __slots__ = ("account_id", "calls", "notes", "request_id", "route", "seconds", "user_id")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.route = ""
+        self.account_id: str | None = None
+        self.user_id: str | None = None
+        self.calls = 0
+        """Requests sent to CouchDB."""
+        self.seconds = 0.0
+        """Time spent waiting for them."""
+        self.notes: list[str] = []
+        """What was out of the ordinary, a word each."""
+
+    @property
+    def couchdb_id(self) -> str:
+        """Its name in CouchDB's log: the same, or 32 hex digits of its SHA-256 where CouchDB
+        would not take it.
+        """
+        if _COUCHDB_TAKES.fullmatch(self.request_id):
+            return self.request_id
+        return hashlib.sha256(self.request_id.encode()).hexdigest()[:32]
+
+
+_current: ContextVar[Work | None] = ContextVar("work", default=None)
+
+
+def begin(request_id: str) -> Work:
+    """Begin a piece of work in this thread; the one before is over."""
+    work = Work(request_id)
+    _current.set(work)
+    return work
+
+
+def current() -> Work | None:
+    """What this thread is working on; None in commands."""
+    return _current.get()
+
+
+def rename(request_id: str) -> None:
+    """Give the current work, if there is any, its name."""
+    work = _current.get()
+    if work is not None:
+        work.request_id = request_id
+
+
+def note(word: str) -> None:
+    """Say of the current work what is out of the ordinary about it."""
+    work = _current.get()
+    if work is not None and word not in work.notes:
+        work.notes.append(word)

@@ -1,0 +1,73 @@
+"""Settings that cannot be used stop the start, with one line that names the setting."""
+
+import subprocess
+import sys
+
+import pytest
+
+from kazoo_ips.config import BadSetting, Settings
+
+BAD = {
+    "KAZOO_IPS_WORKERS": ["0", "-1", "two", "1.5"],
+    "KAZOO_IPS_READ_TIMEOUT": ["0", "nan", "inf", "soon"],
+    "KAZOO_IPS_WRITE_QUORUM": ["some"],
+    "KAZOO_IPS_LOG_LEVEL": ["loud", "INFO "],
+    "KAZOO_IPS_LOG_FORMAT": ["xml"],
+    "KAZOO_IPS_BIND": ["8000", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "unix:", "fd://x",
+                       "127.0.0.1:80/x"],
+    "COUCHDB_URL": ["127.0.0.1:5984", "ftp://127.0.0.1", "http://", "http://admin:pa/ss@host:5984",
+                    "http://host:port"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, value) for n in BAD for value in BAD[n]])
+def test_a_bad_setting_is_named_in_one_line(name: str, value: str) -> None:
+    with pytest.raises(BadSetting, match=f"^{name}: ") as raised:
+        Settings.load({name: value})
+    assert "\n" not in str(raised.value)
+    assert "pa/ss" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "bind", ["127.0.0.1:8000", "[::]:8000", "[::1]:0", "host:80", "unix:/run/x.sock", "fd://3"]
+)
+def test_what_gunicorn_can_listen_on_is_taken(bind: str) -> None:
+    assert Settings.load({"KAZOO_IPS_BIND": bind}).bind == bind
+
+
+def test_a_name_of_no_setting_is_told_with_the_one_that_was_meant() -> None:
+    with pytest.raises(BadSetting) as raised:
+        Settings.load({"KAZOO_IPS_WORKER": "8", "PATH": "/bin"})
+    assert str(raised.value) == "KAZOO_IPS_WORKER: no such setting; KAZOO_IPS_WORKERS is one"
+    with pytest.raises(BadSetting, match=r"^KAZOO_IPS_ZZZZ: no such setting$"):
+        Settings.load({"KAZOO_IPS_ZZZZ": ""})
+
+
+def test_make_run_has_a_name_of_its_own() -> None:
+    assert Settings.load({"KAZOO_IPS_DATA": "data"}) == Settings()
+
+
+GUNICORN = ["-m", "gunicorn", "-c", "python:kazoo_ips.gunicorn_conf"]
+COMMAND = ["-c", "from kazoo_ips.cli import main; main()", "summary"]
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "value"),
+    [
+        (GUNICORN, "KAZOO_IPS_THREADS", "0"),
+        (GUNICORN, "KAZOO_IPS_THREAD", "8"),
+        (COMMAND, "KAZOO_IPS_BIND", "here"),
+    ],
+)
+def test_no_program_starts_with_it(command: list[str], name: str, value: str) -> None:
+    result = subprocess.run(
+        [sys.executable, *command],
+        env={name: value},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith(f"{name}: ")

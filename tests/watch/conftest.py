@@ -1,0 +1,38 @@
+"""The proxy of the faults' tests, and an application of the test's own behind it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from tests.api.fresh import Fresh, made_fresh
+from tests.faults.proxy import FaultProxy
+
+
+@pytest.fixture
+def proxy(couchdb_url: str) -> Iterator[FaultProxy]:
+    """A proxy in front of the database."""
+    with FaultProxy(couchdb_url) as made:
+        yield made
+
+
+@pytest.fixture
+def behind(settings: Settings, proxy: FaultProxy) -> Settings:
+    """The settings of an application that reaches the database by way of the proxy."""
+    return replace(settings, couchdb_url=proxy.url, identity_cache=4.0)
+
+
+@pytest.fixture
+def watched(behind: Settings) -> TestApp:
+    """An application that nobody else counts with, behind the proxy."""
+    return TestApp(composition.create_app(behind))
+
+
+@pytest.fixture
+def fresh(settings: Settings) -> Iterator[Fresh]:
+    """Databases of the test's own."""
+    with made_fresh(settings) as made:
+        yield made

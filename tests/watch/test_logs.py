@@ -1,0 +1,333 @@
+"""One line a request, that request's name in CouchDB's log, and no secret in any line."""
+
+import hashlib
+import io
+import json
+import logging
+import re
+import socket
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import urllib3
+
+from kazoo_ips import logs, work
+from kazoo_ips.model import DedicatedIP
+from kazoo_ips.services import Services
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.conftest import eventually
+from tests.faults.proxy import FaultProxy
+from tests.servers import Gunicorn
+
+MARK = "S3cr3t"
+"""In every secret of these tests, and nowhere else."""
+
+
+@dataclass
+class Server:
+    """A gunicorn that logs all it can, and the proxy behind it."""
+
+    url: str
+    log: Path
+    proxy: FaultProxy
+
+    def send(self, method: str, path: str, **more: Any) -> urllib3.BaseHTTPResponse:
+        return urllib3.request(method, self.url + path, **more)
+
+    def raw(self, text: bytes) -> bytes:
+        """Send bytes; the first of the answer."""
+        parts = urlsplit(self.url)
+        with socket.create_connection((parts.hostname, parts.port or 80), timeout=10) as client:
+            client.sendall(text)
+            return client.recv(65536)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged; every line is an object."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def line(self, request_id: str) -> dict[str, Any]:
+        """The one line of a request."""
+        found: list[dict[str, Any]] = []
+
+        def there() -> bool:
+            found[:] = [
+                line
+                for line in self.lines()
+                if line.get("request_id") == request_id and "status" in line
+            ]
+            return bool(found)
+
+        assert eventually(there)
+        [line] = found
+        return line
+
+
+@pytest.fixture(scope="module")
+def server(
+    environment: dict[str, str],
+    couchdb_url: str,
+    operator: Member,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("logs") / "log"
+    # The embedded database takes any password, so it can be one that is looked for.
+    url = couchdb_url if "@" in couchdb_url else couchdb_url.replace("//", f"//x:{MARK}-couchdb@")
+    with FaultProxy(url) as proxy:
+        own = {
+            **environment,
+            "COUCHDB_URL": proxy.url,
+            "KAZOO_IPS_LOG_LEVEL": "debug",
+            "KAZOO_IPS_METRICS_TOKEN": f"{MARK}-metrics",
+        }
+        with Gunicorn(own, log, workers=1) as gunicorn:
+            yield Server(gunicorn.url, log, proxy)
+
+
+def test_a_request_is_one_line(
+    server: Server, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    add("192.0.2.1")
+    path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
+    reply = server.send("GET", path, headers={**alice.headers, "X-Request-ID": "one-line"})
+    assert reply.status == 200
+    line = server.line("one-line")
+    assert line.pop("duration_ms") >= line.pop("couchdb_ms") > 0
+    assert line.pop("couchdb_calls") > 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
+    assert line == {
+        "level": "info",
+        "request_id": "one-line",
+        "method": "GET",
+        "route": "/v2/accounts/{account_id}/ips/{address}",
+        "path": path,
+        "status": 200,
+        "account_id": alice.id,
+        "user_id": alice.user.id,
+        "client": "127.0.0.1",
+    }
+
+
+def test_a_refusal_and_a_login_are_lines_as_well(server: Server, alice: Member) -> None:
+    server.send("GET", "/v2/ips", headers={**alice.headers, "X-Request-ID": "refused"})
+    line = server.line("refused")
+    assert (line["status"], line["account_id"]) == (403, alice.id)
+    data = {
+        "credentials": hashlib.md5(b"admin:secret").hexdigest(),
+        "account_name": alice.account.name,
+    }
+    server.send("PUT", "/v2/user_auth", json={"data": data}, headers={"X-Request-ID": "login"})
+    line = server.line("login")
+    assert (line["status"], line["account_id"], line["user_id"]) == (201, alice.id, alice.user.id)
+
+
+def test_what_never_becomes_a_request_is_a_line(server: Server) -> None:
+    reply = server.raw(f"GET /v2/ips HTTP/1.1\r\nX-Auth-Token {MARK}\r\n\r\n".encode())
+    request_id = re.search(rb"X-Request-ID: (\w+)", reply)
+    assert request_id
+    line = server.line(request_id[1].decode())
+    assert (line["status"], line["route"], line["notes"]) == (400, "unreadable", ["InvalidHeader"])
+
+
+def test_notes_say_what_was_out_of_the_ordinary(
+    server: Server, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    add("192.0.2.1")
+    path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
+    for name in ("first", "again"):
+        headers = {**alice.headers, "X-Request-ID": name, "Idempotency-Key": "notes"}
+        assert server.send("POST", path, headers=headers).status == 200
+    assert "notes" not in server.line("first")
+    assert server.line("again")["notes"] == ["replayed"]
+
+
+def test_a_reply_of_503_is_one_warning_and_one_line(
+    server: Server, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    add("192.0.2.1")
+    server.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192")
+    path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
+    server.send("GET", path, headers={**alice.headers, "X-Request-ID": "fails"}, retries=False)
+    line = server.line("fails")
+    assert (line["status"], line["level"]) == (503, "error")
+    assert line["notes"] == ["NotInTime"]
+    about = [line for line in server.lines() if line.get("request_id") == "fails"]
+    assert all("exception" not in line for line in about)
+
+
+def named(server: Server, name: str) -> int:
+    """How many requests to CouchDB have gone by that name."""
+    header = f"x-couch-request-id: {name}\r\n".encode()
+    return sum(header in record.request.head.lower() for record in server.proxy.records)
+
+
+@pytest.mark.parametrize(
+    ("request_id", "couchdb_id"),
+    [
+        ("3f2a-known_to_couchdb", None),
+        ("X" * 20, hashlib.sha256(b"X" * 20).hexdigest()[:32]),
+        ("y" * 37, hashlib.sha256(b"y" * 37).hexdigest()[:32]),
+    ],
+)
+def test_couchdb_is_told_the_name_of_the_request(
+    server: Server, alice: Member, request_id: str, couchdb_id: str | None
+) -> None:
+    headers = {**alice.headers, "X-Request-ID": request_id}
+    server.send("GET", f"/v2/accounts/{alice.id}/ips", headers=headers)
+    line = server.line(request_id)
+    assert line.get("couchdb_request_id") == couchdb_id
+    assert named(server, couchdb_id or request_id) == line["couchdb_calls"] > 0
+
+
+def test_housekeeping_has_a_name_of_its_own(
+    server: Server, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    add("192.0.2.1")
+    server.proxy.rule(faults.answer_202, "PUT", "-dedicated_ips/192")
+    path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
+    assert server.send("POST", path, headers=alice.headers, retries=False).status == 409
+    name = re.compile(rb"(?i)x-couch-request-id: housekeeping-[0-9a-f]{16}\r\n")
+    assert eventually(lambda: any(name.search(r.request.head) for r in server.proxy.records))
+
+
+# Secrets.
+
+
+def basic(account: str, password: str) -> str:
+    return "Basic " + b64encode(f"{account}:{password}".encode()).decode()
+
+
+def test_no_secret_is_in_any_line(
+    server: Server, services: Services, alice: Member, add: Callable[..., DedicatedIP]
+) -> None:
+    add("192.0.2.1")
+    token, user = alice.token, services.accounts.create_user(alice.id, "watched", MARK)
+    assert user.id
+    credentials = hashlib.md5(f"watched:{MARK}".encode()).hexdigest()
+    api_key = services.accounts.fetch(alice.id).api_key
+    assert api_key
+    secrets = [
+        MARK,
+        token,
+        token.split(".")[2],
+        credentials,
+        api_key,
+        basic(alice.id, credentials),
+    ]
+    ips = f"/v2/accounts/{alice.id}/ips"
+    login = {"data": {"credentials": credentials, "account_name": alice.account.name}}
+    requests: list[tuple[str, str, dict[str, Any]]] = [
+        ("GET", ips, {"headers": {"X-Auth-Token": token}}),
+        ("GET", ips, {"headers": {"Authorization": f"Bearer {token}"}}),
+        ("GET", ips, {"headers": {"Authorization": basic(alice.id, credentials)}}),
+        ("GET", ips, {"headers": {"Authorization": basic(alice.id, MARK)}}),
+        ("GET", f"{ips}?auth_token={token}&zone=us-east", {}),
+        ("GET", f"{ips}?auth_token={MARK}&api_key={api_key}&{MARK}&zone={token}", {}),
+        ("GET", f"/v2/{token}", {}),
+        ("POST", ips, {"json": {"auth_token": token, "data": {"ips": ["192.0.2.1"]}}}),
+        ("POST", ips, {"body": f'{{"auth_token": "{token}", "data": {MARK}'}),
+        ("PUT", "/v2/user_auth", {"json": login}),
+        ("PUT", "/v2/user_auth", {"json": {"data": {"credentials": MARK, "account_name": "x"}}}),
+        ("PUT", "/v2/api_auth", {"json": {"data": {"api_key": api_key}}}),
+        ("PUT", "/v2/api_auth", {"json": {"data": {"api_key": MARK * 8}}}),
+        ("GET", "/metrics", {"headers": {"Authorization": f"Bearer {MARK}-metrics"}}),
+        ("GET", "/metrics", {"headers": {"Authorization": f"Bearer {MARK}-wrong"}}),
+    ]  # fmt: skip
+
+    def send_all() -> set[int]:
+        return {
+            server.send(method, path, retries=False, **more).status
+            for method, path, more in requests
+        }
+
+    assert send_all() == {200, 201, 400, 401, 404}
+    assert not [r for r in server.proxy.records if any(s in r.request.target for s in secrets)]
+    for line in (f"GET /v2/ips?auth_token={MARK} SPDY/3", f"GET{MARK}", f"G{MARK}T / HTTP/1.1"):
+        server.raw(f"{line}\r\nX-Auth-Token: {MARK}\r\nX Y: {MARK}\r\n\r\n".encode())
+    server.raw(f"GET / HTTP/1.1\r\nAuthorization {MARK}\r\n\r\n".encode())
+    for fault in (faults.error_without_type, faults.bad_gateway, faults.cut):
+        server.proxy.clear()
+        server.proxy.rule(fault, times=None)
+        assert 503 in send_all()
+    server.proxy.clear()
+    server.proxy.go_away()
+    assert 503 in send_all()
+    server.proxy.come_back()
+    written = server.log.read_text()
+    assert written.count('"status":503') > 20
+    assert [secret for secret in secrets if secret in written] == []
+    assert all(json.loads(line) for line in written.splitlines())
+
+
+@contextmanager
+def set_up(form: str, stream: io.StringIO) -> Iterator[None]:
+    """The loggers as the service has them; afterwards as they were."""
+    root = logging.getLogger()
+    before, level = root.handlers, root.level
+    token = work._current.set(None)
+    logs.set_up("debug", form, ("pa/ss", ""), stream)
+    try:
+        yield
+    finally:
+        root.handlers = before
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        work._current.reset(token)
+
+
+QUOTED = [
+    f"https://admin:{MARK}@couch.example.com:5984/db",
+    f"https://admin:p/{MARK}@couch.example.com:5984/db",
+    f"http://couch.example.com/db/_view/x?key=%5B%22{MARK}%22%5D&limit=1",
+    f"Error handling request GET /v2/ips?auth_token={MARK}",
+    f"Authorization: Basic {b64encode(MARK.encode()).decode()}",
+    f"Authorization: bearer {MARK}",
+    f"the token eyJhbGciOiJSUzI1NiJ9.eyJ{MARK}.{MARK} is bad",
+    "the password of the settings is pa/ss",
+]
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("text", QUOTED)
+def test_what_others_log_is_looked_through(form: str, text: str) -> None:
+    written = io.StringIO()
+    with set_up(form, written):
+        log = logging.getLogger("others")
+        log.warning("they say %s", text)
+        try:
+            raise ValueError(text)
+        except ValueError:
+            log.exception("it failed")
+    told = written.getvalue()
+    hidden = (MARK, b64encode(MARK.encode()).decode(), "pa/ss")
+    assert [secret for secret in hidden if secret in told] == []
+    assert told.count(logs.MASK) >= 2
+    assert "ValueError" in told
+
+
+def test_a_line_for_human_eyes() -> None:
+    written = io.StringIO()
+    with set_up("text", written):
+        logging.getLogger("others").warning("look here")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d warning look here\n", written.getvalue())
+
+
+def test_a_line_outside_of_a_request_and_one_inside() -> None:
+    written = io.StringIO()
+    with set_up("json", written):
+        log = logging.getLogger("others")
+        log.warning("outside\nof it")
+        work.begin("inside")
+        log.debug("within")
+        log.debug("no UTF-8: \udcff")
+    outside, within, _ = map(json.loads, written.getvalue().splitlines())
+    assert (outside["message"], "request_id" in outside) == ("outside\nof it", False)
+    assert (within["level"], within["logger"], within["request_id"]) == (
+        "debug", "others", "inside",
+    )  # fmt: skip

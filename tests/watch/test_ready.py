@@ -1,0 +1,80 @@
+"""`/healthz` and `/readyz`, with CouchDB in every state."""
+
+import time
+
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips.repositories.accounts import ACCOUNTS
+from tests.api.fresh import Fresh
+from tests.faults import proxy as faults
+from tests.faults.proxy import FaultProxy
+
+
+def reasons(api: TestApp) -> list[str]:
+    """Why it is not ready."""
+    reply = api.get("/readyz", status=503)
+    assert reply.headers["Retry-After"] == "1"
+    assert reply.json["error"] == "503"
+    assert reply.json["message"] == "not_ready"
+    found: list[str] = reply.json["data"]["reasons"]
+    return found
+
+
+def test_ready(watched: TestApp) -> None:
+    assert watched.get("/readyz", status=200).json["data"] == {"ready": True}
+    assert watched.get("/healthz", status=200).json["data"] == {"healthy": True}
+
+
+def test_asked_often_couchdb_is_asked_once(watched: TestApp, proxy: FaultProxy) -> None:
+    for _ in range(20):
+        watched.get("/readyz", status=200)
+    asked = len(proxy.records)
+    assert 0 < asked < 12, "one look, unless that took a second"
+
+
+def test_without_couchdb_the_process_is_healthy_and_not_ready(
+    watched: TestApp, proxy: FaultProxy
+) -> None:
+    proxy.go_away()
+    assert reasons(watched) == ["CouchDB does not answer"]
+    watched.get("/healthz", status=200)
+    proxy.come_back()
+    time.sleep(1)
+    watched.get("/readyz", status=200)
+
+
+def test_a_couchdb_that_hangs_is_not_waited_for(watched: TestApp, proxy: FaultProxy) -> None:
+    proxy.rule(faults.delay(before=4), times=None)
+    start = time.monotonic()
+    assert reasons(watched) == ["CouchDB does not answer"]
+    assert time.monotonic() - start < 2
+
+
+def test_a_couchdb_that_is_slow_is_not_waited_for_either(
+    watched: TestApp, proxy: FaultProxy
+) -> None:
+    proxy.rule(faults.delay(before=0.6), times=None)
+    start = time.monotonic()
+    assert reasons(watched) == ["CouchDB is slow"]
+    assert time.monotonic() - start < 2.5
+
+
+def test_an_index_that_is_being_built(watched: TestApp, proxy: FaultProxy) -> None:
+    proxy.rule(faults.delay(before=3), "GET", "-dedicated_ips/_design/ips/_view")
+    assert reasons(watched) == ["the index ips of dedicated_ips is not built yet"]
+
+
+def test_an_old_design_document_and_missing_databases(fresh: Fresh) -> None:
+    couch = composition.connect(fresh.settings)
+    pool = couch.database("dedicated_ips")
+    design = pool.get("_design/ips")
+    design["views"].pop("by_host")
+    pool.put(design)
+    couch.database("kazoo_ips").delete()
+    couch.database(ACCOUNTS).delete()
+    assert sorted(reasons(fresh.api)) == [
+        "the database accounts is missing",
+        "the database kazoo_ips is missing",
+        "the design document ips of dedicated_ips is not current",
+    ]

@@ -1,0 +1,135 @@
+"""What several workers count together, also when some of them die or are replaced."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import urllib3
+from prometheus_client.mmap_dict import MmapedDict
+
+from kazoo_ips import process, shared_counts
+from tests.conftest import Member
+from tests.faults.conftest import eventually
+from tests.servers import Gunicorn
+from tests.watch.told import Samples, counters, samples, value
+
+REQUESTS, DURATION = "kazoo_ips_requests_total", "kazoo_ips_request_duration_seconds"
+
+
+@pytest.fixture
+def server(environment: dict[str, str], operator: Member, tmp_path: Path) -> Iterator[Gunicorn]:
+    """Two workers, whose folders are made in the test's own."""
+    own = {**environment, "TMPDIR": str(tmp_path)}
+    with Gunicorn(own, tmp_path / "log", workers=2) as made:
+        yield made
+    assert list(tmp_path.glob("kazoo-ips-counts-*")) == [], "left when it has ended"
+
+
+def send(server: Gunicorn, count: int) -> None:
+    """Send as many requests, each over a connection of its own, from several threads."""
+
+    def one(_: int) -> int:
+        headers = {"Connection": "close"}
+        return urllib3.request("GET", f"{server.url}/healthz", headers=headers).status
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(one, range(count))) == [200] * count
+
+
+def told(server: Gunicorn) -> Samples:
+    headers = {"Connection": "close"}
+    reply = urllib3.request("GET", f"{server.url}/metrics", headers=headers)
+    return samples(reply.data.decode())
+
+
+def answered(counts: Samples) -> tuple[float, float]:
+    """How often `/healthz` was answered, by the counter and by the histogram."""
+    return (
+        value(counts, REQUESTS, route="/healthz", method="GET", status="200"),
+        value(counts, f"{DURATION}_count", route="/healthz"),
+    )
+
+
+def places_that_counted(folder: Path) -> int:
+    return sum(
+        any("/healthz" in key and count for key, count, *_ in values)
+        for values in map(MmapedDict.read_all_values_from_file, map(str, folder.glob("counter_*")))
+    )
+
+
+def starts(server: Gunicorn) -> float:
+    return value(told(server), "kazoo_ips_worker_starts_total")
+
+
+def test_counts_sum_up_over_the_workers_and_outlive_them(server: Gunicorn, tmp_path: Path) -> None:
+    [folder] = tmp_path.glob("kazoo-ips-counts-*")
+    send(server, 100)
+    sent = 100
+    while places_that_counted(folder) < 2 and sent < 2000:
+        send(server, 50)
+        sent += 50
+    assert places_that_counted(folder) == 2
+    first = told(server)
+    assert answered(first) == (sent, sent)
+    files = sorted(path.name for path in folder.iterdir())
+    sizes = sum(path.stat().st_size for path in folder.iterdir())
+
+    for started in (3, 4, 5):
+        server.kill_a_worker()
+        assert eventually(lambda wanted=started: starts(server) == wanted, 30)  # type: ignore[misc]
+    second = told(server)
+    assert answered(second) == (sent, sent)
+    assert [key for key in counters(first) if second[key] < first[key]] == []
+    send(server, 60)
+    assert answered(told(server)) == (sent + 60, sent + 60)
+    assert sorted(path.name for path in folder.iterdir()) == files
+    assert sum(path.stat().st_size for path in folder.iterdir()) == sizes
+
+
+def test_counts_outlive_a_reload(server: Gunicorn, tmp_path: Path) -> None:
+    before = server.workers()
+    send(server, 30)
+    server.reload()
+    assert eventually(
+        lambda: len(server.workers()) == 2 and not {*before} & {*server.workers()}, 30
+    )
+    send(server, 30)
+    assert answered(told(server)) == (60, 60)
+    [folder] = tmp_path.glob("kazoo-ips-counts-*")
+    server.reload()
+    assert eventually(lambda: starts(server) == 6, 30)
+    assert len(list(folder.glob("counter_*"))) <= 4
+
+
+def test_what_a_killed_master_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    dead, alive, strange = (tmp_path / f"kazoo-ips-counts-{n}" for n in range(3))
+    with subprocess.Popen([sys.executable, "-c", ""]) as process_that_ends:
+        gone = process_that_ends.pid
+    place = process.identity().rpartition("/")[0]
+    owners: dict[Path, str] = {
+        dead: f"{place}/{gone}",
+        alive: process.identity(),
+        strange: "another-machine/1",
+    }
+    for folder, owner in owners.items():
+        folder.mkdir()
+        (folder / "owner").write_text(owner)
+    made = shared_counts.make_folder()
+    assert {*tmp_path.iterdir()} == {alive, strange, made}
+    assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(made)
+    shared_counts.remove_folder(made)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize(("taken", "place"), [((), 0), ((0, 1), 2), ((1, 2), 0), ((0, 2, 3), 1)])
+def test_a_worker_takes_the_lowest_place_that_is_free(taken: tuple[int, ...], place: int) -> None:
+    assert shared_counts.free_place(taken) == place
