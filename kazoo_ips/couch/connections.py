@@ -12,15 +12,15 @@ import os
 import select
 import socket
 import ssl
+import struct
 import weakref
 from collections import deque
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpResponseParser
 
-_CHUNK = 262_144
-"""Bytes read from a socket at a time."""
+_CHUNK = 65_536
+"""Bytes read from a socket at a time: of more, Python asks the system for memory each time."""
 
 
 class NotSent(OSError):
@@ -38,16 +38,23 @@ class Unanswered(OSError):
         self.late = late
 
 
-@dataclass(slots=True)
 class Answer:
-    """Status, headers (names in lower case) and body of an answer, filled in by the parser."""
+    """Status, headers and body of an answer, filled in by the parser."""
 
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    complete: bool = False
-    _has_headers: bool = False
-    _parts: list[bytes] = field(default_factory=list)
+    __slots__ = ("_has_headers", "_headers", "_parts", "body", "complete", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
+        self.complete = False
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._has_headers = False
+        self._parts: list[bytes] = []
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers, their names in lower case."""
+        return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in self._headers}
 
     def on_message_begin(self) -> None:
         """Refuse an answer to a question that was not asked."""
@@ -56,7 +63,7 @@ class Answer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header."""
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Know the headers for complete."""
@@ -68,8 +75,12 @@ class Answer:
 
     def on_message_complete(self) -> None:
         """Put the body together."""
-        self.body = b"".join(self._parts)
+        self.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self.complete = True
+
+    def is_closing(self) -> bool:
+        """Whether the server closes the connection after this answer."""
+        return any(k.lower() == b"connection" and v.lower() == b"close" for k, v in self._headers)
 
     def ends_with_connection(self) -> bool:
         """Whether nothing but the end of the connection ends this answer's body."""
@@ -158,13 +169,25 @@ class Connections:
                         connection, server_hostname=self._address[0]
                     )
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.settimeout(self._read_timeout)
+                self._limit_waiting(connection)
             except BaseException:
                 connection.close()
                 raise
         except OSError as error:
             raise NotSent(f"{error} (port {self._address[1]})") from error
         return connection
+
+    def _limit_waiting(self, connection: socket.socket) -> None:
+        if self._tls:
+            connection.settimeout(self._read_timeout)
+            return
+        # Left to the system: Python's own timeout asks before each send and each receive whether
+        # it would wait, and lets go of its lock twice.
+        connection.settimeout(None)
+        whole, part = divmod(self._read_timeout, 1)
+        limit = struct.pack("@ll", int(whole), int(part * 1_000_000))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def _close(idle: deque[socket.socket]) -> None:
@@ -184,10 +207,10 @@ def _exchange(connection: socket.socket, sent: bytes) -> tuple[Answer, bool]:
                 break
             parser.feed_data(data)
     except (OSError, HttpParserError) as error:
-        late = isinstance(error, TimeoutError)
+        late = isinstance(error, TimeoutError | BlockingIOError)
         raise Unanswered(str(error) or type(error).__name__, late=late) from error
-    closing = answer.headers.get("connection", "").lower() == "close"
-    reusable = answer.complete and parser.get_http_version() == "1.1" and not closing
+    lasting = parser.get_http_version() == "1.1" and not answer.is_closing()
+    reusable = answer.complete and lasting
     if not answer.complete:
         if not answer.ends_with_connection():
             raise Unanswered("the connection was closed")
