@@ -52,6 +52,11 @@ class Settings:
     )
     workers: int = _setting("KAZOO_IPS_WORKERS", 2, "gunicorn's worker processes")
     threads: int = _setting("KAZOO_IPS_THREADS", 8, "threads of each worker")
+    client_timeout: float = _setting(
+        "KAZOO_IPS_CLIENT_TIMEOUT",
+        10.0,
+        "seconds a client may take to send a request, or to read a part of a reply",
+    )
     log_level: str = _setting("KAZOO_IPS_LOG_LEVEL", "info", "debug, info, warning or error")
 
     @classmethod
@@ -76,6 +81,7 @@ class Settings:
             "KAZOO_IPS_TOKEN_LIFETIME": self.token_lifetime > 0,
             "KAZOO_IPS_IDENTITY_CACHE": 0 <= self.identity_cache <= 4,
             "KAZOO_IPS_REFUSAL_TIME": 0 <= self.refusal_time <= 3600,
+            "KAZOO_IPS_CLIENT_TIMEOUT": 0 < self.client_timeout <= 3600,
             "KAZOO_IPS_WORKERS": self.workers > 0,
             "KAZOO_IPS_THREADS": self.threads > 0,
             "KAZOO_IPS_WRITE_QUORUM": self.write_quorum in ("majority", "all"),

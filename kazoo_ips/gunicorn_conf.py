@@ -22,6 +22,14 @@ timeout = 60
 graceful_timeout = 30
 # A little longer than what reverse proxies keep idle connections for.
 keepalive = 75
+# Below the 1,024 files that a process may usually have open.
+worker_connections = 800
+# A token is about 700 bytes; a head of more than 64 KiB in all is refused as well.
+limit_request_line = 4094
+limit_request_fields = 100
+limit_request_field_size = 8190
+# Nobody is trusted here: `X-Forwarded-For` is read in api/clients.py.
+forwarded_allow_ips = ""
 loglevel = _settings.log_level
 control_socket_disable = True
 

@@ -45,7 +45,8 @@ MAY_IMPORT = {
         "werkzeug",
     },
     "gunicorn_conf": {"config"},
-    "worker": {"api", "gunicorn"},
+    "client_socket": set(),
+    "worker": {"api", "client_socket", "config", "gunicorn"},
     "app": {"api", "services", "repositories", "couch", "config", "model", "flask"},
     "cli": {
         "cli", "app", "services", "repositories", "addresses", "config", "errors", "model",

@@ -24,6 +24,7 @@ from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
     RequestEntityTooLarge,
+    RequestTimeout,
     UnsupportedMediaType,
 )
 
@@ -120,7 +121,8 @@ def _body() -> bytes:
     except RequestEntityTooLarge:
         raise
     except Exception as error:  # a bad chunk, or it breaks off: each server has its own word
-        raise BadRequest from error
+        late = isinstance(error.__context__ or error, TimeoutError)
+        raise (RequestTimeout if late else BadRequest) from error
     # Where no length was announced, what is too long comes cut off.
     if request.content_length is None and len(body) >= (request.max_content_length or 0):
         raise RequestEntityTooLarge

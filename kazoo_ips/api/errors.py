@@ -74,6 +74,7 @@ TOKENS = {
     404: ("not_found", "not found"),
     405: ("invalid_method", "method not allowed"),
     406: ("not_acceptable", "not acceptable"),
+    408: ("request_timeout", "request timeout"),
     413: ("request_too_large", "request body too large"),
     415: ("unsupported_media_type", "unsupported media type"),
 }
