@@ -22,6 +22,7 @@ from kazoo_ips.services import Services
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.additions import AdditionService
 from kazoo_ips.services.allocation import AllocationService
+from kazoo_ips.services.attempts import LoginAttempts
 from kazoo_ips.services.auth import AuthService
 from kazoo_ips.services.claims import ClaimService
 from kazoo_ips.services.copies import CopyService
@@ -35,6 +36,7 @@ from kazoo_ips.services.lookup import Lookup
 from kazoo_ips.services.pool import PoolService
 from kazoo_ips.services.settlement import Settlement
 from kazoo_ips.services.transfers import TransferService
+from kazoo_ips.shared_table import shared
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -83,6 +85,7 @@ def build(
     auth = AuthService(
         keys,
         accounts,
+        LoginAttempts(shared(), settings.login_limit, clock),
         clock=clock,
         lifetime=settings.token_lifetime,
         remember=remember,
@@ -125,6 +128,7 @@ def create_app(
     from kazoo_ips import api  # noqa: PLC0415
 
     app = Flask("kazoo_ips", static_folder=None)
-    services = build(settings or Settings.load(os.environ), clock=clock, trace=trace)
-    api.init_app(app, services, clock)
+    settings = settings or Settings.load(os.environ)
+    services = build(settings, clock=clock, trace=trace)
+    api.init_app(app, services, clock, settings.trusted_proxies)
     return app

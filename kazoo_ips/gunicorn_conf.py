@@ -8,8 +8,12 @@ import os
 from typing import Any
 
 from kazoo_ips.config import Settings
+from kazoo_ips.shared_table import shared
 
 _settings = Settings.load(os.environ)
+
+# Made before the workers are, so that they have it in common.
+shared()
 
 wsgi_app = "kazoo_ips.app:create_app()"
 bind = _settings.bind

@@ -32,22 +32,26 @@ MAY_IMPORT = {
     "addresses": set(),
     "config": set(),
     "process": set(),
+    "shared_table": set(),
     "model": {"errors"},
     "couch": {"couch", "errors", "model", "couchdb", "httptools", "orjson"},
     "repositories": {
         "repositories", "couch", "addresses", "errors", "model", "process", "cryptography",
     },
     "services": {
-        "services", "repositories", "addresses", "errors", "model", "process", "cachetools", "jwt",
+        "services", "repositories", "addresses", "errors", "model", "process", "shared_table",
+        "cachetools", "jwt",
     },
     "api": {
         "api", "services", "addresses", "errors", "model", "flask", "marshmallow", "orjson",
         "werkzeug",
     },
-    "gunicorn_conf": {"config"},
+    "gunicorn_conf": {"config", "shared_table"},
     "client_socket": set(),
     "worker": {"api", "client_socket", "config", "gunicorn"},
-    "app": {"api", "services", "repositories", "couch", "config", "model", "flask"},
+    "app": {
+        "api", "services", "repositories", "couch", "config", "model", "shared_table", "flask",
+    },
     "cli": {
         "cli", "app", "services", "repositories", "addresses", "config", "errors", "model",
         "click",

@@ -4,15 +4,18 @@ from collections.abc import Callable
 
 from flask import Flask, Response
 
-from kazoo_ips.api import about, account_ips, cors, envelope, errors, ips, login, routes
+from kazoo_ips.api import about, account_ips, clients, cors, envelope, errors, ips, login, routes
 from kazoo_ips.services import Services
 
 MAX_BODY = 8_000_000
 """Bytes of a request's body: Crossbar's `max_upload_size`."""
 
 
-def init_app(app: Flask, services: Services, clock: Callable[[], float]) -> None:
-    """Give the application its routes and everything around them."""
+def init_app(app: Flask, services: Services, clock: Callable[[], float], proxies: str) -> None:
+    """Give the application its routes and everything around them.
+
+    :param proxies: the addresses and networks of proxies that are trusted
+    """
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
@@ -20,6 +23,7 @@ def init_app(app: Flask, services: Services, clock: Callable[[], float]) -> None
     app.extensions["kazoo_ips"] = services
     app.wsgi_app = routes.keep_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment]
     errors.init_app(app)
+    clients.init_app(app, proxies)
 
     # One hook before and one after: the framework looks at each for every request.
     @app.before_request
