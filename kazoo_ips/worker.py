@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
-from kazoo_ips.api import envelope
+from kazoo_ips.api import envelope, security
 from kazoo_ips.client_socket import Arrived, ClientSocket, Patience
 from kazoo_ips.config import Settings
 
@@ -149,6 +149,8 @@ class _JSONSocket:
             "Connection: close\r\n"
             "Content-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n"
-            f"X-Request-ID: {request_id}\r\n\r\n"
+            f"X-Request-ID: {request_id}\r\n"
         )
-        self._client.sendall(head.encode() + body)
+        for name, value in (security.POLICY, *security.HEADERS):
+            head += f"{name}: {value}\r\n"
+        self._client.sendall(f"{head}\r\n".encode() + body)

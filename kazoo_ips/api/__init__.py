@@ -4,7 +4,18 @@ from collections.abc import Callable
 
 from flask import Flask, Response
 
-from kazoo_ips.api import about, account_ips, clients, cors, envelope, errors, ips, login, routes
+from kazoo_ips.api import (
+    about,
+    account_ips,
+    clients,
+    cors,
+    envelope,
+    errors,
+    ips,
+    login,
+    routes,
+    security,
+)
 from kazoo_ips.services import Services
 
 MAX_BODY = 8_000_000
@@ -21,7 +32,8 @@ def init_app(app: Flask, services: Services, clock: Callable[[], float], proxies
     app.url_map.merge_slashes = False
     app.url_map.converters["address"] = routes.AddressConverter
     app.extensions["kazoo_ips"] = services
-    app.wsgi_app = routes.keep_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment]
+    wsgi = security.guarded(routes.keep_slashes(app.wsgi_app))
+    app.wsgi_app = wsgi  # type: ignore[method-assign, assignment]
     errors.init_app(app)
     clients.init_app(app, proxies)
 

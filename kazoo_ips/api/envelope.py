@@ -161,7 +161,6 @@ def success(
     revision = revision or digest(text)
     headers = {"ETag": f'"{revision}"'}
     if request.method == "GET":
-        headers["Cache-Control"] = "no-cache"
         known = "HTTP_IF_NONE_MATCH" in request.environ and request.if_none_match
         if known and known.contains_weak(revision):
             return Response(status=304, headers=headers)

@@ -106,7 +106,8 @@ class Transport(http.Session):  # type: ignore[misc]
             if "/_view/" in url and not reason.startswith(("Database", "no_db")):
                 return DatastoreMissingView(reason)
             return (DocumentNotFound if reason in _NO_DOCUMENT else DatastoreMissing)(reason)
-        log.warning("CouchDB answered %s %s with %d: %s", method, url, answer.status, reason)
+        path = url.partition("?")[0]
+        log.warning("CouchDB answered %s %s with %d: %s", method, path, answer.status, reason)
         text = f"{answer.status} {reason}"
         if answer.status < 500:
             return DatastoreUnreachable(text)

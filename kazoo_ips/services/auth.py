@@ -28,6 +28,8 @@ from kazoo_ips.services.attempts import LoginAttempts
 
 ALGORITHM = "RS256"
 ISSUER = "kazoo"
+MAX_TOKEN = 8190
+"""Characters of a token: more than a header takes. Kazoo's have about 700."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class AuthService:
         :raises InvalidCredentials: it is not a token, not ours, expired, or its account or user
             is gone, disabled or has another secret by now
         """
+        if len(token) > MAX_TOKEN:
+            raise InvalidCredentials
         expires, caller = self._caller(token)
         if expires <= self._clock():
             raise InvalidCredentials
