@@ -1,5 +1,5 @@
 """Fixtures of the API's tests, which these use as well."""
 
-from tests.api.conftest import databases, fresh, load
+from tests.api.conftest import databases, load
 
-__all__ = ["databases", "fresh", "load"]
+__all__ = ["databases", "load"]

@@ -13,8 +13,7 @@ from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
-from tests.api.couchdb import Databases, account_database, kazoo_document
-from tests.api.fresh import Fresh
+from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import invalid
 
 ADDRESS = "192.0.2.1"
@@ -180,17 +179,6 @@ def test_the_keys_of_bodies_cannot_be_chosen_to_collide() -> None:
     assert sys.flags.hash_randomization
 
 
-def test_of_a_member_that_comes_twice_the_last_counts(
-    api: TestApp, load: Any, alice: Any, databases: Databases
-) -> None:
-    load(kazoo_document(ADDRESS), kazoo_document("192.0.2.2"))
-    body = b'{"data":{"ips":["192.0.2.1"],"ips":["192.0.2.2"]}}'
-    path = f"/v2/accounts/{alice.id}/ips"
-    reply = api.post(path, body, headers=alice.headers, status=200)
-    assert reply.json["data"] == {"ips": ["192.0.2.2"]}
-    assert databases.get("dedicated_ips", ADDRESS)["pvt_status"] == "available"
-
-
 def test_a_body_sets_nothing_but_the_fields_of_the_api(
     api: TestApp, pool: Any, databases: Databases, operator: Any, bob: Any
 ) -> None:
@@ -256,16 +244,3 @@ def test_no_secret_stands_in_the_url_of_a_request_to_couchdb(
     assert urls
     for secret in (key, credentials, alice.token, "@"):
         assert not [url for url in urls if secret in url]
-
-
-def test_a_failure_of_couchdb_is_logged_without_what_was_asked(
-    fresh: Fresh, caplog: pytest.LogCaptureFixture
-) -> None:
-    account = account_database(fresh.id)
-    for doc in fresh.databases("GET", account, "/_all_docs")["rows"]:
-        assert doc["id"]
-    fresh.databases("DELETE", "accounts", "")
-    key = uuid4().hex * 2
-    fresh.api.put_json("/v2/api_auth", {"data": {"api_key": key}}, status=503)
-    assert caplog.text
-    assert key not in caplog.text
