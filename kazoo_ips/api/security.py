@@ -20,12 +20,12 @@ POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'
 
 
 def guarded(wsgi: "WSGIApplication") -> "WSGIApplication":
-    """The same application, every reply of which carries them."""
+    """The same application; its replies carry those of the headers that they do not have."""
 
     def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         def started(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            names = {name for name, _ in headers}
-            more = [POLICY, *HEADERS] if POLICY[0] not in names else HEADERS
+            there = {name for name, _ in headers}
+            more = [header for header in (POLICY, *HEADERS) if header[0] not in there]
             return start(status, headers + more, exc_info)
 
         return wsgi(environ, started)

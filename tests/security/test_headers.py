@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from webtest import TestApp
 
+from kazoo_ips.api.security import guarded
+
 SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -68,3 +70,16 @@ def ask(live: str, sent: bytes) -> str:
         while data := client.recv(65_536):
             received += data
     return received.partition(b"\r\n\r\n")[0].decode("latin-1") + "\r\n"
+
+
+def test_a_page_keeps_a_policy_of_its_own() -> None:
+    own = ("Content-Security-Policy", "default-src 'self'")
+    said: list[tuple[str, str]] = []
+
+    def page(environ: Any, start: Any) -> list[bytes]:
+        start("200 OK", [own])
+        return [b""]
+
+    guarded(page)({}, lambda status, headers, exc_info=None: said.extend(headers))  # type: ignore[arg-type,return-value]
+    assert [value for name, value in said if name == own[0]] == [own[1]]
+    assert {name for name, _ in said} == set(SAFE)
