@@ -19,6 +19,9 @@ lint: $(VENV)/.installed-test ## Types and style
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+audit: $(VENV)/.installed-test ## What is known against the packages in use
+	$(BIN)/python .ci/audit.py
+
 ##@ Set up
 install: $(VENV)/.installed-test $(NODE) ## Make the virtual environment and the embedded database (PYTHON=python3)
 
@@ -52,4 +55,4 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run test lint install node clean help
+.PHONY: run test lint audit install node clean help

@@ -24,6 +24,7 @@ from kazoo_ips.services import Services
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.additions import AdditionService
 from kazoo_ips.services.allocation import AllocationService
+from kazoo_ips.services.attempts import LoginAttempts
 from kazoo_ips.services.auth import AuthService
 from kazoo_ips.services.claims import ClaimService
 from kazoo_ips.services.copies import CopyService
@@ -38,6 +39,7 @@ from kazoo_ips.services.pool import PoolService
 from kazoo_ips.services.settlement import Settlement
 from kazoo_ips.services.transfers import TransferService
 from kazoo_ips.services.watch import WatchService
+from kazoo_ips.shared_table import shared
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -96,6 +98,7 @@ def build(
     auth = AuthService(
         keys,
         accounts,
+        LoginAttempts(shared(), settings.login_limit, clock),
         clock=clock,
         lifetime=settings.token_lifetime,
         remember=remember,
@@ -158,6 +161,13 @@ def create_app(
     settings = settings or Settings.load(os.environ)
     metrics = Metrics(version("kazoo_ips"))
     services = build(settings, clock=clock, trace=trace, metrics=metrics)
-    api.init_app(app, services, clock, metrics, settings.metrics_token)
+    api.init_app(
+        app,
+        services,
+        clock,
+        metrics,
+        metrics_token=settings.metrics_token,
+        proxies=settings.trusted_proxies,
+    )
     metrics.worker_started()
     return app

@@ -1,5 +1,6 @@
 """Every setting: its name in the environment, its default and one line of help."""
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -53,11 +54,26 @@ class Settings:
     refusal_time: float = _setting(
         "KAZOO_IPS_REFUSAL_TIME", 0.1, "seconds that a refused login takes, whatever was wrong"
     )
+    login_limit: int = _setting(
+        "KAZOO_IPS_LOGIN_LIMIT",
+        10,
+        "wrong logins in 10 minutes of a client at an account; 0 is no limit",
+    )
+    trusted_proxies: str = _setting(
+        "KAZOO_IPS_TRUSTED_PROXIES",
+        "127.0.0.1 ::1",
+        "addresses and networks whose X-Forwarded-For is believed",
+    )
     bind: str = _setting(
         "KAZOO_IPS_BIND", "127.0.0.1:8000", "address and port that gunicorn listens on"
     )
     workers: int = _setting("KAZOO_IPS_WORKERS", 2, "gunicorn's worker processes")
     threads: int = _setting("KAZOO_IPS_THREADS", 8, "threads of each worker")
+    client_timeout: float = _setting(
+        "KAZOO_IPS_CLIENT_TIMEOUT",
+        10.0,
+        "seconds a client may take to send a request, or to read a part of a reply",
+    )
     log_level: str = _setting("KAZOO_IPS_LOG_LEVEL", "info", "debug, info, warning or error")
     log_format: str = _setting(
         "KAZOO_IPS_LOG_FORMAT", "json", "json: one object a line, or text: for human eyes"
@@ -93,6 +109,8 @@ class Settings:
             "KAZOO_IPS_TOKEN_LIFETIME": self.token_lifetime > 0,
             "KAZOO_IPS_IDENTITY_CACHE": 0 <= self.identity_cache <= 4,
             "KAZOO_IPS_REFUSAL_TIME": 0 <= self.refusal_time <= 3600,
+            "KAZOO_IPS_LOGIN_LIMIT": 0 <= self.login_limit <= 1_000_000,
+            "KAZOO_IPS_CLIENT_TIMEOUT": 0 < self.client_timeout <= 3600,
             "KAZOO_IPS_WORKERS": self.workers > 0,
             "KAZOO_IPS_THREADS": self.threads > 0,
             "KAZOO_IPS_WRITE_QUORUM": self.write_quorum in ("majority", "all"),
@@ -104,6 +122,11 @@ class Settings:
         for name, holds in ranges.items():
             if not holds:
                 raise BadSetting(f"{name}: out of range")
+        for word in self.trusted_proxies.replace(",", " ").split():
+            try:
+                ipaddress.ip_network(word)
+            except ValueError as error:
+                raise BadSetting(f"KAZOO_IPS_TRUSTED_PROXIES: {error}") from error
 
 
 def _hint(name: str, names: Iterable[str]) -> str:

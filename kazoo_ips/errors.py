@@ -3,6 +3,7 @@
 KazooIPsError
 ├── ValidationFailed          what was sent breaks a rule; `errors` says where and which
 ├── InvalidCredentials        no token, a bad one, or a login that does not fit
+├── TooManyAttempts           too many logins went wrong; `seconds` says when to come again
 ├── Forbidden                 the caller may not act on this account
 ├── BadIdentifier             nothing known by the name `cause`
 │   ├── AccountNotFound
@@ -48,6 +49,17 @@ class ValidationFailed(KazooIPsError):
 
 class InvalidCredentials(KazooIPsError):
     """No token, a bad or expired one, or a login that does not fit."""
+
+
+class TooManyAttempts(KazooIPsError):
+    """Too many logins went wrong, of this client or at this account.
+
+    :param seconds: until the next one is let through
+    """
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"not for {seconds} s")
+        self.seconds = seconds
 
 
 class Forbidden(KazooIPsError):

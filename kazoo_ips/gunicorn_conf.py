@@ -10,11 +10,15 @@ from typing import Any
 
 from kazoo_ips import shared_counts
 from kazoo_ips.config import BadSetting, Settings
+from kazoo_ips.shared_table import shared
 
 try:
     _settings = Settings.load(os.environ)
 except BadSetting as error:
     sys.exit(str(error))
+
+# Made before the workers are, so that they have it in common.
+shared()
 
 wsgi_app = "kazoo_ips.app:create_app()"
 bind = _settings.bind
@@ -27,6 +31,14 @@ timeout = 60
 graceful_timeout = 30
 # A little longer than what reverse proxies keep idle connections for.
 keepalive = 75
+# Below the 1,024 files that a process may usually have open.
+worker_connections = 800
+# A token is about 700 bytes; a head of more than 64 KiB in all is refused as well.
+limit_request_line = 4094
+limit_request_fields = 100
+limit_request_field_size = 8190
+# Nobody is trusted here: `X-Forwarded-For` is read in api/clients.py.
+forwarded_allow_ips = ""
 loglevel = _settings.log_level
 # The application logs each request itself, and knows what must not be in the line.
 logger_class = "kazoo_ips.worker.Logger"

@@ -1,23 +1,39 @@
-"""A gunicorn worker that answers in the envelope even what never becomes a request.
+"""A gunicorn worker that slow clients cannot stop, and that answers in the envelope to the last.
 
 A request line or header that gunicorn itself refuses gets HTML from it; clients of this API
-decode JSON whatever the status. And gunicorn's own log, in the form that all others have.
+decode JSON whatever the status. A request that has not arrived waits in the worker's poller, where
+gunicorn keeps idle connections, rather than in a thread (`client_socket`). And gunicorn's own log,
+in the form that all others have.
 """
 
 import http
 import os
 import re
+import selectors
+import socket
 import time
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from gunicorn import glogging
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from kazoo_ips import logs
-from kazoo_ips.api import envelope, observed
+from kazoo_ips.api import envelope, observed, security
+from kazoo_ips.client_socket import Arrived, ClientSocket, Patience
 from kazoo_ips.config import Settings
+
+_LINGER = 2.0
+"""Seconds that a client has to close its end after ours, as in gunicorn."""
+_LINGERING = 100
+"""Connections that may be at that; what is more is closed at once."""
+_CROWD = 50
+"""Waiting connections that make room at a time when no more can be accepted."""
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
@@ -46,7 +62,83 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
 
 class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, speaking JSON to the last."""
+    """gunicorn's threaded worker, patient with nobody and speaking JSON to everybody."""
+
+    def init_process(self) -> None:
+        """Start; ends when the worker does."""
+        seconds = Settings.load(os.environ).client_timeout
+        self._patience = Patience(seconds, max(1, self.cfg.threads // 2))
+        self._lingering: deque[tuple[float, socket.socket]] = deque()
+        super().init_process()
+
+    def handle(self, conn: Any) -> Any:
+        """Handle a request when enough of it is there, or leave the connection to the poller."""
+        if self.cfg.is_ssl:
+            return super().handle(conn)
+        if not isinstance(conn.sock, ClientSocket):
+            conn.sock = ClientSocket(conn.sock, self._patience, self._linger)
+            conn.data_ready = True  # gunicorn need not wait for it as well
+        client: ClientSocket = conn.sock
+        ahead = conn.parser.unreader.take_buffered() if conn.parser else b""
+        try:
+            arrived = client.gather(ahead)
+        except OSError:
+            return False
+        if arrived is Arrived.ENOUGH:
+            client.deadline = time.monotonic() + self._patience.seconds
+            return super().handle(conn)
+        if arrived is Arrived.TOO_MUCH:
+            _refuse(client, 431)
+        elif time.monotonic() > client.deadline:
+            _refuse(client, 408)
+        else:
+            return _DEFER
+        return False
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """What follows when a thread is done with a connection; runs in the main thread."""
+        super().finish_request(conn, fs)
+        if self.pending_conns and self.pending_conns[-1] is conn:
+            conn.timeout = conn.sock.deadline
+
+    def murder_pending(self) -> None:
+        """Close what has waited long enough; runs in the main thread, every second at least.
+
+        When no more connections can be accepted those go that have waited longest, for a request
+        that does not come to its end or for the next one.
+        """
+        if self.nr_conns >= self.worker_connections:
+            for conn in islice(self.pending_conns or self.keepalived_conns, _CROWD):
+                conn.timeout = 0.0
+            self.murder_keepalived()
+        super().murder_pending()
+        while self._lingering and self._lingering[0][0] < time.monotonic():
+            self._let_go(self._lingering.popleft()[1])
+
+    def _linger(self, sock: socket.socket) -> None:
+        """Close a connection when its client does; gunicorn would have everybody wait for that."""
+        self.method_queue.defer(self._start_lingering, sock)
+
+    def _start_lingering(self, sock: socket.socket) -> None:
+        if len(self._lingering) >= _LINGERING:
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._lingering.append((time.monotonic() + _LINGER, sock))
+        self.poller.register(sock, selectors.EVENT_READ, partial(self._drain, sock))
+
+    def _drain(self, sock: socket.socket, _: Any) -> None:
+        try:
+            if sock.recv(65_536):
+                return
+        except OSError:
+            pass
+        self._lingering = deque(each for each in self._lingering if each[1] is not sock)
+        self._let_go(sock)
+
+    def _let_go(self, sock: socket.socket) -> None:
+        self.poller.unregister(sock)
+        sock.close()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that could not be read."""
@@ -57,6 +149,11 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
             observed.unreadable(
                 self.wsgi, answered.code, answered.request_id, where, type(exc).__name__
             )
+
+
+def _refuse(client: ClientSocket, code: int) -> None:
+    with suppress(OSError):  # then it is not told
+        _JSONSocket(client).sendall(b"HTTP/1.1 %d " % code)
 
 
 class _JSONSocket:
@@ -88,6 +185,8 @@ class _JSONSocket:
             "Connection: close\r\n"
             "Content-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n"
-            f"X-Request-ID: {self.request_id}\r\n\r\n"
+            f"X-Request-ID: {self.request_id}\r\n"
         )
-        self._client.sendall(head.encode() + body)
+        for name, value in (security.POLICY, *security.HEADERS):
+            head += f"{name}: {value}\r\n"
+        self._client.sendall(f"{head}\r\n".encode() + body)

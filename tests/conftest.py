@@ -45,6 +45,7 @@ def settings(couchdb_url: str) -> Iterator[Settings]:
         prefix=f"test-{uuid4().hex[:8]}-",
         identity_cache=0,
         refusal_time=0.01,
+        login_limit=0,
     )
     databases = composition.databases(made)
     databases.create()
@@ -143,6 +144,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "KAZOO_IPS_PREFIX": settings.prefix,
         "KAZOO_IPS_IDENTITY_CACHE": "0",
         "KAZOO_IPS_REFUSAL_TIME": "0.01",
+        "KAZOO_IPS_LOGIN_LIMIT": "0",
     }
 
 

@@ -17,14 +17,17 @@ class Gunicorn:
 
     :param environment: the settings, as environment variables
     :param log: where its output goes
+    :param threads: of each worker
     """
 
-    def __init__(self, environment: Mapping[str, str], log: Path, workers: int = 4) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], log: Path, workers: int = 4, threads: int = 16
+    ) -> None:
         self._environment = {
             **environment,
             "KAZOO_IPS_BIND": "127.0.0.1:0",
             "KAZOO_IPS_WORKERS": str(workers),
-            "KAZOO_IPS_THREADS": "16",
+            "KAZOO_IPS_THREADS": str(threads),
         }
         self._log = log
         self.url = ""

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "addresses": set(),
     "config": set(),
     "process": set(),
+    "shared_table": set(),
     "model": {"errors"},
     "work": set(),
     "logs": {"work", "orjson"},
@@ -42,16 +43,21 @@ MAY_IMPORT = {
         "repositories", "couch", "addresses", "errors", "model", "process", "cryptography",
     },
     "services": {
-        "services", "repositories", "addresses", "errors", "metrics", "model", "process", "work",
+        "services", "repositories", "addresses", "errors", "metrics", "model", "process",
+        "shared_table", "work",
         "cachetools", "jwt",
     },
     "api": {
         "api", "services", "addresses", "errors", "logs", "metrics", "model", "work",
         "flask", "marshmallow", "orjson", "werkzeug",
     },
-    "gunicorn_conf": {"config", "shared_counts"},
-    "worker": {"api", "config", "logs", "gunicorn"},
-    "app": {"api", "services", "repositories", "couch", "config", "metrics", "model", "flask"},
+    "gunicorn_conf": {"config", "shared_counts", "shared_table"},
+    "client_socket": set(),
+    "worker": {"api", "client_socket", "config", "logs", "gunicorn"},
+    "app": {
+        "api", "services", "repositories", "couch", "config", "metrics", "model", "shared_table",
+        "flask",
+    },
     "cli": {
         "cli", "app", "services", "repositories", "addresses", "config", "errors", "model",
         "click",

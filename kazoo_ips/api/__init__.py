@@ -7,6 +7,7 @@ from flask import Flask, Response
 from kazoo_ips.api import (
     about,
     account_ips,
+    clients,
     cors,
     envelope,
     errors,
@@ -14,6 +15,7 @@ from kazoo_ips.api import (
     login,
     observed,
     routes,
+    security,
     watch,
 )
 from kazoo_ips.metrics import CONTENT_TYPE, Metrics
@@ -23,21 +25,29 @@ MAX_BODY = 8_000_000
 """Bytes of a request's body: Crossbar's `max_upload_size`."""
 
 
-def init_app(
+def init_app(  # noqa: PLR0913 - what it is made of
     app: Flask,
     services: Services,
     clock: Callable[[], float],
     metrics: Metrics,
+    *,
     metrics_token: str = "",
+    proxies: str = "",
 ) -> None:
-    """Give the application its routes and everything around them."""
+    """Give the application its routes and everything around them.
+
+    :param metrics_token: what /metrics asks for; nothing if empty
+    :param proxies: the addresses and networks of proxies that are trusted
+    """
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters["address"] = routes.AddressConverter
     app.extensions["kazoo_ips"] = services
-    app.wsgi_app = routes.keep_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment]
+    wsgi = security.guarded(routes.keep_slashes(app.wsgi_app))
+    app.wsgi_app = wsgi  # type: ignore[method-assign, assignment]
     errors.init_app(app)
+    clients.init_app(app, proxies)
 
     # One hook before and one after: the framework looks at each for every request.
     @app.before_request

@@ -24,6 +24,7 @@ from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
     RequestEntityTooLarge,
+    RequestTimeout,
     UnsupportedMediaType,
 )
 
@@ -121,7 +122,8 @@ def _body() -> bytes:
     except RequestEntityTooLarge:
         raise
     except Exception as error:  # a bad chunk, or it breaks off: each server has its own word
-        raise BadRequest from error
+        late = isinstance(error.__context__ or error, TimeoutError)
+        raise (RequestTimeout if late else BadRequest) from error
     # Where no length was announced, what is too long comes cut off.
     if request.content_length is None and len(body) >= (request.max_content_length or 0):
         raise RequestEntityTooLarge
@@ -161,7 +163,6 @@ def success(
     revision = revision or digest(text)
     headers = {"ETag": f'"{revision}"'}
     if request.method == "GET":
-        headers["Cache-Control"] = "no-cache"
         known = "HTTP_IF_NONE_MATCH" in request.environ and request.if_none_match
         if known and known.contains_weak(revision):
             return Response(status=304, headers=headers)

@@ -30,6 +30,7 @@ _CONFLICTING = {"message": "conflicting documents"}
 REPLIES: dict[type[Exception], Reply] = {
     errors.ValidationFailed: (400, "validation error", lambda error: error.errors),
     errors.InvalidCredentials: (401, "invalid_credentials", _text("invalid credentials")),
+    errors.TooManyAttempts: (429, "too_many_requests", _text("too many requests")),
     errors.Forbidden: (403, "forbidden", _text("forbidden")),
     errors.BadIdentifier: (
         404,
@@ -74,13 +75,13 @@ TOKENS = {
     404: ("not_found", "not found"),
     405: ("invalid_method", "method not allowed"),
     406: ("not_acceptable", "not acceptable"),
+    408: ("request_timeout", "request timeout"),
     413: ("request_too_large", "request body too large"),
     415: ("unsupported_media_type", "unsupported media type"),
 }
 
 HEADERS = {
     401: {"WWW-Authenticate": 'Bearer realm="kazoo"'},
-    429: {"Retry-After": "1"},
     503: {"Retry-After": "1"},
 }
 
@@ -102,6 +103,8 @@ def reply(error: Exception) -> Response:
         log.error("request %s failed", g.get("request_id"), exc_info=error)
     response = envelope.failure(code, message, data(error))
     response.headers.update(HEADERS.get(code, {}))
+    if isinstance(error, errors.TooManyAttempts):
+        response.headers["Retry-After"] = str(error.seconds)
     return response
 
 

@@ -61,13 +61,18 @@ def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
+def _inert(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula; names of zones and hosts never look so."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
 def _table(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
     def rows() -> Iterator[bytes]:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns)
         writer.writeheader()
         for line in lines:
-            writer.writerow(line)
+            writer.writerow({name: _inert(cell) for name, cell in line.items()})
             if buffer.tell() > 16_384:
                 yield buffer.getvalue().encode()
                 buffer.seek(0)

@@ -3,6 +3,7 @@
 from flask import Response, g
 
 from kazoo_ips.api import envelope, schemas
+from kazoo_ips.api.clients import client_address
 from kazoo_ips.api.context import services
 from kazoo_ips.api.routes import Routes, Who
 from kazoo_ips.services.auth import Session
@@ -13,13 +14,15 @@ routes = Routes("login", __name__, url_prefix="/v2")
 @routes.on("PUT", "/user_auth", who=Who.ANYONE)
 def user_auth() -> Response:
     """A token for a user, by the hash of its credentials and its account's name or realm."""
-    return _opened(services().auth.log_in(schemas.load_login(g.envelope.data())))
+    login = schemas.load_login(g.envelope.data())
+    return _opened(services().auth.log_in(login, client_address()))
 
 
 @routes.on("PUT", "/api_auth", who=Who.ANYONE)
 def api_auth() -> Response:
     """A token for an account, by its API key."""
-    return _opened(services().auth.log_in_with_key(schemas.load_api_key(g.envelope.data())))
+    api_key = schemas.load_api_key(g.envelope.data())
+    return _opened(services().auth.log_in_with_key(api_key, client_address()))
 
 
 def _opened(session: Session) -> Response:

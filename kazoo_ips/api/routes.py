@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
 from werkzeug.routing import BaseConverter, MapAdapter
 
 from kazoo_ips.api import envelope, idempotency
+from kazoo_ips.api.clients import client_address
 from kazoo_ips.api.context import services
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
 from kazoo_ips.model import Account, Caller
@@ -168,7 +169,7 @@ def _authenticate() -> Caller:
         return services().auth.authenticate(g.auth_token)
     basic = _basic()
     if basic:
-        return services().auth.authenticate_basic(*basic)
+        return services().auth.authenticate_basic(*basic, client_address())
     raise InvalidCredentials
 
 

@@ -5,7 +5,7 @@ The one place that sees these documents. Knows no HTTP and takes no decisions.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -40,6 +40,12 @@ def normalize_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
+def one_spelling(kind: str, value: str) -> str:
+    """An account's `name`, `realm` or `api_key` as it is looked up, however it was written."""
+    spell: Callable[[str], str] = {"name": normalize_name, "realm": str.lower}.get(kind, str)
+    return spell(value)
+
+
 class AccountRepository:
     """The account tree, its users and what they log in with."""
 
@@ -56,10 +62,10 @@ class AccountRepository:
 
     def find(self, kind: str, value: str) -> list[Account]:
         """The accounts of that `name`, `realm` or `api_key`."""
-        value = {"name": normalize_name, "realm": str.lower}.get(kind, str)(value)
         found = []
-        # In the body: CouchDB logs URLs, and this may be an API key.
-        for row in self._accounts.rows("logins/by_login", keys=[[kind, value]], reduce=False):
+        # By `keys`, which go in a body: what stands in a URL stands in logs.
+        keys = [[kind, one_spelling(kind, value)]]
+        for row in self._accounts.rows("logins/by_login", keys=keys, reduce=False):
             with suppress(AccountNotFound):  # a copy outlives its account's database
                 found.append(self.get(row.id))
         return found

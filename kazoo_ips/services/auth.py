@@ -21,11 +21,15 @@ from cachetools.keys import methodkey
 
 from kazoo_ips.errors import AccountNotFound, DatastoreMissing, InvalidCredentials
 from kazoo_ips.model import GREGORIAN_EPOCH, Account, Caller, Login, User
+from kazoo_ips.repositories.accounts import one_spelling
 from kazoo_ips.repositories.keys import KeyRepository, SigningKey
 from kazoo_ips.services.accounts import AccountService
+from kazoo_ips.services.attempts import LoginAttempts
 
 ALGORITHM = "RS256"
 ISSUER = "kazoo"
+MAX_TOKEN = 8190
+"""Characters of a token: more than a header takes. Kazoo's have about 700."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class AuthService:
         self,
         keys: KeyRepository,
         accounts: AccountService,
+        attempts: LoginAttempts,
         *,
         clock: Callable[[], float],
         lifetime: int,
@@ -58,6 +63,7 @@ class AuthService:
     ) -> None:
         self._keys = keys
         self._accounts = accounts
+        self._attempts = attempts
         self._clock = clock
         self._lifetime = lifetime
         self._refusal_time = refusal_time
@@ -70,6 +76,8 @@ class AuthService:
         :raises InvalidCredentials: it is not a token, not ours, expired, or its account or user
             is gone, disabled or has another secret by now
         """
+        if len(token) > MAX_TOKEN:
+            raise InvalidCredentials
         expires, caller = self._caller(token)
         if expires <= self._clock():
             raise InvalidCredentials
@@ -90,11 +98,20 @@ class AuthService:
             raise InvalidCredentials
         return claims["exp"], Caller(account, user.id if user else None)
 
-    def authenticate_basic(self, account_id: str, credentials: str) -> Caller:
+    def authenticate_basic(self, account_id: str, credentials: str, client: str) -> Caller:
         """Who `account_id:md5 of user:password` speaks for, Crossbar's Basic authentication.
 
-        :raises InvalidCredentials: it does not fit
+        :param client: the address it comes from
+        :raises InvalidCredentials: it does not fit, after the same time whatever was wrong
+        :raises TooManyAttempts: too many have not
         """
+        with (
+            _EvenRefusals(self._refusal_time),
+            self._attempts.attempt(client, f"id {account_id}"),
+        ):
+            return self._basic(account_id, credentials)
+
+    def _basic(self, account_id: str, credentials: str) -> Caller:
         try:
             account = self._accounts.fetch(account_id)
             user = self._accounts.find_user(account_id, "md5", credentials)
@@ -105,26 +122,32 @@ class AuthService:
         self._check(account, user)
         return Caller(account, user.id)
 
-    def log_in(self, login: Login) -> Session:
+    def log_in(self, login: Login, client: str) -> Session:
         """A token for a user, by credentials and the account's realm or name.
 
+        :param client: the address it comes from
         :raises InvalidCredentials: it does not fit, after the same time whatever was wrong
+        :raises TooManyAttempts: too many have not
         """
-        with _EvenRefusals(self._refusal_time):
+        kind, word = ("realm", login.realm) if login.realm else ("name", login.name or "")
+        named = f"{kind} {one_spelling(kind, word)}"
+        with _EvenRefusals(self._refusal_time), self._attempts.attempt(client, named):
             for account in self._accounts_of(login):
                 user = self._accounts.find_user(account.id, login.method, login.credentials)
                 if user:
                     return self._open("cb_user_auth", account, user)
             raise InvalidCredentials
 
-    def log_in_with_key(self, api_key: str) -> Session:
+    def log_in_with_key(self, api_key: str, client: str) -> Session:
         """A token for an account, by its API key.
 
+        :param client: the address it comes from
         :raises InvalidCredentials: no account has it, after the same time whatever was wrong
+        :raises TooManyAttempts: too many were nobody's
         """
-        with _EvenRefusals(self._refusal_time):
+        with _EvenRefusals(self._refusal_time), self._attempts.attempt(client, None):
             for account in self._accounts.find("api_key", api_key):
-                if hmac.compare_digest(account.api_key or "", api_key):
+                if hmac.compare_digest((account.api_key or "").encode(), api_key.encode()):
                     return self._open("cb_api_auth", account, None)
             raise InvalidCredentials
 

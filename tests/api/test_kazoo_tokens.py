@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from jwt.algorithms import RSAAlgorithm
 from webtest import TestApp
 
 from kazoo_ips.services import Services
@@ -187,6 +188,7 @@ def without(*names: str) -> dict[str, Any]:
 
 
 BAD: dict[str, Callable[[], str]] = {
+    "a megabyte": lambda: "x" * 1_000_000,
     "no dots": lambda: "nonsense",
     "only dots": lambda: "..",
     "a document id": lambda: "0123456789abcdef0123456789abcdef",
@@ -206,6 +208,16 @@ BAD: dict[str, Callable[[], str]] = {
     "another kid": lambda: sign(CLAIMS, kid="0" * 32),
     "no kid": lambda: sign(CLAIMS, kid=None),
     "its own key": lambda: sign(CLAIMS, OTHER_KEY, jwk={"kty": "RSA"}, jku="http://example.com"),
+    "its own key in whole": lambda: sign(
+        CLAIMS, OTHER_KEY, jwk=RSAAlgorithm.to_jwk(OTHER_KEY.public_key(), as_dict=True)
+    ),
+    "a certificate of its own": lambda: sign(
+        CLAIMS, OTHER_KEY, x5u="http://example.com/x", x5c=["MIIB"], x5t="x"
+    ),
+    "a path for a kid": lambda: sign(CLAIMS, OTHER_KEY, kid="../../../../dev/null"),
+    "a kid that is no text": lambda: by_hand(
+        {"alg": "RS256", "kid": [KEY_DOCUMENT["_id"]]}, CLAIMS, b"x" * 256
+    ),
     "another issuer": lambda: sign({**CLAIMS, "iss": "somebody"}),
     "no issuer": lambda: sign(without("iss")),
     "no expiry": lambda: sign(without("exp")),

@@ -1,0 +1,82 @@
+"""A table from keys to times, shared by a process and all that it forks. Standard library only.
+
+It has a fixed size: what is nearest to its end makes room. The lock is the kernel's (`lockf`), so
+that a killed process leaves none behind, and an entry that it left half written is an entry like
+any other. Whatever the table says is gone when the last of the processes is.
+"""
+
+import fcntl
+import hashlib
+import mmap
+import os
+import secrets
+import struct
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from threading import Lock
+
+_ENTRY = struct.Struct("<Qd")
+_WAYS = 8
+"""Entries among which a key may lie."""
+_SET = _WAYS * _ENTRY.size
+
+
+class SharedTable:
+    """Times by key, in half a megabyte unless said otherwise.
+
+    :param sets: how many times eight keys it holds
+    """
+
+    def __init__(self, sets: int = 4096) -> None:
+        self._sets = sets
+        with tempfile.TemporaryFile() as file:  # it has no name, and is gone with its users
+            file.truncate(sets * _SET)
+            self._entries = mmap.mmap(file.fileno(), sets * _SET)
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+        # Nobody outside can choose keys that fall together.
+        self._secret = secrets.token_bytes(16)
+        self._lock = Lock()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other threads and processes out. `get` and `put` belong in here."""
+        with self._lock:
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+    def get(self, key: str) -> float:
+        """The key's time in Unix seconds; 0 when it has none, or none any more."""
+        mark, start = self._place(key)
+        return next((time for at, time in self._set(start).values() if at == mark), 0.0)
+
+    def put(self, key: str, time: float) -> None:
+        """Give a key a time."""
+        mark, start = self._place(key)
+        entries = self._set(start)
+        # Its own entry, or else the one whose time is over, or will be, before the others'.
+        where = min(entries, key=lambda i: (entries[i][0] != mark, entries[i][1]))
+        _ENTRY.pack_into(self._entries, where, mark, time)
+
+    def _place(self, key: str) -> tuple[int, int]:
+        digest = hashlib.blake2b(key.encode(), digest_size=16, key=self._secret).digest()
+        mark, place = struct.unpack("<QQ", digest)
+        return mark, place % self._sets * _SET
+
+    def _set(self, start: int) -> dict[int, tuple[int, float]]:
+        return {
+            where: _ENTRY.unpack_from(self._entries, where)
+            for where in range(start, start + _SET, _ENTRY.size)
+        }
+
+
+@cache
+def shared() -> SharedTable:
+    """The one table of this process and those forked after the first call."""
+    return SharedTable()

@@ -1,0 +1,193 @@
+"""Clients that dawdle on purpose: the others are served all the same, by a server of 4 threads."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import urllib3
+
+from tests.servers import Gunicorn
+
+PATIENCE = 2.0
+THREADS = 4
+CROWD = 40
+PLACES = 60
+HEAD = b"PUT /v2/user_auth HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(
+    environment: dict[str, str], operator: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A server that waits two seconds for its clients, of which it takes sixty at a time."""
+    settings = {
+        **environment,
+        "KAZOO_IPS_CLIENT_TIMEOUT": str(PATIENCE),
+        "GUNICORN_CMD_ARGS": f"--worker-connections {PLACES}",
+    }
+    log = tmp_path_factory.mktemp("gunicorn") / "log"
+    with Gunicorn(settings, log, workers=1, threads=THREADS) as gunicorn:
+        yield gunicorn.url
+
+
+def connected(url: str, room: int | None = None) -> socket.socket:
+    """A connection.
+
+    :param room: bytes that the client's kernel takes in before it is read
+    """
+    parts = urlsplit(url)
+    client = socket.socket()
+    if room:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    client.settimeout(10)
+    client.connect((parts.hostname, parts.port))
+    return client
+
+
+@contextmanager
+def crowd(url: str, sent: bytes) -> Iterator[list[socket.socket]]:
+    """Many more clients than there are threads, each having sent so much."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(url)) for _ in range(CROWD)]
+        for client in clients:
+            client.sendall(sent)
+        time.sleep(0.2)  # so that the server has them in hand
+        yield clients
+
+
+def seconds_for_an_answer(url: str, who: Any) -> float:
+    start = time.monotonic()
+    path = f"{url}/v2/accounts/{who.id}/ips/zones"
+    reply = urllib3.request("GET", path, headers=who.headers, timeout=20, retries=False)
+    assert reply.status == 200
+    return time.monotonic() - start
+
+
+def reply_of(client: socket.socket) -> bytes:
+    received = b""
+    while data := client.recv(65_536):
+        received += data
+    return received
+
+
+STARTS = {
+    "nothing": b"",
+    "half a line": b"GET /v2/i",
+    "half a head": HEAD + b"X-Auth-Tok",
+    "half a body": HEAD + b'Content-Length: 40\r\n\r\n{"data":',
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_who_sends_nothing_more_keeps_nobody_waiting(
+    server: str, operator: Any, start: str
+) -> None:
+    with crowd(server, STARTS[start]):
+        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < 1
+
+
+def test_a_byte_at_a_time_keeps_nobody_waiting_and_comes_to_an_end(
+    server: str, operator: Any
+) -> None:
+    with crowd(server, HEAD + b"X: ") as clients:
+        end = time.monotonic() + PATIENCE / 2
+        while time.monotonic() < end:
+            for client in clients:
+                client.sendall(b"x")
+            assert seconds_for_an_answer(server, operator) < 1
+            time.sleep(0.1)
+        said = reply_of(clients[0])  # which waits for the server to close
+        assert not said or said.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+
+
+LONG_BODIES = {
+    "of a length": HEAD + b"Content-Length: 1000000\r\n\r\n{",
+    "in chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{",
+    "announced": HEAD + b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("body", LONG_BODIES)
+def test_long_bodies_that_do_not_come_leave_threads_for_others(
+    server: str, operator: Any, body: str
+) -> None:
+    with crowd(server, LONG_BODIES[body]) as clients:
+        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < 1
+        for client in clients[:5]:
+            said = reply_of(client).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+            assert said.startswith(b"HTTP/1.1 408 ")
+
+
+def test_who_does_not_read_leaves_threads_for_others_and_is_cut_off(
+    server: str, operator: Any
+) -> None:
+    body = json.dumps({"data": {"ips": ["x" * 8000] * 500}}).encode()
+    head = f"POST /v2/accounts/{operator.id}/ips HTTP/1.1\r\nHost: x\r\nX-Auth-Token: "
+    head += f"{operator.token}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(server, room=4096)) for _ in range(THREADS)]
+        for client in clients:
+            client.sendall(head.encode() + body)  # whose every word is in the reply
+        # Four megabytes are work in themselves; as long as nobody reads they would take for ever.
+        assert seconds_for_an_answer(server, operator) < 3 * PATIENCE
+        time.sleep(PATIENCE + 0.5)
+        for client in clients:
+            assert len(reply_of(client)) < len(body)
+
+
+def test_who_does_not_close_keeps_nobody_waiting(server: str, operator: Any) -> None:
+    with crowd(server, b"GET /v2/about HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
+        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < 1
+
+
+def test_more_connections_than_there_are_places_keep_nobody_out(
+    server: str, operator: Any
+) -> None:
+    with ExitStack() as stack:
+        for _ in range(PLACES + 20):
+            stack.enter_context(connected(server))
+        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < PATIENCE / 2
+
+
+def test_a_request_in_two_parts_is_one_request(server: str, operator: Any) -> None:
+    path = f"/v2/accounts/{operator.id}/ips"
+    sent = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: {operator.token}\r\n"
+        'Connection: close\r\nContent-Length: 11\r\n\r\n{"data":{}}'
+    ).encode()
+    for cut in (3, 40, sent.index(b"\r\n\r\n") + 2, len(sent) - 4):
+        with connected(server) as client:
+            client.sendall(sent[:cut])
+            time.sleep(0.05)
+            client.sendall(sent[cut:])
+            body = reply_of(client).partition(b"\r\n\r\n")[2]
+        assert json.loads(body)["data"].keys() == {"ips"}
+
+
+def test_two_requests_at_once_have_two_replies_in_order(server: str, operator: Any) -> None:
+    first = f"GET /v2/about HTTP/1.1\r\nHost: x\r\nX-Auth-Token: {operator.token}\r\n\r\n"
+    second = "GET /v2/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with connected(server) as client:
+        client.sendall((first + second).encode())
+        received = reply_of(client)
+    assert received.index(b"HTTP/1.1 200 ") == 0
+    assert received.count(b"HTTP/1.1 ") == 2
+    assert b"HTTP/1.1 404 " in received
+
+
+def test_a_long_body_is_read_all_the_same(server: str, operator: Any) -> None:
+    body = b'{"data":{"ips":["192.0.2.1"],"x":"%s"}}' % (b"x" * 1_000_000)
+    url = f"{server}/v2/accounts/{operator.id}/ips"
+    reply = urllib3.request("POST", url, body=body, headers=operator.headers, timeout=10)
+    assert (reply.status, reply.json()["data"].keys()) == (400, {"ips.0"})
+
+
+def test_a_head_that_does_not_end_is_431(server: str) -> None:
+    with connected(server) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000)
+        assert reply_of(client).startswith(b"HTTP/1.1 431 ")
