@@ -19,6 +19,9 @@ lint: $(VENV)/.installed-test ## Types and style
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+bench: $(VENV)/.installed-test $(if $(COUCHDB_URL),,$(NODE)) ## Measure (COUCHDB_URL, QUICK=1, ROWS="detail page", SIZES, ROUNDS, SECONDS, CONNECTIONS)
+	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m bench
+
 ##@ Set up
 install: $(VENV)/.installed-test $(NODE) ## Make the virtual environment and the embedded database (PYTHON=python3)
 
@@ -52,4 +55,6 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run test lint install node clean help
+export SIZES ROUNDS CONNECTIONS ROWS QUICK PUBLISH
+
+.PHONY: run test lint bench install node clean help
