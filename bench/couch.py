@@ -57,7 +57,7 @@ class Couch:
     def timed(self, method: str, path: str, body: Any = None) -> float:
         """Seconds that one request takes, with the headers of the service and JSON made before."""
         content = None if body is None else json.dumps(body)
-        headers = {**self._own, **self.headers, "Content-Type": "application/json"}
+        headers = {**(self.headers or self._own), "Content-Type": "application/json"}
         url = address(self.url) + path
         start = time.perf_counter()
         self._answer(method, url, content, headers)

@@ -19,7 +19,16 @@ from bench.servers import ROOT
 RESULTS = ROOT / "bench" / "results"
 _START, _END = "<!-- make bench PUBLISH=1 -->", "<!-- end -->"
 _ENGINES = {"couchdb": "Apache CouchDB", "embedded": "embedded"}
-_PACKAGES = ("flask", "werkzeug", "gunicorn", "couchdb", "urllib3", "pyjwt", "marshmallow")
+_PACKAGES = (
+    "flask",
+    "werkzeug",
+    "gunicorn",
+    "couchdb",
+    "httptools",
+    "orjson",
+    "pyjwt",
+    "marshmallow",
+)
 
 
 def line(row: Row) -> str:
