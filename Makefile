@@ -22,6 +22,9 @@ lint: $(VENV)/.installed-test ## Types and style
 audit: $(VENV)/.installed-test ## What is known against the packages in use
 	$(BIN)/python .ci/audit.py
 
+bench: $(VENV)/.installed-test $(if $(COUCHDB_URL),,$(NODE)) ## Measure (COUCHDB_URL, QUICK=1, ROWS="detail page", SIZES, ROUNDS, SECONDS, CONNECTIONS)
+	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m bench
+
 ##@ Set up
 install: $(VENV)/.installed-test $(NODE) ## Make the virtual environment and the embedded database (PYTHON=python3)
 
@@ -55,4 +58,6 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run test lint audit install node clean help
+export SIZES ROUNDS CONNECTIONS ROWS QUICK PUBLISH
+
+.PHONY: run test lint audit bench install node clean help

@@ -1,0 +1,96 @@
+"""`python -m bench`: measures the rows that were asked for and prints them as they come.
+
+Options come from the environment, as `make bench` passes them on: SIZES, ROUNDS, SECONDS,
+CONNECTIONS, ROWS, QUICK, PUBLISH and COUCHDB_URL. `bench/README.md` explains them.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+from bench import BenchError, bulk, processes, reads, report, writes, wrk
+from bench.context import Bench, Options
+from bench.couch import Couch
+from bench.row import Goal, Measure, Row
+from bench.servers import database
+from embedded import EmbeddedError
+from kazoo_ips.errors import KazooIPsError
+
+ROWS: Mapping[str, Measure] = {
+    "detail": reads.detail,
+    "requests": reads.requests,
+    "assigned": reads.assigned,
+    "page": reads.page,
+    "zones": reads.zones,
+    "hosts": reads.hosts,
+    "growth": reads.growth,
+    "last_page": reads.last_page,
+    "kazoo": reads.kazoo,
+    "clients": processes.clients,
+    "stream": processes.everything,
+    "start": processes.cold_start,
+    "assign": writes.assign,
+    "release": writes.release,
+    "bulk": bulk.bulk,
+    "sequential": writes.one_after_the_other,
+    "add": bulk.add,
+    "build": processes.build,
+    "memory": processes.worker_memory,
+}
+"""What is measured, in this order: reads before writes, that no index is behind."""
+
+
+def run(environ: Mapping[str, str]) -> int:
+    """Measure; returns the exit status: 1 when a row could not be measured.
+
+    :raises BenchError: nothing can be measured
+    """
+    wrk.program()
+    start = time.monotonic()
+    with database(environ.get("COUCHDB_URL")) as url:
+        engine = Couch(url, "").engine()
+        options = Options.load(environ, engine[0])
+        unknown = set(options.rows) - set(ROWS)
+        if unknown:
+            raise BenchError(f"ROWS: {', '.join(unknown)}: there are {', '.join(ROWS)}")
+        rows: list[Row] = []
+        print(report.heading(), flush=True)
+        with Bench(url, options) as bench:
+            for name in options.rows or ROWS:
+                for row in _measured(name, bench):
+                    rows.append(row)
+                    print(report.line(row), flush=True)
+        results = report.to_json(rows, options, engine, time.monotonic() - start)
+    path = report.save(results, engine[0] if options.publish else "latest")
+    if options.publish:
+        report.publish()
+    print(f"\n{results['whole_run_seconds']} s; raw figures in {path}")
+    return int(any(row.raw.get("failed") for row in rows))
+
+
+def _measured(name: str, bench: Bench) -> Iterator[Row]:
+    try:
+        Couch(bench.url, bench.prefix).wait_until_idle()
+        yield from ROWS[name](bench)
+    except (BenchError, KazooIPsError, OSError) as error:
+        note = f"not measured: {error}".replace("\n", " ")[:300]
+        yield Row(name, name, "", Goal(), None, note, {"failed": True})
+
+
+def main() -> None:
+    """The command. What was started is stopped whatever ends it."""
+    logging.disable()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(run(os.environ))
+    except (BenchError, EmbeddedError, KazooIPsError) as error:
+        sys.exit(f"make bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""gunicorn's settings for the bare route: the service's own, without its hooks."""
+
+from gunicorn.config import KNOWN_SETTINGS
+
+from kazoo_ips import gunicorn_conf
+
+_names = {setting.name for setting in KNOWN_SETTINGS} - {"wsgi_app"}
+globals().update(
+    {
+        name: value
+        for name, value in vars(gunicorn_conf).items()
+        if name in _names and not callable(value)
+    }
+)

@@ -1,0 +1,109 @@
+"""What the service sends to the database for one request, counted on the wire.
+
+A gunicorn of one worker stands behind a proxy that passes everything on and keeps a record. It is
+never timed.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import urllib3
+
+from bench import BenchError
+from bench.servers import Gunicorn
+from bench.wrk import Plan, Request
+from tests.faults.proxy import FaultProxy
+
+_LEFT_OUT = {"host", "content-length", "content-type", "connection", "transfer-encoding"}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one request of a client cost: each request to the database, `METHOD target`."""
+
+    status: int
+    sent: tuple[str, ...]
+
+
+class CountingService:
+    """The service behind a counting proxy, from `start` to `stop`.
+
+    :param url: the database, with user and password in it
+    :param environment: the service's settings
+    """
+
+    def __init__(self, url: str, environment: Mapping[str, str]) -> None:
+        self._proxy = FaultProxy(url)
+        self._environment = environment
+        self._client = urllib3.PoolManager(retries=False, timeout=300)
+
+    def start(self) -> None:
+        """Return when it answers."""
+        self._proxy.come_back()
+        settings = {
+            **self._environment,
+            "COUCHDB_URL": self._proxy.url,
+            "KAZOO_IPS_WORKERS": "1",
+            "KAZOO_IPS_READ_TIMEOUT": "60",
+        }
+        self._gunicorn = Gunicorn(settings)
+        self._gunicorn.__enter__()
+
+    def stop(self) -> None:
+        """End it."""
+        self._gunicorn.__exit__()
+        self._proxy.go_away()
+
+    @property
+    def url(self) -> str:
+        """Where the service listens."""
+        return self._gunicorn.url
+
+    def count(self, plan: Plan, request: Request) -> Counted:
+        """What one request sends, right after a read that has made the worker warm.
+
+        :param plan: its first request is that read; its headers are used for both
+        """
+        self._send(plan, plan.requests[0])
+        self._proxy.wait_until_idle()
+        self._proxy.clear()
+        status = self._send(plan, request)
+        self._proxy.wait_until_idle()
+        records = [record.request for record in self._proxy.records]
+        return Counted(status, tuple(f"{r.method} {r.target}" for r in records))
+
+    def headers(self, plan: Plan) -> dict[str, str]:
+        """What the service sends with a request to the database, apart from the body's own."""
+        self._proxy.clear()
+        end = time.monotonic() + 10
+        while not self._proxy.records and time.monotonic() < end:
+            self._send(plan, plan.requests[0])
+        if not self._proxy.records:
+            raise BenchError("the service sends nothing to its database")
+        head = self._proxy.records[-1].request.head.decode("latin-1")
+        lines = [line.split(":", 1) for line in head.split("\r\n")[1:] if ":" in line]
+        headers = {name.strip(): value.strip() for name, value in lines}
+        return {n: v for n, v in headers.items() if n.lower() not in _LEFT_OUT}
+
+    def per_request(self, requests: int) -> float:
+        """How many requests to the database each of so many of clients' has cost."""
+        self._proxy.wait_until_idle()
+        return len(self._proxy.records) / requests
+
+    def clear(self) -> None:
+        """Forget what was counted."""
+        self._proxy.clear()
+
+    def _send(self, plan: Plan, request: Request) -> int:
+        reply = self._client.request(
+            request.method,
+            self.url + request.path,
+            body=request.body or None,
+            headers={**plan.headers, "Content-Type": "application/json"},
+        )
+        if reply.status >= 400:
+            said = json.loads(reply.data).get("message")
+            raise BenchError(f"{request.method} {request.path}: {reply.status} {said}")
+        return reply.status

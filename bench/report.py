@@ -1,0 +1,156 @@
+"""Rows as a table in Markdown, as a file of raw figures, and as a part of the README."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench import wrk
+from bench.context import Options
+from bench.measure import Spread
+from bench.row import Row
+from bench.servers import ROOT
+
+RESULTS = ROOT / "bench" / "results"
+_START, _END = "<!-- make bench PUBLISH=1 -->", "<!-- end -->"
+_ENGINES = {"couchdb": "Apache CouchDB", "embedded": "embedded"}
+_PACKAGES = (
+    "flask",
+    "werkzeug",
+    "gunicorn",
+    "couchdb",
+    "httptools",
+    "orjson",
+    "pyjwt",
+    "marshmallow",
+)
+
+
+def line(row: Row) -> str:
+    """A row of the table on the screen."""
+    reached = {True: "reached", False: "**not reached**", None: ""}[row.reached]
+    cells = [row.what, row.against, str(row.goal), _shown(row.value), reached, row.note]
+    return f"| {' | '.join(cells)} |"
+
+
+def heading() -> str:
+    """What stands above the rows."""
+    cells = ["what", "against", "goal", "median (least to greatest)", "", ""]
+    return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
+
+
+def to_json(
+    rows: Sequence[Row], options: Options, engine: tuple[str, str], seconds: float
+) -> dict[str, Any]:
+    """Everything that was measured, and with what."""
+    return {
+        "engine": engine[0],
+        "versions": versions(engine),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "options": {
+            "sizes": options.sizes,
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "connections": options.connections,
+        },
+        "whole_run_seconds": round(seconds),
+        "rows": [row.to_json() for row in rows],
+    }
+
+
+def versions(engine: tuple[str, str]) -> dict[str, Any]:
+    """The versions of everything that has a part in the figures."""
+    return {
+        "kazoo_ips": version("kazoo_ips"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+        "database": f"{_ENGINES[engine[0]]} {engine[1]}",
+        "wrk": wrk.version(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+    }
+
+
+def save(results: Mapping[str, Any], name: str) -> Path:
+    """Write the raw figures; returns where."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def publish() -> None:
+    """Bring the README's table up to date with the raw figures of both databases."""
+    readme = ROOT / "README.md"
+    files = [RESULTS / f"{engine}.json" for engine in _ENGINES]
+    runs = [json.loads(file.read_text()) for file in files if file.exists()]
+    before, rest = readme.read_text().split(_START)
+    after = rest.split(_END, 1)[1]
+    text = "\n".join([_START, *published(runs), _END])
+    readme.write_text(before + text + after)
+
+
+def published(runs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """The README's table: a line for each row, a column for each database.
+
+    :param runs: results as `to_json` has them
+    """
+    names = [_ENGINES[run["engine"]] for run in runs]
+    yield f"| what | against | goal | {' | '.join(names)} |"
+    yield f"|{'---|' * (3 + len(names))}"
+    by_key = [{(row["what"], row["against"]): row for row in run["rows"]} for run in runs]
+    for key in dict.fromkeys(key for rows in by_key for key in rows):
+        found = [rows.get(key) for rows in by_key]
+        goal = next(row["goal"] for row in found if row)
+        yield f"| {key[0]} | {key[1]} | {goal} | {' | '.join(map(_cell, found))} |"
+    yield ""
+    for name, run in zip(names, runs, strict=True):
+        parts = run["versions"]
+        yield (
+            f"{name}: {run['date']}, commit {parts['commit']}, {parts['database']}, Python "
+            f"{parts['python']}, Flask {parts['flask']}, gunicorn {parts['gunicorn']}, "
+            f"{parts['wrk']}, {parts['cores']} cores of {parts['cpu']}."
+        )
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    if row["value"] is None:
+        return str(row["note"])
+    text = _shown(Spread(**row["value"]))
+    return f"{text}, missed" if row["reached"] is False else text
+
+
+def _shown(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    low, high = _number(spread.low), _number(spread.high)
+    around = f" ({low} to {high})" if low != high else ""
+    return f"**{_number(spread.median)}**{around}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "-uno", "kazoo_ips", "couch_views")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (each.split(":", 1)[1].strip() for each in lines if each.startswith("model name"))
+    return next(names, platform.machine())

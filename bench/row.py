@@ -1,0 +1,79 @@
+"""One line of the table: what was measured, against what, and whether the goal is reached."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bench.context import Bench
+from bench.measure import Spread
+from bench.wrk import Load
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a median should be: at least, or at the most."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether it is reached."""
+        enough = self.at_least is None or value >= self.at_least
+        return enough and (self.at_most is None or value <= self.at_most)
+
+    def __str__(self) -> str:
+        if self.at_least is not None and self.at_least == self.at_most:
+            return f"= {self.at_least:g}"
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return f"≤ {self.at_most:g}" if self.at_most is not None else ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line.
+
+    :param what: what is measured
+    :param against: what it is divided by, or the unit
+    :param value: None says that it could not be measured; `note` says why
+    :param note: what a reader should know beside, such as absolute figures
+    """
+
+    name: str
+    what: str
+    against: str
+    goal: Goal
+    value: Spread | None
+    note: str = ""
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the goal is reached; None where there is none or nothing was measured."""
+        if self.value is None or self.goal == Goal():
+            return None
+        return self.goal.holds(self.value.median)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, the raw figures too."""
+        return {**asdict(self), "goal": str(self.goal), "reached": self.reached}
+
+
+Measure = Callable[[Bench], Iterable[Row]]
+"""A function that measures one or more lines."""
+
+
+def loads(measured: Mapping[str, Sequence[Load]]) -> dict[str, Any]:
+    """Raw figures as JSON can have them."""
+    return {
+        name: [{**asdict(load), "rate": round(load.rate, 2)} for load in each]
+        for name, each in measured.items()
+    }
+
+
+def rates(measured: Mapping[str, Sequence[Load]]) -> str:
+    """The medians of requests per second, for a note."""
+    return ", ".join(
+        f"{name} {Spread.of(load.rate for load in each).median:.0f}"
+        for name, each in measured.items()
+    ) + " requests/s"  # fmt: skip

@@ -1,0 +1,42 @@
+"""Databases to write to directly, with what the service would write there."""
+
+from collections.abc import Sequence
+from itertools import count
+from uuid import uuid4
+
+from bench.couch import Document
+from bench.world import OURS, World, addresses, document
+from kazoo_ips.couch import design_docs
+
+
+class Scratch:
+    """New databases like the pool and an account's, beside a world's."""
+
+    def __init__(self, world: World) -> None:
+        name = uuid4().hex[:8]
+        self.account_id = world.measured.account.id
+        self.pool = world.couch.database(f"pool-{name}")
+        self.account = world.couch.database(f"account-{name}")
+        self._used = count(1_000_000)
+        for made in (self.pool, self.account):
+            made.create()
+        # What is written to the pool is indexed in the background, and so it is here.
+        for design in OURS:
+            self.pool.build(design_docs.load(design))
+
+    def some(self, numbers: Sequence[int], *, assigned: bool) -> list[Document]:
+        """New documents of these addresses, under ids that were not used here before."""
+        owner = self.account_id if assigned else None
+        return [{**document(n, owner), "_id": addresses([next(self._used)])[0]} for n in numbers]
+
+    def stored(self, numbers: Sequence[int], *, assigned: bool) -> list[Document]:
+        """The same, in the pool and indexed."""
+        there = self.pool.load(self.some(numbers, assigned=assigned))
+        self.pool.settle(OURS)
+        return there
+
+    def changed(self, there: Sequence[Document], *, assigned: bool) -> list[Document]:
+        """The same documents at the revisions they have, given to the account or to nobody."""
+        new = document(0, self.account_id if assigned else None)
+        kept = ("_id", "_rev", "pvt_zone", "pvt_host", "pvt_created")
+        return [{**new, **{k: each[k] for k in kept}} for each in there]

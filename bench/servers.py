@@ -1,0 +1,135 @@
+"""The processes that are measured: gunicorns and the database. Knows ports and process ids."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from bench import BenchError
+from embedded import EmbeddedCouch
+
+ROOT = Path(__file__).parents[1]
+_START = 60
+"""Seconds that a server may take to answer for the first time."""
+
+
+class Gunicorn:
+    """An application under gunicorn with the service's own settings, for the length of a `with`.
+
+    :param environment: settings that differ from the defaults
+    :param arguments: gunicorn's
+    """
+
+    def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
+        self._environment = environment
+        self._arguments = arguments or ("-c", "python:kazoo_ips.gunicorn_conf")
+        self.port = _free_port()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        # Whatever settings this machine's user has: production's are the defaults.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("KAZOO_IPS_")}
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", *self._arguments],
+            cwd=ROOT,
+            env={**inherited, **self._environment, "KAZOO_IPS_BIND": f"127.0.0.1:{self.port}"},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C is for its parent, which stops it in good order
+        )
+        try:
+            self._wait()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        with suppress(ProcessLookupError, PermissionError):  # nothing is left of its group
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._log.close()
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers."""
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in children]
+
+    def _wait(self) -> None:
+        end = time.monotonic() + _START
+        while time.monotonic() < end and self._process.poll() is None:
+            if answers(self.port):
+                return
+            time.sleep(0.05)
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace")
+        raise BenchError(f"gunicorn does not answer: {said[-2000:]}")
+
+
+@contextmanager
+def database(url: str | None) -> Iterator[str]:
+    """The URL of the database: the one given, or an embedded server's over an empty folder."""
+    if url:
+        yield url.rstrip("/")
+        return
+    with tempfile.TemporaryDirectory() as folder, EmbeddedCouch(Path(folder)) as couch:
+        yield couch.url
+
+
+def address(url: str) -> str:
+    """A URL without user and password, as wrk wants it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}:{parts.port or 5984}"
+
+
+def answers(port: int) -> bool:
+    """Whether an HTTP server at that port says anything."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=_START)
+    try:
+        connection.request("GET", "/v2/about")
+        connection.getresponse().read()
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+# Memory, as Linux counts it.
+
+
+def memory(pid: int, name: str = "VmRSS") -> float:
+    """A process's memory in MB: what it has in RAM, or with `VmHWM` the most it has had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def forget_peak(pid: int) -> None:
+    """Let `VmHWM` start again from what the process has now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")

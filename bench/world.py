@@ -1,0 +1,233 @@
+"""A pool of a given size with accounts, and the service on it: what every figure is measured on.
+
+Ten zones, a hundred hosts. Address number `n` is in zone `n % 10` on host `n % 100`; so each
+hundred in a row has one address on every host. The first hundred belong to the account that is
+measured, of every ten hundreds the last belongs to its neighbours, and the rest is available.
+Addresses are those set aside for measurements (198.18.0.0/15, RFC 2544).
+"""
+
+import ipaddress
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from bench import kazoo_views
+from bench.couch import Couch, Database, Document
+from bench.servers import Gunicorn
+from bench.wrk import Plan, Request
+from kazoo_ips import app
+from kazoo_ips.config import Settings
+from kazoo_ips.couch import design_docs
+from kazoo_ips.model import GREGORIAN_EPOCH, Account, User
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.ips import POOL
+
+OURS = ("ips",)
+"""The design documents of the pool, as `couch_views` has them."""
+
+PASSWORD = "measured"
+_NEIGHBOURS = 5
+_FIRST = ipaddress.ip_address("198.18.0.0")
+
+
+@dataclass(frozen=True)
+class Member:
+    """An account with its user and a token."""
+
+    account: Account
+    user: User
+    token: str
+
+    @property
+    def ips(self) -> str:
+        """The path of its addresses."""
+        return f"/v2/accounts/{self.account.id}/ips"
+
+    def single(self, method: str, address: str) -> Request:
+        """A request about one address."""
+        return Request(method, f"{self.ips}/{address}")
+
+
+class World:
+    """One pool, in databases of its own, and a gunicorn that serves it.
+
+    :param settings: the service's, with a prefix that no other world has
+    :param size: addresses in the pool
+    """
+
+    def __init__(self, settings: Settings, size: int) -> None:
+        self.size = size
+        self.settings = replace(settings, token_lifetime=86_400)
+        self.couch = Couch(settings.couchdb_url, settings.prefix)
+        self.pool = self.couch.database(POOL)
+        self.seconds: dict[str, float] = {}
+        """How long the first build of a design document took: `ours` and `kazoo`."""
+        self._running = ExitStack()
+        self._load()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a service on this pool; all else has its default."""
+        return {
+            "COUCHDB_URL": self.settings.couchdb_url,
+            "KAZOO_IPS_PREFIX": self.settings.prefix,
+        }
+
+    @cached_property
+    def service(self) -> Gunicorn:
+        """The service, with production's settings."""
+        return self._running.enter_context(Gunicorn(self.environment))
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether anybody has asked for the service."""
+        return "service" in self.__dict__
+
+    @cached_property
+    def kazoo(self) -> Database:
+        """The pool, with Kazoo's views built."""
+        self.seconds["kazoo"] = self.pool.build(kazoo_views.DESIGN)
+        self.couch.wait_until_idle()
+        return self.pool
+
+    @property
+    def copies(self) -> Database:
+        """The database of the measured account."""
+        return self.couch.database(account_database(self.measured.account.id))
+
+    def available(self, count: int, start: int = 1000) -> list[int]:
+        """The numbers of addresses that were available at first, from one on."""
+        numbers = (n for n in range(start, self.size) if n // 100 % 10 != 9)
+        return list(islice(numbers, count))
+
+    def close(self) -> None:
+        """Stop the service; the databases stay until all of the run's are deleted."""
+        self._running.close()
+
+    # Requests.
+
+    def plan(self, requests: Sequence[Request], member: "Member | None" = None) -> Plan:
+        """Requests to the service, with the token of a member; reads may be sent again."""
+        once = any(request.method != "GET" for request in requests)
+        headers = {"X-Auth-Token": (member or self.measured).token}
+        headers |= {"Content-Type": "application/json"}
+        return Plan(self.service.url, tuple(requests), headers, once)
+
+    def details(self, numbers: Iterable[int] = range(100, 600)) -> list[Request]:
+        """Reads of some addresses by the measured account."""
+        return [self.measured.single("GET", a) for a in addresses(numbers)]
+
+    def raw_details(self, numbers: Iterable[int] = range(100, 600)) -> list[Request]:
+        """The same documents, read directly."""
+        return [self.pool.read(a) for a in addresses(numbers)]
+
+    # Data.
+
+    def _load(self) -> None:
+        app.databases(self.settings).create()
+        services = app.build(self.settings)
+        self.operator = self._member(services, "Operator")
+        self.measured = self._member(services, "Measured")
+        neighbours = [self._member(services, f"Neighbour {n}") for n in range(_NEIGHBOURS)]
+        self._owners = [_owner(n, self.measured, neighbours) for n in range(self.size)]
+        # The first build of an index is over documents that are there already.
+        self.pool.delete()
+        self.pool.create()
+        documents = self.documents()
+        self.pool.load(documents)
+        for owner in set(self._owners) - {None}:
+            copies = [d for d in documents if d.get("pvt_assigned_to") == owner]
+            self.couch.database(account_database(owner or "")).load(copies)
+        self.couch.wait_until_idle()
+        self.seconds["ours"] = sum(self.pool.build(design_docs.load(name)) for name in OURS)
+        self.couch.wait_until_idle()
+
+    def documents(self) -> list[Document]:
+        """The pool's documents as they were at first."""
+        return [document(n, owner) for n, owner in enumerate(self._owners)]
+
+    def _member(self, services: Any, name: str) -> Member:
+        realm = f"{name.lower().replace(' ', '-')}.example.com"
+        account = services.accounts.create(name, realm)
+        user = services.accounts.create_user(account.id, "admin", PASSWORD)
+        return Member(account, user, services.auth.open_session(account, user).token)
+
+    def give(self, numbers: Sequence[int], member: Member | None) -> None:
+        """Let these addresses belong to a member, or with None to nobody, in pool and copies.
+
+        Done with the documents directly; who has them now is nobody or the measured account.
+        """
+        names = addresses(numbers)
+        owner = member.account.id if member else None
+        there = self.pool.fetch(names)
+        changed = [
+            {**document(n, owner), "_rev": there[a]["_rev"]}
+            for n, a in zip(numbers, names, strict=True)
+            if there[a].get("pvt_assigned_to") != owner
+        ]
+        self.pool.load(changed)
+        if changed:
+            self.pool.settle(OURS)
+        copies = self.copies.fetch(names)
+        if owner is None:
+            self.copies.load([tombstone(copy) for copy in copies.values()])
+        else:
+            wanted = [{k: v for k, v in d.items() if k != "_rev"} for d in changed]
+            self.copies.load([{**d, **_revision(copies.get(d["_id"]))} for d in wanted])
+
+
+def addresses(numbers: Iterable[int]) -> list[str]:
+    """The addresses of these numbers."""
+    return [str(_FIRST + n) for n in numbers]
+
+
+def zone(number: int) -> str:
+    """The name of a zone."""
+    return f"zone-{number % 10}"
+
+
+def host(number: int) -> str:
+    """The name of a host."""
+    return f"proxy{number % 100:02}.{zone(number)}.example.com"
+
+
+def document(number: int, owner: str | None) -> Document:
+    """The document of an address, as the service writes it.
+
+    :param owner: the id of its account; None while it is available
+    """
+    now = int(time.time()) + GREGORIAN_EPOCH
+    made = {
+        "_id": str(_FIRST + number),
+        "pvt_vsn": "1",
+        "pvt_type": "dedicated_ip",
+        "pvt_status": "assigned" if owner else "available",
+        "pvt_zone": zone(number),
+        "pvt_host": host(number),
+        "pvt_created": now,
+        "pvt_modified": now,
+        "pvt_request_id": f"{number:032x}",
+    }
+    return {**made, "pvt_assigned_to": owner} if owner else made
+
+
+def tombstone(there: Document) -> Document:
+    """What deletes a document."""
+    return {"_id": there["_id"], "_rev": there["_rev"], "_deleted": True}
+
+
+def _owner(number: int, measured: Member, neighbours: Sequence[Member]) -> str | None:
+    """The id of the account that an address belongs to at first, or None."""
+    if number < 100:
+        return measured.account.id
+    if number // 100 % 10 == 9:
+        return neighbours[number // 1000 % len(neighbours)].account.id
+    return None
+
+
+def _revision(there: Document | None) -> dict[str, str]:
+    return {"_rev": there["_rev"]} if there else {}

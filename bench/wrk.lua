@@ -1,0 +1,42 @@
+-- What wrk sends, read from the file that WRK_PLAN names, and what it measured, written as JSON to
+-- the file that WRK_RESULT names. The plan: header lines, an empty line, then one request a line,
+-- `method<TAB>path<TAB>body`. The requests go out in that order, again and again.
+
+local requests = {}
+local sent = 0
+
+function init()
+   local headers, inside = {}, false
+   for name, value in pairs(wrk.headers) do headers[name] = value end
+   for line in io.lines(os.getenv("WRK_PLAN")) do
+      if line == "" and not inside then
+         inside = true
+      elseif not inside then
+         local name, value = line:match("^([^:]+): (.*)$")
+         headers[name] = value
+      else
+         local method, path, body = line:match("^(%u+)\t([^\t]+)\t(.*)$")
+         requests[#requests + 1] = wrk.format(method, path, headers, body ~= "" and body or nil)
+      end
+   end
+end
+
+function request()
+   sent = sent % #requests + 1
+   return requests[sent]
+end
+
+function done(summary, latency)
+   local errors = summary.errors
+   local result = io.open(os.getenv("WRK_RESULT"), "w")
+   result:write(string.format(
+      '{"requests": %d, "bytes": %d, "seconds": %.6f, ' ..
+      '"mean_ms": %.4f, "p50_ms": %.4f, "p90_ms": %.4f, "p99_ms": %.4f, "max_ms": %.4f, ' ..
+      '"connect_errors": %d, "read_errors": %d, "write_errors": %d, ' ..
+      '"timeouts": %d, "refused": %d}',
+      summary.requests, summary.bytes, summary.duration / 1e6,
+      latency.mean / 1e3, latency:percentile(50) / 1e3, latency:percentile(90) / 1e3,
+      latency:percentile(99) / 1e3, latency.max / 1e3,
+      errors.connect, errors.read, errors.write, errors.timeout, errors.status))
+   result:close()
+end

@@ -1,0 +1,130 @@
+"""One run of wrk: a plan of requests in, rates and latencies out. Knows nothing of what is asked.
+
+Headers go to wrk by a file that only this user can read: a token on a command line is one that
+everybody on the machine sees.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import BenchError
+
+_SCRIPT = Path(__file__).with_name("wrk.lua")
+_TIMEOUT = 120
+"""Seconds that wrk waits for a reply; Kazoo's own listings take their time."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: `body` is JSON in one line, or nothing."""
+
+    method: str
+    path: str
+    body: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to send to one server, in that order and then again from the start.
+
+    :param url: scheme, host and port, without user and password
+    :param once: no request may be sent twice, as with writes
+    """
+
+    url: str
+    requests: tuple[Request, ...]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run of wrk measured. Times are in milliseconds."""
+
+    connections: int
+    requests: int
+    bytes: int
+    seconds: float
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+    connect_errors: int
+    read_errors: int
+    write_errors: int
+    timeouts: int
+    refused: int
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds
+
+    @property
+    def errors(self) -> int:
+        """Everything that was not a reply of a success."""
+        return (
+            self.connect_errors
+            + self.read_errors
+            + self.write_errors
+            + self.timeouts
+            + self.refused
+        )
+
+
+def run(plan: Plan, connections: int, seconds: int) -> Load:
+    """Let wrk send a plan's requests for a while.
+
+    :raises BenchError: wrk is missing or fails, or a plan of writes was too short
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        written, result = Path(folder, "plan"), Path(folder, "result")
+        written.touch(0o600)
+        written.write_text("\n".join(_lines(plan)))
+        done = subprocess.run(
+            [
+                program(), "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={_TIMEOUT}s",
+                "-s", str(_SCRIPT), plan.url,
+            ],
+            env={**os.environ, "WRK_PLAN": str(written), "WRK_RESULT": str(result)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        if done.returncode or not result.exists():
+            raise BenchError(f"wrk: {(done.stderr or done.stdout).strip()}")
+        load = Load(connections, **json.loads(result.read_text()))
+    if plan.once and load.requests + connections > len(plan.requests):
+        raise BenchError(f"{len(plan.requests)} requests prepared were too few: {load.requests}")
+    return load
+
+
+def program() -> str:
+    """Where wrk is.
+
+    :raises BenchError: nowhere; the message says how to get it
+    """
+    found = shutil.which("wrk")
+    if found is None:
+        raise BenchError("wrk is missing: `apt-get install wrk`, or https://github.com/wg/wrk")
+    return found
+
+
+def version() -> str:
+    """What wrk calls itself."""
+    said = subprocess.run([program(), "-v"], capture_output=True, text=True, check=False).stdout
+    return said.split("\n")[0].split(" Copyright")[0]
+
+
+def _lines(plan: Plan) -> Iterable[str]:
+    yield from (f"{name}: {value}" for name, value in plan.headers.items())
+    yield ""
+    yield from (f"{r.method}\t{r.path}\t{r.body}" for r in plan.requests)
+    yield ""

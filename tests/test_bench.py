@@ -1,0 +1,46 @@
+"""The arithmetic of `make bench`. Nothing timed is a test."""
+
+import pytest
+
+from bench import report
+from bench.measure import Spread, limit
+from bench.row import Goal
+
+
+def test_the_limit_adds_up_what_one_request_costs() -> None:
+    # 1 ms for the bare route, 2 ms and 5 ms for two CouchDB requests.
+    assert limit(1000, [500, 200]) == pytest.approx(125)
+
+
+def test_a_spread_is_the_median_between_the_extremes() -> None:
+    assert Spread.of([3.0, 1.0, 2.0, 9.0]) == Spread(2.5, 1.0, 9.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "reached"),
+    [
+        (Goal(at_least=0.8), 0.8, True),
+        (Goal(at_least=0.8), 0.79, False),
+        (Goal(at_most=4), 5, False),
+        (Goal(at_least=1, at_most=1), 1.5, False),
+    ],
+)
+def test_a_goal_says_whether_it_is_reached(goal: Goal, value: float, reached: bool) -> None:
+    assert goal.holds(value) is reached
+
+
+def test_the_published_table_has_a_column_for_each_database() -> None:
+    def run(engine: str, median: float) -> dict[str, object]:
+        value = {"median": median, "low": 0.7, "high": 0.9, "count": 3}
+        row = {"what": "A", "against": "B", "goal": "≥ 0.8", "reached": median >= 0.8}
+        versions = dict.fromkeys(
+            ("commit", "database", "python", "flask", "gunicorn", "wrk", "cores", "cpu"), "1"
+        )
+        rows = [{**row, "value": value, "note": ""}]
+        return {"engine": engine, "date": "2026-01-01", "versions": versions, "rows": rows}
+
+    lines = list(report.published([run("couchdb", 0.85), run("embedded", 0.75)]))
+    assert lines[0] == "| what | against | goal | Apache CouchDB | embedded |"
+    assert lines[2] == (
+        "| A | B | ≥ 0.8 | **0.85** (0.70 to 0.90) | **0.75** (0.70 to 0.90), missed |"
+    )
