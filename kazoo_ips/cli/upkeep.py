@@ -6,16 +6,19 @@ from dataclasses import asdict
 import click
 
 from kazoo_ips import app
-from kazoo_ips.cli.terminal import print_json, print_table, services, settings
+from kazoo_ips.cli.terminal import administrator, print_json, print_table, services, settings
 from kazoo_ips.services.doctor import PROBLEMS, Finding
 
 
 @click.command()
 def setup() -> None:
-    """Make the databases, design documents and signing key that are missing."""
+    """Make the databases, design documents and signing key that are missing.
+
+    Uses COUCHDB_ADMIN_URL where there is one.
+    """
     for name in app.databases(settings()).create():
         click.echo(f"created {name}")
-    services().auth.ensure_key()
+    administrator().auth.ensure_key()
 
 
 @click.command()

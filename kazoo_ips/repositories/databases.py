@@ -10,7 +10,7 @@ from kazoo_ips.repositories.ips import POOL
 from kazoo_ips.repositories.journal import JOURNAL
 from kazoo_ips.repositories.keys import SYSTEM_AUTH, SYSTEM_CONFIG
 
-_DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, JOURNAL)
+DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, JOURNAL)
 _DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS}
 _PATIENCE = 1.5
 """Seconds after which looking for problems ends: being slow is one as well."""
@@ -27,7 +27,7 @@ class Databases:
 
         :returns: what was made or changed; empty when there was nothing to do
         """
-        made = [name for name in _DATABASES if self._couch.database(name).create()]
+        made = [name for name in DATABASES if self._couch.database(name).create()]
         for design_doc, name in _DESIGN_DOCS.items():
             if design_docs.deploy(self._couch.database(name), design_doc):
                 made.append(f"{name}/_design/{design_doc}")
