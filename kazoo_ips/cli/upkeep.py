@@ -11,13 +11,20 @@ from kazoo_ips.services.doctor import PROBLEMS, Finding
 
 
 @click.command()
-def setup() -> None:
+@click.option(
+    "--guard/--no-guard", default=None,
+    help="Let CouchDB refuse what no address may become, whoever writes it.",
+)  # fmt: skip
+def setup(guard: bool | None) -> None:
     """Make the databases, design documents and signing key that are missing.
 
     Uses COUCHDB_ADMIN_URL where there is one.
     """
-    for name in app.databases(settings()).create():
+    databases = app.databases(settings())
+    for name in databases.create():
         click.echo(f"created {name}")
+    if guard is not None and databases.guard(guard):
+        click.echo("the pool is guarded" if guard else "the pool is guarded no more")
     administrator().auth.ensure_key()
 
 
