@@ -53,8 +53,8 @@ def pool(guarded: Fresh) -> Iterator[Database]:
 
 
 def await_guard(database: Database) -> None:
-    """CouchDB takes a moment until it runs a new design document."""
-    end = time.monotonic() + 30
+    """CouchDB takes a moment until it runs a new design document, or 67 s (`ddoc_cache`)."""
+    end = time.monotonic() + 90
     while time.monotonic() < end:
         try:
             written = database.put({**FREE, "_id": "junk"})
