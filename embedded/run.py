@@ -95,7 +95,7 @@ def run(environ: Mapping[str, str]) -> None:
             samples.make_folder(data)
             couch = EmbeddedCouch(data / "couchdb", couch_port)
             children.append(started.enter_context(couch))
-            environ["COUCHDB_URL"] = couch.url
+            environ |= {"COUCHDB_URL": couch.url, "COUCHDB_ADMIN_URL": ""}
         text = samples.set_up(environ, data, port)
         children.append(started.enter_context(Gunicorn(environ)))
         while not (stop.asked or _answers(port)):

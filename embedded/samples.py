@@ -57,7 +57,7 @@ def set_up(environ: Mapping[str, str], data: Path, port: int) -> str:
     url = re.sub("//[^/]*@", "//", settings.couchdb_url)
     try:
         app.databases(settings).create()
-        return _set_up(app.build(settings), data / "logins.json", port, url)
+        return _set_up(app.build(settings.as_administrator()), data / "logins.json", port, url)
     except KazooIPsError as error:
         raise EmbeddedError(f"the CouchDB at {url} cannot be used: {_reason(error)}") from error
 

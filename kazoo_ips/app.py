@@ -15,12 +15,14 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import GREGORIAN_EPOCH
+from kazoo_ips.repositories.access import AccessRepository
 from kazoo_ips.repositories.accounts import AccountRepository
 from kazoo_ips.repositories.databases import Databases
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.journal import JournalRepository
 from kazoo_ips.repositories.keys import KeyRepository
 from kazoo_ips.services import Services
+from kazoo_ips.services.access import AccessService
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.additions import AdditionService
 from kazoo_ips.services.allocation import AllocationService
@@ -68,8 +70,18 @@ def connect(
 
 
 def databases(settings: Settings) -> Databases:
-    """What the service needs in CouchDB, with time enough to build an index."""
-    return Databases(connect(replace(settings, read_timeout=_INDEX_TIMEOUT)))
+    """What the service needs in CouchDB, with time enough to build an index.
+
+    Databases and design documents take an administrator.
+    """
+    return Databases(connect(replace(settings.as_administrator(), read_timeout=_INDEX_TIMEOUT)))
+
+
+def access(settings: Settings) -> AccessService:
+    """Who may use the databases: an administrator says so, and the service's user is let in."""
+    member = connect(settings)
+    administrator = connect(settings.as_administrator())
+    return AccessService(AccessRepository(administrator), AccessRepository(member))
 
 
 def build(

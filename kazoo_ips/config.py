@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +28,9 @@ class Settings:
         "COUCHDB_URL",
         "http://127.0.0.1:5984",
         "CouchDB, with user and password: http://user:password@host:5984",
+    )
+    couchdb_admin_url: str = _setting(
+        "COUCHDB_ADMIN_URL", "", "the same CouchDB for an administrator; only commands need it"
     )
     prefix: str = _setting(
         "KAZOO_IPS_PREFIX", "", "stands before every database's name; for tests"
@@ -102,6 +105,10 @@ class Settings:
         settings._check()
         return settings
 
+    def as_administrator(self) -> "Settings":
+        """The same with the administrator's CouchDB URL, where there is one."""
+        return replace(self, couchdb_url=self.couchdb_admin_url or self.couchdb_url)
+
     def _check(self) -> None:
         ranges = {
             "KAZOO_IPS_CONNECT_TIMEOUT": 0 < self.connect_timeout <= 3600,
@@ -118,6 +125,7 @@ class Settings:
             "KAZOO_IPS_LOG_LEVEL": self.log_level in ("debug", "info", "warning", "error"),
             "KAZOO_IPS_LOG_FORMAT": self.log_format in ("json", "text"),
             "COUCHDB_URL": _is_url(self.couchdb_url),
+            "COUCHDB_ADMIN_URL": _is_url(self.couchdb_admin_url or self.couchdb_url),
         }
         for name, holds in ranges.items():
             if not holds:

@@ -20,8 +20,10 @@ KazooIPsError
 ├── IdempotencyMismatch       the Idempotency-Key came before, with another request
 ├── InProgress                the request with this Idempotency-Key is still under way
 ├── PreconditionFailed        If-Match no longer holds
+├── NotSecured                the service's CouchDB user cannot be let in
 └── DatastoreError            CouchDB could not do it
     ├── DatastoreUnreachable  no answer, or none in time
+    │   └── DatastoreForbidden  it does not let the service's user do that
     ├── DatastoreMissing      the database is not there
     ├── DatastoreMissingView  the design document is not there
     ├── DocumentNotFound      the document is not there
@@ -176,12 +178,20 @@ class PreconditionFailed(KazooIPsError):
     """If-Match no longer holds."""
 
 
+class NotSecured(KazooIPsError):
+    """The service's CouchDB user cannot be let in; the message says why and what helps."""
+
+
 class DatastoreError(KazooIPsError):
     """CouchDB could not do it."""
 
 
 class DatastoreUnreachable(DatastoreError):
     """No answer from CouchDB, or none in time, or one that says it cannot now."""
+
+
+class DatastoreForbidden(DatastoreUnreachable):
+    """CouchDB does not know the service's user, or does not let it do that: nothing was done."""
 
 
 class DatastoreMissing(DatastoreError):

@@ -1,7 +1,8 @@
 """Fixtures: a real database, the application on it, accounts with tokens, and an empty pool.
 
 The database is the embedded one unless COUCHDB_URL names another; either way in databases of its
-own, which are removed.
+own, which are removed. With COUCHDB_ADMIN_URL as well, the application is a plain member of them
+and all else is the administrator's.
 """
 
 import os
@@ -22,6 +23,7 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, User
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services import Services
+from tests.members import let_in
 from tests.servers import Gunicorn
 
 TestApp.__test__ = False  # a class of webtest's, not a test
@@ -33,6 +35,7 @@ def couchdb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if os.environ.get("COUCHDB_URL"):
         yield os.environ["COUCHDB_URL"]
         return
+    os.environ.pop("COUCHDB_ADMIN_URL", None)
     with EmbeddedCouch(tmp_path_factory.mktemp("couch")) as couch:
         yield couch.url
 
@@ -42,6 +45,7 @@ def settings(couchdb_url: str) -> Iterator[Settings]:
     """Settings with a prefix of this run's own; its databases go when the run ends."""
     made = Settings(
         couchdb_url=couchdb_url,
+        couchdb_admin_url=os.environ.get("COUCHDB_ADMIN_URL", ""),
         prefix=f"test-{uuid4().hex[:8]}-",
         identity_cache=0,
         refusal_time=0.01,
@@ -49,6 +53,7 @@ def settings(couchdb_url: str) -> Iterator[Settings]:
     )
     databases = composition.databases(made)
     databases.create()
+    let_in(made)
     yield made
     databases.delete()
 
@@ -56,13 +61,13 @@ def settings(couchdb_url: str) -> Iterator[Settings]:
 @pytest.fixture(scope="session")
 def couch(settings: Settings) -> Couch:
     """The database server, for looking at documents."""
-    return composition.connect(settings)
+    return composition.connect(settings.as_administrator())
 
 
 @pytest.fixture(scope="session")
 def services(settings: Settings) -> Services:
     """The service layer without HTTP."""
-    return composition.build(settings)
+    return composition.build(settings.as_administrator())
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
         "COUCHDB_URL": settings.couchdb_url,
+        "COUCHDB_ADMIN_URL": settings.couchdb_admin_url,
         "KAZOO_IPS_PREFIX": settings.prefix,
         "KAZOO_IPS_IDENTITY_CACHE": "0",
         "KAZOO_IPS_REFUSAL_TIME": "0.01",

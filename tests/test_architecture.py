@@ -248,6 +248,7 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
 
 NO_REPLY = {
     errors.KazooIPsError: "the root is never raised",
+    errors.NotSecured: "only commands raise it",
     errors.RuleBroken: "goes out as ValidationFailed",
     errors.AlreadyAssigned: "goes out as ValidationFailed",
     errors.AssignedToAnother: "goes out as ValidationFailed",

@@ -56,6 +56,7 @@ REPLIES: dict[type[Exception], Reply] = {
     errors.InProgress: (409, "in_progress", _text("the request is still in progress")),
     errors.PreconditionFailed: (412, "precondition_failed", _text("precondition failed")),
     errors.DatastoreUnreachable: (503, "datastore_unreachable", _text("datastore timeout")),
+    errors.DatastoreForbidden: (503, "datastore_fault", _text("datastore fatal error")),
     errors.DatastoreMissingView: (
         503,
         "datastore_missing_view",

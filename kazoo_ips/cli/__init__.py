@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from kazoo_ips.cli import accounts, pool, upkeep
+from kazoo_ips.cli import accounts, pool, secure, upkeep
 from kazoo_ips.cli.sup import sup_main
 from kazoo_ips.cli.terminal import run
 
@@ -24,6 +24,7 @@ def cli() -> None:
 
 for command in (
     upkeep.setup,
+    secure.secure,
     pool.add,
     pool.assign,
     pool.release,

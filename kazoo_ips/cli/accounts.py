@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from kazoo_ips.cli.terminal import print_json, reported, services
+from kazoo_ips.cli.terminal import administrator, print_json, reported, services
 from kazoo_ips.model import Account
 from kazoo_ips.repositories.accounts import account_database
 
@@ -25,7 +25,7 @@ def account() -> None:
 def create_account(name: str, realm: str, parent: str | None, as_json: bool) -> None:
     """Make an account; the first one is the operator."""
     with reported(f"failed to create '{name}'"):
-        made = services().accounts.create(name, realm, parent)
+        made = administrator().accounts.create(name, realm, parent)
     if as_json:
         print_json(_shown(made))
     else:

@@ -7,7 +7,7 @@ import click
 
 from kazoo_ips.cli.accounts import print_created
 from kazoo_ips.cli.pool import add_one, assign, delete, release, summary
-from kazoo_ips.cli.terminal import fail, reported, services
+from kazoo_ips.cli.terminal import administrator, fail, reported
 from kazoo_ips.cli.upkeep import refresh
 
 _CREATE_ACCOUNT = "create_account <name> <realm> <user> <password>"
@@ -48,7 +48,7 @@ def sup_main(arguments: Sequence[str]) -> None:
 
 
 def _create_account_and_user(name: str, realm: str, username: str, password: str) -> None:
-    accounts = services().accounts
+    accounts = administrator().accounts
     with reported(f"failed to create '{name}'"):
         made = accounts.create(name, realm)
         print_created(made)

@@ -1,6 +1,7 @@
 """What all commands share: the services at hand, output, and how a failure is told."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from kazoo_ips import app
 from kazoo_ips.config import BadSetting, Settings
 from kazoo_ips.errors import (
     Conflict,
+    DatastoreForbidden,
     DatastoreUnreachable,
     IPAssigned,
     KazooIPsError,
@@ -22,10 +24,14 @@ from kazoo_ips.services import Services
 
 def run(command: Callable[[], Any]) -> None:
     """Carry out a command; what goes wrong is told in one line, and the status is 1."""
+    # What CouchDB refuses is told below, once.
+    logging.getLogger("kazoo_ips.couch.transport").addHandler(logging.NullHandler())
     try:
         command()
     except BadSetting as error:
         fail(str(error))
+    except DatastoreForbidden as error:
+        fail(f"CouchDB refuses {error}")
     except DatastoreUnreachable:
         fail("CouchDB does not answer; COUCHDB_URL says where it is")
     except KazooIPsError as error:
@@ -67,6 +73,11 @@ def settings() -> Settings:
 def services() -> Services:
     """The services of these settings. Sends nothing yet."""
     return app.build(settings())
+
+
+def administrator() -> Services:
+    """The same by the administrator's hand, where COUCHDB_ADMIN_URL names one."""
+    return app.build(settings().as_administrator())
 
 
 def print_json(value: Any) -> None:

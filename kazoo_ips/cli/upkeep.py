@@ -6,16 +6,26 @@ from dataclasses import asdict
 import click
 
 from kazoo_ips import app
-from kazoo_ips.cli.terminal import print_json, print_table, services, settings
+from kazoo_ips.cli.terminal import administrator, print_json, print_table, services, settings
 from kazoo_ips.services.doctor import PROBLEMS, Finding
 
 
 @click.command()
-def setup() -> None:
-    """Make the databases, design documents and signing key that are missing."""
-    for name in app.databases(settings()).create():
+@click.option(
+    "--guard/--no-guard", default=None,
+    help="Let CouchDB refuse what no address may become, whoever writes it.",
+)  # fmt: skip
+def setup(guard: bool | None) -> None:
+    """Make the databases, design documents and signing key that are missing.
+
+    Uses COUCHDB_ADMIN_URL where there is one.
+    """
+    databases = app.databases(settings())
+    for name in databases.create():
         click.echo(f"created {name}")
-    services().auth.ensure_key()
+    if guard is not None and databases.guard(guard):
+        click.echo("the pool is guarded" if guard else "the pool is guarded no more")
+    administrator().auth.ensure_key()
 
 
 @click.command()

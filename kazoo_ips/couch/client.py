@@ -5,6 +5,7 @@ rows; does not know what is in the documents.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,8 +20,13 @@ from kazoo_ips.couch.transport import Observe, OutcomeUnknown, Transport
 from kazoo_ips.errors import DatastoreMissing, DocumentNotFound, RevisionConflict
 from kazoo_ips.model import Outcome, Written, generation
 
+log = logging.getLogger(__name__)
+
 Document = dict[str, Any]
 Key = list[Any]
+
+_FORBIDDEN = ("forbidden", "unauthorized")
+"""What CouchDB calls it when the user may not, or a `validate_doc_update` says no."""
 
 
 class Row(NamedTuple):
@@ -221,6 +227,17 @@ class Database:
         """On how many nodes CouchDB keeps each document; 1 where there is no cluster."""
         return int(self.info().get("cluster", {}).get("n", 1))
 
+    def security(self) -> Document:
+        """Who may use the database, CouchDB's `_security`; empty where the server has none."""
+        try:
+            return _object(self._resource.get("_security"))
+        except DocumentNotFound:
+            return {}
+
+    def secure(self, security: Mapping[str, Any]) -> None:
+        """Say who may use the database. It has no revision: the last one to write wins."""
+        self._resource.put("_security", body=security)
+
     def clean_up_views(self) -> None:
         """Let CouchDB remove the indexes that no design document needs any more."""
         self._resource.post("_view_cleanup", headers={"Content-Type": "application/json"})
@@ -252,17 +269,42 @@ class Couch:
         full = self._prefix + name
         return Database(full, self._server.resource(full))
 
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """The name and password of the URL, or None."""
+        credentials: tuple[str, str] | None = self._server.resource.credentials
+        return credentials
+
+    def users(self) -> Database:
+        """The database of CouchDB's own users, the same for every prefix. Nothing is sent."""
+        return Database("_users", self._server.resource("_users"))
+
+    def session(self) -> Document:
+        """Who CouchDB takes us for, by `userCtx`.
+
+        :raises DatastoreForbidden: name or password are wrong
+        """
+        context: Document = _object(self._server.resource.get("_session"))["userCtx"]
+        return context
+
     def databases(self) -> list[str]:
         """The names of all databases with our prefix, without it."""
         names = json.load(self._server.resource.get("_all_dbs")[2])
         return [n.removeprefix(self._prefix) for n in names if n.startswith(self._prefix)]
+
+    def greeting(self) -> Document:
+        """What the server says of itself.
+
+        :raises DatastoreUnreachable: it does not answer
+        """
+        return _object(self._server.resource.get(""))
 
     def version(self) -> str:
         """The server's version.
 
         :raises DatastoreUnreachable: it does not answer
         """
-        return str(_object(self._server.resource.get("")).get("version", "?"))
+        return str(self.greeting().get("version", "?"))
 
 
 def _winner(live: list[Document]) -> Document:
@@ -297,6 +339,8 @@ def _object(answer: tuple[int, Mapping[str, str], Any]) -> Document:
 
 def _written(row: Mapping[str, Any]) -> Written:
     if "error" in row:
-        refused = row["error"] == "conflict"
+        refused = row["error"] in ("conflict", *_FORBIDDEN)
+        if row["error"] in _FORBIDDEN:
+            log.error("CouchDB refuses %s: %s", row.get("id"), row.get("reason"))
         return Written(Outcome.REFUSED if refused else Outcome.UNKNOWN)
     return Written(Outcome.UNKNOWN if row.get("accepted") else Outcome.DONE, row["rev"])

@@ -55,6 +55,17 @@ def wait_for_index(database: Database, name: str) -> None:
     _build(database, name, load(name))
 
 
+def is_there(database: Database, name: str) -> bool:
+    """Whether the database has the design document, current or not."""
+    return database.find(f"_design/{name}") is not None
+
+
+def remove(database: Database, name: str) -> bool:
+    """Remove a design document; False when there was none."""
+    current = database.find(f"_design/{name}")
+    return current is not None and bool(database.remove(current["_id"], current["_rev"]).revision)
+
+
 def deploy(database: Database, name: str) -> bool:
     """Bring a design document up to date, index first; False when there was nothing to do.
 
@@ -65,10 +76,11 @@ def deploy(database: Database, name: str) -> bool:
     current = database.find(wanted["_id"])
     if _same(current, wanted):
         return False
-    if current is not None:
+    if current is not None and "views" in wanted:
         _build_aside(database, wanted)
     revision = {"_rev": current["_rev"]} if current else {}
-    if database.put({**wanted, **revision}).outcome is not Outcome.REFUSED:
+    written = database.put({**wanted, **revision})
+    if written.outcome is not Outcome.REFUSED and "views" in wanted:
         _build(database, name, wanted)
         database.clean_up_views()
     return True

@@ -17,6 +17,7 @@ from functools import lru_cache
 from io import BytesIO
 from time import perf_counter
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from couchdb import http
 
@@ -24,6 +25,7 @@ from kazoo_ips import work
 from kazoo_ips.couch.connections import Answer, Connections, NotSent, Unanswered
 from kazoo_ips.errors import (
     DatastoreError,
+    DatastoreForbidden,
     DatastoreMissing,
     DatastoreMissingView,
     DatastoreUnreachable,
@@ -127,8 +129,10 @@ class Transport(http.Session):  # type: ignore[misc]
             if "/_view/" in url and not reason.startswith(("Database", "no_db")):
                 return DatastoreMissingView(reason)
             return (DocumentNotFound if reason in _NO_DOCUMENT else DatastoreMissing)(reason)
-        # A view's query can hold what somebody logs in with.
-        path = url.partition("?")[0]
+        path = unquote(urlsplit(url).path)  # the rest may hold the key of a login
+        if answer.status in (401, 403):
+            log.error("CouchDB refuses %s %s: %s", method, path, reason)
+            return DatastoreForbidden(f"{method} {path}: {reason}")
         log.warning("CouchDB answered %s %s with %d: %s", method, path, answer.status, reason)
         text = f"{answer.status} {reason}"
         if answer.status < 500:

@@ -114,7 +114,10 @@ class AccountRepository:
         :param account: the document, complete
         """
         database = self._database(account["_id"])
-        database.create()
+        # Whom `accounts` lets in beside administrators shall be let in there as well.
+        security = self._accounts.security() if database.create() else {}
+        if any(security.get("members", {}).values()):
+            database.secure(security)
         for place in (database, self._accounts):
             if place.put(account).outcome is Outcome.REFUSED:
                 raise RevisionConflict(account["_id"])

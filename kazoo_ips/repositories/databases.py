@@ -4,16 +4,23 @@ import time
 
 from kazoo_ips.couch import design_docs
 from kazoo_ips.couch.client import Couch
-from kazoo_ips.errors import DatastoreError, DatastoreMissing, DatastoreUnreachable
+from kazoo_ips.errors import (
+    DatastoreError,
+    DatastoreForbidden,
+    DatastoreMissing,
+    DatastoreUnreachable,
+)
 from kazoo_ips.repositories.accounts import ACCOUNTS
 from kazoo_ips.repositories.ips import POOL
 from kazoo_ips.repositories.journal import JOURNAL
 from kazoo_ips.repositories.keys import SYSTEM_AUTH, SYSTEM_CONFIG
 
-_DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, JOURNAL)
+DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, JOURNAL)
 _DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS}
 _PATIENCE = 1.5
 """Seconds after which looking for problems ends: being slow is one as well."""
+_GUARD = "guard"
+"""The design document that refuses what no address may become; only where it is asked for."""
 
 
 class Databases:
@@ -27,8 +34,11 @@ class Databases:
 
         :returns: what was made or changed; empty when there was nothing to do
         """
-        made = [name for name in _DATABASES if self._couch.database(name).create()]
-        for design_doc, name in _DESIGN_DOCS.items():
+        made = [name for name in DATABASES if self._couch.database(name).create()]
+        wanted = dict(_DESIGN_DOCS)
+        if design_docs.is_there(self._couch.database(POOL), _GUARD):
+            wanted[_GUARD] = POOL
+        for design_doc, name in wanted.items():
             if design_docs.deploy(self._couch.database(name), design_doc):
                 made.append(f"{name}/_design/{design_doc}")
         return made
@@ -42,7 +52,7 @@ class Databases:
         found: list[str] = []
         missing = set()
         try:
-            for name in _DATABASES:
+            for name in DATABASES:
                 try:
                     self._couch.database(name).info()
                 except DatastoreMissing:
@@ -53,6 +63,8 @@ class Databases:
             for design_doc, name in _DESIGN_DOCS.items():
                 if name not in missing:
                     found += self._problems_of(design_doc, name)
+        except DatastoreForbidden:
+            found.append("CouchDB does not let the service in")
         except DatastoreError:
             found.append("CouchDB does not answer")
         return found
@@ -66,6 +78,14 @@ class Databases:
         except DatastoreUnreachable:
             return [f"the index {design_doc} of {name} is not built yet"]
         return []
+
+    def guard(self, wanted: bool) -> bool:
+        """Let CouchDB refuse what no address may become, whoever writes it, or do so no more.
+
+        :returns: whether that changed anything
+        """
+        act = design_docs.deploy if wanted else design_docs.remove
+        return act(self._couch.database(POOL), _GUARD)
 
     def version(self) -> str:
         """The version of the CouchDB.

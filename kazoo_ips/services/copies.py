@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from kazoo_ips.errors import DatastoreMissing, DatastoreUnreachable
+from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing, DatastoreUnreachable
 from kazoo_ips.model import DedicatedIP, Listing, Outcome
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.lists import CHUNK, ListService
@@ -47,6 +47,8 @@ class CopyService:
             unsure = (ip for ip, w in outcomes if w.outcome is not Outcome.DONE)
             if all(map(self._settlement.is_acknowledged, unsure)):
                 return
+        except DatastoreForbidden:
+            raise  # it was told, and trying again is no use
         except (DatastoreMissing, DatastoreUnreachable) as error:
             log.warning("the copies could not be written: %s", error)
         raise DatastoreUnreachable("the account's database does not take the copies")
@@ -105,6 +107,8 @@ class CopyService:
             self._ips.save_copies(stale)
         except DatastoreMissing:
             log.warning("account %s has no database, but %d addresses", owner_id, len(ips))
+        except DatastoreForbidden as error:
+            log.warning("account %s: %s", owner_id, error)
 
 
 def by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kazoo_ips import addresses
-from kazoo_ips.errors import Conflict, DatastoreMissing
+from kazoo_ips.errors import Conflict, DatastoreForbidden, DatastoreMissing
 from kazoo_ips.model import DedicatedIP, Status
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.accounts import AccountService
@@ -29,6 +29,7 @@ PROBLEMS = {
     "copy_extra": "an account has a copy but not the address; it is removed",
     "no_owner": "assigned to nobody; it is made available",
     "unknown_owner": "assigned to an account that does not exist; see `release --account`",
+    "no_access": "CouchDB keeps the service out of this account; see `kazoo-ips secure`",
     "duplicate": "one address under two ids; one of them has to be deleted by hand",
     "not_an_address": "the id is not an address; it has to be deleted by hand",
 }
@@ -119,8 +120,14 @@ class DoctorService:
         elif ip.status is Status.ASSIGNED and not self._is_fresh(ip):
             if not ip.assigned_to:
                 yield Finding("no_owner", ip.address, repaired=repair and self._free(ip))
-            elif not self._accounts.exists(ip.assigned_to):
+            elif not self._has_owner(ip.assigned_to):
                 yield Finding("unknown_owner", ip.address, ip.assigned_to)
+
+    def _has_owner(self, account_id: str) -> bool:
+        try:
+            return self._accounts.exists(account_id)
+        except DatastoreForbidden:
+            return True  # there is a database, and it is reported that we are kept out
 
     def _conflict(self, ip: DedicatedIP, repair: bool) -> Iterator[Finding]:
         try:
@@ -142,6 +149,10 @@ class DoctorService:
                 copies = self._ips.copies(owner_id, [ip.address for ip in owned])
             except DatastoreMissing:
                 continue  # reported as an unknown owner
+            except DatastoreForbidden:
+                for ip in owned:
+                    yield Finding("no_access", ip.address, owner_id)
+                continue
             for ip in owned:
                 copy = copies.get(ip.address)
                 if copy is None or not is_copy(copy, ip):
@@ -160,6 +171,9 @@ class DoctorService:
         try:
             copies = self._ips.list_copies(account_id)
         except DatastoreMissing:
+            return
+        except DatastoreForbidden:
+            yield Finding("no_access", "", account_id)
             return
         pool = self._ips.find([copy.address for copy in copies])
         for copy in copies:

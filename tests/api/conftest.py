@@ -12,6 +12,7 @@ from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
 from tests.api.fresh import Fresh, made_fresh
 from tests.api.recorded import Kazoo
+from tests.members import let_in
 
 pytest.register_assert_rewrite("tests.api.replies")
 
@@ -19,7 +20,7 @@ pytest.register_assert_rewrite("tests.api.replies")
 @pytest.fixture(scope="session")
 def databases(settings: Settings) -> Databases:
     """The databases that the tests share."""
-    return Databases(settings.couchdb_url, settings.prefix)
+    return Databases(settings.as_administrator().couchdb_url, settings.prefix)
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def kazoo(settings: Settings) -> Iterator[Kazoo]:
     try:
         restored.restore()
         databases.create()
+        let_in(own)
         yield restored
     finally:
         databases.delete()

@@ -11,6 +11,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.services import Services
 from tests.api.couchdb import Databases
+from tests.members import let_in
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,15 @@ def made_fresh(settings: Settings) -> Iterator[Fresh]:
     own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
     databases = composition.databases(own)
     databases.create()
+    let_in(own)
     try:
-        services = composition.build(own)
+        services = composition.build(own.as_administrator())
         account = services.accounts.create("Operator", "operator.example.com")
         token = services.auth.open_session(account).token
         yield Fresh(
             own,
             services,
-            Databases(own.couchdb_url, own.prefix),
+            Databases(own.as_administrator().couchdb_url, own.prefix),
             TestApp(composition.create_app(own)),
             account.id,
             token,

@@ -55,7 +55,7 @@ class Kazoo:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.databases = Databases(settings.couchdb_url, settings.prefix)
+        self.databases = Databases(settings.as_administrator().couchdb_url, settings.prefix)
         self.api = self.at(THEN)
 
     def restore(self) -> None:

@@ -21,6 +21,7 @@ from kazoo_ips.services import Services
 from tests.api.couchdb import Databases, account_database, kazoo_document
 from tests.api.fresh import Fresh
 from tests.api.recorded import SUB_TWO, document
+from tests.members import let_in
 
 ADDRESS, ZONE, HOST = "192.0.2.1", "us-east", "proxy1.example.com"
 IPS = "kazoo_ips_maintenance"
@@ -41,6 +42,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], None]:
 
     def set_environment(settings: Settings) -> None:
         monkeypatch.setenv("COUCHDB_URL", settings.couchdb_url)
+        monkeypatch.setenv("COUCHDB_ADMIN_URL", settings.couchdb_admin_url)
         monkeypatch.setenv("KAZOO_IPS_PREFIX", settings.prefix)
 
     return set_environment
@@ -271,6 +273,7 @@ def test_the_first_account_is_the_operator_and_later_ones_are_its_children(
     settings = fresh.settings
     composition.databases(settings).delete()
     composition.databases(settings).create()
+    let_in(settings)
     use(settings)
     first = sup(*CREATE, "Master", "Master.example.com", "Admin", "pass:word")
     [created, updated, admin] = first.out.splitlines()
@@ -328,7 +331,10 @@ def test_a_realm_is_taken_once(sup: Any, operator: Any, alice: Any) -> None:
 # kazoo-ips
 
 
-COMMANDS = {"setup", "add", "assign", "release", "delete", "summary", "refresh", "account", "user"}
+COMMANDS = {
+    "setup", "secure", "add", "assign", "release", "delete", "summary", "refresh", "account",
+    "user",
+}  # fmt: skip
 
 
 def test_help_names_every_command_and_says_something_of_each(kazoo_ips: Any) -> None:
@@ -483,6 +489,7 @@ def test_a_database_that_does_not_answer_is_one_line(
     sup: Any, kazoo_ips: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COUCHDB_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("COUCHDB_ADMIN_URL", "")
     line = failed("CouchDB does not answer; COUCHDB_URL says where it is")
     assert sup(IPS, "summary") == line
     assert sup(IPS, "add", ADDRESS, ZONE, HOST) == line

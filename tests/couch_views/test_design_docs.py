@@ -56,7 +56,7 @@ def connect(own_couch: Settings) -> Iterator[Connect]:
     """A function that connects to an empty database of this test's own."""
 
     def to(trace: Trace | None = None) -> Database:
-        return composition.connect(own_couch, trace).database("dedicated_ips")
+        return composition.connect(own_couch.as_administrator(), trace).database("dedicated_ips")
 
     to().create()
     yield to
@@ -254,7 +254,7 @@ def test_what_an_interrupted_deployment_left_is_cleaned_up(connect: Connect) -> 
 def test_kazoos_design_document_is_never_touched(own_couch: Settings) -> None:
     databases = composition.databases(own_couch)
     databases.create()
-    pool = composition.connect(own_couch).database("dedicated_ips")
+    pool = composition.connect(own_couch.as_administrator()).database("dedicated_ips")
     try:
         assert pool.put(KAZOO_DESIGN_DOC).outcome is Outcome.DONE
         before = pool.get("_design/dedicated_ips")

@@ -117,6 +117,52 @@ def test_an_unknown_owner_is_told_and_left_to_the_operator(
     assert problems(later) == []
 
 
+DELETIONS = {
+    "as Kazoo does": ("remove", "gone"),
+    "by a mark": ("mark", "mark"),
+    "but for its copy": ("keep", "gone"),
+    "but for its database": ("remove", "mark"),
+}
+"""How an account may be deleted: what becomes of its copy in `accounts` and of its database."""
+
+
+@pytest.mark.parametrize("how", DELETIONS)
+def test_what_a_deleted_account_had_is_found_and_freed(
+    later: Services,
+    add: Callable[..., DedicatedIP],
+    member: Callable[..., Member],
+    operator: Member,
+    services: Services,
+    couch: Couch,
+    pool: Database,
+    environment: dict[str, str],
+    how: str,
+) -> None:
+    gone = member("Gone", operator).id
+    accounts, own = couch.database("accounts"), couch.database(account_database(gone))
+    add(ADDRESS)
+    services.ips.assign(AssignIP(gone, ADDRESS), uuid4().hex)
+    in_accounts, of_database = DELETIONS[how]
+    if in_accounts == "mark":
+        accounts.put({**accounts.get(gone), "pvt_deleted": True})
+    elif in_accounts == "remove":
+        accounts.remove(gone, accounts.get(gone)["_rev"])
+    if of_database == "gone":
+        own.delete()
+    else:
+        own.put({**own.get(gone), "pvt_deleted": True})
+    try:
+        assert problems(later, repair=True) == [("unknown_owner", ADDRESS, False)]
+        result = CliRunner(env=environment).invoke(cli, ["release", "--account", gone])
+        assert (result.exit_code, result.output) == (0, f"released 1 IPs of {gone}\n")
+        assert problems(later) == []
+        assert pool.get(ADDRESS)["pvt_status"] == "available"
+        assert of_database == "gone" or own.find(ADDRESS) is None
+    finally:
+        if in_accounts == "keep":
+            accounts.remove(gone, accounts.get(gone)["_rev"])
+
+
 def test_two_spellings_of_one_address_are_told(
     later: Services, pool: Database, add: Callable[..., DedicatedIP]
 ) -> None:

@@ -1,0 +1,234 @@
+"""The service let into a CouchDB as a plain member, from an administrator's command on.
+
+The embedded server has no users: there all but one of these tests are skipped.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from click.testing import CliRunner, Result
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips.cli import cli
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.errors import DatastoreForbidden, DocumentNotFound
+from kazoo_ips.model import AssignIP, CreateIP
+from kazoo_ips.repositories.access import ROLE
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.services import Services
+
+ADDRESS = "192.0.2.1"
+KAZOO = {"admins": {"names": ["ops"]}, "members": {"names": ["kazoo"], "roles": ["voip"]}}
+"""What an operator may have given a database by hand."""
+
+
+@dataclass(frozen=True)
+class Secured:
+    """Databases of a test's own, and the user that shall be let in."""
+
+    settings: Settings
+    couch: Couch
+    user: str
+
+    def run(self, *command: str, password: str = "s3cret") -> Result:
+        """A command, with the user's password or another."""
+        parts = self.settings.couchdb_url.replace("s3cret", password)
+        environment = {
+            "COUCHDB_URL": parts,
+            "COUCHDB_ADMIN_URL": self.settings.couchdb_admin_url,
+            "KAZOO_IPS_PREFIX": self.settings.prefix,
+        }
+        return CliRunner(env=environment).invoke(cli, command)
+
+    @property
+    def administrator(self) -> Services:
+        """The services by the administrator's hand."""
+        return composition.build(self.settings.as_administrator())
+
+    @property
+    def member(self) -> Services:
+        """The services as they run, some minutes from now."""
+        return composition.build(self.settings, clock=lambda: time.time() + 300)
+
+
+@pytest.fixture
+def secured(settings: Settings, couch: Couch) -> Iterator[Secured]:
+    """Databases that only administrators may use, and a user that is not there yet."""
+    if "couchdb" not in couch.greeting():
+        pytest.skip("the embedded server has no users")
+    user = f"test-{uuid4().hex[:8]}"
+    admin_url = settings.as_administrator().couchdb_url
+    host = admin_url.rpartition("@")[2]
+    own = replace(
+        settings,
+        couchdb_url=f"http://{user}:s3cret@{host}",
+        couchdb_admin_url=admin_url,
+        prefix=f"test-{uuid4().hex[:8]}-",
+    )
+    databases = composition.databases(own)
+    databases.create()
+    yield Secured(own, composition.connect(own.as_administrator()), user)
+    databases.delete()
+    users = couch.users()
+    document = users.find(f"org.couchdb.user:{user}")
+    if document:
+        users.remove(document["_id"], document["_rev"])
+
+
+def test_a_server_without_users_is_told(settings: Settings, couch: Couch) -> None:
+    if "couchdb" in couch.greeting():
+        pytest.skip("for the embedded server, which has none")
+    host = settings.couchdb_url.removeprefix("http://")
+    environment = {
+        "COUCHDB_URL": f"http://kazoo_ips:s3cret@{host}",
+        "COUCHDB_ADMIN_URL": f"http://admin:password@{host}",
+    }
+    refused = CliRunner(env=environment).invoke(cli, ["secure"])
+    assert str(refused.exception) == "this CouchDB has no _users, so it knows no users"
+
+
+def roles(database: Database) -> list[str]:
+    found: list[str] = database.security()["members"]["roles"]
+    return found
+
+
+def test_secure_makes_the_user_and_lets_it_in_and_twice_changes_nothing(secured: Secured) -> None:
+    with pytest.raises(DatastoreForbidden):
+        secured.member.accounts.list()
+    told = secured.run("secure", "--dry-run")
+    assert (told.exit_code, told.stdout.count("not done: --dry-run")) == (0, 6)
+    with pytest.raises(DocumentNotFound):
+        secured.couch.users().get(f"org.couchdb.user:{secured.user}")
+    assert roles(secured.couch.database("dedicated_ips")) == ["_admin"]
+
+    told = secured.run("secure")
+    assert told.exit_code == 0
+    assert set(told.stdout.splitlines()) == {
+        f"user {secured.user}: made",
+        *(
+            f"{name}: let in"
+            for name in ("accounts", "dedicated_ips", "kazoo_ips", "system_auth", "system_config")
+        ),
+    }
+    assert "s3cret" not in told.output
+    assert secured.member.accounts.list() == []
+    assert roles(secured.couch.database("dedicated_ips")) == ["_admin", ROLE]
+    assert secured.run("secure").stdout == ""
+
+
+def test_secure_leaves_everybody_in_who_was_in(secured: Secured) -> None:
+    secured.couch.database("accounts").secure(KAZOO)
+    secured.couch.database("system_auth").secure({})
+    told = secured.run("secure").stdout
+    assert "accounts: let in\n" in told
+    assert "system_auth: open to everybody, left so\n" in told
+    merged = {**KAZOO, "members": {"names": ["kazoo"], "roles": ["voip", ROLE]}}
+    assert secured.couch.database("accounts").security() == merged
+    assert "roles" not in secured.couch.database("system_auth").security().get("members", {})
+
+
+def test_a_user_that_is_there_keeps_its_password_and_roles_unless_told(secured: Secured) -> None:
+    secured.couch.users().put(
+        {
+            "_id": f"org.couchdb.user:{secured.user}", "name": secured.user, "type": "user",
+            "roles": ["reports"], "password": "s3cret", "team": "billing",
+        }
+    )  # fmt: skip
+    assert f"user {secured.user}: role {ROLE}\n" in secured.run("secure").stdout
+    document = secured.couch.users().get(f"org.couchdb.user:{secured.user}")
+    assert (document["roles"], document["team"]) == (sorted(["reports", ROLE]), "billing")
+    assert secured.member.accounts.list() == []
+
+    refused = secured.run("secure", password="another")
+    assert refused.exit_code == 1
+    assert str(refused.exception).endswith("has another password; --new-password changes it")
+    assert secured.member.accounts.list() == []
+    told = secured.run("secure", "--new-password", password="another")
+    assert told.stdout == f"user {secured.user}: new password\n"
+    with pytest.raises(DatastoreForbidden):
+        secured.member.accounts.list()
+
+
+def test_secure_needs_an_administrator(secured: Secured) -> None:
+    secured.run("secure")
+    own = secured.settings.couchdb_url
+    environment = {
+        "COUCHDB_URL": own.replace(secured.user, "somebody"),
+        "COUCHDB_ADMIN_URL": own,
+        "KAZOO_IPS_PREFIX": secured.settings.prefix,
+    }
+    refused = CliRunner(env=environment).invoke(cli, ["secure"])
+    assert str(refused.exception).endswith("that user is no administrator of CouchDB")
+
+
+def test_an_account_made_with_our_command_lets_the_service_in(secured: Secured) -> None:
+    secured.run("secure")
+    made = secured.run("account", "create", "Operator", "--realm", "operator.example.com")
+    assert made.exit_code == 0
+    [account] = secured.member.accounts.list()
+    assert account.operator
+    assert secured.run("secure").stdout == ""
+
+
+@pytest.fixture
+def kazoos(secured: Secured) -> Any:
+    """An account whose database Kazoo has made: the service is not let in."""
+    secured.run("secure")
+    account = secured.administrator.accounts.create("New", "new.example.com")
+    database = secured.couch.database(account_database(account.id))
+    database.secure({"admins": {"roles": ["_admin"]}, "members": {"roles": ["_admin"]}})
+    return account
+
+
+def test_a_new_account_of_kazoos_is_503_until_secure_has_run_again(
+    secured: Secured, kazoos: Any
+) -> None:
+    secured.administrator.pool.create(CreateIP(ADDRESS, "us-east", "a.example.com"), "x")
+    token = secured.administrator.auth.open_session(kazoos).token
+    api = TestApp(composition.create_app(secured.settings))
+    path, headers = f"/v2/accounts/{kazoos.id}/ips/{ADDRESS}", {"X-Auth-Token": token}
+    reply = api.post(path, headers=headers, status=503)
+    assert reply.json["message"] == "datastore_fault"
+    assert secured.administrator.ips.fetch(ADDRESS).assigned_to is None
+    assert secured.run("secure").stdout == f"{account_database(kazoos.id)}: let in\n"
+    api.post(path, headers=headers, status=200)
+    api.delete(path, headers=headers, status=200)
+
+
+def test_the_doctor_names_the_accounts_that_keep_the_service_out(
+    secured: Secured, kazoos: Any
+) -> None:
+    services = secured.administrator
+    for n in (1, 2):
+        services.pool.create(CreateIP(f"192.0.2.{n}", "us-east", "a.example.com"), "x")
+    services.ips.assign(AssignIP(kazoos.id, ADDRESS), "x")
+    found = {(f.problem, f.address, f.account_id) for f in secured.member.doctor.examine()}
+    assert found == {("no_access", ADDRESS, kazoos.id), ("no_access", "", kazoos.id)}
+    done = secured.run("doctor")
+    assert done.exit_code == 1
+    assert "CouchDB keeps the service out of this account" in done.stdout
+    secured.run("secure")
+    assert list(secured.member.doctor.examine()) == []
+
+
+def test_watching_lets_new_accounts_in(
+    secured: Secured, kazoos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secured.run("secure")
+    database = secured.couch.database(account_database("f" * 32))
+
+    def wait(seconds: float) -> None:
+        assert seconds == 7
+        if not database.create():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("kazoo_ips.cli.secure.time.sleep", wait)
+    told = secured.run("secure", "--watch", "7")
+    assert told.stdout.startswith(f"{account_database('f' * 32)}: let in\n")
+    assert roles(database) == ["_admin", ROLE]

@@ -1,0 +1,43 @@
+"""What letting the service in makes of a `_security` object."""
+
+from typing import Any
+
+import pytest
+
+from kazoo_ips.repositories.access import ROLE, Change, merge
+
+DEFAULT = {"admins": {"roles": ["_admin"]}, "members": {"roles": ["_admin"]}}
+"""What CouchDB 3 gives every new database."""
+
+
+def test_the_role_joins_who_is_there() -> None:
+    change, merged = merge(DEFAULT)
+    assert change is Change.ADDED
+    assert merged == {**DEFAULT, "members": {"roles": ["_admin", ROLE]}}
+
+
+@pytest.mark.parametrize(
+    "security",
+    [
+        {"admins": {"names": ["ops"]}, "members": {"names": ["kazoo"]}, "couchdb_auth_only": True},
+        {"members": {"names": ["kazoo"], "roles": ["voip"], "other": 1}},
+        {"members": {"names": ["kazoo"], "roles": None}},
+    ],
+)
+def test_nobody_and_nothing_else_is_touched(security: dict[str, Any]) -> None:
+    change, merged = merge(security)
+    assert change is Change.ADDED
+    assert merged["members"]["roles"][-1] == ROLE
+    members = {**merged["members"], "roles": merged["members"]["roles"][:-1]}
+    assert members == {**security["members"], "roles": security["members"].get("roles") or []}
+    assert {**merged, "members": 0} == {**security, "members": 0}
+
+
+@pytest.mark.parametrize("security", [{}, {"members": {}}, {"members": {"names": []}}])
+def test_a_database_open_to_everybody_stays_so(security: dict[str, Any]) -> None:
+    assert merge(security) == (Change.OPEN, security)
+
+
+def test_twice_changes_nothing() -> None:
+    merged = merge(DEFAULT)[1]
+    assert merge(merged) == (Change.NONE, merged)

@@ -1,0 +1,90 @@
+"""The guard's rules, asked of the function alone."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedded.server import EmbeddedError, find_node
+from kazoo_ips.couch import design_docs
+from tests.api.recorded import DATABASES
+from tests.guard.cases import ADDRESS, ALICE, BROKEN, FREE, PASSED, REFUSED
+
+Ask = Callable[[dict[str, Any], dict[str, Any] | None], str | None]
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Ask]:
+    """A function that tells why a document may not follow another, or None."""
+    try:
+        node = find_node()
+    except EmbeddedError as error:
+        if not os.environ.get("COUCHDB_URL"):
+            raise
+        pytest.skip(str(error))
+    source = design_docs.load("guard")["validate_doc_update"]
+    command = [node, str(Path(__file__).with_name("run_guard.js"))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def reason(doc: dict[str, Any], old: dict[str, Any] | None) -> str | None:
+            assert process.stdin
+            assert process.stdout
+            print(json.dumps({"source": source, "doc": doc, "old": old}), file=process.stdin)
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline())
+            assert "error" not in answer, answer["error"]
+            told: str | None = answer["forbidden"]
+            return told
+
+        yield reason
+        assert process.stdin
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_no_address_may_become_is_refused(ask: Ask, what: str) -> None:
+    old, new, why = REFUSED[what]
+    told = ask(new, old)
+    assert told is not None
+    assert told.startswith(f"{new['_id']}: {why}")
+
+
+@pytest.mark.parametrize("what", PASSED)
+def test_what_an_address_may_become_passes(ask: Ask, what: str) -> None:
+    old, new = PASSED[what]
+    assert ask(new, old) is None
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_was_wrong_before_can_be_written_and_put_in_order(ask: Ask, what: str) -> None:
+    old = BROKEN[what]
+    assert ask({**old, "pvt_request_id": "x"}, old) is None
+    assert ask({"_id": old["_id"], "_deleted": True}, old) is None
+    assert ask({**FREE, "_id": old["_id"]}, old) is None
+    assert ask({**old, "pvt_status": "lost"}, old) is not None
+
+
+def test_an_address_that_comes_back_is_as_it_was(ask: Ask) -> None:
+    old, new = PASSED["brought back"]
+    assert ask({**new, "pvt_created": 1}, old) == f"{ADDRESS}: pvt_created stays as it is"
+
+
+def test_what_kazoo_stored_passes_and_so_does_all_it_may_do_with_it(ask: Ask) -> None:
+    documents = [d for d in DATABASES["dedicated_ips"] if not d["_id"].startswith("_design/")]
+    assert {d["pvt_status"] for d in documents} == {"available", "assigned"}
+    for document in documents:
+        released = {k: v for k, v in document.items() if k != "pvt_assigned_to"}
+        released |= {"pvt_status": "available", "pvt_modified": 63962600000}
+        assigned = {**released, "pvt_status": "assigned", "pvt_assigned_to": ALICE}
+        tombstone = {"_id": document["_id"], "_rev": document["_rev"], "_deleted": True}
+        assert ask(document, None) is None
+        assert ask(released, document) is None
+        assert ask(assigned, released) is None
+        assert ask(tombstone, document) is None
+        assert ask(document, tombstone) is None
