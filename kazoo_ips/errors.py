@@ -19,6 +19,7 @@ KazooIPsError
 ├── IdempotencyMismatch       the Idempotency-Key came before, with another request
 ├── InProgress                the request with this Idempotency-Key is still under way
 ├── PreconditionFailed        If-Match no longer holds
+├── NotReady                  requests cannot be served now; `reasons` says why
 └── DatastoreError            CouchDB could not do it
     ├── DatastoreUnreachable  no answer, or none in time
     ├── DatastoreMissing      the database is not there
@@ -162,6 +163,17 @@ class InProgress(KazooIPsError):
 
 class PreconditionFailed(KazooIPsError):
     """If-Match no longer holds."""
+
+
+class NotReady(KazooIPsError):
+    """Requests cannot be served now.
+
+    :param reasons: what is missing
+    """
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__(", ".join(reasons))
+        self.reasons = reasons
 
 
 class DatastoreError(KazooIPsError):

@@ -8,9 +8,11 @@ from kazoo_ips.api import (
     about,
     account_ips,
     cors,
+    docs,
     envelope,
     errors,
     ips,
+    kazoo_schemas,
     login,
     observed,
     routes,
@@ -56,6 +58,6 @@ def init_app(
         return response
 
     watch.init_app(app, lambda: metrics.text(services.watch), CONTENT_TYPE, metrics_token)
-    for module in (ips, account_ips, login, about, watch):
+    for module in (ips, account_ips, login, about, watch, kazoo_schemas, docs):
         app.register_blueprint(module.routes)
     observed.init_app(app, metrics.count_request)

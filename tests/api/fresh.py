@@ -11,6 +11,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.services import Services
 from tests.api.couchdb import Databases
+from tests.described import CheckedApp
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def made_fresh(settings: Settings) -> Iterator[Fresh]:
             own,
             services,
             Databases(own.couchdb_url, own.prefix),
-            TestApp(composition.create_app(own)),
+            CheckedApp(composition.create_app(own)),
             account.id,
             token,
         )

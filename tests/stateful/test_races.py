@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.repositories.accounts import account_database
+from tests.described import CheckedApp
 from tests.stateful.commands import (
     Assign,
     AssignMany,
@@ -42,7 +42,7 @@ def meanwhile(settings: Settings, world: World) -> Meanwhile:
 
         wsgi = composition.create_app(replace(settings, identity_cache=4.0), trace=trace)
         client = world.client()
-        reply = Client(TestApp(wsgi), client.tokens, client.ids).send(command)
+        reply = Client(CheckedApp(wsgi), client.tokens, client.ids).send(command)
         assert not left, "what was waited for did not come"
         return reply
 
