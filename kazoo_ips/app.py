@@ -136,9 +136,7 @@ def build(
         allocation=AllocationService(ips, lists, claims, transfers, now=now),
         copies=copies,
         idempotency=idempotency,
-        housekeeping=HousekeepingService(
-            later, settlement, claims, idempotency, clock, metrics
-        ),
+        housekeeping=HousekeepingService(later, settlement, claims, idempotency, clock, metrics),
         doctor=DoctorService(ips, accounts, claims, settlement, now),
         watch=_watch(settings, metrics),
     )

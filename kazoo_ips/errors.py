@@ -21,6 +21,7 @@ KazooIPsError
 ├── InProgress                the request with this Idempotency-Key is still under way
 ├── PreconditionFailed        If-Match no longer holds
 ├── NotSecured                the service's CouchDB user cannot be let in
+├── NotReady                  requests cannot be served now; `reasons` says why
 └── DatastoreError            CouchDB could not do it
     ├── DatastoreUnreachable  no answer, or none in time
     │   └── DatastoreForbidden  it does not let the service's user do that
@@ -180,6 +181,17 @@ class PreconditionFailed(KazooIPsError):
 
 class NotSecured(KazooIPsError):
     """The service's CouchDB user cannot be let in; the message says why and what helps."""
+
+
+class NotReady(KazooIPsError):
+    """Requests cannot be served now.
+
+    :param reasons: what is missing
+    """
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__(", ".join(reasons))
+        self.reasons = reasons
 
 
 class DatastoreError(KazooIPsError):

@@ -23,10 +23,11 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, User
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services import Services
+from tests.described import CheckedApp
 from tests.members import let_in
 from tests.servers import Gunicorn
 
-TestApp.__test__ = False  # a class of webtest's, not a test
+pytest.register_assert_rewrite("tests.api.replies")
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +138,7 @@ def wsgi(settings: Settings, operator: Member) -> Any:
 @pytest.fixture
 def api(wsgi: Any) -> TestApp:
     """The application for WebTest."""
-    return TestApp(wsgi)
+    return CheckedApp(wsgi)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ import pytest
 
 from kazoo_ips import errors
 from kazoo_ips.api import errors as replies
-from kazoo_ips.api.routes import Routes, Who
+from kazoo_ips.api.operations import Who
+from kazoo_ips.api.routes import Routes
 from kazoo_ips.config import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ MAY_IMPORT = {
         "cachetools", "jwt",
     },
     "api": {
-        "api", "services", "addresses", "errors", "logs", "metrics", "model", "work",
+        "api", "services", "addresses", "errors", "logs", "metrics", "model", "work", "apispec",
         "flask", "marshmallow", "orjson", "werkzeug",
     },
     "gunicorn_conf": {"config", "shared_counts", "shared_table"},
@@ -68,7 +69,7 @@ MAY_IMPORT = {
 NEVER = {"model": {"os", "time", "datetime", "uuid", "random"}, "errors": {"os", "time"}}
 """Parts of the standard library that would let a clock or the world in."""
 
-BLUEPRINTS = {"about", "account_ips", "ips", "login", "watch"}
+BLUEPRINTS = {"about", "account_ips", "docs", "ips", "kazoo_schemas", "login", "watch"}
 BORROWS = {"account_ips": {"ips"}}
 """`PUT /v2/accounts/{A}/ips` is `PUT /v2/ips` under another path: its handler is called."""
 
@@ -278,7 +279,13 @@ def test_every_reply_is_of_an_error_that_there_is() -> None:
 def test_a_route_cannot_be_registered_without_saying_who_may_call_it() -> None:
     routes = Routes("test", __name__)
     with pytest.raises(TypeError, match="who"):
-        routes.on("GET", "/test")  # type: ignore[call-arg]
+        routes.on("GET", "/test", replies=None)  # type: ignore[call-arg]
+
+
+def test_a_route_cannot_be_registered_without_saying_what_it_replies() -> None:
+    routes = Routes("test", __name__)
+    with pytest.raises(TypeError, match="replies"):
+        routes.on("GET", "/test", who=Who.OPERATOR)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("way", ["route", "get", "post", "put", "patch", "delete"])
@@ -288,9 +295,10 @@ def test_a_route_cannot_be_registered_past_the_question(way: str) -> None:
         getattr(routes, way)("/test")(lambda: "anybody")
 
 
-def test_a_route_that_says_who_is_registered() -> None:
+def test_a_route_that_says_both_is_registered() -> None:
     routes = Routes("test", __name__)
-    routes.on("GET", "/test", who=Who.OPERATOR)(lambda: None)  # type: ignore[arg-type,return-value]
+    asked = routes.on("GET", "/test", who=Who.OPERATOR, replies=None)
+    asked(lambda: None)  # type: ignore[arg-type,return-value]
     assert len(routes.deferred_functions) == 1
 
 

@@ -9,9 +9,11 @@ from kazoo_ips.api import (
     account_ips,
     clients,
     cors,
+    docs,
     envelope,
     errors,
     ips,
+    kazoo_schemas,
     login,
     observed,
     routes,
@@ -66,6 +68,6 @@ def init_app(  # noqa: PLR0913 - what it is made of
         return response
 
     watch.init_app(app, lambda: metrics.text(services.watch), CONTENT_TYPE, metrics_token)
-    for module in (ips, account_ips, login, about, watch):
+    for module in (ips, account_ips, login, about, watch, kazoo_schemas, docs):
         app.register_blueprint(module.routes)
     observed.init_app(app, metrics.count_request)

@@ -3,14 +3,23 @@
 import platform
 
 from flask import Response
+from marshmallow import Schema, fields
 
 from kazoo_ips.api import envelope
-from kazoo_ips.api.routes import Routes, Who
+from kazoo_ips.api.operations import Who
+from kazoo_ips.api.routes import Routes
 
 routes = Routes("about", __name__, url_prefix="/v2")
 
 
-@routes.on("GET", "/about", who=Who.OPERATOR)
+class AboutSchema(Schema):
+    """What runs here."""
+
+    version = fields.String(required=True)
+    python_version = fields.String(required=True)
+
+
+@routes.on("GET", "/about", who=Who.OPERATOR, replies=AboutSchema())
 def about() -> Response:
     """The version of the service and of what it runs on."""
     return envelope.success(

@@ -5,25 +5,43 @@ from flask import Response, g
 from kazoo_ips.api import envelope, ips, lists, resources, schemas
 from kazoo_ips.api.conditions import if_match
 from kazoo_ips.api.context import caller, services, write
-from kazoo_ips.api.routes import Routes, Who
+from kazoo_ips.api.operations import Who
+from kazoo_ips.api.routes import Routes
+from kazoo_ips.errors import Conflict, InsufficientIPs
 from kazoo_ips.model import AllocateIPs, AssignIP, DedicatedIP, ReleaseIP, ReleaseIPs
 
 routes = Routes("account_ips", __name__, url_prefix="/v2/accounts/<account_id>/ips")
 
 
-@routes.on("GET", "", who=Who.ACCOUNT, csv=True)
+@routes.on("GET", "", who=Who.ACCOUNT, replies=lists.LINES, query=schemas.ListSchema, csv=True)
 def list_available(account_id: str) -> Response:
     """The available addresses."""
     return lists.reply(services().lists.available)
 
 
-@routes.on("PUT", "", who=Who.OPERATOR)
+@routes.on(
+    "PUT",
+    "",
+    who=Who.OPERATOR,
+    replies=(resources.CreatedSchema(), resources.CreatedIPsSchema()),
+    status=201,
+    body=(schemas.CreateIPSchema, schemas.CreateIPsSchema),
+    if_match=True,
+    raises=(Conflict,),
+)
 def create(account_id: str) -> Response:
     """Add an address to the pool; the documentation's curl line uses this path."""
     return ips.create()
 
 
-@routes.on("POST", "", who=Who.ACCOUNT)
+@routes.on(
+    "POST",
+    "",
+    who=Who.ACCOUNT,
+    replies=resources.ChangedSchema(),
+    body=(schemas.AssignSchema, schemas.AllocateSchema),
+    raises=(Conflict, InsufficientIPs),
+)
 def assign_all(account_id: str) -> Response:
     """Assign the addresses of the body, or so many that are picked here; all or none."""
     command = schemas.load_assign(account_id, g.envelope.data())
@@ -32,7 +50,15 @@ def assign_all(account_id: str) -> Response:
     return _addresses(services().ips.assign_all(command, **write()))
 
 
-@routes.on("DELETE", "", who=Who.ACCOUNT)
+@routes.on(
+    "DELETE",
+    "",
+    who=Who.ACCOUNT,
+    replies=resources.ChangedSchema(),
+    body=(schemas.AddressesSchema,),
+    optional_body=True,
+    raises=(Conflict,),
+)
 def release_all(account_id: str) -> Response:
     """Release the addresses of the body, all or none; without any, all that the account has."""
     addresses = schemas.load_addresses(g.envelope.data(required=False))
@@ -40,38 +66,54 @@ def release_all(account_id: str) -> Response:
     return _addresses(released)
 
 
-@routes.on("GET", "/assigned", who=Who.ACCOUNT, csv=True)
+@routes.on(
+    "GET", "/assigned", who=Who.ACCOUNT, replies=lists.LINES, query=schemas.ListSchema, csv=True
+)
 def list_assigned(account_id: str) -> Response:
     """What the account has."""
     return lists.reply(lambda query: services().lists.assigned(query, account_id))
 
 
-@routes.on("GET", "/zones", who=Who.ACCOUNT, csv=True)
+@routes.on("GET", "/zones", who=Who.ACCOUNT, replies=resources.NAMES, csv=True)
 def list_zones(account_id: str) -> Response:
     """The zones in use, over the whole pool."""
     return lists.names("zone", services().lists.zones())
 
 
-@routes.on("GET", "/hosts", who=Who.ACCOUNT, csv=True)
+@routes.on("GET", "/hosts", who=Who.ACCOUNT, replies=resources.NAMES, csv=True)
 def list_hosts(account_id: str) -> Response:
     """The hosts in use, over the whole pool."""
     return lists.names("host", services().lists.hosts())
 
 
-@routes.on("GET", "/<address:address>", who=Who.ACCOUNT)
+@routes.on("GET", "/<address:address>", who=Who.ACCOUNT, replies=resources.IPSchema())
 def fetch(account_id: str, address: str) -> Response:
     """One dedicated IP."""
     return _ip(services().ips.fetch(address, caller()))
 
 
-@routes.on("POST", "/<address:address>", who=Who.ACCOUNT)
+@routes.on(
+    "POST",
+    "/<address:address>",
+    who=Who.ACCOUNT,
+    replies=resources.IPSchema(),
+    if_match=True,
+    raises=(Conflict,),
+)
 def assign(account_id: str, address: str) -> Response:
     """Assign one address; SDKs send the whole document back, which is ignored."""
     command = AssignIP(account_id, address, if_match())
     return _ip(services().ips.assign(command, **write()))
 
 
-@routes.on("DELETE", "/<address:address>", who=Who.ACCOUNT)
+@routes.on(
+    "DELETE",
+    "/<address:address>",
+    who=Who.ACCOUNT,
+    replies=resources.IPSchema(),
+    if_match=True,
+    raises=(Conflict,),
+)
 def release(account_id: str, address: str) -> Response:
     """Release one address."""
     command = ReleaseIP(account_id, address, if_match())

@@ -55,6 +55,11 @@ REPLIES: dict[type[Exception], Reply] = {
     ),
     errors.InProgress: (409, "in_progress", _text("the request is still in progress")),
     errors.PreconditionFailed: (412, "precondition_failed", _text("precondition failed")),
+    errors.NotReady: (
+        503,
+        "not_ready",
+        lambda error: {"message": "not ready", "reasons": error.reasons},
+    ),
     errors.DatastoreUnreachable: (503, "datastore_unreachable", _text("datastore timeout")),
     errors.DatastoreForbidden: (503, "datastore_fault", _text("datastore fatal error")),
     errors.DatastoreMissingView: (
@@ -100,7 +105,7 @@ def reply(error: Exception) -> Response:
     if isinstance(error, errors.DatastoreError) and code == 503:
         log.warning("request %s failed: %s", g.get("request_id"), error)
         work.note(type(error).__name__)
-    elif code >= 500:
+    elif code >= 500 and not isinstance(error, errors.NotReady):
         log.error("request %s failed", g.get("request_id"), exc_info=error)
     response = envelope.failure(code, message, data(error))
     response.headers.update(HEADERS.get(code, {}))

@@ -12,7 +12,12 @@ from kazoo_ips import addresses
 MAX_ADDRESSES = 1000
 """Addresses in one list."""
 
+_HIGHEST = 999_999_999
+_AN_ADDRESS = {
+    "oneOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]
+}
 _DIGITS = re.compile(r"[0-9]{1,9}")
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def broken(rule: str, message: str, **more: Any) -> ValidationError:
@@ -30,6 +35,10 @@ class Field(fields.Field[Any]):
         if key == "required":
             return broken("required", "Field is required but missing", value=self.name)
         return self.wrong_type(None)
+
+    def json_schema(self) -> dict[str, Any]:
+        """What the field takes, in JSON Schema."""
+        return {"type": self.type_name}
 
     def wrong_type(self, value: Any) -> ValidationError:
         """The value is not of this field's type."""
@@ -49,6 +58,15 @@ class Text(Field):
     ) -> None:
         super().__init__(**more)
         self._least, self._most, self._one_of = least, most, one_of
+
+    def json_schema(self) -> dict[str, Any]:
+        """What the field takes, in JSON Schema."""
+        rules = {
+            "minLength": self._least or None,
+            "maxLength": self._most,
+            "enum": list(self._one_of) or None,
+        }
+        return {"type": "string", **{k: v for k, v in rules.items() if v is not None}}
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
         if not isinstance(value, str):
@@ -85,6 +103,10 @@ class Number(Field):
         super().__init__(**more)
         self._most = most
 
+    def json_schema(self) -> dict[str, Any]:
+        """What the field takes, in JSON Schema; a query's are strings of digits."""
+        return {"type": "integer", "minimum": 1, "maximum": self._most or _HIGHEST}
+
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
         number = value
         if isinstance(value, str) and _DIGITS.fullmatch(value):  # in a query
@@ -105,12 +127,21 @@ class Flag(Field):
 
     type_name = "boolean"
 
+    def json_schema(self) -> dict[str, Any]:
+        """What the field takes, in JSON Schema; upper case will do as well."""
+        return {
+            "anyOf": [
+                {"type": "boolean"},
+                {"type": "string", "enum": [*_WORDS]},
+                {"type": "integer", "enum": [0, 1]},
+            ]
+        }
+
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         word = str(value).lower()
-        if word not in words:
+        if word not in _WORDS:
             raise self.wrong_type(value)
-        return words[word]
+        return _WORDS[word]
 
 
 class Address(Field):
@@ -119,6 +150,10 @@ class Address(Field):
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
         """A null is no address, which is all that Crossbar says of it."""
         return super().make_error(key, **kwargs) if key == "required" else _not_an_address(None)
+
+    def json_schema(self) -> dict[str, Any]:
+        """What the field takes, in JSON Schema."""
+        return dict(_AN_ADDRESS)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
         canonical = addresses.canonical(value)
@@ -131,6 +166,16 @@ class Addresses(Field):
     """A list of addresses, each spelled as it was sent, none twice."""
 
     type_name = "array"
+
+    def json_schema(self) -> dict[str, Any]:
+        """What the field takes, in JSON Schema."""
+        return {
+            "type": "array",
+            "items": {"description": "IP address", **_AN_ADDRESS},
+            "minItems": 1,
+            "maxItems": MAX_ADDRESSES,
+            "uniqueItems": True,
+        }
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[str, ...]:
         _check_length(self, value)
@@ -152,6 +197,10 @@ class Items(Field):
 
     type_name = "array"
 
+    def json_schema(self) -> dict[str, Any]:
+        """What the field takes, in JSON Schema."""
+        return {"type": "array", "minItems": 1, "maxItems": MAX_ADDRESSES}
+
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
         _check_length(self, value)
         return list(value)
@@ -159,6 +208,10 @@ class Items(Field):
 
 class After(Field):
     """A `start_key`, as the last page's `next_start_key` had it."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """What the field takes, in JSON Schema; what it means is nobody's to know."""
+        return {"type": "string", "minLength": 1}
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[str, str, str]:
         try:

@@ -5,20 +5,30 @@ from flask import Response, g
 from kazoo_ips.api import envelope, lists, resources, schemas
 from kazoo_ips.api.conditions import if_match
 from kazoo_ips.api.context import services, write
-from kazoo_ips.api.routes import Routes, Who
-from kazoo_ips.errors import PreconditionFailed
+from kazoo_ips.api.operations import Who
+from kazoo_ips.api.routes import Routes
+from kazoo_ips.errors import Conflict, PreconditionFailed
 from kazoo_ips.model import DeleteIP
 
 routes = Routes("ips", __name__, url_prefix="/v2/ips")
 
 
-@routes.on("GET", "", who=Who.OPERATOR, csv=True)
+@routes.on("GET", "", who=Who.OPERATOR, replies=lists.LINES, query=schemas.ListSchema, csv=True)
 def list_available() -> Response:
     """The available addresses."""
     return lists.reply(services().lists.available)
 
 
-@routes.on("PUT", "", who=Who.OPERATOR)
+@routes.on(
+    "PUT",
+    "",
+    who=Who.OPERATOR,
+    replies=(resources.CreatedSchema(), resources.CreatedIPsSchema()),
+    status=201,
+    body=(schemas.CreateIPSchema, schemas.CreateIPsSchema),
+    if_match=True,
+    raises=(Conflict,),
+)
 def create() -> Response:
     """Add an address to the pool, or a list of addresses: all or none."""
     command = schemas.load_create(g.envelope.data())
@@ -32,34 +42,49 @@ def create() -> Response:
     return envelope.success(resources.dump_read_only(ip), status=201, revision=ip.revision)
 
 
-@routes.on("GET", "/assigned", who=Who.OPERATOR, csv=True)
+@routes.on(
+    "GET",
+    "/assigned",
+    who=Who.OPERATOR,
+    replies=lists.OWNED_LINES,
+    query=schemas.ListSchema,
+    csv=True,
+)
 def list_assigned() -> Response:
     """What all accounts have, and which account has it."""
     return lists.reply(services().lists.assigned, owner=True)
 
 
-@routes.on("GET", "/zones", who=Who.OPERATOR, csv=True)
+@routes.on("GET", "/zones", who=Who.OPERATOR, replies=resources.NAMES, csv=True)
 def list_zones() -> Response:
     """The zones in use."""
     return lists.names("zone", services().lists.zones())
 
 
-@routes.on("GET", "/hosts", who=Who.OPERATOR, csv=True)
+@routes.on("GET", "/hosts", who=Who.OPERATOR, replies=resources.NAMES, csv=True)
 def list_hosts() -> Response:
     """The hosts in use."""
     return lists.names("host", services().lists.hosts())
 
 
-@routes.on("GET", "/<address:address>", who=Who.OPERATOR)
+@routes.on("GET", "/<address:address>", who=Who.OPERATOR, replies=resources.IPSchema())
 def fetch(address: str) -> Response:
     """One dedicated IP."""
     ip = services().ips.fetch(address)
     return envelope.success(resources.dump_ip(ip), revision=ip.revision)
 
 
-@routes.on("DELETE", "/<address:address>", who=Who.OPERATOR)
+@routes.on(
+    "DELETE",
+    "/<address:address>",
+    who=Who.OPERATOR,
+    replies=resources.DeletedSchema(),
+    query=schemas.DeleteSchema,
+    if_match=True,
+    raises=(Conflict,),
+)
 def delete(address: str) -> Response:
     """Take an address out of the pool; `force=true` releases it first."""
-    command = DeleteIP(address, g.envelope.text("force") == "true", if_match())
+    command = DeleteIP(address, schemas.load_force(g.envelope.text("force")), if_match())
     ip = services().pool.delete(command, **write())
     return envelope.success(resources.dump_read_only(ip, deleted=True), revision=ip.revision)

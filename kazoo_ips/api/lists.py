@@ -12,6 +12,10 @@ from kazoo_ips.api import envelope, fields, resources, schemas
 from kazoo_ips.model import Listing, ListIPs, Page
 from kazoo_ips.services.lists import walk
 
+LINES = resources.ListingSchema(many=True, exclude=["assigned_to"])
+OWNED_LINES = resources.ListingSchema(many=True)
+"""The forms of a list; the second says whose each address is."""
+
 _CHUNK = 1000
 ListPage = Callable[[ListIPs], Page]
 

@@ -1,24 +1,66 @@
 """`/v2/user_auth` and `/v2/api_auth`: from a login to a token."""
 
 from flask import Response, g
+from marshmallow import Schema, fields
 
 from kazoo_ips.api import envelope, schemas
 from kazoo_ips.api.clients import client_address
 from kazoo_ips.api.context import services
-from kazoo_ips.api.routes import Routes, Who
+from kazoo_ips.api.operations import Who
+from kazoo_ips.api.routes import Routes
+from kazoo_ips.errors import (
+    DatastoreMissing,
+    DatastoreMissingView,
+    DatastoreUnreachable,
+    InvalidCredentials,
+)
 from kazoo_ips.services.auth import Session
 
 routes = Routes("login", __name__, url_prefix="/v2")
 
 
-@routes.on("PUT", "/user_auth", who=Who.ANYONE)
+RAISES = (InvalidCredentials, DatastoreUnreachable, DatastoreMissing, DatastoreMissingView)
+
+
+class SessionSchema(Schema):
+    """Whose token it is; the token itself is `auth_token`, beside `data`."""
+
+    account_id = fields.String(required=True)
+    owner_id = fields.String(metadata={"description": "The user, where there is one"})
+    account_name = fields.String(required=True)
+    is_master_account = fields.Boolean(required=True)
+    is_reseller = fields.Boolean(required=True)
+    reseller_id = fields.String(required=True)
+    language = fields.String(required=True)
+    apps = fields.List(fields.Dict(), required=True)
+    capabilities = fields.Dict(required=True)
+    ui_config = fields.Dict(required=True)
+
+
+@routes.on(
+    "PUT",
+    "/user_auth",
+    who=Who.ANYONE,
+    replies=SessionSchema(),
+    status=201,
+    body=(schemas.UserAuthSchema,),
+    raises=RAISES,
+)
 def user_auth() -> Response:
     """A token for a user, by the hash of its credentials and its account's name or realm."""
     login = schemas.load_login(g.envelope.data())
     return _opened(services().auth.log_in(login, client_address()))
 
 
-@routes.on("PUT", "/api_auth", who=Who.ANYONE)
+@routes.on(
+    "PUT",
+    "/api_auth",
+    who=Who.ANYONE,
+    replies=SessionSchema(),
+    status=201,
+    body=(schemas.ApiAuthSchema,),
+    raises=RAISES,
+)
 def api_auth() -> Response:
     """A token for an account, by its API key."""
     api_key = schemas.load_api_key(g.envelope.data())

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
-from kazoo_ips.model import DedicatedIP, Listing
+from kazoo_ips.model import DedicatedIP, Listing, Status
 
 
 class _Resource(Schema):
@@ -27,6 +27,26 @@ class _Resource(Schema):
         return {k: v for k, v in values if v is not None} | self._constants
 
 
+_EXAMPLES = {
+    "ip": "1.2.3.4",
+    "zone": "us-east",
+    "host": "proxy1.us-east.myswitch.com",
+    "account_id": "4b1ae50f5b2c4c0d9a6a0f2f3a9c7b1e",
+}
+
+
+def _is(description: str, example: str = "", **more: Any) -> dict[str, Any]:
+    """What the description of the API says of a field that is always there."""
+    told = {"description": description, **({"examples": [_EXAMPLES[example]]} if example else {})}
+    return {"metadata": {**told, **more}, "required": True}
+
+
+_ADDRESS = _is("IP address", "ip")
+_ZONE, _HOST = _is("Zone the address is in", "zone"), _is("Host the address is on", "host")
+_STATUS = _is("Whether an account has it", enum=[each.value for each in Status])
+_OWNER = {**_is("Account that has the address", "account_id"), "required": False}
+
+
 class _Id(fields.String):
     """The address again: a resource shows it under two names, an attribute goes by one."""
 
@@ -38,37 +58,68 @@ class _Id(fields.String):
 class IPSchema(_Resource):
     """A dedicated IP."""
 
-    id = _Id()
-    ip = fields.String(attribute="address")
-    zone = fields.String()
-    host = fields.String()
-    status = fields.String()
-    type = fields.Constant("dedicated_ip")
-    assigned_to = fields.String()
+    id = _Id(**_ADDRESS)
+    ip = fields.String(attribute="address", **_ADDRESS)
+    zone = fields.String(**_ZONE)
+    host = fields.String(**_HOST)
+    status = fields.String(**_STATUS)
+    type = fields.Constant("dedicated_ip", **_is("What it is"))
+    assigned_to = fields.String(**_OWNER)
 
 
 class ReadOnlySchema(_Resource):
     """What Crossbar calls `_read_only` of a dedicated IP."""
 
-    id = fields.String(attribute="address")
-    rev = fields.String(attribute="revision")
-    vsn = fields.Constant("1")
-    status = fields.String()
-    type = fields.Constant("dedicated_ip")
-    zone = fields.String()
-    host = fields.String()
-    created = fields.Integer()
-    modified = fields.Integer()
+    id = fields.String(attribute="address", **_ADDRESS)
+    rev = fields.String(attribute="revision", **_is("Revision of the document"))
+    vsn = fields.Constant("1", **_is("Version of the document's form"))
+    status = fields.String(**_STATUS)
+    type = fields.Constant("dedicated_ip", **_is("What it is"))
+    zone = fields.String(**_ZONE)
+    host = fields.String(**_HOST)
+    created = fields.Integer(**_is("Gregorian seconds"))
+    modified = fields.Integer(**_is("Gregorian seconds"))
 
 
 class ListingSchema(_Resource):
     """One line of a list."""
 
-    ip = fields.String(attribute="address")
-    zone = fields.String()
-    host = fields.String()
-    assigned_to = fields.String()
+    ip = fields.String(attribute="address", **_ADDRESS)
+    zone = fields.String(**_ZONE)
+    host = fields.String(**_HOST)
+    assigned_to = fields.String(**_OWNER)
 
+
+class CreatedSchema(IPSchema):
+    """A dedicated IP new in the pool."""
+
+    _read_only = fields.Nested(ReadOnlySchema, required=True)
+
+
+class CreatedIPsSchema(Schema):
+    """Several dedicated IPs new in the pool."""
+
+    ips = fields.List(fields.Nested(CreatedSchema), **_is("The dedicated IPs"))
+
+
+class _ReadOnlyDeletedSchema(ReadOnlySchema):
+    deleted = fields.Constant(True, **_is("That the document is gone"))
+
+
+class DeletedSchema(IPSchema):
+    """A dedicated IP as it was when it left the pool."""
+
+    _read_only = fields.Nested(_ReadOnlyDeletedSchema, required=True)
+
+
+class ChangedSchema(Schema):
+    """What a request for several addresses has assigned or released."""
+
+    ips = fields.List(fields.String(metadata=_ADDRESS["metadata"]), **_is("The addresses"))
+
+
+NAMES = fields.List(fields.String())
+"""Names in their order, nothing else."""
 
 _IP, _READ_ONLY = IPSchema(), ReadOnlySchema()
 _LISTING, _OWN_LISTING = ListingSchema(), ListingSchema(exclude=["assigned_to"])

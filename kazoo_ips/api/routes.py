@@ -1,13 +1,13 @@
-"""Who may call what: a route without a rule about that cannot be made.
+"""Who may call what, and what it replies: a route that does not say so cannot be made.
 
 Every request passes here before its handler: verbs tunnelled through POST, the token, the account
 in the path, and what the reply may look like.
 """
 
 import base64
+import inspect
 import re
 from collections.abc import Callable, Iterable
-from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
@@ -18,6 +18,7 @@ from werkzeug.routing import BaseConverter, MapAdapter
 from kazoo_ips.api import envelope, idempotency
 from kazoo_ips.api.clients import client_address
 from kazoo_ips.api.context import services
+from kazoo_ips.api.operations import ANY, CSV, Operation, Shape, Who
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
 from kazoo_ips.model import Account, Caller
 
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 Handler = Callable[..., Response]
-
-
-class Who(Enum):
-    """Who may call a route."""
-
-    ANYONE = "anyone"
-    OPERATOR = "the operator"
-    ACCOUNT = "the account in the path, those above it, and the operator"
 
 
 class AddressConverter(BaseConverter):
@@ -43,27 +36,31 @@ class AddressConverter(BaseConverter):
 
 
 class Routes(Blueprint):
-    """A blueprint whose routes cannot forget to say who may call them."""
+    """A blueprint whose routes cannot forget to say who may call them and what they reply."""
 
     def on(
-        self, method: str, rule: str, *, who: Who, csv: bool = False, json: bool = True
+        self, method: str, rule: str, *, who: Who, replies: Shape | None, **told: Any
     ) -> Callable[[Handler], Handler]:
         """Register a handler.
 
         :param who: who may call it
-        :param csv: whether the reply can be CSV as well
-        :param json: whether it is JSON at all, or something that every caller gets
+        :param replies: the form of its reply's `data`; None: a file, in no envelope
+        :param told: what else there is to know of it: the fields of `Operation`
         """
 
         def register(handler: Handler) -> Handler:
+            summary = inspect.getdoc(handler) or ""
+            operation = Operation(method=method, who=who, summary=summary, replies=replies, **told)
+
             def guarded(**path: str) -> Response:
                 _admit(who, path)
                 g.envelope.check()
-                g.csv = json and _negotiate(csv)
+                g.csv = operation.media != ANY and _negotiate(operation.offered)
                 if method == "GET" or who is Who.ANYONE:
                     return handler(**path)
                 return idempotency.once(lambda: handler(**path))
 
+            guarded.operation = operation  # type: ignore[attr-defined]
             super(Routes, self).add_url_rule(
                 rule,
                 endpoint=handler.__name__,
@@ -188,17 +185,16 @@ def _account(who: Caller, account_id: str) -> Account:
     return account
 
 
-def _negotiate(csv: bool) -> bool:
+def _negotiate(offered: tuple[str, ...]) -> bool:
     """Whether the reply shall be CSV.
 
     :raises NotAcceptable: the caller takes nothing that we have
     """
     if request.environ.get("HTTP_ACCEPT", "") in ("", "*/*", "application/json"):
         return False
-    offered = ["application/json", *(["text/csv"] if csv else [])]
     if not request.accept_mimetypes:
         return False
     best: Any = request.accept_mimetypes.best_match(offered)
     if best is None:
         raise NotAcceptable
-    return bool(best == "text/csv")
+    return bool(best == CSV)

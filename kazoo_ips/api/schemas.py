@@ -35,9 +35,15 @@ class _Request(Schema):
 class CreateIPSchema(_Request):
     """`data` of `PUT /v2/ips`."""
 
-    ip = Address(required=True)
-    zone = Text(required=True)
-    host = Text(required=True)
+    ip = Address(required=True, metadata={"description": "IP address", "examples": ["1.2.3.4"]})
+    zone = Text(required=True, metadata={"description": "Zone it is in", "examples": ["us-east"]})
+    host = Text(
+        required=True,
+        metadata={"description": "Host it is on", "examples": ["proxy1.us-east.myswitch.com"]},
+    )
+
+
+_LISTED = {"description": "List of IP addresses", "examples": [["1.2.3.4", "5.6.7.8"]]}
 
 
 class _Object(Field):
@@ -47,23 +53,33 @@ class _Object(Field):
 class CreateIPsSchema(_Request):
     """`data` of `PUT /v2/ips` with a list; each item is `data` of one."""
 
-    ips = Items(required=True)
+    ips = Items(required=True, metadata={"items": {"$ref": "#/components/schemas/CreateIP"}})
 
 
 class AddressesSchema(_Request):
     """`data` of a bulk assign or release."""
 
-    ips = Addresses()
+    ips = Addresses(metadata=_LISTED)
+
+
+class AssignSchema(AddressesSchema):
+    """`data` of a bulk assign."""
+
+    ips = Addresses(required=True, metadata=_LISTED)
 
 
 class AllocateSchema(_Request):
     """`data` of an allocation: so many addresses, picked by the service."""
 
-    quantity = Number(most=MAX_ADDRESSES, required=True)
-    zone = Text()
-    host = Text()
-    distinct_hosts = Flag()
-    distinct_zones = Flag()
+    quantity = Number(
+        most=MAX_ADDRESSES,
+        required=True,
+        metadata={"description": "How many addresses", "examples": [2]},
+    )
+    zone = Text(metadata={"description": "Of this zone only", "examples": ["us-east"]})
+    host = Text(metadata={"description": "On this host only"})
+    distinct_hosts = Flag(metadata={"description": "No two on one host"})
+    distinct_zones = Flag(metadata={"description": "No two in one zone"})
 
     @validates_schema
     def one_wish(self, data: dict[str, Any], **_: Any) -> None:
@@ -75,37 +91,49 @@ class AllocateSchema(_Request):
             )
 
 
+class DeleteSchema(_Request):
+    """The query of a delete."""
+
+    force = Flag(metadata={"description": "Release it first when it is assigned"})
+
+
 class UserAuthSchema(_Request):
     """`data` of `PUT /v2/user_auth` (`user_auth.json`)."""
 
-    credentials = Text(most=64, required=True)
-    method = Text(one_of=("md5", "sha"))
-    account_name = Text(most=128)
-    account_realm = Text(most=253)
-    realm = Text(most=253)
-    phone_number = Text(most=64)
+    credentials = Text(
+        most=64, required=True, metadata={"description": "Hash of `user:password`, in hex digits"}
+    )
+    method = Text(one_of=("md5", "sha"), metadata={"description": "The hash; md5 unless given"})
+    account_name = Text(most=128, metadata={"description": "Name of the user's account"})
+    account_realm = Text(most=253, metadata={"description": "Realm of the user's account"})
+    realm = Text(most=253, metadata={"description": "The same as `account_realm`"})
+    phone_number = Text(most=64, metadata={"description": "Accepted and ignored"})
 
 
 class ApiAuthSchema(_Request):
     """`data` of `PUT /v2/api_auth`."""
 
-    api_key = Text(least=64, most=64, required=True)
+    api_key = Text(
+        least=64, most=64, required=True, metadata={"description": "API key of the account"}
+    )
 
 
 class ListSchema(_Request):
     """The query of a list."""
 
-    zone = Text(least=0)
-    host = Text(least=0)
-    quantity = Number()
-    page_size = Number(most=MAX_PAGE)
-    start_key = After()
-    paginate = Flag()
+    zone = Text(least=0, metadata={"description": "Those of this zone", "examples": ["us-east"]})
+    host = Text(least=0, metadata={"description": "Those on this host"})
+    quantity = Number(metadata={"description": "The first so many, on one page"})
+    page_size = Number(
+        most=MAX_PAGE, metadata={"description": f"Of each page; {PAGE} unless given"}
+    )
+    start_key = After(metadata={"description": "The `next_start_key` of the page before"})
+    paginate = Flag(metadata={"description": "`false`: all of it at once"})
 
 
 # Made once: that takes longer than to load with them.
-_CREATE_IP, _CREATE_IPS = CreateIPSchema(), CreateIPsSchema()
-_ADDRESSES, _ALLOCATE = AddressesSchema(), AllocateSchema()
+_CREATE_IP, _CREATE_IPS, _DELETE = CreateIPSchema(), CreateIPsSchema(), DeleteSchema()
+_ADDRESSES, _ASSIGN, _ALLOCATE = AddressesSchema(), AssignSchema(), AllocateSchema()
 _USER_AUTH, _API_AUTH, _LIST = UserAuthSchema(), ApiAuthSchema(), ListSchema()
 
 
@@ -162,10 +190,15 @@ def load_assign(account_id: str, data: Mapping[str, Any]) -> AssignIPs | Allocat
     if "quantity" in data:
         rule = {"message": "either ips or quantity", "value": data["quantity"]}
         raise ValidationFailed({"quantity": {"forbidden": rule}})
-    if "ips" not in data:
-        rule = {"message": "Field is required but missing", "value": "ips"}
-        raise ValidationFailed({"ips": {"required": rule}})
-    return AssignIPs(account_id, load_addresses(data) or ())
+    return AssignIPs(account_id, _load(_ASSIGN, data)["ips"])
+
+
+def load_force(text: str | None) -> bool:
+    """Whether an assigned address shall be released, to be deleted.
+
+    :raises ValidationFailed: neither a yes nor a no
+    """
+    return bool(_load(_DELETE, {"force": text} if text else {}).get("force"))
 
 
 def load_login(data: Mapping[str, Any]) -> Login:

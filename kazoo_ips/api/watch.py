@@ -4,11 +4,13 @@ import hmac
 from collections.abc import Callable
 
 from flask import Flask, Response, current_app, g
+from marshmallow import fields
 
 from kazoo_ips.api import envelope
 from kazoo_ips.api.context import services
-from kazoo_ips.api.routes import Routes, Who
-from kazoo_ips.errors import InvalidCredentials
+from kazoo_ips.api.operations import ANY, Who
+from kazoo_ips.api.routes import Routes
+from kazoo_ips.errors import InvalidCredentials, NotReady
 
 routes = Routes("watch", __name__)
 
@@ -22,24 +24,24 @@ def init_app(app: Flask, text: Callable[[], bytes], content_type: str, token: st
     app.extensions["kazoo_ips_metrics"] = text, content_type, token
 
 
-@routes.on("GET", "/healthz", who=Who.ANYONE)
+@routes.on("GET", "/healthz", who=Who.ANYONE, replies=fields.Dict())
 def healthz() -> Response:
     """The process answers. Whether CouchDB does is another question."""
     return envelope.success({"healthy": True})
 
 
-@routes.on("GET", "/readyz", who=Who.ANYONE)
+@routes.on("GET", "/readyz", who=Who.ANYONE, replies=fields.Dict(), raises=(NotReady,))
 def readyz() -> Response:
     """Requests can be served; otherwise 503 with the reasons."""
     reasons = services().watch.problems()
     if reasons:
-        response = envelope.failure(503, "not_ready", {"message": "not ready", "reasons": reasons})
-        response.headers["Retry-After"] = "1"
-        return response
+        raise NotReady(reasons)
     return envelope.success({"ready": True})
 
 
-@routes.on("GET", "/metrics", who=Who.ANYONE, json=False)
+@routes.on(
+    "GET", "/metrics", who=Who.ANYONE, replies=None, media=ANY, raises=(InvalidCredentials,)
+)
 def metrics() -> Response:
     """All workers' metrics."""
     text, content_type, token = current_app.extensions["kazoo_ips_metrics"]

@@ -14,8 +14,6 @@ from tests.api.fresh import Fresh, made_fresh
 from tests.api.recorded import Kazoo
 from tests.members import let_in
 
-pytest.register_assert_rewrite("tests.api.replies")
-
 
 @pytest.fixture(scope="session")
 def databases(settings: Settings) -> Databases:

@@ -11,6 +11,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.services import Services
 from tests.api.couchdb import Databases
+from tests.described import CheckedApp
 from tests.members import let_in
 
 
@@ -46,7 +47,7 @@ def made_fresh(settings: Settings) -> Iterator[Fresh]:
             own,
             services,
             Databases(own.as_administrator().couchdb_url, own.prefix),
-            TestApp(composition.create_app(own)),
+            CheckedApp(composition.create_app(own)),
             account.id,
             token,
         )

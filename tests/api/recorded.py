@@ -13,6 +13,7 @@ from webtest import TestApp
 from kazoo_ips.app import create_app
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
+from tests.described import CheckedApp
 
 FOLDER = Path(__file__).parents[1] / "recordings"
 DATABASES: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "databases.json").read_text())
@@ -66,7 +67,7 @@ class Kazoo:
 
     def at(self, now: float, **settings: Any) -> TestApp:
         """The application at another time."""
-        return TestApp(create_app(replace(self.settings, **settings), clock=lambda: now))
+        return CheckedApp(create_app(replace(self.settings, **settings), clock=lambda: now))
 
     @contextmanager
     def changed(self, database: str, document_id: str, **fields: Any) -> Iterator[None]:

@@ -17,6 +17,7 @@ from kazoo_ips.config import Settings
 from tests.api.couchdb import account_database, kazoo_document
 from tests.api.fresh import Fresh
 from tests.api.replies import failure, page
+from tests.described import CheckedApp
 
 ADDRESS = "192.0.2.1"
 
@@ -83,7 +84,7 @@ def door(settings: Settings) -> Iterator[Door]:
 def behind(settings: Settings, door: Door) -> TestApp:
     """The application, reaching the database through that port."""
     through = replace(settings, couchdb_url=door.url, connect_timeout=0.5, read_timeout=0.3)
-    return TestApp(create_app(through))
+    return CheckedApp(create_app(through))
 
 
 def unreachable(reply: Any, token: str | None) -> None:
@@ -156,7 +157,7 @@ def test_the_service_is_back_as_soon_as_the_database_is(
 ) -> None:
     load(kazoo_document(ADDRESS))
     path = f"/v2/accounts/{alice.id}/ips"
-    patient = TestApp(behind.app)
+    patient = CheckedApp(behind.app)
     for closed in ("down", "silent", "down"):
         if closed == "silent":
             door.open(silent=True)
@@ -221,7 +222,7 @@ def test_without_the_views_lists_are_503_and_the_rest_works(fresh: Fresh) -> Non
 def test_without_the_signing_key_it_is_503(fresh: Fresh, name: str) -> None:
     fresh.databases("DELETE", name)
     for path in ("/v2/ips", f"/v2/accounts/{fresh.id}/ips"):
-        reply = TestApp(create_app(fresh.settings)).get(path, headers=fresh.headers, status=503)
+        reply = CheckedApp(create_app(fresh.settings)).get(path, headers=fresh.headers, status=503)
         missing(reply, fresh.token, *NO_DATABASE)
 
 

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from kazoo_ips.model import AssignIP
 from kazoo_ips.services import Services
+from tests.described import check
 
 TEXT = (Path(__file__).parents[1] / "documentation" / "kazoo-ips-api.txt").read_text()
 FIRST, SECOND = "1.2.3.4", "5.6.7.8"
@@ -104,7 +106,13 @@ def curl(line: str) -> tuple[int, dict[str, str], Any]:
     )
     told = [each[2:] for each in done.stderr.splitlines() if each.startswith("< ")]
     headers = dict(each.split(": ", 1) for each in told[1:] if ": " in each)
-    return int(told[0].split()[1]), headers, json.loads(done.stdout)
+    status = int(told[0].split()[1])
+    words = shlex.split(line)
+    check(
+        words[words.index("-X") + 1], urlsplit(words[-1]).path, status, headers,
+        done.stdout.encode(),
+    )  # fmt: skip
+    return status, headers, json.loads(done.stdout)
 
 
 ASSIGNED_BEFORE = {

@@ -16,6 +16,7 @@ from kazoo_ips.config import Settings
 from tests.api.couchdb import account_database, kazoo_document
 from tests.api.fresh import Fresh, made_fresh
 from tests.api.replies import invalid, page, streamed, success
+from tests.described import CheckedApp
 
 EAST = [
     "192.0.2.2", "192.0.2.10", "198.51.100.1", "203.0.113.9", "203.0.113.80", "2001:db8::2",
@@ -430,7 +431,7 @@ def test_no_list_costs_more_than_one_request_for_its_rows(listing: List) -> None
     app = create_app(
         replace(listing.settings, identity_cache=4.0), trace=lambda method, url: sent.append(url)
     )
-    traced = replace(listing, api=TestApp(app))
+    traced = replace(listing, api=CheckedApp(app))
     traced.get()
     for params in ({}, {"zone": "us-east"}, {"host": "proxy0.example.com"}, {"page_size": 2}):
         sent.clear()

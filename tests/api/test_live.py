@@ -11,10 +11,16 @@ import pytest
 import urllib3
 
 from tests.api.couchdb import kazoo_document
+from tests.described import check, checked, decoded
 
 
-def exchange(live: str, sent: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send bytes, read until the server closes."""
+def exchange(
+    live: str, sent: bytes, *, described: bool = True
+) -> tuple[int, dict[str, str], bytes]:
+    """Send bytes, read until the server closes.
+
+    :param described: whether it is a request, whose reply is held against the description
+    """
     parts = urlsplit(live)
     with socket.create_connection((parts.hostname, parts.port or 80), timeout=10) as client:
         client.sendall(sent)
@@ -27,7 +33,11 @@ def exchange(live: str, sent: bytes) -> tuple[int, dict[str, str], bytes]:
                 break
     first, *rest = head.decode("latin-1").split("\r\n")
     headers = dict(line.split(": ", 1) for line in rest)
-    return int(first.split()[1]), headers, body
+    status = int(first.split()[1])
+    if described:
+        method, target = re.match(rb"(\S+) ([^ ?]*)", sent).groups()  # type: ignore[union-attr]
+        check(method.decode(), decoded(target.decode()), status, headers, body)
+    return status, headers, body
 
 
 GARBAGE = {
@@ -57,7 +67,7 @@ GARBAGE = {
 @pytest.mark.parametrize("name", GARBAGE)
 def test_what_never_becomes_a_request_gets_an_envelope(live: str, name: str) -> None:
     sent, wanted = GARBAGE[name]
-    status, headers, body = exchange(live, sent)
+    status, headers, body = exchange(live, sent, described=False)
     assert 400 <= status < 600
     if wanted:
         assert status in (wanted, 400)
@@ -148,7 +158,7 @@ def test_an_encoded_slash_belongs_to_its_segment(live: str, pool: Any, alice: An
 def test_a_streamed_list_is_one_envelope(live: str, load: Any, alice: Any) -> None:
     load(*(kazoo_document(f"192.0.2.{n}") for n in range(1, 4)))
     url = f"{live}/v2/accounts/{alice.id}/ips?paginate=false"
-    reply = urllib3.request("GET", url, headers=alice.headers)
+    reply = checked("GET", urllib3.request("GET", url, headers=alice.headers))
     assert reply.status == 200
     assert reply.headers["Content-Type"] == "application/json"
     assert [line["ip"] for line in reply.json()["data"]] == [f"192.0.2.{n}" for n in range(1, 4)]

@@ -16,7 +16,8 @@ from kazoo_ips.app import create_app
 from kazoo_ips.config import Settings
 from kazoo_ips.model import AssignIP
 from tests.api.couchdb import account_database
-from tests.api.replies import IP, broken, failure, invalid, page, success
+from tests.api.replies import IP, broken, failure, invalid, page, success, wrong_type
+from tests.described import CheckedApp
 
 FIRST, SECOND, THIRD = "192.0.2.1", "192.0.2.2", "198.51.100.1"
 LISTED = {"zone": "us-east", "host": "proxy1.example.com"}
@@ -270,7 +271,7 @@ def test_an_address_of_an_account_out_of_sight_looks_like_none(
     settings: Settings, databases: Any, taken: Any, pool: Any, alice: Any, bob: Any
 ) -> None:
     now = time.time()
-    still = TestApp(create_app(settings, clock=lambda: now))
+    still = CheckedApp(create_app(settings, clock=lambda: now))
     headers = {**alice.headers, "X-Request-ID": "same"}
     path = f"/v2/accounts/{alice.id}/ips/{FIRST}"
     absent = still.get(path, headers=headers, status=404)
@@ -353,12 +354,22 @@ def test_an_assigned_address_is_not_deleted(
     assert success(reply, operator.token) == assigned(FIRST, alice)
 
 
+def test_a_force_that_is_neither_yes_nor_no_is_400_and_deletes_nothing(
+    api: TestApp, taken: Any, operator: Any
+) -> None:
+    taken(FIRST)
+    reply = api.delete(f"/v2/ips/{FIRST}?force=perhaps", headers=operator.headers, status=400)
+    assert invalid(reply, operator.token) == wrong_type("force", "boolean", "perhaps")
+    api.get(f"/v2/ips/{FIRST}", headers=operator.headers, status=200)
+
+
+@pytest.mark.parametrize("word", ["true", "yes", "1"])
 def test_force_deletes_an_assigned_address_and_its_copy(
-    api: TestApp, databases: Any, taken: Any, operator: Any, alice: Any
+    api: TestApp, databases: Any, taken: Any, operator: Any, alice: Any, word: str
 ) -> None:
     taken(FIRST)
     assert databases.find(account_database(alice.id), FIRST)
-    reply = api.delete(f"/v2/ips/{FIRST}?force=true", headers=operator.headers, status=200)
+    reply = api.delete(f"/v2/ips/{FIRST}?force={word}", headers=operator.headers, status=200)
     gone = success(reply, operator.token)
     assert {k: v for k, v in gone.items() if k != "_read_only"} == available(FIRST)
     assert gone["_read_only"]["deleted"] is True

@@ -12,6 +12,7 @@ from webtest import TestApp
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.services import Services
+from tests.described import CheckedApp
 from tests.faults.proxy import FaultProxy
 
 
@@ -76,7 +77,7 @@ def faulty_wsgi(behind: Settings, clock: Clock, operator: Any) -> Any:
 @pytest.fixture
 def faulty(faulty_wsgi: Any, proxy: FaultProxy) -> TestApp:
     """The application behind the proxy, for WebTest."""
-    return TestApp(faulty_wsgi)
+    return CheckedApp(faulty_wsgi)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services.idempotency import LEASE
 from tests.conftest import Member
+from tests.described import checked
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock, eventually
 from tests.faults.proxy import FaultProxy
@@ -52,9 +53,10 @@ def test_what_a_killed_worker_had_begun_is_undone(
     url = f"{gunicorn.url}/v2/accounts/{alice.id}/ips"
 
     def send(verb: str) -> int:
-        return http.request(
+        reply = http.request(
             verb, url, json={"data": {"ips": IPS}}, headers=alice.headers, retries=False, timeout=9
-        ).status
+        )
+        return checked(verb, reply).status
 
     if method == "DELETE":
         assert send("POST") == 200

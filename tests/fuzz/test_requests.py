@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from webtest import TestApp
 
 from kazoo_ips import app as composition
+from kazoo_ips.api.openapi import operation
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from tests import strategies
+from tests.described import CheckedApp
 from tests.strategies import runs
 
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "LINK"]
@@ -236,7 +238,7 @@ def service(
 ) -> Service:
     """A service with three addresses, one of them Alice's."""
     wsgi = composition.create_app(replace(settings, identity_cache=4.0, refusal_time=0.0))
-    app = TestApp(wsgi, lint=False)
+    app = CheckedApp(wsgi, lint=False)
     for address in KNOWN:
         add(address)
     app.post(f"/v2/accounts/{alice.id}/ips/{KNOWN[1]}", headers=alice.headers)
@@ -244,15 +246,17 @@ def service(
 
 
 def routes(service: Service) -> list[str]:
-    """The path of every route there is, with its parameters in angle brackets."""
-    return sorted({rule.rule for rule in service.app.app.url_map.iter_rules()})
+    """The path of every route with an envelope, with its parameters in angle brackets."""
+    app = service.app.app
+    rules = app.url_map.iter_rules()
+    return sorted({rule.rule for rule in rules if operation(app, rule).replies is not None})
 
 
 def path(data: st.DataObject, service: Service, rule: str) -> str:
     """A route's path with something in the place of its parameters."""
     account = data.draw(st.sampled_from(service.ids) | quoted, label="account")
     address = data.draw(quoted, label="address")
-    filled = rule.replace("<account_id>", account).replace("<address>", address)
+    filled = re.sub("<[a-z:]+>", lambda _: address, rule.replace("<account_id>", account))
     return filled + data.draw(st.sampled_from(["", "", "", "/", "//", "/x"]), label="tail")
 
 

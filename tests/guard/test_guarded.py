@@ -39,7 +39,9 @@ def guarded(settings: Settings, couch: Couch) -> Iterator[Fresh]:
         pytest.skip("the embedded server runs no validate_doc_update")
     with made_fresh(settings) as made:
         assert composition.databases(made.settings).guard(True)
-        await_guard(composition.connect(made.settings.as_administrator()).database("dedicated_ips"))
+        await_guard(
+            composition.connect(made.settings.as_administrator()).database("dedicated_ips")
+        )
         yield made
 
 

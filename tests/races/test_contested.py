@@ -19,6 +19,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.model import DedicatedIP
 from tests.conftest import Member
+from tests.described import checked
 from tests.races.test_exact_fit import Field, assert_assigned_are_acknowledged, field
 
 CONTESTS = int(os.environ.get("RACE_CONTESTS", "20"))
@@ -45,7 +46,8 @@ def test_one_of_those_who_ask_at_once_gets_it(
         url = f"{server.url}/v2/accounts/{members[place].id}/ips/{address}"
         try:
             headers = members[place].headers
-            return http.request("POST", url, headers=headers, retries=False, timeout=60).status
+            reply = http.request("POST", url, headers=headers, retries=False, timeout=60)
+            return checked("POST", reply).status
         except urllib3.exceptions.HTTPError:
             return 0
 

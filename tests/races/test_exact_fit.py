@@ -23,6 +23,7 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
+from tests.described import checked
 from tests.faults.proxy import FaultProxy, Forward, Reply, lose_reply
 from tests.servers import Gunicorn
 
@@ -71,7 +72,7 @@ class Field:
             )
         except urllib3.exceptions.HTTPError:
             return 0, []
-        body = reply.json()
+        body = checked("POST", reply).json()
         return reply.status, body["data"]["ips"] if reply.status == 200 else [body["message"]]
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.repositories.accounts import account_database
+from tests.described import CheckedApp
 from tests.stateful.commands import Client
 
 
@@ -50,7 +50,7 @@ def world(settings: Settings, couch: Couch, pool: Database, members: dict[str, A
     tokens = {name: member.token for name, member in members.items()}
     ids = {name: member.id for name, member in members.items()}
     return World(
-        client=lambda: Client(TestApp(wsgi), tokens, ids),
+        client=lambda: Client(CheckedApp(wsgi), tokens, ids),
         ids=ids,
         pool=pool,
         copies={name: couch.database(account_database(ids[name])) for name in ("alice", "bob")},

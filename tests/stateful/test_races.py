@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.repositories.accounts import account_database
+from tests.described import CheckedApp
 from tests.stateful.commands import (
     Assign,
     AssignMany,
@@ -42,7 +42,7 @@ def meanwhile(settings: Settings, world: World) -> Meanwhile:
 
         wsgi = composition.create_app(replace(settings, identity_cache=4.0), trace=trace)
         client = world.client()
-        reply = Client(TestApp(wsgi), client.tokens, client.ids).send(command)
+        reply = Client(CheckedApp(wsgi), client.tokens, client.ids).send(command)
         assert not left, "what was waited for did not come"
         return reply
 
@@ -102,7 +102,7 @@ def test_a_release_leaves_the_copy_of_the_next_assignment(
         Release("alice", "alice", FIRST),
         (
             "POST",
-            f"{in_database_of(world, 'alice')}/_all_docs",
+            f"{in_database_of(world, 'alice')}/_bulk_get",
             lambda: again.append(send(Assign("alice", "alice", FIRST))),
         ),
     )
@@ -154,7 +154,7 @@ def test_releasing_all_releases_and_names_each_address_once(
     def assign_again() -> None:
         assert send(Assign("alice", "alice", FIRST)).code == 200
 
-    copies = f"{in_database_of(world, 'alice')}/_all_docs"
+    copies = f"{in_database_of(world, 'alice')}/_bulk_get"
     reply = meanwhile(ReleaseAll("alice", "alice"), ("POST", copies, assign_again))
     assert reply.code == 200
     assert sorted(reply.data["ips"]) == sorted([FIRST, SECOND])

@@ -9,6 +9,7 @@ from webtest import TestApp
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from tests.api.fresh import Fresh, made_fresh
+from tests.described import CheckedApp
 from tests.faults.proxy import FaultProxy
 
 
@@ -28,7 +29,7 @@ def behind(settings: Settings, proxy: FaultProxy) -> Settings:
 @pytest.fixture
 def watched(behind: Settings) -> TestApp:
     """An application that nobody else counts with, behind the proxy."""
-    return TestApp(composition.create_app(behind))
+    return CheckedApp(composition.create_app(behind))
 
 
 @pytest.fixture

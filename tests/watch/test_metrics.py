@@ -17,6 +17,7 @@ from kazoo_ips.model import AssignIP, DedicatedIP
 from kazoo_ips.repositories.journal import Claim, JournalRepository
 from kazoo_ips.services.idempotency import LEASE
 from tests.conftest import Member
+from tests.described import CheckedApp
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
 from tests.faults.proxy import FaultProxy
@@ -129,7 +130,7 @@ def test_the_pool_by_zone_and_status(
     for n, zone in enumerate(["us-east", "us-east", 'odd "zone"\n'], 1):
         add(f"192.0.2.{n}", zone=zone)
     services.ips.assign(AssignIP(alice.id, "192.0.2.1"), uuid4().hex)
-    counts = told(TestApp(composition.create_app(behind)))
+    counts = told(CheckedApp(composition.create_app(behind)))
     name = "kazoo_ips_pool_addresses"
     assert value(counts, name, zone="us-east", status="assigned") == 1
     assert value(counts, name, zone="us-east", status="available") == 1
@@ -176,7 +177,7 @@ def test_claims_recovered(settings: Settings, add: Any, couch: Any, alice: Membe
 
 
 def test_a_token_can_be_asked_for(settings: Settings) -> None:
-    api = TestApp(composition.create_app(replace(settings, metrics_token="s3cret")))
+    api = CheckedApp(composition.create_app(replace(settings, metrics_token="s3cret")))
     api.get("/metrics", status=401)
     api.get("/metrics", headers={"Authorization": "Bearer wrong"}, status=401)
     api.get("/metrics", headers={"Authorization": "Bearer s3cret"}, status=200)

@@ -1,0 +1,84 @@
+"""`/v2/openapi.json`, the description of the API, and `/v2/docs`, a page to read and try it.
+
+The page is Swagger UI, as the package flask-swagger-ui brings it: nothing comes from elsewhere.
+"""
+
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from flask import Flask, Response, current_app, request
+
+from kazoo_ips.api import envelope, openapi
+from kazoo_ips.api.operations import ANY, JSON, Who
+from kazoo_ips.api.routes import Routes
+from kazoo_ips.errors import BadIdentifier
+
+routes = Routes("docs", __name__, url_prefix="/v2")
+
+_OWN, _SWAGGER_UI = files(__name__), files("flask_swagger_ui") / "dist"
+_PARTS: dict[str, tuple[Traversable, str]] = {
+    "start.js": (_OWN, "text/javascript"),
+    "swagger-ui-bundle.js": (_SWAGGER_UI, "text/javascript"),
+    "swagger-ui.css": (_SWAGGER_UI, "text/css"),
+    "favicon-32x32.png": (_SWAGGER_UI, "image/png"),
+}
+
+_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+"""Only what this service itself sends may run on the page, or hear from it."""
+
+
+@routes.on("GET", "/openapi.json", who=Who.ANYONE, replies=None)
+def description() -> Response:
+    """The API in OpenAPI 3.1: this document."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return _file(_described(app), JSON)
+
+
+@routes.on("GET", "/docs", who=Who.ANYONE, replies=None, media="text/html")
+def page() -> Response:
+    """A page to read this description and to try what it describes."""
+    response = _file((_OWN / "page.html").read_bytes(), "text/html; charset=utf-8")
+    response.headers["Content-Security-Policy"] = _POLICY
+    return response
+
+
+@routes.on("GET", "/docs/<name>", who=Who.ANYONE, replies=None, media=ANY)
+def part(name: str) -> Response:
+    """A part of that page: script, style, picture."""
+    if name not in _PARTS:
+        raise BadIdentifier(name)
+    return _file(_read(name), _PARTS[name][1])
+
+
+@cache
+def _described(app: Flask) -> bytes:
+    return envelope.dump(openapi.describe(app))
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (_PARTS[name][0] / name).read_bytes()
+
+
+def _file(content: bytes, media: str) -> Response:
+    response = Response(content, content_type=media)
+    response.add_etag()
+    tag, _ = response.get_etag()
+    if tag and request.if_none_match.contains_weak(tag):
+        response = Response(status=304)
+        response.set_etag(tag)
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

@@ -1,0 +1,10 @@
+// A file of its own, so that the page needs no script inside it.
+SwaggerUIBundle({
+  url: "/v2/openapi.json",
+  dom_id: "#description",
+  deepLinking: true,
+  defaultModelsExpandDepth: 0,
+  displayRequestDuration: true,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+});

@@ -1,0 +1,39 @@
+"""`/v2/schemas`: the JSON schemas of what is sent, as Kazoo has them (`cb_schemas.erl`).
+
+They are those that requests are checked with here; in Kazoo they are documents. Kazoo's form is
+draft 4 of JSON Schema, with an `id` that is the schema's name, and anybody may read them.
+"""
+
+from flask import Response
+from marshmallow import Schema, fields
+
+from kazoo_ips.api import envelope, openapi, resources, schemas
+from kazoo_ips.api.operations import Who
+from kazoo_ips.api.routes import Routes
+from kazoo_ips.errors import BadIdentifier
+
+routes = Routes("kazoo_schemas", __name__, url_prefix="/v2/schemas")
+
+_DRAFT = "http://json-schema.org/draft-04/schema#"
+_SCHEMAS: dict[str, tuple[type[Schema], str]] = {
+    "api_auth": (schemas.ApiAuthSchema, "Login with an API key"),
+    "ip": (schemas.CreateIPSchema, "IP address assigned to the cluster"),
+    "ips": (schemas.AddressesSchema, "IP addresses assigned to the account"),
+    "user_auth": (schemas.UserAuthSchema, "Login with user and password"),
+}
+
+
+@routes.on("GET", "", who=Who.ANYONE, replies=resources.NAMES)
+def list_names() -> Response:
+    """The names of the schemas."""
+    return envelope.success(sorted(_SCHEMAS))
+
+
+@routes.on("GET", "/<name>", who=Who.ANYONE, replies=fields.Dict())
+def fetch(name: str) -> Response:
+    """One schema, in draft 4 of JSON Schema."""
+    if name not in _SCHEMAS:
+        raise BadIdentifier(name)
+    schema, description = _SCHEMAS[name]
+    made = {"$schema": _DRAFT, "id": name, "description": description}
+    return envelope.success({**made, **openapi.json_schema(schema)})

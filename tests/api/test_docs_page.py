@@ -1,0 +1,109 @@
+"""The page to read and try the API, in a real browser; skipped where there is none."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, Request, sync_playwright
+
+from kazoo_ips.model import DedicatedIP
+from tests.conftest import Member
+from tests.described import CheckedApp
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+"""Switches for a browser that calls nobody by itself, and that may run as root."""
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page of a new browser. What its console complains of fails the test."""
+    if not BROWSER:
+        pytest.skip("there is no browser here")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
+        opened = browser.new_page()
+        opened.set_default_timeout(20_000)
+        complaints: list[str] = []
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on(
+            "console",
+            lambda said: complaints.append(said.text) if said.type == "error" else None,
+        )
+        yield opened
+        browser.close()
+        assert complaints == []
+
+
+def operation(page: Page, method: str, path: str) -> Locator:
+    """An operation of the page, opened."""
+    block = page.locator(f".opblock-{method.lower()}").filter(
+        has=page.locator(f'[data-path="{path}"]')
+    )
+    block.locator(".opblock-summary-control").click()
+    return block
+
+
+def authorize(page: Page, token: str) -> None:
+    """Give the page a token."""
+    page.get_by_role("button", name="Authorize").first.click()
+    dialog = page.locator(".dialog-ux .auth-container", has_text="X-Auth-Token")
+    dialog.get_by_role("textbox").fill(token)
+    dialog.get_by_role("button", name=re.compile("^Apply|^Authorize")).click()
+    page.locator(".dialog-ux .btn-done").first.click()
+
+
+def execute(block: Locator, **parameters: str) -> tuple[str, str]:
+    """Send an operation's request; the status and body that the page shows."""
+    for name, value in parameters.items():
+        block.locator(f'tr[data-param-name="{name}"] input').fill(value)
+    block.get_by_role("button", name="Execute").click()
+    shown = block.locator(".live-responses-table .response")
+    status = shown.locator(".response-col_status").inner_text().split()[0]
+    return status, shown.locator(".highlight-code").first.inner_text()
+
+
+def test_a_reader_tries_a_call_and_sees_its_reply(
+    live: str, page: Page, alice: Member, add: Callable[..., DedicatedIP]
+) -> None:
+    add("192.0.2.1")
+    sent: list[str] = []
+
+    def note(request: Request) -> None:
+        sent.append(request.url)
+
+    page.on("request", note)
+    page.goto(f"{live}/v2/docs")
+    block = operation(page, "GET", "/v2/accounts/{account_id}/ips")
+    authorize(page, alice.token)
+    status, body = execute(block, account_id=alice.id)
+    assert status == "200"
+    assert "192.0.2.1" in body
+    post = operation(page, "POST", "/v2/accounts/{account_id}/ips/{address}")
+    status, body = execute(post, account_id=alice.id, address="192.0.2.1")
+    assert status == "200"
+    assert "assigned_to" in body
+    elsewhere = [url for url in sent if not url.startswith((live, "data:", "blob:"))]
+    assert elsewhere == []
+
+
+def test_the_page_may_run_nothing_but_its_own_files(api: CheckedApp) -> None:
+    reply = api.get("/v2/docs", status=200)
+    assert reply.content_type == "text/html"
+    assert "unsafe" not in reply.headers["Content-Security-Policy"]
+    for name in re.findall(r'(?:src|href)="([^"]+)"', reply.text):
+        assert name.startswith("/v2/")
+        part: Any = api.get(name, status=200)
+        assert part.body
+        tag = part.headers["ETag"]
+        api.get(name, headers={"If-None-Match": tag}, status=304)
+
+
+def test_a_part_that_is_none_is_404(api: CheckedApp) -> None:
+    for name in ("nothing.js", "..%2Fpage.html", "__init__.py", "swagger-ui.js.map"):
+        api.get(f"/v2/docs/{name}", status=404)

@@ -1,0 +1,125 @@
+"""Every reply held against the API's own description: what it does not tell is a failure."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import jsonschema_rs
+import urllib3
+from webtest import TestApp, TestResponse
+
+from kazoo_ips import app as composition
+from kazoo_ips.api import openapi
+from kazoo_ips.config import Settings
+
+TestApp.__test__ = False  # classes of webtest's, not tests
+TestResponse.__test__ = False
+
+NOWHERE = {404: "NotFound", 405: "InvalidMethod"}
+"""Replies to what is no operation: no such path, or no such method of a path."""
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The description of the application."""
+    return openapi.describe(composition.create_app(Settings()))
+
+
+def check(
+    method: str, path: str, status: int, headers: Mapping[str, str], body: bytes
+) -> tuple[str, str] | None:
+    """Whether a reply is described; AssertionError tells what is not.
+
+    :param method: of the operation, where it was tunnelled through POST
+    :param path: decoded
+    :return: the operation's path and method, None when there is none
+    """
+    where = described_path(path)
+    operation = where and document()["paths"][where].get(method.lower())
+    if operation is None:
+        assert (status, body) == (200, b"") if method == "OPTIONS" and status == 200 else (
+            status in NOWHERE
+        ), f"{method} {path} is not described, and replies {status}"  # fmt: skip
+        if method != "HEAD" and status in NOWHERE:
+            fits(f"#/components/schemas/{NOWHERE[status]}", body)
+        return None
+    told = f"{method} {where} {status}"
+    assert str(status) in operation["responses"], f"{told} is not described"
+    place = f"#/paths/{escaped(where)}/{method.lower()}/responses/{status}"
+    response = operation["responses"][str(status)]
+    if "$ref" in response:
+        place = response["$ref"]
+        response = document()["components"]["responses"][place.rpartition("/")[2]]
+    given = {name.lower() for name in headers}
+    for name, header in response["headers"].items():
+        assert not header["required"] or name.lower() in given, f"{told} lacks {name}"
+    media = {name.lower(): value for name, value in headers.items()}.get("content-type", "")
+    kind = media.partition(";")[0]
+    if "content" not in response:
+        assert body == b"", f"{told} has a body"
+    elif "*/*" not in response["content"]:
+        assert kind in response["content"], f"{told} comes as {kind}"
+        if kind == "application/json":
+            fits(f"{place}/content/{escaped(kind)}/schema", body)
+    return where, method
+
+
+def decoded(path: str) -> str:
+    """A path as sent to a live server, which keeps an encoded slash in its segment."""
+    return unquote(re.sub("%2f", "%252F", path, flags=re.IGNORECASE))
+
+
+def checked(method: str, reply: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:
+    """A live server's reply, once it is held against the description."""
+    check(method, decoded(urlsplit(reply.url or "").path), reply.status, reply.headers, reply.data)
+    return reply
+
+
+def fits(pointer: str, body: bytes) -> None:
+    """Whether a body fits a schema of the description."""
+    problems = [
+        f"{'.'.join(map(str, error.instance_path))}: {error.message}"
+        for error in validator(pointer).iter_errors(json.loads(body))
+    ]
+    assert not problems, f"{pointer}: {problems[:3]} in {body[:500]!r}"
+
+
+@cache
+def validator(pointer: str) -> jsonschema_rs.Draft202012Validator:
+    """The compiled schema at a place of the description."""
+    schema = {"$ref": pointer, **document()}
+    return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+
+
+@cache
+def patterns() -> list[tuple[re.Pattern[str], str]]:
+    """What the paths look like, names before what stands for anything."""
+    paths = sorted(document()["paths"], key=lambda each: (each.count("{"), each))
+    return [
+        (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(each)) + "/?"), each) for each in paths
+    ]
+
+
+def described_path(path: str) -> str | None:
+    """The described path that a request's path is one of."""
+    return next((each for pattern, each in patterns() if pattern.fullmatch(path)), None)
+
+
+def escaped(text: str) -> str:
+    """Text as a part of a JSON pointer in a URI."""
+    return text.replace("~", "~0").replace("/", "~1").replace("{", "%7B").replace("}", "%7D")
+
+
+class CheckedApp(TestApp):
+    """WebTest's application, each of whose replies is held against the description."""
+
+    def do_request(self, req: Any, status: Any = None, expect_errors: Any = None) -> Any:
+        """Send a request, and check the reply."""
+        reply = super().do_request(req, status, expect_errors)
+        # A tunnelled verb has replaced the method by now.
+        path = req.environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
+        check(req.method, path, reply.status_int, reply.headers, reply.body)
+        return reply
