@@ -8,6 +8,7 @@ action=$1
 argument=${2:-}
 python=${PYTHON:-python3}
 root=${KAZOO_IPS_ROOT:-/}
+unset KAZOO_IPS_ROOT # the service knows no setting of that name
 
 # shellcheck disable=SC2016 # it is the machine's to know who one is
 sudo='$([ "$(id -u)" = 0 ] || echo sudo)'

@@ -129,7 +129,7 @@ class Settings:
             "KAZOO_IPS_THREADS": self.threads > 0,
             "KAZOO_IPS_MAX_REQUESTS": self.max_requests >= 0,
             "KAZOO_IPS_WRITE_QUORUM": self.write_quorum in ("majority", "all"),
-            "KAZOO_IPS_BIND": _is_bind(self.bind),
+            "KAZOO_IPS_BIND": all(_is_bind(each.strip()) for each in self.bind.split(",")),
             "KAZOO_IPS_LOG_LEVEL": self.log_level in ("debug", "info", "warning", "error"),
             "KAZOO_IPS_LOG_FORMAT": self.log_format in ("json", "text"),
             "COUCHDB_URL": _is_url(self.couchdb_url),

@@ -247,7 +247,7 @@ class Supervisor:
                 continue
             try:
                 self._listeners[bind] = _listener(bind)
-            except (OSError, RuntimeError, TypeError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 raise BadSetting(f"KAZOO_IPS_BIND: {bind}: {error}") from error
 
     def _close_all_but(self, binds: Sequence[str]) -> None:
@@ -301,7 +301,10 @@ def _die_with_parent() -> None:
 
 def _listener(bind: str) -> socket.socket:
     """A listening socket for `host:port` or `[host]:port`."""
-    host, port = parse_address(bind)
+    address = parse_address(bind)
+    if not isinstance(address, tuple):  # gunicorn would remove a socket's path at each change
+        raise ValueError("the supervisor listens on host:port only")
+    host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -175,6 +175,12 @@ def test_an_address_of_somebody_else_changes_nothing(service: Service) -> None:
     assert service.answer()[0] == "one"
 
 
+def test_a_sockets_path_is_refused(service: Service) -> None:
+    service.bind("unix:/tmp/x.sock")
+    assert "host:port only" in service.reload()["refused"]
+    assert service.answer()[0] == "one"
+
+
 def closed(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
