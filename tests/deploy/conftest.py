@@ -16,7 +16,7 @@ import pytest
 from tests.deploy import wheels
 from tests.deploy.load import Load
 
-SETTINGS = ("COUCHDB_URL", "KAZOO_IPS_PREFIX", "KAZOO_IPS_IDENTITY_CACHE")
+SETTINGS = ("COUCHDB_URL", "COUCHDB_ADMIN_URL", "KAZOO_IPS_PREFIX", "KAZOO_IPS_IDENTITY_CACHE")
 
 
 def free_port() -> int:
@@ -34,7 +34,8 @@ class Site:
         self.settings = root / "etc/kazoo-ips/kazoo-ips.env"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        names = (*SETTINGS, "KAZOO_IPS_BIND", "KAZOO_IPS_WORKERS", "PYTHONPATH")
+        given = [name for name in SETTINGS if name in environment]
+        names = (*given, "KAZOO_IPS_BIND", "KAZOO_IPS_WORKERS", "PYTHONPATH")
         values = {
             **environment,
             "KAZOO_IPS_BIND": f"127.0.0.1:{self.port}",
