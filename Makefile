@@ -11,6 +11,18 @@ WITH_NODE := PATH="$$PWD/$(BIN):$$PATH"
 run: $(VENV)/.installed $(if $(COUCHDB_URL),,$(NODE)) ## Serve the API (PORT=8000, COUCHDB_PORT=5984 or COUCHDB_URL=..., KAZOO_IPS_DATA=data)
 	@exec $(BIN)/python -m embedded.run
 
+##@ Put into production
+deploy: $(VENV)/.installed ## Install and serve this version (HOST=user@server, or this machine)
+	@rm -rf build
+	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	@HOST='$(HOST)' deploy/run.sh deploy build/wheel/*.whl
+
+rollback: ## Go back to the version before (HOST=...)
+	@HOST='$(HOST)' deploy/run.sh rollback
+
+undeploy: ## Remove the service (HOST=...; PURGE=1 removes settings and log as well)
+	@HOST='$(HOST)' deploy/run.sh undeploy $(if $(PURGE),--purge)
+
 ##@ Check
 test: $(VENV)/.installed-test $(NODE) lint ## Run every test; T=path for some
 	$(BIN)/pytest $(T)
@@ -60,4 +72,4 @@ help: ## Show this list
 
 export SIZES ROUNDS CONNECTIONS ROWS QUICK PUBLISH
 
-.PHONY: run test lint audit bench install node clean help
+.PHONY: run deploy rollback undeploy test lint audit bench install node clean help

@@ -68,7 +68,9 @@ class Settings:
         "addresses and networks whose X-Forwarded-For is believed",
     )
     bind: str = _setting(
-        "KAZOO_IPS_BIND", "127.0.0.1:8000", "address and port that gunicorn listens on"
+        "KAZOO_IPS_BIND",
+        "127.0.0.1:8000",
+        "where to listen: host:port, [::]:port, or several with commas",
     )
     workers: int = _setting("KAZOO_IPS_WORKERS", 2, "gunicorn's worker processes")
     threads: int = _setting("KAZOO_IPS_THREADS", 8, "threads of each worker")
@@ -76,6 +78,11 @@ class Settings:
         "KAZOO_IPS_CLIENT_TIMEOUT",
         10.0,
         "seconds a client may take to send a request, or to read a part of a reply",
+    )
+    max_requests: int = _setting(
+        "KAZOO_IPS_MAX_REQUESTS",
+        1_000_000,
+        "requests after which a worker is replaced by a fresh one; 0: never",
     )
     log_level: str = _setting("KAZOO_IPS_LOG_LEVEL", "info", "debug, info, warning or error")
     log_format: str = _setting(
@@ -120,8 +127,9 @@ class Settings:
             "KAZOO_IPS_CLIENT_TIMEOUT": 0 < self.client_timeout <= 3600,
             "KAZOO_IPS_WORKERS": self.workers > 0,
             "KAZOO_IPS_THREADS": self.threads > 0,
+            "KAZOO_IPS_MAX_REQUESTS": self.max_requests >= 0,
             "KAZOO_IPS_WRITE_QUORUM": self.write_quorum in ("majority", "all"),
-            "KAZOO_IPS_BIND": _is_bind(self.bind),
+            "KAZOO_IPS_BIND": all(_is_bind(each.strip()) for each in self.bind.split(",")),
             "KAZOO_IPS_LOG_LEVEL": self.log_level in ("debug", "info", "warning", "error"),
             "KAZOO_IPS_LOG_FORMAT": self.log_format in ("json", "text"),
             "COUCHDB_URL": _is_url(self.couchdb_url),

@@ -14,6 +14,7 @@ BAD = {
     "KAZOO_IPS_LOG_LEVEL": ["loud", "INFO "],
     "KAZOO_IPS_LOG_FORMAT": ["xml"],
     "KAZOO_IPS_BIND": ["8000", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "unix:", "fd://x",
+                       "127.0.0.1:8000,", "127.0.0.1:8000,here",
                        "127.0.0.1:80/x"],
     "COUCHDB_URL": ["127.0.0.1:5984", "ftp://127.0.0.1", "http://", "http://admin:pa/ss@host:5984",
                     "http://host:port"],

@@ -1,0 +1,35 @@
+"""What a supervisor sees of a release: it takes sockets, answers its name, and ends when told to.
+
+python release.py NAME STATUS
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+NAME, STATUS = sys.argv[1], int(sys.argv[2])
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers everything in the same way."""
+
+    def do_GET(self) -> None:
+        text = f"{NAME} {os.getpid()} {os.environ.get('KAZOO_IPS_LOG_LEVEL', '')}".encode()
+        self.send_response(STATUS)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+for bind in os.environ["KAZOO_IPS_BIND"].split(","):
+    server = ThreadingHTTPServer(("", 0), Handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = socket.socket(fileno=int(bind.removeprefix("fd://")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+signal.sigwait({signal.SIGTERM})

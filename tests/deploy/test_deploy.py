@@ -1,0 +1,94 @@
+"""Deploying to a folder: nobody notices, a release that fails stays out, and all of it can go."""
+
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from tests.deploy import wheels
+from tests.deploy.conftest import Site
+from tests.deploy.load import Load
+from tests.servers import Gunicorn
+
+
+def served(site: Site, operator: Any, wanted: str) -> str:
+    """The version that answers new connections, once the one before has stopped accepting."""
+    headers = {**operator.headers, "Connection": "close"}
+    end = time.monotonic() + 5
+    while True:
+        reply = urllib3.request("GET", f"{site.url}/v2/about", headers=headers)
+        assert reply.status == 200, reply.data
+        version: str = reply.json()["data"]["version"]
+        if version == wanted or time.monotonic() > end:
+            return version
+
+
+def test_a_deployment_under_load_a_broken_one_and_the_way_back(
+    site: Site, load: Callable[[], Load], operator: Any, wheel: Path
+) -> None:
+    newer = wheels.changed(wheel, "8.0.0")
+    broken = wheels.changed(wheel, "9.0.0", {"kazoo_ips/worker.py": "\nraise RuntimeError\n"})
+    number = wheel.name.split("-")[1]
+
+    site.write_settings()
+    site.run("deploy", wheel)
+    assert served(site, operator, number) == number
+    assert site.settings.read_text() == site.text
+
+    before = site.snapshot()
+    assert "nothing to do" in site.run("deploy", wheel)
+    assert site.snapshot() == before
+
+    with load() as clients:
+        site.run("deploy", newer)
+        assert served(site, operator, "8.0.0") == "8.0.0"
+
+        said = site.run("deploy", broken, fails=True)
+        assert "it does not answer" in said
+        assert "8.0.0" in said.splitlines()[-1]
+        assert site.serving() == "8.0.0"
+        assert served(site, operator, "8.0.0") == "8.0.0"
+
+        site.run("rollback")
+        assert served(site, operator, number) == number
+    assert clients.lost == {}
+    assert clients.served > 100
+
+    said = site.run("undeploy")
+    assert f"kept {site.settings.parent}" in said
+    assert not site.app.exists()
+    assert site.settings.exists()
+
+
+def test_the_first_deployment_writes_settings_that_only_the_service_reads(
+    site: Site, wheel: Path
+) -> None:
+    unfit = wheels.changed(wheel, "7.0.0", {"kazoo_ips/app.py": "\nraise RuntimeError\n"})
+    said = site.run("deploy", unfit, fails=True)
+    assert "see COUCHDB_URL in" in said
+    assert stat.S_IMODE(site.settings.stat().st_mode) == 0o640
+    assert stat.S_IMODE(site.settings.parent.stat().st_mode) == 0o750
+    assert site.settings.read_text() == (wheels.ROOT / "deploy/kazoo-ips.env").read_text()
+    assert not (site.app / "current").exists()
+    assert "no release to go back to" in site.run("rollback", fails=True)
+
+
+def test_a_worker_that_is_replaced_loses_nothing(
+    environment: dict[str, str], add: Any, alice: Any, tmp_path: Path
+) -> None:
+    add("192.0.2.1")
+    log = tmp_path / "log"
+    settings = {**environment, "KAZOO_IPS_MAX_REQUESTS": "40"}
+    with (
+        Gunicorn(settings, log, workers=2) as server,
+        Load(server.url, alice.token, alice.id, "192.0.2.1") as clients,
+    ):
+        end = time.monotonic() + 60
+        while log.read_text().count("Autorestarting worker") < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+    assert log.read_text().count("Autorestarting worker") >= 2
+    assert clients.lost == {}
+    assert clients.served > 80

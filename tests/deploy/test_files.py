@@ -1,0 +1,61 @@
+"""The files for other programs, read by those programs where they are installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.conftest import free_port
+from tests.deploy.wheels import ROOT
+
+PATH = f"{os.environ['PATH']}:/usr/sbin"
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not shutil.which(program, path=PATH), reason=f"needs {program}")
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env={**os.environ, "PATH": PATH}, capture_output=True, text=True, check=False
+    )
+
+
+@needs("systemd-analyze")
+def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
+    text = (ROOT / "deploy/kazoo-ips.service").read_text()
+    unit = tmp_path / "kazoo-ips.service"
+    # It wants to see the program, which is only there where the service is.
+    unit.write_text(text.replace("/opt/kazoo-ips/current/bin/python", sys.executable))
+    assert run("systemd-analyze", "verify", unit).stderr == ""
+    unit.write_text(text.replace("PrivateTmp=yes", "PrivateTpm=yes"))
+    assert "PrivateTpm" in run("systemd-analyze", "verify", unit).stderr
+
+
+@needs("nginx")
+def test_nginx_takes_the_example(tmp_path: Path) -> None:
+    site = tmp_path / "site.conf"
+    text = (ROOT / "deploy/nginx.conf").read_text().replace("/var/log/nginx", str(tmp_path))
+    # It opens what it listens on, which needs no rights on this port, and IPv6 on any.
+    text = text.replace("listen 80;", f"listen 127.0.0.1:{free_port()};")
+    text = text.replace("    listen [::]:80;", "")
+    site.write_text(text)
+    config = tmp_path / "nginx.conf"
+    paths = "".join(
+        f"{name}_temp_path {tmp_path / name}; "
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config.write_text(
+        f"pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}}\n"
+        f"http {{ access_log off; {paths} include {site}; }}\n"
+    )
+    said = run("nginx", "-t", "-c", config)
+    assert said.returncode == 0, said.stderr
+
+
+@needs("shellcheck")
+def test_shellcheck_has_nothing_to_say() -> None:
+    assert run("shellcheck", ROOT / "deploy/run.sh").stdout == ""
