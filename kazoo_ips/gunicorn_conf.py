@@ -11,6 +11,7 @@ from typing import Any
 
 from kazoo_ips import shared_counts
 from kazoo_ips.config import BadSetting, Settings
+from kazoo_ips.shared_load import load
 from kazoo_ips.shared_table import shared
 
 try:
@@ -64,26 +65,37 @@ loglevel = _settings.log_level
 logger_class = "kazoo_ips.worker.Logger"
 control_socket_disable = True
 
+
 def on_starting(server: Any) -> None:
     """Make a folder for what the workers count."""
     server.counts = shared_counts.make_folder()
+
 
 def on_exit(server: Any) -> None:
     """Remove it."""
     if hasattr(server, "counts"):
         shared_counts.remove_folder(server.counts)
 
+
 def pre_fork(server: Any, worker: Any) -> None:
     """Choose where the new worker counts: one that has died has left the list, and its place."""
     worker.place = shared_counts.free_place(each.place for each in server.WORKERS.values())
+
 
 def post_fork(_server: Any, worker: Any) -> None:
     """Count there, before the application is made."""
     shared_counts.count_at(worker.place)
 
+
 def post_worker_init(worker: Any) -> None:
     """Every worker looks after what was left unfinished, in a thread of its own."""
     worker.wsgi.extensions["kazoo_ips"].housekeeping.start()
+
+
+def child_exit(_: Any, worker: Any) -> None:
+    """A worker that has gone holds no connections, however it went."""
+    load.leave(worker.place)
+
 
 def worker_exit(_: Any, worker: Any) -> None:
     """What a worker meant to look at later, it looks at before it goes."""

@@ -27,11 +27,14 @@ from kazoo_ips import logs
 from kazoo_ips.api import envelope, observed, security
 from kazoo_ips.client_socket import Arrived, ClientSocket, Patience
 from kazoo_ips.config import Settings
+from kazoo_ips.shared_load import load
 
 _LINGER = 2.0
 """Seconds that a client has to close its end after ours, as in gunicorn."""
 _LINGERING = 100
 """Connections that may be at that; what is more is closed at once."""
+_YIELD = 0.002
+"""Seconds that a connection is left to workers that hold fewer: to be woken takes 0.1 ms."""
 _CROWD = 50
 """Waiting connections that make room at a time when no more can be accepted."""
 
@@ -69,7 +72,15 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         seconds = Settings.load(os.environ).client_timeout
         self._patience = Patience(seconds, max(1, self.cfg.threads // 2))
         self._lingering: deque[tuple[float, socket.socket]] = deque()
+        load.note(self.place, 0)
         super().init_process()
+
+    def accept(self, listener: Any) -> None:
+        """Accept a connection, unless another worker with fewer of them does within a moment."""
+        if self.nr_conns > load.least():
+            time.sleep(_YIELD)
+        super().accept(listener)
+        load.note(self.place, self.nr_conns)
 
     def handle(self, conn: Any) -> Any:
         """Handle a request when enough of it is there, or leave the connection to the poller."""
@@ -98,6 +109,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
     def finish_request(self, conn: Any, fs: Any) -> None:
         """What follows when a thread is done with a connection; runs in the main thread."""
         super().finish_request(conn, fs)
+        load.note(self.place, self.nr_conns)
         if self.pending_conns and self.pending_conns[-1] is conn:
             conn.timeout = conn.sock.deadline
 
