@@ -5,9 +5,12 @@ writes it, kept as RFC 5952 recommends. No spaces or zone ids, and prefix length
 several addresses may be meant: see `parse_block`.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
+
+_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4}")
 
 MAX_BLOCK = 65_536
 """Addresses in one block or range: an IPv4 /16, an IPv6 /112."""
@@ -21,7 +24,11 @@ def canonical(text: object) -> str | None:
     >>> canonical("192.0.2.01") is None
     True
     """
-    address = _read(text) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return None
+    if _IPV4.fullmatch(text):  # nearly always; it has one spelling, and this is ten times as fast
+        return text
+    address = _read(text)
     return None if address is None else _spell(address)
 
 

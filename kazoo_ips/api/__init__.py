@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from flask import Flask, Response
+from flask import Flask, Request, Response
+from flask.sessions import NullSession, SessionInterface
 
 from kazoo_ips.api import (
     about,
@@ -27,6 +28,20 @@ MAX_BODY = 8_000_000
 """Bytes of a request's body: Crossbar's `max_upload_size`."""
 
 
+class _NoSessions(SessionInterface):
+    """Who is calling is told by each request; the framework need not look for cookies."""
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        """The one of nobody."""
+        return self._nobodys
+
+    def is_null_session(self, obj: object) -> bool:
+        """Always: nothing is to be saved."""
+        return True
+
+    _nobodys = NullSession()
+
+
 def init_app(  # noqa: PLR0913 - what it is made of
     app: Flask,
     services: Services,
@@ -46,6 +61,7 @@ def init_app(  # noqa: PLR0913 - what it is made of
     app.url_map.merge_slashes = False
     app.url_map.converters["address"] = routes.AddressConverter
     app.extensions["kazoo_ips"] = services
+    app.session_interface = _NoSessions()
     wsgi = security.guarded(routes.keep_slashes(app.wsgi_app))
     app.wsgi_app = wsgi  # type: ignore[method-assign, assignment]
     errors.init_app(app)

@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from flask import current_app, g
+from flask import Request, current_app, g, request
 
 from kazoo_ips.model import Caller
 from kazoo_ips.services import Services
@@ -11,6 +11,13 @@ from kazoo_ips.services import Services
 def services() -> Services:
     """The services of the running application."""
     return cast(Services, current_app.extensions["kazoo_ips"])
+
+
+def here() -> tuple[Request, Any]:
+    """The request and what is known of it, once found: each look through the framework's own
+    names for them takes as long as ten attributes.
+    """
+    return request._get_current_object(), g._get_current_object()  # type: ignore[attr-defined]
 
 
 def caller() -> Caller:

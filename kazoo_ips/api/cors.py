@@ -23,9 +23,10 @@ _HEADERS = {
 
 def preflight() -> Response | None:
     """The reply to what browsers ask beforehand, if this is that."""
-    asked = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+    if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
+        return None
     known = isinstance(request.routing_exception, MethodNotAllowed)
-    return Response(status=200) if asked and known else None
+    return Response(status=200) if known else None
 
 
 def allow(response: Response) -> None:

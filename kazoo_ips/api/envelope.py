@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import chain, islice
+from secrets import token_hex
 from typing import Any, NoReturn
-from uuid import uuid4
 
 import orjson
 from flask import Response, g, request
@@ -29,6 +29,7 @@ from werkzeug.exceptions import (
 )
 
 from kazoo_ips import work
+from kazoo_ips.api.context import here
 from kazoo_ips.errors import ValidationFailed
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -140,10 +141,11 @@ def _bad_json(message: str) -> ValidationFailed:
 
 def name_request(clock: Callable[[], float]) -> None:
     """Give the request the name that it goes by everywhere: the caller's, if that is one."""
-    offered = request.headers.get("X-Request-ID")
-    g.request_id = offered if offered and _REQUEST_ID.fullmatch(offered) else uuid4().hex
-    g.clock = clock
-    work.rename(g.request_id)
+    asked, known = here()
+    offered = asked.environ.get("HTTP_X_REQUEST_ID")
+    name = offered if offered and _REQUEST_ID.fullmatch(offered) else token_hex(16)
+    known.request_id, known.clock = name, clock
+    work.rename(name)
 
 
 def say_name(response: Response) -> None:
@@ -162,10 +164,10 @@ def success(
     text = dump(data)
     revision = revision or digest(text)
     headers = {"ETag": f'"{revision}"'}
-    if request.method == "GET":
-        known = "HTTP_IF_NONE_MATCH" in request.environ and request.if_none_match
-        if known and known.contains_weak(revision):
-            return Response(status=304, headers=headers)
+    asked = here()[0]
+    known = "HTTP_IF_NONE_MATCH" in asked.environ and asked.if_none_match.contains_weak(revision)
+    if known and asked.method == "GET":
+        return Response(status=304, headers=headers)
     rest = {"status": "success", "revision": revision, **_present(members), **_common()}
     return _json(b'{"data":%b,%b' % (text, dump(rest)[1:]), status, headers)
 
@@ -233,7 +235,7 @@ def digest(text: bytes) -> str:
 def _json(
     body: bytes | Iterator[bytes], status: int, headers: Mapping[str, str] | None = None
 ) -> Response:
-    return Response(body, status, headers, content_type="application/json")
+    return Response(body, status, {"Content-Type": "application/json", **(headers or {})})
 
 
 def common(request_id: str, auth_token: str | None, now: float) -> dict[str, Any]:
@@ -256,7 +258,8 @@ def _timestamp(second: int) -> str:
 
 
 def _common() -> dict[str, Any]:
-    return common(g.request_id, g.get("auth_token"), g.clock())
+    known = here()[1]
+    return common(known.request_id, known.get("auth_token"), known.clock())
 
 
 def _present(members: Mapping[str, Any]) -> dict[str, Any]:

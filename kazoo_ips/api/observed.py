@@ -12,9 +12,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
-from flask import Flask, g, request
+from flask import Flask
 
 from kazoo_ips import work
+from kazoo_ips.api.context import here
 from kazoo_ips.logs import MASK
 from kazoo_ips.work import Work
 
@@ -48,7 +49,8 @@ def tell() -> None:
     """Say what the application has found out about the request: its rule, and who is calling."""
     current = work.current()
     if current is not None:
-        rule, caller = request.url_rule, g.get("caller")
+        asked, known = here()
+        rule, caller = asked.url_rule, known.get("caller")
         current.route = _route(rule.rule) if rule else UNMATCHED
         if caller is not None:
             current.account_id, current.user_id = caller.account.id, caller.user_id

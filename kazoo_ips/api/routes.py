@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
 from werkzeug.routing import BaseConverter, MapAdapter
 
 from kazoo_ips.api import envelope, idempotency
 from kazoo_ips.api.clients import client_address
-from kazoo_ips.api.context import services
+from kazoo_ips.api.context import here, services
 from kazoo_ips.api.operations import ANY, CSV, Operation, Shape, Who
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
 from kazoo_ips.model import Account, Caller
@@ -53,9 +53,10 @@ class Routes(Blueprint):
             operation = Operation(method=method, who=who, summary=summary, replies=replies, **told)
 
             def guarded(**path: str) -> Response:
-                _admit(who, path)
-                g.envelope.check()
-                g.csv = operation.media != ANY and _negotiate(operation.offered)
+                asked, known = here()
+                _admit(known, who, path)
+                known.envelope.check()
+                known.csv = operation.media != ANY and _negotiate(asked, operation.offered)
                 if method == "GET" or who is Who.ANYONE:
                     return handler(**path)
                 return idempotency.once(lambda: handler(**path))
@@ -92,10 +93,11 @@ def keep_slashes(wsgi: "WSGIApplication") -> "WSGIApplication":
 
 def read(app: Flask) -> None:
     """Read the envelope and the token and, where the request says so, replace its verb."""
-    g.envelope = envelope.read()
-    g.auth_token = _token()
-    method = request.method
-    verb = (g.envelope.text("verb") or "").upper() if method == "POST" else ""
+    asked, known = here()
+    known.envelope = envelope.read()
+    known.auth_token = asked.environ.get("HTTP_X_AUTH_TOKEN") or _token()
+    method = asked.method
+    verb = (known.envelope.text("verb") or "").upper() if method == "POST" else ""
     if "HEAD" in (verb, method):
         # Crossbar does not know HEAD; the framework adds it to every GET.
         if request.url_rule:
@@ -123,10 +125,7 @@ def _adapter(app: Flask) -> MapAdapter:
 
 
 def _token() -> str | None:
-    """The token, from the places where Crossbar looks, in its order."""
-    header = request.headers.get("X-Auth-Token")
-    if header:
-        return header
+    """The token, from the places where Crossbar looks after `X-Auth-Token`, in its order."""
     scheme, _, word = request.headers.get("Authorization", "").partition(" ")
     bearer = word.strip() if scheme.lower() == "bearer" else None
     return g.envelope.text("auth_token") or bearer or None
@@ -144,7 +143,7 @@ def _basic() -> tuple[str, str] | None:
     return account_id, credentials
 
 
-def _admit(who: Who, path: dict[str, str]) -> None:
+def _admit(known: Any, who: Who, path: dict[str, str]) -> None:
     """Let through whoever may pass.
 
     :raises InvalidCredentials: no token, or not a good one
@@ -153,17 +152,17 @@ def _admit(who: Who, path: dict[str, str]) -> None:
     """
     if who is Who.ANYONE:
         return
-    g.caller = _authenticate()
+    known.caller = _authenticate(known.auth_token)
     if who is Who.OPERATOR:
-        if not g.caller.is_operator:
+        if not known.caller.is_operator:
             raise Forbidden
         return
-    g.account = _account(g.caller, path["account_id"])
+    known.account = _account(known.caller, path["account_id"])
 
 
-def _authenticate() -> Caller:
-    if g.auth_token:
-        return services().auth.authenticate(g.auth_token)
+def _authenticate(token: str | None) -> Caller:
+    if token:
+        return services().auth.authenticate(token)
     basic = _basic()
     if basic:
         return services().auth.authenticate_basic(*basic, client_address())
@@ -185,16 +184,16 @@ def _account(who: Caller, account_id: str) -> Account:
     return account
 
 
-def _negotiate(offered: tuple[str, ...]) -> bool:
+def _negotiate(asked: Request, offered: tuple[str, ...]) -> bool:
     """Whether the reply shall be CSV.
 
     :raises NotAcceptable: the caller takes nothing that we have
     """
-    if request.environ.get("HTTP_ACCEPT", "") in ("", "*/*", "application/json"):
+    if asked.environ.get("HTTP_ACCEPT", "") in ("", "*/*", "application/json"):
         return False
-    if not request.accept_mimetypes:
+    if not asked.accept_mimetypes:
         return False
-    best: Any = request.accept_mimetypes.best_match(offered)
+    best: Any = asked.accept_mimetypes.best_match(offered)
     if best is None:
         raise NotAcceptable
     return bool(best == CSV)

@@ -6,8 +6,9 @@ rows; does not know what is in the documents.
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -23,6 +24,8 @@ from kazoo_ips.model import Outcome, Written, generation
 log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
+_PLAIN = re.compile(r"[\w.-]+", re.ASCII)
+"""An id that stands in a URL as it is."""
 Key = list[Any]
 
 _FORBIDDEN = ("forbidden", "unauthorized")
@@ -44,6 +47,7 @@ class Database:
         self.name = name
         self._resource = resource
         self._credentials = resource.credentials
+        self._transport: Transport = resource.session
 
     def get(self, document_id: str, **params: Any) -> Document:
         """A document as it is now.
@@ -52,10 +56,13 @@ class Database:
         :raises DatastoreMissing: the database is not there
         """
         # The most frequent request by far; the driver takes longer to join a URL than to send it.
-        url = f"{self._resource.url}/{'/'.join(quote(p, safe='') for p in _path(document_id))}"
+        plain = _PLAIN.fullmatch(document_id)
+        path = document_id if plain else "/".join(quote(p, safe="") for p in _path(document_id))
+        url = f"{self._resource.url}/{path}"
         if params:
-            url = f"{url}?{urlencode(_query(params))}"
-        return _object(self._resource.session.request("GET", url, None, None, self._credentials))
+            url += _encoded(tuple(params.items()))
+        document: Document = json.loads(self._transport.ask("GET", url, self._credentials))
+        return document
 
     def find(self, document_id: str, **params: Any) -> Document | None:
         """A document as it is now, or None."""
@@ -320,6 +327,11 @@ def _winner(live: list[Document]) -> Document:
 def _path(document_id: str) -> list[str]:
     # The slash of a design document's id is the one that CouchDB wants to see.
     return document_id.split("/", 1) if document_id.startswith("_design/") else [document_id]
+
+
+@lru_cache
+def _encoded(params: tuple[tuple[str, Any], ...]) -> str:
+    return f"?{urlencode(_query(dict(params)))}"
 
 
 def _query(params: Mapping[str, Any]) -> dict[str, str]:

@@ -110,11 +110,19 @@ class Connections:
         weakref.finalize(self, _close, self._idle)
 
     def request(
-        self, method: str, target: str, headers: dict[str, str], body: bytes | None
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        *,
+        sure: bool = True,
     ) -> Answer:
         """Send one request and read its answer, whatever its status.
 
         :param target: path and query, quoted
+        :param sure: look first whether the server has closed the connection meanwhile. That takes
+            longer than it seems, as Python's lock goes to another thread
         :raises NotSent: nothing was sent
         :raises Unanswered: something was
         """
@@ -123,7 +131,7 @@ class Connections:
             lines.append(f"Content-Length: {len(body or b'')}")
         head = "\r\n".join(lines).encode("latin-1")
         sent = b"%b\r\nHost: %b\r\n\r\n%b" % (head, self._host, body or b"")
-        connection = self._take() or self._connect()
+        connection = self._take(sure) or self._connect()
         try:
             answer, reusable = _exchange(connection, sent)
         except BaseException:
@@ -135,8 +143,8 @@ class Connections:
             connection.close()
         return answer
 
-    def _take(self) -> socket.socket | None:
-        """A kept connection that the server has not closed meanwhile."""
+    def _take(self, sure: bool) -> socket.socket | None:
+        """A kept connection, surely or probably one that the server has not closed meanwhile."""
         if self._owner != os.getpid():
             # A socket shared with a forked child returns the answers to somebody else's questions.
             _close(self._idle)
@@ -146,6 +154,8 @@ class Connections:
                 connection = self._idle.pop()
             except IndexError:  # another thread has just taken the last one
                 return None
+            if not sure:
+                return connection
             poll = select.poll()
             poll.register(connection, select.POLLIN)
             # Nothing is asked, so whatever there is to be read is its end.

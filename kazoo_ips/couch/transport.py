@@ -83,10 +83,30 @@ class Transport(http.Session):  # type: ignore[misc]
         :raises OutcomeUnknown: it was sent, but whether it was carried out is not known
         :raises DatastoreError: as `_refusal` has it
         """
-        sent = {"Accept": "application/json", **(headers or {})}
+        sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body, allow_nan=False).encode()
             sent["Content-Type"] = "application/json"
+        answer = self._answer(method, url, body, sent, credentials)
+        return answer.status, answer.headers, BytesIO(answer.body)
+
+    def ask(self, method: str, url: str, credentials: tuple[str, str] | None) -> bytes:
+        """Send one request without a body and return the body of a success.
+
+        :raises OutcomeUnknown: it was sent, but whether it was carried out is not known
+        :raises DatastoreError: as `_refusal` has it
+        """
+        return self._answer(method, url, None, {}, credentials).body
+
+    def _answer(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        sent: dict[str, str],
+        credentials: tuple[str, str] | None,
+    ) -> Answer:
+        sent["Accept"] = "application/json"
         if credentials:
             sent["Authorization"] = _basic(*credentials)
         current = work.current()
@@ -97,16 +117,17 @@ class Transport(http.Session):  # type: ignore[misc]
         answer = self._send(method, url, body, sent)
         if answer.status >= 400:
             raise self._refusal(method, url, answer)
-        return answer.status, answer.headers, BytesIO(answer.body)
+        return answer
 
     def _send(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         target = "/" + url.split("/", 3)[3]
-        tries = 2 if _is_read(method, url) else 1
+        sure = not _is_read(method, url)  # what can be sent twice need not be
+        tries = 1 if sure else 2
         while True:
             tries -= 1
             status, started = 0, perf_counter()
             try:
-                answer = self._connections.request(method, target, headers, body)
+                answer = self._connections.request(method, target, headers, body, sure=sure)
                 status = answer.status
                 return answer
             except NotSent as error:
@@ -114,7 +135,7 @@ class Transport(http.Session):  # type: ignore[misc]
             except Unanswered as error:
                 if not tries or error.late:
                     raise OutcomeUnknown(str(error)) from error
-                status = -1
+                status, sure = -1, True
             finally:
                 if self._observe:
                     self._observe(method, url, status, perf_counter() - started)

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from kazoo_ips.couch.connections import Answer, Connections, NotSent, Unanswered
+from kazoo_ips.couch.transport import Transport
 
 
 class Scripted:
@@ -150,6 +151,18 @@ def test_a_connection_that_was_closed_meanwhile_is_not_used(
     assert server.connections == 2
 
 
+def test_a_read_is_sent_again_when_all_kept_connections_were_closed_meanwhile(
+    serve: Callable[..., Scripted],
+) -> None:
+    server = serve(OK)
+    connections = kept(server)
+    for _ in range(3):
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        connections._keep(ours)
+    assert Transport(connections).ask("GET", f"{server.url}/a", None) == b"{}"
+
+
 BROKEN = {
     "nothing": None,
     "half of its head": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Len",
@@ -193,7 +206,7 @@ def test_a_child_does_not_use_its_parents_connections(serve: Callable[..., Scrip
     get(connections)
     child = os.fork()
     if child == 0:
-        os._exit(0 if connections._take() is None else 1)
+        os._exit(0 if connections._take(True) is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     get(connections)
     assert server.connections == 1, "and the parent keeps its own"
