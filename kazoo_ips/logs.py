@@ -4,7 +4,6 @@ A record with `fields` is a request that was answered, whose fields are clean al
 else is looked through, since text that others wrote may quote what they were given.
 """
 
-import atexit
 import json
 import logging
 import os
@@ -72,7 +71,6 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._begin()
-        atexit.register(self.write_out)
         os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
@@ -89,15 +87,15 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
         except Exception:
             self.handleError(record)
         if record.levelno > logging.INFO:
-            self.write_out()
+            self.flush()
         elif not self._due.is_set():
             self._due.set()
             if self._writer is None:
                 self._writer = Thread(target=self._write, name="log", daemon=True)
                 self._writer.start()
 
-    def write_out(self) -> None:
-        """Write what there is."""
+    def flush(self) -> None:
+        """Write what there is; at the end of the process logging itself asks for it."""
         with self._writing, suppress(OSError, ValueError):  # nobody reads any more
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if lines:
@@ -109,7 +107,7 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
             self._due.wait()
             time.sleep(_MOMENT)
             self._due.clear()
-            self.write_out()
+            self.flush()
 
 
 class _Formatter(logging.Formatter):

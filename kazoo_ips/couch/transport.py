@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import orjson
 from couchdb import http
 
 from kazoo_ips import work
@@ -85,7 +86,7 @@ class Transport(http.Session):  # type: ignore[misc]
         """
         sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body, allow_nan=False).encode()
+            body = _encode(body)
             sent["Content-Type"] = "application/json"
         answer = self._answer(method, url, body, sent, credentials)
         return answer.status, answer.headers, BytesIO(answer.body)
@@ -159,6 +160,13 @@ class Transport(http.Session):  # type: ignore[misc]
         if answer.status < 500:
             return DatastoreUnreachable(text)
         return NotInTime(text) if _is_read(method, url) else OutcomeUnknown(text)
+
+
+def _encode(body: Any) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # a whole number beyond 64 bits
+        return json.dumps(body, allow_nan=False).encode()
 
 
 @lru_cache

@@ -6,6 +6,7 @@ revision other than the one read. Knows no HTTP and takes no decisions.
 """
 
 import hashlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
@@ -33,6 +34,9 @@ _DROPPED = "pvt_dropped"
 _FEW = 16
 """IPv6 addresses that are asked for one by one; of more, all between the first and the last."""
 
+_NAMES_KEPT = 2.0
+"""Seconds."""
+
 _ATTEMPTS = 3
 """Times that a copy is written over one that is there: only its own account's requests race."""
 _CHUNK = 5000
@@ -50,6 +54,7 @@ class IPRepository:
         self._couch = couch
         self._pool = couch.database(POOL)
         self._all_copies = all_copies
+        self._known_names: dict[str, tuple[object, list[str], float]] = {}
 
     # One address, or some.
 
@@ -374,13 +379,27 @@ class IPRepository:
 
     def zones(self) -> list[str]:
         """The names of the zones in use, over the whole pool."""
-        rows = self._pool.rows("ips/by_zone", group_level=2)
-        return sorted({row.key[1] for row in rows if isinstance(row.key[1], str)})
+        return self._names("ips/by_zone", 1)
 
     def hosts(self) -> list[str]:
         """The names of the hosts in use, over the whole pool."""
-        rows = self._pool.rows("ips/by_host", group_level=1)
-        return sorted({row.key[0] for row in rows if isinstance(row.key[0], str)})
+        return self._names("ips/by_host", 0)
+
+    def _names(self, view: str, part: int) -> list[str]:
+        """The different names in one part of a view's keys.
+
+        CouchDB takes half a millisecond to find each, so they are kept for as long as it says that
+        nothing was written since; and no longer than `_NAMES_KEPT`, as on a cluster the index they
+        were read from may have been behind.
+        """
+        sequence = self._pool.info()["update_seq"]
+        known, names, until = self._known_names.get(view, (None, [], 0.0))
+        if known != sequence or until < time.monotonic():
+            rows = self._pool.rows(view, group_level=part + 1)
+            names = sorted({row.key[part] for row in rows if isinstance(row.key[part], str)})
+            until = time.monotonic() + _NAMES_KEPT
+            self._known_names[view] = (sequence, names, until)
+        return names
 
     def _listings(
         self, view: str, prefix: Key, page: ListIPs, skip: int | None = None
@@ -471,9 +490,10 @@ def _to_document(ip: DedicatedIP) -> Document:
 
 
 def _to_copy(ip: DedicatedIP, there: Document | None = None) -> Document:
-    document = _to_document(replace(ip, revision=there["_rev"] if there else None))
+    document = _to_document(ip)
     document.pop("_attachments", None)  # only named in what was read, and nobody's concern
-    return document
+    document.pop("_rev", None)
+    return {**document, "_rev": there["_rev"]} if there else document
 
 
 def _listing(view: str, row: Row) -> Listing:

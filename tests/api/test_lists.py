@@ -438,3 +438,29 @@ def test_no_list_costs_more_than_one_request_for_its_rows(listing: List) -> None
         traced.get(params)
         assert len(sent) == 1
         assert "/_design/ips/_view/" in sent[0]
+
+
+@pytest.mark.parametrize("kind", ["zone", "host"])
+def test_names_are_read_again_only_when_something_was_written(
+    settings: Settings, pool: Any, add: Any, alice: Any, kind: str
+) -> None:
+    sent: list[str] = []
+    app = create_app(
+        replace(settings, identity_cache=4.0), trace=lambda method, url: sent.append(url)
+    )
+    api = CheckedApp(app)
+    path, view = f"/v2/accounts/{alice.id}/ips/{kind}s", f"/_design/ips/_view/by_{kind}"
+
+    def names() -> list[str]:
+        found: list[str] = api.get(path, headers=alice.headers, status=200).json["data"]
+        return found
+
+    add("192.0.2.1", **{kind: "first"})
+    assert names() == ["first"]
+    sent.clear()
+    assert names() == ["first"]
+    assert [url.rpartition("/")[2] for url in sent] == [f"{settings.prefix}dedicated_ips"]
+    add("192.0.2.2", **{kind: "second"})
+    sent.clear()
+    assert names() == ["first", "second"]
+    assert any(view in url for url in sent)

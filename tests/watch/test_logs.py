@@ -275,6 +275,7 @@ def set_up(form: str, stream: io.StringIO) -> Iterator[None]:
     try:
         yield
     finally:
+        root.handlers[0].flush()
         root.handlers = before
         root.setLevel(level)
         logging.captureWarnings(False)
