@@ -18,13 +18,17 @@ class Work:
     :param request_id: its name, as the caller knows it
     """
 
-    __slots__ = ("account_id", "calls", "notes", "request_id", "route", "seconds", "user_id")
+    __slots__ = (
+        "account_id", "calls", "client", "notes", "request_id", "route", "seconds", "user_id",
+    )  # fmt: skip
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.route = ""
         self.account_id: str | None = None
         self.user_id: str | None = None
+        self.client = ""
+        """The address it comes from, where a trusted proxy says so."""
         self.calls = 0
         """Requests sent to CouchDB."""
         self.seconds = 0.0

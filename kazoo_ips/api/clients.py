@@ -28,11 +28,11 @@ def init_app(app: Flask, trusted: str) -> None:
 
 def client_address() -> str:
     """The address that the request at hand comes from; empty for a local socket's."""
-    return find(
-        request.environ.get("REMOTE_ADDR", ""),
-        request.headers.get("X-Forwarded-For", ""),
-        current_app.extensions["trusted_proxies"],
-    )
+    asked = request.environ
+    peer, forwarded = asked.get("REMOTE_ADDR", ""), asked.get("HTTP_X_FORWARDED_FOR", "")
+    if not forwarded and ":" not in peer:  # as it is, and nearly always
+        return str(peer)
+    return find(peer, forwarded, current_app.extensions["trusted_proxies"])
 
 
 def find(peer: str, forwarded: str, trusted: Networks) -> str:

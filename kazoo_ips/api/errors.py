@@ -88,6 +88,7 @@ TOKENS = {
 
 HEADERS = {
     401: {"WWW-Authenticate": 'Bearer realm="kazoo"'},
+    429: {"Retry-After": "1"},
     503: {"Retry-After": "1"},
 }
 

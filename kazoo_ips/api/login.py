@@ -9,17 +9,26 @@ from kazoo_ips.api.context import services
 from kazoo_ips.api.operations import Who
 from kazoo_ips.api.routes import Routes
 from kazoo_ips.errors import (
+    DatastoreForbidden,
     DatastoreMissing,
     DatastoreMissingView,
     DatastoreUnreachable,
     InvalidCredentials,
+    TooManyAttempts,
 )
 from kazoo_ips.services.auth import Session
 
 routes = Routes("login", __name__, url_prefix="/v2")
 
 
-RAISES = (InvalidCredentials, DatastoreUnreachable, DatastoreMissing, DatastoreMissingView)
+RAISES = (
+    InvalidCredentials,
+    TooManyAttempts,
+    DatastoreUnreachable,
+    DatastoreForbidden,
+    DatastoreMissing,
+    DatastoreMissingView,
+)
 
 
 class SessionSchema(Schema):

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, quote
 from flask import Flask
 
 from kazoo_ips import work
+from kazoo_ips.api.clients import client_address
 from kazoo_ips.api.context import here
 from kazoo_ips.logs import MASK
 from kazoo_ips.work import Work
@@ -52,6 +53,7 @@ def tell() -> None:
         asked, known = here()
         rule, caller = asked.url_rule, known.get("caller")
         current.route = _route(rule.rule) if rule else UNMATCHED
+        current.client = client_address()
         if caller is not None:
             current.account_id, current.user_id = caller.account.id, caller.user_id
 
@@ -140,7 +142,7 @@ def _write(current: Work, environ: "WSGIEnvironment", status: int, seconds: floa
         "duration_ms": round(seconds * 1000, 3),
         "account_id": current.account_id,
         "user_id": current.user_id,
-        "client": environ.get("REMOTE_ADDR", ""),
+        "client": current.client or environ.get("REMOTE_ADDR", ""),
         "couchdb_calls": current.calls,
         "couchdb_ms": round(current.seconds * 1000, 3),
     }

@@ -145,11 +145,12 @@ _DATA: dict[type[Exception], dict[str, Any]] = {
 """The `data` of those failures that say more than a text."""
 
 _EVERYWHERE: tuple[type[Exception] | int, ...] = (
-    400, errors.ValidationFailed, 406, 413, 415, Exception,
+    400, errors.ValidationFailed, 406, 408, 413, 415, Exception,
 )  # fmt: skip
 _WITH_TOKEN = (
-    errors.InvalidCredentials, errors.Forbidden,
-    errors.DatastoreUnreachable, errors.DatastoreMissing, errors.DatastoreMissingView,
+    errors.InvalidCredentials, errors.Forbidden, errors.TooManyAttempts,
+    errors.DatastoreUnreachable, errors.DatastoreForbidden, errors.DatastoreMissing,
+    errors.DatastoreMissingView,
 )  # fmt: skip
 
 _PARAMETERS = {

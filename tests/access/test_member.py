@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
-from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.cli import cli
@@ -22,6 +21,7 @@ from kazoo_ips.model import AssignIP, CreateIP
 from kazoo_ips.repositories.access import ROLE
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services import Services
+from tests.described import CheckedApp
 
 ADDRESS = "192.0.2.1"
 KAZOO = {"admins": {"names": ["ops"]}, "members": {"names": ["kazoo"], "roles": ["voip"]}}
@@ -191,7 +191,7 @@ def test_a_new_account_of_kazoos_is_503_until_secure_has_run_again(
 ) -> None:
     secured.administrator.pool.create(CreateIP(ADDRESS, "us-east", "a.example.com"), "x")
     token = secured.administrator.auth.open_session(kazoos).token
-    api = TestApp(composition.create_app(secured.settings))
+    api = CheckedApp(composition.create_app(secured.settings))
     path, headers = f"/v2/accounts/{kazoos.id}/ips/{ADDRESS}", {"X-Auth-Token": token}
     reply = api.post(path, headers=headers, status=503)
     assert reply.json["message"] == "datastore_fault"

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips import cli
 from kazoo_ips.config import Settings
 from tests.api.replies import failure
+from tests.described import CheckedApp
 
 REFUSALS = {
     401: {"error": "unauthorized", "reason": "Name or password is incorrect."},
@@ -61,7 +61,7 @@ def test_the_reply_is_503_and_the_log_says_what_is_refused(
 ) -> None:
     settings, reason = refusing
     with caplog.at_level(logging.ERROR):
-        api = TestApp(composition.create_app(settings))
+        api = CheckedApp(composition.create_app(settings))
         reply = api.get("/v2/ips", headers=operator.headers, status=503)
     told = failure(reply, operator.token, "datastore_fault")
     assert told == {"message": "datastore fatal error"}
@@ -74,7 +74,7 @@ def test_a_login_that_is_refused_leaves_no_credentials_in_the_log(
     refusing: tuple[Settings, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings, _ = refusing
-    api = TestApp(composition.create_app(settings))
+    api = CheckedApp(composition.create_app(settings))
     key = "5ec4e7" * 10 + "abcd"
     api.put_json("/v2/api_auth", {"data": {"api_key": key}}, status=503)
     assert "by_login" in caplog.text

@@ -15,6 +15,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import invalid
+from tests.described import CheckedApp
 
 ADDRESS = "192.0.2.1"
 
@@ -235,7 +236,7 @@ def test_no_secret_stands_in_the_url_of_a_request_to_couchdb(
     settings: Settings, operator: Any, alice: Any
 ) -> None:
     urls: list[str] = []
-    api = TestApp(composition.create_app(settings, trace=lambda _, url: urls.append(url)))
+    api = CheckedApp(composition.create_app(settings, trace=lambda _, url: urls.append(url)))
     credentials, key = uuid4().hex, alice.account.api_key
     api.put_json("/v2/api_auth", {"data": {"api_key": key}}, status=201)
     data = {"credentials": credentials, "account_realm": alice.account.realm}

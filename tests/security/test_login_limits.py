@@ -15,13 +15,13 @@ from uuid import uuid4
 
 import pytest
 import urllib3
-from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.services.attempts import ACCOUNT, CLIENT, WINDOW
 from kazoo_ips.shared_table import SharedTable
 from tests.api.replies import failure
+from tests.described import CheckedApp
 from tests.servers import Gunicorn
 
 LIMIT = 3
@@ -44,7 +44,7 @@ class Logins:
     now: float = 2e9
 
     def __post_init__(self) -> None:
-        self.api = TestApp(composition.create_app(self.settings, clock=lambda: self.now))
+        self.api = CheckedApp(composition.create_app(self.settings, clock=lambda: self.now))
 
     def __call__(self, client: str, credentials: str, **account: str) -> Any:
         data = {"credentials": credentials, **account}
@@ -182,7 +182,7 @@ def test_a_bad_token_is_no_login(logins: Logins, account: Any) -> None:
 def test_refused_basic_authentication_takes_the_same_time_whatever_was_wrong(
     settings: Settings, account: Any
 ) -> None:
-    api = TestApp(composition.create_app(replace(settings, refusal_time=0.15)))
+    api = CheckedApp(composition.create_app(replace(settings, refusal_time=0.15)))
     for account_id in (account.id, "f" * 32, "nonsense"):
         word = base64.b64encode(f"{account_id}:{WRONG}".encode()).decode()
         start = time.monotonic()
