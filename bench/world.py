@@ -24,7 +24,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch import design_docs
 from kazoo_ips.model import GREGORIAN_EPOCH, Account, User
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.repositories.ips import POOL
+from kazoo_ips.repositories.documents import POOL
 
 OURS = ("ips",)
 """The design documents of the pool, as `couch_views` has them."""

@@ -17,10 +17,12 @@ from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.repositories.access import AccessRepository
 from kazoo_ips.repositories.accounts import AccountRepository
+from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.databases import Databases
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.journal import JournalRepository
 from kazoo_ips.repositories.keys import KeyRepository
+from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services import Services
 from kazoo_ips.services.access import AccessService
 from kazoo_ips.services.accounts import AccountService
@@ -117,14 +119,15 @@ def build(
         refusal_time=settings.refusal_time,
     )
     ips, journal = IPRepository(couch, settings.write_quorum == "all"), JournalRepository(couch)
+    views, kept_copies = ListRepository(couch), CopyRepository(couch)
     later = LaterQueue()
-    settlement = Settlement(ips, now, metrics)
-    lists, lookup = ListService(ips), Lookup(ips, settlement)
-    copies = CopyService(ips, lists, settlement, later.add)
+    settlement = Settlement(ips, kept_copies, now, metrics)
+    lists, lookup = ListService(views), Lookup(ips, settlement)
+    copies = CopyService(ips, kept_copies, lists, settlement, later.add)
     claims = ClaimService(ips, journal, settlement, later.add, metrics)
     transfers = TransferService(claims, copies)
     idempotency = IdempotencyService(journal, now)
-    additions = AdditionService(ips, settlement, now)
+    additions = AdditionService(ips, views, settlement, now)
     return Services(
         accounts=accounts,
         auth=auth,
@@ -133,11 +136,11 @@ def build(
         filling=FillingService(additions),
         lists=lists,
         ips=IPService(lookup, lists, accounts, claims, copies, transfers, now=now),
-        allocation=AllocationService(ips, lists, claims, transfers, now=now),
+        allocation=AllocationService(ips, views, lists, claims, transfers, now=now),
         copies=copies,
         idempotency=idempotency,
         housekeeping=HousekeepingService(later, settlement, claims, idempotency, clock, metrics),
-        doctor=DoctorService(ips, accounts, claims, settlement, now),
+        doctor=DoctorService(ips, kept_copies, accounts, claims, settlement, now),
         watch=_watch(settings, metrics),
     )
 
@@ -153,7 +156,7 @@ def _watch(settings: Settings, metrics: Metrics) -> WatchService:
         ),
         metrics=metrics,
     )
-    return WatchService(Databases(couch), IPRepository(couch))
+    return WatchService(Databases(couch), ListRepository(couch))
 
 
 def create_app(

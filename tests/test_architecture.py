@@ -125,7 +125,7 @@ def test_a_module_imports_only_what_its_room_may(module: str) -> None:
         ("kazoo_ips.model", "import time"),
         ("kazoo_ips.model", "import flask"),
         ("kazoo_ips.addresses", "from kazoo_ips.model import Account"),
-        ("kazoo_ips.couch.client", "from kazoo_ips.repositories.ips import POOL"),
+        ("kazoo_ips.couch.client", "from kazoo_ips.repositories.documents import POOL"),
         ("kazoo_ips.couch.client", "import flask"),
         ("kazoo_ips.repositories.ips", "import couchdb"),
         ("kazoo_ips.repositories.ips", "from kazoo_ips.services import Services"),

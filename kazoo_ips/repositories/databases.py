@@ -11,7 +11,7 @@ from kazoo_ips.errors import (
     DatastoreUnreachable,
 )
 from kazoo_ips.repositories.accounts import ACCOUNTS
-from kazoo_ips.repositories.ips import POOL
+from kazoo_ips.repositories.documents import POOL
 from kazoo_ips.repositories.journal import JOURNAL
 from kazoo_ips.repositories.keys import SYSTEM_AUTH, SYSTEM_CONFIG
 

@@ -14,6 +14,7 @@ from kazoo_ips import addresses
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, IPsExist
 from kazoo_ips.model import CreateIP, DedicatedIP, Outcome, Written
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.settlement import Settlement
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,15 @@ class AdditionService:
     :param now: the time in Gregorian seconds
     """
 
-    def __init__(self, ips: IPRepository, settlement: Settlement, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        ips: IPRepository,
+        lists: ListRepository,
+        settlement: Settlement,
+        now: Callable[[], int],
+    ) -> None:
         self._ips = ips
+        self._lists = lists
         self._settlement = settlement
         self._now = now
 
@@ -135,11 +143,11 @@ class AdditionService:
         :param commands: only those among these addresses matter; None: all of the pool's
         """
         if commands is None:
-            return self._ips.respelled()
+            return self._lists.respelled()
         ipv6 = [command.address for command in commands if ":" in command.address]
         if not ipv6:
             return {}
-        return self._ips.respelled(
+        return self._lists.respelled(
             min(ipv6, key=addresses.sort_key), max(ipv6, key=addresses.sort_key)
         )
 

@@ -15,6 +15,7 @@ from kazoo_ips.errors import InsufficientIPs
 from kazoo_ips.model import AllocateIPs, DedicatedIP, Listing, Status
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.journal import Claim
+from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.claims import ClaimService
 from kazoo_ips.services.ips import is_done
 from kazoo_ips.services.lists import ListService
@@ -33,9 +34,10 @@ class AllocationService:
     :param now: the time in Gregorian seconds
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each thing it brings together
         self,
         ips: IPRepository,
+        views: ListRepository,
         lists: ListService,
         claims: ClaimService,
         transfers: TransferService,
@@ -43,6 +45,7 @@ class AllocationService:
         now: Callable[[], int],
     ) -> None:
         self._ips = ips
+        self._views = views
         self._lists = lists
         self._claims = claims
         self._transfers = transfers
@@ -78,7 +81,7 @@ class AllocationService:
         notes: list[Claim] = []
         at = self._now()
         while len(taken) < command.quantity:
-            proposed = propose(self._ips, command, taken, tried)
+            proposed = propose(self._views, command, taken, tried)
             if not proposed or (not tried and len(proposed) < command.quantity):
                 self._claims.give_back(before, taken)
                 self._claims.conclude(notes)
@@ -108,15 +111,15 @@ class AllocationService:
     def _count(self, command: AllocateIPs) -> int:
         """How many there are to choose from, or how many places with some."""
         if command.distinct_hosts:
-            hosts = self._ips.hosts_available(command.zone)
+            hosts = self._views.hosts_available(command.zone)
             return sum(command.host in (None, host) for host in hosts)
         if command.distinct_zones:
-            return sum(command.zone in (None, zone) for zone in self._ips.zones_available())
-        return self._ips.count_available(command.zone, command.host)
+            return sum(command.zone in (None, zone) for zone in self._views.zones_available())
+        return self._views.count_available(command.zone, command.host)
 
 
 def propose(
-    ips: IPRepository,
+    views: ListRepository,
     command: AllocateIPs,
     taken: list[DedicatedIP],
     tried: AbstractSet[str],
@@ -128,38 +131,38 @@ def propose(
     """
     wanted = command.quantity - len(taken)
     if command.distinct_hosts or command.distinct_zones:
-        return _one_each(ips, command, taken, tried)[:wanted]
-    return _any(ips, command, wanted, tried)[:wanted]
+        return _one_each(views, command, taken, tried)[:wanted]
+    return _any(views, command, wanted, tried)[:wanted]
 
 
 def _any(
-    ips: IPRepository, command: AllocateIPs, wanted: int, tried: AbstractSet[str]
+    views: ListRepository, command: AllocateIPs, wanted: int, tried: AbstractSet[str]
 ) -> list[str]:
     size = max(WINDOW, 4 * wanted) + len(tried)
     skip = random.randrange(WINDOW)
-    rows = ips.available_window(command.zone, command.host, skip, size)
+    rows = views.available_window(command.zone, command.host, skip, size)
     if len(rows) < size:  # the end is near: then everything is worth a look
-        rows = ips.available_window(command.zone, command.host, 0, size + skip)
+        rows = views.available_window(command.zone, command.host, 0, size + skip)
     return _shuffled(rows, tried)
 
 
 def _one_each(
-    ips: IPRepository, command: AllocateIPs, taken: list[DedicatedIP], tried: AbstractSet[str]
+    views: ListRepository, command: AllocateIPs, taken: list[DedicatedIP], tried: AbstractSet[str]
 ) -> list[str]:
     """One address of each host, or zone, that has none of the allocation yet."""
     places: list[tuple[str | None, str | None]]
     if command.distinct_hosts:
-        hosts = set(ips.hosts_available(command.zone)) - {ip.host for ip in taken}
+        hosts = set(views.hosts_available(command.zone)) - {ip.host for ip in taken}
         places = [(command.zone, host) for host in hosts if command.host in (None, host)]
     else:
-        zones = set(ips.zones_available()) - {ip.zone for ip in taken}
+        zones = set(views.zones_available()) - {ip.zone for ip in taken}
         places = [(zone, command.host) for zone in zones if command.zone in (None, zone)]
     random.shuffle(places)
     proposed: list[str] = []
     for zone, host in places:
         if len(proposed) + len(taken) == command.quantity:
             break
-        rows = ips.available_window(zone, host, 0, WINDOW)
+        rows = views.available_window(zone, host, 0, WINDOW)
         proposed += _shuffled(rows, tried)[:1]
     return proposed
 

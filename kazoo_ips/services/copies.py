@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing, DatastoreUnreachable
 from kazoo_ips.model import DedicatedIP, Listing, Outcome
+from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.lists import CHUNK, ListService
 from kazoo_ips.services.settlement import Settlement, is_copy
@@ -27,11 +28,13 @@ class CopyService:
     def __init__(
         self,
         ips: IPRepository,
+        copies: CopyRepository,
         lists: ListService,
         settlement: Settlement,
         look_again: Callable[[str, str], None],
     ) -> None:
         self._ips = ips
+        self._copies = copies
         self._lists = lists
         self._settlement = settlement
         self.look_again = look_again
@@ -42,7 +45,7 @@ class CopyService:
         :raises DatastoreUnreachable: they are not certain to be there
         """
         try:
-            written = self._ips.save_copies(ips)
+            written = self._copies.save(ips)
             outcomes = zip(ips, written, strict=True)
             unsure = (ip for ip, w in outcomes if w.outcome is not Outcome.DONE)
             if all(map(self._settlement.is_acknowledged, unsure)):
@@ -76,9 +79,9 @@ class CopyService:
         By now an address may be the account's again, with a copy of its new assignment. And the
         copy may yet have to come, when the assignment was released before its own request ended.
         """
-        copies = self._ips.copies(owner_id, [ip.address for ip in gone])
+        copies = self._copies.find(owner_id, [ip.address for ip in gone])
         ended = [ip for ip in gone if ip.address in copies and is_copy(copies[ip.address], ip)]
-        written = self._ips.drop_copies(owner_id, [copies[ip.address] for ip in ended])
+        written = self._copies.drop(owner_id, [copies[ip.address] for ip in ended])
         if len(ended) < len(gone):
             self._settlement.mend_copies(owner_id, [ip.address for ip in gone])
         return len(ended) < len(gone) or any(w.outcome is not Outcome.DONE for w in written)
@@ -102,9 +105,9 @@ class CopyService:
 
     def _refresh_account(self, owner_id: str, ips: Sequence[DedicatedIP]) -> None:
         try:
-            copies = self._ips.copies(owner_id, [ip.address for ip in ips])
+            copies = self._copies.find(owner_id, [ip.address for ip in ips])
             stale = [ip for ip in ips if not _is_current(copies.get(ip.address), ip)]
-            self._ips.save_copies(stale)
+            self._copies.save(stale)
         except DatastoreMissing:
             log.warning("account %s has no database, but %d addresses", owner_id, len(ips))
         except DatastoreForbidden as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from kazoo_ips import addresses
 from kazoo_ips.errors import Conflict, DatastoreForbidden, DatastoreMissing
 from kazoo_ips.model import DedicatedIP, Status
+from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.claims import ClaimService
@@ -52,15 +53,17 @@ class DoctorService:
     :param now: the time in Gregorian seconds
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it examines with
         self,
         ips: IPRepository,
+        copies: CopyRepository,
         accounts: AccountService,
         claims: ClaimService,
         settlement: Settlement,
         now: Callable[[], int],
     ) -> None:
         self._ips = ips
+        self._copies = copies
         self._accounts = accounts
         self._claims = claims
         self._settlement = settlement
@@ -86,7 +89,7 @@ class DoctorService:
             yield from self._withdrawn(withdrawn, repair)
             for ip in ips:
                 yield from self._one(ip, known, repair)
-            yield from self._copies([ip for ip in ips if not ip.conflicted], repair)
+            yield from self._examine_copies([ip for ip in ips if not ip.conflicted], repair)
             seen(len(ips))
         for account in self._accounts.list():
             yield from self._extra_copies(account.id, repair)
@@ -140,13 +143,13 @@ class DoctorService:
         free = replace(ip, status=Status.AVAILABLE, assigned_to=None, modified=self._now())
         return self._ips.save(free).revision is not None
 
-    def _copies(self, ips: Sequence[DedicatedIP], repair: bool) -> Iterator[Finding]:
+    def _examine_copies(self, ips: Sequence[DedicatedIP], repair: bool) -> Iterator[Finding]:
         """Assigned addresses whose owner has no copy, or another one."""
         under_way = self._claims.under_way()
         due = (ip for ip in ips if not self._is_fresh(ip) and ip.address not in under_way)
         for owner_id, owned in by_owner(due).items():
             try:
-                copies = self._ips.copies(owner_id, [ip.address for ip in owned])
+                copies = self._copies.find(owner_id, [ip.address for ip in owned])
             except DatastoreMissing:
                 continue  # reported as an unknown owner
             except DatastoreForbidden:
@@ -163,13 +166,13 @@ class DoctorService:
         """Write the copy, unless the address has gone elsewhere meanwhile."""
         if self._ips.get(ip.address).revision != ip.revision:
             return False
-        self._ips.save_copies([ip])
+        self._copies.save([ip])
         self._settlement.drop_copy(ip.assigned_to or "", ip.address)
         return True
 
     def _extra_copies(self, account_id: str, repair: bool) -> Iterator[Finding]:
         try:
-            copies = self._ips.list_copies(account_id)
+            copies = self._copies.of_account(account_id)
         except DatastoreMissing:
             return
         except DatastoreForbidden:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kazoo_ips import addresses
 from kazoo_ips.model import Listing, ListIPs, Page, Status
-from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.lists import ListRepository
 
 CHUNK = 1000
 """Addresses read at a time where the number is not the caller's."""
@@ -17,18 +17,18 @@ CHUNK = 1000
 class ListService:
     """The lists there are."""
 
-    def __init__(self, ips: IPRepository) -> None:
-        self._ips = ips
+    def __init__(self, lists: ListRepository) -> None:
+        self._lists = lists
 
     def available(self, query: ListIPs) -> Page:
         """Available addresses, by zone and address."""
-        return _page(self._ips.available, query)
+        return _page(self._lists.available, query)
 
     def assigned(self, query: ListIPs, account_id: str | None = None) -> Page:
         """What an account has, or all accounts, by zone and address."""
         if account_id is None:
-            return _page(self._ips.assigned, query)
-        return _page(lambda q: self._ips.assigned_to(account_id, q), query)
+            return _page(self._lists.assigned, query)
+        return _page(lambda q: self._lists.assigned_to(account_id, q), query)
 
     def all_assigned(self, account_id: str | None = None) -> list[Listing]:
         """All that an account has, or all accounts."""
@@ -36,15 +36,15 @@ class ListService:
 
     def zones(self) -> list[str]:
         """The names of the zones in use, over the whole pool."""
-        return self._ips.zones()
+        return self._lists.zones()
 
     def hosts(self) -> list[str]:
         """The names of the hosts in use, over the whole pool."""
-        return self._ips.hosts()
+        return self._lists.hosts()
 
     def summary(self, host: str | None = None) -> list[tuple[Listing, Status]]:
         """The whole pool or one host's part of it, by host."""
-        return self._ips.by_host(host)
+        return self._lists.by_host(host)
 
 
 def walk(list_page: Callable[[ListIPs], Page], query: ListIPs) -> Iterator[Listing]:

@@ -14,6 +14,7 @@ from kazoo_ips import work
 from kazoo_ips.errors import Conflict, DatastoreMissing, IPNotFound
 from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Status
+from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,11 @@ class Settlement:
     :param metrics: where what was settled is counted
     """
 
-    def __init__(self, ips: IPRepository, now: Callable[[], int], metrics: Metrics) -> None:
+    def __init__(
+        self, ips: IPRepository, copies: CopyRepository, now: Callable[[], int], metrics: Metrics
+    ) -> None:
         self._ips = ips
+        self._copies = copies
         self._now = now
         self._metrics = metrics
 
@@ -67,7 +71,7 @@ class Settlement:
         if ip.status is not Status.ASSIGNED or ip.assigned_to is None:
             return False
         try:
-            copy = self._ips.copies(ip.assigned_to, [ip.address]).get(ip.address)
+            copy = self._copies.find(ip.assigned_to, [ip.address]).get(ip.address)
         except DatastoreMissing:
             return False
         return copy is not None and is_copy(copy, ip)
@@ -87,7 +91,7 @@ class Settlement:
         wanted = list(addresses)
         for _ in range(_LOOKS):
             try:
-                copies = self._ips.copies(account_id, wanted)
+                copies = self._copies.find(account_id, wanted)
             except DatastoreMissing:
                 return
             pool = self._ips.find(wanted)
@@ -97,8 +101,8 @@ class Settlement:
             extra = [copies[a] for a in settled if a in copies and a not in due]
             if not lacking and not extra:
                 return
-            self._ips.drop_copies(account_id, extra)
-            self._ips.save_copies([ip for ip in lacking if self._has_quorum(ip)])
+            self._copies.drop(account_id, extra)
+            self._copies.save([ip for ip in lacking if self._has_quorum(ip)])
 
     def _has_quorum(self, ip: DedicatedIP) -> bool:
         """Whether an assignment whose writer was perhaps never told has a majority behind it.

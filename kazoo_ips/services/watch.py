@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from kazoo_ips.errors import KazooIPsError
 from kazoo_ips.repositories.databases import Databases
-from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.lists import ListRepository
 
 READY_FOR = 1.0
 """Seconds that an answer about CouchDB is kept."""
@@ -24,12 +24,12 @@ class WatchService:
     """Answers soon, whatever CouchDB does.
 
     :param databases: what must be there, reached with little patience
-    :param ips: the pool, reached likewise
+    :param lists: the pool's, reached likewise
     """
 
-    def __init__(self, databases: Databases, ips: IPRepository) -> None:
+    def __init__(self, databases: Databases, lists: ListRepository) -> None:
         self._problems = _Kept(databases.problems, READY_FOR)
-        self._ips = ips
+        self._lists = lists
         self._counts = _Kept(self._count, COUNTED_FOR)
 
     def problems(self) -> list[str]:
@@ -42,7 +42,7 @@ class WatchService:
 
     def _count(self) -> Mapping[tuple[str, str], int] | None:
         try:
-            return self._ips.counts()
+            return self._lists.counts()
         except KazooIPsError:
             return None
 

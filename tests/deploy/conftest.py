@@ -82,10 +82,11 @@ class Site:
         return (self.app / "current").resolve().name.split("-")[0]
 
     def snapshot(self) -> dict[str, Any]:
-        """Every file, link and folder with its time; what runs as well."""
+        """Every file, link and folder with its time, but for the log; what runs as well."""
         return {
             str(path.relative_to(self.root)): path.lstat().st_mtime_ns
             for path in self.root.rglob("*")
+            if path.name != "log"
         }
 
 

@@ -1,0 +1,88 @@
+"""The accounts' copies of what they have, which Kazoo's billing counts.
+
+A copy is the pool's document, in the account's database, at a revision of its own.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kazoo_ips.couch.client import Couch, Database, Document
+from kazoo_ips.model import DedicatedIP, Outcome, Written
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.documents import TYPE, from_document, is_ip, to_document
+
+_ATTEMPTS = 3
+"""Times that a copy is written over one that is there: only its own account's requests race."""
+
+
+class CopyRepository:
+    """The copies of dedicated IPs."""
+
+    def __init__(self, couch: Couch) -> None:
+        self._couch = couch
+
+    def save(self, ips: Sequence[DedicatedIP]) -> list[Written]:
+        """Write the accounts' copies of these assigned dedicated IPs.
+
+        Written blindly first, since most are new; what is there already is read and written over.
+        """
+        outcomes: dict[str, Written] = {}
+        for database, batch in self._by_account(ips):
+            for ip, written in zip(batch, _put(database, map(_to_copy, batch)), strict=True):
+                outcomes[ip.address] = written
+            for _ in range(_ATTEMPTS):
+                stale = [ip for ip in batch if outcomes[ip.address].outcome is Outcome.REFUSED]
+                there = database.get_all([ip.address for ip in stale]) if stale else {}
+                again = [_to_copy(ip, there.get(ip.address)) for ip in stale]
+                for ip, written in zip(stale, _put(database, again), strict=True):
+                    outcomes[ip.address] = written
+        return [outcomes[ip.address] for ip in ips]
+
+    def drop(self, account_id: str, copies: Iterable[DedicatedIP]) -> list[Written]:
+        """Delete these copies as they were read: one written since then stays."""
+        database = self._couch.database(account_database(account_id))
+        return _put(database, [_tombstone(copy.source) for copy in copies])
+
+    def find(self, account_id: str, of: Iterable[str]) -> dict[str, DedicatedIP]:
+        """An account's copies of these addresses, by address.
+
+        :raises DatastoreMissing: the account has no database
+        """
+        database = self._couch.database(account_database(account_id))
+        documents = database.get_all(of)
+        return {a: from_document(d) for a, d in documents.items() if is_ip(d)}
+
+    def of_account(self, account_id: str) -> list[DedicatedIP]:
+        """All copies that an account has.
+
+        :raises DatastoreMissing: the account has no database
+        """
+        database = self._couch.database(account_database(account_id))
+        documents = database.select({"pvt_type": TYPE}, limit=1_000_000)
+        return [from_document(document) for document in documents if is_ip(document)]
+
+    def _by_account(
+        self, ips: Sequence[DedicatedIP]
+    ) -> Iterable[tuple[Database, list[DedicatedIP]]]:
+        batches: dict[str, list[DedicatedIP]] = {}
+        for ip in ips:
+            batches.setdefault(ip.assigned_to or "", []).append(ip)
+        for account_id, batch in batches.items():
+            yield self._couch.database(account_database(account_id)), batch
+
+
+def _put(database: Database, documents: Iterable[Mapping[str, Any]]) -> list[Written]:
+    """One document by itself, several together: the former is cheaper for CouchDB."""
+    batch = list(documents)
+    return [database.put(batch[0])] if len(batch) == 1 else database.put_all(batch)
+
+
+def _tombstone(document: Mapping[str, Any]) -> Document:
+    return {"_id": document["_id"], "_rev": document["_rev"], "_deleted": True}
+
+
+def _to_copy(ip: DedicatedIP, there: Document | None = None) -> Document:
+    document = to_document(ip)
+    document.pop("_attachments", None)  # only named in what was read, and nobody's concern
+    document.pop("_rev", None)
+    return {**document, "_rev": there["_rev"]} if there else document
