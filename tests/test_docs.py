@@ -1,14 +1,31 @@
 """The documentation, held against what it speaks of."""
 
 import ast
+import os
 import re
+from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import click
 import pytest
+from flask import Flask
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+
+from kazoo_ips import app
+from kazoo_ips.cli import cli
+from kazoo_ips.config import Settings
 
 TESTS = Path(__file__).parent
-SECURITY = (TESTS.parent / "docs" / "security.md").read_text()
+ROOT = TESTS.parent
+README = ROOT / "README.md"
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (README, ROOT / "bench" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+SECURITY = PAGES["docs/security.md"]
 NAMED = sorted(set(re.findall(r"`(?:tests/)?([\w/]+\.py)::(\w+)`", SECURITY)))
 
 
@@ -29,3 +46,175 @@ def test_every_threat_has_a_measure_and_a_test() -> None:
     assert len(rows) > 30
     for threat, measure, test in rows:
         assert threat.startswith("**") or (measure and ".py::test_" in test), threat
+
+
+# What pages point to.
+
+
+def anchor(heading: str) -> str:
+    """The name that a page's readers are sent to a heading by, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors(path: Path) -> set[str]:
+    return {anchor(line) for line in re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)}
+
+
+def links(page: str) -> list[str]:
+    """Where a page's links and pictures lead, those to other sites left out."""
+    found = re.findall(r"\]\(([^)\s]+)\)", PAGES[page])
+    return [link for link in found if not urlsplit(link).scheme]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    for link in links(page):
+        file, _, heading = link.partition("#")
+        target = ROOT / os.path.normpath(Path(page).parent / file) if file else ROOT / page
+        assert target.exists(), link
+        assert not heading or heading in anchors(target), link
+
+
+def test_the_readme_names_every_page_and_no_other() -> None:
+    listed = PAGES["README.md"].partition("## Documentation\n")[2].partition("\n## ")[0]
+    named = re.findall(r"\]\((docs/[\w-]+\.md)\)", listed)
+    assert sorted(named) == sorted(page for page in PAGES if page.startswith("docs/"))
+
+
+# What pages name.
+
+
+def code(text: str) -> Iterator[str]:
+    """All that is set as code: indented lines, fenced ones, and words between backticks."""
+    fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for block in fenced:
+        yield from block.splitlines()
+    yield from re.findall(r"^ {4,}(.*)$", text, re.MULTILINE)
+    yield from (" ".join(each.split()) for each in re.findall(r"`([^`]+)`", text))
+
+
+OTHER_NAMES = {
+    "KAZOO_IPS_DATA",  # `make run`
+    "KAZOO_IPS_ROOT",  # `make deploy`
+    "COUCHDB_PORT",  # `make run`
+    "COUCHDB_PASSWORD",  # compose.yaml
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_setting_that_is_named_exists(page: str) -> None:
+    known = {setting.metadata["name"] for setting in fields(Settings)} | OTHER_NAMES
+    named = set(re.findall(r"(?<![A-Z_])(?:KAZOO_IPS|COUCHDB)_[A-Z_]+[A-Z]", PAGES[page]))
+    assert named <= known
+
+
+def targets() -> set[str]:
+    rules = (ROOT / "Makefile").read_text()
+    return set(re.findall(r"^([a-z-]+):", rules, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_make_target_that_is_named_exists(page: str) -> None:
+    named = {
+        match[1]
+        for each in code(PAGES[page])
+        if (match := re.search(r"(?:^|[ ;&|(])make ([a-z][a-z-]*)", each))
+    }
+    assert named <= targets()
+
+
+def unknown(words: list[str]) -> str | None:
+    """The first word of a command line of `kazoo-ips` that it would not understand."""
+    command: click.Command = cli
+    options = {"--help", "-h", "--version"}
+    for word in words:
+        if word.startswith("--"):
+            options |= {o for each in command.params for o in (*each.opts, *each.secondary_opts)}
+            if word.partition("=")[0] not in options:
+                return word
+        elif isinstance(command, click.Group):
+            for each in word.split("|"):
+                if each not in command.commands:
+                    return each
+            command = command.commands[word.split("|")[0]]
+    return None
+
+
+def command_lines(text: str) -> list[str]:
+    """What follows `kazoo-ips` where that is a command."""
+    lines = (re.sub(r"\[([^]]*)\]", r"\1", line.replace("\\|", "|")) for line in code(text))
+    found = (
+        re.search(r"(?:^|[ ;&|(]|bin/)kazoo-ips ((?!kazoo-ips)(?:[a-z]|--)[^#>;&…]*)", line)
+        for line in lines
+    )
+    return [match[1] for match in found if match]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_is_named_exists(page: str) -> None:
+    for line in command_lines(PAGES[page]):
+        assert unknown(line.split()) is None, line
+
+
+def test_a_command_that_is_none_would_be_noticed() -> None:
+    page = "`kazoo-ips docter`, `kazoo-ips add\\|asign IP`, and\n\n    kazoo-ips setup --gard\n"
+    lines = command_lines(page)
+    assert [unknown(line.split()) for line in lines] == ["--gard", "docter", "asign"]
+
+
+@pytest.fixture(scope="module")
+def rules() -> Flask:
+    """The application's routes; nothing is asked of its database."""
+    return app.create_app(Settings())
+
+
+def leads_to_a_route(application: Flask, path: str) -> bool:
+    """Whether some request to that path of a page, placeholders included, has a handler."""
+    path = re.sub(r"\{[^}]*\}|\$\w+|<[^>]*>|…", "x", path.partition("?")[0])
+    try:
+        application.url_map.bind("localhost").match(path.rstrip("/"), method="GET")
+    except MethodNotAllowed:
+        return True
+    except NotFound:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_route_that_is_named_exists(page: str, rules: Flask) -> None:
+    found = [
+        path
+        for each in code(PAGES[page].replace("$API", "/v2"))
+        for path in re.findall(r"(?<![\w}…])/(?:v2/[^\s`\"'),;]+|healthz|readyz|metrics)", each)
+        if not set(path) & set("*()|^")
+    ]
+    for path in found:
+        assert leads_to_a_route(rules, path), path
+
+
+def test_a_route_that_is_none_would_be_noticed(rules: Flask) -> None:
+    assert leads_to_a_route(rules, "/v2/accounts/{id}/ips/{ip}")
+    assert not leads_to_a_route(rules, "/v2/accounts/{id}/ip")
+
+
+# How the code is laid out.
+
+
+def test_the_list_of_modules_is_the_folder() -> None:
+    rooms = PAGES["docs/code.md"].partition("## The rooms")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\* `([\w/]+\.py)` \w", rooms, re.MULTILINE)
+    package = ROOT / "kazoo_ips"
+    there = [str(path.relative_to(package)) for path in package.rglob("*.py")]
+    wanted = [each for each in there if not each.endswith("__init__.py")]
+    assert sorted(listed) == sorted([*wanted, "api/docs/__init__.py"])
+
+
+def test_every_file_of_the_code_that_is_named_exists() -> None:
+    text = PAGES["docs/code.md"]
+    named = set(
+        re.findall(r"`((?:tests|api|services|repositories|couch|cli)/[\w/]+(?:\.py)?)`", text)
+    )
+    assert named
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "kazoo_ips" / name).exists(), name
