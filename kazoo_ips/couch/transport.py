@@ -37,6 +37,7 @@ from kazoo_ips.errors import (
 log = logging.getLogger(__name__)
 
 _NO_DOCUMENT = ("missing", "deleted")
+_EXCHANGED = b"Design document was updated or deleted"
 
 
 Observe = Callable[[str, str, int, float], None]
@@ -116,6 +117,9 @@ class Transport(http.Session):  # type: ignore[misc]
         if self._trace:
             self._trace(method, url)
         answer = self._send(method, url, body, sent)
+        if answer.status == 404 and _EXCHANGED in answer.body:
+            # A new design document was put in place while its view was read: it is there now.
+            answer = self._send(method, url, body, sent)
         if answer.status >= 400:
             raise self._refusal(method, url, answer)
         return answer

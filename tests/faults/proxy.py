@@ -172,6 +172,12 @@ def error_afterwards(forward: Forward) -> Reply:
     return error_without_type(forward)
 
 
+def exchanged(forward: Forward) -> Reply:
+    """What a view says whose design document is put in place at that moment."""
+    reason = b'{"error":"not_found","reason":"Design document was updated or deleted."}'
+    return _reply(404, reason, "application/json")
+
+
 def bad_gateway(forward: Forward) -> Reply:
     """What a proxy in between says, in HTML. The database has seen nothing."""
     return _reply(502, b"<html><h1>502 Bad Gateway</h1></html>", "text/html")

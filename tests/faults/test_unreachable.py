@@ -194,3 +194,12 @@ def test_a_design_document_is_deployed_however_often_couchdb_gives_up_waiting(
         assert databases.create() == []
     finally:
         databases.delete()
+
+
+def test_a_list_is_read_again_when_its_design_document_was_exchanged_meanwhile(
+    faulty: TestApp, proxy: FaultProxy, url: str, alice: Member
+) -> None:
+    rule = proxy.rule(faults.exchanged, "GET", "/_design/ips/_view/")
+    listed = faulty.get(url, headers=alice.headers, status=200).json["data"]
+    assert [line["ip"] for line in listed] == [ADDRESS]
+    assert len(rule.met) == 1
