@@ -107,14 +107,6 @@ class ClientSocket:
             pass
         return _look(received)
 
-    def has_more(self, seconds: float) -> bool:
-        """Whether something arrives within so many seconds, were it the end."""
-        if self._received:
-            return True
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-
     def recv(self, size: int, flags: int = 0) -> bytes:
         """The next bytes: those gathered, then those of a long body, until the deadline.
 

@@ -36,8 +36,6 @@ _LINGERING = 100
 """Connections that may be at that; what is more is closed at once."""
 _YIELD = 0.002
 """Seconds that a connection is left to workers that hold fewer: to be woken takes 0.1 ms."""
-_STAY = 0.001
-"""Seconds that a thread without other work waits for its client's next request."""
 _CROWD = 50
 """Waiting connections that make room at a time when no more can be accepted."""
 
@@ -75,7 +73,6 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         seconds = Settings.load(os.environ).client_timeout
         self._patience = Patience(seconds, max(1, self.cfg.threads // 2))
         self._lingering: deque[tuple[float, socket.socket]] = deque()
-        self._queue: deque[Any] = deque()
         load.note(self.place, 0)
         super().init_process()
 
@@ -97,30 +94,13 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         super().accept(listener)
         load.note(self.place, self.nr_conns)
 
-    def enqueue_req(self, conn: Any) -> None:
-        """Have a thread handle a connection; runs in the main thread."""
-        self._queue.append(conn)
-        super().enqueue_req(conn)
-
     def handle(self, conn: Any) -> Any:
-        """Handle the requests of a connection until none comes at once, or others wait.
-
-        To go from one thread to another and back costs as much as a simple request: 0.1 ms each
-        time on a virtual machine.
-        """
-        self._queue.popleft()
+        """Handle a request when enough of it is there, or leave the connection to the poller."""
         if self.cfg.is_ssl:
             return super().handle(conn)
         if not isinstance(conn.sock, ClientSocket):
             conn.sock = ClientSocket(conn.sock, self._patience, self._linger)
             conn.data_ready = True  # gunicorn need not wait for it as well
-        result = self._handle_next(conn)
-        while result is True and self.alive and not self._queue and conn.sock.has_more(_STAY):
-            result = self._handle_next(conn)
-        return result
-
-    def _handle_next(self, conn: Any) -> Any:
-        """Handle a request when enough of it is there, or leave the connection to the poller."""
         client: ClientSocket = conn.sock
         ahead = conn.parser.unreader.take_buffered() if conn.parser else b""
         try:
