@@ -73,7 +73,7 @@ class Settings:
         "where to listen: host:port, [::]:port, or several with commas",
     )
     workers: int = _setting("KAZOO_IPS_WORKERS", 2, "gunicorn's worker processes")
-    threads: int = _setting("KAZOO_IPS_THREADS", 8, "threads of each worker")
+    threads: int = _setting("KAZOO_IPS_THREADS", 16, "threads of each worker")
     client_timeout: float = _setting(
         "KAZOO_IPS_CLIENT_TIMEOUT",
         10.0,

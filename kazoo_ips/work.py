@@ -19,7 +19,8 @@ class Work:
     """
 
     __slots__ = (
-        "account_id", "calls", "client", "notes", "request_id", "route", "seconds", "user_id",
+        "account_id", "calls", "client", "notes", "request_id", "route", "seconds", "shared",
+        "user_id",
     )  # fmt: skip
 
     def __init__(self, request_id: str) -> None:
@@ -32,7 +33,9 @@ class Work:
         self.calls = 0
         """Requests sent to CouchDB."""
         self.seconds = 0.0
-        """Time spent waiting for them."""
+        """Time spent waiting for them, and for those of others that brought an answer."""
+        self.shared: list[str] = []
+        """By what names others have asked CouchDB for it as well, instead of a request."""
         self.notes: list[str] = []
         """What was out of the ordinary, a word each."""
 
@@ -44,6 +47,15 @@ class Work:
         if _COUCHDB_TAKES.fullmatch(self.request_id):
             return self.request_id
         return hashlib.sha256(self.request_id.encode()).hexdigest()[:32]
+
+    def share(self, asked_as: str, seconds: float) -> None:
+        """Note that somebody else's request to CouchDB brought what this needs.
+
+        :param asked_as: its name in CouchDB's log
+        :param seconds: that this has waited for it
+        """
+        self.shared.append(asked_as)
+        self.seconds += seconds
 
 
 _current: ContextVar[Work | None] = ContextVar("work", default=None)

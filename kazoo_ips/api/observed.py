@@ -148,6 +148,8 @@ def _write(current: Work, environ: "WSGIEnvironment", status: int, seconds: floa
     }
     if current.calls and current.couchdb_id != current.request_id:
         fields["couchdb_request_id"] = current.couchdb_id
+    if current.shared:
+        fields["couchdb_shared"] = current.shared
     if current.notes:
         fields["notes"] = current.notes
     # As log.log() does it, without looking for who has called it.

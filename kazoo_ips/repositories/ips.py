@@ -45,7 +45,7 @@ class IPRepository:
             raise IPNotFound(address)
         if canonical == address:
             # Nearly always: one read of one document.
-            document = self._pool.find(address, conflicts=True)
+            document = self._pool.read(address)
             if is_ip(document):
                 return from_document(document)
         found = self.find([address])

@@ -48,7 +48,8 @@ class Scripted:
                 client, _ = self._listener.accept()
                 self._open.append(client)
                 self.connections += 1
-                self._answer(client)
+                with suppress(OSError):  # hung up
+                    self._answer(client)
 
     def _answer(self, client: socket.socket) -> None:
         while self._answers:

@@ -178,6 +178,20 @@ def exchanged(forward: Forward) -> Reply:
     return _reply(404, reason, "application/json")
 
 
+def unreadable(document_id: str) -> Fault:
+    """The answer of `_bulk_get` as CouchDB gives it when it cannot read one of the documents."""
+
+    def fault(forward: Forward) -> Reply:
+        content = json.loads(_dechunked(forward()))
+        for result in content["results"]:
+            if result["id"] == document_id:
+                error = {"error": "internal_fabric_error", "reason": "timeout"}
+                result["docs"] = [{"error": {"id": document_id, "rev": "undefined", **error}}]
+        return _reply(200, json.dumps(content).encode(), "application/json")
+
+    return fault
+
+
 def bad_gateway(forward: Forward) -> Reply:
     """What a proxy in between says, in HTML. The database has seen nothing."""
     return _reply(502, b"<html><h1>502 Bad Gateway</h1></html>", "text/html")

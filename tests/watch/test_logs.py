@@ -8,6 +8,7 @@ import re
 import socket
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,31 @@ def test_couchdb_is_told_the_name_of_the_request(
     line = server.line(request_id)
     assert line.get("couchdb_request_id") == couchdb_id
     assert named(server, couchdb_id or request_id) == line["couchdb_calls"] > 0
+
+
+def test_a_request_to_couchdb_that_serves_several_is_told_by_all_of_them(
+    server: Server, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    for n in range(8):
+        add(f"192.0.2.{n}")
+    rule = server.proxy.rule(faults.delay(before=0.01), path="-dedicated_ips/", times=None)
+
+    def read(n: int) -> int:
+        headers = {**alice.headers, "X-Request-ID": f"together-{n}"}
+        path = f"/v2/accounts/{alice.id}/ips/192.0.2.{n}"
+        return server.send("GET", path, headers=headers).status
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(read, range(8))) == {200}
+    lines = [server.line(f"together-{n}") for n in range(8)]
+    shared = [line for line in lines if "couchdb_shared" in line]
+    assert shared
+    assert len(rule.met) < len(lines)
+    server.proxy.clear()
+    asking = {line["request_id"] for line in lines if line["couchdb_calls"]}
+    for line in shared:
+        assert set(line["couchdb_shared"]) <= asking
+        assert line["couchdb_ms"] > 5
 
 
 def test_housekeeping_has_a_name_of_its_own(

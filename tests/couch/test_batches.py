@@ -1,0 +1,179 @@
+"""Questions put together: who asks, when, about what, and what happens when asking fails."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from kazoo_ips.couch.batches import Batches
+
+
+class Asked:
+    """What is asked, and a gate for each time something is."""
+
+    def __init__(self) -> None:
+        self.questions: list[list[str]] = []
+        self.failing: dict[int, Exception] = {}
+        self.unknown: set[str] = set()
+        self._gates: list[threading.Event] = []
+        self._changed = threading.Condition()
+        self.batches: Batches[str] = Batches(self._one, self._all)
+
+    def open(self, number: int) -> None:
+        """Let what was asked as the first, second, … be answered."""
+        with self._changed:
+            self._gates[number].set()
+
+    def wait(self, count: int) -> None:
+        """Wait until so many have been asked."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.questions) >= count, 5), self.questions
+
+    def _one(self, key: str) -> str:
+        self._ask([key])
+        return f"{key}!"
+
+    def _all(self, keys: Sequence[str]) -> Mapping[str, str]:
+        self._ask(list(keys))
+        return {key: f"{key}!" for key in keys if key not in self.unknown}
+
+    def _ask(self, keys: list[str]) -> None:
+        with self._changed:
+            number, gate = len(self.questions), threading.Event()
+            self.questions.append(keys)
+            self._gates.append(gate)
+            self._changed.notify_all()
+        assert gate.wait(5)
+        if number in self.failing:
+            raise self.failing[number]
+
+
+@pytest.fixture
+def asked() -> Asked:
+    """Nothing yet."""
+    return Asked()
+
+
+Start = Callable[[str], Future[str]]
+
+
+@pytest.fixture
+def start(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """A function that asks in a thread of its own, and has patience."""
+    monkeypatch.setattr("kazoo_ips.couch.batches._PATIENCE", 5)
+    with ThreadPoolExecutor(8) as threads:
+        yield lambda key: threads.submit(asked.batches.answer, key)
+
+
+def waiting(asked: Asked, count: int) -> None:
+    """Wait until so many questions wait for their turn."""
+    for _ in range(500):
+        if len(asked.batches._waiting) == count:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(asked.batches._waiting)
+
+
+def test_a_question_alone_is_asked_alone_and_at_once(asked: Asked, start: Start) -> None:
+    for number, key in enumerate("ab"):
+        answer = start(key)
+        asked.wait(number + 1)
+        asked.open(number)
+        assert answer.result(5) == f"{key}!"
+    assert asked.questions == [["a"], ["b"]]
+
+
+def test_those_that_come_meanwhile_are_asked_together(asked: Asked, start: Start) -> None:
+    first = start("a")
+    asked.wait(1)
+    others = [start(key) for key in "bcd"]
+    waiting(asked, 3)
+    asked.open(0)
+    assert first.result(5) == "a!", "who has an answer does not wait for others"
+    asked.wait(2)
+    assert sorted(asked.questions[1]) == ["b", "c", "d"]
+    asked.open(1)
+    assert [each.result(5) for each in others] == ["b!", "c!", "d!"]
+    assert len(asked.questions) == 2
+
+
+def test_no_answer_is_older_than_its_question(asked: Asked, start: Start) -> None:
+    answers = [start("a")]
+    for number in range(3):
+        asked.wait(number + 1)
+        answers.append(start("a"))
+        waiting(asked, 1)
+        asked.open(number)
+    asked.wait(4)
+    asked.open(3)
+    assert [each.result(5) for each in answers] == ["a!"] * 4
+    assert asked.questions == [["a"]] * 4
+
+
+def test_an_error_is_everybodys_who_asked_and_nobody_elses(asked: Asked, start: Start) -> None:
+    asked.failing[1] = ValueError("the second fails")
+    first = start("a")
+    asked.wait(1)
+    others = [start(key) for key in "bc"]
+    waiting(asked, 2)
+    asked.open(0)
+    asked.wait(2)
+    after = start("d")
+    waiting(asked, 1)
+    asked.open(1)
+    errors = [each.exception(5) for each in others]
+    assert [str(error) for error in errors] == ["the second fails"] * 2
+    assert errors[0] is not errors[1], "each thread writes its own way into the one it raises"
+    asked.wait(3)
+    asked.open(2)
+    assert (first.result(5), after.result(5)) == ("a!", "d!")
+
+
+def test_the_first_ones_error_is_its_own(asked: Asked, start: Start) -> None:
+    asked.failing[0] = ValueError("the first fails")
+    first = start("a")
+    asked.wait(1)
+    second = start("b")
+    waiting(asked, 1)
+    asked.open(0)
+    asked.wait(2)
+    asked.open(1)
+    assert isinstance(first.exception(5), ValueError)
+    assert second.result(5) == "b!"
+
+
+def test_what_a_batch_does_not_answer_is_asked_about_by_itself(asked: Asked, start: Start) -> None:
+    asked.unknown = {"b", "d"}
+    first = start("a")
+    asked.wait(1)
+    others = [start(key) for key in "bcd"]
+    waiting(asked, 3)
+    asked.open(0)
+    asked.wait(2)
+    asked.open(1)
+    asked.wait(4)
+    assert sorted(asked.questions[2:]) == [["b"], ["d"]]
+    asked.open(2)
+    asked.open(3)
+    assert first.result(5) == "a!"
+    assert [each.result(5) for each in others] == ["b!", "c!", "d!"]
+
+
+def test_nobody_waits_long_behind_an_answer_that_does_not_come(asked: Asked) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        held_up = threads.submit(asked.batches.answer, "a")
+        asked.wait(1)
+        others = [threads.submit(asked.batches.answer, key) for key in "bc"]
+        asked.wait(3)
+        assert sorted(asked.questions[1:]) == [["b"], ["c"]]
+        asked.open(1)
+        asked.open(2)
+        assert sorted(each.result(5) for each in others) == ["b!", "c!"]
+        assert not held_up.done()
+        asked.open(0)
+        assert held_up.result(5) == "a!"
+        last = threads.submit(asked.batches.answer, "d")
+        asked.wait(4)
+        asked.open(3)
+        assert last.result(5) == "d!"

@@ -1,0 +1,151 @@
+"""Addresses read by several threads at once: one request to CouchDB, and each its own answer."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Database
+from kazoo_ips.errors import DatastoreUnreachable, IPNotFound
+from kazoo_ips.model import AssignIPs, DedicatedIP, generation
+from kazoo_ips.repositories.ips import IPRepository
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.proxy import FaultProxy
+
+FIRST, SECOND, THIRD, MISSING, REMOVED = (f"192.0.2.{n}" for n in range(1, 6))
+POOL = "-dedicated_ips/"
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kazoo_ips.couch.batches._PATIENCE", 5)
+
+
+@pytest.fixture
+def ips(proxy: FaultProxy, settings: Settings) -> IPRepository:
+    """The pool, by way of the proxy."""
+    behind = Settings(couchdb_url=proxy.url, prefix=settings.prefix, read_timeout=1)
+    return IPRepository(composition.connect(behind))
+
+
+Read = Callable[[str], Future[DedicatedIP]]
+
+
+@pytest.fixture
+def together(ips: IPRepository, proxy: FaultProxy) -> Callable[[], Iterator[Read]]:
+    """Reads that begin while the one of `FIRST` is under way, and so are sent together."""
+
+    @contextmanager
+    def reads() -> Iterator[Read]:
+        gate, arrived = threading.Event(), threading.Event()
+
+        def held(forward: faults.Forward) -> faults.Reply:
+            arrived.set()
+            return faults.hold(gate)(forward)
+
+        proxy.rule(held, "GET", f"{POOL}{FIRST}")
+        with ThreadPoolExecutor(8) as threads:
+            first = threads.submit(ips.get, FIRST)
+            assert arrived.wait(5)
+            begun: list[Future[DedicatedIP]] = []
+
+            def read(address: str) -> Future[DedicatedIP]:
+                begun.append(threads.submit(ips.get, address))
+                while len(ips._pool._reads._waiting) < len(begun):
+                    assert not first.done()
+                return begun[-1]
+
+            yield read
+            gate.set()
+            assert first.result(5).address == FIRST
+
+    return reads  # type: ignore[return-value]
+
+
+def sent(proxy: FaultProxy) -> list[str]:
+    return [f"{r.request.method} {r.request.path.partition(POOL)[2]}" for r in proxy.records]
+
+
+def test_each_has_its_own_answer_of_one_request(
+    together: Callable[[], Iterator[Read]],
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    proxy: FaultProxy,
+) -> None:
+    add(FIRST)
+    second, third = add(SECOND, zone="a"), add(THIRD, zone="b")
+    pool.remove(REMOVED, add(REMOVED).revision or "")
+    with together() as read:
+        answers = [read(a) for a in (SECOND, THIRD, MISSING, REMOVED, SECOND)]
+    assert [answers[n].result(5) for n in (0, 1, 4)] == [second, third, second]
+    for n in (2, 3):
+        with pytest.raises(IPNotFound):
+            answers[n].result(5)
+    assert sent(proxy)[:2] == [f"GET {FIRST}", "POST _bulk_get"]
+
+
+def test_a_conflict_is_seen(
+    together: Callable[[], Iterator[Read]], add: Callable[..., DedicatedIP], pool: Database
+) -> None:
+    add(FIRST)
+    add(SECOND)
+    other = {**pool.get(add(THIRD).address), "pvt_zone": "other"}
+    winner, loser = (f"{generation(other['_rev']) + 1}-{digit * 32}" for digit in "fe")
+    for revision in (winner, loser):
+        pool.graft({**other, "_rev": revision}, parent=other["_rev"])
+    with together() as read:
+        second, third = read(SECOND), read(THIRD)
+    assert not second.result(5).conflicted
+    assert (third.result(5).conflicted, third.result(5).revision) == (True, winner)
+
+
+def test_one_that_cannot_be_read_leaves_the_others_their_answers(
+    together: Callable[[], Iterator[Read]],
+    add: Callable[..., DedicatedIP],
+    proxy: FaultProxy,
+    pool: Database,
+) -> None:
+    for address in (FIRST, SECOND, THIRD):
+        add(address)
+    proxy.rule(faults.unreadable(SECOND), "POST", "/_bulk_get")
+    proxy.rule(faults.error_without_type, "GET", f"{POOL}{SECOND}", times=None)
+    with together() as read:
+        second, third = read(SECOND), read(THIRD)
+    assert third.result(5).address == THIRD
+    with pytest.raises(DatastoreUnreachable):
+        second.result(5)
+
+
+def test_all_who_asked_are_told_that_couchdb_does_not_answer(
+    together: Callable[[], Iterator[Read]],
+    add: Callable[..., DedicatedIP],
+    proxy: FaultProxy,
+    ips: IPRepository,
+) -> None:
+    for address in (FIRST, SECOND, THIRD):
+        add(address)
+    proxy.rule(faults.delay(before=1.5), "POST", "/_bulk_get")
+    with together() as read:
+        answers = [read(SECOND), read(THIRD)]
+    for answer in answers:
+        with pytest.raises(DatastoreUnreachable):
+            answer.result(5)
+    assert ips.get(SECOND).address == SECOND
+
+
+def test_what_cannot_be_read_is_not_taken_for_missing(
+    proxy: FaultProxy, settings: Settings, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    add(FIRST)
+    add(SECOND)
+    behind = Settings(couchdb_url=proxy.url, prefix=settings.prefix)
+    proxy.rule(faults.unreadable(SECOND), "POST", "/_bulk_get")
+    command = AssignIPs(alice.id, (FIRST, SECOND))
+    with pytest.raises(DatastoreUnreachable):
+        composition.build(behind).ips.assign_all(command, uuid4().hex)
