@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
+from weakref import WeakValueDictionary
 
 import couchdb
 import orjson
@@ -43,10 +44,10 @@ class Row(NamedTuple):
     value: Any
 
 
-class _Read(NamedTuple):
-    """A document, if it is there, and by what name CouchDB was asked for it."""
+class _Told(NamedTuple):
+    """An answer for all who asked for it, and by what name CouchDB was asked."""
 
-    document: Document | None
+    answer: Any
     asked_as: str
 
 
@@ -58,7 +59,15 @@ class Database:
         self._resource = resource
         self._credentials = resource.credentials
         self._transport: Transport = resource.session
-        self._reads = Batches(self._read, self._read_all)
+
+    @cached_property
+    def _reads(self) -> Batches[_Told]:
+        return Batches(self._read, self._read_all)
+
+    @cached_property
+    def _queries(self) -> WeakValueDictionary[str, Batches[_Told]]:
+        """One for each query, as long as somebody asks it: different ones do not wait."""
+        return WeakValueDictionary()
 
     def get(self, document_id: str, **params: Any) -> Document:
         """A document as it is now.
@@ -88,24 +97,20 @@ class Database:
         One in conflict names its other revisions in `_conflicts`. Who asked for the same document
         at that time has the same object: it is not to be changed.
         """
-        started = perf_counter()
-        document, asked_as = self._reads.answer(document_id)
-        current = work.current()
-        if current is not None and current.couchdb_id != asked_as:
-            current.share(asked_as, perf_counter() - started)
+        document: Document | None = _share(self._reads, document_id)
         return document
 
-    def _read(self, document_id: str) -> _Read:
-        return _Read(self.find(document_id, conflicts=True), _name())
+    def _read(self, document_id: str) -> _Told:
+        return _Told(self.find(document_id, conflicts=True), _name())
 
-    def _read_all(self, document_ids: Sequence[str]) -> dict[str, _Read]:
+    def _read_all(self, document_ids: Sequence[str]) -> dict[str, _Told]:
         if len(document_ids) == 1:  # cheaper for CouchDB than many of one
             return {document_ids[0]: self._read(document_ids[0])}
         try:
             there, _ = self.look_up(set(document_ids))
         except NotInTime:  # it may be one of them alone that cannot be read
             return {}
-        return {i: _Read(there.get(i), _name()) for i in document_ids}
+        return {i: _Told(there.get(i), _name()) for i in document_ids}
 
     def leaves(self, document_id: str, **params: Any) -> list[Document]:
         """Every current revision of a document: more than one in a conflict, tombstones too."""
@@ -214,6 +219,9 @@ class Database:
     def rows(self, view: str, **params: Any) -> list[Row]:
         """The rows of a view, all read at once so that errors show here and nowhere else.
 
+        Who sends the same query at the same time shares a request, and the rows: they are not to
+        be changed.
+
         :param view: `design document/view`
         :param params: CouchDB's own; `keys` is sent as a body, other values as JSON
         :raises DatastoreMissingView: the view is not there
@@ -221,13 +229,19 @@ class Database:
         design, name = view.split("/")
         path = ["_design", design, "_view", name]
         keys = params.pop("keys", None)
-        if keys is None:
-            answer = self._resource.get(path, **_query(params))
-        else:
+        if keys is not None:
             answer = self._resource.post(path, body={"keys": keys}, **_query(params))
-        # Rows are only looked at; a document has to keep its numbers as they are, see `_object`.
-        rows = orjson.loads(answer[2].read())["rows"]
-        return [Row(row.get("id", ""), row["key"], row["value"]) for row in rows]
+            return _rows(answer[2].read())
+        url = f"{self._resource.url}/{'/'.join(path)}?{urlencode(_query(params))}"
+        alike = self._queries.setdefault(url, Batches(self._rows_at, self._rows_for_all))
+        rows: list[Row] = _share(alike, url)
+        return rows
+
+    def _rows_at(self, url: str) -> _Told:
+        return _Told(_rows(self._transport.ask("GET", url, self._credentials)), _name())
+
+    def _rows_for_all(self, urls: Sequence[str]) -> dict[str, _Told]:
+        return {urls[0]: self._rows_at(urls[0])}  # they are all the same
 
     def select(self, selector: Mapping[str, Any], limit: int) -> list[Document]:
         """Documents by a Mango selector: for questions that no view answers."""
@@ -376,6 +390,22 @@ def _leaf(leaf: Mapping[str, Any]) -> Document:
         raise NotInTime(f"{error.get('id')}: {error.get('error')} {error.get('reason')}")
     document: Document = leaf["ok"]
     return document
+
+
+def _rows(body: bytes) -> list[Row]:
+    # Rows are only looked at; a document has to keep its numbers as they are, see `_object`.
+    rows = orjson.loads(body)["rows"]
+    return [Row(row.get("id", ""), row["key"], row["value"]) for row in rows]
+
+
+def _share(batches: Batches[_Told], key: str) -> Any:
+    """The answer for a key, noted where somebody else has asked for it."""
+    started = perf_counter()
+    told = batches.answer(key)
+    current = work.current()
+    if current is not None and current.couchdb_id != told.asked_as:
+        current.share(told.asked_as, perf_counter() - started)
+    return told.answer
 
 
 def _name() -> str:

@@ -1,5 +1,6 @@
-"""Addresses read by several threads at once: one request to CouchDB, and each its own answer."""
+"""Several threads read at once: one request to CouchDB, and each has its own answer."""
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +13,9 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from kazoo_ips.errors import DatastoreUnreachable, IPNotFound
-from kazoo_ips.model import AssignIPs, DedicatedIP, generation
+from kazoo_ips.model import AssignIPs, DedicatedIP, ListIPs, generation
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.lists import ListRepository
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.proxy import FaultProxy
@@ -149,3 +151,35 @@ def test_what_cannot_be_read_is_not_taken_for_missing(
     command = AssignIPs(alice.id, (FIRST, SECOND))
     with pytest.raises(DatastoreUnreachable):
         composition.build(behind).ips.assign_all(command, uuid4().hex)
+
+
+def test_the_same_list_is_read_once_for_all_who_want_it_and_holds_up_no_other(
+    proxy: FaultProxy, settings: Settings, add: Callable[..., DedicatedIP]
+) -> None:
+    add(FIRST, zone="a")
+    behind = Settings(couchdb_url=proxy.url, prefix=settings.prefix)
+    lists = ListRepository(composition.connect(behind))
+    gate, arrived = threading.Event(), threading.Event()
+
+    def held(forward: faults.Forward) -> faults.Reply:
+        arrived.set()
+        return faults.hold(gate)(forward)
+
+    rule = proxy.rule(held, "GET", "/_view/by_zone")
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(lists.available, ListIPs())
+        assert arrived.wait(5)
+        [alike] = lists._pool._queries.values()
+        others = [threads.submit(lists.available, ListIPs()) for _ in range(3)]
+        while len(alike._waiting) < len(others):
+            assert not first.done()
+        assert lists.available(ListIPs(zone="b")) == [], "another list does not wait"
+        add(SECOND, zone="a")
+        gate.set()
+        assert [len(each.result(5)) for each in others] == [2, 2, 2], "as it is after they asked"
+        first.result(5)
+    assert rule.matched == 3
+    assert len(proxy.records) == 3
+    del alike, others, first
+    gc.collect()
+    assert not lists._pool._queries, "nothing is kept"
