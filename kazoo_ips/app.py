@@ -118,8 +118,9 @@ def build(
         remember=remember,
         refusal_time=settings.refusal_time,
     )
-    ips, journal = IPRepository(couch, settings.write_quorum == "all"), JournalRepository(couch)
-    views, kept_copies = ListRepository(couch), CopyRepository(couch)
+    views, journal = ListRepository(couch), JournalRepository(couch)
+    ips = IPRepository(couch, views, settings.write_quorum == "all")
+    kept_copies = CopyRepository(couch)
     later = LaterQueue()
     settlement = Settlement(ips, kept_copies, now, metrics)
     lists, lookup = ListService(views), Lookup(ips, settlement)

@@ -19,16 +19,7 @@ def list_available(account_id: str) -> Response:
     return lists.reply(services().lists.available)
 
 
-@routes.on(
-    "PUT",
-    "",
-    who=Who.OPERATOR,
-    replies=(resources.CreatedSchema(), resources.CreatedIPsSchema()),
-    status=201,
-    body=(schemas.CreateIPSchema, schemas.CreateIPsSchema),
-    if_match=True,
-    raises=(Conflict,),
-)
+@routes.on("PUT", "", **ips.CREATION)
 def create(account_id: str) -> Response:
     """Add an address to the pool; the documentation's curl line uses this path."""
     return ips.create()

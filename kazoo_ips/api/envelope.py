@@ -107,7 +107,8 @@ def read() -> Envelope:
         return Envelope(problem=UnsupportedMediaType())
     try:
         members = json.loads(body.decode(), parse_constant=_no_constant)
-        json.dumps(members, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
+        # Refuses halves of surrogate pairs, and 1e999, which is no number here.
+        json.dumps(members, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         return Envelope(problem=_bad_json(str(error)[:200]))
     if not isinstance(members, dict):

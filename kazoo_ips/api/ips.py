@@ -1,5 +1,7 @@
 """`/v2/ips`: the operator's pool."""
 
+from typing import Any
+
 from flask import Response, g
 
 from kazoo_ips.api import envelope, lists, resources, schemas
@@ -19,16 +21,18 @@ def list_available() -> Response:
     return lists.reply(services().lists.available)
 
 
-@routes.on(
-    "PUT",
-    "",
-    who=Who.OPERATOR,
-    replies=(resources.CreatedSchema(), resources.CreatedIPsSchema()),
-    status=201,
-    body=(schemas.CreateIPSchema, schemas.CreateIPsSchema),
-    if_match=True,
-    raises=(Conflict,),
-)
+CREATION: dict[str, Any] = {
+    "who": Who.OPERATOR,
+    "replies": (resources.CreatedSchema(), resources.CreatedIPsSchema()),
+    "status": 201,
+    "body": (schemas.CreateIPSchema, schemas.CreateIPsSchema),
+    "if_match": True,
+    "raises": (Conflict,),
+}
+"""What there is to know of `PUT`, under whichever path."""
+
+
+@routes.on("PUT", "", **CREATION)
 def create() -> Response:
     """Add an address to the pool, or a list of addresses: all or none."""
     command = schemas.load_create(g.envelope.data())

@@ -1,5 +1,7 @@
 """`/v2/user_auth` and `/v2/api_auth`: from a login to a token."""
 
+from typing import Any
+
 from flask import Response, g
 from marshmallow import Schema, fields
 
@@ -21,16 +23,6 @@ from kazoo_ips.services.auth import Session
 routes = Routes("login", __name__, url_prefix="/v2")
 
 
-RAISES = (
-    InvalidCredentials,
-    TooManyAttempts,
-    DatastoreUnreachable,
-    DatastoreForbidden,
-    DatastoreMissing,
-    DatastoreMissingView,
-)
-
-
 class SessionSchema(Schema):
     """Whose token it is; the token itself is `auth_token`, beside `data`."""
 
@@ -46,30 +38,30 @@ class SessionSchema(Schema):
     ui_config = fields.Dict(required=True)
 
 
-@routes.on(
-    "PUT",
-    "/user_auth",
-    who=Who.ANYONE,
-    replies=SessionSchema(),
-    status=201,
-    body=(schemas.UserAuthSchema,),
-    raises=RAISES,
-)
+_LOGIN: dict[str, Any] = {
+    "who": Who.ANYONE,
+    "replies": SessionSchema(),
+    "status": 201,
+    "raises": (
+        InvalidCredentials,
+        TooManyAttempts,
+        DatastoreUnreachable,
+        DatastoreForbidden,
+        DatastoreMissing,
+        DatastoreMissingView,
+    ),
+}
+"""What there is to know of a login, whatever it goes by."""
+
+
+@routes.on("PUT", "/user_auth", body=(schemas.UserAuthSchema,), **_LOGIN)
 def user_auth() -> Response:
     """A token for a user, by the hash of its credentials and its account's name or realm."""
     login = schemas.load_login(g.envelope.data())
     return _opened(services().auth.log_in(login, client_address()))
 
 
-@routes.on(
-    "PUT",
-    "/api_auth",
-    who=Who.ANYONE,
-    replies=SessionSchema(),
-    status=201,
-    body=(schemas.ApiAuthSchema,),
-    raises=RAISES,
-)
+@routes.on("PUT", "/api_auth", body=(schemas.ApiAuthSchema,), **_LOGIN)
 def api_auth() -> Response:
     """A token for an account, by its API key."""
     api_key = schemas.load_api_key(g.envelope.data())

@@ -23,13 +23,14 @@ _FEW = 16
 class IPRepository:
     """The pool of dedicated IPs.
 
+    :param lists: finds addresses that are spelled in another way
     :param all_copies: whether a write counts only once every node that should has it; otherwise
         CouchDB's own majority does
     """
 
-    def __init__(self, couch: Couch, all_copies: bool = False) -> None:
+    def __init__(self, couch: Couch, lists: ListRepository, all_copies: bool = False) -> None:
         self._pool = couch.database(POOL)
-        self._lists = ListRepository(couch)
+        self._lists = lists
         self._all_copies = all_copies
 
     # One address, or some.

@@ -33,7 +33,8 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 def ips(proxy: FaultProxy, settings: Settings) -> IPRepository:
     """The pool, by way of the proxy."""
     behind = Settings(couchdb_url=proxy.url, prefix=settings.prefix, read_timeout=1)
-    return IPRepository(composition.connect(behind))
+    couch = composition.connect(behind)
+    return IPRepository(couch, ListRepository(couch))
 
 
 Read = Callable[[str], Future[DedicatedIP]]

@@ -20,6 +20,7 @@ from kazoo_ips.errors import IPNotFound
 from kazoo_ips.model import GREGORIAN_EPOCH, Status
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services import Services
 from kazoo_ips.services.settlement import GRACE
 from tests.conftest import Member
@@ -42,7 +43,7 @@ class Leaves:
     def __init__(self, pool: Database, couch: Couch) -> None:
         self.pool = pool
         self.couch = couch
-        self.ips = IPRepository(couch)
+        self.ips = IPRepository(couch, ListRepository(couch))
         # Old tombstones would be leaves of the next test's: each has an address of its own.
         self.address = f"203.0.113.{next(_numbers)}"
 

@@ -27,6 +27,7 @@ from kazoo_ips.model import (
     ReleaseIPs,
 )
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.lists import ListRepository
 from tests.api.fresh import Fresh, made_fresh
 from tests.api.recorded import DATABASES
 from tests.guard.cases import ADDRESS, BROKEN, FREE, PASSED, REFUSED, TAKEN
@@ -129,7 +130,8 @@ def test_all_that_the_service_writes_passes(guarded: Fresh, pool: Database) -> N
 
 def test_withdrawals_and_what_undoes_them_pass(guarded: Fresh, pool: Database) -> None:
     before = guarded.services.pool.create(CreateIP(ADDRESS, "us-east", "a.example.com"), "create")
-    ips = IPRepository(composition.connect(guarded.settings))
+    couch = composition.connect(guarded.settings)
+    ips = IPRepository(couch, ListRepository(couch))
     claim = before.assign(guarded.id, at=before.modified, request_id="lost")
     claim = replace(claim, revision=ips.save(claim).revision)
     assert ips.withdraw(claim, before).outcome is Outcome.DONE

@@ -13,6 +13,7 @@ from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import InsufficientIPs
 from kazoo_ips.model import AllocateIPs, DedicatedIP
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services import Services
 from tests.conftest import Member
 
@@ -24,7 +25,7 @@ def many(couch: Couch, pool: object) -> Callable[[int], None]:
     """A function that fills the pool."""
 
     def fill(count: int) -> None:
-        repository = IPRepository(couch)
+        repository = IPRepository(couch, ListRepository(couch))
         repository.save_all(
             [
                 DedicatedIP(f"198.51.{n // 250}.{n % 250}", "us-east", f"proxy{n % 7}", 1, 1)

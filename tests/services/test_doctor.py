@@ -17,6 +17,7 @@ from kazoo_ips.model import AssignIP, DedicatedIP
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.journal import JournalRepository
+from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services import Services
 from kazoo_ips.services.doctor import PROBLEMS, Finding
 from tests.conftest import Member
@@ -208,7 +209,7 @@ def test_an_address_from_which_everybody_withdrew_is_brought_back(
     later: Services, add: Callable[..., DedicatedIP], couch: Couch, alice: Member, pool: Database
 ) -> None:
     before = add(ADDRESS)
-    repository = IPRepository(couch)
+    repository = IPRepository(couch, ListRepository(couch))
     claim = before.assign(alice.id, at=before.modified, request_id="lost")
     claim = replace(claim, revision=repository.save(claim).revision)
     repository.withdraw(claim, before)
