@@ -13,7 +13,7 @@ _COUCHDB_TAKES = re.compile(r"[0-9a-z_-]{1,36}")
 
 
 class Work:
-    """One piece of work. Belongs to one thread.
+    """One piece of work. Belongs to one thread, and to those that it has help from meanwhile.
 
     :param request_id: its name, as the caller knows it
     """
