@@ -10,12 +10,14 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
+from kazoo_ips import work
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from kazoo_ips.errors import DatastoreUnreachable, IPNotFound
-from kazoo_ips.model import AssignIPs, DedicatedIP, ListIPs, generation
+from kazoo_ips.model import AssignIPs, CreateIP, DedicatedIP, ListIPs, generation
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.services import Services
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.proxy import FaultProxy
@@ -184,3 +186,33 @@ def test_the_same_list_is_read_once_for_all_who_want_it_and_holds_up_no_other(
     del alike, others, first
     gc.collect()
     assert not lists._pool._queries, "nothing is kept"
+
+
+@pytest.fixture
+def many(services: Services, pool: Database) -> list[str]:
+    """Three hundred addresses, of which one was removed, and one more that never was."""
+    wishes = [CreateIP(f"10.0.{n >> 8}.{n & 255}", "zone", "host") for n in range(300)]
+    made = services.additions.create_all(wishes, uuid4().hex)
+    pool.remove(made[7].address, made[7].revision or "")
+    return [*(ip.address for ip in made), MISSING]
+
+
+def test_many_are_read_in_two_halves_by_the_same_name(
+    many: list[str], ips: IPRepository, proxy: FaultProxy
+) -> None:
+    work.begin("two-halves")
+    there, gone = ips.look_up(many)
+    assert set(there) == set(many) - {many[7], MISSING}
+    assert gone == {many[7]}
+    assert sent(proxy) == ["POST _bulk_get"] * 2
+    heads = [record.request.head.lower() for record in proxy.records]
+    assert all(b"x-couch-request-id: two-halves\r\n" in head for head in heads)
+
+
+@pytest.mark.parametrize("half", [1, 2])
+def test_one_half_that_fails_fails_the_whole(
+    many: list[str], ips: IPRepository, proxy: FaultProxy, half: int
+) -> None:
+    proxy.rule(faults.error_without_type, "POST", "/_bulk_get", first=half)
+    with pytest.raises(DatastoreUnreachable):
+        ips.look_up(many)
