@@ -91,7 +91,10 @@ class Batches(Generic[Answer]):
         """Ask for all, and wake the others: with answers, an error, or nothing at all."""
         leader, *others = batch
         try:
-            leader.answers = self._ask_all([question.key for question in batch])
+            if others:
+                leader.answers = self._ask_all([question.key for question in batch])
+            else:
+                leader.answers = {leader.key: self._ask(leader.key)}
         except Exception as error:
             leader.error = error
         finally:

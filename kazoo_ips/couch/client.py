@@ -108,8 +108,6 @@ class Database:
         return _Told(self.find(document_id, conflicts=True), _name())
 
     def _read_all(self, document_ids: Sequence[str]) -> dict[str, _Told]:
-        if len(document_ids) == 1:  # cheaper for CouchDB than many of one
-            return {document_ids[0]: self._read(document_ids[0])}
         try:
             there, _ = self.look_up(set(document_ids))
         except NotInTime:  # it may be one of them alone that cannot be read
