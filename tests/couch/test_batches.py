@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from kazoo_ips.couch.batches import Batches
+from tests.faults.conftest import wait_behind
 
 
 class Asked:
@@ -66,13 +67,20 @@ def start(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         yield lambda key: threads.submit(asked.batches.answer, key)
 
 
-def waiting(asked: Asked, count: int) -> None:
-    """Wait until so many questions wait for their turn."""
-    for _ in range(500):
-        if len(asked.batches._waiting) == count:
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError(asked.batches._waiting)
+def ask_behind_another(
+    asked: Asked, start: Start, keys: str
+) -> tuple[Future[str], list[Future[str]]]:
+    """Ask about "a", and about each of these meanwhile; return when those are being asked.
+
+    :returns: the first answer, which is open, and theirs
+    """
+    first = start("a")
+    asked.wait(1)
+    others = [start(key) for key in keys]
+    wait_behind(asked.batches, len(keys))
+    asked.open(0)
+    asked.wait(2)
+    return first, others
 
 
 def test_a_question_alone_is_asked_alone_and_at_once(asked: Asked, start: Start) -> None:
@@ -85,13 +93,8 @@ def test_a_question_alone_is_asked_alone_and_at_once(asked: Asked, start: Start)
 
 
 def test_those_that_come_meanwhile_are_asked_together(asked: Asked, start: Start) -> None:
-    first = start("a")
-    asked.wait(1)
-    others = [start(key) for key in "bcd"]
-    waiting(asked, 3)
-    asked.open(0)
+    first, others = ask_behind_another(asked, start, "bcd")
     assert first.result(5) == "a!", "who has an answer does not wait for others"
-    asked.wait(2)
     assert sorted(asked.questions[1]) == ["b", "c", "d"]
     asked.open(1)
     assert [each.result(5) for each in others] == ["b!", "c!", "d!"]
@@ -103,7 +106,7 @@ def test_no_answer_is_older_than_its_question(asked: Asked, start: Start) -> Non
     for number in range(3):
         asked.wait(number + 1)
         answers.append(start("a"))
-        waiting(asked, 1)
+        wait_behind(asked.batches, 1)
         asked.open(number)
     asked.wait(4)
     asked.open(3)
@@ -113,14 +116,9 @@ def test_no_answer_is_older_than_its_question(asked: Asked, start: Start) -> Non
 
 def test_an_error_is_everybodys_who_asked_and_nobody_elses(asked: Asked, start: Start) -> None:
     asked.failing[1] = ValueError("the second fails")
-    first = start("a")
-    asked.wait(1)
-    others = [start(key) for key in "bc"]
-    waiting(asked, 2)
-    asked.open(0)
-    asked.wait(2)
+    first, others = ask_behind_another(asked, start, "bc")
     after = start("d")
-    waiting(asked, 1)
+    wait_behind(asked.batches, 1)
     asked.open(1)
     errors = [each.exception(5) for each in others]
     assert [str(error) for error in errors] == ["the second fails"] * 2
@@ -132,12 +130,7 @@ def test_an_error_is_everybodys_who_asked_and_nobody_elses(asked: Asked, start: 
 
 def test_the_first_ones_error_is_its_own(asked: Asked, start: Start) -> None:
     asked.failing[0] = ValueError("the first fails")
-    first = start("a")
-    asked.wait(1)
-    second = start("b")
-    waiting(asked, 1)
-    asked.open(0)
-    asked.wait(2)
+    first, [second] = ask_behind_another(asked, start, "b")
     asked.open(1)
     assert isinstance(first.exception(5), ValueError)
     assert second.result(5) == "b!"
@@ -145,12 +138,7 @@ def test_the_first_ones_error_is_its_own(asked: Asked, start: Start) -> None:
 
 def test_what_a_batch_does_not_answer_is_asked_about_by_itself(asked: Asked, start: Start) -> None:
     asked.unknown = {"b", "d"}
-    first = start("a")
-    asked.wait(1)
-    others = [start(key) for key in "bcd"]
-    waiting(asked, 3)
-    asked.open(0)
-    asked.wait(2)
+    first, others = ask_behind_another(asked, start, "bcd")
     asked.open(1)
     asked.wait(4)
     assert sorted(asked.questions[2:]) == [["b"], ["d"]]

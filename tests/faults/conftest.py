@@ -11,6 +11,7 @@ from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
+from kazoo_ips.couch.batches import Batches
 from kazoo_ips.services import Services
 from tests.described import CheckedApp
 from tests.faults.proxy import FaultProxy
@@ -22,6 +23,11 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
     while not (holds := condition()) and time.monotonic() < end:
         time.sleep(0.02)
     return holds
+
+
+def wait_behind(batches: Batches[Any], count: int) -> None:
+    """Wait until so many questions wait for their turn."""
+    assert eventually(lambda: len(batches._waiting) == count)
 
 
 class Clock:

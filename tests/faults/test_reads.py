@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,7 @@ from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services import Services
 from tests.conftest import Member
 from tests.faults import proxy as faults
+from tests.faults.conftest import eventually, wait_behind
 from tests.faults.proxy import FaultProxy
 
 FIRST, SECOND, THIRD, MISSING, REMOVED = (f"192.0.2.{n}" for n in range(1, 6))
@@ -32,9 +34,8 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ips(proxy: FaultProxy, settings: Settings) -> IPRepository:
+def ips(proxy: FaultProxy, behind: Settings) -> IPRepository:
     """The pool, by way of the proxy."""
-    behind = Settings(couchdb_url=proxy.url, prefix=settings.prefix, read_timeout=1)
     couch = composition.connect(behind)
     return IPRepository(couch, ListRepository(couch))
 
@@ -48,22 +49,16 @@ def together(ips: IPRepository, proxy: FaultProxy) -> Callable[[], Iterator[Read
 
     @contextmanager
     def reads() -> Iterator[Read]:
-        gate, arrived = threading.Event(), threading.Event()
-
-        def held(forward: faults.Forward) -> faults.Reply:
-            arrived.set()
-            return faults.hold(gate)(forward)
-
-        proxy.rule(held, "GET", f"{POOL}{FIRST}")
+        gate = threading.Event()
+        rule = proxy.rule(faults.hold(gate), "GET", f"{POOL}{FIRST}")
         with ThreadPoolExecutor(8) as threads:
             first = threads.submit(ips.get, FIRST)
-            assert arrived.wait(5)
+            assert eventually(lambda: bool(rule.met))
             begun: list[Future[DedicatedIP]] = []
 
             def read(address: str) -> Future[DedicatedIP]:
                 begun.append(threads.submit(ips.get, address))
-                while len(ips._pool._reads._waiting) < len(begun):
-                    assert not first.done()
+                wait_behind(ips._pool._reads, len(begun))
                 return begun[-1]
 
             yield read
@@ -145,37 +140,32 @@ def test_all_who_asked_are_told_that_couchdb_does_not_answer(
 
 
 def test_what_cannot_be_read_is_not_taken_for_missing(
-    proxy: FaultProxy, settings: Settings, add: Callable[..., DedicatedIP], alice: Member
+    proxy: FaultProxy,
+    behind_services: Services,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
 ) -> None:
     add(FIRST)
     add(SECOND)
-    behind = Settings(couchdb_url=proxy.url, prefix=settings.prefix)
     proxy.rule(faults.unreadable(SECOND), "POST", "/_bulk_get")
     command = AssignIPs(alice.id, (FIRST, SECOND))
     with pytest.raises(DatastoreUnreachable):
-        composition.build(behind).ips.assign_all(command, uuid4().hex)
+        behind_services.ips.assign_all(command, uuid4().hex)
 
 
 def test_the_same_list_is_read_once_for_all_who_want_it_and_holds_up_no_other(
-    proxy: FaultProxy, settings: Settings, add: Callable[..., DedicatedIP]
+    proxy: FaultProxy, behind: Settings, add: Callable[..., DedicatedIP]
 ) -> None:
     add(FIRST, zone="a")
-    behind = Settings(couchdb_url=proxy.url, prefix=settings.prefix)
     lists = ListRepository(composition.connect(behind))
-    gate, arrived = threading.Event(), threading.Event()
-
-    def held(forward: faults.Forward) -> faults.Reply:
-        arrived.set()
-        return faults.hold(gate)(forward)
-
-    rule = proxy.rule(held, "GET", "/_view/by_zone")
+    gate = threading.Event()
+    rule = proxy.rule(faults.hold(gate), "GET", "/_view/by_zone")
     with ThreadPoolExecutor(8) as threads:
         first = threads.submit(lists.available, ListIPs())
-        assert arrived.wait(5)
+        assert eventually(lambda: bool(rule.met))
         [alike] = lists._pool._queries.values()
         others = [threads.submit(lists.available, ListIPs()) for _ in range(3)]
-        while len(alike._waiting) < len(others):
-            assert not first.done()
+        wait_behind(alike, 3)
         assert lists.available(ListIPs(zone="b")) == [], "another list does not wait"
         add(SECOND, zone="a")
         gate.set()
@@ -200,8 +190,11 @@ def many(services: Services, pool: Database) -> list[str]:
 def test_many_are_read_in_two_halves_by_the_same_name(
     many: list[str], ips: IPRepository, proxy: FaultProxy
 ) -> None:
-    work.begin("two-halves")
-    there, gone = ips.look_up(many)
+    def look_up() -> tuple[dict[str, DedicatedIP], set[str]]:
+        work.begin("two-halves")
+        return ips.look_up(many)
+
+    there, gone = copy_context().run(look_up)
     assert set(there) == set(many) - {many[7], MISSING}
     assert gone == {many[7]}
     assert sent(proxy) == ["POST _bulk_get"] * 2
