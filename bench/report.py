@@ -123,6 +123,8 @@ def published(runs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "-"
+    if row.get("raw", {}).get("failed"):
+        return "not measured"
     if row["value"] is None:
         return str(row["note"])
     text = _shown(Spread(**row["value"]))
