@@ -14,7 +14,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.batches import Batches
 from kazoo_ips.services import Services
 from tests.described import CheckedApp
-from tests.faults.proxy import FaultProxy
+from tests.faults.proxy import GONE_AFTER, FaultProxy
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
@@ -58,14 +58,19 @@ def proxy(running_proxy: FaultProxy) -> Iterator[FaultProxy]:
 
 @pytest.fixture(scope="session")
 def behind(settings: Settings, running_proxy: FaultProxy) -> Settings:
-    """Settings that reach the database by way of the proxy, and do not wait long for it."""
+    """Settings that reach the database by way of the proxy, and wait for it however busy it is."""
     return replace(
         settings,
         couchdb_url=running_proxy.url,
-        read_timeout=0.8,
-        connect_timeout=0.3,
+        read_timeout=GONE_AFTER,
         identity_cache=3.0,  # whoever calls is no part of what is tested here
     )
+
+
+@pytest.fixture(scope="session")
+def hasty(behind: Settings) -> Settings:
+    """The same, not waiting long: for what ends because the database is silent."""
+    return replace(behind, read_timeout=0.5)
 
 
 @pytest.fixture(scope="session")

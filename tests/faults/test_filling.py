@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -23,7 +22,7 @@ Report = list[tuple[str, str]]
 @pytest.fixture
 def fill(behind: Settings, proxy: FaultProxy, pool: Database) -> Callable[..., Report]:
     """A function that adds two batches, with a fault at the first write of a batch."""
-    services = composition.build(replace(behind, read_timeout=30))
+    services = composition.build(behind)
     filling = FillingService(services.additions, BATCH)
 
     def run(fault: Fault | None = None, times: int = 1) -> Report:

@@ -11,9 +11,12 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
+from kazoo_ips.couch.client import Database
 from tests.servers import Gunicorn
 
-PATIENCE = 2.0
+PATIENCE = 3.0
+SOON = 2.0
+"""Seconds that an answer may take on a busy machine; who waits for the others waits longer."""
 THREADS = 4
 CROWD = 40
 PLACES = 60
@@ -24,7 +27,7 @@ HEAD = b"PUT /v2/user_auth HTTP/1.1\r\nHost: x\r\n"
 def server(
     environment: dict[str, str], operator: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A server that waits two seconds for its clients, of which it takes sixty at a time."""
+    """A server that waits three seconds for its clients, of which it takes sixty at a time."""
     settings = {
         **environment,
         "KAZOO_IPS_CLIENT_TIMEOUT": str(PATIENCE),
@@ -88,7 +91,7 @@ def test_who_sends_nothing_more_keeps_nobody_waiting(
     server: str, operator: Any, start: str
 ) -> None:
     with crowd(server, STARTS[start]):
-        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < 1
+        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
 
 
 def test_a_byte_at_a_time_keeps_nobody_waiting_and_comes_to_an_end(
@@ -99,7 +102,7 @@ def test_a_byte_at_a_time_keeps_nobody_waiting_and_comes_to_an_end(
         while time.monotonic() < end:
             for client in clients:
                 client.sendall(b"x")
-            assert seconds_for_an_answer(server, operator) < 1
+            assert seconds_for_an_answer(server, operator) < SOON
             time.sleep(0.1)
         said = reply_of(clients[0])  # which waits for the server to close
         assert not said or said.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
@@ -117,7 +120,7 @@ def test_long_bodies_that_do_not_come_leave_threads_for_others(
     server: str, operator: Any, body: str
 ) -> None:
     with crowd(server, LONG_BODIES[body]) as clients:
-        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < 1
+        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
         for client in clients[:5]:
             said = reply_of(client).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
             assert said.startswith(b"HTTP/1.1 408 ")
@@ -142,7 +145,7 @@ def test_who_does_not_read_leaves_threads_for_others_and_is_cut_off(
 
 def test_who_does_not_close_keeps_nobody_waiting(server: str, operator: Any) -> None:
     with crowd(server, b"GET /v2/about HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
-        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < 1
+        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
 
 
 def test_more_connections_than_there_are_places_keep_nobody_out(
@@ -151,7 +154,7 @@ def test_more_connections_than_there_are_places_keep_nobody_out(
     with ExitStack() as stack:
         for _ in range(PLACES + 20):
             stack.enter_context(connected(server))
-        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < PATIENCE / 2
+        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
 
 
 def test_a_request_in_two_parts_is_one_request(server: str, operator: Any) -> None:
@@ -180,7 +183,7 @@ def test_two_requests_at_once_have_two_replies_in_order(server: str, operator: A
     assert b"HTTP/1.1 404 " in received
 
 
-def test_a_long_body_is_read_all_the_same(server: str, operator: Any) -> None:
+def test_a_long_body_is_read_all_the_same(server: str, operator: Any, pool: Database) -> None:
     body = b'{"data":{"ips":["192.0.2.1"],"x":"%s"}}' % (b"x" * 1_000_000)
     url = f"{server}/v2/accounts/{operator.id}/ips"
     reply = urllib3.request("POST", url, body=body, headers=operator.headers, timeout=10)

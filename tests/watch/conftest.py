@@ -8,9 +8,26 @@ from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
+from kazoo_ips.repositories import databases
 from tests.api.fresh import Fresh, made_fresh
 from tests.described import CheckedApp
 from tests.faults.proxy import FaultProxy
+
+LONG = 15.0
+"""Seconds that nobody waits for anything here, however busy the machine is."""
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches waits for CouchDB: a busy machine is not what is tested."""
+    monkeypatch.setattr(composition, "_PATIENCE", LONG)
+    monkeypatch.setattr(databases, "_PATIENCE", LONG)
+
+
+@pytest.fixture
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches waits for an answer of CouchDB as long as in production."""
+    monkeypatch.setattr(composition, "_PATIENCE", 1.0)
 
 
 @pytest.fixture
