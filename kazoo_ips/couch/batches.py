@@ -15,10 +15,6 @@ from typing import Generic, TypeVar
 
 Answer = TypeVar("Answer")
 
-_PATIENCE = 0.02
-"""Seconds that a question waits for its turn: several times what a busy CouchDB takes for a batch.
-So an answer that does not come holds up those alone who asked for it."""
-
 
 class _Question(Generic[Answer]):
     """What a waiting thread wants to know. It is woken once: to ask, or when that is done."""
@@ -40,15 +36,19 @@ class Batches(Generic[Answer]):
 
     :param ask: asks about one key
     :param ask_all: asks about several; a key that has no answer then is asked about by itself
+    :param patience: seconds that a question waits for its turn, before it is asked alone: an
+        answer that does not come holds up nobody else for longer
     """
 
     def __init__(
         self,
         ask: Callable[[str], Answer],
         ask_all: Callable[[Sequence[str]], Mapping[str, Answer]],
+        patience: float,
     ) -> None:
         self._ask = ask
         self._ask_all = ask_all
+        self._patience = patience
         self._lock = Lock()
         self._busy = False
         """Whether a thread asks at this moment, or has been woken to do so."""
@@ -79,7 +79,7 @@ class Batches(Generic[Answer]):
 
     def _is_woken(self, question: _Question[Answer]) -> bool:
         """Wait for a question's turn; False when that takes too long."""
-        if question.woken.acquire(timeout=_PATIENCE):
+        if question.woken.acquire(timeout=self._patience):
             return True
         with self._lock:
             if question in self._waiting:

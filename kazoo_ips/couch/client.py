@@ -34,6 +34,12 @@ _PLAIN = re.compile(r"[\w.-]+", re.ASCII)
 """An id that stands in a URL as it is."""
 _MANY = 200
 """Documents of which two halves are read side by side."""
+_PATIENCE = 0.02
+"""Seconds that a question about a document waits for its turn to be asked with others: several
+times what a busy CouchDB takes for a batch."""
+_PATIENCE_ALIKE = 2.5
+"""Seconds to wait for the answer to the very same question: to ask it once more beside it would
+only make both slower, and a view of the embedded server can take a second."""
 Key = list[Any]
 
 _FORBIDDEN = ("forbidden", "unauthorized")
@@ -66,7 +72,7 @@ class Database:
 
     @cached_property
     def _reads(self) -> Batches[_Told]:
-        return Batches(self._read, self._read_all)
+        return Batches(self._read, self._read_all, _PATIENCE)
 
     @cached_property
     def _queries(self) -> WeakValueDictionary[str, Batches[_Told]]:
@@ -248,7 +254,8 @@ class Database:
             answer = self._resource.post(path, body={"keys": keys}, **_query(params))
             return _rows(answer[2].read())
         url = f"{self._resource.url}/{'/'.join(path)}?{urlencode(_query(params))}"
-        alike = self._queries.setdefault(url, Batches(self._rows_at, self._rows_for_all))
+        made = Batches(self._rows_at, self._rows_for_all, _PATIENCE_ALIKE)
+        alike = self._queries.setdefault(url, made)
         rows: list[Row] = _share(alike, url)
         return rows
 

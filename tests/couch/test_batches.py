@@ -13,13 +13,13 @@ from tests.faults.conftest import wait_behind
 class Asked:
     """What is asked, and a gate for each time something is."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
         self.questions: list[list[str]] = []
         self.failing: dict[int, Exception] = {}
         self.unknown: set[str] = set()
         self._gates: list[threading.Event] = []
         self._changed = threading.Condition()
-        self.batches: Batches[str] = Batches(self._one, self._all)
+        self.batches: Batches[str] = Batches(self._one, self._all, patience)
 
     def open(self, number: int) -> None:
         """Let what was asked as the first, second, … be answered."""
@@ -53,16 +53,15 @@ class Asked:
 @pytest.fixture
 def asked() -> Asked:
     """Nothing yet."""
-    return Asked()
+    return Asked(patience=5)
 
 
 Start = Callable[[str], Future[str]]
 
 
 @pytest.fixture
-def start(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """A function that asks in a thread of its own, and has patience."""
-    monkeypatch.setattr("kazoo_ips.couch.batches._PATIENCE", 5)
+def start(asked: Asked) -> Iterator[Start]:
+    """A function that asks in a thread of its own."""
     with ThreadPoolExecutor(8) as threads:
         yield lambda key: threads.submit(asked.batches.answer, key)
 
@@ -148,7 +147,8 @@ def test_what_a_batch_does_not_answer_is_asked_about_by_itself(asked: Asked, sta
     assert [each.result(5) for each in others] == ["b!", "c!", "d!"]
 
 
-def test_nobody_waits_long_behind_an_answer_that_does_not_come(asked: Asked) -> None:
+def test_nobody_waits_long_behind_an_answer_that_does_not_come() -> None:
+    asked = Asked(patience=0.02)
     with ThreadPoolExecutor(8) as threads:
         held_up = threads.submit(asked.batches.answer, "a")
         asked.wait(1)

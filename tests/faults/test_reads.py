@@ -32,7 +32,7 @@ POOL = "-dedicated_ips/"
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kazoo_ips.couch.batches._PATIENCE", 5)
+    monkeypatch.setattr("kazoo_ips.couch.client._PATIENCE", 5)
 
 
 @pytest.fixture
