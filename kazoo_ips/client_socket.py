@@ -107,6 +107,10 @@ class ClientSocket:
             pass
         return _look(received)
 
+    def is_readable(self, seconds: float) -> bool:
+        """Whether something of the next request, or the client's end, is here before long."""
+        return bool(self._received) or self._poll(select.POLLIN, seconds)
+
     def recv(self, size: int, flags: int = 0) -> bytes:
         """The next bytes: those gathered, then those of a long body, until the deadline.
 
@@ -152,10 +156,13 @@ class ClientSocket:
             return 0
 
     def _wait(self, event: int, deadline: float) -> None:
+        if not self._poll(event, max(deadline - time.monotonic(), 0)):
+            raise TimeoutError("the client is too slow")
+
+    def _poll(self, event: int, seconds: float) -> bool:
         poll = select.poll()
         poll.register(self._sock, event)
-        if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
-            raise TimeoutError("the client is too slow")
+        return bool(poll.poll(seconds * 1000))
 
     def gettimeout(self) -> None:
         """None: the socket never has a timeout, which would make its other calls wait."""

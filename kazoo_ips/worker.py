@@ -34,6 +34,8 @@ _LINGER = 2.0
 """Seconds that a client has to close its end after ours, as in gunicorn."""
 _LINGERING = 100
 """Connections that may be at that; what is more is closed at once."""
+_MOMENT = 0.001
+"""Seconds that a thread waits for the next request of a connection itself."""
 _YIELD = 0.002
 """Seconds that a connection is left to workers that hold fewer: to be woken takes 0.1 ms."""
 _CROWD = 50
@@ -95,9 +97,26 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         load.note(self.place, self.nr_conns)
 
     def handle(self, conn: Any) -> Any:
-        """Handle a request when enough of it is there, or leave the connection to the poller."""
+        """Handle the requests of a connection for as long as one follows the other."""
         if self.cfg.is_ssl:
             return super().handle(conn)
+        result = self._handle(conn)
+        while result is True and self._follows(conn):
+            result = self._handle(conn)
+        return result
+
+    def _follows(self, conn: Any) -> bool:
+        """Whether the next request is here in a moment, and no other is waiting for a thread.
+
+        The thread that has sent the reply is awake: to hand the connection over to the poller,
+        and to be given it back, would take it longer than most clients take to go on.
+        """
+        if not self.alive or self.tpool._work_queue.qsize():
+            return False
+        return bool(conn.parser.unreader.buf.getvalue()) or conn.sock.is_readable(_MOMENT)
+
+    def _handle(self, conn: Any) -> Any:
+        """Handle a request when enough of it is there, or leave the connection to the poller."""
         if not isinstance(conn.sock, ClientSocket):
             conn.sock = ClientSocket(conn.sock, self._patience, self._linger)
             conn.data_ready = True  # gunicorn need not wait for it as well

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -155,6 +156,32 @@ def test_more_connections_than_there_are_places_keep_nobody_out(
         for _ in range(PLACES + 20):
             stack.enter_context(connected(server))
         assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
+
+
+def test_who_never_pauses_takes_turns_with_others(server: str, operator: Any) -> None:
+    """Twice as many as there are threads, each with a thousand requests that are all there."""
+    request, count = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 1000
+    counted = [0] * 2 * THREADS
+
+    def read(number: int, client: socket.socket) -> None:
+        received = b""
+        while counted[number] < count:
+            received += client.recv(65_536)
+            *whole, received = received.split(b"HTTP/1.1 200 ")
+            counted[number] += sum(map(bool, whole))
+            if received.endswith(b'"}'):  # the end of the last reply
+                counted[number] += 1
+                received = b""
+
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(server)) for _ in counted]
+        threads = stack.enter_context(ThreadPoolExecutor(len(clients)))
+        reading = [threads.submit(read, *each) for each in enumerate(clients)]
+        for client in clients:
+            client.sendall(count * request)
+        seconds_for_an_answer(server, operator)
+        assert max(counted) < count, "nobody has had all that he asked for before that"
+        assert [each.result(60) for each in reading] == [None] * len(clients)
 
 
 def test_a_request_in_two_parts_is_one_request(server: str, operator: Any) -> None:
