@@ -5,7 +5,10 @@ assignment was acknowledged.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 
 from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing, DatastoreUnreachable
@@ -16,6 +19,11 @@ from kazoo_ips.services.lists import CHUNK, ListService
 from kazoo_ips.services.settlement import Settlement, is_copy
 
 log = logging.getLogger(__name__)
+
+Find = Callable[[], Mapping[str, DedicatedIP]]
+
+_MANY = 200
+"""Addresses whose copies are read while the pool is written to; fewer are not worth a thread."""
 
 
 class CopyService:
@@ -56,14 +64,37 @@ class CopyService:
             log.warning("the copies could not be written: %s", error)
         raise DatastoreUnreachable("the account's database does not take the copies")
 
-    def remove(self, ips: Iterable[DedicatedIP]) -> None:
+    def remove(self, ips: Sequence[DedicatedIP]) -> None:
         """Remove the copies of addresses as they were before they left their accounts.
 
         What cannot be removed now is looked at later: the pool's document has decided.
         """
-        for owner_id, gone in by_owner(ips).items():
+        owned = by_owner(ips).items()
+        self._remove_all({owner: (gone, self._finding(gone)) for owner, gone in owned})
+
+    @contextmanager
+    def removal(self, ips: Sequence[DedicatedIP]) -> Iterator[Callable[[], None]]:
+        """Do the same when what this gives is called; the copies of many are read meanwhile.
+
+        A copy that is written after it was read is not removed, whenever that was.
+        """
+        if len(ips) < _MANY:
+            yield lambda: self.remove(ips)
+            return
+        with ThreadPoolExecutor(1) as beside:
+            reading = {
+                owner: (gone, beside.submit(copy_context().run, self._finding(gone)).result)
+                for owner, gone in by_owner(ips).items()
+            }
+            yield lambda: self._remove_all(reading)
+
+    def _finding(self, of: Sequence[DedicatedIP]) -> Find:
+        return lambda: self._copies.find(of[0].assigned_to or "", [ip.address for ip in of])
+
+    def _remove_all(self, owned: Mapping[str, tuple[Sequence[DedicatedIP], Find]]) -> None:
+        for owner_id, (gone, find) in owned.items():
             try:
-                left = self._remove(owner_id, gone)
+                left = self._remove(owner_id, gone, find())
             except DatastoreMissing:
                 continue
             except DatastoreUnreachable:
@@ -73,13 +104,14 @@ class CopyService:
                 for ip in gone:
                     self.look_again(ip.address, owner_id)
 
-    def _remove(self, owner_id: str, gone: Sequence[DedicatedIP]) -> bool:
+    def _remove(
+        self, owner_id: str, gone: Sequence[DedicatedIP], copies: Mapping[str, DedicatedIP]
+    ) -> bool:
         """Remove an account's copies of these very assignments; whether some may be left.
 
         By now an address may be the account's again, with a copy of its new assignment. And the
         copy may yet have to come, when the assignment was released before its own request ended.
         """
-        copies = self._copies.find(owner_id, [ip.address for ip in gone])
         ended = [ip for ip in gone if ip.address in copies and is_copy(copies[ip.address], ip)]
         written = self._copies.drop(owner_id, [copies[ip.address] for ip in ended])
         if len(ended) < len(gone):

@@ -41,9 +41,10 @@ class TransferService:
     ) -> list[DedicatedIP]:
         """Release all of these or none; the errors are those of `assign`."""
         notes = self._note("release", after, [ip.assigned_to or "" for ip in before])
-        saved = self._make(before, after, notes)
-        self._conclude(notes, before, saved)
-        self._copies.remove(before)
+        with self._copies.removal(before) as remove_copies:
+            saved = self._make(before, after, notes)
+            self._conclude(notes, before, saved)
+            remove_copies()
         return saved
 
     def repeat(self, done: Sequence[DedicatedIP]) -> list[DedicatedIP]:

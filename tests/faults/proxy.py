@@ -276,6 +276,12 @@ class FaultProxy:
         with self._lock:
             return list(self._records)
 
+    @property
+    def busy(self) -> int:
+        """How many requests are under way."""
+        with self._lock:
+            return self._busy
+
     def leave(self, forward: Forward) -> Reply:
         """A fault: the database goes away just before this request would have reached it."""
         self.go_away()

@@ -13,9 +13,10 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips import work
 from kazoo_ips.config import Settings
-from kazoo_ips.couch.client import Database
+from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import DatastoreUnreachable, IPNotFound
-from kazoo_ips.model import AssignIPs, CreateIP, DedicatedIP, ListIPs, generation
+from kazoo_ips.model import AssignIPs, CreateIP, DedicatedIP, ListIPs, ReleaseIPs, generation
+from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services import Services
@@ -211,3 +212,61 @@ def test_one_half_that_fails_fails_the_whole(
     proxy.rule(faults.error_without_type, "POST", "/_bulk_get", first=half)
     with pytest.raises(DatastoreUnreachable):
         ips.look_up(many)
+
+
+@pytest.fixture
+def releasing(
+    many: list[str],
+    proxy: FaultProxy,
+    services: Services,
+    behind_services: Services,
+    alice: Member,
+) -> Iterator[tuple[list[str], Future[list[DedicatedIP]], Callable[[], None]]]:
+    """A release of many that waits at the pool: its addresses, its end, and what lets it go on.
+
+    By then the copies have been read.
+    """
+    given = [ip for ip in many if ip not in (many[7], NEVER)]
+    services.ips.assign_all(AssignIPs(alice.id, tuple(given)), uuid4().hex)
+    gate = threading.Event()
+    proxy.rule(faults.hold(gate), "POST", f"{POOL}_bulk_docs")
+    command = ReleaseIPs(alice.id, tuple(given))
+    with ThreadPoolExecutor(1) as threads:
+        release = threads.submit(behind_services.ips.release_all, command, uuid4().hex)
+        copies = account_database(alice.id)
+        assert eventually(lambda: _answered(proxy, f"{copies}/_bulk_get") == 2)
+        yield given, release, gate.set
+        gate.set()
+
+
+def _answered(proxy: FaultProxy, path: str) -> int:
+    there = sum(path in record.request.path for record in proxy.records)
+    return there if proxy.busy == 1 else 0  # the write that is held
+
+
+def test_the_copies_of_many_are_read_while_the_pool_is_written_to(
+    releasing: tuple[list[str], Future[list[DedicatedIP]], Callable[[], None]],
+    couch: Couch,
+    alice: Member,
+) -> None:
+    given, release, go_on = releasing
+    go_on()
+    assert [ip.address for ip in release.result(30)] == given
+    assert couch.database(account_database(alice.id)).get_all(given) == {}
+
+
+def test_a_copy_that_was_written_after_it_was_read_is_looked_at_later(
+    releasing: tuple[list[str], Future[list[DedicatedIP]], Callable[[], None]],
+    couch: Couch,
+    behind_services: Services,
+    alice: Member,
+) -> None:
+    given, release, go_on = releasing
+    database = couch.database(account_database(alice.id))
+    copy = database.get(given[3])
+    database.put({**copy, "note": "by somebody else"})
+    go_on()
+    release.result(30)
+    assert set(database.get_all(given)) == {given[3]}
+    behind_services.housekeeping.look_again(now=1e12)
+    assert database.get_all(given) == {}
