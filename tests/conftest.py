@@ -6,6 +6,7 @@ and all else is the administrator's.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from embedded import EmbeddedCouch
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
-from kazoo_ips.model import Account, CreateIP, DedicatedIP, User
+from kazoo_ips.model import Account, CreateIP, DedicatedIP, Outcome, User
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services import Services
 from tests.described import CheckedApp
@@ -174,16 +175,21 @@ def pool(couch: Couch, services: Services) -> Iterator[Database]:
 
 
 def _empty(couch: Couch, services: Services) -> None:
-    pool = couch.database("dedicated_ips")
-    _delete(pool, [d for d in pool.range("", "\uffff") if not d["_id"].startswith("_design/")])
+    clear(couch.database("dedicated_ips"), lambda document: True)
     for account in services.accounts.list():
         database = couch.database(account_database(account.id))
-        documents = database.range("", "\uffff")
-        _delete(database, [d for d in documents if d.get("pvt_type") == "dedicated_ip"])
+        clear(database, lambda document: document.get("pvt_type") == "dedicated_ip")
 
 
-def _delete(database: Database, documents: list[dict[str, Any]]) -> None:
-    database.put_all([{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in documents])
+def clear(database: Database, which: Callable[[dict[str, Any]], bool]) -> None:
+    """Delete documents, on every node there is: one that lags would be in the next test's way."""
+    for _ in range(20):
+        there = (d for d in database.range("", "\uffff") if not d["_id"].startswith("_design/"))
+        gone = [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in there if which(d)]
+        written = database.put_all(gone, w=database.replicas)
+        if all(w.outcome is Outcome.DONE for w in written):
+            return
+        time.sleep(0.2)
 
 
 @pytest.fixture
