@@ -79,6 +79,7 @@ class ClientSocket:
         self._patience = patience
         self._linger = linger
         self._received = bytearray()
+        self._head = b""
         self._half_closed = self._ended = False
         self.deadline = time.monotonic() + patience.seconds
 
@@ -132,10 +133,14 @@ class ClientSocket:
             return self._sock.recv(size, flags)
 
     def sendall(self, data: bytes) -> None:
-        """Send a part of a reply.
+        """Send a part of a reply. Its head waits for what follows it: the client wakes up once.
 
         :raises BrokenPipeError: the client does not take it in, or too many others do not either
         """
+        if not self._head and data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+            self._head = data
+            return
+        data, self._head = self._head + data, b""
         sent = self._send(data)
         if sent == len(data):
             return
@@ -148,6 +153,11 @@ class ClientSocket:
                     rest = rest[self._send(rest) :]
         except TimeoutError as error:
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
+
+    def flush(self) -> None:
+        """Send the head that nothing follows."""
+        if self._head:
+            self.sendall(b"")
 
     def _send(self, data: bytes | memoryview) -> int:
         try:
@@ -163,6 +173,9 @@ class ClientSocket:
         poll = select.poll()
         poll.register(self._sock, event)
         return bool(poll.poll(seconds * 1000))
+
+    def setblocking(self, _: bool) -> None:
+        """Nothing: each call says for itself whether it waits."""
 
     def gettimeout(self) -> None:
         """None: the socket never has a timeout, which would make its other calls wait."""

@@ -128,7 +128,10 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
             return False
         if arrived is Arrived.ENOUGH:
             client.deadline = time.monotonic() + self._patience.seconds
-            return super().handle(conn)
+            result = super().handle(conn)
+            with suppress(OSError):  # then it is not told
+                client.flush()
+            return result
         if arrived is Arrived.TOO_MUCH:
             _refuse(client, 431)
         elif time.monotonic() > client.deadline:
