@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+LONG = 15.0
+"""Seconds that nobody waits for anything, however busy the machine is."""
 _TRIES = 5
 
 

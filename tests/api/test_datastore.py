@@ -18,12 +18,11 @@ from tests.api.couchdb import account_database, kazoo_document
 from tests.api.fresh import Fresh
 from tests.api.replies import failure, page
 from tests.described import CheckedApp
+from tests.timing import LONG
 
 ADDRESS = "192.0.2.1"
 PATIENCE = 1.0
 """Seconds that an impatient application waits for the database's answer."""
-LONG = 15
-"""Seconds that nobody waits for anything here, however busy the machine is."""
 
 
 class Door:
@@ -172,7 +171,7 @@ def test_the_service_is_back_as_soon_as_the_database_is(
         unreachable(impatient.get(path, headers=alice.headers, status=503), alice.token)
         door.open()
         # The database itself may need more than that patience for once, on a busy machine.
-        replies = (impatient.get(path, headers=alice.headers, status="*") for _ in range(LONG))
+        replies = (impatient.get(path, headers=alice.headers, status="*") for _ in range(15))
         reply = next(reply for reply in replies if reply.status_int == 200)
         assert [line["ip"] for line in page(reply, alice.token)] == [ADDRESS]
         door.close()

@@ -12,9 +12,7 @@ from kazoo_ips.repositories import databases
 from tests.api.fresh import Fresh, made_fresh
 from tests.described import CheckedApp
 from tests.faults.proxy import FaultProxy
-
-LONG = 15.0
-"""Seconds that nobody waits for anything here, however busy the machine is."""
+from tests.timing import LONG
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """What is counted, by which labels, and that it is told whatever CouchDB does."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.described import CheckedApp
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
 from tests.faults.proxy import FaultProxy
+from tests.timing import LONG
 from tests.watch.told import Samples, labels, samples, value
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +146,9 @@ def test_without_couchdb_the_rest_is_told(watched: TestApp, proxy: FaultProxy) -
     watched.get("/healthz")
     gate = threading.Event()
     proxy.rule(faults.hold(gate), times=None)
+    start = time.monotonic()
     counts = told(watched)
+    assert time.monotonic() - start < LONG
     gate.set()
     assert value(counts, "kazoo_ips_couchdb_up") == 0
     assert "kazoo_ips_pool_addresses" not in {name for name, _ in counts}

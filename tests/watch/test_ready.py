@@ -14,7 +14,7 @@ from tests.api.fresh import Fresh
 from tests.described import CheckedApp
 from tests.faults import proxy as faults
 from tests.faults.proxy import FaultProxy
-from tests.watch.conftest import LONG
+from tests.timing import LONG
 
 
 def reasons(api: TestApp) -> list[str]:
