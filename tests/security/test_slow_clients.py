@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -102,10 +102,13 @@ def test_a_byte_at_a_time_keeps_nobody_waiting_and_comes_to_an_end(
         end = time.monotonic() + PATIENCE / 2
         while time.monotonic() < end:
             for client in clients:
-                client.sendall(b"x")
+                with suppress(OSError):  # cut off: no places were left, on a busy machine
+                    client.sendall(b"x")
             assert seconds_for_an_answer(server, operator) < SOON
             time.sleep(0.1)
-        said = reply_of(clients[0])  # which waits for the server to close
+        said = b""
+        with suppress(ConnectionResetError):
+            said = reply_of(clients[0])  # which waits for the server to close
         assert not said or said.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
