@@ -28,6 +28,7 @@ from kazoo_ips import logs
 from kazoo_ips.api import envelope, observed, security
 from kazoo_ips.client_socket import Arrived, ClientSocket, Patience
 from kazoo_ips.config import Settings
+from kazoo_ips.rendezvous import FIRST_QUESTION, leave_all
 from kazoo_ips.shared_load import load
 
 _LINGER = 2.0
@@ -100,9 +101,11 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         """Handle the requests of a connection for as long as one follows the other."""
         if self.cfg.is_ssl:
             return super().handle(conn)
+        FIRST_QUESTION.expect()
         result = self._handle(conn)
         while result is True and self._follows(conn):
             result = self._handle(conn)
+        leave_all()
         return result
 
     def _follows(self, conn: Any) -> bool:
@@ -113,6 +116,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         """
         if not self.alive or self.tpool._work_queue.qsize():
             return False
+        FIRST_QUESTION.expect()
         return bool(conn.parser.unreader.buf.getvalue()) or conn.sock.is_readable(_MOMENT)
 
     def _handle(self, conn: Any) -> Any:

@@ -36,11 +36,15 @@ MAY_IMPORT = {
     "shared_load": set(),
     "shared_table": set(),
     "model": {"errors"},
+    "rendezvous": set(),
     "work": set(),
     "logs": {"work", "orjson"},
     "metrics": {"work", "prometheus_client"},
     "shared_counts": {"process", "prometheus_client"},
-    "couch": {"couch", "errors", "model", "work", "couchdb", "httptools", "orjson"},
+    "couch": {
+        "couch", "errors", "model", "rendezvous", "work", "cachetools", "couchdb", "httptools",
+        "orjson",
+    },
     "repositories": {
         "repositories", "couch", "addresses", "errors", "model", "process", "cryptography",
     },
@@ -50,12 +54,14 @@ MAY_IMPORT = {
         "cachetools", "jwt",
     },
     "api": {
-        "api", "services", "addresses", "errors", "logs", "metrics", "model", "work", "apispec",
-        "flask", "marshmallow", "orjson", "werkzeug",
+        "api", "services", "addresses", "errors", "logs", "metrics", "model", "rendezvous", "work",
+        "apispec", "flask", "marshmallow", "orjson", "werkzeug",
     },
     "gunicorn_conf": {"config", "shared_counts", "shared_load", "shared_table"},
     "client_socket": set(),
-    "worker": {"api", "client_socket", "config", "logs", "shared_load", "gunicorn"},
+    "worker": {
+        "api", "client_socket", "config", "logs", "rendezvous", "shared_load", "gunicorn",
+    },
     "app": {
         "api", "services", "repositories", "couch", "config", "metrics", "model", "shared_table",
         "flask",

@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cached_property, lru_cache
+from operator import attrgetter
+from threading import Lock
 from time import perf_counter
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
-from weakref import WeakValueDictionary
 
 import couchdb
 import orjson
+from cachetools import LRUCache, cachedmethod
+from cachetools.keys import methodkey
 from couchdb.http import Resource
 
 from kazoo_ips import work
@@ -26,6 +29,7 @@ from kazoo_ips.couch.connections import Connections
 from kazoo_ips.couch.transport import NotInTime, Observe, OutcomeUnknown, Transport
 from kazoo_ips.errors import DatastoreMissing, DocumentNotFound, RevisionConflict
 from kazoo_ips.model import Outcome, Written, generation
+from kazoo_ips.rendezvous import FIRST_QUESTION, Rendezvous
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +41,16 @@ _MANY = 200
 _PATIENCE = 0.02
 """Seconds that a question about a document waits for its turn to be asked with others: several
 times what a busy CouchDB takes for a batch."""
+_PATIENCE_WRITING = 0.2
+"""Seconds that a document waits for its turn to be written with others: a slow disk takes a tenth
+of one for each commit, however many documents are in it."""
+_GATHER, _GATHER_WRITES = 0.005, 0.02
+"""Seconds at the most that reads, and writes, wait for others that are on their way."""
 _PATIENCE_ALIKE = 2.5
 """Seconds to wait for the answer to the very same question: to ask it once more beside it would
 only make both slower, and a view of the embedded server can take a second."""
+_DATABASES, _QUERIES = 1000, 100
+"""So many are remembered, with how long their answers take."""
 Key = list[Any]
 
 _FORBIDDEN = ("forbidden", "unauthorized")
@@ -61,6 +72,13 @@ class _Told(NamedTuple):
     asked_as: str
 
 
+class _Write(NamedTuple):
+    """A document to be written, and how many nodes must have it."""
+
+    document: Document
+    w: int | None
+
+
 class Database:
     """One database, by its name in CouchDB. Making this object sends nothing."""
 
@@ -69,15 +87,24 @@ class Database:
         self._resource = resource
         self._credentials = resource.credentials
         self._transport: Transport = resource.session
+        self._lock = Lock()
+        self._writers = Rendezvous()
+        self._queries: LRUCache[str, Batches[str, _Told]] = LRUCache(_QUERIES)
 
     @cached_property
-    def _reads(self) -> Batches[_Told]:
-        return Batches(self._read, self._read_all, _PATIENCE)
+    def _reads(self) -> Batches[str, _Told]:
+        return Batches(self._read, self._read_all, _PATIENCE, FIRST_QUESTION, _GATHER)
 
     @cached_property
-    def _queries(self) -> WeakValueDictionary[str, Batches[_Told]]:
-        """One for each query, as long as somebody asks it: different ones do not wait."""
-        return WeakValueDictionary()
+    def _writes(self) -> Batches[_Write, _Told]:
+        return Batches(
+            self._write, self._write_all, _PATIENCE_WRITING, self._writers, _GATHER_WRITES
+        )
+
+    @cachedmethod(attrgetter("_queries"), key=methodkey, lock=attrgetter("_lock"))
+    def _alike(self, _url: str) -> Batches[str, _Told]:
+        """Where those meet who ask the same: different questions do not wait for each other."""
+        return Batches(self._rows_at, self._rows_for_all, _PATIENCE_ALIKE, FIRST_QUESTION, _GATHER)
 
     def get(self, document_id: str, **params: Any) -> Document:
         """A document as it is now.
@@ -113,12 +140,12 @@ class Database:
     def _read(self, document_id: str) -> _Told:
         return _Told(self.find(document_id, conflicts=True), _name())
 
-    def _read_all(self, document_ids: Sequence[str]) -> dict[str, _Told]:
+    def _read_all(self, document_ids: Sequence[str]) -> list[_Told | None]:
         try:
             there, _ = self.look_up(set(document_ids))
         except NotInTime:  # it may be one of them alone that cannot be read
-            return {}
-        return {i: _Told(there.get(i), _name()) for i in document_ids}
+            return [None for _ in document_ids]
+        return [_Told(there.get(i), _name()) for i in document_ids]
 
     def leaves(self, document_id: str, **params: Any) -> list[Document]:
         """Every current revision of a document: more than one in a conflict, tombstones too."""
@@ -145,6 +172,33 @@ class Database:
         outcome = Outcome.UNKNOWN if status == 202 else Outcome.DONE
         return Written(outcome, json.load(body).get("rev"))
 
+    def expect_write(self) -> None:
+        """Say that the current work is going to `write` here before long: others may wait."""
+        self._writers.expect()
+
+    def write(self, document: Document, w: int | None = None) -> Written:
+        """Write one document as `put` does; those written at the same time share a request.
+
+        :param w: how many nodes must have it for it to be done
+        """
+        written: Written = _share(self._writes, _Write(document, w))
+        return written
+
+    def _write(self, write: _Write) -> _Told:
+        return _Told(self.put(write.document, w=write.w), _name())
+
+    def _write_all(self, writes: Sequence[_Write]) -> list[_Told | None]:
+        """Those of different documents together. What CouchDB forbids, it has to say by itself."""
+        w = writes[0].w
+        together = {each.document["_id"]: each for each in reversed(writes) if each.w == w}
+        rows = self._put_all([each.document for each in together.values()], w=w)
+        told = {
+            id(each): _Told(_written(row), _name())
+            for each, row in zip(together.values(), rows, strict=True)
+            if row.get("error") not in _FORBIDDEN
+        }
+        return [told.get(id(each)) for each in writes]
+
     def remove(self, document_id: str, revision: str) -> Written:
         """Delete one document at a revision; the outcome is as for `put`."""
         try:
@@ -158,16 +212,25 @@ class Database:
 
     def put_all(self, documents: Sequence[Mapping[str, Any]], **params: Any) -> list[Written]:
         """Write many documents in one request; each has its own outcome, in the order given."""
+        rows = self._put_all(documents, **params)
+        for row in rows:
+            if row.get("error") in _FORBIDDEN:
+                log.error("CouchDB refuses %s: %s", row.get("id"), row.get("reason"))
+        return [_written(row) for row in rows]
+
+    def _put_all(self, documents: Sequence[Mapping[str, Any]], **params: Any) -> list[Document]:
+        """What CouchDB says of each, or would have said."""
         if not documents:
             return []
         body = {"docs": list(documents)}
         try:
             _, _, answer = self._resource.post("_bulk_docs", body=body, **_query(params))
         except RevisionConflict:  # not CouchDB's own words, but a proxy may say so
-            return [Written(Outcome.REFUSED) for _ in documents]
+            return [{"error": "conflict"} for _ in documents]
         except OutcomeUnknown:
-            return [Written(Outcome.UNKNOWN) for _ in documents]
-        return [_written(row) for row in json.load(answer)]
+            return [{"error": "unknown"} for _ in documents]
+        rows: list[Document] = json.load(answer)
+        return rows
 
     def graft(self, document: Mapping[str, Any], parent: str) -> bool:
         """Write a document at a revision of our choosing, as replication does.
@@ -187,8 +250,15 @@ class Database:
         return bool(status == 201) and not json.load(answer)
 
     def get_all(self, document_ids: Iterable[str]) -> dict[str, Document]:
-        """Those of these documents that are there, by id, in one request."""
-        return self.look_up(document_ids)[0]
+        """Those of these documents that are there, by id, in one request.
+
+        One by itself is read as `read` does it.
+        """
+        ids = list(document_ids)
+        if len(ids) != 1:
+            return self.look_up(ids)[0]
+        document = self.read(ids[0])
+        return {ids[0]: document} if document else {}
 
     def look_up(self, document_ids: Iterable[str]) -> tuple[dict[str, Document], set[str]]:
         """Those of these documents that are there, by id, and the ids of those that once were.
@@ -254,16 +324,14 @@ class Database:
             answer = self._resource.post(path, body={"keys": keys}, **_query(params))
             return _rows(answer[2].read())
         url = f"{self._resource.url}/{'/'.join(path)}?{urlencode(_query(params))}"
-        made = Batches(self._rows_at, self._rows_for_all, _PATIENCE_ALIKE)
-        alike = self._queries.setdefault(url, made)
-        rows: list[Row] = _share(alike, url)
+        rows: list[Row] = _share(self._alike(url), url)
         return rows
 
     def _rows_at(self, url: str) -> _Told:
         return _Told(_rows(self._transport.ask("GET", url, self._credentials)), _name())
 
-    def _rows_for_all(self, urls: Sequence[str]) -> dict[str, _Told]:
-        return {urls[0]: self._rows_at(urls[0])}  # they are all the same
+    def _rows_for_all(self, urls: Sequence[str]) -> list[_Told]:
+        return [self._rows_at(urls[0])] * len(urls)  # they are all the same
 
     def select(self, selector: Mapping[str, Any], limit: int) -> list[Document]:
         """Documents by a Mango selector: for questions that no view answers."""
@@ -344,9 +412,15 @@ class Couch:
         kept = Connections(url, connect_timeout, read_timeout, connections)
         self._server = couchdb.Server(url, session=Transport(kept, trace, observe))
         self._prefix = prefix
+        self._lock = Lock()
+        self._databases: LRUCache[str, Database] = LRUCache(_DATABASES)
 
+    @cachedmethod(attrgetter("_databases"), key=methodkey, lock=attrgetter("_lock"))
     def database(self, name: str) -> Database:
-        """The database of that name. Nothing is sent."""
+        """The database of that name. Nothing is sent.
+
+        All who use one at the same time have the same object, and so share requests.
+        """
         full = self._prefix + name
         return Database(full, self._server.resource(full))
 
@@ -420,10 +494,10 @@ def _rows(body: bytes) -> list[Row]:
     return [Row(row.get("id", ""), row["key"], row["value"]) for row in rows]
 
 
-def _share(batches: Batches[_Told], key: str) -> Any:
-    """The answer for a key, noted where somebody else has asked for it."""
+def _share(batches: Batches[Any, _Told], asked: Any) -> Any:
+    """The answer to a question, noted where somebody else has asked it."""
     started = perf_counter()
-    told = batches.answer(key)
+    told = batches.answer(asked)
     current = work.current()
     if current is not None and current.couchdb_id != told.asked_as:
         current.share(told.asked_as, perf_counter() - started)
@@ -464,7 +538,5 @@ def _object(answer: tuple[int, Mapping[str, str], Any]) -> Document:
 def _written(row: Mapping[str, Any]) -> Written:
     if "error" in row:
         refused = row["error"] in ("conflict", *_FORBIDDEN)
-        if row["error"] in _FORBIDDEN:
-            log.error("CouchDB refuses %s: %s", row.get("id"), row.get("reason"))
         return Written(Outcome.REFUSED if refused else Outcome.UNKNOWN)
     return Written(Outcome.UNKNOWN if row.get("accepted") else Outcome.DONE, row["rev"])

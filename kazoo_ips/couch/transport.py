@@ -33,6 +33,7 @@ from kazoo_ips.errors import (
     DocumentNotFound,
     RevisionConflict,
 )
+from kazoo_ips.rendezvous import FIRST_QUESTION
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Transport(http.Session):  # type: ignore[misc]
         sent["Accept"] = "application/json"
         if credentials:
             sent["Authorization"] = _basic(*credentials)
+        FIRST_QUESTION.arrive()
         current = work.current()
         if current is not None:
             sent["X-Couch-Request-ID"] = current.couchdb_id

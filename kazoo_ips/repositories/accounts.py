@@ -81,7 +81,7 @@ class AccountRepository:
     def get_user(self, account_id: str, user_id: str) -> User | None:
         """A user of an account, or None."""
         try:
-            document = self._database(account_id).find(user_id)
+            document = self._database(account_id).read(user_id)
         except DatastoreMissing:
             return None
         return _user(document, account_id) if _is(document, "user") else None
@@ -144,7 +144,7 @@ class AccountRepository:
         :raises RevisionConflict: somebody else changed it meanwhile
         """
         document = self._document(account_id)
-        changed = {**document, **fields}
+        changed = {k: v for k, v in document.items() if k != "_conflicts"} | fields
         if self._database(account_id).put(changed).outcome is Outcome.REFUSED:
             raise RevisionConflict(account_id)
         copy = self._accounts.find(account_id) or {}
@@ -168,7 +168,7 @@ class AccountRepository:
         if not _ACCOUNT_ID.fullmatch(account_id):
             raise AccountNotFound(account_id)
         try:
-            document = self._database(account_id).find(account_id)
+            document = self._database(account_id).read(account_id)
         except DatastoreMissing as error:
             raise AccountNotFound(account_id) from error
         if document is None or not _is(document, "account"):

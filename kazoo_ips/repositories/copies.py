@@ -21,6 +21,10 @@ class CopyRepository:
     def __init__(self, couch: Couch) -> None:
         self._couch = couch
 
+    def expect_change(self, account_id: str) -> None:
+        """Say that the current work is going to save or drop a copy there before long."""
+        self._couch.database(account_database(account_id)).expect_write()
+
     def save(self, ips: Sequence[DedicatedIP]) -> list[Written]:
         """Write the accounts' copies of these assigned dedicated IPs.
 
@@ -71,10 +75,10 @@ class CopyRepository:
             yield self._couch.database(account_database(account_id)), batch
 
 
-def _put(database: Database, documents: Iterable[Mapping[str, Any]]) -> list[Written]:
-    """One document by itself, several together: the former is cheaper for CouchDB."""
+def _put(database: Database, documents: Iterable[Document]) -> list[Written]:
+    """One document by itself, unless others write at that time, several together."""
     batch = list(documents)
-    return [database.put(batch[0])] if len(batch) == 1 else database.put_all(batch)
+    return [database.write(batch[0])] if len(batch) == 1 else database.put_all(batch)
 
 
 def _tombstone(document: Mapping[str, Any]) -> Document:

@@ -93,9 +93,13 @@ class IPRepository:
 
     # Writes: each says what became of it.
 
+    def expect_save(self) -> None:
+        """Say that the current work is going to save one before long."""
+        self._pool.expect_write()
+
     def save(self, ip: DedicatedIP) -> Written:
         """Write one dedicated IP at the revision it was read at, or a new one."""
-        return self._pool.put(to_document(ip), w=self._quorum())
+        return self._pool.write(to_document(ip), w=self._quorum())
 
     def save_all(self, ips: Sequence[DedicatedIP]) -> list[Written]:
         """Write many, each with its own outcome, in the order given."""

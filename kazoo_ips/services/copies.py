@@ -47,6 +47,10 @@ class CopyService:
         self._settlement = settlement
         self.look_again = look_again
 
+    def expect_change(self, account_id: str) -> None:
+        """Say that one copy of an account is going to be written or removed before long."""
+        self._copies.expect_change(account_id)
+
     def write(self, ips: Sequence[DedicatedIP]) -> None:
         """Write the copies of addresses that are certainly their accounts' by now.
 

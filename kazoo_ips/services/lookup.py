@@ -33,12 +33,13 @@ class Lookup:
         return ip
 
     def get(self, address: str, if_match: tuple[str, ...] = ()) -> DedicatedIP:
-        """One dedicated IP to write to, at one of these revisions if there are any.
+        """One dedicated IP that will be written to, at one of these revisions if there are any.
 
         :raises IPNotFound: it is not in the pool
         :raises PreconditionFailed: it is at another revision
         :raises Conflict: it is in disorder, and too early to tell
         """
+        self._ips.expect_save()
         ip = self.read(address)
         if if_match and "*" not in if_match and ip.revision not in if_match:
             raise PreconditionFailed

@@ -1,13 +1,15 @@
 """Questions put together: who asks, when, about what, and what happens when asking fails."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from kazoo_ips.couch.batches import Batches
-from tests.faults.conftest import wait_behind
+from kazoo_ips.rendezvous import Rendezvous, leave_all
+from tests.faults.conftest import eventually, wait_behind
 
 
 class Asked:
@@ -19,7 +21,10 @@ class Asked:
         self.unknown: set[str] = set()
         self._gates: list[threading.Event] = []
         self._changed = threading.Condition()
-        self.batches: Batches[str] = Batches(self._one, self._all, patience)
+        self.place = Rendezvous()
+        self.batches: Batches[str, str] = Batches(
+            self._one, self._all, patience, self.place, longest=10
+        )
 
     def open(self, number: int) -> None:
         """Let what was asked as the first, second, … be answered."""
@@ -35,9 +40,9 @@ class Asked:
         self._ask([key])
         return f"{key}!"
 
-    def _all(self, keys: Sequence[str]) -> Mapping[str, str]:
+    def _all(self, keys: Sequence[str]) -> list[str | None]:
         self._ask(list(keys))
-        return {key: f"{key}!" for key in keys if key not in self.unknown}
+        return [None if key in self.unknown else f"{key}!" for key in keys]
 
     def _ask(self, keys: list[str]) -> None:
         with self._changed:
@@ -111,6 +116,47 @@ def test_no_answer_is_older_than_its_question(asked: Asked, start: Start) -> Non
     asked.open(3)
     assert [each.result(5) for each in answers] == ["a!"] * 4
     assert asked.questions == [["a"]] * 4
+
+
+def test_who_is_on_the_way_is_waited_for_and_asked_with(asked: Asked, start: Start) -> None:
+    first = start("a")
+    asked.wait(1)
+    time.sleep(0.5)  # as long as it takes, others are waited for afterwards
+    asked.open(0)
+    assert first.result(5) == "a!"
+    expected, go = threading.Event(), threading.Event()
+
+    def come() -> str:
+        asked.place.expect()
+        expected.set()
+        assert go.wait(5)
+        return asked.batches.answer("c")
+
+    with ThreadPoolExecutor(1) as threads:
+        coming = threads.submit(come)
+        assert expected.wait(5)
+        second = start("b")
+        assert eventually(lambda: asked.batches._busy)
+        go.set()
+        asked.wait(2)
+        asked.open(1)
+        assert (second.result(5), coming.result(5)) == ("b!", "c!")
+    assert asked.questions == [["a"], ["b", "c"]]
+
+
+def test_who_does_not_come_is_not_waited_for_longer_than_the_last_answer_took(
+    asked: Asked, start: Start
+) -> None:
+    first = start("a")
+    asked.wait(1)
+    asked.open(0)
+    assert first.result(5) == "a!"
+    asked.place.expect()  # this thread, which asks nothing
+    second = start("b")
+    asked.wait(2)  # for 5 seconds, where 10 would be the longest
+    asked.open(1)
+    assert second.result(5) == "b!"
+    leave_all()
 
 
 def test_an_error_is_everybodys_who_asked_and_nobody_elses(asked: Asked, start: Start) -> None:

@@ -25,7 +25,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
     return holds
 
 
-def wait_behind(batches: Batches[Any], count: int) -> None:
+def wait_behind(batches: Batches[Any, Any], count: int) -> None:
     """Wait until so many questions wait for their turn."""
     assert eventually(lambda: len(batches._waiting) == count)
 

@@ -115,7 +115,7 @@ def test_a_read_is_not_sent_a_third_time(database: Database, proxy: FaultProxy) 
 
 def test_a_long_question_is_a_read_as_well(database: Database, proxy: FaultProxy) -> None:
     proxy.rule(faults.cut, "POST", "/_bulk_get$")
-    assert database.get_all(["missing"]) == {}
+    assert database.get_all(["missing", "gone"]) == {}
     assert sent(proxy, "POST") == 2
 
 

@@ -101,8 +101,8 @@ def test_a_release_leaves_the_copy_of_the_next_assignment(
     reply = meanwhile(
         Release("alice", "alice", FIRST),
         (
-            "POST",
-            f"{in_database_of(world, 'alice')}/_bulk_get",
+            "GET",
+            f"{in_database_of(world, 'alice')}/{FIRST}",
             lambda: again.append(send(Assign("alice", "alice", FIRST))),
         ),
     )

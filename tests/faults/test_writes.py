@@ -1,0 +1,218 @@
+"""Several threads write one document each: one request to CouchDB, and each has its outcome."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.errors import Conflict, DatastoreMissing
+from kazoo_ips.model import AssignIP, DedicatedIP, ReleaseIP
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.services import Services
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.conftest import eventually, wait_behind
+from tests.faults.proxy import FaultProxy
+
+FIRST, SECOND, THIRD, FOURTH = (f"192.0.2.{n}" for n in range(1, 5))
+POOL = "-dedicated_ips/"
+BULK = f"{POOL}_bulk_docs"
+
+Begin = Callable[[str, Member], Future[DedicatedIP]]
+Together = Callable[[], Iterator[Begin]]
+
+
+@pytest.fixture
+def through(
+    proxy: FaultProxy, behind: Settings, monkeypatch: pytest.MonkeyPatch, operator: Member
+) -> Services:
+    """The services by way of the proxy, whose writes wait for their turn however long."""
+    monkeypatch.setattr("kazoo_ips.couch.client._PATIENCE_WRITING", 30)
+    return composition.build(behind)
+
+
+@pytest.fixture
+def together(
+    through: Services, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
+) -> Together:
+    """Assignments that are written while that of `FIRST` is, and so are sent together."""
+    for address in (FIRST, SECOND, THIRD, FOURTH):
+        add(address)
+    database = through.ips._lookup._ips._pool
+
+    @contextmanager
+    def writes() -> Iterator[Begin]:
+        gate = threading.Event()
+        rule = proxy.rule(faults.hold(gate), "PUT", f"{POOL}{FIRST}")
+        with ThreadPoolExecutor(8) as threads:
+            command = AssignIP(alice.id, FIRST)
+            first = threads.submit(through.ips.assign, command, uuid4().hex)
+            assert eventually(lambda: bool(rule.met))
+            begun: list[Future[DedicatedIP]] = []
+
+            def begin(address: str, who: Member) -> Future[DedicatedIP]:
+                command = AssignIP(who.id, address)
+                begun.append(threads.submit(through.ips.assign, command, uuid4().hex))
+                wait_behind(database._writes, len(begun))
+                return begun[-1]
+
+            yield begin
+            gate.set()
+            assert first.result(30).assigned_to == alice.id
+
+    return writes  # type: ignore[return-value]
+
+
+def owners(pool: Database, *addresses: str) -> list[str | None]:
+    return [pool.get(address).get("pvt_assigned_to") for address in addresses]
+
+
+def copies(couch: Couch, who: Member) -> set[str]:
+    found = couch.database(account_database(who.id)).select({"pvt_type": "dedicated_ip"}, 100)
+    return {document["_id"] for document in found}
+
+
+def written(proxy: FaultProxy) -> list[str]:
+    """What was written to the pool, in its order."""
+    sent = (r.request for r in proxy.records if POOL in r.request.path)
+    return [
+        f"{r.method} {r.path.partition(POOL)[2]}"
+        for r in sent
+        if r.method == "PUT" or r.path.endswith("_bulk_docs")
+    ]
+
+
+def test_each_has_its_own_outcome_of_one_request(
+    together: Together,
+    proxy: FaultProxy,
+    pool: Database,
+    couch: Couch,
+    alice: Member,
+    bob: Member,
+) -> None:
+    with together() as begin:
+        second, third, fourth = begin(SECOND, alice), begin(THIRD, bob), begin(FOURTH, bob)
+        pool.put({**pool.get(FOURTH), "pvt_zone": "moved"})  # somebody else is faster
+    assert second.result().assigned_to == alice.id
+    assert third.result().revision == pool.get(THIRD)["_rev"]
+    with pytest.raises(Conflict):
+        fourth.result()
+    assert written(proxy) == [f"PUT {FIRST}", "POST _bulk_docs"]
+    assert owners(pool, SECOND, THIRD, FOURTH) == [alice.id, bob.id, None]
+    assert (copies(couch, alice), copies(couch, bob)) == ({FIRST, SECOND}, {THIRD})
+
+
+def test_of_two_who_want_the_same_one_has_it(
+    together: Together, pool: Database, couch: Couch, alice: Member, bob: Member
+) -> None:
+    with together() as begin:
+        rivals = {bob.id: begin(SECOND, bob), alice.id: begin(SECOND, alice)}
+        third = begin(THIRD, bob)
+    assert third.result().assigned_to == bob.id
+    won = [account for account, rival in rivals.items() if not rival.exception()]
+    assert owners(pool, SECOND) == won
+    assert [type(r.exception()) for r in rivals.values() if r.exception()] == [Conflict]
+    assert (SECOND in copies(couch, alice)) == (won == [alice.id])
+    assert (SECOND in copies(couch, bob)) == (won == [bob.id])
+
+
+@pytest.mark.parametrize("fault", [faults.lose_reply, faults.error_afterwards])
+def test_what_became_of_an_unanswered_one_is_read_back_by_each(
+    together: Together,
+    proxy: FaultProxy,
+    pool: Database,
+    couch: Couch,
+    alice: Member,
+    bob: Member,
+    fault: faults.Fault,
+) -> None:
+    proxy.rule(fault, "POST", BULK)
+    with together() as begin:
+        second, third = begin(SECOND, alice), begin(THIRD, bob)
+    assert (second.result().assigned_to, third.result().assigned_to) == (alice.id, bob.id)
+    assert owners(pool, SECOND, THIRD) == [alice.id, bob.id]
+    assert (copies(couch, alice), copies(couch, bob)) == ({FIRST, SECOND}, {THIRD})
+
+
+def test_one_that_never_arrived_is_nobodys(
+    together: Together, proxy: FaultProxy, pool: Database, alice: Member, bob: Member
+) -> None:
+    proxy.rule(faults.cut, "POST", BULK)
+    with together() as begin:
+        second, third = begin(SECOND, alice), begin(THIRD, bob)
+    for each in (second, third):
+        assert isinstance(each.exception(), Conflict)
+    assert owners(pool, SECOND, THIRD) == [None, None]
+
+
+def test_without_a_quorum_all_are_withdrawn(
+    together: Together,
+    proxy: FaultProxy,
+    pool: Database,
+    couch: Couch,
+    through: Services,
+    alice: Member,
+    bob: Member,
+) -> None:
+    proxy.rule(faults.answer_202, "POST", BULK)
+    with together() as begin:
+        second, third = begin(SECOND, alice), begin(THIRD, bob)
+    for each in (second, third):
+        assert isinstance(each.exception(), Conflict)
+    assert (copies(couch, alice), copies(couch, bob)) == ({FIRST}, set())
+    for address in (SECOND, THIRD):
+        assert through.ips.fetch(address).assigned_to is None
+
+
+def test_copies_are_written_and_removed_together(
+    through: Services,
+    proxy: FaultProxy,
+    add: Callable[..., DedicatedIP],
+    couch: Couch,
+    alice: Member,
+) -> None:
+    database = through.copies._copies._couch.database(account_database(alice.id))
+    steps = [
+        (lambda a: through.ips.assign(AssignIP(alice.id, a), uuid4().hex), {FIRST, SECOND, THIRD}),
+        (lambda a: through.ips.release(ReleaseIP(alice.id, a), uuid4().hex), set()),
+    ]
+    for address in (FIRST, SECOND, THIRD):
+        add(address)
+    for step, left in steps:
+        proxy.clear()
+        gate = threading.Event()
+        rule = proxy.rule(faults.hold(gate), "PUT", f"{alice.id[4:]}/{FIRST}")
+        with ThreadPoolExecutor(3) as threads:
+            first = threads.submit(step, FIRST)
+            assert eventually(lambda rule=rule: bool(rule.met))
+            others = [threads.submit(step, address) for address in (SECOND, THIRD)]
+            wait_behind(database._writes, 2)
+            gate.set()
+            for each in (first, *others):
+                each.result(30)
+        sent = [r.request for r in proxy.records if alice.id[4:] in r.request.path]
+        wrote = [r.path.split("/")[-1] for r in sent if r.method == "PUT"]
+        assert wrote == [FIRST]
+        assert [r.path.split("/")[-1] for r in sent if "_bulk_docs" in r.path] == ["_bulk_docs"]
+        assert copies(couch, alice) == left
+
+
+def test_a_database_that_is_not_there_is_told_to_all(behind: Settings, proxy: FaultProxy) -> None:
+    nowhere = composition.connect(behind).database("not-there")
+    gate = threading.Event()
+    rule = proxy.rule(faults.hold(gate), "PUT", "not-there/a")
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(nowhere.write, {"_id": "a"})
+        assert eventually(lambda: bool(rule.met))
+        others = [threads.submit(nowhere.write, {"_id": i}) for i in "bc"]
+        wait_behind(nowhere._writes, 2)
+        gate.set()
+        for each in (first, *others):
+            with pytest.raises(DatastoreMissing):
+                each.result(30)
