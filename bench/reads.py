@@ -78,7 +78,13 @@ def assigned(bench: Bench) -> list[Row]:
     world = bench.middle
     account = world.measured.account.id
     view = world.pool.view(
-        "ips", "by_assignee", startkey=[account], endkey=[account, {}], limit=101, reduce=False
+        "ips",
+        "by_assignee",
+        startkey=[account],
+        endkey=[account, {}],
+        limit=101,
+        reduce=False,
+        buffer_response=True,
     )
     return _list(bench, "assigned", "/assigned?page_size=100", view, "100 addresses")
 
@@ -86,7 +92,13 @@ def assigned(bench: Bench) -> list[Row]:
 def page(bench: Bench) -> list[Row]:
     """The first page of what is available."""
     view = bench.middle.pool.view(
-        "ips", "by_zone", startkey=["available"], endkey=["available", {}], limit=51, reduce=False
+        "ips",
+        "by_zone",
+        startkey=["available"],
+        endkey=["available", {}],
+        limit=51,
+        reduce=False,
+        buffer_response=True,
     )
     return _list(bench, "page", "", view, "one page")
 

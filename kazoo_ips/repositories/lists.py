@@ -125,6 +125,8 @@ class ListRepository:
             limit=page.limit + bool(last_id) if page.limit is not None else None,
             skip=skip,
             reduce=False,
+            # In one piece: by and by, each part would wake this process up by itself.
+            buffer_response=True,
         )
         if last_id and rows and rows[0].id == last_id:
             rows = rows[1:]

@@ -14,7 +14,7 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch import design_docs
-from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.couch.client import Couch, Database, _Write
 from kazoo_ips.errors import DatastoreForbidden
 from kazoo_ips.model import (
     AllocateIPs,
@@ -25,6 +25,7 @@ from kazoo_ips.model import (
     Outcome,
     ReleaseIP,
     ReleaseIPs,
+    Written,
 )
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
@@ -94,6 +95,18 @@ def test_a_hand_is_held_back(pool: Database, what: str) -> None:
     assert written.outcome is Outcome.REFUSED
     there = pool.find(new["_id"])
     assert there == (None if old is None else {**old, **revision})
+
+
+def test_what_is_forbidden_leaves_alone_what_is_written_with_it(pool: Database) -> None:
+    old, new, why = REFUSED["assigned to nobody"]
+    forbidden = {**new, **begin(pool, old), "_id": ADDRESS}
+    fine = {**FREE, "_id": "192.0.2.99"}
+    told = pool._write_all([_Write(each, pool.replicas) for each in (forbidden, fine)])
+    assert told[0] is None, "it is written by itself, and told so"
+    assert told[1]
+    assert told[1].answer == Written(Outcome.DONE, pool.get("192.0.2.99")["_rev"])
+    with pytest.raises(DatastoreForbidden, match=why):
+        pool.write(forbidden)
 
 
 @pytest.mark.parametrize("what", PASSED)
