@@ -13,6 +13,7 @@ from kazoo_ips.couch.client import Database
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.services.filling import FillingService, Wish
 from tests.faults import proxy as faults
+from tests.faults.conftest import eventually
 from tests.faults.proxy import Fault, FaultProxy, Request
 
 BATCH, SIZE = 60, 64
@@ -58,7 +59,7 @@ def test_a_batch_that_fails_once_is_added_all_the_same(
     report = fill(fault)
     assert len(report) == SIZE
     assert _verdicts(report) == ["added"]
-    assert _count(pool) == SIZE
+    assert eventually(lambda: _count(pool) == SIZE)
 
 
 def test_a_batch_that_arrives_late_is_there_once(
@@ -70,7 +71,7 @@ def test_a_batch_that_arrives_late_is_there_once(
     finally:
         gate.set()
     assert proxy.wait_until_idle()
-    assert _count(pool) == SIZE
+    assert eventually(lambda: _count(pool) == SIZE)
 
 
 def test_a_batch_without_a_quorum_is_not_left_there(
@@ -80,7 +81,7 @@ def test_a_batch_without_a_quorum_is_not_left_there(
     failed = [address for address, verdict in report if verdict == "failed"]
     assert len(failed) in (BATCH, SIZE - BATCH)
     assert _verdicts(report) == ["added", "failed"]
-    assert _count(pool) == SIZE - len(failed)
+    assert eventually(lambda: _count(pool) == SIZE - len(failed))
     assert {verdict for _, verdict in fill()} == {"added", "unchanged"}
 
 
@@ -89,7 +90,7 @@ def test_what_nobody_answers_for_is_unknown_and_the_next_run_ends_it(
 ) -> None:
     assert "unknown" in _verdicts(fill(faults.cut, times=4))
     assert set(_verdicts(fill())) <= {"added", "unchanged"}
-    assert _count(pool) == SIZE
+    assert eventually(lambda: _count(pool) == SIZE)
 
 
 def test_a_couchdb_that_has_gone_ends_it_and_the_next_run_goes_on(
@@ -100,4 +101,4 @@ def test_a_couchdb_that_has_gone_ends_it_and_the_next_run_goes_on(
         fill()
     proxy.come_back()
     assert _verdicts(fill()) == ["added"]
-    assert _count(pool) == SIZE
+    assert eventually(lambda: _count(pool) == SIZE)

