@@ -275,9 +275,8 @@ def kazoo(bench: Bench) -> Iterator[Row]:
         *(Leg(name, _get(world, path)) for name, path in paths.items()),
         Leg("document", world.couch.plan(world.raw_details())),
     ]
-    rounds = max(1, bench.options.rounds // 2)
     for connections, raw in KAZOO_RAW.items():
-        measured = measure.alternate(legs, rounds, bench.options.seconds, connections)
+        measured = _alternate(bench, legs, connections)
         for leg in legs[:-1]:
             published = _KAZOO[leg.name].get(connections)
             scaled = [

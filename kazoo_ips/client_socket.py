@@ -3,7 +3,8 @@
 gunicorn's threaded worker lets a thread wait for a request's bytes, and for a client to take in
 the reply, as long as the client likes; as many dawdling clients as there are threads are the end
 of the service. Here a request comes to a thread when its head and, up to `_BODY`, its body have
-arrived, and only some of the threads may wait for what is longer. Standard library only.
+arrived, and only some of the threads may wait for what is longer. Knows sockets, and where
+a request ends.
 """
 
 import errno
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from enum import Enum
 from threading import BoundedSemaphore
 from typing import Any
+
+from kazoo_ips.rendezvous import leave_all
 
 _CHUNK = 65_536
 _HEAD = 65_536
@@ -57,6 +60,7 @@ class Patience:
         :param queue: seconds to wait for one's turn
         :raises TimeoutError: too many others are waiting
         """
+        leave_all()  # who waits for a client is not waited for
         if not self._places.acquire(timeout=queue):
             raise TimeoutError("too many clients are waited for")
         try:

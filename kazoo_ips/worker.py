@@ -102,10 +102,12 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         if self.cfg.is_ssl:
             return super().handle(conn)
         FIRST_QUESTION.expect()
-        result = self._handle(conn)
-        while result is True and self._follows(conn):
+        try:
             result = self._handle(conn)
-        leave_all()
+            while result is True and self._follows(conn):
+                result = self._handle(conn)
+        finally:
+            leave_all()
         return result
 
     def _follows(self, conn: Any) -> bool:

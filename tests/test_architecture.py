@@ -58,7 +58,7 @@ MAY_IMPORT = {
         "apispec", "flask", "marshmallow", "orjson", "werkzeug",
     },
     "gunicorn_conf": {"config", "shared_counts", "shared_load", "shared_table"},
-    "client_socket": set(),
+    "client_socket": {"rendezvous"},
     "worker": {
         "api", "client_socket", "config", "logs", "rendezvous", "shared_load", "gunicorn",
     },

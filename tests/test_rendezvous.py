@@ -7,6 +7,7 @@ from time import monotonic
 
 import pytest
 
+from kazoo_ips.client_socket import Patience
 from kazoo_ips.rendezvous import Rendezvous, leave_all
 
 LONG = 30.0
@@ -73,6 +74,13 @@ def test_who_is_alone_does_not_wait_nor_for_himself() -> None:
     leave_all()
     other.wait(LONG)
     assert monotonic() - begun < LONG / 2
+
+
+def test_who_waits_for_a_client_is_not_waited_for() -> None:
+    place = Rendezvous()
+    place.expect()
+    with Patience(LONG, 1).waiting(), ThreadPoolExecutor(1) as threads:
+        assert is_over(threads.submit(place.wait, LONG), LONG / 2)
 
 
 def is_over(future: Future[None], seconds: float) -> bool:
