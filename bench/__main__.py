@@ -56,6 +56,8 @@ def run(environ: Mapping[str, str]) -> int:
         unknown = set(options.rows) - set(ROWS)
         if unknown:
             raise BenchError(f"ROWS: {', '.join(unknown)}: there are {', '.join(ROWS)}")
+        if options.publish and options.publish not in report.COLUMNS:
+            raise BenchError(f"PUBLISH: 1, or one of {', '.join(report.COLUMNS)}")
         rows: list[Row] = []
         print(report.heading(), flush=True)
         with Bench(url, options) as bench:
@@ -64,7 +66,7 @@ def run(environ: Mapping[str, str]) -> int:
                     rows.append(row)
                     print(report.line(row), flush=True)
         results = report.to_json(rows, options, engine, time.monotonic() - start)
-    path = report.save(results, engine[0] if options.publish else "latest")
+    path = report.save(results, options.publish or "latest")
     if options.publish:
         report.publish()
     print(f"\n{results['whole_run_seconds']} s; raw figures in {path}")

@@ -32,6 +32,7 @@ class Options:
     :param seconds: how long each run of wrk is
     :param connections: of the routes measured at several; the first is for all others
     :param rows: names of rows, or none for all
+    :param publish: the column of the README's table, or nothing
     """
 
     sizes: tuple[int, ...]
@@ -39,7 +40,7 @@ class Options:
     seconds: int
     connections: tuple[int, ...]
     rows: tuple[str, ...]
-    publish: bool
+    publish: str
 
     @classmethod
     def load(cls, environ: Mapping[str, str], engine: str) -> "Options":
@@ -57,7 +58,7 @@ class Options:
                 seconds=int(environ.get("SECONDS_EACH") or (1 if quick else 3)),
                 connections=tuple(map(int, (environ.get("CONNECTIONS") or "8 32").split())),
                 rows=tuple((environ.get("ROWS") or "").split()),
-                publish=bool(environ.get("PUBLISH")),
+                publish=(environ.get("PUBLISH") or "").replace("1", engine),
             )
         except ValueError as error:
             raise BenchError(f"SIZES, ROUNDS, SECONDS, CONNECTIONS: {error}") from error

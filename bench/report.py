@@ -19,6 +19,12 @@ from bench.servers import ROOT
 RESULTS = ROOT / "bench" / "results"
 _START, _END = "<!-- make bench PUBLISH=1 -->", "<!-- end -->"
 _ENGINES = {"couchdb": "Apache CouchDB", "embedded": "embedded"}
+COLUMNS = {
+    "couchdb": "Apache CouchDB",
+    "couchdb-sbwt-none": "the same, `+sbwt none`",
+    "embedded": "embedded",
+}
+"""What the README shows side by side, by the names of the files in `results`."""
 _PACKAGES = (
     "flask",
     "werkzeug",
@@ -49,7 +55,6 @@ def to_json(
 ) -> dict[str, Any]:
     """Everything that was measured, and with what."""
     return {
-        "engine": engine[0],
         "versions": versions(engine),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "options": {
@@ -87,31 +92,30 @@ def save(results: Mapping[str, Any], name: str) -> Path:
 
 
 def publish() -> None:
-    """Bring the README's table up to date with the raw figures of both databases."""
+    """Bring the README's table up to date with the raw figures."""
     readme = ROOT / "README.md"
-    files = [RESULTS / f"{engine}.json" for engine in _ENGINES]
-    runs = [json.loads(file.read_text()) for file in files if file.exists()]
+    files = {title: RESULTS / f"{name}.json" for name, title in COLUMNS.items()}
+    runs = {title: json.loads(f.read_text()) for title, f in files.items() if f.exists()}
     before, rest = readme.read_text().split(_START)
     after = rest.split(_END, 1)[1]
     text = "\n".join([_START, *published(runs), _END])
     readme.write_text(before + text + after)
 
 
-def published(runs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def published(runs: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
     """The README's table: a line for each row, a column for each database.
 
-    :param runs: results as `to_json` has them
+    :param runs: results as `to_json` has them, by the titles of their columns
     """
-    names = [_ENGINES[run["engine"]] for run in runs]
-    yield f"| what | against | goal | {' | '.join(names)} |"
-    yield f"|{'---|' * (3 + len(names))}"
-    by_key = [{(row["what"], row["against"]): row for row in run["rows"]} for run in runs]
+    yield f"| what | against | goal | {' | '.join(runs)} |"
+    yield f"|{'---|' * (3 + len(runs))}"
+    by_key = [{(row["what"], row["against"]): row for row in run["rows"]} for run in runs.values()]
     for key in dict.fromkeys(key for rows in by_key for key in rows):
         found = [rows.get(key) for rows in by_key]
         goal = next(row["goal"] for row in found if row)
         yield f"| {key[0]} | {key[1]} | {goal} | {' | '.join(map(_cell, found))} |"
     yield ""
-    for name, run in zip(names, runs, strict=True):
+    for name, run in runs.items():
         parts = run["versions"]
         yield (
             f"{name}: {run['date']}, commit {parts['commit']}, {parts['database']}, Python "
