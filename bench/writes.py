@@ -38,7 +38,7 @@ def _one(bench: Bench, name: str, method: str, parts: Sequence[str]) -> list[Row
     bench.as_service(world)
     assigning, numbers = method == "POST", _enough(bench)
     ours, scratch = world.measured, Scratch(world)
-    many = range(2000 * bench.options.seconds)  # documents for what is written directly
+    many = range(4000 * bench.options.seconds)  # documents for what is written directly
 
     def service() -> Plan:
         world.give(numbers, None if assigning else ours)
@@ -98,7 +98,7 @@ def _one(bench: Bench, name: str, method: str, parts: Sequence[str]) -> list[Row
 
 def _enough(bench: Bench) -> list[int]:
     """Available addresses for one run of the service, however fast."""
-    return bench.writes.available(min(8000, 700 * bench.options.seconds + 100))
+    return bench.writes.available(min(8000, 1500 * bench.options.seconds + 100))
 
 
 def _count(bench: Bench, numbers: Sequence[int], method: str) -> list[Counted]:
