@@ -107,9 +107,10 @@ class Batches(Generic[Asked, Answer]):
         """Ask for all, and wake the others: with an answer, an error, or nothing at all."""
         others: list[_Question[Asked, Answer]] = []
         answers: Sequence[Answer | None] = ()
-        self._place.wait(self._took)
         started = perf_counter()
         try:
+            self._place.wait(self._took)
+            started = perf_counter()
             with self._lock:
                 others, self._waiting = self._waiting, []
             if others:
