@@ -51,6 +51,7 @@ class Options:
         quick = bool(environ.get("QUICK"))
         # The embedded database indexes a thousand documents a second, so it gets no more.
         every = "1000 10000" if quick or engine == "embedded" else "1000 10000 100000"
+        publish = environ.get("PUBLISH", "")
         try:
             made = cls(
                 sizes=tuple(sorted(map(int, (environ.get("SIZES") or every).split()))),
@@ -58,7 +59,7 @@ class Options:
                 seconds=int(environ.get("SECONDS_EACH") or (1 if quick else 3)),
                 connections=tuple(map(int, (environ.get("CONNECTIONS") or "8 32").split())),
                 rows=tuple((environ.get("ROWS") or "").split()),
-                publish=(environ.get("PUBLISH") or "").replace("1", engine),
+                publish=engine if publish == "1" else publish,
             )
         except ValueError as error:
             raise BenchError(f"SIZES, ROUNDS, SECONDS, CONNECTIONS: {error}") from error

@@ -18,7 +18,6 @@ from bench.servers import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 _START, _END = "<!-- make bench PUBLISH=1 -->", "<!-- end -->"
-_ENGINES = {"couchdb": "Apache CouchDB", "embedded": "embedded"}
 COLUMNS = {
     "couchdb": "Apache CouchDB",
     "couchdb-sbwt-none": "the same, `+sbwt none`",
@@ -75,7 +74,7 @@ def versions(engine: tuple[str, str]) -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
-        "database": f"{_ENGINES[engine[0]]} {engine[1]}",
+        "database": f"{COLUMNS[engine[0]]} {engine[1]}",
         "wrk": wrk.version(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),

@@ -51,4 +51,5 @@ def leave_all() -> None:
 
 
 FIRST_QUESTION = Rendezvous()
-"""Where threads are expected that have a request and have not asked the database anything."""
+"""Where threads are expected that have a request, or wait a moment for one, and have not asked the
+database anything for it."""

@@ -9,9 +9,7 @@ import pytest
 
 from kazoo_ips.client_socket import Patience
 from kazoo_ips.rendezvous import Rendezvous, leave_all
-
-LONG = 30.0
-"""Seconds that no test takes unless somebody waits in vain."""
+from tests.timing import LONG
 
 
 def come(place: Rendezvous, expected: Event, go: Event, *, end: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from kazoo_ips import work
 from kazoo_ips.api.clients import client_address
 from kazoo_ips.api.context import here
 from kazoo_ips.logs import MASK
-from kazoo_ips.rendezvous import FIRST_QUESTION, leave_all
+from kazoo_ips.rendezvous import leave_all
 from kazoo_ips.work import Work
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ def unreadable(app: Flask, status: int, request_id: str, client: str, error: str
 def _watched(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
     def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         started, current = perf_counter(), work.begin("")
-        FIRST_QUESTION.expect()
         status = "500"
 
         def note_status(line: str, *rest: Any) -> Any:

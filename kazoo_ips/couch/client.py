@@ -173,7 +173,7 @@ class Database:
         return Written(outcome, json.load(body).get("rev"))
 
     def expect_write(self) -> None:
-        """Say that the current work is going to `write` here before long: others may wait."""
+        """Say that this thread is going to `write` here before long: others may wait."""
         self._writers.expect()
 
     def write(self, document: Document, w: int | None = None) -> Written:

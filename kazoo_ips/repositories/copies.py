@@ -22,7 +22,7 @@ class CopyRepository:
         self._couch = couch
 
     def expect_change(self, account_id: str) -> None:
-        """Say that the current work is going to save or drop a copy there before long."""
+        """Say that this thread is going to save or drop a copy there before long."""
         self._couch.database(account_database(account_id)).expect_write()
 
     def save(self, ips: Sequence[DedicatedIP]) -> list[Written]:

@@ -94,7 +94,7 @@ class IPRepository:
     # Writes: each says what became of it.
 
     def expect_save(self) -> None:
-        """Say that the current work is going to save one before long."""
+        """Say that this thread is going to save one before long."""
         self._pool.expect_write()
 
     def save(self, ip: DedicatedIP) -> Written:

@@ -1,8 +1,10 @@
 """The application behind a proxy that misbehaves, with a clock that can be moved on."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +16,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.batches import Batches
 from kazoo_ips.services import Services
 from tests.described import CheckedApp
-from tests.faults.proxy import GONE_AFTER, FaultProxy
+from tests.faults.proxy import GONE_AFTER, FaultProxy, hold
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
@@ -28,6 +30,34 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
 def wait_behind(batches: Batches[Any, Any], count: int) -> None:
     """Wait until so many questions wait for their turn."""
     assert eventually(lambda: len(batches._waiting) == count)
+
+
+Begin = Callable[[Callable[[], Any]], Future[Any]]
+
+
+@contextmanager
+def held_up(
+    proxy: FaultProxy, method: str, path: str, first: Callable[[], Any], meet: Batches[Any, Any]
+) -> Iterator[tuple[Future[Any], Begin]]:
+    """Hold up a call's request as long as this lasts; what begins meanwhile waits behind it.
+
+    :param first: the call, whose request has that method and path
+    :param meet: where the others wait
+    """
+    gate = threading.Event()
+    rule = proxy.rule(hold(gate), method, path)
+    with ThreadPoolExecutor(8) as threads:
+        held = threads.submit(first)
+        assert eventually(lambda: bool(rule.met))
+        begun: list[Future[Any]] = []
+
+        def begin(call: Callable[[], Any]) -> Future[Any]:
+            begun.append(threads.submit(call))
+            wait_behind(meet, len(begun))
+            return begun[-1]
+
+        yield held, begin
+        gate.set()
 
 
 class Clock:

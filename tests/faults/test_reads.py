@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -21,7 +22,7 @@ from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services import Services
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import eventually, wait_behind
+from tests.faults.conftest import eventually, held_up, wait_behind
 from tests.faults.proxy import FaultProxy
 
 FIRST, SECOND, THIRD, MISSING, REMOVED = (f"192.0.2.{n}" for n in range(1, 6))
@@ -51,21 +52,11 @@ def together(ips: IPRepository, proxy: FaultProxy) -> Callable[[], Iterator[Read
 
     @contextmanager
     def reads() -> Iterator[Read]:
-        gate = threading.Event()
-        rule = proxy.rule(faults.hold(gate), "GET", f"{POOL}{FIRST}")
-        with ThreadPoolExecutor(8) as threads:
-            first = threads.submit(ips.get, FIRST)
-            assert eventually(lambda: bool(rule.met))
-            begun: list[Future[DedicatedIP]] = []
-
-            def read(address: str) -> Future[DedicatedIP]:
-                begun.append(threads.submit(ips.get, address))
-                wait_behind(ips._pool._reads, len(begun))
-                return begun[-1]
-
-            yield read
-            gate.set()
-            assert first.result(5).address == FIRST
+        get = partial(partial, ips.get)
+        held = held_up(proxy, "GET", f"{POOL}{FIRST}", get(FIRST), ips._pool._reads)
+        with held as (first, begin):
+            yield lambda address: begin(get(address))
+        assert first.result(5).address == FIRST
 
     return reads  # type: ignore[return-value]
 

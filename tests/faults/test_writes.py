@@ -1,9 +1,9 @@
 """Several threads write one document each: one request to CouchDB, and each has its outcome."""
 
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -17,15 +17,15 @@ from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services import Services
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import eventually, wait_behind
+from tests.faults.conftest import eventually, held_up
 from tests.faults.proxy import FaultProxy
 
 FIRST, SECOND, THIRD, FOURTH = (f"192.0.2.{n}" for n in range(1, 5))
 POOL = "-dedicated_ips/"
 BULK = f"{POOL}_bulk_docs"
 
-Begin = Callable[[str, Member], Future[DedicatedIP]]
-Together = Callable[[], Iterator[Begin]]
+Assign = Callable[[str, Member], Future[DedicatedIP]]
+Together = Callable[[], Iterator[Assign]]
 
 
 @pytest.fixture
@@ -47,24 +47,14 @@ def together(
     database = through.ips._lookup._ips._pool
 
     @contextmanager
-    def writes() -> Iterator[Begin]:
-        gate = threading.Event()
-        rule = proxy.rule(faults.hold(gate), "PUT", f"{POOL}{FIRST}")
-        with ThreadPoolExecutor(8) as threads:
-            command = AssignIP(alice.id, FIRST)
-            first = threads.submit(through.ips.assign, command, uuid4().hex)
-            assert eventually(lambda: bool(rule.met))
-            begun: list[Future[DedicatedIP]] = []
+    def writes() -> Iterator[Assign]:
+        def call(address: str, who: Member) -> Callable[[], DedicatedIP]:
+            return partial(through.ips.assign, AssignIP(who.id, address), uuid4().hex)
 
-            def begin(address: str, who: Member) -> Future[DedicatedIP]:
-                command = AssignIP(who.id, address)
-                begun.append(threads.submit(through.ips.assign, command, uuid4().hex))
-                wait_behind(database._writes, len(begun))
-                return begun[-1]
-
-            yield begin
-            gate.set()
-            assert first.result(30).assigned_to == alice.id
+        held = held_up(proxy, "PUT", f"{POOL}{FIRST}", call(FIRST, alice), database._writes)
+        with held as (first, begin):
+            yield lambda address, who: begin(call(address, who))
+        assert first.result(30).assigned_to == alice.id
 
     return writes  # type: ignore[return-value]
 
@@ -186,16 +176,13 @@ def test_copies_are_written_and_removed_together(
         add(address)
     for step, left in steps:
         proxy.clear()
-        gate = threading.Event()
-        rule = proxy.rule(faults.hold(gate), "PUT", f"{alice.id[4:]}/{FIRST}")
-        with ThreadPoolExecutor(3) as threads:
-            first = threads.submit(step, FIRST)
-            assert eventually(lambda rule=rule: bool(rule.met))
-            others = [threads.submit(step, address) for address in (SECOND, THIRD)]
-            wait_behind(database._writes, 2)
-            gate.set()
-            for each in (first, *others):
-                each.result(30)
+        held = held_up(
+            proxy, "PUT", f"{alice.id[4:]}/{FIRST}", partial(step, FIRST), database._writes
+        )
+        with held as (first, begin):
+            others = [begin(partial(step, address)) for address in (SECOND, THIRD)]
+        for each in (first, *others):
+            each.result(30)
         sent = [r.request for r in proxy.records if alice.id[4:] in r.request.path]
         wrote = [r.path.split("/")[-1] for r in sent if r.method == "PUT"]
         assert wrote == [FIRST]
@@ -205,14 +192,9 @@ def test_copies_are_written_and_removed_together(
 
 def test_a_database_that_is_not_there_is_told_to_all(behind: Settings, proxy: FaultProxy) -> None:
     nowhere = composition.connect(behind).database("not-there")
-    gate = threading.Event()
-    rule = proxy.rule(faults.hold(gate), "PUT", "not-there/a")
-    with ThreadPoolExecutor(3) as threads:
-        first = threads.submit(nowhere.write, {"_id": "a"})
-        assert eventually(lambda: bool(rule.met))
-        others = [threads.submit(nowhere.write, {"_id": i}) for i in "bc"]
-        wait_behind(nowhere._writes, 2)
-        gate.set()
-        for each in (first, *others):
-            with pytest.raises(DatastoreMissing):
-                each.result(30)
+    a, b, c = (partial(nowhere.write, {"_id": i}) for i in "abc")
+    with held_up(proxy, "PUT", "not-there/a", a, nowhere._writes) as (first, begin):
+        others = [begin(b), begin(c)]
+    for each in (first, *others):
+        with pytest.raises(DatastoreMissing):
+            each.result(30)
