@@ -143,6 +143,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         elif time.monotonic() > client.deadline:
             _refuse(client, 408)
         else:
+            conn.init()  # a worker that stops looks for its parser, and closes what has none
             return _DEFER
         return False
 
