@@ -19,10 +19,12 @@ from kazoo_ips.repositories.access import AccessRepository
 from kazoo_ips.repositories.accounts import AccountRepository
 from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.databases import Databases
+from kazoo_ips.repositories.idempotency_records import IdempotencyRecords
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.repositories.journal import JournalRepository
 from kazoo_ips.repositories.keys import KeyRepository
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import TransactionLog
 from kazoo_ips.services import Services
 from kazoo_ips.services.access import AccessService
 from kazoo_ips.services.accounts import AccountService
@@ -30,19 +32,22 @@ from kazoo_ips.services.additions import AdditionService
 from kazoo_ips.services.allocation import AllocationService
 from kazoo_ips.services.attempts import LoginAttempts
 from kazoo_ips.services.auth import AuthService
-from kazoo_ips.services.claims import ClaimService
 from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.doctor import DoctorService
 from kazoo_ips.services.filling import FillingService
-from kazoo_ips.services.housekeeping import HousekeepingService, LaterQueue
+from kazoo_ips.services.housekeeping import HousekeepingService
 from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
 from kazoo_ips.services.lists import ListService
 from kazoo_ips.services.lookup import Lookup
 from kazoo_ips.services.pool import PoolService
+from kazoo_ips.services.recovery import RecoveryService
+from kazoo_ips.services.resumption import Resumption
+from kazoo_ips.services.retries import RetryQueue
 from kazoo_ips.services.settlement import Settlement
-from kazoo_ips.services.transfers import TransferService
+from kazoo_ips.services.transactions import TransactionService
 from kazoo_ips.services.watch import WatchService
+from kazoo_ips.services.writes import PoolWriter
 from kazoo_ips.shared_table import shared
 
 if TYPE_CHECKING:
@@ -90,12 +95,14 @@ def build(
     settings: Settings,
     *,
     clock: Callable[[], float] = time.time,
+    pause: Callable[[float], None] = time.sleep,
     trace: Callable[[str, str], None] | None = None,
     metrics: Metrics | None = None,
 ) -> Services:
     """Connect repositories and services. Sends nothing to CouchDB yet.
 
     :param clock: the time in Unix seconds
+    :param pause: waits so many seconds
     :param trace: called with method and URL of every request sent to CouchDB
     :param metrics: where what happens is counted
     """
@@ -118,30 +125,37 @@ def build(
         remember=remember,
         refusal_time=settings.refusal_time,
     )
-    views, journal = ListRepository(couch), JournalRepository(couch)
+    views, records = ListRepository(couch), Records(couch)
+    transaction_log = TransactionLog(records)
     ips = IPRepository(couch, views, settings.write_quorum == "all")
     kept_copies = CopyRepository(couch)
-    later = LaterQueue()
+    retries = RetryQueue()
     settlement = Settlement(ips, kept_copies, now, metrics)
-    lists, lookup = ListService(views), Lookup(ips, settlement)
-    copies = CopyService(ips, kept_copies, lists, settlement, later.add)
-    claims = ClaimService(ips, journal, settlement, later.add, metrics)
-    transfers = TransferService(claims, copies)
-    idempotency = IdempotencyService(journal, now)
+    recovery = RecoveryService(
+        ips, transaction_log, settlement, retries.look_again, now, pause, metrics
+    )
+    lists, lookup = ListService(views), Lookup(ips, settlement, recovery)
+    copies = CopyService(ips, kept_copies, lists, settlement, retries.look_again)
+    writer = PoolWriter(ips, settlement, retries.look_again)
+    transactions = TransactionService(ips, writer, transaction_log, copies, recovery, retries)
+    resumption = Resumption(ips, lookup, writer, copies, settlement)
+    idempotency = IdempotencyService(IdempotencyRecords(records), transactions, retries, now)
     additions = AdditionService(ips, views, settlement, now)
     return Services(
         accounts=accounts,
         auth=auth,
-        pool=PoolService(ips, lookup, copies, now),
+        pool=PoolService(ips, lookup, copies, resumption, now),
         additions=additions,
         filling=FillingService(additions),
         lists=lists,
-        ips=IPService(lookup, lists, accounts, claims, copies, transfers, now=now),
-        allocation=AllocationService(ips, views, lists, claims, transfers, now=now),
+        ips=IPService(lookup, lists, accounts, transactions, recovery, resumption, now=now),
+        allocation=AllocationService(
+            ips, views, transactions, recovery, resumption, now=now, pause=pause
+        ),
         copies=copies,
         idempotency=idempotency,
-        housekeeping=HousekeepingService(later, settlement, claims, idempotency, clock, metrics),
-        doctor=DoctorService(ips, kept_copies, accounts, claims, settlement, now),
+        housekeeping=HousekeepingService(retries, settlement, recovery, idempotency, metrics),
+        doctor=DoctorService(ips, kept_copies, accounts, recovery, settlement, now),
         watch=_watch(settings, metrics),
     )
 
@@ -164,6 +178,7 @@ def create_app(
     settings: Settings | None = None,
     *,
     clock: Callable[[], float] = time.time,
+    pause: Callable[[float], None] = time.sleep,
     trace: Callable[[str, str], None] | None = None,
 ) -> "Flask":
     """The Flask application; the settings are the environment's unless given."""
@@ -174,7 +189,7 @@ def create_app(
     app = Flask("kazoo_ips", static_folder=None)
     settings = settings or Settings.load(os.environ)
     metrics = Metrics(version("kazoo_ips"))
-    services = build(settings, clock=clock, trace=trace, metrics=metrics)
+    services = build(settings, clock=clock, pause=pause, trace=trace, metrics=metrics)
     api.init_app(
         app,
         services,

@@ -14,6 +14,11 @@ from kazoo_ips.errors import AlreadyAssigned, AssignedToAnother, NotAssigned
 GREGORIAN_EPOCH = 62_167_219_200
 """Seconds from the year 0, where Erlang counts from, to 1970: Kazoo's documents use it."""
 
+TRAIL_LENGTH = 16
+"""Events that a document remembers at the most."""
+TRAIL_SECONDS = 24 * 3600
+"""Seconds that it remembers them: as long as the replies of requests with a key are kept."""
+
 
 class Status(StrEnum):
     """The two states of a dedicated IP."""
@@ -22,13 +27,40 @@ class Status(StrEnum):
     ASSIGNED = "assigned"
 
 
+class EventKind(StrEnum):
+    """What a write of this service did to a dedicated IP."""
+
+    CREATED = "created"
+    ASSIGNED = "assigned"
+    RELEASED = "released"
+    DELETED = "deleted"
+    UNDONE = "undone"
+    """An assignment that nobody was told of was taken back."""
+
+
+class Event(NamedTuple):
+    """One write of this service, as the document that it wrote remembers it.
+
+    :param kind: an `EventKind`, or one of a newer release
+    :param account_id: whose the address was or became; None where it was nobody's
+    :param at: Gregorian seconds
+    """
+
+    kind: str
+    account_id: str | None
+    at: int
+    request_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class DedicatedIP:
     """An address the operator owns and can give to an account.
 
     `address` is the id it has, as it was first written. `conflicted` says that the database holds
-    other revisions beside this one. `source` is the document it was read from; only the
-    repository looks inside, so that fields unknown to us survive every write.
+    other revisions beside this one. `trail` is what this service did with it in the last day, the
+    latest last. `transaction` is the id of the transaction that wrote it last, which may be
+    undecided. `source` is the document it was read from; only the repository looks inside, so
+    that fields unknown to us survive every write.
     """
 
     address: str
@@ -41,7 +73,15 @@ class DedicatedIP:
     request_id: str | None = None
     revision: str | None = None
     conflicted: bool = field(default=False, compare=False)
+    trail: tuple[Event, ...] = field(default=(), compare=False)
+    transaction: str | None = field(default=None, compare=False)
     source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def new(cls, address: str, zone: str, host: str, *, at: int, request_id: str) -> "DedicatedIP":
+        """An address that the pool does not have yet, available."""
+        created = Event(EventKind.CREATED, None, at, request_id)
+        return cls(address, zone, host, at, at, request_id=request_id, trail=(created,))
 
     def assign(self, account_id: str, *, at: int, request_id: str) -> "DedicatedIP":
         """This address, assigned to an account.
@@ -58,6 +98,8 @@ class DedicatedIP:
             assigned_to=account_id,
             modified=at,
             request_id=request_id,
+            trail=self._followed_by(EventKind.ASSIGNED, account_id, at, request_id),
+            transaction=None,
         )
 
     def release(self, account_id: str | None, *, at: int, request_id: str) -> "DedicatedIP":
@@ -72,8 +114,80 @@ class DedicatedIP:
         if account_id is not None and self.assigned_to != account_id:
             raise AssignedToAnother(self.address)
         return replace(
-            self, status=Status.AVAILABLE, assigned_to=None, modified=at, request_id=request_id
+            self,
+            status=Status.AVAILABLE,
+            assigned_to=None,
+            modified=at,
+            request_id=request_id,
+            trail=self._followed_by(EventKind.RELEASED, self.assigned_to, at, request_id),
+            transaction=None,
         )
+
+    def delete(self, *, at: int, request_id: str) -> "DedicatedIP":
+        """What its tombstone remembers: this address, available, taken out of the pool."""
+        return replace(
+            self,
+            request_id=request_id,
+            trail=self._followed_by(EventKind.DELETED, None, at, request_id),
+            transaction=None,
+        )
+
+    def undo(self) -> "DedicatedIP":
+        """This address, available again as before an assignment that nobody was told of.
+
+        The trail keeps whom it was assigned to: that account may have been given a copy.
+        """
+        at, request_id = self.modified, self.request_id or ""
+        before = replace(self, trail=self.trail[:-1])
+        return replace(
+            self,
+            status=Status.AVAILABLE,
+            assigned_to=None,
+            trail=before._followed_by(EventKind.UNDONE, self.assigned_to, at, request_id),
+            transaction=None,
+        )
+
+    def event(self, kind: str, account_id: str | None, request_id: str) -> Event | None:
+        """What a request did to this address, however many have written since; or None."""
+        wanted = (kind, account_id, request_id)
+        events = (e for e in self.trail if (e.kind, e.account_id, e.request_id) == wanted)
+        return next(events, None)
+
+    def as_of(self, event: Event) -> "DedicatedIP":
+        """This address as it was right after one of its events."""
+        assigned = event.kind is EventKind.ASSIGNED
+        return replace(
+            self,
+            status=Status.ASSIGNED if assigned else Status.AVAILABLE,
+            assigned_to=event.account_id if assigned else None,
+            modified=event.at,
+            request_id=event.request_id,
+            transaction=None,
+        )
+
+    def _followed_by(
+        self, kind: EventKind, account_id: str | None, at: int, request_id: str
+    ) -> tuple[Event, ...]:
+        recent = [event for event in self.trail if at - event.at < TRAIL_SECONDS]
+        event = Event(kind, account_id, at, request_id)
+        return (*recent[1 - TRAIL_LENGTH :], event)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a request that carries an Idempotency-Key.
+
+    :param key: names the request: the key, whose it is, and when it came first
+    :param number: from 1; a later one takes the place of those that came to no end
+    """
+
+    key: str
+    number: int
+
+    @property
+    def earlier(self) -> tuple["Attempt", ...]:
+        """Those whose place it takes."""
+        return tuple(Attempt(self.key, number) for number in range(1, self.number))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ def _place() -> str:
 
 
 def identity() -> str:
-    """The name of this process, as others find it in the journal."""
+    """The name of this process, as others find it in records."""
     return f"{_place()}/{os.getpid()}"
 
 

@@ -26,5 +26,5 @@ def caller() -> Caller:
 
 
 def write() -> dict[str, Any]:
-    """By what name a write goes, and whether an earlier attempt may have done it already."""
-    return {"request_id": g.request_id, "resumed": g.get("resumed", False)}
+    """By what name a write goes, and which attempt it is at a request with an Idempotency-Key."""
+    return {"request_id": g.request_id, "attempt": g.get("attempt")}

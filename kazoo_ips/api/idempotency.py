@@ -12,6 +12,7 @@ from kazoo_ips import work
 from kazoo_ips.api import envelope, errors
 from kazoo_ips.api.context import caller, services
 from kazoo_ips.errors import KazooIPsError
+from kazoo_ips.model import Attempt
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -31,31 +32,30 @@ def once(handle: Callable[[], Response]) -> Response:
             "Idempotency-Key", "wrong_format", "Field is not in the correct format", value=key
         )
     who = f"{caller().account.id}/{caller().user_id or ''}"
-    kept = services().idempotency.begin(who, key, _fingerprint(), g.request_id)
-    if kept.reply is not None:
+    record = services().idempotency.begin(who, key, _fingerprint(), g.request_id)
+    if record.reply is not None:
         work.note("replayed")
-        return _repeat(kept.reply)
-    _go_by(kept.request_id, kept.resumed)
+        return _repeat(record.reply)
+    _go_by(record.request_id, record.current)
     try:
         response = handle()
     except KazooIPsError as error:
         response = errors.reply(error)
     except Exception:
-        services().idempotency.abandon(kept)
+        services().idempotency.abandon(record)
         raise
     if response.status_code >= 500:
-        services().idempotency.abandon(kept)
+        services().idempotency.abandon(record)
     else:
-        services().idempotency.finish(kept, _kept(response))
+        services().idempotency.finish(record, _kept(response))
     return response
 
 
-def _go_by(request_id: str, resumed: bool) -> None:
+def _go_by(request_id: str, attempt: Attempt) -> None:
     """Work under the name of the first attempt, which may be this one."""
-    g.resumed = request_id != g.request_id or resumed
-    g.request_id = request_id
+    g.attempt, g.request_id = attempt, request_id
     work.rename(request_id)
-    if g.resumed:
+    if attempt.number > 1:
         work.note("resumed")
 
 

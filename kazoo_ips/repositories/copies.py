@@ -9,7 +9,14 @@ from typing import Any
 from kazoo_ips.couch.client import Couch, Database, Document
 from kazoo_ips.model import DedicatedIP, Outcome, Written
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.repositories.documents import TYPE, from_document, is_ip, to_document
+from kazoo_ips.repositories.documents import (
+    TRAIL,
+    TRANSACTION,
+    TYPE,
+    from_document,
+    is_ip,
+    to_document,
+)
 
 _ATTEMPTS = 3
 """Times that a copy is written over one that is there: only its own account's requests race."""
@@ -86,7 +93,6 @@ def _tombstone(document: Mapping[str, Any]) -> Document:
 
 
 def _to_copy(ip: DedicatedIP, there: Document | None = None) -> Document:
-    document = to_document(ip)
-    document.pop("_attachments", None)  # only named in what was read, and nobody's concern
-    document.pop("_rev", None)
+    left_out = {"_rev", "_attachments", TRAIL, TRANSACTION}
+    document = {k: v for k, v in to_document(ip).items() if k not in left_out}
     return {**document, "_rev": there["_rev"]} if there else document

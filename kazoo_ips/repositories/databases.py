@@ -12,10 +12,10 @@ from kazoo_ips.errors import (
 )
 from kazoo_ips.repositories.accounts import ACCOUNTS
 from kazoo_ips.repositories.documents import POOL
-from kazoo_ips.repositories.journal import JOURNAL
 from kazoo_ips.repositories.keys import SYSTEM_AUTH, SYSTEM_CONFIG
+from kazoo_ips.repositories.records import RECORDS
 
-DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, JOURNAL)
+DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, RECORDS)
 _DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS}
 _PATIENCE = 1.5
 """Seconds after which looking for problems ends: being slow is one as well."""

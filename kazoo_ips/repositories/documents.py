@@ -6,13 +6,16 @@ Fields that are not ours survive: a model carries the document that it was read 
 from typing import TypeGuard
 
 from kazoo_ips.couch.client import Document
-from kazoo_ips.model import DedicatedIP, Status
+from kazoo_ips.model import DedicatedIP, Event, Status
 
 POOL = "dedicated_ips"
 """The database of the pool."""
 
 TYPE = "dedicated_ip"
 """`pvt_type` of a dedicated IP."""
+
+TRAIL, TRANSACTION = "pvt_trail", "pvt_transaction"
+"""What only the pool's documents carry, not the accounts' copies of them."""
 
 
 def is_ip(document: Document | None) -> TypeGuard[Document]:
@@ -39,6 +42,8 @@ def from_document(document: Document) -> DedicatedIP:
         request_id=document.get("pvt_request_id"),
         revision=document["_rev"],
         conflicted="_conflicts" in document,
+        trail=_trail(document[TRAIL]) if TRAIL in document else (),
+        transaction=document.get(TRANSACTION),
         source=document,
     )
 
@@ -57,7 +62,27 @@ def to_document(ip: DedicatedIP) -> Document:
         "pvt_modified": ip.modified,
         "pvt_assigned_to": ip.assigned_to,
         "pvt_request_id": ip.request_id,
+        TRAIL: [_event(event) for event in ip.trail] or None,
+        # Nobody may have what is available because of what an undecided transaction says of it.
+        TRANSACTION: ip.transaction if ip.status is Status.ASSIGNED else None,
         "_rev": ip.revision,
     }
-    optional = ("pvt_assigned_to", "pvt_request_id", "_rev")
+    optional = ("pvt_assigned_to", "pvt_request_id", TRAIL, TRANSACTION, "_rev")
     return {k: v for k, v in document.items() if v is not None or k not in optional}
+
+
+def _event(event: Event) -> Document:
+    document = {"event": str(event.kind), "at": event.at, "request_id": event.request_id}
+    return {**document, "account_id": event.account_id} if event.account_id else document
+
+
+def _trail(events: object) -> tuple[Event, ...]:
+    """The events of a document, without what a hand wrote among them."""
+    known = []
+    for event in events if isinstance(events, list) else ():
+        try:
+            kind, account_id = str(event["event"]), event.get("account_id")
+            known.append(Event(kind, account_id, int(event["at"]), str(event["request_id"])))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            continue
+    return tuple(known)

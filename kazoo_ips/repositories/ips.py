@@ -110,16 +110,14 @@ class IPRepository:
     def remove(self, ip: DedicatedIP) -> Written:
         """Take a dedicated IP out of the pool, at the revision it was read at.
 
-        The tombstone keeps its fields, so that `find_removed` can tell what was removed.
+        The tombstone keeps its fields, so that `removed` can tell what was removed.
         """
         return self._pool.put({**to_document(ip), "_deleted": True}, w=self._quorum())
 
-    def find_removed(self, address: str, request_id: str) -> DedicatedIP | None:
-        """The dedicated IP that this very request took out of the pool, or None."""
-        for leaf in self._pool.leaves(address):
-            if leaf.get("_deleted") and is_ip(leaf) and leaf.get("pvt_request_id") == request_id:
-                return None if _WITHDRAWN in leaf else from_document(leaf)
-        return None
+    def removed(self, address: str) -> list[DedicatedIP]:
+        """What the tombstones of an address remember of it; withdrawals are not among them."""
+        leaves = (leaf for leaf in self._pool.leaves(address) if leaf.pop("_deleted", False))
+        return [from_document(leaf) for leaf in leaves if is_ip(leaf) and _WITHDRAWN not in leaf]
 
     # What a cluster leaves behind.
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from kazoo_ips import addresses
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, IPsExist
-from kazoo_ips.model import CreateIP, DedicatedIP, Outcome, Written
+from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, EventKind, Outcome, Written
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.settlement import Settlement
@@ -70,23 +70,28 @@ class AdditionService:
         self._now = now
 
     def create_all(
-        self, commands: Sequence[CreateIP], request_id: str, *, resumed: bool = False
+        self, commands: Sequence[CreateIP], request_id: str, attempt: Attempt | None = None
     ) -> list[DedicatedIP]:
         """Add addresses to the pool: all of them, in the order given, or none.
 
         :param commands: no address twice
-        :param resumed: an earlier attempt at this very request may have added some already
+        :param attempt: of a request with an Idempotency-Key: what an earlier one has added is told
         :raises IPsExist: these are there already, in whatever spelling; none was added
         :raises DatastoreUnreachable: it is not known what became of one; the others are not added
         """
         there = self._known([c.address for c in commands], self.respelled(commands))
-        done = {
-            address: ip for address, ip in there.items() if resumed and ip.request_id == request_id
-        }
+        since = 0 if attempt and attempt.number > 1 else self._now()
+        done = {a: ip for a, ip in there.items() if _is_made(ip, request_id, since)}
         if len(there) > len(done):
             raise IPsExist(*(address for address in there if address not in done))
         rest = [command for command in commands if command.address not in done]
         added = dict(zip((c.address for c in rest), self._write(rest, request_id), strict=True))
+        if since == 0:  # what an earlier attempt has added may have arrived since
+            done |= {
+                a: each.ip
+                for a, each in added.items()
+                if each.ip and _is_made(each.ip, request_id, since)
+            }
         made = done | {
             address: replace(each.ip, revision=each.revision)
             for address, each in added.items()
@@ -181,7 +186,7 @@ class AdditionService:
         now = self._now()
         additions: dict[str, Addition] = {}
         due = {
-            c.address: DedicatedIP(c.address, c.zone, c.host, now, now, request_id=request_id)
+            c.address: DedicatedIP.new(c.address, c.zone, c.host, at=now, request_id=request_id)
             for c in commands
         }
         wishes = {command.address: command for command in commands}
@@ -201,7 +206,7 @@ class AdditionService:
                 log.warning("request %s: not read back: %s", request_id, error)
                 there, unanswered = {}, dict.fromkeys(unanswered, Outcome.UNKNOWN)
             for address, ip in there.items():
-                ours = (ip.request_id, ip.created) == (request_id, now)
+                ours = _is_made(ip, request_id, now)
                 additions[address] = (
                     Addition(Verdict.ADDED, ip, ip.revision)
                     if ours
@@ -249,6 +254,12 @@ class AdditionService:
             left = [ip for ip, w in outcomes if w.outcome is Outcome.UNKNOWN and not w.revision]
         if left:
             raise DatastoreUnreachable(f"{left[0].address}: not known whether taken out again")
+
+
+def _is_made(ip: DedicatedIP, request_id: str, since: int) -> bool:
+    """Whether this request has added it to the pool, at that time or later."""
+    event = ip.event(EventKind.CREATED, None, request_id)
+    return event is not None and event.at >= since
 
 
 def _compared(command: CreateIP, ip: DedicatedIP) -> Addition:

@@ -7,24 +7,23 @@ lag: what is chosen here is a proposal, and the pool's documents decide.
 """
 
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 from kazoo_ips.errors import InsufficientIPs
-from kazoo_ips.model import AllocateIPs, DedicatedIP, Listing, Status
+from kazoo_ips.model import AllocateIPs, Attempt, DedicatedIP, Listing, Status
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.repositories.journal import Claim
 from kazoo_ips.repositories.lists import ListRepository
-from kazoo_ips.services.claims import ClaimService
-from kazoo_ips.services.ips import is_done
-from kazoo_ips.services.lists import ListService
-from kazoo_ips.services.transfers import TransferService
+from kazoo_ips.repositories.transaction_log import Action, Transaction
+from kazoo_ips.services.recovery import RecoveryService
+from kazoo_ips.services.resumption import Resumption
+from kazoo_ips.services.transactions import TransactionService
+from kazoo_ips.services.writes import Fate, Result
 
 WINDOW = 256
 """Addresses to choose from: four times as many as callers are expected at once."""
 
-_ATTEMPTS = 6
+_ROUNDS = 6
 """Attempts at an allocation while there seem to be enough addresses for it."""
 
 
@@ -32,81 +31,108 @@ class AllocationService:
     """Picks available addresses and assigns them: so many or none.
 
     :param now: the time in Gregorian seconds
+    :param pause: waits so many seconds
     """
 
     def __init__(  # noqa: PLR0913 - one for each thing it brings together
         self,
         ips: IPRepository,
         views: ListRepository,
-        lists: ListService,
-        claims: ClaimService,
-        transfers: TransferService,
+        transactions: TransactionService,
+        recovery: RecoveryService,
+        resumption: Resumption,
         *,
         now: Callable[[], int],
+        pause: Callable[[float], None],
     ) -> None:
         self._ips = ips
         self._views = views
-        self._lists = lists
-        self._claims = claims
-        self._transfers = transfers
+        self._transactions = transactions
+        self._recovery = recovery
+        self._resumption = resumption
         self._now = now
+        self._pause = pause
 
     def allocate(
-        self, command: AllocateIPs, request_id: str, *, resumed: bool = False
+        self, command: AllocateIPs, request_id: str, attempt: Attempt | None = None
     ) -> list[DedicatedIP]:
         """Pick available addresses and assign them to an account.
 
-        :param resumed: whether an earlier attempt at this very request may have done it already
+        :param attempt: of a request with an Idempotency-Key: if an earlier one has allocated some
+            these are returned, and what it may still do is kept from happening
         :raises InsufficientIPs: there are not as many
+        :raises DatastoreUnreachable: it is not certain what became of it
         """
-        done = self._resume(command.account_id, request_id) if resumed else []
+        done = self._recovery.settle_attempts(
+            attempt, Action.ASSIGN, command.account_id, request_id
+        )
         if done:
-            return done
-        for attempt in range(_ATTEMPTS):
-            allocated = self._attempt(command, request_id)
+            return self._resumption.of_transaction(done)
+        for round_ in range(_ROUNDS):
+            allocated = self._attempt(command, request_id, attempt)
             if allocated:
                 return allocated
             # Two who want most of the same few take each other's; whoever waits longer yields.
             available = self._count(command)
             if available < command.quantity:
                 break
-            time.sleep(random.uniform(0, 0.05 * 2**attempt))
+            self._pause(random.uniform(0, 0.05 * 2**round_))
         raise InsufficientIPs(command.quantity, min(available, command.quantity - 1))
 
-    def _attempt(self, command: AllocateIPs, request_id: str) -> list[DedicatedIP]:
-        """One attempt; empty when there were too few to be had, and then nothing is kept."""
-        before: list[DedicatedIP] = []
+    def _attempt(
+        self, command: AllocateIPs, request_id: str, attempt: Attempt | None
+    ) -> list[DedicatedIP]:
+        """One round; empty when there were too few to be had, and then nothing is kept."""
+        # Which one it was is known from the record, when it is asked for again.
+        alone = command.quantity == 1 and attempt is None
+        transaction: Transaction | None = None
+        results: list[Result] = []
         taken: list[DedicatedIP] = []
         tried: set[str] = set()
-        notes: list[Claim] = []
         at = self._now()
         while len(taken) < command.quantity:
             proposed = propose(self._views, command, taken, tried)
             if not proposed or (not tried and len(proposed) < command.quantity):
-                self._claims.give_back(before, taken)
-                self._claims.conclude(notes)
+                self._give_up(transaction, results)
                 return []
             tried.update(proposed)
             found = self._ips.find(proposed).values()
-            ips = [ip for ip in found if ip.status is Status.AVAILABLE and not ip.conflicted]
-            if command.quantity > 1:
-                wanted = [ip.address for ip in ips]
-                account_id = command.account_id
-                notes.append(self._claims.note("assign", account_id, request_id, at, wanted))
-            after = [ip.assign(command.account_id, at=at, request_id=request_id) for ip in ips]
-            saved, _ = self._claims.make(ips, after)
-            before += ips
-            taken += saved
-        self._transfers.acknowledge(before, taken, notes)
-        return taken
+            before = [ip for ip in found if ip.status is Status.AVAILABLE and not ip.conflicted]
+            if not before:
+                continue
+            after = [ip.assign(command.account_id, at=at, request_id=request_id) for ip in before]
+            if alone:
+                results += self._transactions.write(before, after)
+            else:
+                transaction = self._recorded(transaction, after, attempt)
+                results += self._transactions.prepare(transaction, before, after)
+            if any(result.fate is Fate.UNKNOWN for result in results):
+                self._give_up(transaction, results)
+            taken = [result.ip for result in results if result.fate is Fate.DONE]
+        if transaction:
+            return self._transactions.commit_assignment(transaction, results)
+        return [self._transactions.acknowledge(results)]
 
-    def _resume(self, account_id: str, request_id: str) -> list[DedicatedIP]:
-        """What an earlier attempt has allocated, when it came to its end."""
-        self._claims.recover_request(request_id)
-        listed = [row.address for row in self._lists.all_assigned(account_id)]
-        found = self._ips.find(listed).values()
-        done = [ip for ip in found if is_done(ip, request_id, account_id)]
-        return self._transfers.repeat(done) if done else []
+    def _recorded(
+        self,
+        transaction: Transaction | None,
+        after: Sequence[DedicatedIP],
+        attempt: Attempt | None,
+    ) -> Transaction:
+        if transaction:
+            return self._transactions.extend(transaction, after)
+        account_id = after[0].assigned_to or ""
+        return self._transactions.begin(Action.ASSIGN, account_id, after, attempt)
+
+    def _give_up(self, transaction: Transaction | None, results: Sequence[Result]) -> None:
+        """Put back what is taken.
+
+        :raises DatastoreUnreachable: it is for lack of an answer that there is not enough
+        """
+        if transaction:
+            self._transactions.roll_back(transaction, results)
+        if any(result.fate in (Fate.UNKNOWN, Fate.UNDONE) for result in results):
+            self._transactions.require([r for r in results if r.fate is not Fate.LOST])
 
     def _count(self, command: AllocateIPs) -> int:
         """How many there are to choose from, or how many places with some."""

@@ -14,15 +14,14 @@ from kazoo_ips.model import DedicatedIP, Status
 from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.accounts import AccountService
-from kazoo_ips.services.claims import ClaimService
 from kazoo_ips.services.copies import by_owner
-from kazoo_ips.services.idempotency import LEASE
+from kazoo_ips.services.recovery import RecoveryService
 from kazoo_ips.services.settlement import GRACE, Settlement, is_copy
 
 _CHUNK = 1000
 
 PROBLEMS = {
-    "orphaned_claim": "a request died half way; what it took is given back",
+    "orphaned_transaction": "a request died half way; it is finished or taken back, as decided",
     "conflict": "several revisions; the acknowledged one stays",
     "withdrawn": "everybody withdrew and the address is gone; it is brought back",
     "copy_missing": "the owner's account has no copy; it is written",
@@ -58,14 +57,14 @@ class DoctorService:
         ips: IPRepository,
         copies: CopyRepository,
         accounts: AccountService,
-        claims: ClaimService,
+        recovery: RecoveryService,
         settlement: Settlement,
         now: Callable[[], int],
     ) -> None:
         self._ips = ips
         self._copies = copies
         self._accounts = accounts
-        self._claims = claims
+        self._recovery = recovery
         self._settlement = settlement
         self._now = now
 
@@ -81,7 +80,7 @@ class DoctorService:
         :param repair: whether to put in order what can be
         :param seen: called with how many things were looked at since the last call
         """
-        yield from self._orphaned_claims(repair)
+        yield from self._orphaned_transactions(repair)
         known: dict[str, str] = {}
         since, more = "0", True
         while more:
@@ -95,13 +94,12 @@ class DoctorService:
             yield from self._extra_copies(account.id, repair)
             seen(1)
 
-    def _orphaned_claims(self, repair: bool) -> Iterator[Finding]:
-        before = self._now() - LEASE
-        for claim in self._claims.orphaned(before):
-            for address in claim.addresses:
-                yield Finding("orphaned_claim", address, claim.account_id, repair)
+    def _orphaned_transactions(self, repair: bool) -> Iterator[Finding]:
+        for orphan in self._recovery.orphaned():
+            for address in orphan.addresses:
+                yield Finding("orphaned_transaction", address, orphan.account_id, repair)
         if repair:
-            self._claims.recover(before)
+            self._recovery.recover()
 
     def _withdrawn(self, withdrawn: Sequence[str], repair: bool) -> Iterator[Finding]:
         for address in withdrawn:
@@ -145,7 +143,7 @@ class DoctorService:
 
     def _examine_copies(self, ips: Sequence[DedicatedIP], repair: bool) -> Iterator[Finding]:
         """Assigned addresses whose owner has no copy, or another one."""
-        under_way = self._claims.under_way()
+        under_way = self._recovery.under_way()
         due = (ip for ip in ips if not self._is_fresh(ip) and ip.address not in under_way)
         for owner_id, owned in by_owner(due).items():
             try:

@@ -1,8 +1,8 @@
 """A request that comes twice is done once, when it names itself by an Idempotency-Key.
 
-The first to note the key does the work; what it replied is kept for a day and repeated to whoever
-asks again. When the first died at it, the next takes its place under the same request id, so that
-what was written already is known for its own.
+The first to write the key's record does the work; its reply is kept for a day and repeated to
+whoever asks again. When an attempt comes to no end, the next takes its place under the same
+request id, so that what was written already is known for its own.
 """
 
 import logging
@@ -12,15 +12,16 @@ from typing import Any
 
 from kazoo_ips import process
 from kazoo_ips.errors import IdempotencyMismatch, InProgress, KazooIPsError
-from kazoo_ips.repositories.journal import JournalRepository, KeptReply, reply_id
+from kazoo_ips.repositories.idempotency_records import (
+    IdempotencyRecord,
+    IdempotencyRecords,
+    record_id,
+)
+from kazoo_ips.services.recovery import KEPT, LEASE
+from kazoo_ips.services.retries import RetryQueue
+from kazoo_ips.services.transactions import TransactionService
 
 log = logging.getLogger(__name__)
-
-KEPT = 24 * 3600
-"""Seconds that a reply is kept."""
-LEASE = 120
-"""Seconds after which a request without a reply is taken for dead: longer than any takes.
-Where its process is known to have died, nobody waits for that."""
 
 
 class IdempotencyService:
@@ -29,11 +30,19 @@ class IdempotencyService:
     :param now: the time in Gregorian seconds
     """
 
-    def __init__(self, journal: JournalRepository, now: Callable[[], int]) -> None:
-        self._journal = journal
+    def __init__(
+        self,
+        records: IdempotencyRecords,
+        transactions: TransactionService,
+        retries: RetryQueue,
+        now: Callable[[], int],
+    ) -> None:
+        self._records = records
+        self._transactions = transactions
+        self._retries = retries
         self._now = now
 
-    def begin(self, caller: str, key: str, fingerprint: str, request_id: str) -> KeptReply:
+    def begin(self, caller: str, key: str, fingerprint: str, request_id: str) -> IdempotencyRecord:
         """Take a key, or find what it led to.
 
         :param caller: whose key it is; other callers' keys are other keys
@@ -42,18 +51,19 @@ class IdempotencyService:
             the request id it says
         :raises IdempotencyMismatch: the key came with another request
         :raises InProgress: somebody is at it
+        :raises DatastoreUnreachable: it is not certain whether the key is ours
         """
         now = self._now()
-        mine = KeptReply(
-            reply_id(caller, key),
+        mine = IdempotencyRecord(
+            record_id(caller, key),
             fingerprint,
             request_id,
             now,
-            now + LEASE,
-            process.identity(),
-            reply=None,
+            attempt=1,
+            until=now + LEASE,
+            worker=process.identity(),
         )
-        known = self._journal.find(mine.id)
+        known = self._records.find(mine.id)
         if known is None or now - known.created > KEPT:
             return self._take(replace(mine, revision=known.revision if known else None))
         if known.fingerprint != fingerprint:
@@ -62,29 +72,58 @@ class IdempotencyService:
             return known
         if known.until > now and not process.is_dead(known.worker):
             raise InProgress
-        return self._take(replace(known, until=now + LEASE, worker=process.identity()))
+        return self._take(
+            replace(
+                known,
+                attempt=known.attempt + 1,
+                until=now + LEASE,
+                worker=process.identity(),
+            )
+        )
 
-    def _take(self, kept: KeptReply) -> KeptReply:
-        taken = self._journal.keep(kept)
+    def _take(self, record: IdempotencyRecord) -> IdempotencyRecord:
+        try:
+            taken = self._records.put(record)
+        except KazooIPsError:
+            # It may be written after all, and says then that somebody is at it.
+            self._retries.repeat(f"key {record.id}", lambda: self._leave(record))
+            raise
         if taken is None:
             raise InProgress
         return taken
 
-    def finish(self, kept: KeptReply, reply: Mapping[str, Any]) -> None:
-        """Keep the reply. When that fails the next one does the work again, to the same end."""
-        self._let_go(replace(kept, until=0, reply=reply))
+    def _leave(self, record: IdempotencyRecord) -> None:
+        """End an attempt of which it was never certain that it had begun."""
+        ended = replace(record, until=0)
+        if self._records.put(ended):
+            return  # it had not, and cannot any more
+        known = self._records.find(record.id)
+        begun = (record.worker, record.attempt, record.until)
+        if known and known.reply is None and begun == (known.worker, known.attempt, known.until):
+            self._records.put(replace(ended, revision=known.revision))
 
-    def abandon(self, kept: KeptReply) -> None:
-        """Let the next one try: the request came to no end that could be repeated."""
-        self._let_go(replace(kept, until=0))
+    def finish(self, record: IdempotencyRecord, reply: Mapping[str, Any]) -> None:
+        """Keep the reply, now or as soon as the database allows."""
+        self._end(replace(record, until=0, reply=reply))
 
-    def _let_go(self, kept: KeptReply) -> None:
-        # The request has come to its end, whatever becomes of the memory of it.
+    def abandon(self, record: IdempotencyRecord) -> None:
+        """Let the next attempt try: this one came to no end that could be repeated."""
+        self._end(replace(record, until=0))
+
+    def _end(self, record: IdempotencyRecord) -> None:
         try:
-            self._journal.keep(kept)
+            self._put(record)
         except KazooIPsError as error:
-            log.warning("request %s: its reply is not kept: %s", kept.request_id, error)
+            log.warning("request %s: its key waits: %s", record.request_id, error)
+            self._retries.repeat(f"key {record.id}", lambda: self._put(record))
+
+    def _put(self, record: IdempotencyRecord) -> None:
+        self._records.put(
+            record
+        )  # when another attempt has begun meanwhile, the key is that one's
+        if record.reply is not None:
+            self._transactions.forget(record.current.key)
 
     def sweep(self) -> int:
         """Forget what was kept long enough; how many."""
-        return self._journal.sweep(self._now() - KEPT)
+        return self._records.sweep(self._now() - KEPT)

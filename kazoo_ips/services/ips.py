@@ -17,18 +17,20 @@ from kazoo_ips.errors import (
 from kazoo_ips.model import (
     AssignIP,
     AssignIPs,
+    Attempt,
     Caller,
     DedicatedIP,
     ReleaseIP,
     ReleaseIPs,
     Status,
 )
+from kazoo_ips.repositories.transaction_log import Action
 from kazoo_ips.services.accounts import AccountService
-from kazoo_ips.services.claims import ClaimService
-from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.lists import ListService
 from kazoo_ips.services.lookup import Lookup
-from kazoo_ips.services.transfers import TransferService
+from kazoo_ips.services.recovery import RecoveryService
+from kazoo_ips.services.resumption import Resumption
+from kazoo_ips.services.transactions import TransactionService
 
 Change = Callable[[DedicatedIP], DedicatedIP]
 
@@ -36,7 +38,8 @@ Change = Callable[[DedicatedIP], DedicatedIP]
 class IPService:
     """The use cases of accounts.
 
-    `resumed` says that an earlier attempt at this very request may have done the work already.
+    `attempt` is that of a request with an Idempotency-Key: what an earlier one has done is found
+    and told, what it may still do is kept from happening.
 
     :param now: the time in Gregorian seconds
     """
@@ -46,18 +49,18 @@ class IPService:
         lookup: Lookup,
         lists: ListService,
         accounts: AccountService,
-        claims: ClaimService,
-        copies: CopyService,
-        transfers: TransferService,
+        transactions: TransactionService,
+        recovery: RecoveryService,
+        resumption: Resumption,
         *,
         now: Callable[[], int],
     ) -> None:
         self._lookup = lookup
         self._lists = lists
         self._accounts = accounts
-        self._claims = claims
-        self._copies = copies
-        self._transfers = transfers
+        self._transactions = transactions
+        self._recovery = recovery
+        self._resumption = resumption
         self._now = now
 
     def fetch(self, address: str, caller: Caller | None = None) -> DedicatedIP:
@@ -79,7 +82,9 @@ class IPService:
         except AccountNotFound:
             return False
 
-    def assign(self, command: AssignIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
+    def assign(
+        self, command: AssignIP, request_id: str, attempt: Attempt | None = None
+    ) -> DedicatedIP:
         """Assign one address to an account.
 
         :raises IPNotFound: it is not in the pool
@@ -87,35 +92,39 @@ class IPService:
         :raises Conflict: somebody else was faster
         :raises PreconditionFailed: If-Match no longer holds
         """
-        if resumed:
-            ip = self._lookup.read(command.address)
-            if is_done(ip, request_id, command.account_id):
-                self._copies.write([ip])
-                return ip
+        return self._resumption.once(
+            attempt,
+            lambda: self._resumption.assigned(command.address, command.account_id, request_id),
+            lambda: self._assign(command, request_id),
+        )
+
+    def _assign(self, command: AssignIP, request_id: str) -> DedicatedIP:
         ip = self._lookup.get(command.address, command.if_match)
         change = self._assignment(command.account_id, request_id)
         with _Lost(command.if_match):
-            return self._transfers.assign([ip], _changed([command.address], [ip], change))[0]
+            return self._transactions.assign_one(ip, *_changed([command.address], [ip], change))
 
     def assign_all(
-        self, command: AssignIPs, request_id: str, *, resumed: bool = False
+        self, command: AssignIPs, request_id: str, attempt: Attempt | None = None
     ) -> list[DedicatedIP]:
         """Assign addresses to an account: all of them, in the order asked, or none.
 
         :raises ValidationFailed: one is unknown or not available; says which and why
         :raises Conflict: somebody else was faster; nothing of this request is left
         """
-        if resumed:
-            self._claims.recover_request(request_id)
+        if len(command.addresses) == 1:
+            [address] = command.addresses
+            return [self.assign(AssignIP(command.account_id, address), request_id, attempt)]
+        done = self._done_earlier(Action.ASSIGN, command.account_id, request_id, attempt)
+        if done:
+            return done
         ips = self._find(command.addresses)
-        if resumed and all(ip and is_done(ip, request_id, command.account_id) for ip in ips):
-            return self._transfers.repeat([ip for ip in ips if ip])
         change = self._assignment(command.account_id, request_id)
         after = _changed(command.addresses, ips, change)
-        return self._transfers.assign([ip for ip in ips if ip], after)
+        return self._transactions.assign([ip for ip in ips if ip], after, attempt)
 
     def release(
-        self, command: ReleaseIP, request_id: str, *, resumed: bool = False
+        self, command: ReleaseIP, request_id: str, attempt: Attempt | None = None
     ) -> DedicatedIP:
         """Take one address back.
 
@@ -124,43 +133,60 @@ class IPService:
         :raises Conflict: somebody else was faster
         :raises PreconditionFailed: If-Match no longer holds
         """
-        if resumed:
-            ip = self._lookup.read(command.address)
-            if is_done(ip, request_id, None):
-                self._copies.look_again(ip.address, command.account_id or "")
-                return ip
+        return self._resumption.once(
+            attempt,
+            lambda: self._resumption.released(command.address, command.account_id, request_id),
+            lambda: self._release_one(command, request_id),
+        )
+
+    def _release_one(self, command: ReleaseIP, request_id: str) -> DedicatedIP:
         ip = self._lookup.get(command.address, command.if_match)
         change = self._release(command.account_id, request_id)
         with _Lost(command.if_match):
-            return self._transfers.release([ip], _changed([command.address], [ip], change))[0]
+            return self._transactions.release_one(ip, *_changed([command.address], [ip], change))
 
     def release_all(
-        self, command: ReleaseIPs, request_id: str, *, resumed: bool = False
+        self, command: ReleaseIPs, request_id: str, attempt: Attempt | None = None
     ) -> list[DedicatedIP]:
         """Take addresses back from an account: all of them, in the order asked, or none.
 
         :raises ValidationFailed: one is unknown or not the account's; says which and why
         :raises Conflict: somebody else was faster; nothing of this request is left
         """
-        if resumed:
-            self._claims.recover_request(request_id)
-        if command.addresses is None:
-            return self._release_everything(command.account_id, request_id)
-        ips = self._find(command.addresses)
-        if resumed and all(ip and is_done(ip, request_id, None) for ip in ips):
-            return self._transfers.repeat([ip for ip in ips if ip])
+        if command.addresses is not None and len(command.addresses) == 1:
+            [address] = command.addresses
+            return [self.release(ReleaseIP(command.account_id, address), request_id, attempt)]
+        done = self._done_earlier(Action.RELEASE, command.account_id, request_id, attempt)
+        if done:
+            return done
         change = self._release(command.account_id, request_id)
-        after = _changed(command.addresses, ips, change)
-        return self._transfers.release([ip for ip in ips if ip], after)
+        if command.addresses is None:
+            before = self._everything(command.account_id)
+            after = [change(ip) for ip in before]
+        else:
+            ips = self._find(command.addresses)
+            after = _changed(command.addresses, ips, change)
+            before = [ip for ip in ips if ip]
+        if not before:
+            return []
+        # Which ones it was is known from the record, when it is asked for again.
+        if len(before) == 1 and attempt is None:
+            return [self._transactions.release_one(before[0], after[0])]
+        return self._transactions.release(before, after, attempt)
 
-    def _release_everything(self, account_id: str, request_id: str) -> list[DedicatedIP]:
+    def _everything(self, account_id: str) -> list[DedicatedIP]:
         """All that the account has at this moment, as the pool's documents say."""
         listed = [row.address for row in self._lists.all_assigned(account_id)]
         found = self._lookup.find(listed)
         # A view may lag behind a release that somebody else has just made.
-        before = [ip for ip in found.values() if ip.assigned_to == account_id]
-        change = self._release(account_id, request_id)
-        return self._transfers.release(before, [change(ip) for ip in before]) if before else []
+        return [ip for ip in found.values() if ip.assigned_to == account_id]
+
+    def _done_earlier(
+        self, action: Action, account_id: str, request_id: str, attempt: Attempt | None
+    ) -> list[DedicatedIP]:
+        """What an earlier attempt has done; empty when none has, and then none will."""
+        done = self._recovery.settle_attempts(attempt, action, account_id, request_id)
+        return self._resumption.of_transaction(done) if done else []
 
     def _find(self, wanted: Sequence[str]) -> list[DedicatedIP | None]:
         found = self._lookup.find(wanted)
@@ -187,11 +213,6 @@ class _Lost:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._if_match and isinstance(error, Conflict):
             raise PreconditionFailed from error
-
-
-def is_done(ip: DedicatedIP, request_id: str, account_id: str | None) -> bool:
-    """Whether this very request has brought the address to this account, or to nobody."""
-    return ip.request_id == request_id and ip.assigned_to == account_id
 
 
 def _changed(

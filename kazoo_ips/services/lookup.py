@@ -8,21 +8,32 @@ from kazoo_ips.errors import Conflict, IPNotFound, PreconditionFailed
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.lists import CHUNK
+from kazoo_ips.services.recovery import RecoveryService
 from kazoo_ips.services.settlement import Settlement
+
+_LOOKS = 3
+"""Times that what a transaction has changed is read again."""
 
 
 class Lookup:
     """Finds what there is, to be read or to be written to."""
 
-    def __init__(self, ips: IPRepository, settlement: Settlement) -> None:
+    def __init__(
+        self, ips: IPRepository, settlement: Settlement, recovery: RecoveryService
+    ) -> None:
         self._ips = ips
         self._settlement = settlement
+        self._recovery = recovery
 
     def read(self, address: str) -> DedicatedIP:
-        """One dedicated IP to look at.
+        """One dedicated IP to look at, as it is decided.
 
         :raises IPNotFound: it is not in the pool
         """
+        ip = self._read(address)
+        return self._resolved(ip) if self._recovery.is_released(ip) else ip
+
+    def _read(self, address: str) -> DedicatedIP:
         try:
             ip = self._ips.get(address)
         except IPNotFound:
@@ -37,21 +48,42 @@ class Lookup:
 
         :raises IPNotFound: it is not in the pool
         :raises PreconditionFailed: it is at another revision
-        :raises Conflict: it is in disorder, and too early to tell
+        :raises Conflict: it is in disorder, and too early to tell; or a transaction that has it
+            is undecided
         """
         self._ips.expect_save()
-        ip = self.read(address)
+        ip = self._resolved(self._read(address))
         if if_match and "*" not in if_match and ip.revision not in if_match:
             raise PreconditionFailed
         if ip.conflicted:
             raise Conflict(ip.address)
         return ip
 
+    def _resolved(self, ip: DedicatedIP) -> DedicatedIP:
+        """It once the transaction that has it, if any, has come to its end."""
+        for _ in range(_LOOKS):
+            if not self._recovery.resolve([ip]):
+                return ip
+            ip = self._read(ip.address)
+        raise Conflict(ip.address)
+
     def find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
         """Those of these addresses that the pool has, to write to, by the spelling asked for.
 
-        :raises Conflict: one is in disorder, and too early to tell
+        :raises Conflict: one is in disorder, and too early to tell; or a transaction that has it
+            is undecided
         """
+        found = self._find(wanted)
+        changed: set[str] = set()
+        for _ in range(_LOOKS):
+            changed = self._recovery.resolve(found.values())
+            if not changed:
+                return found
+            again = [a for a, ip in found.items() if ip.address in changed]
+            found = {a: ip for a, ip in found.items() if a not in again} | self._find(again)
+        raise Conflict(*changed)
+
+    def _find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
         found: dict[str, DedicatedIP] = {}
         for start in range(0, len(wanted), CHUNK):
             there, gone = self._ips.look_up(wanted[start : start + CHUNK])

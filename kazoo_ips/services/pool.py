@@ -1,7 +1,6 @@
 """The operator's pool: what comes in and what goes out."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 from kazoo_ips.errors import (
@@ -12,10 +11,20 @@ from kazoo_ips.errors import (
     IPNotFound,
     PreconditionFailed,
 )
-from kazoo_ips.model import CreateIP, DedicatedIP, DeleteIP, Outcome, Status, Withdrawal, Written
+from kazoo_ips.model import (
+    Attempt,
+    CreateIP,
+    DedicatedIP,
+    DeleteIP,
+    Outcome,
+    Status,
+    Withdrawal,
+    Written,
+)
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.lookup import Lookup
+from kazoo_ips.services.resumption import Resumption
 
 _WRITES = 2
 """Times that an address is written when nobody says what became of it."""
@@ -24,34 +33,43 @@ _WRITES = 2
 class PoolService:
     """Adds addresses and takes them out.
 
-    `resumed` says that an earlier attempt at this very request may have done the work already.
+    `attempt` is that of a request with an Idempotency-Key: what an earlier one has done is told.
 
     :param now: the time in Gregorian seconds
     """
 
     def __init__(
-        self, ips: IPRepository, lookup: Lookup, copies: CopyService, now: Callable[[], int]
+        self,
+        ips: IPRepository,
+        lookup: Lookup,
+        copies: CopyService,
+        resumption: Resumption,
+        now: Callable[[], int],
     ) -> None:
         self._ips = ips
         self._lookup = lookup
         self._copies = copies
+        self._resumption = resumption
         self._now = now
 
-    def create(self, command: CreateIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
+    def create(
+        self, command: CreateIP, request_id: str, attempt: Attempt | None = None
+    ) -> DedicatedIP:
         """Add an address to the pool.
 
         :raises IPExists: it is there already, in whatever spelling
         """
-        if resumed:
-            with suppress(IPNotFound):
-                there = self._lookup.read(command.address)
-                if there.request_id == request_id:
-                    return there
+        return self._resumption.once(
+            attempt,
+            lambda: self._resumption.created(command.address, request_id),
+            lambda: self._create(command, request_id),
+        )
+
+    def _create(self, command: CreateIP, request_id: str) -> DedicatedIP:
         if ":" in command.address and self._ips.find([command.address]):
             raise IPExists(command.address)
-        now = self._now()
-        ip = DedicatedIP(
-            command.address, command.zone, command.host, now, now, request_id=request_id
+        ip = DedicatedIP.new(
+            command.address, command.zone, command.host, at=self._now(), request_id=request_id
         )
         for _ in range(_WRITES):
             written = self._ips.save(ip)
@@ -79,7 +97,9 @@ class PoolService:
             raise IPExists(ip.address)
         return there
 
-    def delete(self, command: DeleteIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
+    def delete(
+        self, command: DeleteIP, request_id: str, attempt: Attempt | None = None
+    ) -> DedicatedIP:
         """Take an address out of the pool, out of its account as well where that is asked for.
 
         :returns: it as it was last, available
@@ -88,15 +108,20 @@ class PoolService:
         :raises Conflict: somebody else's write came first
         :raises PreconditionFailed: If-Match no longer holds
         """
-        removed = self._ips.find_removed(command.address, request_id) if resumed else None
-        if removed:
-            return removed
+        return self._resumption.once(
+            attempt,
+            lambda: self._resumption.deleted(command.address, request_id),
+            lambda: self._delete(command, request_id),
+        )
+
+    def _delete(self, command: DeleteIP, request_id: str) -> DedicatedIP:
         was = self._lookup.get(command.address, command.if_match)
-        ip = replace(was, request_id=request_id)
+        at, ip = self._now(), was
         if was.status is Status.ASSIGNED:
             if not command.force:
                 raise IPAssigned(was.address)
-            ip = was.release(None, at=self._now(), request_id=request_id)
+            ip = was.release(None, at=at, request_id=request_id)
+        ip = ip.delete(at=at, request_id=request_id)
         written = self._ips.remove(ip)
         if written.outcome is Outcome.REFUSED:
             raise PreconditionFailed() if command.if_match else Conflict(ip.address)

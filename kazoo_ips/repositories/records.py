@@ -1,0 +1,82 @@
+"""The documents of our own database, each write of which ends in certainty.
+
+The one database that is not Kazoo's. Losing it loses no address: what is in it only says what to
+finish, undo or repeat.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from uuid import uuid4
+
+from kazoo_ips.couch.client import Couch, Document
+from kazoo_ips.errors import DatastoreUnreachable
+from kazoo_ips.model import Outcome
+
+RECORDS = "kazoo_ips"
+"""The database."""
+
+_TRIES = 3
+
+_WRITE = "write"
+"""The field that tells a write from everybody else's: two writers of the same document at the
+same revision would otherwise make the same revision, and both be told that it was them."""
+
+
+class Records:
+    """Compare-and-swap, one document at a time."""
+
+    def __init__(self, couch: Couch) -> None:
+        self._database = couch.database(RECORDS)
+
+    def put(self, document: Mapping[str, object]) -> Document | None:
+        """Write a document at the revision it carries, or a new one.
+
+        :returns: it at its new revision; None when somebody else has written, and nothing of
+            this write is left
+        :raises DatastoreUnreachable: it cannot be found out
+        """
+        wanted: Document = {**document, _WRITE: uuid4().hex}
+        for _ in range(_TRIES):
+            written = self._database.put(wanted)
+            if written.outcome is Outcome.DONE:
+                return {**wanted, "_rev": written.revision}
+            leaves = self._database.leaves(wanted["_id"], r=self._database.replicas)
+            ours = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
+            if ours and len(leaves) > 1:
+                self._database.remove(ours["_id"], ours["_rev"])
+                return None
+            if ours and self._database.replicas == 1:
+                return ours
+            if ours:
+                # On its own revision: a majority that takes it has had the first write as well.
+                wanted["_rev"] = ours["_rev"]
+            elif written.outcome is Outcome.REFUSED or _is_taken(wanted, leaves):
+                return None
+            # Else the same again: whichever of the two arrives first, it is this write.
+        raise DatastoreUnreachable(f"{wanted['_id']}: not known whether it is written")
+
+    def leaves(self, record_id: str) -> list[Document]:
+        """Every current revision of a document that a majority knows, tombstones included."""
+        return self._database.leaves(record_id)
+
+    def find(self, record_id: str) -> Document | None:
+        """A document, or None."""
+        return self._database.find(record_id)
+
+    def remove(self, documents: Sequence[Mapping[str, object]]) -> None:
+        """Delete documents at the revisions they carry. One that has changed since stays.
+
+        :raises DatastoreUnreachable: nothing was sent
+        """
+        self._database.put_all(
+            [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in documents]
+        )
+
+    def range(self, prefix: str) -> Iterator[Document]:
+        """All documents whose ids begin so. On a cluster the list may lag."""
+        return self._database.range(prefix, f"{prefix}\uffff")
+
+
+def _is_taken(wanted: Mapping[str, object], leaves: Sequence[Document]) -> bool:
+    """Whether a write can no longer arrive, as its revision is not the document's any more."""
+    live = [leaf["_rev"] for leaf in leaves if not leaf.get("_deleted")]
+    return wanted["_rev"] not in live if "_rev" in wanted else bool(live)

@@ -1,0 +1,183 @@
+"""Writes to the pool whose outcome is found out: ours, somebody else's, undone, or unknown.
+
+CouchDB does a write (201), refuses it (409) or leaves it open: no quorum (202), no answer, a
+failure. What is open is read back by what every write carries: the id of its request. What has no
+quorum is withdrawn. What may still be under way is fenced: the revision moves on, so that a write
+on the old one is refused whenever it arrives.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from kazoo_ips.errors import DatastoreError, DatastoreUnreachable, KazooIPsError
+from kazoo_ips.model import DedicatedIP, Outcome, Written
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.services.settlement import Settlement
+
+log = logging.getLogger(__name__)
+
+_TRIES = 3
+"""Times that something is tried while others write to the same addresses."""
+
+
+class Fate(Enum):
+    """What became of one write."""
+
+    DONE = "done"
+    """A quorum has it."""
+    LOST = "lost"
+    """Somebody else has written; nothing of ours is left."""
+    UNDONE = "undone"
+    """Nobody else has written, and nothing of ours is left or can still arrive."""
+    UNKNOWN = "unknown"
+    """It could not be found out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One write and what became of it.
+
+    :param ip: the dedicated IP as it was to be; at its new revision when the write is done
+    """
+
+    fate: Fate
+    ip: DedicatedIP
+
+
+class PoolWriter:
+    """Writes dedicated IPs of the pool.
+
+    :param look_again: called with an address that is to be looked at a little later, and the
+        account whose copy of it may be wrong
+    """
+
+    def __init__(
+        self,
+        ips: IPRepository,
+        settlement: Settlement,
+        look_again: Callable[[str, str], None],
+    ) -> None:
+        self._ips = ips
+        self._settlement = settlement
+        self._look_again = look_again
+
+    def write(self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]) -> list[Result]:
+        """Write dedicated IPs in one request and find out what became of each.
+
+        :param before: the same dedicated IPs as they were read
+        :returns: in the order given
+        :raises DatastoreUnreachable: nothing was written
+        """
+        return list(map(self._result, before, after, self._ips.save_all(after)))
+
+    def _result(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> Result:
+        if written.outcome is Outcome.DONE:
+            return Result(Fate.DONE, replace(after, revision=written.revision))
+        try:
+            return self._find_out(before, after, written)
+        except DatastoreError as error:
+            log.warning("%s: not known whether it is written: %s", after.address, error)
+            self._look_again(after.address, after.assigned_to or before.assigned_to or "")
+            return Result(Fate.UNKNOWN, after)
+
+    def _find_out(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> Result:
+        if written.revision:
+            return self._withdrawn(before, replace(after, revision=written.revision))
+        for _ in range(_TRIES):
+            live = self._ips.leaves(after.address).live
+            ours = next((leaf for leaf in live if _is_write(leaf, after)), None)
+            if ours:
+                alone = len(live) == 1
+                return (self._confirmed if alone else self._withdrawn)(before, ours)
+            current = before.revision in {leaf.revision for leaf in live}
+            # One that is refused is so by a node that knows more than those just asked, or by
+            # what stands in between.
+            if not current or written.outcome is Outcome.REFUSED:
+                return Result(Fate.LOST, after)
+            fence = self._ips.save(before)
+            if fence.outcome is Outcome.DONE:
+                return Result(Fate.UNDONE, after)
+            if fence.revision:
+                # No quorum; it may be all there is, so its tombstone must allow to restore it.
+                return self._withdrawn(before, replace(before, revision=fence.revision))
+            # Our write has arrived meanwhile, or the fence after all, or somebody else's.
+        raise DatastoreUnreachable(f"{after.address}: what became of the write is not known")
+
+    def confirm(self, ip: DedicatedIP) -> DedicatedIP:
+        """A write of an earlier attempt that was read, once it certainly has a quorum.
+
+        :raises DatastoreUnreachable: it has none, or it cannot be found out
+        """
+        if self._ips.replicas == 1:
+            return ip
+        written = self._ips.save(ip)
+        alone = len(self._ips.leaves(ip.address).live) == 1
+        if written.outcome is not Outcome.DONE or not alone:
+            raise DatastoreUnreachable(f"{ip.address}: no quorum")
+        return replace(ip, revision=written.revision)
+
+    def _confirmed(self, before: DedicatedIP, ours: DedicatedIP) -> Result:
+        """Find out whether a write of ours that went unanswered has a quorum.
+
+        Writing it again on its own revision needs a majority that has it; after that nobody else
+        can get one, and whoever got one before shows among the leaves.
+        """
+        if self._ips.replicas == 1:
+            return Result(Fate.DONE, ours)
+        written = self._ips.save(ours)
+        again = replace(ours, revision=written.revision or ours.revision)
+        alone = len(self._ips.leaves(ours.address).live) == 1
+        if written.outcome is Outcome.DONE and alone:
+            return Result(Fate.DONE, again)
+        return self._withdrawn(before, again)
+
+    def _withdrawn(self, before: DedicatedIP, ours: DedicatedIP) -> Result:
+        """Take back a write of ours that has no quorum; a rival's write stays, if there is one.
+
+        :raises DatastoreUnreachable: it is not known whether it is taken back
+        """
+        self._look_again(ours.address, ours.assigned_to or before.assigned_to or "")
+        if not self._ips.withdraw(ours, before).revision:
+            # Refused or unanswered: what is still there of ours decides.
+            for leaf in self._ips.leaves(ours.address).live:
+                if _is_write(leaf, ours) and not self._ips.withdraw(leaf, before).revision:
+                    raise DatastoreUnreachable(f"{ours.address}: not known whether withdrawn")
+        if self._ips.leaves(ours.address).live:
+            return Result(Fate.LOST, ours)
+        with suppress(KazooIPsError):  # whoever looks again brings it back
+            self._settlement.settle(ours.address)
+        return Result(Fate.UNDONE, ours)
+
+    def put_back(self, done: Sequence[DedicatedIP]) -> None:
+        """Make assigned dedicated IPs available again, unless somebody else has written since.
+
+        :param done: as they were written
+        :raises DatastoreUnreachable: it is not known whether all are
+        """
+        left = [ip.undo() for ip in done]
+        for ip in done:
+            self._look_again(ip.address, ip.assigned_to or "")
+        for _ in range(_TRIES):
+            written = zip(left, self._ips.save_all(left), strict=True)
+            # One that was done after all is refused the next time. One without a quorum is
+            # written again on its own revision, which takes a majority that has it.
+            left = [
+                replace(ip, revision=w.revision or ip.revision)
+                for ip, w in written
+                if w.outcome is Outcome.UNKNOWN
+            ]
+            if not left:
+                return
+        raise DatastoreUnreachable(f"{left[0].address}: not known whether it is put back")
+
+
+def _is_write(leaf: DedicatedIP, ip: DedicatedIP) -> bool:
+    """Whether a revision is this very write. Request ids are the callers' to choose."""
+    return _name(leaf) == _name(ip)
+
+
+def _name(ip: DedicatedIP) -> tuple[object, ...]:
+    return (ip.request_id, ip.status, ip.assigned_to, ip.modified, ip.transaction)
