@@ -113,8 +113,9 @@ class IPService:
         :raises Conflict: somebody else was faster; nothing of this request is left
         """
         if len(command.addresses) == 1:
-            [address] = command.addresses
-            return [self.assign(AssignIP(command.account_id, address), request_id, attempt)]
+            one = AssignIP(command.account_id, command.addresses[0])
+            with _Listed(one.address):
+                return [self.assign(one, request_id, attempt)]
         done = self._done_earlier(Action.ASSIGN, command.account_id, request_id, attempt)
         if done:
             return done
@@ -154,8 +155,9 @@ class IPService:
         :raises Conflict: somebody else was faster; nothing of this request is left
         """
         if command.addresses is not None and len(command.addresses) == 1:
-            [address] = command.addresses
-            return [self.release(ReleaseIP(command.account_id, address), request_id, attempt)]
+            one = ReleaseIP(command.account_id, command.addresses[0])
+            with _Listed(one.address):
+                return [self.release(one, request_id, attempt)]
         done = self._done_earlier(Action.RELEASE, command.account_id, request_id, attempt)
         if done:
             return done
@@ -215,6 +217,27 @@ class _Lost:
             raise PreconditionFailed from error
 
 
+class _Listed:
+    """Says of the only address of a list what is said of one among several: it is a rule broken.
+
+    :param address: as the caller wrote it
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, IPNotFound):
+            raise ValidationFailed({"ips.0": _not_found(self._address)}) from error
+
+
+def _not_found(address: str) -> dict[str, dict[str, str]]:
+    return {"not_found": {"message": "ip not found", "value": address}}
+
+
 def _changed(
     wanted: Sequence[str], ips: Sequence[DedicatedIP | None], change: Change
 ) -> list[DedicatedIP]:
@@ -229,8 +252,7 @@ def _changed(
             if ip:
                 changed.append(change(ip))
             else:
-                rule = {"message": "ip not found", "value": address}
-                errors[f"ips.{index}"] = {"not_found": rule}
+                errors[f"ips.{index}"] = _not_found(address)
         except RuleBroken as error:
             rule = {"message": error.message, "value": error.address}
             errors[f"ips.{index}"] = {error.rule: rule}

@@ -161,17 +161,30 @@ class PoolWriter:
         for ip in done:
             self._look_again(ip.address, ip.assigned_to or "")
         for _ in range(_TRIES):
-            written = zip(left, self._ips.save_all(left), strict=True)
-            # One that was done after all is refused the next time. One without a quorum is
-            # written again on its own revision, which takes a majority that has it.
+            written = list(zip(left, self._ips.save_all(left), strict=True))
+            # One without a quorum is written again on its own revision, which takes a majority
+            # that has it.
             left = [
                 replace(ip, revision=w.revision or ip.revision)
                 for ip, w in written
                 if w.outcome is Outcome.UNKNOWN
             ]
+            refused = {ip.address for ip, w in written if w.outcome is Outcome.REFUSED}
+            left += self._still_there([ip for ip in done if ip.address in refused])
             if not left:
                 return
         raise DatastoreUnreachable(f"{left[0].address}: not known whether it is put back")
+
+    def _still_there(self, done: Sequence[DedicatedIP]) -> list[DedicatedIP]:
+        """Those that nobody else has written to, although it was refused to put them back."""
+        if not done:
+            return []
+        found = self._ips.find([ip.address for ip in done])
+        return [
+            found[ip.address].undo()
+            for ip in done
+            if ip.address in found and _is_write(found[ip.address], ip)
+        ]
 
 
 def _is_write(leaf: DedicatedIP, ip: DedicatedIP) -> bool:

@@ -217,7 +217,7 @@ def test_housekeeping_has_a_name_of_its_own(
     add("192.0.2.1")
     server.proxy.rule(faults.answer_202, "PUT", "-dedicated_ips/192")
     path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
-    assert server.send("POST", path, headers=alice.headers, retries=False).status == 409
+    assert server.send("POST", path, headers=alice.headers, retries=False).status == 503
     name = re.compile(rb"(?i)x-couch-request-id: housekeeping-[0-9a-f]{16}\r\n")
     assert eventually(lambda: any(name.search(r.request.head) for r in server.proxy.records))
 
