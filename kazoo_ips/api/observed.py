@@ -148,7 +148,7 @@ def _write(current: Work, environ: "WSGIEnvironment", status: int, seconds: floa
         "couchdb_calls": current.calls,
         "couchdb_ms": round(current.seconds * 1000, 3),
     }
-    if current.calls and current.couchdb_id != current.request_id:
+    if current.calls and not current.request_id.startswith(current.couchdb_id):
         fields["couchdb_request_id"] = current.couchdb_id
     if current.shared:
         fields["couchdb_shared"] = current.shared

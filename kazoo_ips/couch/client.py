@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from operator import attrgetter
 from threading import Lock
 from time import perf_counter
@@ -90,16 +90,13 @@ class Database:
         self._lock = Lock()
         self._writers = Rendezvous()
         self._queries: LRUCache[str, Batches[str, _Told]] = LRUCache(_QUERIES)
-
-    @cached_property
-    def _reads(self) -> Batches[str, _Told]:
-        return Batches(self._read, self._read_all, _PATIENCE, FIRST_QUESTION, _GATHER)
-
-    @cached_property
-    def _writes(self) -> Batches[_Write, _Told]:
-        return Batches(
+        self._reads: Batches[str, _Told] = Batches(
+            self._read, self._read_all, _PATIENCE, FIRST_QUESTION, _GATHER
+        )
+        self._writes: Batches[_Write, _Told] = Batches(
             self._write, self._write_all, _PATIENCE_WRITING, self._writers, _GATHER_WRITES
         )
+        self._replicas: int | None = None
 
     @cachedmethod(attrgetter("_queries"), key=methodkey, lock=attrgetter("_lock"))
     def _alike(self, _url: str) -> Batches[str, _Told]:
@@ -371,10 +368,16 @@ class Database:
         """
         return _object(self._resource.get())
 
-    @cached_property
+    @property
     def replicas(self) -> int:
-        """On how many nodes CouchDB keeps each document; 1 where there is no cluster."""
-        return int(self.info().get("cluster", {}).get("n", 1))
+        """On how many nodes CouchDB keeps each document; 1 where there is no cluster.
+
+        Asked once, and by each thread that needs it before there is an answer: no thread waits
+        for another's request.
+        """
+        if self._replicas is None:
+            self._replicas = int(self.info().get("cluster", {}).get("n", 1))
+        return self._replicas
 
     def security(self) -> Document:
         """Who may use the database, CouchDB's `_security`; empty where the server has none."""
