@@ -241,8 +241,16 @@ class Database:
         """
         generation, digest = document["_rev"].split("-")
         ids = [digest, parent.split("-")[1]]
-        grafted = {**document, "_revisions": {"start": int(generation), "ids": ids}}
-        body = {"docs": [grafted], "new_edits": False}
+        return self.replicate({**document, "_revisions": {"start": int(generation), "ids": ids}})
+
+    def replicate(self, document: Mapping[str, Any]) -> bool:
+        """Write a revision that some node has to all of them, as replication does.
+
+        :param document: with its `_rev` and the `_revisions` that led to it
+        :returns: whether a quorum has it now
+        :raises OutcomeUnknown: nobody says
+        """
+        body = {"docs": [document], "new_edits": False}
         status, _, answer = self._resource.post("_bulk_docs", body=body)
         return bool(status == 201) and not json.load(answer)
 

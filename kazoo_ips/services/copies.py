@@ -76,6 +76,10 @@ class CopyService:
         owned = by_owner(ips).items()
         self._remove_all({owner: (gone, self._finding(gone)) for owner, gone in owned})
 
+    def mend(self, account_id: str, addresses: Iterable[str]) -> None:
+        """Write the copies that an account lacks and remove those it should not have."""
+        self._settlement.mend_copies(account_id, addresses)
+
     @contextmanager
     def removal(self, ips: Sequence[DedicatedIP]) -> Iterator[Callable[[], None]]:
         """Do the same when what this gives is called; the copies of many are read meanwhile.

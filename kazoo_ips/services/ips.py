@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from kazoo_ips.errors import (
     AccountNotFound,
     Conflict,
+    DatastoreUnreachable,
     IPNotFound,
     PreconditionFailed,
     RuleBroken,
@@ -27,9 +28,9 @@ from kazoo_ips.model import (
 from kazoo_ips.repositories.transaction_log import Action
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.lists import ListService
-from kazoo_ips.services.lookup import Lookup
+from kazoo_ips.services.lookup import Lookup, require_match
 from kazoo_ips.services.recovery import RecoveryService
-from kazoo_ips.services.resumption import Resumption
+from kazoo_ips.services.resumption import Resumption, is_resumed
 from kazoo_ips.services.transactions import TransactionService
 
 Change = Callable[[DedicatedIP], DedicatedIP]
@@ -92,15 +93,16 @@ class IPService:
         :raises Conflict: somebody else was faster
         :raises PreconditionFailed: If-Match no longer holds
         """
-        return self._resumption.once(
-            attempt,
-            lambda: self._resumption.assigned(command.address, command.account_id, request_id),
-            lambda: self._assign(command, request_id),
-        )
+        return self._resumption.once(attempt, lambda: self._assign(command, request_id, attempt))
 
-    def _assign(self, command: AssignIP, request_id: str) -> DedicatedIP:
-        ip = self._lookup.get(command.address, command.if_match)
-        change = self._assignment(command.account_id, request_id)
+    def _assign(self, command: AssignIP, request_id: str, attempt: Attempt | None) -> DedicatedIP:
+        ip = self._lookup.get(command.address)
+        if is_resumed(attempt):
+            done = self._resumption.assigned(ip, command.account_id, request_id)
+            if done:
+                return done
+        require_match(ip, command.if_match)
+        change = self._assigning(command.account_id, request_id)
         with _Lost(command.if_match):
             return self._transactions.assign_one(ip, *_changed([command.address], [ip], change))
 
@@ -120,9 +122,10 @@ class IPService:
         if done:
             return done
         ips = self._find(command.addresses)
-        change = self._assignment(command.account_id, request_id)
+        change = self._assigning(command.account_id, request_id)
         after = _changed(command.addresses, ips, change)
-        return self._transactions.assign([ip for ip in ips if ip], after, attempt)
+        with _Resumed(attempt):
+            return self._transactions.assign([ip for ip in ips if ip], after, attempt)
 
     def release(
         self, command: ReleaseIP, request_id: str, attempt: Attempt | None = None
@@ -135,14 +138,19 @@ class IPService:
         :raises PreconditionFailed: If-Match no longer holds
         """
         return self._resumption.once(
-            attempt,
-            lambda: self._resumption.released(command.address, command.account_id, request_id),
-            lambda: self._release_one(command, request_id),
+            attempt, lambda: self._release(command, request_id, attempt)
         )
 
-    def _release_one(self, command: ReleaseIP, request_id: str) -> DedicatedIP:
-        ip = self._lookup.get(command.address, command.if_match)
-        change = self._release(command.account_id, request_id)
+    def _release(
+        self, command: ReleaseIP, request_id: str, attempt: Attempt | None
+    ) -> DedicatedIP:
+        ip = self._lookup.get(command.address)
+        if is_resumed(attempt):
+            done = self._resumption.released(ip, command.account_id, request_id)
+            if done:
+                return done
+        require_match(ip, command.if_match)
+        change = self._releasing(command.account_id, request_id)
         with _Lost(command.if_match):
             return self._transactions.release_one(ip, *_changed([command.address], [ip], change))
 
@@ -161,7 +169,7 @@ class IPService:
         done = self._done_earlier(Action.RELEASE, command.account_id, request_id, attempt)
         if done:
             return done
-        change = self._release(command.account_id, request_id)
+        change = self._releasing(command.account_id, request_id)
         if command.addresses is None:
             before = self._everything(command.account_id)
             after = [change(ip) for ip in before]
@@ -174,7 +182,8 @@ class IPService:
         # Which ones it was is known from the record, when it is asked for again.
         if len(before) == 1 and attempt is None:
             return [self._transactions.release_one(before[0], after[0])]
-        return self._transactions.release(before, after, attempt)
+        with _Resumed(attempt):
+            return self._transactions.release(before, after, attempt)
 
     def _everything(self, account_id: str) -> list[DedicatedIP]:
         """All that the account has at this moment, as the pool's documents say."""
@@ -194,11 +203,11 @@ class IPService:
         found = self._lookup.find(wanted)
         return [found.get(address) for address in wanted]
 
-    def _assignment(self, account_id: str, request_id: str) -> Change:
+    def _assigning(self, account_id: str, request_id: str) -> Change:
         at = self._now()
         return lambda ip: ip.assign(account_id, at=at, request_id=request_id)
 
-    def _release(self, account_id: str | None, request_id: str) -> Change:
+    def _releasing(self, account_id: str | None, request_id: str) -> Change:
         at = self._now()
         return lambda ip: ip.release(account_id, at=at, request_id=request_id)
 
@@ -215,6 +224,20 @@ class _Lost:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._if_match and isinstance(error, Conflict):
             raise PreconditionFailed from error
+
+
+class _Resumed:
+    """Does not say of a later attempt that somebody else was faster: it may be an earlier one."""
+
+    def __init__(self, attempt: Attempt | None) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if is_resumed(self._attempt) and isinstance(error, Conflict):
+            raise DatastoreUnreachable("an earlier attempt's write came first") from error
 
 
 class _Listed:

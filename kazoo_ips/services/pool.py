@@ -23,8 +23,8 @@ from kazoo_ips.model import (
 )
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.copies import CopyService
-from kazoo_ips.services.lookup import Lookup
-from kazoo_ips.services.resumption import Resumption
+from kazoo_ips.services.lookup import Lookup, require_match
+from kazoo_ips.services.resumption import Resumption, is_resumed
 
 _WRITES = 2
 """Times that an address is written when nobody says what became of it."""
@@ -59,13 +59,13 @@ class PoolService:
 
         :raises IPExists: it is there already, in whatever spelling
         """
-        return self._resumption.once(
-            attempt,
-            lambda: self._resumption.created(command.address, request_id),
-            lambda: self._create(command, request_id),
-        )
+        return self._resumption.once(attempt, lambda: self._create(command, request_id, attempt))
 
-    def _create(self, command: CreateIP, request_id: str) -> DedicatedIP:
+    def _create(self, command: CreateIP, request_id: str, attempt: Attempt | None) -> DedicatedIP:
+        if is_resumed(attempt):
+            made = self._resumption.created(command.address, request_id)
+            if made:
+                return made
         if ":" in command.address and self._ips.find([command.address]):
             raise IPExists(command.address)
         ip = DedicatedIP.new(
@@ -108,14 +108,15 @@ class PoolService:
         :raises Conflict: somebody else's write came first
         :raises PreconditionFailed: If-Match no longer holds
         """
-        return self._resumption.once(
-            attempt,
-            lambda: self._resumption.deleted(command.address, request_id),
-            lambda: self._delete(command, request_id),
-        )
+        return self._resumption.once(attempt, lambda: self._delete(command, request_id, attempt))
 
-    def _delete(self, command: DeleteIP, request_id: str) -> DedicatedIP:
-        was = self._lookup.get(command.address, command.if_match)
+    def _delete(self, command: DeleteIP, request_id: str, attempt: Attempt | None) -> DedicatedIP:
+        if is_resumed(attempt):
+            removed = self._resumption.deleted(command.address, request_id)
+            if removed:
+                return removed
+        was = self._lookup.get(command.address)
+        require_match(was, command.if_match)
         at, ip = self._now(), was
         if was.status is Status.ASSIGNED:
             if not command.force:

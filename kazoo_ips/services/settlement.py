@@ -130,11 +130,23 @@ class Settlement:
         """Undo the loss of an address that every claimant withdrew from.
 
         :raises IPNotFound: it was never there, or somebody deleted it
+        :raises Conflict: a majority of the nodes does not know yet that it is lost
         """
         if leaves.lost is None:
             raise IPNotFound(address)
+        lost = leaves.lost
+        if self._ips.replicas > 1:
+            # Who has read the revision before the claim may still write on it. A majority that
+            # has the tombstone refuses that; and one that was told so before shows now.
+            if not self._ips.spread(lost):
+                raise Conflict(address)
+            leaves = self._ips.leaves(address)
+            if leaves.live:
+                return leaves.live[0]
+            if leaves.lost != lost:
+                raise Conflict(address)
         log.warning("%s: all claims were withdrawn, bringing it back", address)
-        self._ips.restore(leaves.lost)
+        self._ips.restore(lost)
         self._metrics.addresses_brought_back.inc()
         work.note("brought_back")
         return self._ips.get(address)
