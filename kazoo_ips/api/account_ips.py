@@ -45,7 +45,7 @@ def assign_all(account_id: str) -> Response:
     "DELETE",
     "",
     who=Who.ACCOUNT,
-    replies=resources.ChangedSchema(),
+    replies=resources.ReleasedSchema(),
     body=(schemas.AddressesSchema,),
     optional_body=True,
     raises=(Conflict,),
@@ -53,8 +53,10 @@ def assign_all(account_id: str) -> Response:
 def release_all(account_id: str) -> Response:
     """Release the addresses of the body, all or none; without any, all that the account has."""
     addresses = schemas.load_addresses(g.envelope.data(required=False))
-    released = services().ips.release_all(ReleaseIPs(account_id, addresses), **write())
-    return _addresses(released)
+    ips = services().ips.release_all(ReleaseIPs(account_id, addresses), **write())
+    left = {ip.address: ip.status for ip in ips if not ip.has_known_status}
+    released = [ip.address for ip in ips if ip.has_known_status]
+    return envelope.success({"ips": released, **({"left": left} if left else {})})
 
 
 @routes.on(

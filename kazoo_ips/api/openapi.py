@@ -98,7 +98,8 @@ _ENVELOPES = {
     },
 }
 
-_REASONS = [kind.reason for kind in (errors.Conflict, errors.IPExists, errors.IPAssigned)]
+_CONFLICTS = (errors.Conflict, errors.IPExists, errors.IPAssigned, errors.IPStatusUnknown)
+_REASONS = [kind.reason for kind in _CONFLICTS]
 _COUNT = {"type": "integer", "minimum": 0}
 _DATA: dict[type[Exception], dict[str, Any]] = {
     errors.ValidationFailed: {

@@ -94,7 +94,11 @@ class AllocateSchema(_Request):
 class DeleteSchema(_Request):
     """The query of a delete."""
 
-    force = Flag(metadata={"description": "Release it first when it is assigned"})
+    force = Flag(
+        metadata={
+            "description": "Release it first when it is assigned; delete it whatever its status"
+        }
+    )
 
 
 class UserAuthSchema(_Request):

@@ -265,7 +265,7 @@ class ClaimService:
 def _wrote(claim: Claim, ip: DedicatedIP) -> bool:
     """Whether that very request wrote it; what came later is somebody's who was answered."""
     account_id = claim.account_id if claim.action == "assign" else None
-    return (ip.request_id, ip.modified, ip.assigned_to) == (
+    return ip.has_known_status and (ip.request_id, ip.modified, ip.assigned_to) == (
         claim.request_id,
         claim.at,
         account_id,

@@ -67,7 +67,8 @@ class IPService:
         :raises IPNotFound: not in the pool, or assigned to an account the caller may not see
         """
         ip = self._lookup.read(address)
-        if ip.status is Status.ASSIGNED and caller and not self._may_see(caller, ip.assigned_to):
+        owned = ip.status is Status.ASSIGNED or ip.assigned_to is not None
+        if owned and caller and not self._may_see(caller, ip.assigned_to):
             raise IPNotFound(address)
         return ip
 
@@ -139,6 +140,8 @@ class IPService:
     ) -> list[DedicatedIP]:
         """Take addresses back from an account: all of them, in the order asked, or none.
 
+        :returns: them as they are now; where all that it has is asked for, also those that keep
+            their status because this release does not know it
         :raises ValidationFailed: one is unknown or not the account's; says which and why
         :raises Conflict: somebody else was faster; nothing of this request is left
         """
@@ -158,9 +161,12 @@ class IPService:
         listed = [row.address for row in self._lists.all_assigned(account_id)]
         found = self._lookup.find(listed)
         # A view may lag behind a release that somebody else has just made.
-        before = [ip for ip in found.values() if ip.assigned_to == account_id]
+        own = [ip for ip in found.values() if ip.assigned_to == account_id]
+        before = [ip for ip in own if ip.has_known_status]
+        left = [ip for ip in own if not ip.has_known_status]
         change = self._release(account_id, request_id)
-        return self._transfers.release(before, [change(ip) for ip in before]) if before else []
+        after = [change(ip) for ip in before]
+        return [*(self._transfers.release(before, after) if before else []), *left]
 
     def _find(self, wanted: Sequence[str]) -> list[DedicatedIP | None]:
         found = self._lookup.find(wanted)

@@ -10,6 +10,7 @@ from kazoo_ips.errors import (
     IPAssigned,
     IPExists,
     IPNotFound,
+    IPStatusUnknown,
     PreconditionFailed,
 )
 from kazoo_ips.model import CreateIP, DedicatedIP, DeleteIP, Outcome, Status, Withdrawal, Written
@@ -82,9 +83,10 @@ class PoolService:
     def delete(self, command: DeleteIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
         """Take an address out of the pool, out of its account as well where that is asked for.
 
-        :returns: it as it was last, available
+        :returns: it as it was last: available, or of a status that this release does not know
         :raises IPNotFound: it is not there
         :raises IPAssigned: it is assigned and not to be released with it
+        :raises IPStatusUnknown: this release does not know its status, and `force` is not given
         :raises Conflict: somebody else's write came first
         :raises PreconditionFailed: If-Match no longer holds
         """
@@ -93,6 +95,8 @@ class PoolService:
             return removed
         was = self._lookup.get(command.address, command.if_match)
         ip = replace(was, request_id=request_id)
+        if not (was.has_known_status or command.force):
+            raise IPStatusUnknown(was.address)
         if was.status is Status.ASSIGNED:
             if not command.force:
                 raise IPAssigned(was.address)
