@@ -2,6 +2,7 @@
 
 KazooIPsError
 ├── ValidationFailed          what was sent breaks a rule; `errors` says where and which
+│   └── WriteInDryRun         a dry run cannot say more without a write
 ├── InvalidCredentials        no token, a bad one, or a login that does not fit
 ├── TooManyAttempts           too many logins went wrong; `seconds` says when to come again
 ├── Forbidden                 the caller may not act on this account
@@ -50,6 +51,18 @@ class ValidationFailed(KazooIPsError):
     def __init__(self, errors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         super().__init__(", ".join(errors))
         self.errors = errors
+
+
+class WriteInDryRun(ValidationFailed):
+    """A dry run has come to where it would have to write, and wrote nothing.
+
+    :param database: where to
+    """
+
+    def __init__(self, database: str) -> None:
+        message = "something has to be written first, which a dry run does not"
+        super().__init__({"dry_run": {"forbidden": {"message": message, "value": True}}})
+        self.database = database
 
 
 class InvalidCredentials(KazooIPsError):

@@ -31,6 +31,7 @@ def create(account_id: str) -> Response:
     who=Who.ACCOUNT,
     replies=resources.ChangedSchema(),
     body=(schemas.AssignSchema, schemas.AllocateSchema),
+    dry_run=True,
     raises=(Conflict, InsufficientIPs),
 )
 def assign_all(account_id: str) -> Response:
@@ -48,6 +49,7 @@ def assign_all(account_id: str) -> Response:
     replies=resources.ReleasedSchema(),
     body=(schemas.AddressesSchema,),
     optional_body=True,
+    dry_run=True,
     raises=(Conflict,),
 )
 def release_all(account_id: str) -> Response:
@@ -91,6 +93,7 @@ def fetch(account_id: str, address: str) -> Response:
     who=Who.ACCOUNT,
     replies=resources.IPSchema(),
     if_match=True,
+    dry_run=True,
     raises=(Conflict,),
 )
 def assign(account_id: str, address: str) -> Response:
@@ -105,6 +108,7 @@ def assign(account_id: str, address: str) -> Response:
     who=Who.ACCOUNT,
     replies=resources.IPSchema(),
     if_match=True,
+    dry_run=True,
     raises=(Conflict,),
 )
 def release(account_id: str, address: str) -> Response:

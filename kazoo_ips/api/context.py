@@ -26,5 +26,11 @@ def caller() -> Caller:
 
 
 def write() -> dict[str, Any]:
-    """By what name a write goes, and whether an earlier attempt may have done it already."""
-    return {"request_id": g.request_id, "resumed": g.get("resumed", False)}
+    """By what name a write goes, whether an earlier attempt may have done it already, and whether
+    it is only spoken of.
+    """
+    return {
+        "request_id": g.request_id,
+        "resumed": g.get("resumed", False),
+        "dry_run": g.get("dry_run", False),
+    }

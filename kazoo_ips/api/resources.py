@@ -75,7 +75,10 @@ class ReadOnlySchema(_Resource):
     """What Crossbar calls `_read_only` of a dedicated IP."""
 
     id = fields.String(attribute="address", **_ADDRESS)
-    rev = fields.String(attribute="revision", **_is("Revision of the document"))
+    rev = fields.String(
+        attribute="revision",
+        metadata={"description": "Revision of the document; a dry run of an addition has none"},
+    )
     vsn = fields.Constant("1", **_is("Version of the document's form"))
     status = fields.String(**_STATUS)
     type = fields.Constant("dedicated_ip", **_is("What it is"))

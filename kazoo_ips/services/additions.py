@@ -70,12 +70,18 @@ class AdditionService:
         self._now = now
 
     def create_all(
-        self, commands: Sequence[CreateIP], request_id: str, *, resumed: bool = False
+        self,
+        commands: Sequence[CreateIP],
+        request_id: str,
+        *,
+        resumed: bool = False,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Add addresses to the pool: all of them, in the order given, or none.
 
         :param commands: no address twice
         :param resumed: an earlier attempt at this very request may have added some already
+        :param dry_run: say what would be done, and write nothing
         :raises IPsExist: these are there already, in whatever spelling; none was added
         :raises DatastoreUnreachable: it is not known what became of one; the others are not added
         """
@@ -85,6 +91,8 @@ class AdditionService:
         }
         if len(there) > len(done):
             raise IPsExist(*(address for address in there if address not in done))
+        if dry_run:
+            return list(self._new(commands, request_id).values())
         rest = [command for command in commands if command.address not in done]
         added = dict(zip((c.address for c in rest), self._write(rest, request_id), strict=True))
         made = done | {
@@ -171,6 +179,14 @@ class AdditionService:
                 found[address] = self._settlement.settle(address)
         return found
 
+    def _new(self, commands: Sequence[CreateIP], request_id: str) -> dict[str, DedicatedIP]:
+        """What is to be added, by address."""
+        now = self._now()
+        return {
+            c.address: DedicatedIP(c.address, c.zone, c.host, now, now, request_id=request_id)
+            for c in commands
+        }
+
     def _write(self, commands: Sequence[CreateIP], request_id: str) -> list[Addition]:
         """Write them, and again what is not there although nobody says why.
 
@@ -178,12 +194,8 @@ class AdditionService:
 
         :raises DatastoreUnreachable: nothing was written
         """
-        now = self._now()
         additions: dict[str, Addition] = {}
-        due = {
-            c.address: DedicatedIP(c.address, c.zone, c.host, now, now, request_id=request_id)
-            for c in commands
-        }
+        due = self._new(commands, request_id)
         wishes = {command.address: command for command in commands}
         for attempt in range(_WRITES):
             if not due:
@@ -201,7 +213,7 @@ class AdditionService:
                 log.warning("request %s: not read back: %s", request_id, error)
                 there, unanswered = {}, dict.fromkeys(unanswered, Outcome.UNKNOWN)
             for address, ip in there.items():
-                ours = (ip.request_id, ip.created) == (request_id, now)
+                ours = (ip.request_id, ip.created) == (request_id, due[address].created)
                 additions[address] = (
                     Addition(Verdict.ADDED, ip, ip.revision)
                     if ours

@@ -52,18 +52,24 @@ class AllocationService:
         self._now = now
 
     def allocate(
-        self, command: AllocateIPs, request_id: str, *, resumed: bool = False
+        self,
+        command: AllocateIPs,
+        request_id: str,
+        *,
+        resumed: bool = False,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Pick available addresses and assign them to an account.
 
         :param resumed: whether an earlier attempt at this very request may have done it already
+        :param dry_run: say which it could be, and write nothing
         :raises InsufficientIPs: there are not as many
         """
         done = self._resume(command.account_id, request_id) if resumed else []
         if done:
             return done
         for attempt in range(_ATTEMPTS):
-            allocated = self._attempt(command, request_id)
+            allocated = self._attempt(command, request_id, dry_run)
             if allocated:
                 return allocated
             # Two who want most of the same few take each other's; whoever waits longer yields.
@@ -73,7 +79,7 @@ class AllocationService:
             time.sleep(random.uniform(0, 0.05 * 2**attempt))
         raise InsufficientIPs(command.quantity, min(available, command.quantity - 1))
 
-    def _attempt(self, command: AllocateIPs, request_id: str) -> list[DedicatedIP]:
+    def _attempt(self, command: AllocateIPs, request_id: str, dry_run: bool) -> list[DedicatedIP]:
         """One attempt; empty when there were too few to be had, and then nothing is kept."""
         before: list[DedicatedIP] = []
         taken: list[DedicatedIP] = []
@@ -83,21 +89,26 @@ class AllocationService:
         while len(taken) < command.quantity:
             proposed = propose(self._views, command, taken, tried)
             if not proposed or (not tried and len(proposed) < command.quantity):
-                self._claims.give_back(before, taken)
-                self._claims.conclude(notes)
+                if not dry_run:
+                    self._claims.give_back(before, taken)
+                    self._claims.conclude(notes)
                 return []
             tried.update(proposed)
             found = self._ips.find(proposed).values()
             ips = [ip for ip in found if ip.status is Status.AVAILABLE and not ip.conflicted]
+            after = [ip.assign(command.account_id, at=at, request_id=request_id) for ip in ips]
+            if dry_run:
+                taken += after
+                continue
             if command.quantity > 1:
                 wanted = [ip.address for ip in ips]
                 account_id = command.account_id
                 notes.append(self._claims.note("assign", account_id, request_id, at, wanted))
-            after = [ip.assign(command.account_id, at=at, request_id=request_id) for ip in ips]
             saved, _ = self._claims.make(ips, after)
             before += ips
             taken += saved
-        self._transfers.acknowledge(before, taken, notes)
+        if not dry_run:
+            self._transfers.acknowledge(before, taken, notes)
         return taken
 
     def _resume(self, account_id: str, request_id: str) -> list[DedicatedIP]:

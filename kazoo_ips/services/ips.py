@@ -36,7 +36,8 @@ Change = Callable[[DedicatedIP], DedicatedIP]
 class IPService:
     """The use cases of accounts.
 
-    `resumed` says that an earlier attempt at this very request may have done the work already.
+    `resumed` says that an earlier attempt at this very request may have done the work already,
+    `dry_run` that it is only asked what would be done: everything is decided, nothing written.
 
     :param now: the time in Gregorian seconds
     """
@@ -80,7 +81,14 @@ class IPService:
         except AccountNotFound:
             return False
 
-    def assign(self, command: AssignIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
+    def assign(
+        self,
+        command: AssignIP,
+        request_id: str,
+        *,
+        resumed: bool = False,
+        dry_run: bool = False,
+    ) -> DedicatedIP:
         """Assign one address to an account.
 
         :raises IPNotFound: it is not in the pool
@@ -95,11 +103,19 @@ class IPService:
                 return ip
         ip = self._lookup.get(command.address, command.if_match)
         change = self._assignment(command.account_id, request_id)
+        after = _changed([command.address], [ip], change)
+        if dry_run:
+            return after[0]
         with _Lost(command.if_match):
-            return self._transfers.assign([ip], _changed([command.address], [ip], change))[0]
+            return self._transfers.assign([ip], after)[0]
 
     def assign_all(
-        self, command: AssignIPs, request_id: str, *, resumed: bool = False
+        self,
+        command: AssignIPs,
+        request_id: str,
+        *,
+        resumed: bool = False,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Assign addresses to an account: all of them, in the order asked, or none.
 
@@ -113,10 +129,17 @@ class IPService:
             return self._transfers.repeat([ip for ip in ips if ip])
         change = self._assignment(command.account_id, request_id)
         after = _changed(command.addresses, ips, change)
+        if dry_run:
+            return after
         return self._transfers.assign([ip for ip in ips if ip], after)
 
     def release(
-        self, command: ReleaseIP, request_id: str, *, resumed: bool = False
+        self,
+        command: ReleaseIP,
+        request_id: str,
+        *,
+        resumed: bool = False,
+        dry_run: bool = False,
     ) -> DedicatedIP:
         """Take one address back.
 
@@ -132,11 +155,19 @@ class IPService:
                 return ip
         ip = self._lookup.get(command.address, command.if_match)
         change = self._release(command.account_id, request_id)
+        after = _changed([command.address], [ip], change)
+        if dry_run:
+            return after[0]
         with _Lost(command.if_match):
-            return self._transfers.release([ip], _changed([command.address], [ip], change))[0]
+            return self._transfers.release([ip], after)[0]
 
     def release_all(
-        self, command: ReleaseIPs, request_id: str, *, resumed: bool = False
+        self,
+        command: ReleaseIPs,
+        request_id: str,
+        *,
+        resumed: bool = False,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Take addresses back from an account: all of them, in the order asked, or none.
 
@@ -148,15 +179,19 @@ class IPService:
         if resumed:
             self._claims.recover_request(request_id)
         if command.addresses is None:
-            return self._release_everything(command.account_id, request_id)
+            return self._release_everything(command.account_id, request_id, dry_run)
         ips = self._find(command.addresses)
         if resumed and all(ip and is_done(ip, request_id, None) for ip in ips):
             return self._transfers.repeat([ip for ip in ips if ip])
         change = self._release(command.account_id, request_id)
         after = _changed(command.addresses, ips, change)
+        if dry_run:
+            return after
         return self._transfers.release([ip for ip in ips if ip], after)
 
-    def _release_everything(self, account_id: str, request_id: str) -> list[DedicatedIP]:
+    def _release_everything(
+        self, account_id: str, request_id: str, dry_run: bool
+    ) -> list[DedicatedIP]:
         """All that the account has at this moment, as the pool's documents say."""
         listed = [row.address for row in self._lists.all_assigned(account_id)]
         found = self._lookup.find(listed)
@@ -166,7 +201,9 @@ class IPService:
         left = [ip for ip in own if not ip.has_known_status]
         change = self._release(account_id, request_id)
         after = [change(ip) for ip in before]
-        return [*(self._transfers.release(before, after) if before else []), *left]
+        if before and not dry_run:
+            after = self._transfers.release(before, after)
+        return [*after, *left]
 
     def _find(self, wanted: Sequence[str]) -> list[DedicatedIP | None]:
         found = self._lookup.find(wanted)

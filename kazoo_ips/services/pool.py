@@ -25,7 +25,8 @@ _WRITES = 2
 class PoolService:
     """Adds addresses and takes them out.
 
-    `resumed` says that an earlier attempt at this very request may have done the work already.
+    `resumed` says that an earlier attempt at this very request may have done the work already,
+    `dry_run` that it is only asked what would be done: everything is decided, nothing written.
 
     :param now: the time in Gregorian seconds
     """
@@ -38,7 +39,14 @@ class PoolService:
         self._copies = copies
         self._now = now
 
-    def create(self, command: CreateIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
+    def create(
+        self,
+        command: CreateIP,
+        request_id: str,
+        *,
+        resumed: bool = False,
+        dry_run: bool = False,
+    ) -> DedicatedIP:
         """Add an address to the pool.
 
         :raises IPExists: it is there already, in whatever spelling
@@ -48,12 +56,15 @@ class PoolService:
                 there = self._lookup.read(command.address)
                 if there.request_id == request_id:
                     return there
-        if ":" in command.address and self._ips.find([command.address]):
+        # Of IPv4, which has one spelling, the write itself says whether it is there.
+        if (dry_run or ":" in command.address) and self._ips.find([command.address]):
             raise IPExists(command.address)
         now = self._now()
         ip = DedicatedIP(
             command.address, command.zone, command.host, now, now, request_id=request_id
         )
+        if dry_run:
+            return ip
         for _ in range(_WRITES):
             written = self._ips.save(ip)
             if written.outcome is Outcome.DONE:
@@ -80,7 +91,14 @@ class PoolService:
             raise IPExists(ip.address)
         return there
 
-    def delete(self, command: DeleteIP, request_id: str, *, resumed: bool = False) -> DedicatedIP:
+    def delete(
+        self,
+        command: DeleteIP,
+        request_id: str,
+        *,
+        resumed: bool = False,
+        dry_run: bool = False,
+    ) -> DedicatedIP:
         """Take an address out of the pool, out of its account as well where that is asked for.
 
         :returns: it as it was last: available, or of a status that this release does not know
@@ -94,13 +112,9 @@ class PoolService:
         if removed:
             return removed
         was = self._lookup.get(command.address, command.if_match)
-        ip = replace(was, request_id=request_id)
-        if not (was.has_known_status or command.force):
-            raise IPStatusUnknown(was.address)
-        if was.status is Status.ASSIGNED:
-            if not command.force:
-                raise IPAssigned(was.address)
-            ip = was.release(None, at=self._now(), request_id=request_id)
+        ip = self._deletion(was, command.force, request_id)
+        if dry_run:
+            return ip
         written = self._ips.remove(ip)
         if written.outcome is Outcome.REFUSED:
             raise PreconditionFailed() if command.if_match else Conflict(ip.address)
@@ -110,6 +124,20 @@ class PoolService:
             self._ensure_gone(was, ip, written)
         self._copies.remove([was])
         return ip
+
+    def _deletion(self, was: DedicatedIP, force: bool, request_id: str) -> DedicatedIP:
+        """It as it will be when it leaves the pool.
+
+        :raises IPAssigned: it is assigned and not to be released with it
+        :raises IPStatusUnknown: this release does not know its status, and `force` is not given
+        """
+        if not (was.has_known_status or force):
+            raise IPStatusUnknown(was.address)
+        if was.status is not Status.ASSIGNED:
+            return replace(was, request_id=request_id)
+        if not force:
+            raise IPAssigned(was.address)
+        return was.release(None, at=self._now(), request_id=request_id)
 
     def _ensure_gone(self, was: DedicatedIP, ip: DedicatedIP, written: Written) -> None:
         """Make sure that an address is gone, without a word of CouchDB whether it is.
