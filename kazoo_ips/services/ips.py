@@ -68,7 +68,7 @@ class IPService:
         :raises IPNotFound: not in the pool, or assigned to an account the caller may not see
         """
         ip = self._lookup.read(address)
-        owned = ip.status is Status.ASSIGNED or ip.assigned_to is not None
+        owned = ip.status is Status.ASSIGNED or (ip.assigned_to and not ip.has_known_status)
         if owned and caller and not self._may_see(caller, ip.assigned_to):
             raise IPNotFound(address)
         return ip
