@@ -7,6 +7,8 @@ knows of requests, finds it here. Standard library only.
 import hashlib
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
 
@@ -26,8 +28,8 @@ class Work:
     """
 
     __slots__ = (
-        "account_id", "calls", "client", "notes", "request_id", "route", "seconds", "shared",
-        "user_id",
+        "account_id", "calls", "client", "dry_run", "notes", "request_id", "route", "seconds",
+        "shared", "user_id",
     )  # fmt: skip
 
     def __init__(self, request_id: str) -> None:
@@ -37,6 +39,8 @@ class Work:
         self.user_id: str | None = None
         self.client = ""
         """The address it comes from, where a trusted proxy says so."""
+        self.dry_run = False
+        """Whether it may look at everything and write nothing."""
         self.calls = 0
         """Requests sent to CouchDB."""
         self.seconds = 0.0
@@ -95,6 +99,26 @@ def rename(request_id: str) -> None:
     work = _current.get()
     if work is not None:
         work.request_id = request_id
+
+
+@contextmanager
+def dry_run() -> Iterator[None]:
+    """In here the current work may look at everything and write nothing."""
+    work = _current.get()
+    if work is None:
+        raise LookupError("only what has begun can be a dry run")
+    work.dry_run = True
+    note("dry_run")
+    try:
+        yield
+    finally:
+        work.dry_run = False
+
+
+def is_dry_run() -> bool:
+    """Whether the current work, if there is any, may write nothing."""
+    work = _current.get()
+    return work is not None and work.dry_run
 
 
 def note(word: str) -> None:

@@ -33,6 +33,7 @@ UNMATCHED, UNREADABLE = "unmatched", "unreadable"
 
 _HARMLESS = {
     "zone", "host", "quantity", "page_size", "start_key", "paginate", "force", "verb",
+    "dry_run",
 }  # fmt: skip
 _PLAIN = re.compile(r"[a-zA-Z0-9/.:_-]*")
 _TOKEN = re.compile(r"eyJ[\w.-]+")

@@ -27,7 +27,12 @@ from kazoo_ips import work
 from kazoo_ips.couch.batches import Batches
 from kazoo_ips.couch.connections import Connections
 from kazoo_ips.couch.transport import NotInTime, Observe, OutcomeUnknown, Transport
-from kazoo_ips.errors import DatastoreMissing, DocumentNotFound, RevisionConflict
+from kazoo_ips.errors import (
+    DatastoreMissing,
+    DocumentNotFound,
+    RevisionConflict,
+    WriteInDryRun,
+)
 from kazoo_ips.model import Outcome, Written, generation
 from kazoo_ips.rendezvous import FIRST_QUESTION, Rendezvous
 
@@ -159,6 +164,7 @@ class Database:
         :returns: done, refused or unknown: a write never fails silently and is never repeated
         :raises DatastoreUnreachable: nothing was sent
         """
+        self._before_write()
         path = _path(document["_id"])
         try:
             status, _, body = self._resource.put(path, body=document, **_query(params))
@@ -169,15 +175,25 @@ class Database:
         outcome = Outcome.UNKNOWN if status == 202 else Outcome.DONE
         return Written(outcome, json.load(body).get("rev"))
 
+    def _before_write(self) -> None:
+        """Called where anything is written, by whoever wants it written.
+
+        :raises WriteInDryRun: it may not
+        """
+        if work.is_dry_run():
+            raise WriteInDryRun(self.name)
+
     def expect_write(self) -> None:
         """Say that this thread is going to `write` here before long: others may wait."""
-        self._writers.expect()
+        if not work.is_dry_run():
+            self._writers.expect()
 
     def write(self, document: Document, w: int | None = None) -> Written:
         """Write one document as `put` does; those written at the same time share a request.
 
         :param w: how many nodes must have it for it to be done
         """
+        self._before_write()
         written: Written = _share(self._writes, _Write(document, w))
         return written
 
@@ -198,6 +214,7 @@ class Database:
 
     def remove(self, document_id: str, revision: str) -> Written:
         """Delete one document at a revision; the outcome is as for `put`."""
+        self._before_write()
         try:
             status, _, body = self._resource.delete(_path(document_id), rev=revision)
         except (RevisionConflict, DocumentNotFound):
@@ -209,6 +226,7 @@ class Database:
 
     def put_all(self, documents: Sequence[Mapping[str, Any]], **params: Any) -> list[Written]:
         """Write many documents in one request; each has its own outcome, in the order given."""
+        self._before_write()
         rows = self._put_all(documents, **params)
         for row in rows:
             if row.get("error") in _FORBIDDEN:
@@ -239,6 +257,7 @@ class Database:
         :returns: whether a quorum has it now
         :raises OutcomeUnknown: nobody says
         """
+        self._before_write()
         generation, digest = document["_rev"].split("-")
         ids = [digest, parent.split("-")[1]]
         return self.replicate({**document, "_revisions": {"start": int(generation), "ids": ids}})
@@ -356,6 +375,7 @@ class Database:
 
     def create(self) -> bool:
         """Make the database; False when it is there already."""
+        self._before_write()
         try:
             self._resource.put()
         except RevisionConflict:  # 412, file_exists
@@ -364,6 +384,7 @@ class Database:
 
     def delete(self) -> None:
         """Delete the database; nothing happens when it is not there."""
+        self._before_write()
         try:
             self._resource.delete()
         except (DatastoreMissing, DocumentNotFound):
@@ -396,10 +417,12 @@ class Database:
 
     def secure(self, security: Mapping[str, Any]) -> None:
         """Say who may use the database. It has no revision: the last one to write wins."""
+        self._before_write()
         self._resource.put("_security", body=security)
 
     def clean_up_views(self) -> None:
         """Let CouchDB remove the indexes that no design document needs any more."""
+        self._before_write()
         self._resource.post("_view_cleanup", headers={"Content-Type": "application/json"})
 
 

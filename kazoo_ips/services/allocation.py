@@ -55,12 +55,18 @@ class AllocationService:
         self._pause = pause
 
     def allocate(
-        self, command: AllocateIPs, request_id: str, attempt: Attempt | None = None
+        self,
+        command: AllocateIPs,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Pick available addresses and assign them to an account.
 
         :param attempt: of a request with an Idempotency-Key: if an earlier one has allocated some
             these are returned, and what it may still do is kept from happening
+        :param dry_run: say which it could be, and write nothing
         :raises InsufficientIPs: there are not as many
         :raises DatastoreUnreachable: it is not certain what became of it
         """
@@ -70,7 +76,7 @@ class AllocationService:
         if done:
             return self._resumption.of_transaction(done)
         alone = command.quantity == 1 and attempt is None
-        allocation = _Allocation(command, request_id, self._now(), attempt, alone)
+        allocation = _Allocation(command, request_id, self._now(), attempt, alone, dry_run)
         for round_ in range(_ROUNDS):
             if self._try(allocation):
                 return self._acknowledge(allocation)
@@ -108,7 +114,9 @@ class AllocationService:
         account_id = allocation.command.account_id
         at, request_id = allocation.at, allocation.request_id
         after = [ip.assign(account_id, at=at, request_id=request_id) for ip in before]
-        if allocation.alone:
+        if allocation.dry_run:
+            allocation.results += [Result(Fate.DONE, ip) for ip in after]
+        elif allocation.alone:
             allocation.results += self._transactions.write(before, after)
         else:
             transaction = allocation.transaction
@@ -136,6 +144,8 @@ class AllocationService:
             raise DatastoreUnreachable("a majority of the nodes does not answer")
 
     def _acknowledge(self, allocation: "_Allocation") -> list[DedicatedIP]:
+        if allocation.dry_run:
+            return allocation.taken
         if allocation.transaction:
             return self._transactions.commit_assignment(allocation.transaction, allocation.results)
         return [self._transactions.acknowledge(allocation.results)]
@@ -165,6 +175,7 @@ class _Allocation:
     at: int
     attempt: Attempt | None
     alone: bool
+    dry_run: bool
     transaction: Transaction | None = None
     results: list[Result] = field(default_factory=list)
 

@@ -138,8 +138,9 @@ class CopyService:
     def _refresh(self, assigned: Sequence[Listing]) -> Iterator[int]:
         for start in range(0, len(assigned), CHUNK):
             chunk = assigned[start : start + CHUNK]
-            pool = self._ips.find([row.address for row in chunk])
-            for owner_id, ips in by_owner(pool.values()).items():
+            pool = self._ips.find([row.address for row in chunk]).values()
+            known = (ip for ip in pool if ip.has_known_status)
+            for owner_id, ips in by_owner(known).items():
                 self._refresh_account(owner_id, ips)
             yield len(chunk)
 

@@ -71,7 +71,8 @@ class IPService:
         :raises IPNotFound: not in the pool, or assigned to an account the caller may not see
         """
         ip = self._lookup.read(address)
-        if ip.status is Status.ASSIGNED and caller and not self._may_see(caller, ip.assigned_to):
+        owned = ip.status is Status.ASSIGNED or (ip.assigned_to and not ip.has_known_status)
+        if owned and caller and not self._may_see(caller, ip.assigned_to):
             raise IPNotFound(address)
         return ip
 
@@ -84,7 +85,12 @@ class IPService:
             return False
 
     def assign(
-        self, command: AssignIP, request_id: str, attempt: Attempt | None = None
+        self,
+        command: AssignIP,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> DedicatedIP:
         """Assign one address to an account.
 
@@ -93,9 +99,13 @@ class IPService:
         :raises Conflict: somebody else was faster
         :raises PreconditionFailed: If-Match no longer holds
         """
-        return self._resumption.once(attempt, lambda: self._assign(command, request_id, attempt))
+        return self._resumption.once(
+            attempt, lambda: self._assign(command, request_id, attempt, dry_run)
+        )
 
-    def _assign(self, command: AssignIP, request_id: str, attempt: Attempt | None) -> DedicatedIP:
+    def _assign(
+        self, command: AssignIP, request_id: str, attempt: Attempt | None, dry_run: bool
+    ) -> DedicatedIP:
         ip = self._lookup.get(command.address)
         if is_resumed(attempt):
             done = self._resumption.assigned(ip, command.account_id, request_id)
@@ -103,11 +113,19 @@ class IPService:
                 return done
         require_match(ip, command.if_match)
         change = self._assigning(command.account_id, request_id)
+        [after] = _changed([command.address], [ip], change)
+        if dry_run:
+            return after
         with _Lost(command.if_match):
-            return self._transactions.assign_one(ip, *_changed([command.address], [ip], change))
+            return self._transactions.assign_one(ip, after)
 
     def assign_all(
-        self, command: AssignIPs, request_id: str, attempt: Attempt | None = None
+        self,
+        command: AssignIPs,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Assign addresses to an account: all of them, in the order asked, or none.
 
@@ -117,18 +135,25 @@ class IPService:
         if len(command.addresses) == 1:
             one = AssignIP(command.account_id, command.addresses[0])
             with _Listed(one.address):
-                return [self.assign(one, request_id, attempt)]
+                return [self.assign(one, request_id, attempt=attempt, dry_run=dry_run)]
         done = self._done_earlier(Action.ASSIGN, command.account_id, request_id, attempt)
         if done:
             return done
         ips = self._find(command.addresses)
         change = self._assigning(command.account_id, request_id)
         after = _changed(command.addresses, ips, change)
+        if dry_run:
+            return after
         with _Resumed(attempt):
             return self._transactions.assign([ip for ip in ips if ip], after, attempt)
 
     def release(
-        self, command: ReleaseIP, request_id: str, attempt: Attempt | None = None
+        self,
+        command: ReleaseIP,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> DedicatedIP:
         """Take one address back.
 
@@ -138,11 +163,11 @@ class IPService:
         :raises PreconditionFailed: If-Match no longer holds
         """
         return self._resumption.once(
-            attempt, lambda: self._release(command, request_id, attempt)
+            attempt, lambda: self._release(command, request_id, attempt, dry_run)
         )
 
     def _release(
-        self, command: ReleaseIP, request_id: str, attempt: Attempt | None
+        self, command: ReleaseIP, request_id: str, attempt: Attempt | None, dry_run: bool
     ) -> DedicatedIP:
         ip = self._lookup.get(command.address)
         if is_resumed(attempt):
@@ -151,39 +176,57 @@ class IPService:
                 return done
         require_match(ip, command.if_match)
         change = self._releasing(command.account_id, request_id)
+        [after] = _changed([command.address], [ip], change)
+        if dry_run:
+            return after
         with _Lost(command.if_match):
-            return self._transactions.release_one(ip, *_changed([command.address], [ip], change))
+            return self._transactions.release_one(ip, after)
 
     def release_all(
-        self, command: ReleaseIPs, request_id: str, attempt: Attempt | None = None
+        self,
+        command: ReleaseIPs,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Take addresses back from an account: all of them, in the order asked, or none.
 
+        :returns: them as they are now; where all that it has is asked for, also those that keep
+            their status because this release does not know it
         :raises ValidationFailed: one is unknown or not the account's; says which and why
         :raises Conflict: somebody else was faster; nothing of this request is left
         """
         if command.addresses is not None and len(command.addresses) == 1:
             one = ReleaseIP(command.account_id, command.addresses[0])
             with _Listed(one.address):
-                return [self.release(one, request_id, attempt)]
+                return [self.release(one, request_id, attempt=attempt, dry_run=dry_run)]
         done = self._done_earlier(Action.RELEASE, command.account_id, request_id, attempt)
         if done:
             return done
         change = self._releasing(command.account_id, request_id)
+        left: list[DedicatedIP] = []
         if command.addresses is None:
-            before = self._everything(command.account_id)
+            own = self._everything(command.account_id)
+            before = [ip for ip in own if ip.has_known_status]
+            left = [ip for ip in own if not ip.has_known_status]
             after = [change(ip) for ip in before]
         else:
             ips = self._find(command.addresses)
             after = _changed(command.addresses, ips, change)
             before = [ip for ip in ips if ip]
-        if not before:
-            return []
+        if before and not dry_run:
+            with _Resumed(attempt):
+                after = self._release_several(before, after, attempt)
+        return [*after, *left]
+
+    def _release_several(
+        self, before: list[DedicatedIP], after: list[DedicatedIP], attempt: Attempt | None
+    ) -> list[DedicatedIP]:
         # Which ones it was is known from the record, when it is asked for again.
         if len(before) == 1 and attempt is None:
             return [self._transactions.release_one(before[0], after[0])]
-        with _Resumed(attempt):
-            return self._transactions.release(before, after, attempt)
+        return self._transactions.release(before, after, attempt)
 
     def _everything(self, account_id: str) -> list[DedicatedIP]:
         """All that the account has at this moment, as the pool's documents say."""

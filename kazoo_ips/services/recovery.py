@@ -275,7 +275,8 @@ def _is_written(transaction: Transaction, ip: DedicatedIP) -> bool:
     Kazoo's own writes leave the transaction's id where it is, and change who has the address, or
     the time.
     """
-    if (ip.transaction, ip.assigned_to) != (transaction.id, transaction.account_id):
+    named = (ip.transaction, ip.assigned_to, ip.status)
+    if named != (transaction.id, transaction.account_id, Status.ASSIGNED):
         return False
     if transaction.action is Action.ASSIGN:
         return ip.modified == transaction.at
