@@ -77,12 +77,20 @@ def settings() -> Settings:
 
 def services() -> Services:
     """The services of these settings. Sends nothing yet."""
-    return app.build(settings())
+    return _built(settings())
 
 
 def administrator() -> Services:
     """The same by the administrator's hand, where COUCHDB_ADMIN_URL names one."""
-    return app.build(settings().as_administrator())
+    return _built(settings().as_administrator())
+
+
+def _built(settings: Settings) -> Services:
+    built = app.build(settings)
+    context = click.get_current_context(silent=True)
+    if context:  # what a worker's housekeeping does a second later
+        context.call_on_close(built.housekeeping.work)
+    return built
 
 
 def print_json(value: Any) -> None:
