@@ -77,6 +77,6 @@ class SharedTable:
 
 
 @cache
-def shared() -> SharedTable:
-    """The one table of this process and those forked after the first call."""
+def shared(_name: str) -> SharedTable:
+    """The one table of that name of this process and those forked after the first call."""
     return SharedTable()

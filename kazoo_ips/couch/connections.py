@@ -120,7 +120,7 @@ class Connections:
     def __init__(self, url: str, connect_timeout: float, read_timeout: float, kept: int) -> None:
         parts = urlsplit(url)
         secure = parts.scheme == "https"
-        self._address = (parts.hostname or "", parts.port or (443 if secure else 80))
+        self.address = (parts.hostname or "", parts.port or (443 if secure else 80))
         self.path = parts.path.rstrip("/")
         """Of the URL: all targets begin with it."""
         self._host = parts.netloc.rpartition("@")[2].encode()
@@ -196,19 +196,17 @@ class Connections:
 
     def _connect(self) -> socket.socket:
         try:
-            connection = socket.create_connection(self._address, self._connect_timeout)
+            connection = socket.create_connection(self.address, self._connect_timeout)
             try:
                 if self._tls:
-                    connection = self._tls.wrap_socket(
-                        connection, server_hostname=self._address[0]
-                    )
+                    connection = self._tls.wrap_socket(connection, server_hostname=self.address[0])
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._limit_waiting(connection)
             except BaseException:
                 connection.close()
                 raise
         except OSError as error:
-            raise NotSent(f"{error} (port {self._address[1]})") from error
+            raise NotSent(f"{error} (port {self.address[1]})") from error
         return connection
 
     def _limit_waiting(self, connection: socket.socket) -> None:
