@@ -48,11 +48,14 @@ class LoginBreaker:
         self._table = table
         self._count = count
         self._clock = clock
+        self._readers: dict[str, Callable[[], float]] = {}
 
     def is_closed(self, login: str) -> bool:
         """Whether requests may go out with this login as they come: it was accepted last time."""
-        # Without the lock: one number is read, and whichever it is was true a moment ago.
-        return self._table.get(f"until {login}") == _ACCEPTED
+        read = self._readers.get(login)
+        if read is None:
+            read = self._readers[login] = self._table.reader(f"until {login}")
+        return read() == _ACCEPTED
 
     @contextmanager
     def trial(self, login: str) -> Iterator[None]:

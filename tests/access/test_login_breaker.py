@@ -130,6 +130,16 @@ def test_a_login_that_was_accepted_starts_again_from_the_first_pause() -> None:
     assert later.refuse("login", locked=False) == login_breaker.PAUSES[0]
 
 
+def test_a_reader_of_the_table_says_what_the_table_says() -> None:
+    table = SharedTable(sets=1)
+    read = {key: table.reader(key) for key in map(str, range(12))}
+    assert {key: each() for key, each in read.items()} == dict.fromkeys(read, 0.0)
+    for round_ in range(3):
+        for key in read:  # more than there are places: some have to make room
+            table.put(key, float(f"{round_}{key}") + 1)
+            assert {key: each() for key, each in read.items()} == {k: table.get(k) for k in read}
+
+
 def test_of_many_threads_one_tries_a_password(users: Users, settings: Settings) -> None:
     users.pause = 0.1
     couch = composition.connect(of(users, settings, "wrong"))
