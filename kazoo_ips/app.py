@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
+from kazoo_ips.couch.login_breaker import LoginBreaker
 from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.repositories.access import AccessRepository
@@ -73,6 +74,9 @@ def connect(
         settings.threads,
         trace,
         metrics.count_call if metrics else None,
+        LoginBreaker(shared("logins"), metrics.logins_refused.inc)
+        if metrics
+        else LoginBreaker(shared("logins")),
     )
 
 
@@ -119,7 +123,7 @@ def build(
     auth = AuthService(
         keys,
         accounts,
-        LoginAttempts(shared(), settings.login_limit, clock),
+        LoginAttempts(shared("attempts"), settings.login_limit, clock),
         clock=clock,
         lifetime=settings.token_lifetime,
         remember=remember,

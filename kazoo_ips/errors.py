@@ -28,6 +28,7 @@ KazooIPsError
 └── DatastoreError            CouchDB could not do it
     ├── DatastoreUnreachable  no answer, or none in time
     │   └── DatastoreForbidden  it does not let the service's user do that
+    │       └── DatastoreLoginRefused  it refuses the service's user or password
     ├── DatastoreMissing      the database is not there
     ├── DatastoreMissingView  the design document is not there
     ├── DocumentNotFound      the document is not there
@@ -238,7 +239,11 @@ class DatastoreUnreachable(DatastoreError):
 
 
 class DatastoreForbidden(DatastoreUnreachable):
-    """CouchDB does not know the service's user, or does not let it do that: nothing was done."""
+    """CouchDB does not let the service's user do that: nothing was done."""
+
+
+class DatastoreLoginRefused(DatastoreForbidden):
+    """CouchDB refuses the service's user or password, or did a moment ago: nothing was done."""
 
 
 class DatastoreMissing(DatastoreError):

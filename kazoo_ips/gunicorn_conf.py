@@ -20,7 +20,8 @@ except BadSetting as error:
     sys.exit(str(error))
 
 # Made before the workers are, so that they have it in common.
-shared()
+shared("attempts")
+shared("logins")
 
 wsgi_app = "kazoo_ips.app:create_app()"
 # host:port, [host]:port, or several with commas between them.

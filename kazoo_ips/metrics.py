@@ -108,6 +108,11 @@ class Metrics:
             "Rounds of housekeeping that ended with an error.",
             registry=own,
         )
+        self.logins_refused = Counter(
+            "kazoo_ips_couchdb_logins_refused",
+            "Times that CouchDB refused the service's user or password; a pause followed.",
+            registry=own,
+        )
         self._worker_starts = Counter(
             "kazoo_ips_worker_starts", "Worker processes that were started.", registry=own
         )

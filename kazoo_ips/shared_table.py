@@ -13,7 +13,7 @@ import secrets
 import struct
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
@@ -56,6 +56,24 @@ class SharedTable:
         mark, start = self._place(key)
         return next((time for at, time in self._set(start).values() if at == mark), 0.0)
 
+    def reader(self, key: str) -> Callable[[], float]:
+        """A function that does `get` for this key, in a tenth of the time, without the lock.
+
+        It may say what was so a moment ago.
+        """
+        mark, start = self._place(key)
+        where = start
+
+        def read() -> float:
+            nonlocal where
+            at, time = _ENTRY.unpack_from(self._entries, where)
+            if at != mark:
+                where = next((i for i, (at, _) in self._set(start).items() if at == mark), start)
+                at, time = _ENTRY.unpack_from(self._entries, where)
+            return float(time) if at == mark else 0.0
+
+        return read
+
     def put(self, key: str, time: float) -> None:
         """Give a key a time."""
         mark, start = self._place(key)
@@ -77,6 +95,6 @@ class SharedTable:
 
 
 @cache
-def shared() -> SharedTable:
-    """The one table of this process and those forked after the first call."""
+def shared(_name: str) -> SharedTable:
+    """The one table of that name of this process and those forked after the first call."""
     return SharedTable()

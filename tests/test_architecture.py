@@ -42,8 +42,8 @@ MAY_IMPORT = {
     "metrics": {"work", "prometheus_client"},
     "shared_counts": {"process", "prometheus_client"},
     "couch": {
-        "couch", "errors", "model", "rendezvous", "work", "cachetools", "couchdb", "httptools",
-        "orjson",
+        "couch", "errors", "model", "rendezvous", "shared_table", "work", "cachetools", "couchdb",
+        "httptools", "orjson",
     },
     "repositories": {
         "repositories", "couch", "addresses", "errors", "model", "process", "cryptography",

@@ -62,6 +62,11 @@ REPLIES: dict[type[Exception], Reply] = {
     ),
     errors.DatastoreUnreachable: (503, "datastore_unreachable", _text("datastore timeout")),
     errors.DatastoreForbidden: (503, "datastore_fault", _text("datastore fatal error")),
+    errors.DatastoreLoginRefused: (
+        503,
+        "datastore_fault",
+        _text("the database refuses the service's user or password"),
+    ),
     errors.DatastoreMissingView: (
         503,
         "datastore_missing_view",

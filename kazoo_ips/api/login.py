@@ -12,6 +12,7 @@ from kazoo_ips.api.operations import Who
 from kazoo_ips.api.routes import Routes
 from kazoo_ips.errors import (
     DatastoreForbidden,
+    DatastoreLoginRefused,
     DatastoreMissing,
     DatastoreMissingView,
     DatastoreUnreachable,
@@ -48,6 +49,7 @@ _LOGIN: dict[str, Any] = {
         TooManyAttempts,
         DatastoreUnreachable,
         DatastoreForbidden,
+        DatastoreLoginRefused,
         DatastoreMissing,
         DatastoreMissingView,
     ),

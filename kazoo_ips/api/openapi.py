@@ -154,8 +154,8 @@ _EVERYWHERE: tuple[type[Exception] | int, ...] = (
 )  # fmt: skip
 _WITH_TOKEN = (
     errors.InvalidCredentials, errors.Forbidden, errors.TooManyAttempts,
-    errors.DatastoreUnreachable, errors.DatastoreForbidden, errors.DatastoreMissing,
-    errors.DatastoreMissingView,
+    errors.DatastoreUnreachable, errors.DatastoreForbidden,
+    errors.DatastoreLoginRefused, errors.DatastoreMissing, errors.DatastoreMissingView,
 )  # fmt: skip
 
 _PARAMETERS = {

@@ -21,7 +21,7 @@ REQUEST_ID = "x-couch-request-id"
 _OWN_ID = re.compile("[0-9a-f]{10}")
 """An id that CouchDB has made itself: always before 3.4.3, later where it got none."""
 _MEMBERS = {
-    "": '"couchdb"',
+    "": '"version"',
     "_session": '"userCtx"',
     "_view": '"rows"',
     "_find": '"docs"',

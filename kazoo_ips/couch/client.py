@@ -26,6 +26,7 @@ from couchdb.http import Resource
 from kazoo_ips import work
 from kazoo_ips.couch.batches import Batches
 from kazoo_ips.couch.connections import Connections
+from kazoo_ips.couch.login_breaker import LoginBreaker
 from kazoo_ips.couch.transport import NotInTime, Observe, OutcomeUnknown, Transport
 from kazoo_ips.errors import (
     DatastoreMissing,
@@ -442,9 +443,10 @@ class Couch:
         connections: int = 8,
         trace: Callable[[str, str], None] | None = None,
         observe: Observe | None = None,
+        breaker: LoginBreaker | None = None,
     ) -> None:
         kept = Connections(url, connect_timeout, read_timeout, connections)
-        self._server = couchdb.Server(url, session=Transport(kept, trace, observe))
+        self._server = couchdb.Server(url, session=Transport(kept, trace, observe, breaker))
         self._prefix = prefix
         self._lock = Lock()
         self._databases: LRUCache[str, Database] = LRUCache(_DATABASES)

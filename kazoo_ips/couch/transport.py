@@ -15,6 +15,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import lru_cache, partial
 from io import BytesIO
 from time import perf_counter
@@ -27,9 +28,11 @@ from couchdb import http
 from kazoo_ips import work
 from kazoo_ips.couch import binding
 from kazoo_ips.couch.connections import Answer, Connections, NotSent, Unanswered
+from kazoo_ips.couch.login_breaker import LoginBreaker
 from kazoo_ips.errors import (
     DatastoreError,
     DatastoreForbidden,
+    DatastoreLoginRefused,
     DatastoreMissing,
     DatastoreMissingView,
     DatastoreUnreachable,
@@ -37,10 +40,15 @@ from kazoo_ips.errors import (
     RevisionConflict,
 )
 from kazoo_ips.rendezvous import FIRST_QUESTION
+from kazoo_ips.shared_table import SharedTable
 
 log = logging.getLogger(__name__)
 
 _NO_DOCUMENT = ("missing", "deleted")
+_LOCKED = "Account is temporarily locked"
+"""CouchDB 3.4 and later, after several wrong passwords, with a status of 403."""
+_KNOWN = ("You are not", "User document conflicts")
+"""What a 401 begins with where CouchDB knows the user, who may not do that."""
 _EXCHANGED = b"Design document was updated or deleted"
 
 
@@ -64,6 +72,7 @@ class Transport(http.Session):  # type: ignore[misc]
     :param trace: called with method and URL of every request sent
     :param observe: called after every try with method, URL, status and seconds; the status is 0
         when no answer came, and -1 when none came and the request is sent once more
+    :param breaker: keeps a refused login from being sent; one of its own unless given
     """
 
     def __init__(
@@ -71,11 +80,13 @@ class Transport(http.Session):  # type: ignore[misc]
         connections: Connections,
         trace: Callable[[str, str], None] | None = None,
         observe: Observe | None = None,
+        breaker: LoginBreaker | None = None,
     ) -> None:
         super().__init__()
         self._connections = connections
         self._trace = trace
         self._observe = observe
+        self._breaker = breaker or LoginBreaker(SharedTable(sets=1))
 
     def request(  # noqa: PLR0913, PLR0917 - the driver's own signature
         self,
@@ -116,13 +127,48 @@ class Transport(http.Session):  # type: ignore[misc]
         FIRST_QUESTION.arrive()
         if self._trace:
             self._trace(method, url)
-        answer = self._send(method, url, body, headers)
+        if credentials is None:
+            answer = self._send(method, url, body, headers)
+        else:
+            answer = self._send_as(credentials, method, url, body, headers)
         if answer.status == 404 and _EXCHANGED in answer.body:
             # A new design document was put in place while its view was read: it is there now.
             answer = self._send(method, url, body, headers)
         if not _is_success(answer):
             raise self._refusal(method, url, answer)
         return answer
+
+    def _send_as(
+        self,
+        credentials: tuple[str, str],
+        method: str,
+        url: str,
+        body: Any,
+        headers: dict[str, str],
+    ) -> Answer:
+        """Send a request with credentials, unless they were refused a moment ago.
+
+        :raises DatastoreLoginRefused: they are, or were and nothing is sent
+        """
+        login = f"{self._connections.address} {':'.join(credentials)}"
+        closed = self._breaker.is_closed(login)
+        with nullcontext() if closed else self._breaker.trial(login):
+            answer = self._send(method, url, body, headers)
+            if _is_login_refused(answer):
+                raise self._login_refusal(login, credentials[0], method, url, answer)
+            if not closed and answer.status >= 500:  # it may not have come to the login
+                raise self._refusal(method, url, answer)
+        return answer
+
+    def _login_refusal(
+        self, login: str, user: str, method: str, url: str, answer: Answer
+    ) -> DatastoreLoginRefused:
+        reason = _reason(answer.body)
+        pause = self._breaker.refuse(login, locked=answer.status == 403)
+        if pause is not None:
+            log.error("CouchDB refuses %s %s: %s", method, _path(url), reason)
+            log.error("user %s is not used for %d s: its login was refused", user, pause)
+        return DatastoreLoginRefused(f"user {user} or its password: {reason}")
 
     def _send(self, method: str, url: str, body: Any, headers: dict[str, str]) -> Answer:
         content = body
@@ -186,6 +232,13 @@ class Transport(http.Session):  # type: ignore[misc]
 
 def _is_success(answer: Answer) -> bool:
     return 200 <= answer.status < 300
+
+
+def _is_login_refused(answer: Answer) -> bool:
+    """Whether it is about who we are, and not about what we may."""
+    if answer.status == 403:
+        return _reason(answer.body).startswith(_LOCKED)
+    return answer.status == 401 and not _reason(answer.body).startswith(_KNOWN)
 
 
 def _path(url: str) -> str:

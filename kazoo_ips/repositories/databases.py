@@ -7,6 +7,7 @@ from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import (
     DatastoreError,
     DatastoreForbidden,
+    DatastoreLoginRefused,
     DatastoreMissing,
     DatastoreUnreachable,
 )
@@ -19,6 +20,11 @@ DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, RECORDS)
 _DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS}
 _PATIENCE = 1.5
 """Seconds after which looking for problems ends: being slow is one as well."""
+_FAILURES = {
+    DatastoreLoginRefused: "CouchDB refuses the service's user or password",
+    DatastoreForbidden: "CouchDB does not let the service in",
+    DatastoreError: "CouchDB does not answer",
+}
 _GUARD = "guard"
 """The design document that refuses what no address may become; only where it is asked for."""
 
@@ -63,10 +69,8 @@ class Databases:
             for design_doc, name in _DESIGN_DOCS.items():
                 if name not in missing:
                     found += self._problems_of(design_doc, name)
-        except DatastoreForbidden:
-            found.append("CouchDB does not let the service in")
-        except DatastoreError:
-            found.append("CouchDB does not answer")
+        except DatastoreError as error:
+            found.append(next(text for kind, text in _FAILURES.items() if isinstance(error, kind)))
         return found
 
     def _problems_of(self, design_doc: str, name: str) -> list[str]:

@@ -16,6 +16,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.couch.login_breaker import PAUSES
 from kazoo_ips.errors import DatastoreForbidden, DocumentNotFound
 from kazoo_ips.model import AssignIP, CreateIP
 from kazoo_ips.repositories.access import ROLE
@@ -108,6 +109,7 @@ def test_secure_makes_the_user_and_lets_it_in_and_twice_changes_nothing(secured:
     assert roles(secured.couch.database("dedicated_ips")) == ["_admin"]
 
     told = secured.run("secure")
+    time.sleep(PAUSES[0])  # the user was refused above
     assert told.exit_code == 0
     assert set(told.stdout.splitlines()) == {
         f"user {secured.user}: made",

@@ -18,8 +18,13 @@ from tests.api.replies import failure
 from tests.described import CheckedApp
 
 REFUSALS = {
-    401: {"error": "unauthorized", "reason": "Name or password is incorrect."},
-    403: {"error": "forbidden", "reason": "You are not allowed to access this db."},
+    "login": (401, "unauthorized", "Name or password is incorrect."),
+    "lockout": (
+        403,
+        "forbidden",
+        "Account is temporarily locked due to multiple authentication failures",
+    ),
+    "database": (403, "forbidden", "You are not allowed to access this db."),
 }
 """CouchDB's own words (3.5)."""
 
@@ -27,8 +32,8 @@ REFUSALS = {
 @pytest.fixture(params=REFUSALS)
 def refusing(request: Any, settings: Settings) -> Iterator[tuple[Settings, str]]:
     """Settings of a server that refuses everything as CouchDB does, and its reason."""
-    status: int = request.param
-    body = json.dumps(REFUSALS[status]).encode()
+    status, error, reason = REFUSALS[request.param]
+    body = json.dumps({"error": error, "reason": reason}).encode()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -51,7 +56,7 @@ def refusing(request: Any, settings: Settings) -> Iterator[tuple[Settings, str]]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://kazoo_ips:s3cret@127.0.0.1:{server.server_port}"
-    yield replace(settings, couchdb_url=url, couchdb_admin_url=""), REFUSALS[status]["reason"]
+    yield replace(settings, couchdb_url=url, couchdb_admin_url=""), reason
     server.shutdown()
     server.server_close()
 
@@ -64,7 +69,9 @@ def test_the_reply_is_503_and_the_log_says_what_is_refused(
         api = CheckedApp(composition.create_app(settings))
         reply = api.get("/v2/ips", headers=operator.headers, status=503)
     told = failure(reply, operator.token, "datastore_fault")
-    assert told == {"message": "datastore fatal error"}
+    of_login = "the database refuses the service's user or password"
+    is_login = reason != REFUSALS["database"][2]
+    assert told == {"message": of_login if is_login else "datastore fatal error"}
     said = f"CouchDB refuses GET /{settings.prefix}system_config/auth: {reason}"
     assert said in [record.getMessage() for record in caplog.records]
     assert "s3cret" not in caplog.text

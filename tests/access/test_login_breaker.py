@@ -1,0 +1,278 @@
+"""A login that CouchDB refuses is hardly ever sent, by all workers together."""
+
+import base64
+import json
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import urllib3
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch import login_breaker
+from kazoo_ips.couch.login_breaker import LoginBreaker
+from kazoo_ips.errors import (
+    DatastoreError,
+    DatastoreForbidden,
+    DatastoreLoginRefused,
+    DatastoreUnreachable,
+)
+from kazoo_ips.shared_table import SharedTable
+from tests.api.replies import failure
+from tests.described import CheckedApp
+from tests.faults import proxy as faults
+from tests.faults.conftest import eventually
+from tests.faults.proxy import FaultProxy, Forward, Reply
+from tests.servers import Gunicorn
+
+WRONG = (401, "unauthorized", "Name or password is incorrect.")
+LOCKED = (
+    403,
+    "forbidden",
+    "Account is temporarily locked due to multiple authentication failures",
+)
+REASON = "CouchDB refuses the service's user or password"
+
+
+class Users:
+    """CouchDB's users in front of a database that knows none: one, whose password may change."""
+
+    def __init__(self, url: str) -> None:
+        self.proxy = FaultProxy(url)
+        self.password = uuid4().hex
+        self.refusal = WRONG
+        self.refused: list[float] = []
+        self.pause = 0.0
+        self.proxy.rule(self._let_in, times=None)
+
+    def url(self, password: str | None = None) -> str:
+        """The database's, with the user and a password."""
+        return f"http://kazoo_ips:{password or self.password}@127.0.0.1:{self.proxy.port}"
+
+    def _let_in(self, forward: Forward) -> Reply:
+        time.sleep(self.pause)
+        login = base64.b64encode(f"kazoo_ips:{self.password}".encode())
+        if b"Basic " + login in forward.request.head:  # type: ignore[attr-defined]
+            return forward()
+        self.refused.append(time.monotonic())
+        status, error, reason = self.refusal
+        body = json.dumps({"error": error, "reason": reason}).encode()
+        head = f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\n\r\n"
+        return Reply(status, head.encode(), body)
+
+
+@pytest.fixture
+def users(couchdb_url: str) -> Any:
+    """The users, listening."""
+    made = Users(couchdb_url.rpartition("@")[2] if "@" in couchdb_url else couchdb_url)
+    with made.proxy:
+        yield made
+
+
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses that a test can wait for."""
+    monkeypatch.setattr(login_breaker, "PAUSES", (0.5, 1.0, 2.0))
+    monkeypatch.setattr(login_breaker, "LOCKED", 0.5)
+
+
+def of(users: Users, settings: Settings, password: str | None = None) -> Settings:
+    """Settings of a service that uses them."""
+    return replace(settings, couchdb_url=users.url(password), couchdb_admin_url="")
+
+
+@pytest.mark.parametrize("interval", [0.1, 7.0, 61.0])
+def test_three_requests_in_five_minutes_carry_a_wrong_password(interval: float) -> None:
+    now, sent = 1000.0, []
+    breaker = LoginBreaker(SharedTable(), clock=lambda: now)
+    while now < 4000:
+        with suppress(DatastoreLoginRefused), breaker.trial("login"):
+            sent.append(now)
+            breaker.refuse("login", locked=False)
+            raise DatastoreLoginRefused
+        now += interval
+    assert max(sum(start <= at < start + 300 for at in sent) for start in sent) <= 3
+    pauses = [after - before for before, after in pairwise(sent)]
+    assert pauses == sorted(pauses)
+    assert 300 < pauses[-1] < 420
+
+
+def test_after_a_lockout_it_is_tried_every_minute() -> None:
+    now, sent = 1000.0, []
+    breaker = LoginBreaker(SharedTable(), clock=lambda: now)
+    while now < 1400:
+        with suppress(DatastoreLoginRefused), breaker.trial("login"):
+            sent.append(now)
+            breaker.refuse("login", locked=True)
+            raise DatastoreLoginRefused
+        now += 1
+    assert sent == [1000 + 60 * n for n in range(7)]
+
+
+def test_a_login_that_was_accepted_starts_again_from_the_first_pause() -> None:
+    breaker = LoginBreaker(SharedTable(), clock=lambda: 1000.0)
+    assert breaker.refuse("login", locked=False) == login_breaker.PAUSES[0]
+    assert breaker.refuse("login", locked=False) is None, "it was noted already"
+    later = LoginBreaker(breaker._table, clock=lambda: 2000.0)
+    with later.trial("login"):
+        pass
+    assert later.is_closed("login")
+    assert not later.is_closed("another")
+    assert later.refuse("login", locked=False) == login_breaker.PAUSES[0]
+
+
+def test_a_reader_of_the_table_says_what_the_table_says() -> None:
+    table = SharedTable(sets=1)
+    read = {key: table.reader(key) for key in map(str, range(12))}
+    assert {key: each() for key, each in read.items()} == dict.fromkeys(read, 0.0)
+    for round_ in range(3):
+        for key in read:  # more than there are places: some have to make room
+            table.put(key, float(f"{round_}{key}") + 1)
+            assert {key: each() for key, each in read.items()} == {k: table.get(k) for k in read}
+
+
+def test_of_many_threads_one_tries_a_password(users: Users, settings: Settings) -> None:
+    users.pause = 0.1
+    couch = composition.connect(of(users, settings, "wrong"))
+
+    def ask(n: int) -> None:
+        with pytest.raises(DatastoreLoginRefused):
+            couch.database(f"db{n}").info()
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(ask, range(32)))
+    assert len(users.refused) == 1
+    assert len(users.proxy.records) == 1
+
+
+def test_many_threads_with_a_good_password_are_all_served(
+    users: Users, settings: Settings
+) -> None:
+    users.pause = 0.1
+    couch = composition.connect(of(users, settings))
+    with ThreadPoolExecutor(16) as threads:
+        found = list(
+            threads.map(lambda n: couch.database("dedicated_ips").info()["db_name"], range(32))
+        )
+    assert set(found) == {f"{settings.prefix}dedicated_ips"}
+
+
+def test_nobody_waits_long_for_a_password_to_be_tried(users: Users, settings: Settings) -> None:
+    gate = threading.Event()
+    held = users.proxy.rule(faults.hold(gate))
+    users.proxy._rules.reverse()  # it counts before the users
+    couch = composition.connect(of(users, settings))
+    with ThreadPoolExecutor(9) as threads:
+        first = threads.submit(couch.database("dedicated_ips").info)
+        assert eventually(lambda: bool(held.met))
+        began = time.monotonic()
+        others = [threads.submit(couch.database("dedicated_ips").info) for _ in range(8)]
+        for other in others:
+            other.result()
+        assert time.monotonic() - began < 4 * login_breaker.PATIENCE
+        gate.set()
+        first.result()
+
+
+@pytest.mark.usefixtures("_short")
+@pytest.mark.parametrize("refusal", [WRONG, LOCKED])
+def test_a_password_that_turns_wrong_is_told_and_not_sent_until_its_time(
+    users: Users,
+    settings: Settings,
+    operator: Any,
+    refusal: tuple[int, str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    users.refusal = refusal
+    api = CheckedApp(composition.create_app(of(users, settings)))
+    api.get("/v2/ips", headers=operator.headers, status=200)
+    right, users.password = users.password, "another"
+    with caplog.at_level(logging.WARNING, "kazoo_ips.couch"):
+        for _ in range(5):
+            reply = api.get("/v2/ips", headers=operator.headers, status=503)
+    told = failure(reply, operator.token, "datastore_fault")
+    assert told == {"message": "the database refuses the service's user or password"}
+    assert api.get("/readyz", status=503).json["data"]["reasons"] == [REASON]
+    assert len(users.refused) == 1
+    own = [each for each in caplog.records if each.name == "kazoo_ips.couch.transport"]
+    lines = [record.getMessage() for record in own]
+    assert len(lines) == 2
+    assert lines[0].endswith(f": {refusal[2]}")
+    assert lines[1].startswith("user kazoo_ips is not used for ")
+    assert right not in caplog.text
+    assert b"\nkazoo_ips_couchdb_logins_refused_total 1.0\n" in api.get("/metrics").body
+    time.sleep(0.6)
+    users.password = right
+    api.get("/v2/ips", headers=operator.headers, status=200)
+    time.sleep(1)
+    api.get("/readyz", status=200)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (403, "forbidden", "You are not allowed to access this db."),
+        (401, "unauthorized", "You are not a server admin."),
+        (403, "forbidden", "no"),
+    ],
+)
+def test_what_the_user_may_not_do_is_no_refused_login(
+    users: Users, settings: Settings, refusal: tuple[int, str, str]
+) -> None:
+    users.refusal = refusal
+    couch = composition.connect(of(users, settings, "wrong"))
+    for n in range(1, 8):
+        with pytest.raises(DatastoreForbidden) as raised:
+            couch.database("dedicated_ips").info()
+        assert not isinstance(raised.value, DatastoreLoginRefused)
+        assert len(users.refused) == n
+
+
+def test_where_nothing_or_a_failure_comes_no_login_is_refused(
+    users: Users, settings: Settings
+) -> None:
+    couch = composition.connect(of(users, settings))
+    users.proxy.go_away()
+    with pytest.raises(DatastoreUnreachable):
+        couch.database("dedicated_ips").info()
+    users.proxy.come_back()
+    users.proxy.rule(faults.bad_gateway)
+    users.proxy._rules.reverse()
+    with pytest.raises(DatastoreError):
+        couch.database("dedicated_ips").info()
+    assert couch.database("dedicated_ips").info()
+
+
+def test_another_password_is_tried_at_once(users: Users, settings: Settings) -> None:
+    for wrong in ("one", "two"):
+        with pytest.raises(DatastoreLoginRefused):
+            composition.connect(of(users, settings, wrong)).database("dedicated_ips").info()
+    assert composition.connect(of(users, settings)).database("dedicated_ips").info()
+    assert len(users.refused) == 2
+
+
+def test_the_workers_of_an_instance_try_a_wrong_password_once(
+    users: Users, environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment = {**environment, "COUCHDB_URL": users.url("wrong"), "COUCHDB_ADMIN_URL": ""}
+    with Gunicorn(environment, tmp_path / "log", workers=4) as server:
+        pool = urllib3.PoolManager(maxsize=16, retries=False)
+
+        def ask(n: int) -> int:
+            path = "/readyz" if n % 2 else "/v2/ips?auth_token=x.y.z"
+            headers = {"Connection": "close"}  # for every worker to have some
+            return pool.request("GET", server.url + path, headers=headers).status
+
+        with ThreadPoolExecutor(16) as threads:
+            statuses = list(threads.map(ask, range(200)))
+    assert statuses[1::2] == [503] * 100
+    assert 1 <= len(users.refused) <= 2, "a second once the first pause is over"
