@@ -46,9 +46,10 @@ def once(handle: Callable[[], Response]) -> Response:
         raise
     if response.status_code >= 500:
         services().idempotency.abandon(record)
-    else:
-        services().idempotency.finish(record, _kept(response))
-    return response
+        return response
+    own = _kept(response)
+    final = services().idempotency.finish(record, own)
+    return response if final is own else _repeat(final)
 
 
 def _go_by(request_id: str, attempt: Attempt) -> None:

@@ -14,6 +14,9 @@ from kazoo_ips.model import Outcome
 RECORDS = "kazoo_ips"
 """The database."""
 
+LATE = "late"
+"""The field that says of a new document that a write of it may still arrive."""
+
 _TRIES = 3
 
 _WRITE = "write"
@@ -30,28 +33,33 @@ class Records:
     def put(self, document: Mapping[str, object]) -> Document | None:
         """Write a document at the revision it carries, or a new one.
 
+        A new one that took more than one try says so by `LATE`: should it be deleted, the first
+        try would make it anew whenever it arrives.
+
         :returns: it at its new revision; None when somebody else has written, and nothing of
             this write is left
         :raises DatastoreUnreachable: it cannot be found out
         """
         wanted: Document = {**document, _WRITE: uuid4().hex}
+        late = False
         for _ in range(_TRIES):
             written = self._database.put(wanted)
             if written.outcome is Outcome.DONE:
-                return {**wanted, "_rev": written.revision}
+                return {**wanted, "_rev": written.revision, LATE: late}
             leaves = self._database.leaves(wanted["_id"], r=self._database.replicas)
             ours = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
             if ours and len(leaves) > 1:
                 self._database.remove(ours["_id"], ours["_rev"])
                 return None
             if ours and self._database.replicas == 1:
-                return ours
+                return {**ours, LATE: late}
             if ours:
                 # On its own revision: a majority that takes it has had the first write as well.
                 wanted["_rev"] = ours["_rev"]
             elif written.outcome is Outcome.REFUSED or _is_taken(wanted, leaves):
                 return None
             # Else the same again: whichever of the two arrives first, it is this write.
+            late = late or "_rev" not in wanted
         raise DatastoreUnreachable(f"{wanted['_id']}: not known whether it is written")
 
     def leaves(self, record_id: str) -> list[Document]:

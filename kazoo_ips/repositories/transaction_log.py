@@ -15,7 +15,7 @@ from kazoo_ips import process
 from kazoo_ips.couch.client import Document
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import Attempt
-from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.records import LATE, Records
 
 _PREFIX = "transaction-"
 
@@ -45,6 +45,7 @@ class Transaction:
     :param worker: the process that is at it
     :param attempt: of a request with an Idempotency-Key, or None
     :param finished: whether its documents say what is decided
+    :param lasting: a write that makes its record may still arrive: it is not deleted
     """
 
     id: str
@@ -57,6 +58,7 @@ class Transaction:
     state: State = State.PENDING
     attempt: Attempt | None = None
     finished: bool = False
+    lasting: bool = False
     revision: str | None = None
 
 
@@ -145,13 +147,20 @@ class TransactionLog:
 
         Those of a request with a key stay, to tell its later attempts. They go with `forget`.
         """
-        self._records.remove([_reference(t) for t in transactions if not t.attempt])
+        self.forget([t for t in transactions if not t.attempt])
         for transaction in transactions:
             if transaction.attempt and not transaction.finished:
                 self._put(replace(transaction, finished=True))
 
     def forget(self, transactions: Sequence[Transaction]) -> None:
-        """Delete records that nobody will ask for any more."""
+        """Delete records that nobody will ask for any more; those that last are finished."""
+        self.sweep([t for t in transactions if not t.lasting])
+        for transaction in transactions:
+            if transaction.lasting and not transaction.finished:
+                self._put(replace(transaction, finished=True))
+
+    def sweep(self, transactions: Sequence[Transaction]) -> None:
+        """Delete records whose time is over."""
         self._records.remove([_reference(t) for t in transactions])
 
     def find(self, transaction: str) -> Transaction | None:
@@ -172,7 +181,10 @@ class TransactionLog:
 
     def _put(self, transaction: Transaction) -> Transaction | None:
         document = self._records.put(_document(transaction))
-        return replace(transaction, revision=document["_rev"]) if document else None
+        if document is None:
+            return None
+        lasting = transaction.lasting or document[LATE]
+        return replace(transaction, revision=document["_rev"], lasting=lasting)
 
     @staticmethod
     def _require(transaction: Transaction | None) -> Transaction:
@@ -204,6 +216,7 @@ def _document(transaction: Transaction) -> Mapping[str, Any]:
         "state": transaction.state.value,
         **({"key": attempt.key, "attempt": attempt.number} if attempt else {}),
         "finished": transaction.finished,
+        "lasting": transaction.lasting,
     }
 
 
@@ -219,5 +232,6 @@ def _transaction(document: Document) -> Transaction:
         State(document["state"]),
         Attempt(document["key"], document["attempt"]) if "key" in document else None,
         document["finished"],
+        document["lasting"],
         document["_rev"],
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kazoo_ips import addresses
-from kazoo_ips.errors import Conflict, DatastoreForbidden, DatastoreMissing
+from kazoo_ips.errors import Conflict, DatastoreForbidden, DatastoreMissing, IPNotFound
 from kazoo_ips.model import DedicatedIP, Status
 from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.ips import IPRepository
@@ -105,9 +105,14 @@ class DoctorService:
     def _withdrawn(self, withdrawn: Sequence[str], repair: bool) -> Iterator[Finding]:
         for address in withdrawn:
             if self._ips.leaves(address).lost:
-                if repair:
-                    self._settlement.settle(address)
-                yield Finding("withdrawn", address, repaired=repair)
+                yield Finding("withdrawn", address, repaired=repair and self._settle(address))
+
+    def _settle(self, address: str) -> bool:
+        try:
+            self._settlement.settle(address)
+        except (Conflict, IPNotFound):  # somebody is at it this moment
+            return False
+        return True
 
     def _one(self, ip: DedicatedIP, known: dict[str, str], repair: bool) -> Iterator[Finding]:
         """What is wrong with one document by itself."""
@@ -135,7 +140,7 @@ class DoctorService:
         try:
             kept = self._settlement.settle(ip.address) if repair else ip
             yield Finding("conflict", ip.address, kept.assigned_to, repaired=repair)
-        except Conflict:  # somebody is at it this moment
+        except (Conflict, IPNotFound):  # somebody is at it this moment
             yield Finding("conflict", ip.address, ip.assigned_to)
 
     def _free(self, ip: DedicatedIP) -> bool:
@@ -167,7 +172,8 @@ class DoctorService:
 
     def _copy(self, ip: DedicatedIP) -> bool:
         """Write the copy, unless the address has gone elsewhere meanwhile."""
-        if self._ips.get(ip.address).revision != ip.revision:
+        now = self._ips.by_id([ip.address])[0].get(ip.address)
+        if now is None or now.revision != ip.revision:
             return False
         self._copies.save([ip])
         self._settlement.drop_copy(ip.assigned_to or "", ip.address)

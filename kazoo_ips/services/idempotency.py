@@ -102,25 +102,41 @@ class IdempotencyService:
         if known and known.reply is None and begun == (known.worker, known.attempt, known.until):
             self._records.put(replace(ended, revision=known.revision))
 
-    def finish(self, record: IdempotencyRecord, reply: Mapping[str, Any]) -> None:
-        """Keep the reply, now or as soon as the database allows."""
-        self._end(replace(record, until=0, reply=reply))
+    def finish(self, record: IdempotencyRecord, reply: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Keep the reply, now or as soon as the database allows.
+
+        :returns: what the caller is told: this reply, or that of another attempt, which took this
+            one for dead and has come to its end
+        :raises InProgress: another attempt is at work by now, and has the last word
+        """
+        if self._end(replace(record, until=0, reply=reply)):
+            return reply
+        now = self._records.find(record.id)
+        if now is None or now.attempt == record.attempt:
+            return reply
+        if now.reply is None:
+            raise InProgress
+        return now.reply
 
     def abandon(self, record: IdempotencyRecord) -> None:
         """Let the next attempt try: this one came to no end that could be repeated."""
         self._end(replace(record, until=0))
 
-    def _end(self, record: IdempotencyRecord) -> None:
+    def _end(self, record: IdempotencyRecord) -> bool:
+        """Whether the key is still this attempt's, as far as can be told."""
         try:
-            self._put(record)
+            return self._put(record)
         except KazooIPsError as error:
             log.warning("request %s: its key waits: %s", record.request_id, error)
             self._retries.repeat(f"key {record.id}", lambda: self._put(record))
+            return True
 
-    def _put(self, record: IdempotencyRecord) -> None:
-        # When another attempt has begun meanwhile, the key is that one's, and it asks for ours.
-        if self._records.put(record) and record.reply is not None:
+    def _put(self, record: IdempotencyRecord) -> bool:
+        if self._records.put(record) is None:
+            return False
+        if record.reply is not None:
             self._transactions.forget(record.current.key)
+        return True
 
     def sweep(self) -> int:
         """Forget what was kept long enough; how many."""

@@ -175,7 +175,7 @@ class RecoveryService:
             return False
         if listed.finished:
             if self._now() - listed.at > KEPT:
-                self._log.forget([listed])
+                self._log.sweep([listed])
             return False
         transaction = self.conclude(listed.id)
         if transaction:

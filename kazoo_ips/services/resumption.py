@@ -97,6 +97,9 @@ class Resumption:
         """The dedicated IP as this request has taken it out of the pool, or None."""
         for removed in self._ips.removed(address):
             if removed.event(EventKind.DELETED, None, request_id):
+                for event in removed.trail:
+                    if (event.kind, event.request_id) == (EventKind.RELEASED, request_id):
+                        self._copies.mend(event.account_id or "", [removed.address])
                 return removed
         return None
 
