@@ -11,6 +11,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from kazoo_ips import shared_table, shared_writes
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.metrics import Metrics
@@ -35,6 +36,7 @@ from kazoo_ips.services.auth import AuthService
 from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.doctor import DoctorService
 from kazoo_ips.services.filling import FillingService
+from kazoo_ips.services.holdings import Holdings
 from kazoo_ips.services.housekeeping import HousekeepingService
 from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
@@ -48,7 +50,6 @@ from kazoo_ips.services.settlement import Settlement
 from kazoo_ips.services.transactions import TransactionService
 from kazoo_ips.services.watch import WatchService
 from kazoo_ips.services.writes import PoolWriter
-from kazoo_ips.shared_table import shared
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -119,7 +120,7 @@ def build(
     auth = AuthService(
         keys,
         accounts,
-        LoginAttempts(shared(), settings.login_limit, clock),
+        LoginAttempts(shared_table.shared(), settings.login_limit, clock),
         clock=clock,
         lifetime=settings.token_lifetime,
         remember=remember,
@@ -134,8 +135,9 @@ def build(
     recovery = RecoveryService(
         ips, transaction_log, settlement, retries.look_again, now, pause, metrics
     )
-    lists, lookup = ListService(views), Lookup(ips, settlement, recovery)
-    copies = CopyService(ips, kept_copies, lists, settlement, retries.look_again)
+    holdings = Holdings(ips, kept_copies, views, recovery, shared_writes.shared(), pause)
+    lists, lookup = ListService(views, holdings), Lookup(ips, settlement, recovery)
+    copies = CopyService(ips, kept_copies, lists, settlement, holdings, retries.look_again)
     writer = PoolWriter(ips, settlement, retries.look_again)
     transactions = TransactionService(ips, writer, transaction_log, copies, recovery, retries)
     resumption = Resumption(ips, lookup, writer, copies, settlement)
@@ -148,7 +150,7 @@ def build(
         additions=additions,
         filling=FillingService(additions),
         lists=lists,
-        ips=IPService(lookup, lists, accounts, transactions, recovery, resumption, now=now),
+        ips=IPService(lookup, holdings, accounts, transactions, recovery, resumption, now=now),
         allocation=AllocationService(
             ips, views, transactions, recovery, resumption, now=now, pause=pause
         ),
