@@ -18,6 +18,7 @@ from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.repositories.access import AccessRepository
 from kazoo_ips.repositories.accounts import AccountRepository
+from kazoo_ips.repositories.checkpoints import Checkpoints
 from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.databases import Databases
 from kazoo_ips.repositories.idempotency_records import IdempotencyRecords
@@ -36,6 +37,8 @@ from kazoo_ips.services.auth import AuthService
 from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.doctor import DoctorService
 from kazoo_ips.services.filling import FillingService
+from kazoo_ips.services.follower import Follower
+from kazoo_ips.services.healing import DELAY, HealingService
 from kazoo_ips.services.holdings import Holdings
 from kazoo_ips.services.housekeeping import HousekeepingService
 from kazoo_ips.services.idempotency import IdempotencyService
@@ -142,6 +145,10 @@ def build(
     transactions = TransactionService(ips, writer, transaction_log, copies, recovery, retries)
     resumption = Resumption(ips, lookup, writer, copies, settlement)
     idempotency = IdempotencyService(IdempotencyRecords(records), transactions, retries, now)
+    healing = HealingService(ips, kept_copies, settlement, recovery, now, metrics)
+    follower = Follower(
+        "healing", ips, Checkpoints(records), healing.look, delay=DELAY, now=now, metrics=metrics
+    )
     additions = AdditionService(ips, views, settlement, now)
     return Services(
         accounts=accounts,
@@ -156,7 +163,9 @@ def build(
         ),
         copies=copies,
         idempotency=idempotency,
-        housekeeping=HousekeepingService(retries, settlement, recovery, idempotency, metrics),
+        housekeeping=HousekeepingService(
+            retries, settlement, recovery, idempotency, follower, metrics
+        ),
         doctor=DoctorService(ips, kept_copies, accounts, recovery, settlement, now),
         watch=_watch(settings, metrics),
     )
