@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 LEASE = 30
 """Seconds after which somebody else takes over, at once where the holder is known to be dead."""
+RENEW = 10
+"""Seconds before that at which the holder renews it."""
 LOOK = 15
 """Seconds between two looks at the lease by those who do not hold it."""
 POLL = 5
@@ -159,10 +161,10 @@ class Follower(Generic[Change]):
             return False
         left = held.until - self._now()
         since = held.since if self._left else self._handled
-        if left > LEASE / 2 and since == held.since:
+        if left > RENEW and since == held.since:
             return True
         history = held.history
-        if left <= LEASE / 2:
+        if left <= RENEW:
             history = self._feed.history()
             if history != held.history:
                 log.warning("%s: the database was made anew", self._name)
