@@ -118,7 +118,7 @@ def test_what_is_in_order_costs_no_writes_and_what_was_mended_is_left_alone(
 ) -> None:
     _remove(copies)
     healer.wait(3 * DELAY)
-    assert len(healer.writes) == 1
+    assert len(healer.writes) in (1, 2)  # on a cluster the document is confirmed first
     healer.sent.clear()
     healer.wait(600)
     assert healer.writes == []
