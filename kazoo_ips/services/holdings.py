@@ -61,12 +61,13 @@ class Holdings:
     def candidates(self, account_id: str) -> list[str]:
         """All addresses that may be an account's: those that were before this began are there."""
         everything = ListIPs(limit=None)
-        found = {row.address for row in self._views.assigned_to(account_id, everything)}
+        rows = self._views.assigned_to(account_id, everything)
+        elsewhere: set[str] = set()
         if self.lag:
-            found |= self._elsewhere(account_id)
+            elsewhere = self._elsewhere(account_id)
             self._pause(_MOMENT)
-            found |= {row.address for row in self._views.assigned_to(account_id, everything)}
-        return sorted(found)
+            rows = rows + self._views.assigned_to(account_id, everything)
+        return list(dict.fromkeys([*(row.address for row in rows), *sorted(elsewhere)]))
 
     def _elsewhere(self, account_id: str, limit: int = 1_000_000) -> set[str]:
         """What the copies and the memory of this instance say, each so many at the most."""
