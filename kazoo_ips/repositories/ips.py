@@ -178,6 +178,12 @@ class IPRepository:
         """Drop many, each with its own outcome, in the order given."""
         return self._pool.put_all([_dropped(leaf) for leaf in leaves])
 
+    def spread(self, withdrawal: Withdrawal) -> bool:
+        """Make a tombstone known to a majority of the nodes; whether it is."""
+        leaves = self._pool.leaves(withdrawal.before.address, r=self.replicas, revs=True)
+        tombstone = next((leaf for leaf in leaves if leaf["_rev"] == withdrawal.revision), None)
+        return tombstone is not None and self._pool.replicate(tombstone)
+
     def restore(self, withdrawal: Withdrawal) -> None:
         """Bring an address back that everybody withdrew from.
 

@@ -155,6 +155,8 @@ class HealingService:
 
 def _is_right(copy: _Copy, there: DedicatedIP | None, pool: Mapping[str, DedicatedIP]) -> bool:
     ip = pool.get(copy.address)
+    if ip and not ip.has_known_status:
+        return True  # a newer release judges it
     if ip is None or ip.assigned_to != copy.account_id:
         return there is None
     return there is not None and is_copy(there, ip)

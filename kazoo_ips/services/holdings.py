@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from kazoo_ips import addresses
 from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing
-from kazoo_ips.model import DedicatedIP, Listing, ListIPs, Page
+from kazoo_ips.model import DedicatedIP, Listing, ListIPs, Page, Status
 from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
@@ -113,7 +113,8 @@ class Holdings:
         return {
             i: ip
             for i, ip in found.items()
-            if ip.assigned_to == account_id and not self._recovery.is_released(ip)
+            if (ip.assigned_to, ip.status) == (account_id, Status.ASSIGNED)
+            and not self._recovery.is_released(ip)
         }
 
 
