@@ -262,6 +262,17 @@ class Leaves:
         deleted_since = any(generation(d) > generation(last.base) for d in self.deleted)
         return None if deleted_since else last
 
+    def supersede(self, revision: str | None) -> bool:
+        """Whether somebody else has written on a revision, or deleted it.
+
+        Where nothing shows that came after it, the copies that have it may not have answered.
+        """
+        after = generation(revision) if revision else 0
+        live = {leaf.revision for leaf in self.live}
+        if revision in live:
+            return False
+        return bool(live) or any(generation(deleted) > after for deleted in self.deleted)
+
 
 def generation(revision: str) -> int:
     """How many writes led to a revision."""

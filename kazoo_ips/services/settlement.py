@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from kazoo_ips import work
-from kazoo_ips.errors import Conflict, DatastoreMissing, IPNotFound
+from kazoo_ips.errors import Conflict, DatastoreMissing, DatastoreUnreachable, IPNotFound
 from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Status
 from kazoo_ips.repositories.copies import CopyRepository
@@ -134,6 +134,7 @@ class Settlement:
 
         :raises IPNotFound: it was never there, or somebody deleted it
         :raises Conflict: a majority of the nodes does not know yet that it is lost
+        :raises DatastoreUnreachable: a majority does not have it again
         """
         if leaves.lost is None:
             raise IPNotFound(address)
@@ -149,7 +150,8 @@ class Settlement:
             if leaves.lost != lost:
                 raise Conflict(address)
         log.warning("%s: all claims were withdrawn, bringing it back", address)
-        self._ips.restore(lost)
+        if not self._ips.restore(lost):
+            raise DatastoreUnreachable(f"{address}: not certain to be brought back")
         self._metrics.addresses_brought_back.inc()
         work.note("brought_back")
         return self._ips.get(address)

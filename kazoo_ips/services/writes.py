@@ -87,17 +87,17 @@ class PoolWriter:
         if written.revision:
             return self._withdrawn(before, after, replace(after, revision=written.revision))
         for _ in range(_TRIES):
-            live = self._ips.leaves(after.address).live
+            leaves = self._ips.leaves(after.address)
+            live = leaves.live
             ours = next((leaf for leaf in live if _is_write(leaf, after)), None)
             if ours and len(live) > 1:
                 return self._withdrawn(before, after, ours)
             if ours:
                 return self._confirmed(before, ours)
-            current = before.revision in {leaf.revision for leaf in live}
-            # One that is refused is so by a node that knows more than those just asked, or by
-            # what stands in between.
-            if not current or written.outcome is Outcome.REFUSED:
+            if leaves.supersede(before.revision):
                 return Result(Fate.LOST, after)
+            # It may still arrive, one that was refused as well: by a node that lags, or by what
+            # stands in between.
             fence = self._ips.save(before)
             if fence.outcome is Outcome.DONE:
                 return Result(Fate.UNDONE, after)

@@ -24,6 +24,8 @@ from kazoo_ips.model import (
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import from_document, to_document
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services import Services
 from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import broken, failure, invalid, page, success
@@ -275,7 +277,7 @@ def test_a_list_of_spellings_finds_it_too(services: Services, load: Callable[...
     assert [each.verdict for each in found] == ["unchanged"]
 
 
-def test_what_a_newer_release_made_of_a_claim_is_not_undone(
+def test_what_a_newer_release_made_of_a_release_is_not_undone(
     later: Services,
     services: Services,
     couch: Couch,
@@ -285,7 +287,14 @@ def test_what_a_newer_release_made_of_a_claim_is_not_undone(
 ) -> None:
     document = kazoo_document(RESTING, pvt_status="aging", pvt_request_id="theirs")
     load(document)
-    claims = later.doctor._claims
-    claims.note("release", alice.id, "theirs", document["pvt_modified"], [RESTING])
-    claims.recover(later.doctor._now())
+    log = TransactionLog(Records(couch))
+    at = document["pvt_modified"]
+    transaction = log.begin(Action.RELEASE, alice.id, "theirs", at, [RESTING])
+    databases.put("dedicated_ips", {
+        **databases.get("dedicated_ips", RESTING), "pvt_transaction": transaction.id,
+        "pvt_assigned_to": alice.id,
+    })  # fmt: skip
+    log.commit(transaction, [RESTING])
+    later.housekeeping.recover()
+    assert log.find(transaction.id) is None
     assert databases.get("dedicated_ips", RESTING)["pvt_status"] == "aging"
