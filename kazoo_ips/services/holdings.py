@@ -66,6 +66,7 @@ class Holdings:
         if self.lag:
             elsewhere = self._elsewhere(account_id)
             self._pause(_MOMENT)
+            elsewhere |= self._elsewhere(account_id)
             rows = rows + self._views.assigned_to(account_id, everything)
         return list(dict.fromkeys([*(row.address for row in rows), *sorted(elsewhere)]))
 
@@ -86,6 +87,7 @@ class Holdings:
         if len(elsewhere) > _FEW:
             return None
         self._pause(_MOMENT)
+        elsewhere |= self._elsewhere(account_id, _FEW + 1)
         rows = self._views.assigned_to(account_id, replace(query, limit=_FEW + 1))
         if len(rows) > _FEW:
             return None
