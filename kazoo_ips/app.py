@@ -11,6 +11,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from kazoo_ips import shared_table, shared_writes
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.couch.login_breaker import LoginBreaker
@@ -18,6 +19,7 @@ from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.repositories.access import AccessRepository
 from kazoo_ips.repositories.accounts import AccountRepository
+from kazoo_ips.repositories.checkpoints import Checkpoints
 from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.databases import Databases
 from kazoo_ips.repositories.idempotency_records import IdempotencyRecords
@@ -36,6 +38,9 @@ from kazoo_ips.services.auth import AuthService
 from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.doctor import DoctorService
 from kazoo_ips.services.filling import FillingService
+from kazoo_ips.services.follower import Follower
+from kazoo_ips.services.healing import DELAY, HealingService
+from kazoo_ips.services.holdings import Holdings
 from kazoo_ips.services.housekeeping import HousekeepingService
 from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.ips import IPService
@@ -49,7 +54,6 @@ from kazoo_ips.services.settlement import Settlement
 from kazoo_ips.services.transactions import TransactionService
 from kazoo_ips.services.watch import WatchService
 from kazoo_ips.services.writes import PoolWriter
-from kazoo_ips.shared_table import shared
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -74,9 +78,9 @@ def connect(
         settings.threads,
         trace,
         metrics.count_call if metrics else None,
-        LoginBreaker(shared("logins"), metrics.logins_refused.inc)
+        LoginBreaker(shared_table.shared("logins"), metrics.logins_refused.inc)
         if metrics
-        else LoginBreaker(shared("logins")),
+        else LoginBreaker(shared_table.shared("logins")),
     )
 
 
@@ -123,7 +127,7 @@ def build(
     auth = AuthService(
         keys,
         accounts,
-        LoginAttempts(shared("attempts"), settings.login_limit, clock),
+        LoginAttempts(shared_table.shared("attempts"), settings.login_limit, clock),
         clock=clock,
         lifetime=settings.token_lifetime,
         remember=remember,
@@ -138,12 +142,17 @@ def build(
     recovery = RecoveryService(
         ips, transaction_log, settlement, retries.look_again, now, pause, metrics
     )
-    lists, lookup = ListService(views), Lookup(ips, settlement, recovery)
-    copies = CopyService(ips, kept_copies, lists, settlement, retries.look_again)
+    holdings = Holdings(ips, kept_copies, views, recovery, shared_writes.shared(), pause)
+    lists, lookup = ListService(views, holdings), Lookup(ips, settlement, recovery)
+    copies = CopyService(ips, kept_copies, lists, settlement, holdings, retries.look_again)
     writer = PoolWriter(ips, settlement, retries.look_again)
     transactions = TransactionService(ips, writer, transaction_log, copies, recovery, retries)
     resumption = Resumption(ips, lookup, writer, copies, settlement)
     idempotency = IdempotencyService(IdempotencyRecords(records), transactions, retries, now)
+    healing = HealingService(ips, kept_copies, settlement, recovery, now, metrics)
+    follower = Follower(
+        "healing", ips, Checkpoints(records), healing.look, delay=DELAY, now=now, metrics=metrics
+    )
     additions = AdditionService(ips, views, settlement, now)
     return Services(
         accounts=accounts,
@@ -152,13 +161,15 @@ def build(
         additions=additions,
         filling=FillingService(additions),
         lists=lists,
-        ips=IPService(lookup, lists, accounts, transactions, recovery, resumption, now=now),
+        ips=IPService(lookup, holdings, accounts, transactions, recovery, resumption, now=now),
         allocation=AllocationService(
             ips, views, transactions, recovery, resumption, now=now, pause=pause
         ),
         copies=copies,
         idempotency=idempotency,
-        housekeeping=HousekeepingService(retries, settlement, recovery, idempotency, metrics),
+        housekeeping=HousekeepingService(
+            retries, settlement, recovery, idempotency, follower, metrics
+        ),
         doctor=DoctorService(ips, kept_copies, accounts, recovery, settlement, now),
         watch=_watch(settings, metrics),
     )

@@ -9,10 +9,9 @@ import os
 import sys
 from typing import Any
 
-from kazoo_ips import shared_counts
+from kazoo_ips import shared_counts, shared_table, shared_writes
 from kazoo_ips.config import BadSetting, Settings
 from kazoo_ips.shared_load import load
-from kazoo_ips.shared_table import shared
 
 try:
     _settings = Settings.load(os.environ)
@@ -20,8 +19,9 @@ except BadSetting as error:
     sys.exit(str(error))
 
 # Made before the workers are, so that they have it in common.
-shared("attempts")
-shared("logins")
+shared_table.shared("attempts")
+shared_table.shared("logins")
+shared_writes.shared()
 
 wsgi_app = "kazoo_ips.app:create_app()"
 # host:port, [host]:port, or several with commas between them.

@@ -33,6 +33,7 @@ NO_ANSWER, SENT_AGAIN = 0, -1
 _METHODS = frozenset(HTTPMethod)
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _COUCHDB_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_LAG_SECONDS = (30, 35, 40, 60, 90, 120, 300, 600)
 _OUTCOMES = {
     NO_ANSWER: "no_answer",
     SENT_AGAIN: "sent_again",
@@ -101,6 +102,27 @@ class Metrics:
         self.claims_recovered = Counter(
             "kazoo_ips_claims_recovered",
             "Claims that a dead process left half done, undone.",
+            registry=own,
+        )
+        self.copies_mended = Counter(
+            "kazoo_ips_copies_mended",
+            "Copies in accounts' databases that did not agree with the pool and were mended.",
+            registry=own,
+        )
+        self.changes_followed = Counter(
+            "kazoo_ips_changes_followed",
+            "Changes of the pool that were looked at once more.",
+            registry=own,
+        )
+        self.follower_polls = Counter(
+            "kazoo_ips_follower_polls",
+            "Looks at the pool's changes; one process of all makes them.",
+            registry=own,
+        )
+        self.follower_lag = Histogram(
+            "kazoo_ips_follower_lag_seconds",
+            "Time from reading a change to looking at it; half a minute is meant.",
+            buckets=_LAG_SECONDS,
             registry=own,
         )
         self.housekeeping_failures = Counter(

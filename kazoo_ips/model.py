@@ -162,6 +162,12 @@ class DedicatedIP:
             transaction=None,
         )
 
+    @property
+    def accounts(self) -> set[str]:
+        """Those that have it, or had it lately."""
+        had = {event.account_id for event in self.trail}
+        return {account_id for account_id in (self.assigned_to, *had) if account_id}
+
     def event(self, kind: str, account_id: str | None, request_id: str) -> Event | None:
         """What a request did to this address, however many have written since; or None."""
         wanted = (kind, account_id, request_id)
@@ -186,6 +192,18 @@ class DedicatedIP:
         recent = [event for event in self.trail if at - event.at < TRAIL_SECONDS]
         event = Event(kind, account_id, at, request_id)
         return (*recent[1 - TRAIL_LENGTH :], event)
+
+
+class Changed(NamedTuple):
+    """An address whose document was written, or deleted.
+
+    :param accounts: those that have it, or had it lately
+    :param withdrawn: whether it is gone and its tombstone is a withdrawal
+    """
+
+    address: str
+    accounts: frozenset[str] = frozenset()
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,32 +24,42 @@ _WAYS = 8
 _SET = _WAYS * _ENTRY.size
 
 
-class SharedTable:
-    """Times by key, in half a megabyte unless said otherwise.
+class SharedMemory:
+    """Memory with a lock, for a process and all that it forks.
 
-    :param sets: how many times eight keys it holds
+    :param size: bytes, zero at first
     """
 
-    def __init__(self, sets: int = 4096) -> None:
-        self._sets = sets
+    def __init__(self, size: int) -> None:
         with tempfile.TemporaryFile() as file:  # it has no name, and is gone with its users
-            file.truncate(sets * _SET)
-            self._entries = mmap.mmap(file.fileno(), sets * _SET)
+            file.truncate(size)
+            self._entries = mmap.mmap(file.fileno(), size)
             self._file = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._file)
-        # Nobody outside can choose keys that fall together.
-        self._secret = secrets.token_bytes(16)
         self._lock = Lock()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep all other threads and processes out. `get` and `put` belong in here."""
+        """Keep all other threads and processes out."""
         with self._lock:
             fcntl.lockf(self._file, fcntl.LOCK_EX)
             try:
                 yield
             finally:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+
+class SharedTable(SharedMemory):
+    """Times by key, in half a megabyte unless said otherwise. `get` and `put` belong in `locked`.
+
+    :param sets: how many times eight keys it holds
+    """
+
+    def __init__(self, sets: int = 4096) -> None:
+        super().__init__(sets * _SET)
+        self._sets = sets
+        # Nobody outside can choose keys that fall together.
+        self._secret = secrets.token_bytes(16)
 
     def get(self, key: str) -> float:
         """The key's time in Unix seconds; 0 when it has none, or none any more."""

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "process": set(),
     "shared_load": set(),
     "shared_table": set(),
+    "shared_writes": {"shared_table"},
     "model": {"errors"},
     "rendezvous": set(),
     "work": set(),
@@ -50,21 +51,23 @@ MAY_IMPORT = {
     },
     "services": {
         "services", "repositories", "addresses", "errors", "metrics", "model", "process",
-        "shared_table", "work",
+        "shared_table", "shared_writes", "work",
         "cachetools", "jwt",
     },
     "api": {
         "api", "services", "addresses", "errors", "logs", "metrics", "model", "rendezvous", "work",
         "apispec", "flask", "marshmallow", "orjson", "werkzeug",
     },
-    "gunicorn_conf": {"config", "shared_counts", "shared_load", "shared_table"},
+    "gunicorn_conf": {
+        "config", "shared_counts", "shared_load", "shared_table", "shared_writes",
+    },
     "client_socket": {"rendezvous"},
     "worker": {
         "api", "client_socket", "config", "logs", "rendezvous", "shared_load", "gunicorn",
     },
     "app": {
         "api", "services", "repositories", "couch", "config", "metrics", "model", "shared_table",
-        "flask",
+        "shared_writes", "flask",
     },
     "cli": {
         "cli", "app", "services", "repositories", "addresses", "config", "errors", "model",

@@ -358,9 +358,9 @@ class Database:
     def _rows_for_all(self, urls: Sequence[str]) -> list[_Told]:
         return [self._rows_at(urls[0])] * len(urls)  # they are all the same
 
-    def select(self, selector: Mapping[str, Any], limit: int) -> list[Document]:
+    def select(self, selector: Mapping[str, Any], limit: int, **params: Any) -> list[Document]:
         """Documents by a Mango selector: for questions that no view answers."""
-        body = {"selector": selector, "limit": limit}
+        body = {"selector": selector, "limit": limit, **params}
         docs: list[Document] = _object(self._resource.post("_find", body=body))["docs"]
         return docs
 

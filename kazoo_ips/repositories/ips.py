@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from kazoo_ips import addresses
 from kazoo_ips.couch.client import Couch, Document
 from kazoo_ips.errors import IPNotFound
-from kazoo_ips.model import DedicatedIP, Leaves, Withdrawal, Written, generation
+from kazoo_ips.model import Changed, DedicatedIP, Leaves, Withdrawal, Written, generation
 from kazoo_ips.repositories.documents import POOL, TYPE, from_document, is_ip, to_document
 from kazoo_ips.repositories.lists import ListRepository
 
@@ -208,6 +208,21 @@ class IPRepository:
         there = [from_document(doc) for doc in documents if is_ip(doc)]
         return str(feed["last_seq"]), withdrawn, there, len(feed["results"]) == limit
 
+    def changed(self, since: str, limit: int) -> tuple[str, list[Changed], bool]:
+        """A part of the pool's history, for whoever follows what is written.
+
+        :returns: where the next part starts, the addresses that were written or deleted, and
+            whether there may be more
+        """
+        feed = self._pool.changes(since=since, limit=limit, include_docs=True)
+        documents = [row["doc"] for row in feed["results"]]
+        changed = [_changed(doc) for doc in documents if doc.get("pvt_type") == TYPE]
+        return str(feed["last_seq"]), changed, len(documents) == limit
+
+    def history(self) -> str:
+        """Names the pool's history: another one when the database was made anew."""
+        return str(self._pool.info().get("instance_start_time", ""))
+
     def count(self) -> int:
         """How many documents the pool has, more or less."""
         return int(self._pool.info()["doc_count"])
@@ -215,6 +230,12 @@ class IPRepository:
 
 def _dropped(leaf: DedicatedIP) -> Document:
     return {"_id": leaf.address, "_rev": leaf.revision, "_deleted": True, _DROPPED: True}
+
+
+def _changed(document: Document) -> Changed:
+    """What a row of the history tells; a tombstone keeps what it was the end of."""
+    withdrawn = bool({_WITHDRAWN, _DROPPED} & set(document))
+    return Changed(document["_id"], frozenset(from_document(document).accounts), withdrawn)
 
 
 def _withdrawal(tombstone: Document) -> Withdrawal:

@@ -15,6 +15,7 @@ from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing, DatastoreUnre
 from kazoo_ips.model import DedicatedIP, Listing, Outcome
 from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.services.holdings import Holdings, by_owner
 from kazoo_ips.services.lists import CHUNK, ListService
 from kazoo_ips.services.settlement import Settlement, is_copy
 
@@ -33,18 +34,20 @@ class CopyService:
         a little later
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
         self,
         ips: IPRepository,
         copies: CopyRepository,
         lists: ListService,
         settlement: Settlement,
+        holdings: Holdings,
         look_again: Callable[[str, str], None],
     ) -> None:
         self._ips = ips
         self._copies = copies
         self._lists = lists
         self._settlement = settlement
+        self._holdings = holdings
         self.look_again = look_again
 
     def expect_change(self, account_id: str) -> None:
@@ -61,6 +64,7 @@ class CopyService:
             outcomes = zip(ips, written, strict=True)
             unsure = (ip for ip, w in outcomes if w.outcome is not Outcome.DONE)
             if all(map(self._settlement.is_acknowledged, unsure)):
+                self._holdings.note(ips)
                 return
         except DatastoreForbidden:
             raise  # it was told, and trying again is no use
@@ -153,15 +157,6 @@ class CopyService:
             log.warning("account %s has no database, but %d addresses", owner_id, len(ips))
         except DatastoreForbidden as error:
             log.warning("account %s: %s", owner_id, error)
-
-
-def by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
-    """Those that are assigned, by the account that has them."""
-    owned: dict[str, list[DedicatedIP]] = {}
-    for ip in ips:
-        if ip.assigned_to:
-            owned.setdefault(ip.assigned_to, []).append(ip)
-    return owned
 
 
 def _is_current(copy: DedicatedIP | None, ip: DedicatedIP) -> bool:

@@ -15,7 +15,7 @@ from kazoo_ips.model import DedicatedIP, Status
 from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.accounts import AccountService
-from kazoo_ips.services.copies import by_owner
+from kazoo_ips.services.holdings import by_owner
 from kazoo_ips.services.recovery import RecoveryService
 from kazoo_ips.services.settlement import GRACE, Settlement, is_copy
 

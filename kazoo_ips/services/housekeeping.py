@@ -1,6 +1,7 @@
 """What is looked at again a little later: withdrawn writes, orphans, replies kept too long.
 
-Every worker does this by itself; two who do the same change nothing more.
+Every worker does this by itself; two who do the same change nothing more. The pool's changes are
+followed by one worker of all.
 """
 
 import logging
@@ -12,6 +13,8 @@ from uuid import uuid4
 from kazoo_ips import work
 from kazoo_ips.errors import Conflict, IPNotFound, KazooIPsError
 from kazoo_ips.metrics import Metrics
+from kazoo_ips.model import Changed
+from kazoo_ips.services.follower import Follower
 from kazoo_ips.services.idempotency import IdempotencyService
 from kazoo_ips.services.recovery import RecoveryService
 from kazoo_ips.services.retries import RetryQueue
@@ -29,18 +32,20 @@ class HousekeepingService:
     :param metrics: where rounds that fail are counted
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each kind of work
         self,
         retries: RetryQueue,
         settlement: Settlement,
         recovery: RecoveryService,
         idempotency: IdempotencyService,
+        follower: Follower[Changed],
         metrics: Metrics,
     ) -> None:
         self._retries = retries
         self._settlement = settlement
         self._recovery = recovery
         self._idempotency = idempotency
+        self._follower = follower
         self._metrics = metrics
 
     def look_again(self, now: float | None = None) -> int:
@@ -63,6 +68,10 @@ class HousekeepingService:
         """Bring the transactions of dead processes to their end; how many."""
         return self._recovery.recover()
 
+    def follow(self) -> int:
+        """Look once more at what has changed, if that is this process's part; how much."""
+        return self._follower.step()
+
     def work(self) -> int:
         """Do again what this process could not do, and what it put off; how much is done."""
         return self._retries.work()
@@ -80,6 +89,7 @@ class HousekeepingService:
             try:
                 self.work()
                 self.look_again()
+                self.follow()
                 if time.monotonic() >= next_round:
                     next_round = time.monotonic() + ROUND
                     self.recover()

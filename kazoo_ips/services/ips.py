@@ -27,7 +27,7 @@ from kazoo_ips.model import (
 )
 from kazoo_ips.repositories.transaction_log import Action
 from kazoo_ips.services.accounts import AccountService
-from kazoo_ips.services.lists import ListService
+from kazoo_ips.services.holdings import Holdings
 from kazoo_ips.services.lookup import Lookup, require_match
 from kazoo_ips.services.recovery import RecoveryService
 from kazoo_ips.services.resumption import Resumption, is_resumed
@@ -48,7 +48,7 @@ class IPService:
     def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
         self,
         lookup: Lookup,
-        lists: ListService,
+        holdings: Holdings,
         accounts: AccountService,
         transactions: TransactionService,
         recovery: RecoveryService,
@@ -57,7 +57,7 @@ class IPService:
         now: Callable[[], int],
     ) -> None:
         self._lookup = lookup
-        self._lists = lists
+        self._holdings = holdings
         self._accounts = accounts
         self._transactions = transactions
         self._recovery = recovery
@@ -230,8 +230,7 @@ class IPService:
 
     def _everything(self, account_id: str) -> list[DedicatedIP]:
         """All that the account has at this moment, as the pool's documents say."""
-        listed = [row.address for row in self._lists.all_assigned(account_id)]
-        found = self._lookup.find(listed)
+        found = self._lookup.find(self._holdings.candidates(account_id))
         # A view may lag behind a release that somebody else has just made.
         return [ip for ip in found.values() if ip.assigned_to == account_id]
 

@@ -1,15 +1,16 @@
 """Lists of the pool: what is available, what is assigned, and the names in use.
 
-What the views say; a list may lag behind a write by a moment, and decides nothing.
+What the views say; a list may lag behind a write by a moment, and decides nothing. What an account
+has is put right on a cluster, unless it is too much.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from kazoo_ips import addresses
 from kazoo_ips.model import Listing, ListIPs, Page, Status
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.services.holdings import Holdings, position
 
 CHUNK = 1000
 """Addresses read at a time where the number is not the caller's."""
@@ -18,8 +19,9 @@ CHUNK = 1000
 class ListService:
     """The lists there are."""
 
-    def __init__(self, lists: ListRepository) -> None:
+    def __init__(self, lists: ListRepository, holdings: Holdings) -> None:
         self._lists = lists
+        self._holdings = holdings
 
     def available(self, query: ListIPs) -> Page:
         """Available addresses, by zone and address."""
@@ -29,11 +31,12 @@ class ListService:
         """What an account has, or all accounts, by zone and address."""
         if account_id is None:
             return _page(self._lists.assigned, query)
-        return _page(lambda q: self._lists.assigned_to(account_id, q), query)
+        page = self._holdings.page(account_id, query) if self._holdings.lag else None
+        return page or _page(lambda q: self._lists.assigned_to(account_id, q), query)
 
-    def all_assigned(self, account_id: str | None = None) -> list[Listing]:
-        """All that an account has, or all accounts."""
-        return list(walk(lambda q: self.assigned(q, account_id), ListIPs(limit=None)))
+    def all_assigned(self) -> list[Listing]:
+        """All that all accounts have."""
+        return list(walk(self.assigned, ListIPs(limit=None)))
 
     def zones(self) -> list[str]:
         """The names of the zones in use, over the whole pool."""
@@ -75,9 +78,4 @@ def _page(read: Callable[[ListIPs], list[Listing]], query: ListIPs) -> Page:
         return Page(tuple(read(query)))
     rows = read(replace(query, limit=query.limit + 1))
     items = rows[: query.limit]
-    return Page(tuple(items), _after(items[-1]) if len(rows) > query.limit else None)
-
-
-def _after(last: Listing) -> tuple[str, str, str]:
-    canonical = addresses.canonical(last.address) or last.address
-    return (last.zone, addresses.sort_key(canonical), last.address)
+    return Page(tuple(items), position(items[-1]) if len(rows) > query.limit else None)

@@ -178,7 +178,9 @@ class RecoveryService:
                 self._log.sweep([listed])
             return False
         transaction = self.conclude(listed.id)
-        if transaction:
+        if transaction is None:  # ended, and a cluster may have left this beside its tombstone
+            self._log.forget([listed])
+        else:
             self._metrics.claims_recovered.inc()
             log.warning(
                 "request %s: its transaction is %s", transaction.request_id, transaction.state

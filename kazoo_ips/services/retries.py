@@ -13,8 +13,9 @@ from kazoo_ips.errors import KazooIPsError
 
 log = logging.getLogger(__name__)
 
-DELAYS = (1.0, 5.0, 30.0, 120.0)
-"""Seconds after which an address is looked at: nodes that lag, or are down, come back."""
+DELAYS = (1.0, 5.0)
+"""Seconds after which an address is looked at: nodes that lag have caught up. What takes longer is
+seen to by whoever follows the pool's changes."""
 
 
 class RetryQueue:
@@ -26,7 +27,7 @@ class RetryQueue:
         self._work: dict[str, Callable[[], object]] = {}
 
     def look_again(self, address: str, account_id: str = "") -> None:
-        """Have an address looked at several times in the next minutes.
+        """Have an address looked at twice in the next seconds.
 
         :param account_id: whose copy of it may be wrong
         """

@@ -1,0 +1,88 @@
+"""What was acknowledged by one server is known to the others, the moment it is acknowledged.
+
+`RACE_LISTS` says how many rounds there are (20 unless given).
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+import urllib3
+
+from kazoo_ips.model import DedicatedIP
+from tests.conftest import Member
+from tests.described import checked
+from tests.races.test_exact_fit import Field, field
+
+LISTS = int(os.environ.get("RACE_LISTS", "20"))
+ADDRESSES = [f"192.0.2.{n}" for n in range(8)]
+
+__all__ = ["field"]
+
+
+class Client:
+    """Asks the servers in turn, so that no two requests in a row are the same one's."""
+
+    def __init__(self, field: Field) -> None:
+        self._http = urllib3.PoolManager(num_pools=len(field.servers))
+        self._urls = self._turns(field)
+
+    @staticmethod
+    def _turns(field: Field) -> Iterator[str]:
+        while True:
+            yield from (server.url for server in field.servers)
+
+    def ask(
+        self, member: Member, method: str, path: str = "", ips: list[str] | None = None
+    ) -> set[str]:
+        """The addresses of a reply."""
+        url = f"{next(self._urls)}/v2/accounts/{member.id}/ips{path}"
+        body = {"data": {"ips": ips}} if ips else None
+        reply = self._http.request(method, url, json=body, headers=member.headers, retries=False)
+        assert checked(method, reply).status == 200, reply.data
+        data = reply.json()["data"]
+        return set(data["ips"]) if isinstance(data, dict) else {line["ip"] for line in data}
+
+
+@pytest.fixture
+def client(field: Field) -> Client:
+    """Somebody who asks everywhere."""
+    return Client(field)
+
+
+@pytest.fixture
+def free(add: Callable[..., DedicatedIP]) -> list[str]:
+    """Available addresses."""
+    return [add(address).address for address in ADDRESSES]
+
+
+def test_everything_that_was_assigned_before_is_released(
+    field: Field, client: Client, free: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    missed: Counter[int] = Counter()
+    for round_ in range(LISTS):
+        member, ips = field.members[round_ % 2], free[round_ % 5 :][:4]
+        client.ask(member, "POST", ips=ips)
+        left = set(ips) - client.ask(member, "DELETE")
+        missed[len(left)] += 1
+        if left:
+            client.ask(member, "DELETE", ips=sorted(left))
+    with capsys.disabled():
+        print("\n    addresses left by a release of all:", dict(missed))
+    assert missed == {0: LISTS}
+
+
+def test_a_list_shows_what_was_assigned_before_and_nothing_that_was_released(
+    field: Field, client: Client, free: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong: Counter[str] = Counter()
+    for round_ in range(LISTS):
+        member, ips = field.members[round_ % 2], free[round_ % 5 :][:4]
+        client.ask(member, "POST", ips=ips)
+        wrong["too few"] += client.ask(member, "GET", "/assigned") != set(ips)
+        client.ask(member, "DELETE", ips=ips)
+        wrong["too many"] += client.ask(member, "GET", "/assigned") != set()
+    with capsys.disabled():
+        print("\n    lists that were wrong:", dict(wrong))
+    assert not +wrong

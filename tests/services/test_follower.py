@@ -1,0 +1,183 @@
+"""Whoever follows the pool's changes: each at least once, by one process at a time."""
+
+from collections.abc import Collection
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import process
+from kazoo_ips.couch.client import Couch
+from kazoo_ips.errors import DatastoreUnreachable
+from kazoo_ips.metrics import Metrics
+from kazoo_ips.repositories.checkpoints import Checkpoints
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.services.follower import AGAIN, GIVEN_UP, LEASE, LOOK, POLL, Follower
+
+DELAY = 30
+
+
+class Feed:
+    """Numbers, one change each."""
+
+    def __init__(self) -> None:
+        self.end = 3
+        self.name = "first"
+
+    def history(self) -> str:
+        """Its name."""
+        return self.name
+
+    def changed(self, since: str, limit: int) -> tuple[str, list[int], bool]:
+        """The numbers after one of them."""
+        start = self.end if since == "now" else int(since)
+        changes = list(range(start + 1, self.end + 1))[:limit]
+        return str(start + len(changes)), changes, start + len(changes) < self.end
+
+
+class Process:
+    """One follower, in a process of its own as far as it knows."""
+
+    def __init__(self, couch: Couch, name: str, feed: Feed, time: list[int]) -> None:
+        self.handled: list[int] = []
+        self.refused: set[int] = set()
+        self.broken = False
+        self._time = time
+        self._follower = Follower[int](
+            name,
+            feed,
+            Checkpoints(Records(couch)),
+            self._handle,
+            delay=DELAY,
+            now=lambda: time[0],
+            metrics=Metrics(),
+        )
+        self.identity = f"elsewhere/{uuid4().hex}"
+
+    def _handle(self, changes: Collection[int]) -> set[int]:
+        if self.broken:
+            raise DatastoreUnreachable("away")
+        self.handled += changes
+        return self.refused & set(changes)
+
+    def run(self, monkeypatch: pytest.MonkeyPatch, seconds: int = 0) -> list[int]:
+        """Let time pass; what was handled in it."""
+        self.handled.clear()
+        for _ in range(seconds + 1):
+            with monkeypatch.context() as patch:
+                patch.setattr(process, "identity", lambda: self.identity)
+                self._follower.step()
+            self._time[0] += bool(seconds)
+        return self.handled
+
+
+@pytest.fixture
+def time() -> list[int]:
+    """The time, in seconds."""
+    return [1000]
+
+
+@pytest.fixture
+def feed() -> Feed:
+    """A feed with some history."""
+    return Feed()
+
+
+@pytest.fixture
+def processes(couch: Couch, feed: Feed, time: list[int]) -> list[Process]:
+    """Two that follow the same feed for the same purpose."""
+    name = uuid4().hex
+    return [Process(couch, name, feed, time) for _ in range(2)]
+
+
+def test_the_first_time_it_starts_with_what_comes_then(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = processes[0]
+    one.run(monkeypatch)
+    feed.end = 5
+    assert one.run(monkeypatch, DELAY) == []
+    assert one.run(monkeypatch, POLL + 1) == [4, 5]
+    assert one.run(monkeypatch, 2 * DELAY) == []
+
+
+def test_one_process_follows_at_a_time(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = processes
+    one.run(monkeypatch)
+    feed.end = 5
+    for _ in range(DELAY + POLL + 1):
+        one.run(monkeypatch, 1)
+        assert other.run(monkeypatch) == []
+
+
+def test_another_takes_over_where_the_checkpoint_is(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = processes
+    one.run(monkeypatch)
+    feed.end = 5
+    assert one.run(monkeypatch, DELAY + POLL) == [4, 5]
+    feed.end = 7
+    one.run(monkeypatch, POLL)
+    other.run(monkeypatch)
+    assert other.run(monkeypatch, LEASE + LOOK + DELAY + POLL) == [6, 7]
+    assert one.run(monkeypatch, POLL) == []
+
+
+def test_one_that_is_known_to_be_dead_is_not_waited_for(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = processes
+    one.run(monkeypatch)
+    feed.end = 5
+    monkeypatch.setattr(process, "is_dead", lambda name: name == one.identity)
+    assert other.run(monkeypatch, DELAY + 1) == [4, 5]
+
+
+def test_what_could_not_be_handled_is_handled_later_and_the_checkpoint_waits(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = processes
+    one.run(monkeypatch)
+    feed.end = 5
+    one.refused = {5}
+    assert one.run(monkeypatch, DELAY + POLL) == [4, 5, 5]
+    assert set(one.run(monkeypatch, 3 * AGAIN)) == {5}
+    assert other.run(monkeypatch, LEASE + LOOK + DELAY + POLL) == [4, 5]
+
+
+def test_what_cannot_be_handled_is_given_up_after_an_hour(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = processes[0]
+    one.run(monkeypatch)
+    feed.end = 5
+    one.refused = {5}
+    one.run(monkeypatch, GIVEN_UP + DELAY + POLL + 2 * AGAIN)
+    assert one.run(monkeypatch, 3 * AGAIN) == []
+
+
+def test_nothing_is_lost_while_the_database_is_away(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = processes[0]
+    one.run(monkeypatch)
+    feed.end = 5
+    one.run(monkeypatch, DELAY)
+    one.broken = True
+    with pytest.raises(DatastoreUnreachable):
+        one.run(monkeypatch, POLL + 1)
+    one.broken = False
+    assert one.run(monkeypatch, 1) == [4, 5]
+
+
+def test_a_database_that_was_made_anew_is_followed_from_its_start(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = processes
+    one.run(monkeypatch)
+    feed.end, feed.name = 2, "second"
+    assert one.run(monkeypatch, LEASE + DELAY) == [1, 2]
+    feed.end, feed.name = 1, "third"
+    assert other.run(monkeypatch, LEASE + LOOK + DELAY + POLL) == [1]

@@ -1,0 +1,163 @@
+"""Every address is looked at half a minute after it changed, and then everything agrees."""
+
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.model import AssignIP, AssignIPs, DedicatedIP, DeleteIP, ReleaseIP
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.services import Services
+from kazoo_ips.services.follower import LEASE, POLL, RENEW
+from kazoo_ips.services.healing import DELAY
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.conftest import Clock, behind, proxy, running_proxy
+from tests.faults.proxy import FaultProxy
+
+ADDRESS = "192.0.2.1"
+
+__all__ = ["behind", "proxy", "running_proxy"]
+
+
+class Healer:
+    """An instance that follows, its clock, and what it sends to the database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.clock = Clock()
+        self.sent: list[tuple[str, str]] = []
+        self.services = composition.build(
+            settings, clock=self.clock, trace=lambda method, url: self.sent.append((method, url))
+        )
+        self.wait(0)
+
+    def wait(self, seconds: int) -> None:
+        """Let time pass."""
+        self.services.housekeeping.follow()
+        for _ in range(seconds):
+            self.clock.ahead += 1
+            self.services.housekeeping.follow()
+
+    @property
+    def writes(self) -> list[str]:
+        """What was written to the pool and to accounts."""
+        ours = ("-dedicated_ips", "-account")
+        return [
+            u
+            for m, u in self.sent
+            if (m == "PUT" or "_bulk_docs" in u) and any(o in u for o in ours)
+        ]
+
+
+@pytest.fixture
+def healer(settings: Settings, pool: Database, operator: Member) -> Healer:
+    """An instance that follows from now on."""
+    return Healer(settings)
+
+
+@pytest.fixture
+def copies(couch: Couch, alice: Member) -> Database:
+    """Alice's database, with the copies in it."""
+    return couch.database(account_database(alice.id))
+
+
+@pytest.fixture
+def assigned(
+    healer: Healer, add: Callable[..., DedicatedIP], services: Services, alice: Member
+) -> DedicatedIP:
+    """An address of Alice's."""
+    add(ADDRESS)
+    return services.ips.assign(AssignIP(alice.id, ADDRESS), uuid4().hex)
+
+
+def _remove(database: Database, address: str = ADDRESS) -> None:
+    database.remove(address, database.get(address)["_rev"])
+
+
+def test_a_copy_that_was_not_written_is_written(
+    healer: Healer, assigned: DedicatedIP, copies: Database
+) -> None:
+    _remove(copies)
+    healer.wait(DELAY - 1)
+    assert copies.find(ADDRESS) is None
+    healer.wait(7)
+    assert copies.get(ADDRESS)["pvt_request_id"] == assigned.request_id
+    assert list(healer.services.doctor.examine()) == []
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_copy_is_removed_from_whom_the_address_was_taken(
+    healer: Healer,
+    assigned: DedicatedIP,
+    services: Services,
+    copies: Database,
+    alice: Member,
+    bob: Member,
+    gone: bool,
+) -> None:
+    """Whether it has gone to somebody else or out of the pool."""
+    copy = copies.get(ADDRESS)
+    services.ips.release(ReleaseIP(alice.id, ADDRESS), uuid4().hex)
+    if gone:
+        services.pool.delete(DeleteIP(ADDRESS), uuid4().hex)
+    else:
+        services.ips.assign(AssignIP(bob.id, ADDRESS), uuid4().hex)
+    copies.put({k: v for k, v in copy.items() if k != "_rev"})
+    healer.wait(DELAY + 6)
+    assert copies.find(ADDRESS) is None
+    assert list(healer.services.doctor.examine()) == []
+
+
+def test_what_is_in_order_costs_no_writes_and_what_was_mended_is_left_alone(
+    healer: Healer, assigned: DedicatedIP, copies: Database
+) -> None:
+    _remove(copies)
+    healer.wait(3 * DELAY)
+    assert len(healer.writes) in (1, 2)  # on a cluster the document is confirmed first
+    healer.sent.clear()
+    healer.wait(600)
+    assert healer.writes == []
+    assert len(healer.sent) <= 1.1 * (600 / POLL + 2 * 600 / (LEASE - RENEW))
+
+
+def test_a_copy_that_cannot_be_mended_is_not_tried_for_ever(
+    behind: Settings,
+    proxy: FaultProxy,
+    add: Callable[..., DedicatedIP],
+    services: Services,
+    alice: Member,
+    copies: Database,
+) -> None:
+    healer = Healer(behind)
+    add(ADDRESS)
+    services.ips.assign(AssignIP(alice.id, ADDRESS), uuid4().hex)
+    _remove(copies)
+    refused = proxy.rule(
+        faults.error_without_type, "PUT|POST", "-account.*(_bulk_docs|192)", times=None
+    )
+    healer.wait(600)
+    assert 1 <= len([r for r in refused.met if r.method == "PUT"]) <= 5 * 3
+    assert [f.problem for f in healer.services.doctor.examine()] == ["copy_missing"]
+
+
+def test_many_are_looked_at_together(
+    healer: Healer, couch: Couch, services: Services, alice: Member, copies: Database
+) -> None:
+    addresses = [f"198.51.{n // 250}.{n % 250}" for n in range(1000)]
+    IPRepository(couch, ListRepository(couch)).save_all(
+        [DedicatedIP(address, "us-east", "proxy1.example.com", 1, 1) for address in addresses]
+    )
+    services.ips.assign_all(AssignIPs(alice.id, tuple(addresses)), uuid4().hex)
+    services.housekeeping.work()
+    lost = copies.get_all(addresses[::2]).values()
+    copies.put_all([{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in lost])
+    healer.wait(DELAY)
+    healer.sent.clear()
+    healer.wait(20)
+    assert set(copies.get_all(addresses)) == set(addresses)
+    assert len(healer.sent) <= 40

@@ -1,0 +1,211 @@
+"""What an account has is found on a cluster whose views lag, by whatever else tells of it."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips import shared_writes
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Database
+from kazoo_ips.model import AssignIPs, DedicatedIP, Listing, ListIPs, ReleaseIPs
+from kazoo_ips.repositories.copies import CopyRepository
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.services import Services
+from kazoo_ips.services.lists import walk
+from kazoo_ips.shared_writes import SharedWrites
+from tests.conftest import Member
+
+ADDRESSES = [f"192.0.2.{n}" for n in range(12)]
+ZONES = ["us-east", "us-west"]
+ORDER = [*ADDRESSES[::2], *ADDRESSES[1::2]]
+"""Of a list: by zone, then by number."""
+
+
+class Cluster:
+    """A server that says it is several, whose views and copies do not show everything."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.unseen: set[str] = set()
+        """Addresses that the view lacks."""
+        self.ghosts: list[Listing] = []
+        """Lines that the view still has."""
+        self.copies_seen = True
+        self.pauses: list[float] = []
+        self.memory = SharedWrites()
+        read_view, read_copies = ListRepository.assigned_to, CopyRepository.addresses
+
+        def assigned_to(views: ListRepository, account_id: str, page: ListIPs) -> list[Listing]:
+            rows = read_view(views, account_id, replace(page, limit=None))
+            there = [row for row in rows if row.address not in self.unseen]
+            return [*there, *self.ghosts][: page.limit]
+
+        def addresses(copies: CopyRepository, account_id: str, limit: int = 99) -> list[str]:
+            return read_copies(copies, account_id, limit) if self.copies_seen else []
+
+        monkeypatch.setattr(ListRepository, "assigned_to", assigned_to)
+        monkeypatch.setattr(CopyRepository, "addresses", addresses)
+        monkeypatch.setattr(IPRepository, "replicas", 3)
+        monkeypatch.setattr(shared_writes, "shared", lambda: self.memory)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """One that is in order so far."""
+    return Cluster(monkeypatch)
+
+
+@pytest.fixture
+def here(settings: Settings, cluster: Cluster) -> Services:
+    """An instance on it."""
+    return composition.build(settings, pause=cluster.pauses.append)
+
+
+@pytest.fixture
+def full(
+    here: Services, pool: Database, add: Callable[..., DedicatedIP], alice: Member
+) -> list[str]:
+    """Addresses in two zones that are all Alice's, assigned through this instance."""
+    for n, address in enumerate(ADDRESSES):
+        add(address, zone=ZONES[n % 2], host=f"proxy{n % 3}.example.com")
+    here.ips.assign_all(AssignIPs(alice.id, tuple(ADDRESSES)), uuid4().hex)
+    return ADDRESSES
+
+
+def release_all(services: Services, member: Member) -> set[str]:
+    released = services.ips.release_all(ReleaseIPs(member.id, None), uuid4().hex)
+    return {ip.address for ip in released}
+
+
+def listed(services: Services, member: Member, **query: str) -> list[str]:
+    lines = walk(lambda q: services.lists.assigned(q, member.id), ListIPs(limit=None, **query))
+    return [line.address for line in lines]
+
+
+@pytest.fixture(params=["the copies", "the memory of the instance"])
+def services_(
+    request: pytest.FixtureRequest, settings: Settings, cluster: Cluster, full: list[str]
+) -> Services:
+    """An instance that knows by one thing only what the view lacks."""
+    if request.param == "the copies":
+        cluster.memory = SharedWrites()
+    else:
+        cluster.copies_seen = False
+    return composition.build(settings, pause=cluster.pauses.append)
+
+
+def test_a_release_of_all_finds_what_the_view_lacks(
+    cluster: Cluster, services_: Services, full: list[str], alice: Member
+) -> None:
+    cluster.unseen = set(full[3:7])
+    assert release_all(services_, alice) == set(full)
+    assert release_all(services_, alice) == set()
+
+
+def test_a_release_of_all_finds_what_the_view_has_a_moment_later(
+    cluster: Cluster,
+    here: Services,
+    full: list[str],
+    alice: Member,
+) -> None:
+    cluster.memory._entries[:] = bytes(len(cluster.memory._entries))
+    cluster.copies_seen = False
+    cluster.unseen = set(full[3:7])
+
+    def pause(seconds: float) -> None:
+        cluster.unseen = set()
+
+    here.ips._holdings._pause = pause
+    assert release_all(here, alice) == set(full)
+
+
+def test_a_list_has_what_the_view_lacks_at_its_place(
+    cluster: Cluster, services_: Services, full: list[str], alice: Member
+) -> None:
+    cluster.unseen = {full[0], full[4], full[5], full[11]}
+    assert listed(services_, alice) == ORDER
+    assert listed(services_, alice, zone="us-west") == ADDRESSES[1::2]
+    assert listed(services_, alice, host="proxy1.example.com") == [
+        a for a in ORDER if full.index(a) % 3 == 1
+    ]
+    cluster.unseen = set(full)
+    assert listed(services_, alice) == ORDER
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 12, 13])
+def test_pages_follow_on_each_other_whatever_the_view_lacks(
+    cluster: Cluster, services_: Services, full: list[str], alice: Member, limit: int
+) -> None:
+    cluster.unseen = {full[0], full[4], full[5], full[11]}
+    pages, after = [], None
+    while not pages or after:
+        page = services_.lists.assigned(ListIPs(limit=limit, after=after), alice.id)
+        pages.append([line.address for line in page.items])
+        after = page.after
+    assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+    assert [address for page in pages for address in page] == ORDER
+
+
+def test_what_is_released_is_not_shown(
+    cluster: Cluster, here: Services, full: list[str], alice: Member, bob: Member
+) -> None:
+    here.ips.release_all(ReleaseIPs(alice.id, tuple(full[:4])), uuid4().hex)
+    here.ips.assign_all(AssignIPs(bob.id, tuple(full[:2])), uuid4().hex)
+    cluster.ghosts = [Listing(address, "us-west", "h", alice.id) for address in full[:4]]
+    assert set(listed(here, alice)) == set(full[4:])
+    page = here.lists.assigned(ListIPs(limit=7), alice.id)
+    assert (len(page.items), page.after is None) == (7, False)
+    page = here.lists.assigned(ListIPs(limit=8), alice.id)
+    assert (len(page.items), page.after) == (8, None)
+
+
+def test_a_single_node_is_asked_for_the_view_alone(
+    settings: Settings, services: Services, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    sent: list[str] = []
+    pauses: list[float] = []
+    here = composition.build(
+        settings, trace=lambda method, url: sent.append(url), pause=pauses.append
+    )
+    if services.ips._holdings.lag:
+        pytest.skip("a cluster")
+    add(ADDRESSES[0])
+    listed(here, alice)
+    sent.clear()
+    listed(here, alice)
+    release_all(here, alice)
+    assert [url.split("?")[0].split("/")[-1] for url in sent] == ["by_assignee"] * 2
+    assert pauses == []
+
+
+def test_the_memory_is_of_a_fixed_size_and_each_accounts_own() -> None:
+    memory = SharedWrites(entries=4)
+    memory.note("a", ["192.0.2.1", "2001:db8::1"])
+    memory.note("b", ["192.0.2.2"])
+    assert memory.recent("a") == {"192.0.2.1", "2001:db8::1"}
+    memory.note("b", ["192.0.2.3", "192.0.2.4"])
+    assert memory.recent("a") == {"2001:db8::1"}
+    assert memory.recent("b") == {"192.0.2.2", "192.0.2.3", "192.0.2.4"}
+
+
+def test_the_memory_forgets_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SharedWrites()
+    memory.note("a", ["192.0.2.1"])
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + shared_writes.REMEMBERED + 1)
+    assert memory.recent("a") == set()
+
+
+def test_forked_workers_have_the_memory_in_common() -> None:
+    memory = SharedWrites()
+    child = os.fork()
+    if not child:
+        memory.note("a", ["192.0.2.1"])
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert memory.recent("a") == {"192.0.2.1"}
