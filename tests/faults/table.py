@@ -71,17 +71,15 @@ delete by force        | pool       | lost, 500 after, late, cut, 500, 502      
 delete by force        | pool       | 409                                            | 409 datastore_conflict    | not done        | not done
 delete by force        | copy       | 202, lost, 500 after                           | 200                       | done            | done
 delete by force        | copy       | late, cut, 500, 502, 409, away                 | 200                       | done, copy left | done
-assign one             | pool       | 202, late, cut, 500, 502, away                 | 503 datastore_unreachable | not done        | not done
+assign one             | pool       | 202, late, cut, 500, 502, 409, away            | 503 datastore_unreachable | not done        | not done
 assign one             | pool       | lost, 500 after                                | 200                       | done            | done
-assign one             | pool       | 409                                            | 409 datastore_conflict    | not done        | not done
 assign one             | copy       | 202, lost, 500 after, 409                      | 200                       | done            | done
 assign one             | copy       | late, cut, 500, 502                            | 503 datastore_unreachable | not done        | not done
 assign one             | copy       | away                                           | 503 datastore_unreachable | done, no copy   | done
 assign many            | record     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
 assign many            | record     | 409, away                                      | 503 datastore_unreachable | not done        | not done
-assign many            | pool       | 202, late, cut, 500, 502, away                 | 503 datastore_unreachable | not done        | not done
+assign many            | pool       | 202, late, cut, 500, 502, 409, away            | 503 datastore_unreachable | not done        | not done
 assign many            | pool       | lost, 500 after                                | 200                       | done            | done
-assign many            | pool       | 409                                            | 409 datastore_conflict    | not done        | not done
 assign many            | copy       | 202, lost, 500 after, 409                      | 200                       | done            | done
 assign many            | copy       | late, cut, 500, 502                            | 503 datastore_unreachable | not done        | not done
 assign many            | copy       | away                                           | 503 datastore_unreachable | done, no copy   | not done
@@ -103,16 +101,14 @@ allocate 3             | copy       | away                                      
 allocate 3             | commit     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
 allocate 3             | commit     | 409                                            | 503 datastore_unreachable | not done        | not done
 allocate 3             | commit     | away                                           | 503 datastore_unreachable | done            | not done
-release one            | pool       | 202, late, cut, 500, 502, away                 | 503 datastore_unreachable | not done        | not done
+release one            | pool       | 202, late, cut, 500, 502, 409, away            | 503 datastore_unreachable | not done        | not done
 release one            | pool       | lost, 500 after                                | 200                       | done            | done
-release one            | pool       | 409                                            | 409 datastore_conflict    | not done        | not done
 release one            | copy       | 202, lost, 500 after                           | 200                       | done            | done
 release one            | copy       | late, cut, 500, 502, 409, away                 | 200                       | done, copy left | done
 release many           | record     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
 release many           | record     | 409, away                                      | 503 datastore_unreachable | not done        | not done
-release many           | mark       | 202, late, cut, 500, 502, away                 | 503 datastore_unreachable | not done        | not done
+release many           | mark       | 202, late, cut, 500, 502, 409, away            | 503 datastore_unreachable | not done        | not done
 release many           | mark       | lost, 500 after                                | 200                       | done            | done
-release many           | mark       | 409                                            | 409 datastore_conflict    | not done        | not done
 release many           | commit     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
 release many           | commit     | 409, away                                      | 503 datastore_unreachable | not done        | not done
 release many           | pool       | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
@@ -121,9 +117,8 @@ release many           | copy       | 202, lost, 500 after                      
 release many           | copy       | late, cut, 500, 502, 409, away                 | 200                       | done, copy left | done
 release all            | record     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
 release all            | record     | 409, away                                      | 503 datastore_unreachable | not done        | not done
-release all            | mark       | 202, late, cut, 500, 502, away                 | 503 datastore_unreachable | not done        | not done
+release all            | mark       | 202, late, cut, 500, 502, 409, away            | 503 datastore_unreachable | not done        | not done
 release all            | mark       | lost, 500 after                                | 200                       | done            | done
-release all            | mark       | 409                                            | 409 datastore_conflict    | not done        | not done
 release all            | commit     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
 release all            | commit     | 409, away                                      | 503 datastore_unreachable | not done        | not done
 release all            | pool       | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done

@@ -232,7 +232,7 @@ def test_a_later_attempt_keeps_an_earlier_one_from_beginning(
     for address in IPS:
         add(address)
     key = uuid4().hex
-    services.ips.assign_all(AssignIPs(alice.id, IPS), uuid4().hex, Attempt(key, 2))
+    services.ips.assign_all(AssignIPs(alice.id, IPS), uuid4().hex, attempt=Attempt(key, 2))
     with pytest.raises(DatastoreUnreachable):
         log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, IPS, Attempt(key, 1))
 
@@ -248,7 +248,7 @@ def test_a_later_attempt_takes_back_what_an_earlier_one_has_begun(
     earlier = begin(Action.ASSIGN, Attempt(key, 1))
     with pytest.raises(ValidationFailed):
         services.ips.assign_all(
-            AssignIPs(alice.id, (*IPS, "192.0.2.99")), earlier.request_id, Attempt(key, 2)
+            AssignIPs(alice.id, (*IPS, "192.0.2.99")), earlier.request_id, attempt=Attempt(key, 2)
         )
     assert owners(pool) == {None}
     with pytest.raises(DatastoreUnreachable):
@@ -273,8 +273,8 @@ def test_a_later_attempt_tells_what_an_earlier_one_has_done(
     services.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex)
     name, attempt = earlier.request_id, Attempt(key, 2)
     if action is Action.ASSIGN:
-        told = services.ips.assign_all(AssignIPs(alice.id, IPS), name, attempt)
+        told = services.ips.assign_all(AssignIPs(alice.id, IPS), name, attempt=attempt)
     else:
-        told = services.ips.release_all(ReleaseIPs(alice.id, IPS), name, attempt)
+        told = services.ips.release_all(ReleaseIPs(alice.id, IPS), name, attempt=attempt)
     assert [ip.address for ip in told] == list(IPS)
     assert services.ips.fetch(IPS[0]).assigned_to == bob.id

@@ -97,7 +97,7 @@ def test_requests_to_couchdb_are_counted_by_kind_and_outcome(
     watched.get(path, headers=alice.headers, status=503)
     assert more(kind="read", outcome="failed") == 1
     proxy.rule(faults.answer_202, "PUT", "-dedicated_ips/192")
-    watched.post(path, headers=alice.headers, status=409)
+    watched.post(path, headers=alice.headers, status=503)
     assert more(kind="write", outcome="no_quorum") >= 1
     proxy.go_away()
     watched.get(path, headers=alice.headers, status=503)
