@@ -253,12 +253,10 @@ def gated(describe: Describe) -> type[Connections]:
             target: str,
             headers: dict[str, str],
             body: bytes | None,
-            **how: Any,
+            check: Callable[[Answer], None] | None = None,
         ) -> Answer:
-            how = {name: True for name in how}  # `sure`: a question is not asked twice
-
             def send() -> Answer:
-                return Connections.request(self, method, target, headers, body, **how)
+                return Connections.request(self, method, target, headers, body, check)
 
             request = describe(method, target, body)
             client: Client | None = getattr(_of_thread, "client", None)
