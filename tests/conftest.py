@@ -210,6 +210,16 @@ def recordings() -> Path:
     return Path(__file__).parents[2] / "shared" / "recordings"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many schedules were walked through (`tests/schedules`)."""
+    reports = [r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, "when")]
+    counts = [
+        n for r in reports if r.when == "call" for k, n in r.user_properties if k == "schedules"
+    ]
+    if counts:
+        terminalreporter.write_line(f"{sum(counts)} schedules of {len(counts)} scenarios walked")
+
+
 # Property tests run the same few examples each time, many new ones with
 # HYPOTHESIS_PROFILE=thorough.
 hypothesis.settings.register_profile(
