@@ -178,10 +178,6 @@ inline decided(t, j) { /* one document becomes what is decided */
 inline finish(t) { /* RecoveryService.finish */
   if
   :: !(rec[t].action == GIVE && state == ABORTED) && !(rec[t].action == TAKE && state == COMMITTED) ->
-#ifdef FORGET_BEFORE_FINISH
-     forget(t);
-     if :: skip :: goto out fi;
-#endif
      i = 0;
      do /* RecoveryService._finish_documents, IPRepository.save_all */
      :: i < N && (rec[t].addresses & BIT(i)) ->
@@ -373,7 +369,10 @@ proctype Several(byte t; mtype:kind action; byte account; byte wanted) {
 #endif
   :: else ->
 #ifdef FORGET_BEFORE_FINISH
-     if :: action == GIVE -> forget(t); MAY_DIE; roll_forward(); told[t] = DONE; goto out :: else fi;
+     if
+     :: action == GIVE -> commit(t, done); if :: ok -> forget(t); MAY_DIE; roll_forward(); told[t] = DONE; goto out :: else fi
+     :: else
+     fi;
 #endif
      commit(t, done);                         /* TransactionService._commit */
      if
@@ -481,11 +480,11 @@ init {
     run Several(1, GIVE, X, 3); run ReleaseOne(3, X, 0); run AssignOne(4, Y, 1); run Housekeeping(1);
 #endif
 #ifdef ASSIGN
-    run Several(1, TAKE, X, 3); run Several(2, TAKE, Y, 3); run ReleaseOne(3, X, 0); run Housekeeping(1);
+    run Several(1, TAKE, X, 3); run Several(2, TAKE, Y, 3); run Housekeeping(1);
 #endif
 #ifdef ALLOCATE
     has(2, Y);
-    run Several(1, TAKE, X, 3); run AssignOne(3, Y, 1); run ReleaseOne(4, Y, 2); run Housekeeping(1);
+    run Several(1, TAKE, X, 3); run AssignOne(3, X, 1); run ReleaseOne(4, Y, 2); run Housekeeping(1);
 #endif
 #ifdef BOTH
     has(0, X); has(1, X);
