@@ -232,7 +232,7 @@ inline look_up(k) { /* Lookup.get, Lookup.find, RecoveryService.resolve */
 
 /* Requests over several. */
 
-#define MAY_DIE if :: skip :: rec[t].orphan = true; goto out fi
+#define MAY_DIE if :: skip :: t == 1 -> rec[t].orphan = true; goto out fi
 
 inline write_one(j) { /* PoolWriter.write */
   todo = todo & ~BIT(j);
@@ -241,7 +241,7 @@ inline write_one(j) { /* PoolWriter.write */
      if :: ok -> done = done | BIT(j); revision[j]++ :: else -> lost = lost | BIT(j) fi
 #ifndef RECORD_AFTER_WRITES
   :: atomic { /* no answer, and it could not be found out */
-       !flown ->
+       t == 1 && !flown ->
        flown = true; flight.on = true; flight.at = j; flight.rev = revision[j]; flight.mark = t;
        flight.holder = target; unknown = unknown | BIT(j)
      }
