@@ -7,7 +7,7 @@
 #ifndef WRITERS
 #define WRITERS 2
 #endif
-#define REVISIONS 14
+#define REVISIONS 12
 #define FREE 0           /* what a revision says: nobody has it, */
 #define TOMB 9           /* deleted by a withdrawal, or the account that has it: 1, 2, 3 */
 #define NOTHING 15
@@ -19,11 +19,18 @@ mtype:fate = { HAS, LOST, UNDONE, UNKNOWN };
 short known[3];          /* the revisions that each copy knows */
 byte parent[REVISIONS];
 byte says[REVISIONS];
+short children[REVISIONS];
 byte generation[REVISIONS];
 byte count = 1;
 byte late[4];            /* where a write of each account may still arrive */
 byte late_revision[4];
 mtype:fate told[4];
+
+/* How much may go wrong in one run. */
+#ifndef LOSSES
+#define LOSSES 3         /* writes that do not reach a copy */
+#endif
+byte losses, silent, partial, replicated;
 
 byte turn;
 bool waiting[5];
@@ -31,9 +38,7 @@ bool waiting[5];
 
 /* Trees of revisions. */
 
-#define IS_LEAF(tree, v) ((tree) & BIT(v) && !HAS_CHILD(tree, v))
-#define CHILD(tree, v, c) (c < count && ((tree) & BIT(c)) && parent[c] == v)
-#define HAS_CHILD(tree, v) (CHILD(tree, v, 1) || CHILD(tree, v, 2) || CHILD(tree, v, 3) || CHILD(tree, v, 4) || CHILD(tree, v, 5) || CHILD(tree, v, 6) || CHILD(tree, v, 7) || CHILD(tree, v, 8) || CHILD(tree, v, 9) || CHILD(tree, v, 10) || CHILD(tree, v, 11) || CHILD(tree, v, 12) || CHILD(tree, v, 13))
+#define IS_LEAF(tree, v) (((tree) & BIT(v)) && !((tree) & children[v]))
 
 inline make(p, what, v) { /* the same content on the same revision is the same revision */
   v = 1;
@@ -43,7 +48,7 @@ inline make(p, what, v) { /* the same content on the same revision is the same r
   od;
   if :: v == count ->
         assert(count < REVISIONS);
-        parent[v] = p; says[v] = what; generation[v] = generation[p] + 1; count++
+        parent[v] = p; says[v] = what; generation[v] = generation[p] + 1; children[p] = children[p] | BIT(v); count++
      :: else
   fi
 }
@@ -80,7 +85,11 @@ inline save(p, what, v) { /* IPRepository.save, IPRepository.withdraw, IPReposit
   accepted = 0; refused = false; c = 0;
   late[me] = 0; late_revision[me] = v;
   do
-  :: c < 3 -> if :: arrive(c, v, accepted) :: late[me] = late[me] | BIT(c) fi; c++
+#ifdef REFUSALS
+  :: c < 3 -> if :: arrive(c, v, accepted) :: losses < LOSSES -> losses++; late[me] = late[me] | BIT(c) fi; c++
+#else
+  :: c < 3 -> if :: arrive(c, v, accepted) :: losses < LOSSES -> losses++ fi; c++
+#endif
   :: else -> break
   od;
   c = 0;
@@ -92,33 +101,38 @@ inline save(p, what, v) { /* IPRepository.save, IPRepository.withdraw, IPReposit
   if :: accepted >= QUORUM -> outcome = DONE
      :: accepted == 1 && accepted < QUORUM -> outcome = ACCEPTED
      :: accepted == 0 && refused -> outcome = REFUSED
-     :: outcome = UNANSWERED
+     :: accepted == 0 && !refused -> outcome = UNANSWERED
+     :: silent < 1 -> silent++; outcome = UNANSWERED
   fi;
   if :: what == TOMB || what == FREE -> late[me] = 0 :: else fi;
+  printf("%d writes revision %d after %d, saying %d: %e; known are %x %x %x, late at %x\n",
+         me, v, p, what, outcome, known[0], known[1], known[2], late[me]);
   accepted = 0; refused = false
 }
 
 inline leaves() { /* IPRepository.leaves */
   STEP;
   if :: tree = known[0] | known[1] | known[2]
-     :: tree = known[0] | known[1] :: tree = known[0] | known[2] :: tree = known[1] | known[2]
+     :: partial < 1 -> partial++; if :: tree = known[0] | known[1] :: tree = known[0] | known[2] :: tree = known[1] | known[2] fi
 #ifdef MINORITY_READS
-     :: tree = known[0] :: tree = known[1] :: tree = known[2]
+     :: partial < 2 -> partial++; if :: tree = known[0] :: tree = known[1] :: tree = known[2] fi
 #endif
   fi;
   look(tree);
-  tree = 0
+  printf("%d reads %x, of which %x are alive\n", _pid, tree, alive);
+  shown = tree; tree = 0
 }
 
 inline read() { /* Lookup.get, IPRepository.get */
   STEP;
   if :: c = 0 :: c = 1 :: c = 2 fi;
-  look(known[c]); i = winner;
-  if :: c = (c + 1) % 3 :: c = (c + 2) % 3 fi;
+  look(known[c]); i = winner; tree = number;
+  c = (c + 1) % 3;
   look(known[c]);
-  if :: winner == i -> if :: skip :: c = (c + 1) % 3; look(known[c]); if :: winner == i -> skip :: else -> tree = known[0] | known[1] | known[2]; look(tree) fi fi
+  if :: winner == i -> if :: number = tree :: skip fi /* the first that says it shows its conflicts, or none */
      :: else -> tree = known[0] | known[1] | known[2]; look(tree)
   fi;
+  printf("%d reads revision %d of %d\n", _pid, winner, number);
   c = 0; i = 0; tree = 0
 }
 
@@ -129,7 +143,8 @@ inline graft(c_, v) { if :: known[c_] = known[c_] | BIT(v) | BIT(parent[v]) :: s
 inline restore(t) { /* IPRepository.restore */
   STEP;
   make(t, FREE, v);
-  graft(0, v); graft(1, v); graft(2, v)
+  graft(0, v); graft(1, v); graft(2, v);
+  printf("%d restores %d after %d; known are %x %x %x\n", _pid, v, t, known[0], known[1], known[2])
 }
 
 inline bring_back() { /* Settlement.settle, Settlement._bring_back */
@@ -207,10 +222,14 @@ inline confirmed(p) { /* PoolWriter._confirmed, PoolWriter.confirm */
 }
 
 proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
-  short tree, alive; byte base, claim, again, v, i, j, c, winner, number, tomb, accepted, tries; bool refused, fine;
+  short tree, alive, shown; byte base, claim, again, v, i, j, c, winner, number, tomb, accepted, tries; bool refused, fine;
   mtype:outcome outcome;
   atomic {
-  read();
+#ifdef LATECOMER
+  if :: me < 3 -> winner = 0; number = 1 :: else -> read() fi;
+#else
+  winner = 0; number = 1; /* as it was before */
+#endif
   if :: winner == NOTHING && tomb != NOTHING -> bring_back(); read() :: else fi;  /* Lookup._brought_back */
   if :: winner == NOTHING || number > 1 || says[winner] != FREE -> told[me] = LOST; goto out :: else fi;
   base = winner;
@@ -234,7 +253,14 @@ proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
      if
      :: v != NOTHING && number == 1 -> claim = v; v = 0; confirmed(claim); goto out
      :: v != NOTHING && number > 1 -> claim = v; v = 0; withdrawn(claim); goto out
-     :: v == NOTHING && (!(alive & BIT(base)) || fine) -> told[me] = LOST; goto out
+     :: v == NOTHING && !(alive & BIT(base)) ->
+#ifndef ABSENT_IS_LOST
+        if :: !(shown & BIT(base)) -> told[me] = UNKNOWN; goto out :: else fi; /* these copies lag behind */
+#endif
+        told[me] = LOST; goto out
+#ifdef REFUSED_IS_LOST
+     :: v == NOTHING && (alive & BIT(base)) && fine -> told[me] = LOST; goto out
+#endif
      :: else
      fi;
      v = 0;
@@ -250,6 +276,8 @@ proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
   :: else -> told[me] = UNKNOWN; goto out
   od;
 out:
+  late_revision[me] = (late[me] -> late_revision[me] : 0);
+  printf("%d is told %e\n", me, told[me]);
   turn = 0
   }
 }
@@ -260,11 +288,12 @@ inline deliver(w) {
   :: c < 3 -> if :: (late[w] & BIT(c)) -> if :: arrive(c, late_revision[w], accepted); late[w] = late[w] & ~BIT(c) :: skip fi :: else fi; c++
   :: else -> break
   od;
+  printf("late arrival of %d; known are %x %x %x\n", late_revision[w], known[0], known[1], known[2]);
   c = 0; accepted = 0; refused = false
 }
 
 init {
-  short tree, alive; byte c, i, j, v, winner, number, tomb, accepted; bool refused;
+  short tree, alive, shown; byte c, i, j, v, winner, number, tomb, accepted; bool refused;
   atomic {
     known[0] = 1; known[1] = 1; known[2] = 1; says[0] = FREE; parent[0] = NOTHING;
     run Assign(1); run Assign(2);
@@ -279,8 +308,9 @@ init {
   :: atomic { turn == 0 && late[1] -> deliver(1) }
   :: atomic { turn == 0 && late[2] -> deliver(2) }
   :: atomic { turn == 0 && late[3] -> deliver(3) }
-  :: atomic { turn == 0 && known[0] != known[1] -> known[0] = known[0] | known[1]; known[1] = known[0] }
-  :: atomic { turn == 0 && known[1] != known[2] -> known[1] = known[1] | known[2]; known[2] = known[1] }
+  :: atomic { turn == 0 && replicated < 2 && (known[0] | known[1]) != known[1] -> replicated++; known[1] = known[0] | known[1] }
+  :: atomic { turn == 0 && replicated < 2 && (known[1] | known[2]) != known[2] -> replicated++; known[2] = known[1] | known[2] }
+  :: atomic { turn == 0 && replicated < 2 && (known[2] | known[0]) != known[0] -> replicated++; known[0] = known[2] | known[0] }
   :: turn == 0 && _nr_pr == 1 -> break
   od;
   /* Later all copies know the same, and what is in disorder is settled: Settlement.settle, Settlement.is_acknowledged */
@@ -302,7 +332,9 @@ init {
        :: else -> break
        od;
        assert(told[c] != HAS || i);                                      /* what is acknowledged stays */
+#ifdef REFUSALS
        assert(!(told[c] == UNDONE || told[c] == LOST) || !i);            /* what is refused has left nothing */
+#endif
        c++
     :: else -> break
     od
