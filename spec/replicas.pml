@@ -28,7 +28,7 @@ mtype:fate told[4];
 
 /* How much may go wrong in one run. */
 #ifndef LOSSES
-#define LOSSES 3         /* writes that do not reach a copy */
+#define LOSSES 2         /* writes that do not reach a copy */
 #endif
 byte losses, silent, partial, replicated;
 
@@ -243,7 +243,7 @@ proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
 #endif
   :: else
   fi;
-  if :: skip :: goto out fi;     /* dies */
+  if :: skip :: goto out fi; /* dies */
   fine = (outcome == REFUSED);
   do /* PoolWriter._find_out */
   :: tries < 2 ->
@@ -308,9 +308,9 @@ init {
   :: atomic { turn == 0 && late[1] -> deliver(1) }
   :: atomic { turn == 0 && late[2] -> deliver(2) }
   :: atomic { turn == 0 && late[3] -> deliver(3) }
-  :: atomic { turn == 0 && replicated < 2 && (known[0] | known[1]) != known[1] -> replicated++; known[1] = known[0] | known[1] }
-  :: atomic { turn == 0 && replicated < 2 && (known[1] | known[2]) != known[2] -> replicated++; known[2] = known[1] | known[2] }
-  :: atomic { turn == 0 && replicated < 2 && (known[2] | known[0]) != known[0] -> replicated++; known[0] = known[2] | known[0] }
+  :: atomic { turn == 0 && replicated < 1 && (known[0] | known[1]) != known[1] -> replicated++; known[1] = known[0] | known[1] }
+  :: atomic { turn == 0 && replicated < 1 && (known[1] | known[2]) != known[2] -> replicated++; known[2] = known[1] | known[2] }
+  :: atomic { turn == 0 && replicated < 1 && (known[2] | known[0]) != known[0] -> replicated++; known[0] = known[2] | known[0] }
   :: turn == 0 && _nr_pr == 1 -> break
   od;
   /* Later all copies know the same, and what is in disorder is settled: Settlement.settle, Settlement.is_acknowledged */
