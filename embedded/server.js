@@ -83,6 +83,14 @@ function openDatabase(req, res, next) {
 /* What express-pouchdb lacks or does unlike CouchDB. */
 const app = express();
 
+// As CouchDB does, with every answer: a client sees which request it is to.
+app.use((req, res, next) => {
+  const id = req.get('X-Couch-Request-ID') || '';
+  res.set('X-Couch-Request-ID',
+    /^[\w-]{1,36}$/.test(id) ? id : crypto.randomBytes(5).toString('hex'));
+  next();
+});
+
 app.get('/_up', (req, res) => res.json({ status: 'ok' }));
 
 app.get('/_uuids', (req, res) => res.json({

@@ -2,6 +2,7 @@
 
 KazooIPsError
 ├── ValidationFailed          what was sent breaks a rule; `errors` says where and which
+│   └── WriteInDryRun         a dry run cannot say more without a write
 ├── InvalidCredentials        no token, a bad one, or a login that does not fit
 ├── TooManyAttempts           too many logins went wrong; `seconds` says when to come again
 ├── Forbidden                 the caller may not act on this account
@@ -11,11 +12,13 @@ KazooIPsError
 ├── RuleBroken                one address is not in the state the request needs
 │   ├── AlreadyAssigned       it is the account's already
 │   ├── AssignedToAnother     it is another account's
-│   └── NotAssigned           it is nobody's
+│   ├── NotAssigned           it is nobody's
+│   └── UnknownStatus         only a newer release knows its status
 ├── Conflict                  somebody else's write came first
 │   ├── IPExists              the address is in the pool already
 │   ├── IPsExist              some addresses of a list are in the pool already
-│   └── IPAssigned            the address is assigned, so it stays in the pool
+│   ├── IPAssigned            the address is assigned, so it stays in the pool
+│   └── IPStatusUnknown       only a newer release knows its status, so it stays in the pool
 ├── InsufficientIPs           not as many available as were asked for
 ├── IdempotencyMismatch       the Idempotency-Key came before, with another request
 ├── InProgress                the request with this Idempotency-Key is still under way
@@ -48,6 +51,18 @@ class ValidationFailed(KazooIPsError):
     def __init__(self, errors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         super().__init__(", ".join(errors))
         self.errors = errors
+
+
+class WriteInDryRun(ValidationFailed):
+    """A dry run has come to where it would have to write, and wrote nothing.
+
+    :param database: where to
+    """
+
+    def __init__(self, database: str) -> None:
+        message = "something has to be written first, which a dry run does not"
+        super().__init__({"dry_run": {"forbidden": {"message": message, "value": True}}})
+        self.database = database
 
 
 class InvalidCredentials(KazooIPsError):
@@ -123,6 +138,20 @@ class NotAssigned(RuleBroken):
     message = "ip not assigned"
 
 
+class UnknownStatus(RuleBroken):
+    """Only a newer release knows the address's status, so it is neither assigned nor released.
+
+    :param status: as the document has it
+    """
+
+    rule = "forbidden"
+    message = "ip has a status that this release does not know"
+
+    def __init__(self, address: str, status: str = "") -> None:
+        self.message = f"{self.message}: {status}" if status else self.message
+        super().__init__(address)
+
+
 class Conflict(KazooIPsError):
     """Somebody else's write came first; nothing of this request is left.
 
@@ -152,6 +181,12 @@ class IPAssigned(Conflict):
     """The address is assigned, so it stays in the pool."""
 
     reason = "assigned"
+
+
+class IPStatusUnknown(Conflict):
+    """Only a newer release knows the address's status, so it stays in the pool."""
+
+    reason = "unknown_status"
 
 
 class InsufficientIPs(KazooIPsError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
-from kazoo_ips.errors import AlreadyAssigned, AssignedToAnother, NotAssigned
+from kazoo_ips.errors import AlreadyAssigned, AssignedToAnother, NotAssigned, UnknownStatus
 
 GREGORIAN_EPOCH = 62_167_219_200
 """Seconds from the year 0, where Erlang counts from, to 1970: Kazoo's documents use it."""
@@ -21,7 +21,10 @@ TRAIL_SECONDS = 24 * 3600
 
 
 class Status(StrEnum):
-    """The two states of a dedicated IP."""
+    """The states of a dedicated IP that this release knows.
+
+    Any other is a newer release's: its address is shown, counted under its name, and left alone.
+    """
 
     AVAILABLE = "available"
     ASSIGNED = "assigned"
@@ -56,7 +59,8 @@ class Event(NamedTuple):
 class DedicatedIP:
     """An address the operator owns and can give to an account.
 
-    `address` is the id it has, as it was first written. `conflicted` says that the database holds
+    `address` is the id it has, as it was first written. `status` is a `Status`, or the name of one
+    that only a newer release knows, kept as it is. `conflicted` says that the database holds
     other revisions beside this one. `trail` is what this service did with it in the last day, the
     latest last. `transaction` is the id of the transaction that wrote it last, which may be
     undecided. `source` is the document it was read from; only the repository looks inside, so
@@ -68,7 +72,7 @@ class DedicatedIP:
     host: str
     created: int
     modified: int
-    status: Status = Status.AVAILABLE
+    status: str = Status.AVAILABLE
     assigned_to: str | None = None
     request_id: str | None = None
     revision: str | None = None
@@ -76,6 +80,11 @@ class DedicatedIP:
     trail: tuple[Event, ...] = field(default=(), compare=False)
     transaction: str | None = field(default=None, compare=False)
     source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def has_known_status(self) -> bool:
+        """Whether this release knows what its status means, and so may change it."""
+        return isinstance(self.status, Status)
 
     @classmethod
     def new(cls, address: str, zone: str, host: str, *, at: int, request_id: str) -> "DedicatedIP":
@@ -86,9 +95,12 @@ class DedicatedIP:
     def assign(self, account_id: str, *, at: int, request_id: str) -> "DedicatedIP":
         """This address, assigned to an account.
 
+        :raises UnknownStatus: this release does not know its status
         :raises AlreadyAssigned: it is the account's already
         :raises AssignedToAnother: it is another account's, or assigned to nobody known
         """
+        if not self.has_known_status:
+            raise UnknownStatus(self.address, self.status)
         if self.status is Status.ASSIGNED:
             own = self.assigned_to == account_id
             raise (AlreadyAssigned if own else AssignedToAnother)(self.address)
@@ -106,9 +118,12 @@ class DedicatedIP:
         """This address, available again.
 
         :param account_id: who gives it back; None is the operator, who may release any
+        :raises UnknownStatus: this release does not know its status
         :raises NotAssigned: it is nobody's
         :raises AssignedToAnother: it is another account's
         """
+        if not self.has_known_status:
+            raise UnknownStatus(self.address, self.status)
         if self.status is not Status.ASSIGNED:
             raise NotAssigned(self.address)
         if account_id is not None and self.assigned_to != account_id:
@@ -228,6 +243,17 @@ class Leaves:
         last = max(self.withdrawn, key=lambda w: (generation(w.base), w.revision))
         deleted_since = any(generation(d) > generation(last.base) for d in self.deleted)
         return None if deleted_since else last
+
+    def supersede(self, revision: str | None) -> bool:
+        """Whether somebody else has written on a revision, or deleted it.
+
+        Where nothing shows that came after it, the copies that have it may not have answered.
+        """
+        after = generation(revision) if revision else 0
+        live = {leaf.revision for leaf in self.live}
+        if revision in live:
+            return False
+        return bool(live) or any(generation(deleted) > after for deleted in self.deleted)
 
 
 def generation(revision: str) -> int:
@@ -403,7 +429,7 @@ class ReleaseIPs:
 class DeleteIP:
     """Take an address out of the pool.
 
-    :param force: release it first when it is assigned
+    :param force: release it first when it is assigned; take it out whatever its status
     :param if_match: the revisions it may have; empty is any
     """
 

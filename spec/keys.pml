@@ -223,7 +223,7 @@ proctype Request(byte attempt) {
   MAY_DIE;
   if
   :: !ok -> STEP; if :: rec[attempt].rev == version -> rec[attempt].state = ABORTED; rec[attempt].finished = true :: else fi;
-     told[attempt] = UNSURE                     /* TransactionService._abandon */
+     told[attempt] = UNSURE                     /* TransactionService.abandon */
   :: else ->
      n = k;
      decide(attempt, COMMITTED, taken);         /* TransactionService._commit, TransactionLog.commit */

@@ -152,7 +152,7 @@ inline bring_back() { /* Settlement.settle, Settlement._bring_back */
   if
   :: !alive && tomb != NOTHING ->
 #ifndef RESTORE_BLINDLY
-     /* first a majority has to know of the withdrawal, so that nobody can write on what was before */
+     /* IPRepository.spread: first a majority has to know of the withdrawal, so that nobody can write on what was before */
      STEP;
      c = 0; accepted = 0;
      do
@@ -172,35 +172,34 @@ inline bring_back() { /* Settlement.settle, Settlement._bring_back */
   fi
 }
 
+#ifdef OWN_IS_RIVAL
+#define OWN(j) false
+#else
+#define OWN(j) (says[j] == me)
+#endif
+
 inline withdrawn(p) { /* PoolWriter._withdrawn */
-  save(p, TOMB, v);
-  if
-  :: outcome == REFUSED || outcome == UNANSWERED ->
+  i = p; left = 0;
+  do
+  :: left < 2 ->
+     left++;
+     save(i, TOMB, v);
      leaves();
-     if :: winner != NOTHING && (alive & BIT(winner)) && says[winner] == says[p] ->
-           i = winner; save(i, TOMB, v); i = 0;
-           if :: outcome == REFUSED || outcome == UNANSWERED -> told[me] = UNKNOWN; goto out :: else fi
-        :: else
-     fi
-  :: else
-  fi;
-  leaves();
-  if
-  :: alive ->
-#ifndef OWN_IS_RIVAL
+     alive = alive & ~BIT(base);
      j = 0;
-     do
-     :: j < count && (alive & BIT(j)) && says[j] == me -> told[me] = UNKNOWN; goto out
-     :: j < count && !((alive & BIT(j)) && says[j] == me) -> j++
+     do /* what of it is left: its own write, or the fence */
+     :: j < count && !((alive & BIT(j)) && (j == i || OWN(j))) -> j++
      :: else -> break
      od;
-     j = 0;
-#endif
-     told[me] = LOST
-  :: else -> bring_back(); told[me] = UNDONE
+     i = j; j = 0;
+     if :: i == count -> break :: else fi
+  :: else -> told[me] = UNKNOWN; goto out
+  od;
+  i = 0; v = 0; left = 0;
+  if :: alive -> told[me] = LOST
+     :: else -> bring_back(); told[me] = UNDONE /* PoolWriter._without */
   fi
 }
-
 inline ours(v) { /* the account's own live leaf */
   v = 1;
   do :: v < count && !((alive & BIT(v)) && says[v] == me) -> v++ :: else -> break od;
@@ -222,7 +221,7 @@ inline confirmed(p) { /* PoolWriter._confirmed, PoolWriter.confirm */
 }
 
 proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
-  short tree, alive, shown; byte base, claim, again, v, i, j, c, winner, number, tomb, accepted, tries; bool refused, fine;
+  short tree, alive, shown; byte base, claim, again, v, i, j, c, winner, number, tomb, accepted, tries, left; bool refused, fine;
   mtype:outcome outcome;
   atomic {
 #ifdef LATECOMER

@@ -261,7 +261,7 @@ inline prepare() { /* TransactionService.prepare */
   od
 }
 
-inline put_back() { /* PoolWriter.put_back */
+inline put_back() { /* TransactionService.put_back, PoolWriter.put_back */
   i = 0;
   do
   :: i < N && (done & BIT(i)) -> put(i, revision[i], FREE, 0, t, ok); MAY_DIE; i++
@@ -273,7 +273,7 @@ inline put_back() { /* PoolWriter.put_back */
 
 inline roll_back() { /* TransactionService.roll_back */
   if :: unknown -> conclude(t)
-     :: else -> put_back(); forget(t) /* TransactionService._abandon */
+     :: else -> put_back(); forget(t) /* TransactionService.abandon */
   fi
 }
 
@@ -307,7 +307,7 @@ proctype Several(byte t; mtype:kind action; byte account; byte wanted) {
   k = 0;
   do
   :: k < N && (wanted & BIT(k)) ->
-     if :: action == TAKE && N > 2 -> read(k) :: else -> look_up(k) fi; /* AllocationService._attempt reads only */
+     if :: action == TAKE && N > 2 -> read(k) :: else -> look_up(k) fi; /* AllocationService._try reads only */
      if :: blocked || (action == TAKE && holder != FREE) || (action == GIVE && holder != account) ->
            told[t] = REFUSED; goto out
         :: else
@@ -329,7 +329,7 @@ proctype Several(byte t; mtype:kind action; byte account; byte wanted) {
 
 #ifdef ALLOCATE
   if
-  :: action == TAKE && lost && !unknown -> /* AllocationService._attempt: another one instead */
+  :: action == TAKE && lost && !unknown -> /* AllocationService._take: another one instead */
      more = 4; todo = 0;
      read(2);
      if
@@ -358,7 +358,7 @@ proctype Several(byte t; mtype:kind action; byte account; byte wanted) {
      if
 #ifndef FREE_BEFORE_COMMIT
      :: action == TAKE -> roll_back()         /* TransactionService.assign */
-     :: action == GIVE -> forget(t)           /* TransactionService.release, TransactionService._abandon */
+     :: action == GIVE -> forget(t)           /* TransactionService.release, TransactionService.abandon */
 #else
      :: true -> i = 0;                        /* what is released is taken back */
         do :: i < N -> if :: done & BIT(i) -> put(i, revision[i], account, 0, t, ok) :: else fi; i++ :: else -> break od;

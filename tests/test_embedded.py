@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -337,6 +338,29 @@ def test_a_revision_nobody_has_does_not_hurt(call: Client) -> None:
     call("PUT", "/db/doc", {})
     assert call("GET", "/db/doc?rev=1-x&latest=true")[0] == 404
     assert call("GET", "/db/doc")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/db", 200),
+        ("GET", "/nothing", 404),
+        ("PUT", "/db", 412),
+        ("GET", "/db/_design/x/_view/y", 404),
+        ("POST", "/db/_bulk_get", 400),
+        ("GET", "/_session", 200),
+    ],
+)
+def test_the_request_id_comes_back_with_every_answer(
+    couch: EmbeddedCouch, call: Client, method: str, path: str, status: int
+) -> None:
+    for sent, received in (("Some_id-1", "Some_id-1"), ("no id", "[0-9a-f]{10}")):
+        connection = HTTPConnection("127.0.0.1", couch.port, timeout=10)
+        connection.request(method, path, headers={"X-Couch-Request-ID": sent})
+        reply = connection.getresponse()
+        assert reply.status == status
+        assert re.fullmatch(received, reply.headers["X-Couch-Request-ID"])
+        connection.close()
 
 
 def test_fauxton_opens_without_a_login(couch: EmbeddedCouch, call: Client) -> None:

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kazoo_ips.errors import AlreadyAssigned, AssignedToAnother, NotAssigned, RuleBroken
+from kazoo_ips.errors import (
+    AlreadyAssigned,
+    AssignedToAnother,
+    NotAssigned,
+    RuleBroken,
+    UnknownStatus,
+)
 from kazoo_ips.model import GREGORIAN_EPOCH, Account, Caller, DedicatedIP, Status
 
 IP = DedicatedIP(
@@ -84,6 +90,19 @@ def test_an_address_assigned_to_nobody_known_is_nobodys_to_take_or_give_back() -
         NOBODYS.assign("alice", at=1, request_id="r")
     with pytest.raises(AssignedToAnother):
         NOBODYS.release("alice", at=1, request_id="r")
+
+
+@pytest.mark.parametrize("owner", [None, "alice"])
+def test_an_address_of_an_unknown_status_is_neither_assigned_nor_released(
+    owner: str | None,
+) -> None:
+    resting = replace(IP, status="aging", assigned_to=owner)
+    for by in ("alice", "bob", None):
+        with pytest.raises(UnknownStatus, match="aging"):
+            resting.release(by, at=2, request_id="r")
+    for to in ("alice", "bob"):
+        with pytest.raises(UnknownStatus, match="aging"):
+            resting.assign(to, at=2, request_id="r")
 
 
 def test_a_transition_leaves_the_address_it_started_from_as_it_was() -> None:

@@ -31,13 +31,16 @@
 
   if (was === null && !isAddress(doc._id)) refuse('the id is not an address');
   if (!(isAsBefore('pvt_status') && isAsBefore('pvt_assigned_to'))) {
-    if (doc.pvt_status !== 'available' && doc.pvt_status !== 'assigned') {
-      refuse('pvt_status is available or assigned');
+    // Another release may know more of them than available and assigned.
+    if (typeof doc.pvt_status !== 'string' || !/^[a-z][a-z_]{0,31}$/.test(doc.pvt_status)) {
+      refuse('pvt_status is a word in lower case');
     }
+    var isAccount = typeof owner === 'string' && /^[0-9a-f]{32}$/.test(owner);
     if (doc.pvt_status === 'available' && owner) refuse('available, so it has no pvt_assigned_to');
-    if (doc.pvt_status === 'assigned' && !(typeof owner === 'string' && /^[0-9a-f]{32}$/.test(owner))) {
+    if (doc.pvt_status === 'assigned' && !isAccount) {
       refuse('assigned, so pvt_assigned_to is the id of an account');
     }
+    if (owner && !isAccount) refuse('pvt_assigned_to is the id of an account');
     if (was !== null && was.pvt_status === 'assigned' && was.pvt_assigned_to && owner && owner !== was.pvt_assigned_to) {
       refuse('it is another account\'s and has to be released first');
     }

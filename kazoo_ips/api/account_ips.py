@@ -31,6 +31,7 @@ def create(account_id: str) -> Response:
     who=Who.ACCOUNT,
     replies=resources.ChangedSchema(),
     body=(schemas.AssignSchema, schemas.AllocateSchema),
+    dry_run=True,
     raises=(Conflict, InsufficientIPs),
 )
 def assign_all(account_id: str) -> Response:
@@ -45,16 +46,19 @@ def assign_all(account_id: str) -> Response:
     "DELETE",
     "",
     who=Who.ACCOUNT,
-    replies=resources.ChangedSchema(),
+    replies=resources.ReleasedSchema(),
     body=(schemas.AddressesSchema,),
     optional_body=True,
+    dry_run=True,
     raises=(Conflict,),
 )
 def release_all(account_id: str) -> Response:
     """Release the addresses of the body, all or none; without any, all that the account has."""
     addresses = schemas.load_addresses(g.envelope.data(required=False))
-    released = services().ips.release_all(ReleaseIPs(account_id, addresses), **write())
-    return _addresses(released)
+    ips = services().ips.release_all(ReleaseIPs(account_id, addresses), **write())
+    left = {ip.address: ip.status for ip in ips if not ip.has_known_status}
+    released = [ip.address for ip in ips if ip.has_known_status]
+    return envelope.success({"ips": released, **({"left": left} if left else {})})
 
 
 @routes.on(
@@ -89,6 +93,7 @@ def fetch(account_id: str, address: str) -> Response:
     who=Who.ACCOUNT,
     replies=resources.IPSchema(),
     if_match=True,
+    dry_run=True,
     raises=(Conflict,),
 )
 def assign(account_id: str, address: str) -> Response:
@@ -103,6 +108,7 @@ def assign(account_id: str, address: str) -> Response:
     who=Who.ACCOUNT,
     replies=resources.IPSchema(),
     if_match=True,
+    dry_run=True,
     raises=(Conflict,),
 )
 def release(account_id: str, address: str) -> Response:

@@ -26,5 +26,11 @@ def caller() -> Caller:
 
 
 def write() -> dict[str, Any]:
-    """By what name a write goes, and which attempt it is at a request with an Idempotency-Key."""
-    return {"request_id": g.request_id, "attempt": g.get("attempt")}
+    """By what name a write goes, which attempt it is at a request with an Idempotency-Key, and
+    whether it is only spoken of.
+    """
+    return {
+        "request_id": g.request_id,
+        "attempt": g.get("attempt"),
+        "dry_run": g.get("dry_run", False),
+    }

@@ -61,6 +61,13 @@ class Envelope:
         value = inside or request.args.get(name) or self.members.get(name)
         return value if isinstance(value, str) else None
 
+    def all(self, name: str) -> list[Any]:
+        """All values of a parameter, from wherever Crossbar looks for it."""
+        data = self.members.get("data")
+        inside = [data[name]] if isinstance(data, dict) and name in data else []
+        beside = [self.members[name]] if name in self.members else []
+        return [*inside, *request.args.getlist(name), *beside]
+
     def data(self, *, required: bool = True) -> dict[str, Any]:
         """The `data` object.
 
@@ -159,6 +166,7 @@ def success(
 ) -> Response:
     """The reply to a request that went well.
 
+    :param status: of what was done; a dry run's is 200
     :param revision: of the one document that `data` shows; a list's is a digest of it
     :param members: further members of the envelope; those that are None are left out
     """
@@ -170,6 +178,7 @@ def success(
     if known and asked.method == "GET":
         return Response(status=304, headers=headers)
     rest = {"status": "success", "revision": revision, **_present(members), **_common()}
+    status = 200 if here()[1].get("dry_run") else status
     return _json(b'{"data":%b,%b' % (text, dump(rest)[1:]), status, headers)
 
 
@@ -260,7 +269,8 @@ def _timestamp(second: int) -> str:
 
 def _common() -> dict[str, Any]:
     known = here()[1]
-    return common(known.request_id, known.get("auth_token"), known.clock())
+    members = common(known.request_id, known.get("auth_token"), known.clock())
+    return {**members, "dry_run": True} if known.get("dry_run") else members
 
 
 def _present(members: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ CREATION: dict[str, Any] = {
     "status": 201,
     "body": (schemas.CreateIPSchema, schemas.CreateIPsSchema),
     "if_match": True,
+    "dry_run": True,
     "raises": (Conflict,),
 }
 """What there is to know of `PUT`, under whichever path."""
@@ -85,6 +86,7 @@ def fetch(address: str) -> Response:
     replies=resources.DeletedSchema(),
     query=schemas.DeleteSchema,
     if_match=True,
+    dry_run=True,
     raises=(Conflict,),
 )
 def delete(address: str) -> Response:

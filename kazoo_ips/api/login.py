@@ -42,6 +42,7 @@ _LOGIN: dict[str, Any] = {
     "who": Who.ANYONE,
     "replies": SessionSchema(),
     "status": 201,
+    "dry_run": False,
     "raises": (
         InvalidCredentials,
         TooManyAttempts,

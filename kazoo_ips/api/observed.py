@@ -33,6 +33,7 @@ UNMATCHED, UNREADABLE = "unmatched", "unreadable"
 
 _HARMLESS = {
     "zone", "host", "quantity", "page_size", "start_key", "paginate", "force", "verb",
+    "dry_run",
 }  # fmt: skip
 _PLAIN = re.compile(r"[a-zA-Z0-9/.:_-]*")
 _TOKEN = re.compile(r"eyJ[\w.-]+")
@@ -148,7 +149,7 @@ def _write(current: Work, environ: "WSGIEnvironment", status: int, seconds: floa
         "couchdb_calls": current.calls,
         "couchdb_ms": round(current.seconds * 1000, 3),
     }
-    if current.calls and current.couchdb_id != current.request_id:
+    if current.calls and not current.request_id.startswith(current.couchdb_id):
         fields["couchdb_request_id"] = current.couchdb_id
     if current.shared:
         fields["couchdb_shared"] = current.shared

@@ -6,6 +6,7 @@ OpenAPI writes it. Made once, when first asked for.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 from apispec import APISpec
@@ -67,6 +68,7 @@ _ALWAYS = {
     "version": {**_TEXT, "description": "Of the service"},
 }
 _TOKEN = {"auth_token": {**_TEXT, "description": "The token, where one was given or made"}}
+_DRY_RUN = {"dry_run": {"const": True, "description": "Nothing was done: it was asked for that"}}
 _PAGING = {
     "page_size": {"type": "integer", "minimum": 0, "description": "Lines on this page"},
     "start_key": {**_TEXT, "description": "Where it starts, as it was asked for"},
@@ -82,6 +84,7 @@ _ENVELOPES = {
             "revision": {**_TEXT, "description": "Of `data`, as in `ETag`", "minLength": 1},
             **_ALWAYS,
             **_TOKEN,
+            **_DRY_RUN,
         },
     },
     "Failure": {
@@ -94,11 +97,13 @@ _ENVELOPES = {
             "message": {**_TEXT, "description": "What went wrong, in a word"},
             **_ALWAYS,
             **_TOKEN,
+            **_DRY_RUN,
         },
     },
 }
 
-_REASONS = [kind.reason for kind in (errors.Conflict, errors.IPExists, errors.IPAssigned)]
+_CONFLICTS = (errors.Conflict, errors.IPExists, errors.IPAssigned, errors.IPStatusUnknown)
+_REASONS = [kind.reason for kind in _CONFLICTS]
 _COUNT = {"type": "integer", "minimum": 0}
 _DATA: dict[type[Exception], dict[str, Any]] = {
     errors.ValidationFailed: {
@@ -256,6 +261,8 @@ class _Description:
             yield {"name": name, "in": "path", "required": True, **_PARAMETERS[name]}
         if told.query:
             yield from self._marshmallow.schema2parameters(told.query, location="query")
+        if told.dry_run:
+            yield {**self._dry_run_parameter, "required": False}
         headers = {"X-Request-ID": "A name for the request, to find it by"}
         if told.method == "GET":
             headers["If-None-Match"] = "The `ETag` of a reply at hand: 304 when nothing changed"
@@ -267,11 +274,21 @@ class _Description:
             schema = _PRINTABLE if name == "Idempotency-Key" else _TEXT
             yield {"name": name, "in": "header", "description": text, "schema": schema}
 
+    @cached_property
+    def _dry_run_parameter(self) -> dict[str, Any]:
+        made: list[dict[str, Any]] = self._marshmallow.schema2parameters(
+            schemas.DryRunSchema, location="query"
+        )
+        return made[0]
+
     def _body(self, told: Operation) -> dict[str, Any]:
         required = bool(told.body) and not told.optional_body
         envelope_ = {
             "type": "object",
-            "properties": {"data": self._data(told.body)},
+            "properties": {
+                "data": self._data(told.body),
+                **({"dry_run": self._dry_run_parameter["schema"]} if told.dry_run else {}),
+            },
             **({"required": ["data"]} if required or told.optional_body else {}),
         }
         return {"required": required, "content": {JSON: {"schema": envelope_}}}
@@ -329,6 +346,8 @@ class _Description:
                 "content": content,
             }
         }
+        if told.dry_run and told.status != 200:
+            made["200"] = {**made[status], "description": "What a dry run would have done"}
         if told.method == "GET":
             made["304"] = {"description": "Nothing has changed", "headers": {**headers, **tags}}
         return made

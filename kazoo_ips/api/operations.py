@@ -38,6 +38,7 @@ class Operation:
     :param body: the schemas of the body's `data`, one of which it fits; empty: it is ignored
     :param optional_body: whether the body may be missing
     :param if_match: whether If-Match is looked at
+    :param dry_run: of what is no GET: whether it can be asked what it would do
     :param raises: what goes wrong here and not in every route
     """
 
@@ -52,6 +53,7 @@ class Operation:
     body: tuple[type[Schema], ...] = ()
     optional_body: bool = False
     if_match: bool = False
+    dry_run: bool = False
     raises: tuple[type[Exception], ...] = ()
 
     @cached_property

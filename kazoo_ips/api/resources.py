@@ -43,7 +43,11 @@ def _is(description: str, example: str = "", **more: Any) -> dict[str, Any]:
 
 _ADDRESS = _is("IP address", "ip")
 _ZONE, _HOST = _is("Zone the address is in", "zone"), _is("Host the address is on", "host")
-_STATUS = _is("Whether an account has it", enum=[each.value for each in Status])
+_STATUS = _is(
+    "`available`, `assigned`, or a word that only a newer release knows",
+    examples=[each.value for each in Status],
+    minLength=1,
+)
 _OWNER = {**_is("Account that has the address", "account_id"), "required": False}
 
 
@@ -71,7 +75,10 @@ class ReadOnlySchema(_Resource):
     """What Crossbar calls `_read_only` of a dedicated IP."""
 
     id = fields.String(attribute="address", **_ADDRESS)
-    rev = fields.String(attribute="revision", **_is("Revision of the document"))
+    rev = fields.String(
+        attribute="revision",
+        metadata={"description": "Revision of the document; a dry run of an addition has none"},
+    )
     vsn = fields.Constant("1", **_is("Version of the document's form"))
     status = fields.String(**_STATUS)
     type = fields.Constant("dedicated_ip", **_is("What it is"))
@@ -116,6 +123,19 @@ class ChangedSchema(Schema):
     """What a request for several addresses has assigned or released."""
 
     ips = fields.List(fields.String(metadata=_ADDRESS["metadata"]), **_is("The addresses"))
+
+
+class ReleasedSchema(ChangedSchema):
+    """What a request for several addresses has released."""
+
+    left = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        metadata={
+            "description": "What the account keeps, by address: the status that this release does "
+            "not know"
+        },
+    )
 
 
 NAMES = fields.List(fields.String())

@@ -15,7 +15,8 @@ from flask import Blueprint, Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
 from werkzeug.routing import BaseConverter, MapAdapter
 
-from kazoo_ips.api import envelope, idempotency
+from kazoo_ips import work
+from kazoo_ips.api import envelope, idempotency, schemas
 from kazoo_ips.api.clients import client_address
 from kazoo_ips.api.context import here, services
 from kazoo_ips.api.operations import ANY, CSV, Operation, Shape, Who
@@ -36,17 +37,27 @@ class AddressConverter(BaseConverter):
 
 
 class Routes(Blueprint):
-    """A blueprint whose routes cannot forget to say who may call them and what they reply."""
+    """A blueprint whose routes cannot forget to say who may call them and what they reply, nor,
+    where they write, whether they can be asked for a dry run.
+    """
 
     def on(
         self, method: str, rule: str, *, who: Who, replies: Shape | None, **told: Any
     ) -> Callable[[Handler], Handler]:
         """Register a handler.
 
+        One that can be asked for a dry run hands `write()` to a service, which decides as ever
+        and returns what it would have written. A write in a dry run is refused (WriteInDryRun).
+
         :param who: who may call it
         :param replies: the form of its reply's `data`; None: a file, in no envelope
         :param told: what else there is to know of it: the fields of `Operation`
+        :raises TypeError: `dry_run` is missing where the method is no GET, or is there where it is
         """
+        if (method == "GET") == ("dry_run" in told):
+            raise TypeError(
+                f"{method} {rule}: dry_run is told of what writes, and of nothing else"
+            )
 
         def register(handler: Handler) -> Handler:
             summary = inspect.getdoc(handler) or ""
@@ -57,6 +68,10 @@ class Routes(Blueprint):
                 _admit(known, who, path)
                 known.envelope.check()
                 known.csv = operation.media != ANY and _negotiate(asked, operation.offered)
+                if method != "GET" and _is_dry_run(known.envelope, operation.dry_run):
+                    known.dry_run = True
+                    with work.dry_run():
+                        return handler(**path)
                 if method == "GET" or who is Who.ANYONE:
                     return handler(**path)
                 return idempotency.once(lambda: handler(**path))
@@ -182,6 +197,22 @@ def _account(who: Caller, account_id: str) -> Account:
     if not who.may_see(account):
         raise Forbidden
     return account
+
+
+def _is_dry_run(given: envelope.Envelope, possible: bool) -> bool:
+    """Whether a write is only to be spoken of.
+
+    :raises ValidationFailed: neither a yes nor a no, or a yes that cannot be honoured
+    """
+    values = given.all("dry_run")
+    if not values or not schemas.load_dry_run(values):
+        return False
+    if not possible:
+        envelope.fail("dry_run", "forbidden", "no dry run of this is possible", value=True)
+    if "Idempotency-Key" in request.headers:
+        text = "a dry run is not kept, so it goes without an Idempotency-Key"
+        envelope.fail("dry_run", "forbidden", text, value=True)
+    return True
 
 
 def _negotiate(asked: Request, offered: tuple[str, ...]) -> bool:

@@ -1,6 +1,6 @@
 """From `data` and the query to commands. All that breaks a rule is reported, not the first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, validates_schema
@@ -94,7 +94,20 @@ class AllocateSchema(_Request):
 class DeleteSchema(_Request):
     """The query of a delete."""
 
-    force = Flag(metadata={"description": "Release it first when it is assigned"})
+    force = Flag(
+        metadata={
+            "description": "Release it first when it is assigned; delete it whatever its status"
+        }
+    )
+
+
+class DryRunSchema(_Request):
+    """Whether a write shall only be spoken of."""
+
+    dry_run = Flag(
+        required=True,
+        metadata={"description": "Say what would be done or refused, and write nothing"},
+    )
 
 
 class UserAuthSchema(_Request):
@@ -135,6 +148,7 @@ class ListSchema(_Request):
 _CREATE_IP, _CREATE_IPS, _DELETE = CreateIPSchema(), CreateIPsSchema(), DeleteSchema()
 _ADDRESSES, _ASSIGN, _ALLOCATE = AddressesSchema(), AssignSchema(), AllocateSchema()
 _USER_AUTH, _API_AUTH, _LIST = UserAuthSchema(), ApiAuthSchema(), ListSchema()
+_DRY_RUN = DryRunSchema()
 
 
 def load_create(data: Mapping[str, Any]) -> CreateIP | list[CreateIP]:
@@ -199,6 +213,14 @@ def load_force(text: str | None) -> bool:
     :raises ValidationFailed: neither a yes nor a no
     """
     return bool(_load(_DELETE, {"force": text} if text else {}).get("force"))
+
+
+def load_dry_run(given: Iterable[Any]) -> bool:
+    """Whether any of the values given for it asks for a dry run.
+
+    :raises ValidationFailed: one is neither a yes nor a no
+    """
+    return any([_load(_DRY_RUN, {"dry_run": value})["dry_run"] for value in given])
 
 
 def load_login(data: Mapping[str, Any]) -> Login:

@@ -85,20 +85,25 @@ def release(ip: str | None, account: str | None) -> None:
         raise click.UsageError("either an address or --account")
     if ip is None:
         with reported("unable to release IPs"):
-            released = services().ips.release_all(ReleaseIPs(account or "", None), uuid4().hex)
-        click.echo(f"released {len(released)} IPs of {account}")
+            ips = services().ips.release_all(ReleaseIPs(account or "", None), uuid4().hex)
+        for kept in (ip for ip in ips if not ip.has_known_status):
+            click.echo(f"left IP {kept.address}: {kept.status}")
+        click.echo(f"released {sum(ip.has_known_status for ip in ips)} IPs of {account}")
         return
-    ips = services().ips
+    service = services().ips
     with reported("unable to release IP"):
         # As Kazoo has it, there is nothing wrong with releasing it twice.
-        if ips.fetch(ip).status is Status.ASSIGNED:
-            ips.release(ReleaseIP(None, ip), uuid4().hex)
+        if service.fetch(ip).status != Status.AVAILABLE:
+            service.release(ReleaseIP(None, ip), uuid4().hex)
     click.echo(f"released IP {ip}")
 
 
 @click.command()
 @click.argument("ip")
-@click.option("--force", is_flag=True, help="Release it first when it is assigned.")
+@click.option(
+    "--force", is_flag=True,
+    help="Release it first when it is assigned; delete it whatever its status.",
+)  # fmt: skip
 def delete(ip: str, force: bool) -> None:
     """Take an address out of the pool."""
     with reported("unable to delete IP"):
@@ -117,8 +122,5 @@ def summary(host: str | None) -> None:
         return
     print_table(
         _COLUMNS,
-        [
-            [ip.address, str(status), ip.zone, ip.host, ip.assigned_to or ""]
-            for ip, status in lines
-        ],
+        [[ip.address, status, ip.zone, ip.host, ip.assigned_to or ""] for ip, status in lines],
     )

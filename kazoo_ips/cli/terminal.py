@@ -16,7 +16,9 @@ from kazoo_ips.errors import (
     DatastoreForbidden,
     DatastoreUnreachable,
     IPAssigned,
+    IPStatusUnknown,
     KazooIPsError,
+    UnknownStatus,
     ValidationFailed,
 )
 from kazoo_ips.services import Services
@@ -54,11 +56,14 @@ class reported:
 
 def _reason(error: KazooIPsError) -> str:
     if isinstance(error, ValidationFailed):
-        # Only an assignment can break a rule of an address's state.
-        of_state = next(iter(error.errors)).startswith("ips.")
-        return "already_assigned" if of_state else json.dumps(error.errors)
-    if isinstance(error, IPAssigned):
-        return "assigned"
+        path, rules = next(iter(error.errors.items()))
+        text = next(iter(rules.values()))["message"]
+        if text.startswith(UnknownStatus.message):
+            return str(text)
+        # Only an assignment can break another rule of an address's state.
+        return "already_assigned" if path.startswith("ips.") else json.dumps(error.errors)
+    if isinstance(error, IPAssigned | IPStatusUnknown):
+        return error.reason
     return "conflict" if isinstance(error, Conflict) else "not_found"
 
 

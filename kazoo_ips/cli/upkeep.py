@@ -34,9 +34,11 @@ def setup(guard: bool | None) -> None:
 def doctor(repair: bool, as_json: bool) -> None:
     """Look for whatever is wrong in the pool and the accounts' copies.
 
-    Exit status 0 when nothing is, or everything was put in order; 1 otherwise.
+    Exit status 0 when nothing is, or everything was put in order; 1 otherwise. An address with
+    a status that this release does not know is left alone.
     """
-    service = services().doctor
+    built = services()
+    service = built.doctor
     with click.progressbar(length=service.extent(), label="examined", file=sys.stderr) as bar:
         findings = list(service.examine(repair=repair, seen=bar.update))
     if as_json:
@@ -46,6 +48,8 @@ def doctor(repair: bool, as_json: bool) -> None:
         print_table({"Problem": 14, "IP": 15, "Account": 32, "Repair": 8}, cells)
     else:
         click.echo("nothing found")
+    for status, count in built.lists.unknown_statuses().items():
+        click.echo(f"left alone: {count} of the unknown status {status}", err=True)
     sys.exit(0 if all(finding.repaired for finding in findings) else 1)
 
 

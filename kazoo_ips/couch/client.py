@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from operator import attrgetter
 from threading import Lock
 from time import perf_counter
@@ -27,7 +27,12 @@ from kazoo_ips import work
 from kazoo_ips.couch.batches import Batches
 from kazoo_ips.couch.connections import Connections
 from kazoo_ips.couch.transport import NotInTime, Observe, OutcomeUnknown, Transport
-from kazoo_ips.errors import DatastoreMissing, DocumentNotFound, RevisionConflict
+from kazoo_ips.errors import (
+    DatastoreMissing,
+    DocumentNotFound,
+    RevisionConflict,
+    WriteInDryRun,
+)
 from kazoo_ips.model import Outcome, Written, generation
 from kazoo_ips.rendezvous import FIRST_QUESTION, Rendezvous
 
@@ -90,16 +95,13 @@ class Database:
         self._lock = Lock()
         self._writers = Rendezvous()
         self._queries: LRUCache[str, Batches[str, _Told]] = LRUCache(_QUERIES)
-
-    @cached_property
-    def _reads(self) -> Batches[str, _Told]:
-        return Batches(self._read, self._read_all, _PATIENCE, FIRST_QUESTION, _GATHER)
-
-    @cached_property
-    def _writes(self) -> Batches[_Write, _Told]:
-        return Batches(
+        self._reads: Batches[str, _Told] = Batches(
+            self._read, self._read_all, _PATIENCE, FIRST_QUESTION, _GATHER
+        )
+        self._writes: Batches[_Write, _Told] = Batches(
             self._write, self._write_all, _PATIENCE_WRITING, self._writers, _GATHER_WRITES
         )
+        self._replicas: int | None = None
 
     @cachedmethod(attrgetter("_queries"), key=methodkey, lock=attrgetter("_lock"))
     def _alike(self, _url: str) -> Batches[str, _Told]:
@@ -162,6 +164,7 @@ class Database:
         :returns: done, refused or unknown: a write never fails silently and is never repeated
         :raises DatastoreUnreachable: nothing was sent
         """
+        self._before_write()
         path = _path(document["_id"])
         try:
             status, _, body = self._resource.put(path, body=document, **_query(params))
@@ -172,15 +175,25 @@ class Database:
         outcome = Outcome.UNKNOWN if status == 202 else Outcome.DONE
         return Written(outcome, json.load(body).get("rev"))
 
+    def _before_write(self) -> None:
+        """Called where anything is written, by whoever wants it written.
+
+        :raises WriteInDryRun: it may not
+        """
+        if work.is_dry_run():
+            raise WriteInDryRun(self.name)
+
     def expect_write(self) -> None:
         """Say that this thread is going to `write` here before long: others may wait."""
-        self._writers.expect()
+        if not work.is_dry_run():
+            self._writers.expect()
 
     def write(self, document: Document, w: int | None = None) -> Written:
         """Write one document as `put` does; those written at the same time share a request.
 
         :param w: how many nodes must have it for it to be done
         """
+        self._before_write()
         written: Written = _share(self._writes, _Write(document, w))
         return written
 
@@ -201,6 +214,7 @@ class Database:
 
     def remove(self, document_id: str, revision: str) -> Written:
         """Delete one document at a revision; the outcome is as for `put`."""
+        self._before_write()
         try:
             status, _, body = self._resource.delete(_path(document_id), rev=revision)
         except (RevisionConflict, DocumentNotFound):
@@ -212,6 +226,7 @@ class Database:
 
     def put_all(self, documents: Sequence[Mapping[str, Any]], **params: Any) -> list[Written]:
         """Write many documents in one request; each has its own outcome, in the order given."""
+        self._before_write()
         rows = self._put_all(documents, **params)
         for row in rows:
             if row.get("error") in _FORBIDDEN:
@@ -242,10 +257,19 @@ class Database:
         :returns: whether a quorum has it now
         :raises OutcomeUnknown: nobody says
         """
+        self._before_write()
         generation, digest = document["_rev"].split("-")
         ids = [digest, parent.split("-")[1]]
-        grafted = {**document, "_revisions": {"start": int(generation), "ids": ids}}
-        body = {"docs": [grafted], "new_edits": False}
+        return self.replicate({**document, "_revisions": {"start": int(generation), "ids": ids}})
+
+    def replicate(self, document: Mapping[str, Any]) -> bool:
+        """Write a revision that some node has to all of them, as replication does.
+
+        :param document: with its `_rev` and the `_revisions` that led to it
+        :returns: whether a quorum has it now
+        :raises OutcomeUnknown: nobody says
+        """
+        body = {"docs": [document], "new_edits": False}
         status, _, answer = self._resource.post("_bulk_docs", body=body)
         return bool(status == 201) and not json.load(answer)
 
@@ -351,6 +375,7 @@ class Database:
 
     def create(self) -> bool:
         """Make the database; False when it is there already."""
+        self._before_write()
         try:
             self._resource.put()
         except RevisionConflict:  # 412, file_exists
@@ -359,6 +384,7 @@ class Database:
 
     def delete(self) -> None:
         """Delete the database; nothing happens when it is not there."""
+        self._before_write()
         try:
             self._resource.delete()
         except (DatastoreMissing, DocumentNotFound):
@@ -371,10 +397,16 @@ class Database:
         """
         return _object(self._resource.get())
 
-    @cached_property
+    @property
     def replicas(self) -> int:
-        """On how many nodes CouchDB keeps each document; 1 where there is no cluster."""
-        return int(self.info().get("cluster", {}).get("n", 1))
+        """On how many nodes CouchDB keeps each document; 1 where there is no cluster.
+
+        Asked once, and by each thread that needs it before there is an answer: no thread waits
+        for another's request.
+        """
+        if self._replicas is None:
+            self._replicas = int(self.info().get("cluster", {}).get("n", 1))
+        return self._replicas
 
     def security(self) -> Document:
         """Who may use the database, CouchDB's `_security`; empty where the server has none."""
@@ -385,10 +417,12 @@ class Database:
 
     def secure(self, security: Mapping[str, Any]) -> None:
         """Say who may use the database. It has no revision: the last one to write wins."""
+        self._before_write()
         self._resource.put("_security", body=security)
 
     def clean_up_views(self) -> None:
         """Let CouchDB remove the indexes that no design document needs any more."""
+        self._before_write()
         self._resource.post("_view_cleanup", headers={"Content-Type": "application/json"})
 
 

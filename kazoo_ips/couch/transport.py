@@ -4,7 +4,9 @@ The driver's own session shares sockets with forked children, has no connect tim
 write again when its reply was lost, and stumbles over chunked errors and missing content types
 (each seen on Python 3.11 to 3.13). Here our own connections carry the requests: kept for each
 process, with both timeouts; reads are repeated once when a connection breaks, writes never. Every
-answer that is not a success leaves as an error of `kazoo_ips.errors`.
+request has a request id of its own, and an answer that does not fit the request is none (see
+`kazoo_ips.couch.binding`). Every answer that is not a success leaves as an error of
+`kazoo_ips.errors`.
 
 Knows HTTP, not documents.
 """
@@ -13,7 +15,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from time import perf_counter
 from typing import Any
@@ -23,6 +25,7 @@ import orjson
 from couchdb import http
 
 from kazoo_ips import work
+from kazoo_ips.couch import binding
 from kazoo_ips.couch.connections import Answer, Connections, NotSent, Unanswered
 from kazoo_ips.errors import (
     DatastoreError,
@@ -45,7 +48,9 @@ Observe = Callable[[str, str, int, float], None]
 
 
 class OutcomeUnknown(DatastoreUnreachable):
-    """A request was sent and not answered, or answered with a failure: it may have been done."""
+    """A request was sent, and what came was nothing, a failure or the answer to another one: it
+    may have been done.
+    """
 
 
 class NotInTime(DatastoreUnreachable):
@@ -86,11 +91,7 @@ class Transport(http.Session):  # type: ignore[misc]
         :raises OutcomeUnknown: it was sent, but whether it was carried out is not known
         :raises DatastoreError: as `_refusal` has it
         """
-        sent = dict(headers or {})
-        if body is not None and not isinstance(body, bytes):
-            body = _encode(body)
-            sent["Content-Type"] = "application/json"
-        answer = self._answer(method, url, body, sent, credentials)
+        answer = self._answer(method, url, body, dict(headers or {}), credentials)
         return answer.status, answer.headers, BytesIO(answer.body)
 
     def ask(self, method: str, url: str, credentials: tuple[str, str] | None) -> bytes:
@@ -105,51 +106,66 @@ class Transport(http.Session):  # type: ignore[misc]
         self,
         method: str,
         url: str,
-        body: bytes | None,
-        sent: dict[str, str],
+        body: Any,
+        headers: dict[str, str],
         credentials: tuple[str, str] | None,
     ) -> Answer:
-        sent["Accept"] = "application/json"
+        headers["Accept"] = "application/json"
         if credentials:
-            sent["Authorization"] = _basic(*credentials)
+            headers["Authorization"] = _basic(*credentials)
         FIRST_QUESTION.arrive()
-        current = work.current()
-        if current is not None:
-            sent["X-Couch-Request-ID"] = current.couchdb_id
         if self._trace:
             self._trace(method, url)
-        answer = self._send(method, url, body, sent)
+        answer = self._send(method, url, body, headers)
         if answer.status == 404 and _EXCHANGED in answer.body:
             # A new design document was put in place while its view was read: it is there now.
-            answer = self._send(method, url, body, sent)
-        if answer.status >= 400:
+            answer = self._send(method, url, body, headers)
+        if not _is_success(answer):
             raise self._refusal(method, url, answer)
         return answer
 
-    def _send(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+    def _send(self, method: str, url: str, body: Any, headers: dict[str, str]) -> Answer:
+        content = body
+        if body is not None and not isinstance(body, bytes):
+            content = _encode(body)
+            headers["Content-Type"] = "application/json"
         target = "/" + url.split("/", 3)[3]
-        sure = not _is_read(method, url)  # what can be sent twice need not be
-        tries = 1 if sure else 2
+        tries = 2 if _is_read(method, url) else 1
         while True:
             tries -= 1
             status, started = 0, perf_counter()
+            headers["X-Couch-Request-ID"] = request_id = work.next_couchdb_id()
+            check = partial(self._check, method, target, body, request_id)
             try:
-                answer = self._connections.request(method, target, headers, body, sure=sure)
+                answer = self._connections.request(method, target, headers, content, check)
                 status = answer.status
                 return answer
             except NotSent as error:
                 raise DatastoreUnreachable(str(error)) from error
+            except binding.Mismatch as error:
+                log.error("%s %s: %s", method, _path(url), error)
+                raise OutcomeUnknown(str(error)) from error
             except Unanswered as error:
                 if not tries or error.late:
                     raise OutcomeUnknown(str(error)) from error
-                status, sure = -1, True
+                status = -1
             finally:
                 if self._observe:
                     self._observe(method, url, status, perf_counter() - started)
 
+    def _check(self, method: str, target: str, body: Any, request_id: str, answer: Answer) -> None:
+        """See whether an answer is the one to the request.
+
+        :raises binding.Mismatch: it is not
+        """
+        binding.check_request_id(request_id, answer.header(binding.REQUEST_ID))
+        if _is_success(answer):
+            below = target.removeprefix(self._connections.path).lstrip("/")
+            binding.check_success(method, below, body, answer.body)
+
     @staticmethod
     def _refusal(method: str, url: str, answer: Answer) -> DatastoreError:
-        """The error that an answer of 400 and above stands for."""
+        """The error that an answer stands for which is no success."""
         reason = _reason(answer.body)
         if answer.status in (409, 412):
             return RevisionConflict(reason)
@@ -157,7 +173,7 @@ class Transport(http.Session):  # type: ignore[misc]
             if "/_view/" in url and not reason.startswith(("Database", "no_db")):
                 return DatastoreMissingView(reason)
             return (DocumentNotFound if reason in _NO_DOCUMENT else DatastoreMissing)(reason)
-        path = unquote(urlsplit(url).path)  # the rest may hold the key of a login
+        path = _path(url)
         if answer.status in (401, 403):
             log.error("CouchDB refuses %s %s: %s", method, path, reason)
             return DatastoreForbidden(f"{method} {path}: {reason}")
@@ -166,6 +182,15 @@ class Transport(http.Session):  # type: ignore[misc]
         if answer.status < 500:
             return DatastoreUnreachable(text)
         return NotInTime(text) if _is_read(method, url) else OutcomeUnknown(text)
+
+
+def _is_success(answer: Answer) -> bool:
+    return 200 <= answer.status < 300
+
+
+def _path(url: str) -> str:
+    """What of a URL may be logged: the rest may hold the key of a login."""
+    return unquote(urlsplit(url).path)
 
 
 def _encode(body: Any) -> bytes:

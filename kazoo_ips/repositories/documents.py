@@ -17,16 +17,19 @@ TYPE = "dedicated_ip"
 TRAIL, TRANSACTION = "pvt_trail", "pvt_transaction"
 """What only the pool's documents carry, not the accounts' copies of them."""
 
+_KNOWN = frozenset(Status)
+
 
 def is_ip(document: Document | None) -> TypeGuard[Document]:
     """Whether it is the document of a dedicated IP that Kazoo has not deleted."""
     return bool(document and document.get("pvt_type") == TYPE and not document.get("pvt_deleted"))
 
 
-def status_of(value: object) -> Status:
-    """The status that a document's `pvt_status` stands for."""
-    # Whatever a hand wrote there that is not "available" is nothing to give away.
-    return Status.AVAILABLE if value == Status.AVAILABLE else Status.ASSIGNED
+def status_of(value: object) -> str:
+    """The status that a document's `pvt_status` stands for: a `Status`, or what it says there."""
+    if not isinstance(value, str) or not value:
+        return Status.ASSIGNED  # what has none is nothing to give away
+    return Status(value) if value in _KNOWN else value
 
 
 def from_document(document: Document) -> DedicatedIP:
@@ -55,7 +58,7 @@ def to_document(ip: DedicatedIP) -> Document:
         "_id": ip.address,
         "pvt_vsn": ip.source.get("pvt_vsn", "1"),
         "pvt_type": TYPE,
-        "pvt_status": ip.status.value,
+        "pvt_status": str(ip.status),
         "pvt_zone": ip.zone,
         "pvt_host": ip.host,
         "pvt_created": ip.created,
@@ -64,7 +67,7 @@ def to_document(ip: DedicatedIP) -> Document:
         "pvt_request_id": ip.request_id,
         TRAIL: [_event(event) for event in ip.trail] or None,
         # Nobody may have what is available because of what an undecided transaction says of it.
-        TRANSACTION: ip.transaction if ip.status is Status.ASSIGNED else None,
+        TRANSACTION: None if ip.status is Status.AVAILABLE else ip.transaction,
         "_rev": ip.revision,
     }
     optional = ("pvt_assigned_to", "pvt_request_id", TRAIL, TRANSACTION, "_rev")

@@ -178,8 +178,14 @@ class IPRepository:
         """Drop many, each with its own outcome, in the order given."""
         return self._pool.put_all([_dropped(leaf) for leaf in leaves])
 
-    def restore(self, withdrawal: Withdrawal) -> None:
-        """Bring an address back that everybody withdrew from.
+    def spread(self, withdrawal: Withdrawal) -> bool:
+        """Make a tombstone known to a majority of the nodes; whether it is."""
+        leaves = self._pool.leaves(withdrawal.before.address, r=self.replicas, revs=True)
+        tombstone = next((leaf for leaf in leaves if leaf["_rev"] == withdrawal.revision), None)
+        return tombstone is not None and self._pool.replicate(tombstone)
+
+    def restore(self, withdrawal: Withdrawal) -> bool:
+        """Bring an address back that everybody withdrew from; whether a majority has it again.
 
         The revision depends on nothing but the tombstone: two who do this write the same one.
         """
@@ -187,7 +193,7 @@ class IPRepository:
         digest = hashlib.md5(tombstone.encode(), usedforsecurity=False).hexdigest()
         revision = f"{generation(tombstone) + 1}-{digest}"
         document = {**to_document(withdrawal.before), "_rev": revision}
-        self._pool.graft(document, parent=tombstone)
+        return self._pool.graft(document, parent=tombstone)
 
     def changes(self, since: str, limit: int) -> tuple[str, list[str], list[DedicatedIP], bool]:
         """A part of the pool's history, for whoever must see every address that ever was.

@@ -6,11 +6,11 @@ write by a moment.
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kazoo_ips import addresses
 from kazoo_ips.couch.client import Couch, Key, Row
-from kazoo_ips.model import Listing, ListIPs, Status
+from kazoo_ips.model import Listing, ListIPs
 from kazoo_ips.repositories.documents import POOL, status_of
 
 _NAMES_KEPT = 2.0
@@ -24,7 +24,7 @@ class ListRepository:
 
     def __init__(self, couch: Couch) -> None:
         self._pool = couch.database(POOL)
-        self._known_names: dict[str, tuple[object, list[str], float]] = {}
+        self._grouped: dict[str, _Groups] = {}
 
     def available(self, page: ListIPs, skip: int | None = None) -> list[Listing]:
         """Available addresses by zone and address, of a zone or host if asked."""
@@ -46,8 +46,8 @@ class ListRepository:
         own = self._listings("by_assignee", [account_id], replace(page, limit=None))
         return [listing for listing in own if listing.host == page.host][: page.limit]
 
-    def by_host(self, host: str | None) -> list[tuple[Listing, Status]]:
-        """The whole pool or one host's part of it, by host: for the summary."""
+    def by_host(self, host: str | None) -> list[tuple[Listing, str]]:
+        """The whole pool or one host's part of it, by host, with its status: for the summary."""
         prefix = [host] if host else []
         rows = self._pool.rows("ips/by_host", startkey=prefix, endkey=[*prefix, {}], reduce=False)
         return [(_listing("by_host", row), status_of(row.key[1])) for row in rows]
@@ -85,27 +85,27 @@ class ListRepository:
 
     def zones(self) -> list[str]:
         """The names of the zones in use, over the whole pool."""
-        return self._names("ips/by_zone", 1)
+        return self._groups("ips/by_zone", 2).names
 
     def hosts(self) -> list[str]:
         """The names of the hosts in use, over the whole pool."""
-        return self._names("ips/by_host", 0)
+        return self._groups("ips/by_host", 1).names
 
-    def _names(self, view: str, part: int) -> list[str]:
-        """The different names in one part of a view's keys.
+    def _groups(self, view: str, level: int) -> "_Groups":
+        """The different beginnings of a view's keys.
 
         CouchDB takes half a millisecond to find each, so they are kept for as long as it says that
         nothing was written since; and no longer than `_NAMES_KEPT`, as on a cluster the index they
         were read from may have been behind.
         """
         sequence = self._pool.info()["update_seq"]
-        known, names, until = self._known_names.get(view, (None, [], 0.0))
-        if known != sequence or until < time.monotonic():
-            rows = self._pool.rows(view, group_level=part + 1)
-            names = sorted({row.key[part] for row in rows if isinstance(row.key[part], str)})
-            until = time.monotonic() + _NAMES_KEPT
-            self._known_names[view] = (sequence, names, until)
-        return names
+        known = self._grouped.get(view)
+        if known is None or known.sequence != sequence or known.until < time.monotonic():
+            keys = [row.key for row in self._pool.rows(view, group_level=level)]
+            names = sorted({key[-1] for key in keys if isinstance(key[-1], str)})
+            known = _Groups(keys, names, sequence, time.monotonic() + _NAMES_KEPT)
+            self._grouped[view] = known
+        return known
 
     def _listings(
         self, view: str, prefix: Key, page: ListIPs, skip: int | None = None
@@ -145,9 +145,8 @@ class ListRepository:
         end = addresses.sort_key(last) if last else {}
         ids = (
             row.id
-            for status in Status
-            for zone in self.zones()
-            for row in self._walk([status, zone, start], [status, zone, end])
+            for place in self._groups("ips/by_zone", 2).keys
+            for row in self._walk([*place, start], [*place, end])
         )
         spelled = ((addresses.canonical(i), i) for i in ids)
         return {canonical: i for canonical, i in spelled if canonical and canonical != i}
@@ -167,9 +166,25 @@ class ListRepository:
     def spelled(self, canonical: Iterable[str]) -> dict[str, str]:
         """The ids that the pool has these addresses under, by address."""
         order = {addresses.sort_key(address): address for address in canonical}
-        keys = [[status, zone, key] for status in Status for zone in self.zones() for key in order]
+        places = self._groups("ips/by_zone", 2).keys if order else []
+        keys = [[*place, key] for place in places for key in order]
         rows = self._pool.rows("ips/by_zone", keys=keys, reduce=False) if keys else []
         return {order[row.key[2]]: row.id for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """The beginnings of a view's keys, one of each.
+
+    :param names: the different last parts of them, sorted
+    :param sequence: of the pool, when they were read
+    :param until: when they are to be read again, by the monotonic clock
+    """
+
+    keys: list[Key]
+    names: list[str]
+    sequence: object
+    until: float
 
 
 def _listing(view: str, row: Row) -> Listing:

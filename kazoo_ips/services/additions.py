@@ -70,12 +70,18 @@ class AdditionService:
         self._now = now
 
     def create_all(
-        self, commands: Sequence[CreateIP], request_id: str, attempt: Attempt | None = None
+        self,
+        commands: Sequence[CreateIP],
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Add addresses to the pool: all of them, in the order given, or none.
 
         :param commands: no address twice
         :param attempt: of a request with an Idempotency-Key: what an earlier one has added is told
+        :param dry_run: say what would be done, and write nothing
         :raises IPsExist: these are there already, in whatever spelling; none was added
         :raises DatastoreUnreachable: it is not known what became of one; the others are not added
         """
@@ -84,6 +90,8 @@ class AdditionService:
         done = {a: ip for a, ip in there.items() if _is_made(ip, request_id, since)}
         if len(there) > len(done):
             raise IPsExist(*(address for address in there if address not in done))
+        if dry_run:
+            return list(self._new(commands, request_id).values())
         rest = [command for command in commands if command.address not in done]
         added = dict(zip((c.address for c in rest), self._write(rest, request_id), strict=True))
         if since == 0:  # what an earlier attempt has added may have arrived since
@@ -176,6 +184,14 @@ class AdditionService:
                 found[address] = self._settlement.settle(address)
         return found
 
+    def _new(self, commands: Sequence[CreateIP], request_id: str) -> dict[str, DedicatedIP]:
+        """What is to be added, by address."""
+        now = self._now()
+        return {
+            c.address: DedicatedIP.new(c.address, c.zone, c.host, at=now, request_id=request_id)
+            for c in commands
+        }
+
     def _write(self, commands: Sequence[CreateIP], request_id: str) -> list[Addition]:
         """Write them, and again what is not there although nobody says why.
 
@@ -183,12 +199,8 @@ class AdditionService:
 
         :raises DatastoreUnreachable: nothing was written
         """
-        now = self._now()
         additions: dict[str, Addition] = {}
-        due = {
-            c.address: DedicatedIP.new(c.address, c.zone, c.host, at=now, request_id=request_id)
-            for c in commands
-        }
+        due = self._new(commands, request_id)
         wishes = {command.address: command for command in commands}
         for attempt in range(_WRITES):
             if not due:
@@ -206,7 +218,7 @@ class AdditionService:
                 log.warning("request %s: not read back: %s", request_id, error)
                 there, unanswered = {}, dict.fromkeys(unanswered, Outcome.UNKNOWN)
             for address, ip in there.items():
-                ours = _is_made(ip, request_id, now)
+                ours = _is_made(ip, request_id, due[address].created)
                 additions[address] = (
                     Addition(Verdict.ADDED, ip, ip.revision)
                     if ours

@@ -9,8 +9,9 @@ lag: what is chosen here is a proposal, and the pool's documents decide.
 import random
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
-from kazoo_ips.errors import InsufficientIPs
+from kazoo_ips.errors import DatastoreUnreachable, InsufficientIPs
 from kazoo_ips.model import AllocateIPs, Attempt, DedicatedIP, Listing, Status
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
@@ -54,12 +55,18 @@ class AllocationService:
         self._pause = pause
 
     def allocate(
-        self, command: AllocateIPs, request_id: str, attempt: Attempt | None = None
+        self,
+        command: AllocateIPs,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Pick available addresses and assign them to an account.
 
         :param attempt: of a request with an Idempotency-Key: if an earlier one has allocated some
             these are returned, and what it may still do is kept from happening
+        :param dry_run: say which it could be, and write nothing
         :raises InsufficientIPs: there are not as many
         :raises DatastoreUnreachable: it is not certain what became of it
         """
@@ -68,71 +75,80 @@ class AllocationService:
         )
         if done:
             return self._resumption.of_transaction(done)
+        alone = command.quantity == 1 and attempt is None
+        allocation = _Allocation(command, request_id, self._now(), attempt, alone, dry_run)
         for round_ in range(_ROUNDS):
-            allocated = self._attempt(command, request_id, attempt)
-            if allocated:
-                return allocated
+            if self._try(allocation):
+                return self._acknowledge(allocation)
             # Two who want most of the same few take each other's; whoever waits longer yields.
             available = self._count(command)
             if available < command.quantity:
                 break
             self._pause(random.uniform(0, 0.05 * 2**round_))
+        if allocation.transaction:
+            self._transactions.abandon(allocation.transaction)
         raise InsufficientIPs(command.quantity, min(available, command.quantity - 1))
 
-    def _attempt(
-        self, command: AllocateIPs, request_id: str, attempt: Attempt | None
-    ) -> list[DedicatedIP]:
-        """One round; empty when there were too few to be had, and then nothing is kept."""
-        # Which one it was is known from the record, when it is asked for again.
-        alone = command.quantity == 1 and attempt is None
-        transaction: Transaction | None = None
-        results: list[Result] = []
-        taken: list[DedicatedIP] = []
+    def _try(self, allocation: "_Allocation") -> bool:
+        """One round; False when there were too few to be had, and then nothing is kept."""
+        command = allocation.command
+        allocation.results = []
         tried: set[str] = set()
-        at = self._now()
-        while len(taken) < command.quantity:
-            proposed = propose(self._views, command, taken, tried)
+        while len(allocation.taken) < command.quantity:
+            proposed = propose(self._views, command, allocation.taken, tried)
             if not proposed or (not tried and len(proposed) < command.quantity):
-                self._give_up(transaction, results)
-                return []
+                self._put_back(allocation)
+                return False
             tried.update(proposed)
             found = self._ips.find(proposed).values()
             before = [ip for ip in found if ip.status is Status.AVAILABLE and not ip.conflicted]
-            if not before:
-                continue
-            after = [ip.assign(command.account_id, at=at, request_id=request_id) for ip in before]
-            if alone:
-                results += self._transactions.write(before, after)
-            else:
-                transaction = self._recorded(transaction, after, attempt)
-                results += self._transactions.prepare(transaction, before, after)
-            if any(result.fate is Fate.UNKNOWN for result in results):
-                self._give_up(transaction, results)
-            taken = [result.ip for result in results if result.fate is Fate.DONE]
-        if transaction:
-            return self._transactions.commit_assignment(transaction, results)
-        return [self._transactions.acknowledge(results)]
+            if before:
+                self._take(allocation, before)
+        return True
 
-    def _recorded(
-        self,
-        transaction: Transaction | None,
-        after: Sequence[DedicatedIP],
-        attempt: Attempt | None,
-    ) -> Transaction:
-        if transaction:
-            return self._transactions.extend(transaction, after)
-        account_id = after[0].assigned_to or ""
-        return self._transactions.begin(Action.ASSIGN, account_id, after, attempt)
+    def _take(self, allocation: "_Allocation", before: Sequence[DedicatedIP]) -> None:
+        """Assign what was proposed.
 
-    def _give_up(self, transaction: Transaction | None, results: Sequence[Result]) -> None:
-        """Put back what is taken.
+        :raises DatastoreUnreachable: what became of one is not known; nothing is kept
+        """
+        account_id = allocation.command.account_id
+        at, request_id = allocation.at, allocation.request_id
+        after = [ip.assign(account_id, at=at, request_id=request_id) for ip in before]
+        if allocation.dry_run:
+            allocation.results += [Result(Fate.DONE, ip) for ip in after]
+        elif allocation.alone:
+            allocation.results += self._transactions.write(before, after)
+        else:
+            transaction = allocation.transaction
+            allocation.transaction = transaction = (
+                self._transactions.extend(transaction, after)
+                if transaction
+                else self._transactions.begin(Action.ASSIGN, account_id, after, allocation.attempt)
+            )
+            allocation.results += self._transactions.prepare(transaction, before, after)
+        if any(result.fate is Fate.UNKNOWN for result in allocation.results):
+            if allocation.transaction:
+                self._transactions.roll_back(allocation.transaction, allocation.results)
+            raise DatastoreUnreachable("not known which addresses are taken")
+
+    def _put_back(self, allocation: "_Allocation") -> None:
+        """Put back what one round has taken.
 
         :raises DatastoreUnreachable: it is for lack of an answer that there is not enough
         """
-        if transaction:
-            self._transactions.roll_back(transaction, results)
-        if any(result.fate in (Fate.UNKNOWN, Fate.UNDONE) for result in results):
-            self._transactions.require([r for r in results if r.fate is not Fate.LOST])
+        if allocation.transaction:
+            self._transactions.put_back(allocation.transaction, allocation.results)
+        if any(result.fate is Fate.UNDONE for result in allocation.results):
+            if allocation.transaction:
+                self._transactions.abandon(allocation.transaction)
+            raise DatastoreUnreachable("a majority of the nodes does not answer")
+
+    def _acknowledge(self, allocation: "_Allocation") -> list[DedicatedIP]:
+        if allocation.dry_run:
+            return allocation.taken
+        if allocation.transaction:
+            return self._transactions.commit_assignment(allocation.transaction, allocation.results)
+        return [self._transactions.acknowledge(allocation.results)]
 
     def _count(self, command: AllocateIPs) -> int:
         """How many there are to choose from, or how many places with some."""
@@ -142,6 +158,31 @@ class AllocationService:
         if command.distinct_zones:
             return sum(command.zone in (None, zone) for zone in self._views.zones_available())
         return self._views.count_available(command.zone, command.host)
+
+
+@dataclass
+class _Allocation:
+    """One allocation while it is made.
+
+    :param alone: it takes one address, whose document decides; which one it was is not asked for
+        again
+    :param transaction: from its first address on, where it is not alone
+    :param results: of the writes of this round
+    """
+
+    command: AllocateIPs
+    request_id: str
+    at: int
+    attempt: Attempt | None
+    alone: bool
+    dry_run: bool
+    transaction: Transaction | None = None
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def taken(self) -> list[DedicatedIP]:
+        """What this round has got so far."""
+        return [result.ip for result in self.results if result.fate is Fate.DONE]
 
 
 def propose(

@@ -76,6 +76,10 @@ class CopyService:
         owned = by_owner(ips).items()
         self._remove_all({owner: (gone, self._finding(gone)) for owner, gone in owned})
 
+    def mend(self, account_id: str, addresses: Iterable[str]) -> None:
+        """Write the copies that an account lacks and remove those it should not have."""
+        self._settlement.mend_copies(account_id, addresses)
+
     @contextmanager
     def removal(self, ips: Sequence[DedicatedIP]) -> Iterator[Callable[[], None]]:
         """Do the same when what this gives is called; the copies of many are read meanwhile.
@@ -134,8 +138,9 @@ class CopyService:
     def _refresh(self, assigned: Sequence[Listing]) -> Iterator[int]:
         for start in range(0, len(assigned), CHUNK):
             chunk = assigned[start : start + CHUNK]
-            pool = self._ips.find([row.address for row in chunk])
-            for owner_id, ips in by_owner(pool.values()).items():
+            pool = self._ips.find([row.address for row in chunk]).values()
+            known = (ip for ip in pool if ip.has_known_status)
+            for owner_id, ips in by_owner(known).items():
                 self._refresh_account(owner_id, ips)
             yield len(chunk)
 

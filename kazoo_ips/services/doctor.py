@@ -2,7 +2,8 @@
 
 Safe while the service is busy: what was written within the last half minute is somebody's work
 under way and left alone, and every repair looks again before and after it writes. Doing it twice
-changes nothing more.
+changes nothing more. An address with a status that only a newer release knows is that release's to
+judge: it and the copies of it are left alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -144,7 +145,11 @@ class DoctorService:
     def _examine_copies(self, ips: Sequence[DedicatedIP], repair: bool) -> Iterator[Finding]:
         """Assigned addresses whose owner has no copy, or another one."""
         under_way = self._recovery.under_way()
-        due = (ip for ip in ips if not self._is_fresh(ip) and ip.address not in under_way)
+        due = (
+            ip
+            for ip in ips
+            if ip.has_known_status and not self._is_fresh(ip) and ip.address not in under_way
+        )
         for owner_id, owned in by_owner(due).items():
             try:
                 copies = self._copies.find(owner_id, [ip.address for ip in owned])
@@ -180,6 +185,8 @@ class DoctorService:
         for copy in copies:
             ip = pool.get(copy.address)
             if ip and (ip.assigned_to == account_id or self._is_fresh(ip) or ip.conflicted):
+                continue
+            if ip and not ip.has_known_status:
                 continue
             if repair:
                 self._settlement.drop_copy(account_id, copy.address)

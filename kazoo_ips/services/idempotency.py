@@ -118,10 +118,8 @@ class IdempotencyService:
             self._retries.repeat(f"key {record.id}", lambda: self._put(record))
 
     def _put(self, record: IdempotencyRecord) -> None:
-        self._records.put(
-            record
-        )  # when another attempt has begun meanwhile, the key is that one's
-        if record.reply is not None:
+        # When another attempt has begun meanwhile, the key is that one's, and it asks for ours.
+        if self._records.put(record) and record.reply is not None:
             self._transactions.forget(record.current.key)
 
     def sweep(self) -> int:

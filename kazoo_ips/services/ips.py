@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from kazoo_ips.errors import (
     AccountNotFound,
     Conflict,
+    DatastoreUnreachable,
     IPNotFound,
     PreconditionFailed,
     RuleBroken,
@@ -27,9 +28,9 @@ from kazoo_ips.model import (
 from kazoo_ips.repositories.transaction_log import Action
 from kazoo_ips.services.accounts import AccountService
 from kazoo_ips.services.lists import ListService
-from kazoo_ips.services.lookup import Lookup
+from kazoo_ips.services.lookup import Lookup, require_match
 from kazoo_ips.services.recovery import RecoveryService
-from kazoo_ips.services.resumption import Resumption
+from kazoo_ips.services.resumption import Resumption, is_resumed
 from kazoo_ips.services.transactions import TransactionService
 
 Change = Callable[[DedicatedIP], DedicatedIP]
@@ -70,7 +71,8 @@ class IPService:
         :raises IPNotFound: not in the pool, or assigned to an account the caller may not see
         """
         ip = self._lookup.read(address)
-        if ip.status is Status.ASSIGNED and caller and not self._may_see(caller, ip.assigned_to):
+        owned = ip.status is Status.ASSIGNED or (ip.assigned_to and not ip.has_known_status)
+        if owned and caller and not self._may_see(caller, ip.assigned_to):
             raise IPNotFound(address)
         return ip
 
@@ -83,7 +85,12 @@ class IPService:
             return False
 
     def assign(
-        self, command: AssignIP, request_id: str, attempt: Attempt | None = None
+        self,
+        command: AssignIP,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> DedicatedIP:
         """Assign one address to an account.
 
@@ -93,19 +100,32 @@ class IPService:
         :raises PreconditionFailed: If-Match no longer holds
         """
         return self._resumption.once(
-            attempt,
-            lambda: self._resumption.assigned(command.address, command.account_id, request_id),
-            lambda: self._assign(command, request_id),
+            attempt, lambda: self._assign(command, request_id, attempt, dry_run)
         )
 
-    def _assign(self, command: AssignIP, request_id: str) -> DedicatedIP:
-        ip = self._lookup.get(command.address, command.if_match)
-        change = self._assignment(command.account_id, request_id)
+    def _assign(
+        self, command: AssignIP, request_id: str, attempt: Attempt | None, dry_run: bool
+    ) -> DedicatedIP:
+        ip = self._lookup.get(command.address)
+        if is_resumed(attempt):
+            done = self._resumption.assigned(ip, command.account_id, request_id)
+            if done:
+                return done
+        require_match(ip, command.if_match)
+        change = self._assigning(command.account_id, request_id)
+        [after] = _changed([command.address], [ip], change)
+        if dry_run:
+            return after
         with _Lost(command.if_match):
-            return self._transactions.assign_one(ip, *_changed([command.address], [ip], change))
+            return self._transactions.assign_one(ip, after)
 
     def assign_all(
-        self, command: AssignIPs, request_id: str, attempt: Attempt | None = None
+        self,
+        command: AssignIPs,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Assign addresses to an account: all of them, in the order asked, or none.
 
@@ -113,18 +133,27 @@ class IPService:
         :raises Conflict: somebody else was faster; nothing of this request is left
         """
         if len(command.addresses) == 1:
-            [address] = command.addresses
-            return [self.assign(AssignIP(command.account_id, address), request_id, attempt)]
+            one = AssignIP(command.account_id, command.addresses[0])
+            with _Listed(one.address):
+                return [self.assign(one, request_id, attempt=attempt, dry_run=dry_run)]
         done = self._done_earlier(Action.ASSIGN, command.account_id, request_id, attempt)
         if done:
             return done
         ips = self._find(command.addresses)
-        change = self._assignment(command.account_id, request_id)
+        change = self._assigning(command.account_id, request_id)
         after = _changed(command.addresses, ips, change)
-        return self._transactions.assign([ip for ip in ips if ip], after, attempt)
+        if dry_run:
+            return after
+        with _Resumed(attempt):
+            return self._transactions.assign([ip for ip in ips if ip], after, attempt)
 
     def release(
-        self, command: ReleaseIP, request_id: str, attempt: Attempt | None = None
+        self,
+        command: ReleaseIP,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> DedicatedIP:
         """Take one address back.
 
@@ -134,41 +163,66 @@ class IPService:
         :raises PreconditionFailed: If-Match no longer holds
         """
         return self._resumption.once(
-            attempt,
-            lambda: self._resumption.released(command.address, command.account_id, request_id),
-            lambda: self._release_one(command, request_id),
+            attempt, lambda: self._release(command, request_id, attempt, dry_run)
         )
 
-    def _release_one(self, command: ReleaseIP, request_id: str) -> DedicatedIP:
-        ip = self._lookup.get(command.address, command.if_match)
-        change = self._release(command.account_id, request_id)
+    def _release(
+        self, command: ReleaseIP, request_id: str, attempt: Attempt | None, dry_run: bool
+    ) -> DedicatedIP:
+        ip = self._lookup.get(command.address)
+        if is_resumed(attempt):
+            done = self._resumption.released(ip, command.account_id, request_id)
+            if done:
+                return done
+        require_match(ip, command.if_match)
+        change = self._releasing(command.account_id, request_id)
+        [after] = _changed([command.address], [ip], change)
+        if dry_run:
+            return after
         with _Lost(command.if_match):
-            return self._transactions.release_one(ip, *_changed([command.address], [ip], change))
+            return self._transactions.release_one(ip, after)
 
     def release_all(
-        self, command: ReleaseIPs, request_id: str, attempt: Attempt | None = None
+        self,
+        command: ReleaseIPs,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> list[DedicatedIP]:
         """Take addresses back from an account: all of them, in the order asked, or none.
 
+        :returns: them as they are now; where all that it has is asked for, also those that keep
+            their status because this release does not know it
         :raises ValidationFailed: one is unknown or not the account's; says which and why
         :raises Conflict: somebody else was faster; nothing of this request is left
         """
         if command.addresses is not None and len(command.addresses) == 1:
-            [address] = command.addresses
-            return [self.release(ReleaseIP(command.account_id, address), request_id, attempt)]
+            one = ReleaseIP(command.account_id, command.addresses[0])
+            with _Listed(one.address):
+                return [self.release(one, request_id, attempt=attempt, dry_run=dry_run)]
         done = self._done_earlier(Action.RELEASE, command.account_id, request_id, attempt)
         if done:
             return done
-        change = self._release(command.account_id, request_id)
+        change = self._releasing(command.account_id, request_id)
+        left: list[DedicatedIP] = []
         if command.addresses is None:
-            before = self._everything(command.account_id)
+            own = self._everything(command.account_id)
+            before = [ip for ip in own if ip.has_known_status]
+            left = [ip for ip in own if not ip.has_known_status]
             after = [change(ip) for ip in before]
         else:
             ips = self._find(command.addresses)
             after = _changed(command.addresses, ips, change)
             before = [ip for ip in ips if ip]
-        if not before:
-            return []
+        if before and not dry_run:
+            with _Resumed(attempt):
+                after = self._release_several(before, after, attempt)
+        return [*after, *left]
+
+    def _release_several(
+        self, before: list[DedicatedIP], after: list[DedicatedIP], attempt: Attempt | None
+    ) -> list[DedicatedIP]:
         # Which ones it was is known from the record, when it is asked for again.
         if len(before) == 1 and attempt is None:
             return [self._transactions.release_one(before[0], after[0])]
@@ -192,11 +246,11 @@ class IPService:
         found = self._lookup.find(wanted)
         return [found.get(address) for address in wanted]
 
-    def _assignment(self, account_id: str, request_id: str) -> Change:
+    def _assigning(self, account_id: str, request_id: str) -> Change:
         at = self._now()
         return lambda ip: ip.assign(account_id, at=at, request_id=request_id)
 
-    def _release(self, account_id: str | None, request_id: str) -> Change:
+    def _releasing(self, account_id: str | None, request_id: str) -> Change:
         at = self._now()
         return lambda ip: ip.release(account_id, at=at, request_id=request_id)
 
@@ -215,6 +269,41 @@ class _Lost:
             raise PreconditionFailed from error
 
 
+class _Resumed:
+    """Does not say of a later attempt that somebody else was faster: it may be an earlier one."""
+
+    def __init__(self, attempt: Attempt | None) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if is_resumed(self._attempt) and isinstance(error, Conflict):
+            raise DatastoreUnreachable("an earlier attempt's write came first") from error
+
+
+class _Listed:
+    """Says of the only address of a list what is said of one among several: it is a rule broken.
+
+    :param address: as the caller wrote it
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, IPNotFound):
+            raise ValidationFailed({"ips.0": _not_found(self._address)}) from error
+
+
+def _not_found(address: str) -> dict[str, dict[str, str]]:
+    return {"not_found": {"message": "ip not found", "value": address}}
+
+
 def _changed(
     wanted: Sequence[str], ips: Sequence[DedicatedIP | None], change: Change
 ) -> list[DedicatedIP]:
@@ -229,8 +318,7 @@ def _changed(
             if ip:
                 changed.append(change(ip))
             else:
-                rule = {"message": "ip not found", "value": address}
-                errors[f"ips.{index}"] = {"not_found": rule}
+                errors[f"ips.{index}"] = _not_found(address)
         except RuleBroken as error:
             rule = {"message": error.message, "value": error.address}
             errors[f"ips.{index}"] = {error.rule: rule}

@@ -3,6 +3,7 @@
 What the views say; a list may lag behind a write by a moment, and decides nothing.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -42,9 +43,17 @@ class ListService:
         """The names of the hosts in use, over the whole pool."""
         return self._lists.hosts()
 
-    def summary(self, host: str | None = None) -> list[tuple[Listing, Status]]:
-        """The whole pool or one host's part of it, by host."""
+    def summary(self, host: str | None = None) -> list[tuple[Listing, str]]:
+        """The whole pool or one host's part of it, by host, each address with its status."""
         return self._lists.by_host(host)
+
+    def unknown_statuses(self) -> dict[str, int]:
+        """How many addresses have which status that this release does not know."""
+        counts: Counter[str] = Counter()
+        for (_, status), count in self._lists.counts().items():
+            if status and status not in {*Status}:
+                counts[status] += count
+        return dict(counts)
 
 
 def walk(list_page: Callable[[ListIPs], Page], query: ListIPs) -> Iterator[Listing]:

@@ -43,18 +43,15 @@ class Lookup:
                 return self._settlement.settle(ip.address)
         return ip
 
-    def get(self, address: str, if_match: tuple[str, ...] = ()) -> DedicatedIP:
-        """One dedicated IP that will be written to, at one of these revisions if there are any.
+    def get(self, address: str) -> DedicatedIP:
+        """One dedicated IP that will be written to.
 
         :raises IPNotFound: it is not in the pool
-        :raises PreconditionFailed: it is at another revision
         :raises Conflict: it is in disorder, and too early to tell; or a transaction that has it
             is undecided
         """
         self._ips.expect_save()
         ip = self._resolved(self._read(address))
-        if if_match and "*" not in if_match and ip.revision not in if_match:
-            raise PreconditionFailed
         if ip.conflicted:
             raise Conflict(ip.address)
         return ip
@@ -108,3 +105,12 @@ class Lookup:
             return self._settlement.settle(canonical)
         except IPNotFound:
             raise IPNotFound(address) from None
+
+
+def require_match(ip: DedicatedIP, if_match: tuple[str, ...]) -> None:
+    """Go on only if a dedicated IP is at one of these revisions, where there are any.
+
+    :raises PreconditionFailed: it is at another
+    """
+    if if_match and "*" not in if_match and ip.revision not in if_match:
+        raise PreconditionFailed

@@ -9,6 +9,7 @@ from kazoo_ips.errors import (
     IPAssigned,
     IPExists,
     IPNotFound,
+    IPStatusUnknown,
     PreconditionFailed,
 )
 from kazoo_ips.model import (
@@ -23,8 +24,8 @@ from kazoo_ips.model import (
 )
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.copies import CopyService
-from kazoo_ips.services.lookup import Lookup
-from kazoo_ips.services.resumption import Resumption
+from kazoo_ips.services.lookup import Lookup, require_match
+from kazoo_ips.services.resumption import Resumption, is_resumed
 
 _WRITES = 2
 """Times that an address is written when nobody says what became of it."""
@@ -34,6 +35,7 @@ class PoolService:
     """Adds addresses and takes them out.
 
     `attempt` is that of a request with an Idempotency-Key: what an earlier one has done is told.
+    `dry_run` says that it is only asked what would be done: nothing is written.
 
     :param now: the time in Gregorian seconds
     """
@@ -53,24 +55,36 @@ class PoolService:
         self._now = now
 
     def create(
-        self, command: CreateIP, request_id: str, attempt: Attempt | None = None
+        self,
+        command: CreateIP,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> DedicatedIP:
         """Add an address to the pool.
 
         :raises IPExists: it is there already, in whatever spelling
         """
         return self._resumption.once(
-            attempt,
-            lambda: self._resumption.created(command.address, request_id),
-            lambda: self._create(command, request_id),
+            attempt, lambda: self._create(command, request_id, attempt, dry_run)
         )
 
-    def _create(self, command: CreateIP, request_id: str) -> DedicatedIP:
-        if ":" in command.address and self._ips.find([command.address]):
+    def _create(
+        self, command: CreateIP, request_id: str, attempt: Attempt | None, dry_run: bool
+    ) -> DedicatedIP:
+        if is_resumed(attempt):
+            made = self._resumption.created(command.address, request_id)
+            if made:
+                return made
+        # Of IPv4, which has one spelling, the write itself says whether it is there.
+        if (dry_run or ":" in command.address) and self._ips.find([command.address]):
             raise IPExists(command.address)
         ip = DedicatedIP.new(
             command.address, command.zone, command.host, at=self._now(), request_id=request_id
         )
+        if dry_run:
+            return ip
         for _ in range(_WRITES):
             written = self._ips.save(ip)
             if written.outcome is Outcome.DONE:
@@ -98,30 +112,38 @@ class PoolService:
         return there
 
     def delete(
-        self, command: DeleteIP, request_id: str, attempt: Attempt | None = None
+        self,
+        command: DeleteIP,
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
     ) -> DedicatedIP:
         """Take an address out of the pool, out of its account as well where that is asked for.
 
-        :returns: it as it was last, available
+        :returns: it as it was last: available, or of a status that this release does not know
         :raises IPNotFound: it is not there
         :raises IPAssigned: it is assigned and not to be released with it
+        :raises IPStatusUnknown: this release does not know its status, and `force` is not given
         :raises Conflict: somebody else's write came first
         :raises PreconditionFailed: If-Match no longer holds
         """
         return self._resumption.once(
-            attempt,
-            lambda: self._resumption.deleted(command.address, request_id),
-            lambda: self._delete(command, request_id),
+            attempt, lambda: self._delete(command, request_id, attempt, dry_run)
         )
 
-    def _delete(self, command: DeleteIP, request_id: str) -> DedicatedIP:
-        was = self._lookup.get(command.address, command.if_match)
-        at, ip = self._now(), was
-        if was.status is Status.ASSIGNED:
-            if not command.force:
-                raise IPAssigned(was.address)
-            ip = was.release(None, at=at, request_id=request_id)
-        ip = ip.delete(at=at, request_id=request_id)
+    def _delete(
+        self, command: DeleteIP, request_id: str, attempt: Attempt | None, dry_run: bool
+    ) -> DedicatedIP:
+        if is_resumed(attempt):
+            removed = self._resumption.deleted(command.address, request_id)
+            if removed:
+                return removed
+        was = self._lookup.get(command.address)
+        require_match(was, command.if_match)
+        ip = self._deletion(was, command.force, request_id)
+        if dry_run:
+            return ip
         written = self._ips.remove(ip)
         if written.outcome is Outcome.REFUSED:
             raise PreconditionFailed() if command.if_match else Conflict(ip.address)
@@ -131,6 +153,21 @@ class PoolService:
             self._ensure_gone(was, ip, written)
         self._copies.remove([was])
         return ip
+
+    def _deletion(self, was: DedicatedIP, force: bool, request_id: str) -> DedicatedIP:
+        """It as it will be when it leaves the pool.
+
+        :raises IPAssigned: it is assigned and not to be released with it
+        :raises IPStatusUnknown: this release does not know its status, and `force` is not given
+        """
+        if not (was.has_known_status or force):
+            raise IPStatusUnknown(was.address)
+        at, ip = self._now(), was
+        if was.status is Status.ASSIGNED:
+            if not force:
+                raise IPAssigned(was.address)
+            ip = was.release(None, at=at, request_id=request_id)
+        return ip.delete(at=at, request_id=request_id)
 
     def _ensure_gone(self, was: DedicatedIP, ip: DedicatedIP, written: Written) -> None:
         """Make sure that an address is gone, without a word of CouchDB whether it is.

@@ -103,7 +103,7 @@ class RecoveryService:
         """Whether the documents have to be read again."""
         for looks, wait in enumerate((*_WAITS, None)):
             transaction = self._log.find(name)
-            if transaction is not None and self.is_orphaned(transaction):
+            if transaction and not transaction.finished and self.is_orphaned(transaction):
                 transaction = self.conclude(name) or self._log.find(name)
             if transaction is None or transaction.state is not State.PENDING:
                 return self._apply(name, transaction, marked) or looks > 0
@@ -120,8 +120,9 @@ class RecoveryService:
             return False
         if (transaction.action is Action.ASSIGN) == (transaction.state is State.COMMITTED):
             return False  # they are as they should be
-        self._ips.save_all([_decided(transaction, ip) for ip in marked])
-        return True
+        due = [_decided(transaction, ip) for ip in marked if _is_written(transaction, ip)]
+        self._ips.save_all(due)
+        return bool(due)
 
     def _is_ended(self, transaction: str) -> bool:
         with self._lock:
@@ -202,8 +203,14 @@ class RecoveryService:
         return transaction
 
     def orphaned(self) -> list[Transaction]:
-        """Transactions whose owner has died and which nobody has brought to their end."""
-        return [t for t in self._log.all() if not t.finished and self.is_orphaned(t)]
+        """Transactions whose owner has died, and whose documents may not be as decided."""
+        return [
+            t
+            for t in self._log.all()
+            if not t.finished
+            and (t.action, t.state) != (Action.ASSIGN, State.COMMITTED)
+            and self.is_orphaned(t)
+        ]
 
     def under_way(self) -> set[str]:
         """The addresses of all transactions that have not come to their end."""
@@ -233,7 +240,7 @@ class RecoveryService:
             return
         for _ in range(_TRIES):
             found = self._ips.find(transaction.addresses).values()
-            due = [_decided(transaction, ip) for ip in found if ip.transaction == transaction.id]
+            due = [_decided(transaction, ip) for ip in found if _is_written(transaction, ip)]
             due += [ip for ip in found if self._is_to_confirm(transaction, ip)]
             written = self._ips.save_all(due)
             hidden = [ip for ip in found if ip.conflicted and self._drop(transaction, ip)]
@@ -260,6 +267,20 @@ class RecoveryService:
         hidden = [leaf for leaf in leaves if leaf.transaction == transaction.id]
         self._ips.drop_all(hidden)
         return bool(hidden)
+
+
+def _is_written(transaction: Transaction, ip: DedicatedIP) -> bool:
+    """Whether a document is as this very transaction has written it.
+
+    Kazoo's own writes leave the transaction's id where it is, and change who has the address, or
+    the time.
+    """
+    named = (ip.transaction, ip.assigned_to, ip.status)
+    if named != (transaction.id, transaction.account_id, Status.ASSIGNED):
+        return False
+    if transaction.action is Action.ASSIGN:
+        return ip.modified == transaction.at
+    return ip.modified <= transaction.at
 
 
 def _decided(transaction: Transaction, ip: DedicatedIP) -> DedicatedIP:

@@ -1,15 +1,10 @@
 """What earlier attempts at a request with an Idempotency-Key have done, as its reply tells it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
-from kazoo_ips.errors import (
-    Conflict,
-    DatastoreUnreachable,
-    IPNotFound,
-    PreconditionFailed,
-    ValidationFailed,
-)
+from kazoo_ips.errors import Conflict, IPNotFound, PreconditionFailed
 from kazoo_ips.model import Attempt, DedicatedIP, Event, EventKind
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.transaction_log import Action, Transaction
@@ -36,40 +31,29 @@ class Resumption:
         self._copies = copies
         self._settlement = settlement
 
-    def once(
-        self,
-        attempt: Attempt | None,
-        find: Callable[[], DedicatedIP | None],
-        do: Callable[[], DedicatedIP],
-    ) -> DedicatedIP:
+    @staticmethod
+    def once(attempt: Attempt | None, do: Callable[[], DedicatedIP]) -> DedicatedIP:
         """Do a write to one address, unless an earlier attempt at the same request has done it.
 
-        :param find: what an earlier attempt has done
+        :param do: looks first, in the very document that it is going to write to
         :raises KazooIPsError: what doing it raises
         """
-        if attempt is None or attempt.number == 1:
-            return do()
-        done = find()
-        if done:
-            return done
         try:
             return do()
-        except (Conflict, IPNotFound, PreconditionFailed, ValidationFailed):
-            # An earlier attempt's write may have arrived since. Any that arrives later is refused.
-            done = find()
-            if done:
-                return done
-            raise
+        except (Conflict, PreconditionFailed):
+            if not is_resumed(attempt):
+                raise
+        # An earlier attempt's write may have come in between. One that comes later is refused.
+        return do()
 
-    def assigned(self, address: str, account_id: str, request_id: str) -> DedicatedIP | None:
+    def assigned(self, ip: DedicatedIP, account_id: str, request_id: str) -> DedicatedIP | None:
         """The dedicated IP as this request has assigned it, or None when it has not.
 
         :raises DatastoreUnreachable: that is not certain
         """
-        found = self._event(address, EventKind.ASSIGNED, account_id, request_id)
-        if found is None:
+        event = ip.event(EventKind.ASSIGNED, account_id, request_id)
+        if event is None:
             return None
-        ip, event = found
         if ip.as_of(event) == ip:
             ip = self._writer.confirm(ip)
             self._copies.write([ip])
@@ -78,17 +62,17 @@ class Resumption:
         return ip.as_of(event)
 
     def released(
-        self, address: str, account_id: str | None, request_id: str
+        self, ip: DedicatedIP, account_id: str | None, request_id: str
     ) -> DedicatedIP | None:
         """The dedicated IP as this request has released it, or None when it has not.
 
         :param account_id: who gave it back; None is whoever had it
         :raises DatastoreUnreachable: that is not certain
         """
-        found = self._event(address, EventKind.RELEASED, account_id, request_id)
-        if found is None:
+        released = (e for e in ip.trail if e.kind == EventKind.RELEASED)
+        event = next((e for e in released if e.request_id == request_id), None)
+        if event is None or account_id not in {None, event.account_id}:
             return None
-        ip, event = found
         if ip.as_of(event) == ip:
             ip = self._writer.confirm(ip)
         owner_id = event.account_id or ""
@@ -98,10 +82,11 @@ class Resumption:
 
     def created(self, address: str, request_id: str) -> DedicatedIP | None:
         """The dedicated IP as this request has added it to the pool, or None when it has not."""
-        found = self._event(address, EventKind.CREATED, None, request_id)
-        if found:
-            ip, event = found
-            return (self._writer.confirm(ip) if ip.as_of(event) == ip else ip).as_of(event)
+        with suppress(IPNotFound):
+            ip = self._lookup.read(address)
+            event = ip.event(EventKind.CREATED, None, request_id)
+            if event:
+                return (self._writer.confirm(ip) if ip.as_of(event) == ip else ip).as_of(event)
         for removed in self._ips.removed(address):
             made = removed.event(EventKind.CREATED, None, request_id)
             if made:
@@ -124,18 +109,7 @@ class Resumption:
         gone = DedicatedIP("", "", "", 0, 0)
         return [found.get(a, replace(gone, address=a)).as_of(event) for a in transaction.addresses]
 
-    def _event(
-        self, address: str, kind: EventKind, account_id: str | None, request_id: str
-    ) -> tuple[DedicatedIP, Event] | None:
-        try:
-            ip = self._lookup.read(address)
-        except IPNotFound:
-            return None
-        if ip.conflicted:
-            raise DatastoreUnreachable(f"{address}: in conflict, and too early to tell")
-        for event in ip.trail:
-            if (event.kind, event.request_id) == (kind, request_id) and account_id in {
-                None, event.account_id,
-            }:  # fmt: skip
-                return ip, event
-        return None
+
+def is_resumed(attempt: Attempt | None) -> bool:
+    """Whether an earlier attempt at the same request may have done it already."""
+    return attempt is not None and attempt.number > 1

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from kazoo_ips import work
-from kazoo_ips.errors import Conflict, DatastoreMissing, IPNotFound
+from kazoo_ips.errors import Conflict, DatastoreMissing, DatastoreUnreachable, IPNotFound
 from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Status
 from kazoo_ips.repositories.copies import CopyRepository
@@ -46,7 +46,8 @@ class Settlement:
 
         :param address: the id it has
         :raises IPNotFound: it is not in the pool
-        :raises Conflict: a write is too fresh to tell whether it will be acknowledged
+        :raises Conflict: a write is too fresh to tell whether it will be acknowledged, or one has
+            a status that this release does not know
         """
         leaves = self._ips.leaves(address)
         if not leaves.live:
@@ -54,6 +55,8 @@ class Settlement:
         kept, *others = leaves.live
         if not others:
             return kept
+        if not all(leaf.has_known_status for leaf in leaves.live):
+            raise Conflict(address)
         acknowledged = next((leaf for leaf in leaves.live if self.is_acknowledged(leaf)), None)
         if acknowledged is None and any(map(self._is_fresh, leaves.live)):
             raise Conflict(address)
@@ -95,7 +98,7 @@ class Settlement:
             except DatastoreMissing:
                 return
             pool = self._ips.find(wanted)
-            settled = [a for a in wanted if a not in pool or not pool[a].conflicted]
+            settled = [a for a in wanted if a not in pool or _is_clear(pool[a])]
             due = {a for a in settled if a in pool and pool[a].assigned_to == account_id}
             lacking = [pool[a] for a in due if a not in copies or not is_copy(copies[a], pool[a])]
             extra = [copies[a] for a in settled if a in copies and a not in due]
@@ -130,14 +133,33 @@ class Settlement:
         """Undo the loss of an address that every claimant withdrew from.
 
         :raises IPNotFound: it was never there, or somebody deleted it
+        :raises Conflict: a majority of the nodes does not know yet that it is lost
+        :raises DatastoreUnreachable: a majority does not have it again
         """
         if leaves.lost is None:
             raise IPNotFound(address)
+        lost = leaves.lost
+        if self._ips.replicas > 1:
+            # Who has read the revision before the claim may still write on it. A majority that
+            # has the tombstone refuses that; and one that was told so before shows now.
+            if not self._ips.spread(lost):
+                raise Conflict(address)
+            leaves = self._ips.leaves(address)
+            if leaves.live:
+                return leaves.live[0]
+            if leaves.lost != lost:
+                raise Conflict(address)
         log.warning("%s: all claims were withdrawn, bringing it back", address)
-        self._ips.restore(leaves.lost)
+        if not self._ips.restore(lost):
+            raise DatastoreUnreachable(f"{address}: not certain to be brought back")
         self._metrics.addresses_brought_back.inc()
         work.note("brought_back")
         return self._ips.get(address)
+
+
+def _is_clear(ip: DedicatedIP) -> bool:
+    """Whether it is certain which copies there should be of an address."""
+    return ip.has_known_status and not ip.conflicted
 
 
 def is_copy(copy: DedicatedIP, ip: DedicatedIP) -> bool:

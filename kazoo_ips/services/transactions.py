@@ -144,7 +144,7 @@ class TransactionService:
             try:
                 self.require(results)
             except KazooIPsError:
-                self._abandon(transaction)
+                self.abandon(transaction)
                 raise
             transaction = self._commit(transaction, [ip.address for ip in before])
             self._roll_forward(transaction, [result.ip for result in results], after)
@@ -214,23 +214,31 @@ class TransactionService:
         return done
 
     def roll_back(self, transaction: Transaction, results: Sequence[Result]) -> None:
-        """Put back what an assignment has written so far.
+        """Put back what an assignment has written, and give it up.
 
         What is not certain now is seen to later; the transaction is not committed any more.
+
+        :raises DatastoreUnreachable: it is not certain that everything is put back
         """
         if any(result.fate is Fate.UNKNOWN for result in results):
             self._conclude_later(transaction)
             return
-        done = _done(results)
+        self.put_back(transaction, results)
+        self._copies.remove(_done(results))
+        self.abandon(transaction)
+
+    def put_back(self, transaction: Transaction, results: Sequence[Result]) -> None:
+        """Put back what an assignment has written so far, none of which is unknown.
+
+        :raises DatastoreUnreachable: it is not certain; the transaction is given up
+        """
         try:
-            self._writer.put_back(done)
+            self._writer.put_back(_done(results))
         except KazooIPsError:
             self._conclude_later(transaction)
             raise
-        self._copies.remove(done)
-        self._abandon(transaction)
 
-    def _abandon(self, transaction: Transaction) -> None:
+    def abandon(self, transaction: Transaction) -> None:
         """Delete the record of a transaction of which nothing is left."""
         try:
             self._log.finish([replace(transaction, state=State.ABORTED)])
@@ -301,11 +309,16 @@ class TransactionService:
     def _conclude_later(self, transaction: Transaction) -> None:
         """Bring it to its end now, or as soon as the database allows."""
         try:
-            self._recovery.conclude(transaction.id)
+            self._conclude(transaction)
         except KazooIPsError as error:
             log.warning("request %s: not concluded yet: %s", transaction.request_id, error)
             name = f"transaction {transaction.id}"
-            self._retries.repeat(name, lambda: self._recovery.conclude(transaction.id))
+            self._retries.repeat(name, lambda: self._conclude(transaction))
+
+    def _conclude(self, transaction: Transaction) -> None:
+        if self._recovery.conclude(transaction.id) is None:
+            # Who took this process for dead has concluded it, perhaps before the copies came.
+            self._copies.mend(transaction.account_id, transaction.addresses)
 
 
 def _done(results: Sequence[Result]) -> list[DedicatedIP]:

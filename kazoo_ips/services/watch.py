@@ -3,8 +3,10 @@
 Asked often and by many: an answer is kept for a moment, and one question is asked at a time.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -48,17 +50,34 @@ class WatchService:
 
 
 class _Kept(Generic[T]):
-    """An answer that is good for a while. Who asks meanwhile waits for the one under way."""
+    """An answer that is good for a while. Threads that want it while it is being asked for get the
+    same one, or the same error: nothing is asked under the lock.
+    """
 
     def __init__(self, ask: Callable[[], T], seconds: float) -> None:
         self._ask = ask
         self._seconds = seconds
         self._lock = Lock()
-        self._known: tuple[float, T] | None = None
+        self._good_until = -math.inf
+        self._answer: Future[T] = Future()
+        self._answer.cancel()  # there is none yet
 
     def __call__(self) -> T:
         with self._lock:
-            if self._known is None or time.monotonic() >= self._known[0]:
-                answer = self._ask()
-                self._known = time.monotonic() + self._seconds, answer
-            return self._known[1]
+            answer = self._answer
+            old = answer.done() and time.monotonic() >= self._good_until
+            if old:
+                answer = self._answer = Future()
+        if old:
+            self._fill(answer)
+        return answer.result()
+
+    def _fill(self, answer: Future[T]) -> None:
+        try:
+            content = self._ask()
+        except BaseException as error:
+            self._good_until = -math.inf
+            answer.set_exception(error)
+        else:
+            self._good_until = time.monotonic() + self._seconds
+            answer.set_result(content)

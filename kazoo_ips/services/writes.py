@@ -85,39 +85,44 @@ class PoolWriter:
 
     def _find_out(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> Result:
         if written.revision:
-            return self._withdrawn(before, replace(after, revision=written.revision))
+            return self._withdrawn(before, after, replace(after, revision=written.revision))
         for _ in range(_TRIES):
-            live = self._ips.leaves(after.address).live
+            leaves = self._ips.leaves(after.address)
+            live = leaves.live
             ours = next((leaf for leaf in live if _is_write(leaf, after)), None)
+            if ours and len(live) > 1:
+                return self._withdrawn(before, after, ours)
             if ours:
-                alone = len(live) == 1
-                return (self._confirmed if alone else self._withdrawn)(before, ours)
-            current = before.revision in {leaf.revision for leaf in live}
-            # One that is refused is so by a node that knows more than those just asked, or by
-            # what stands in between.
-            if not current or written.outcome is Outcome.REFUSED:
+                return self._confirmed(before, ours)
+            if leaves.supersede(before.revision):
                 return Result(Fate.LOST, after)
+            # It may still arrive, one that was refused as well: by a node that lags, or by what
+            # stands in between.
             fence = self._ips.save(before)
             if fence.outcome is Outcome.DONE:
                 return Result(Fate.UNDONE, after)
             if fence.revision:
                 # No quorum; it may be all there is, so its tombstone must allow to restore it.
-                return self._withdrawn(before, replace(before, revision=fence.revision))
+                fenced = replace(before, revision=fence.revision)
+                return self._withdrawn(before, after, fenced)
             # Our write has arrived meanwhile, or the fence after all, or somebody else's.
         raise DatastoreUnreachable(f"{after.address}: what became of the write is not known")
 
     def confirm(self, ip: DedicatedIP) -> DedicatedIP:
         """A write of an earlier attempt that was read, once it certainly has a quorum.
 
+        It is written again on its own revision, with a single node too: the earlier attempt may
+        have sent something that takes it back, which is refused from then on.
+
         :raises DatastoreUnreachable: it has none, or it cannot be found out
         """
-        if self._ips.replicas == 1:
-            return ip
         written = self._ips.save(ip)
-        alone = len(self._ips.leaves(ip.address).live) == 1
-        if written.outcome is not Outcome.DONE or not alone:
+        if written.outcome is not Outcome.DONE or not self._is_alone(ip.address):
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         return replace(ip, revision=written.revision)
+
+    def _is_alone(self, address: str) -> bool:
+        return self._ips.replicas == 1 or len(self._ips.leaves(address).live) == 1
 
     def _confirmed(self, before: DedicatedIP, ours: DedicatedIP) -> Result:
         """Find out whether a write of ours that went unanswered has a quorum.
@@ -129,27 +134,43 @@ class PoolWriter:
             return Result(Fate.DONE, ours)
         written = self._ips.save(ours)
         again = replace(ours, revision=written.revision or ours.revision)
-        alone = len(self._ips.leaves(ours.address).live) == 1
-        if written.outcome is Outcome.DONE and alone:
+        if written.outcome is Outcome.DONE and self._is_alone(ours.address):
             return Result(Fate.DONE, again)
-        return self._withdrawn(before, again)
+        return self._withdrawn(before, ours, again)
 
-    def _withdrawn(self, before: DedicatedIP, ours: DedicatedIP) -> Result:
-        """Take back a write of ours that has no quorum; a rival's write stays, if there is one.
+    def _withdrawn(self, before: DedicatedIP, after: DedicatedIP, alone: DedicatedIP) -> Result:
+        """Take back what has no quorum; a rival's write stays, if there is one.
 
+        :param after: our write, any revision of which is taken back
+        :param alone: it, or its fence, at the revision that has no quorum
         :raises DatastoreUnreachable: it is not known whether it is taken back
         """
-        self._look_again(ours.address, ours.assigned_to or before.assigned_to or "")
-        if not self._ips.withdraw(ours, before).revision:
-            # Refused or unanswered: what is still there of ours decides.
-            for leaf in self._ips.leaves(ours.address).live:
-                if _is_write(leaf, ours) and not self._ips.withdraw(leaf, before).revision:
-                    raise DatastoreUnreachable(f"{ours.address}: not known whether withdrawn")
-        if self._ips.leaves(ours.address).live:
-            return Result(Fate.LOST, ours)
+        self._look_again(after.address, after.assigned_to or before.assigned_to or "")
+        left = [alone]
+        for _ in range(_TRIES):
+            for leaf in left:
+                self._ips.withdraw(leaf, before)
+            live = [
+                leaf
+                for leaf in self._ips.leaves(after.address).live
+                if leaf.revision != before.revision
+            ]
+            # What was refused or unanswered, and what of ours has arrived meanwhile.
+            left = [
+                leaf
+                for leaf in live
+                if _is_write(leaf, after) or leaf.revision in {ip.revision for ip in left}
+            ]
+            if not left:
+                return self._without(after, rival=bool(live))
+        raise DatastoreUnreachable(f"{after.address}: not known whether withdrawn")
+
+    def _without(self, after: DedicatedIP, *, rival: bool) -> Result:
+        if rival:
+            return Result(Fate.LOST, after)
         with suppress(KazooIPsError):  # whoever looks again brings it back
-            self._settlement.settle(ours.address)
-        return Result(Fate.UNDONE, ours)
+            self._settlement.settle(after.address)
+        return Result(Fate.UNDONE, after)
 
     def put_back(self, done: Sequence[DedicatedIP]) -> None:
         """Make assigned dedicated IPs available again, unless somebody else has written since.
@@ -161,17 +182,30 @@ class PoolWriter:
         for ip in done:
             self._look_again(ip.address, ip.assigned_to or "")
         for _ in range(_TRIES):
-            written = zip(left, self._ips.save_all(left), strict=True)
-            # One that was done after all is refused the next time. One without a quorum is
-            # written again on its own revision, which takes a majority that has it.
+            written = list(zip(left, self._ips.save_all(left), strict=True))
+            # One without a quorum is written again on its own revision, which takes a majority
+            # that has it.
             left = [
                 replace(ip, revision=w.revision or ip.revision)
                 for ip, w in written
                 if w.outcome is Outcome.UNKNOWN
             ]
+            refused = {ip.address for ip, w in written if w.outcome is Outcome.REFUSED}
+            left += self._still_there([ip for ip in done if ip.address in refused])
             if not left:
                 return
         raise DatastoreUnreachable(f"{left[0].address}: not known whether it is put back")
+
+    def _still_there(self, done: Sequence[DedicatedIP]) -> list[DedicatedIP]:
+        """Those that nobody else has written to, although it was refused to put them back."""
+        if not done:
+            return []
+        found = self._ips.find([ip.address for ip in done])
+        return [
+            found[ip.address].undo()
+            for ip in done
+            if ip.address in found and _is_write(found[ip.address], ip)
+        ]
 
 
 def _is_write(leaf: DedicatedIP, ip: DedicatedIP) -> bool:

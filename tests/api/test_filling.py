@@ -72,7 +72,7 @@ def test_a_file_fills_the_pool_and_each_line_has_its_report(
     }
     made = databases.get("dedicated_ips", "192.0.2.1")
     by_kazoo = kazoo_document("192.0.2.1")
-    assert set(made) - {"_rev", "pvt_request_id"} == set(by_kazoo) - {"_rev"}
+    assert set(made) - {"_rev", "pvt_request_id", "pvt_trail"} == set(by_kazoo) - {"_rev"}
     assert (made["pvt_status"], made["pvt_created"]) == ("available", made["pvt_modified"])
 
 

@@ -41,8 +41,12 @@ def listed(document: dict[str, Any]) -> dict[str, str]:
     }
 
 
+OF_THE_POOL = {"_rev", "pvt_trail", "pvt_transaction"}
+"""What only our documents of the pool have, not the copies."""
+
+
 def without_revision(document: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in document.items() if k != "_rev"}
+    return {k: v for k, v in document.items() if k not in OF_THE_POOL}
 
 
 # Kazoo's
@@ -183,7 +187,7 @@ def test_what_we_create_has_kazoos_fields_and_the_request_id(
     start = int(time.time()) + GREGORIAN
     reply = api.put_json("/v2/ips", {"data": data}, headers=headers, status=201)
     made = databases.get("dedicated_ips", ADDRESS)
-    assert made.keys() == kazoos.keys() | {"pvt_request_id"}
+    assert made.keys() == kazoos.keys() | {"pvt_request_id", "pvt_trail"}
     assert start <= made["pvt_created"] <= int(time.time()) + GREGORIAN
     assert made == {
         **kazoos,
@@ -192,6 +196,7 @@ def test_what_we_create_has_kazoos_fields_and_the_request_id(
         "pvt_created": made["pvt_created"],
         "pvt_modified": made["pvt_created"],
         "pvt_request_id": "made-here",
+        "pvt_trail": [{"event": "created", "at": made["pvt_created"], "request_id": "made-here"}],
     }
 
 
@@ -210,7 +215,8 @@ def test_what_we_assign_has_kazoos_fields_in_the_pool_and_in_the_copy(
     kazoos = document("dedicated_ips", "10.1.0.1")
     for address in addresses:
         made = databases.get("dedicated_ips", address)
-        assert made.keys() == kazoos.keys() | {"pvt_request_id"}
+        ours = {"pvt_request_id", "pvt_trail"} | ({"pvt_transaction"} if how != "one" else set())
+        assert made.keys() == kazoos.keys() | ours
         assert without_revision(made) == {
             **kazoo_document(address, owner=alice.id),
             "pvt_modified": made["pvt_modified"],
@@ -222,7 +228,8 @@ def test_what_we_assign_has_kazoos_fields_in_the_pool_and_in_the_copy(
     api.delete(path, headers=headers, status=200)
     for address in addresses:
         made = databases.get("dedicated_ips", address)
-        assert made.keys() == document("dedicated_ips", "10.1.0.10").keys() | {"pvt_request_id"}
+        kazoos = document("dedicated_ips", "10.1.0.10")
+        assert made.keys() == kazoos.keys() | {"pvt_request_id", "pvt_trail"}
         assert made["pvt_status"] == "available"
         assert databases.find(account_database(alice.id), address) is None
 

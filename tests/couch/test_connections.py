@@ -161,7 +161,7 @@ def test_a_read_is_sent_again_when_all_kept_connections_were_closed_meanwhile(
         ours, theirs = socket.socketpair()
         theirs.close()
         connections._keep(ours)
-    assert Transport(connections).ask("GET", f"{server.url}/a", None) == b"{}"
+    assert Transport(connections).ask("GET", f"{server.url}/_up", None) == b"{}"
 
 
 BROKEN = {
@@ -183,6 +183,93 @@ def test_what_is_no_whole_answer_is_told(serve: Callable[..., Scripted], name: s
         get(connections)
     assert not told.value.late
     assert get(connections).body == b"{}"
+
+
+LEFT_OVER = {
+    "after a length": OK + b"\r\n",
+    "after a length, with a line end of its own": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}\n\n"
+    ),
+    "after chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n\n",
+    "after a head": b"HTTP/1.1 204 No\r\nETag: x\r\n\r\n\r\n",
+    "after a length of nought": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OVER)
+def test_a_connection_with_line_ends_left_over_is_closed(
+    serve: Callable[..., Scripted], name: str
+) -> None:
+    connections = kept(serve(LEFT_OVER[name]))
+    assert 200 <= get(connections).status < 300
+    assert not connections._idle
+
+
+CLEAN = {
+    "a length": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}\n",
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n0\r\n\r\n",
+    "a head": b"HTTP/1.1 204 No\r\nETag: x\r\n\r\n",
+    "a refusal": b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_a_connection_after_a_whole_answer_is_kept(
+    serve: Callable[..., Scripted], name: str
+) -> None:
+    connections = kept(serve(CLEAN[name]))
+    get(connections)
+    assert len(connections._idle) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 599])
+def test_a_connection_is_closed_after_a_failure_of_the_server(
+    serve: Callable[..., Scripted], status: int
+) -> None:
+    connections = kept(serve(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % status))
+    assert get(connections).status == status
+    assert not connections._idle
+
+
+INTERIM = {
+    "to continue": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "of something": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
+    "to another protocol": b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", INTERIM)
+@pytest.mark.parametrize("rest", [b"", OK])
+def test_an_interim_answer_that_was_not_asked_for_is_none(
+    serve: Callable[..., Scripted], name: str, rest: bytes
+) -> None:
+    connections = kept(serve(INTERIM[name] + rest))
+    with pytest.raises(Unanswered):
+        get(connections)
+    assert not connections._idle
+
+
+def test_a_connection_on_which_something_has_come_meanwhile_is_not_used(
+    serve: Callable[..., Scripted],
+) -> None:
+    server = serve(OK, OK)
+    connections = kept(server)
+    get(connections)
+    server._open[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
+    assert get(connections).body == b"{}"
+    assert server.connections == 2
+
+
+def test_an_answer_that_fails_its_check_closes_its_connection(
+    serve: Callable[..., Scripted],
+) -> None:
+    def refuse(answer: Answer) -> None:
+        raise LookupError(answer.body)
+
+    connections = kept(serve(OK))
+    with pytest.raises(LookupError):
+        connections.request("GET", "/a", {}, None, refuse)
+    assert not connections._idle
 
 
 def test_an_answer_that_does_not_come_is_told_as_late(serve: Callable[..., Scripted]) -> None:
@@ -207,7 +294,7 @@ def test_a_child_does_not_use_its_parents_connections(serve: Callable[..., Scrip
     get(connections)
     child = os.fork()
     if child == 0:
-        os._exit(0 if connections._take(True) is None else 1)
+        os._exit(0 if connections._take() is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     get(connections)
     assert server.connections == 1, "and the parent keeps its own"

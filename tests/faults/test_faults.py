@@ -16,7 +16,7 @@ from webtest import TestApp, TestResponse
 
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services.idempotency import LEASE
+from kazoo_ips.services.recovery import LEASE
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
@@ -51,10 +51,17 @@ class Operation:
             return ("key taken", "reply kept")
         if not self.assigned and (self.wanted == "absent" or self.before == 0):
             return ("pool",)
-        noted = ("note", "pool", "copy", "strike") if self.count > 1 else ("pool", "copy")
-        if self.wanted == "available" and self.count > 1:
-            return ("note", "pool", "strike", "copy")
-        return noted
+        if self.count == 1:
+            return ("pool", "copy")
+        if self.wanted == "available":
+            return ("record", "mark", "commit", "pool", "copy")
+        return ("record", "pool", "copy", "commit")
+
+    def find(self, write: str) -> tuple[Callable[["Request"], bool], int]:
+        """Which request of the proxy is the write, and the how many-th of them."""
+        if write == "pool" and "mark" in self.writes:
+            return _is_pool, 2
+        return WRITES[write]
 
 
 @dataclass
@@ -164,7 +171,7 @@ class World:
     def __init__(self, couch: Couch, account_id: str) -> None:
         self.pool = couch.database("dedicated_ips")
         self.copies = couch.database(account_database(account_id))
-        self.journal = couch.database("kazoo_ips")
+        self.records = couch.database("kazoo_ips")
         self.account_id = account_id
         self._cases = 0
 
@@ -233,13 +240,15 @@ class World:
             pool += ", copy left"
         return pool
 
-    def notes(self, request_id: str) -> int:
-        claims = self.journal.range("claim-", "claim-\uffff")
-        return sum(claim["request_id"] == request_id for claim in claims)
+    def transactions(self, request_id: str) -> int:
+        """Records of the request that are left."""
+        records = self.records.range("transaction-", "transaction-\uffff")
+        return sum(record["request_id"] == request_id for record in records)
 
 
 def _content(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name not in ("_rev", "_conflicts")}
+    of_the_pool = ("_rev", "_conflicts", "pvt_trail", "pvt_transaction")
+    return {name: value for name, value in document.items() if name not in of_the_pool}
 
 
 def _is_pool(request: Request) -> bool:
@@ -254,18 +263,18 @@ def _is_write(request: Request) -> bool:
     return request.method in ("PUT", "DELETE") or request.path.endswith("/_bulk_docs")
 
 
-def _journal(method: str, kind: str) -> Callable[[Request], bool]:
-    return lambda request: request.method == method and f"-kazoo_ips/{kind}-" in request.path
+def _record(kind: str) -> Callable[[Request], bool]:
+    return lambda request: request.method == "PUT" and f"-kazoo_ips/{kind}-" in request.path
 
 
-# Which request of the proxy is the write, and the how many-th of them.
 WRITES: dict[str, tuple[Callable[[Request], bool], int]] = {
     "pool": (_is_pool, 1),
     "copy": (_is_copy, 1),
-    "note": (_journal("PUT", "claim"), 1),
-    "strike": (_journal("DELETE", "claim"), 1),
-    "key taken": (_journal("PUT", "reply"), 1),
-    "reply kept": (_journal("PUT", "reply"), 2),
+    "mark": (_is_pool, 1),
+    "record": (_record("transaction"), 1),
+    "commit": (_record("transaction"), 2),
+    "key taken": (_record("reply"), 1),
+    "reply kept": (_record("reply"), 2),
 }
 
 
@@ -302,9 +311,10 @@ class Stage:
         self.clock = clock
 
     def keep_house(self) -> None:
-        """What every worker does all the time, more than two minutes later."""
+        """What every worker does all the time, two minutes later."""
         housekeeping = self.api.app.extensions["kazoo_ips"].housekeeping
         self.clock.ahead = LEASE + 80
+        housekeeping.work()
         housekeeping.recover()
         housekeeping.look_again(now=1e12)
         self.clock.ahead = 0
@@ -319,7 +329,7 @@ class Stage:
     ) -> Played:
         """Send the request, with a fault at one of its writes."""
         gate = gate or threading.Event()
-        when, first = WRITES[write]
+        when, first = operation.find(write)
         rule = self.proxy.rule(make_fault(fault, self.proxy, gate), when=when, first=first)
         try:
             answer = operation.send(scene)
@@ -331,12 +341,12 @@ class Stage:
         assert self.proxy.wait_until_idle()
         self.proxy.clear()
         self.keep_house()
-        if self.world.notes(scene.request_id):
-            # On a cluster one round's list of notes may be behind; the next one's is not.
+        if self.world.transactions(scene.request_id):
+            # On a cluster one round's list of records may be behind; the next one's is not.
             time.sleep(0.5)
             self.keep_house()
         finally_ = self.world.state(operation, scene.addresses)
-        assert self.world.notes(scene.request_id) == 0
+        assert self.world.transactions(scene.request_id) == 0
         reply = f"{answer.status_int} {answer.json.get('message', '')}".strip()
         return Played(reply, then, finally_)
 
@@ -371,7 +381,8 @@ def test_a_second_fault_while_the_first_is_cleared_up_loses_nothing(
             make_fault(second, stage.proxy, gate), when=WRITES["pool"][0], first=2, times=1
         )
         scene = Scene(stage.api, alice, operator, addresses, uuid4().hex, None)
-        played = stage.play(scene, operation, "pool", first, gate)
+        write = "mark" if "mark" in operation.writes else "pool"
+        played = stage.play(scene, operation, write, first, gate)
         assert played.finally_ in ("done", "not done")
         if operation.count > 1 or not played.reply.startswith("503"):
             assert played.reply.startswith("2") == (played.finally_ == "done")

@@ -1,4 +1,4 @@
-"""A worker that is killed half way leaves a note, and somebody else undoes what it says."""
+"""A worker that is killed half way leaves a record, and somebody else undoes what it has done."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services.idempotency import LEASE
+from kazoo_ips.services.recovery import LEASE
 from tests.conftest import Member
 from tests.described import checked
 from tests.faults import proxy as faults
@@ -80,8 +80,9 @@ def test_what_a_killed_worker_had_begun_is_undone(
     housekeeping.recover()
     housekeeping.look_again(now=1e12)
     assert (_owners(pool), set(copies.get_all(IPS))) == before
-    notes = couch.database("kazoo_ips").range("claim-", "claim-\uffff")
-    assert not [note for note in notes if note["account_id"] == alice.id]
+    records = couch.database("kazoo_ips").range("transaction-", "transaction-\uffff")
+    unfinished = [record for record in records if not record["finished"]]
+    assert not [record for record in unfinished if record["account_id"] == alice.id]
 
 
 def _owners(pool: Database) -> dict[str, str | None]:

@@ -192,7 +192,7 @@ def test_many_are_read_in_two_halves_by_the_same_name(
     assert gone == {many[7]}
     assert sent(proxy) == ["POST _bulk_get"] * 2
     heads = [record.request.head.lower() for record in proxy.records]
-    assert all(b"x-couch-request-id: two-halves\r\n" in head for head in heads)
+    assert all(b"x-couch-request-id: two-halves-" in head for head in heads)
 
 
 @pytest.mark.parametrize("half", [1, 2])

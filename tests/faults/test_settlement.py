@@ -198,8 +198,8 @@ def test_a_fresh_conflict_is_settled_by_housekeeping_once_its_time_has_come(
     base = leaves.base()
     leaves.claim(base, LOW, alice, ago=0)
     leaves.claim(base, HIGH, bob, ago=0)
-    assert later.housekeeping.recover() == 0
-    later.housekeeping._later.add(leaves.address)
+    later.housekeeping.recover()
+    later.housekeeping._retries.look_again(leaves.address)
     later.housekeeping.look_again(now=1e12)
     assert [leaf["pvt_status"] for leaf in leaves.live] == ["available"]
 
@@ -256,7 +256,7 @@ def test_it_is_not_brought_back_once_an_operator_has_deleted_it(
     withdrawn: Leaves, services: Services, api: TestApp, operator: Member
 ) -> None:
     api.delete(f"/v2/ips/{withdrawn.address}", headers=operator.headers, status=200)
-    services.housekeeping._later.add(withdrawn.address)
+    services.housekeeping._retries.look_again(withdrawn.address)
     services.housekeeping.look_again(now=1e12)
     api.get(f"/v2/ips/{withdrawn.address}", headers=operator.headers, status=404)
     assert withdrawn.live == []

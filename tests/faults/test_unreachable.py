@@ -179,7 +179,7 @@ def test_what_housekeeping_could_not_look_at_is_looked_at_later(
     copies = couch.database(account_database(alice.id))
     copies.put({"_id": ADDRESS, "pvt_type": "dedicated_ip"})
     housekeeping = composition.build(behind).housekeeping
-    housekeeping._later.add(ADDRESS, alice.id)
+    housekeeping._retries.look_again(ADDRESS, alice.id)
     proxy.go_away()
     housekeeping.look_again(now=1e12)
     proxy.come_back()

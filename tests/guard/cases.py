@@ -18,7 +18,7 @@ def without(document: dict[str, Any], *fields: str) -> dict[str, Any]:
 
 
 TIME = "is a time in Gregorian seconds"
-STATUS = "pvt_status is available or assigned"
+STATUS = "pvt_status is a word in lower case"
 NO_OWNER = "assigned, so pvt_assigned_to is the id of an account"
 OWNER = "available, so it has no pvt_assigned_to"
 ANOTHERS = "it is another account's and has to be released first"
@@ -27,7 +27,20 @@ CREATED = "pvt_created stays as it is"
 ID = "the id is not an address"
 
 REFUSED: dict[str, Case] = {
-    "an unknown status": (FREE, {**FREE, "pvt_status": "reserved"}, STATUS),
+    "a status of several words": (FREE, {**FREE, "pvt_status": "in use"}, STATUS),
+    "an empty status": (FREE, {**FREE, "pvt_status": ""}, STATUS),
+    "a status beyond measure": (FREE, {**FREE, "pvt_status": "x" * 33}, STATUS),
+    "a status that is no text": (FREE, {**FREE, "pvt_status": ["aging"]}, STATUS),
+    "another status with an owner that is no id": (
+        FREE,
+        {**FREE, "pvt_status": "suspended", "pvt_assigned_to": "Alice"},
+        "pvt_assigned_to is the id of an account",
+    ),
+    "another status and another account": (
+        TAKEN,
+        {**TAKEN, "pvt_status": "suspended", "pvt_assigned_to": BOB},
+        ANOTHERS,
+    ),
     "a status in another case": (FREE, {**FREE, "pvt_status": "Available"}, STATUS),
     "no status": (FREE, without(FREE, "pvt_status"), STATUS),
     "a new one without a status": (None, without(FREE, "pvt_status"), STATUS),
@@ -68,6 +81,11 @@ PASSED: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
     "assigned by Kazoo": (FREE, {**TAKEN, "pvt_modified": FREE["pvt_modified"] + 9}),
     "released by Kazoo": (TAKEN, FREE),
     "written as it was": (TAKEN, TAKEN),
+    "given a status of a newer release": (TAKEN, {**FREE, "pvt_status": "aging"}),
+    "added with a status of a newer release": (None, {**FREE, "pvt_status": "reserved"}),
+    "of another status and still an account's": (TAKEN, {**TAKEN, "pvt_status": "suspended"}),
+    "back from a status of a newer release": ({**FREE, "pvt_status": "aging"}, FREE),
+    "assigned from a status of a newer release": ({**FREE, "pvt_status": "reserved"}, TAKEN),
     "moved to another zone and host": (TAKEN, {**TAKEN, "pvt_zone": "z", "pvt_host": "h"}),
     "given other fields": (FREE, {**FREE, "note": 1, "pvt_request_id": "x", "pvt_vsn": "2"}),
     "deleted": (FREE, {"_id": ADDRESS, "_deleted": True}),
@@ -95,7 +113,7 @@ PASSED: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
 
 BROKEN: dict[str, dict[str, Any]] = {
     "assigned to nobody": {**FREE, "pvt_status": "assigned"},
-    "an unknown status": {**FREE, "pvt_status": "reserved"},
+    "a status in another case": {**FREE, "pvt_status": "Reserved"},
     "no zone": without(FREE, "pvt_zone"),
     "no times": without(FREE, "pvt_created", "pvt_modified"),
     "a zone in a list": {**FREE, "pvt_zone": ["us-east"]},

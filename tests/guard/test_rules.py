@@ -67,7 +67,7 @@ def test_what_was_wrong_before_can_be_written_and_put_in_order(ask: Ask, what: s
     assert ask({**old, "pvt_request_id": "x"}, old) is None
     assert ask({"_id": old["_id"], "_deleted": True}, old) is None
     assert ask({**FREE, "_id": old["_id"]}, old) is None
-    assert ask({**old, "pvt_status": "lost"}, old) is not None
+    assert ask({**old, "pvt_status": "Lost"}, old) is not None
 
 
 def test_an_address_that_comes_back_is_as_it_was(ask: Ask) -> None:

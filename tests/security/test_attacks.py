@@ -192,6 +192,7 @@ def test_a_body_sets_nothing_but_the_fields_of_the_api(
     api.put_json("/v2/ips", {"data": data, **more}, headers=operator.headers, status=201)
     document = databases.get("dedicated_ips", ADDRESS)
     assert document.pop("pvt_request_id") != "x"
+    assert [event["event"] for event in document.pop("pvt_trail")] == ["created"]
     assert document.keys() == {
         "_id", "_rev", "pvt_type", "pvt_status", "pvt_zone", "pvt_host", "pvt_vsn", "pvt_created",
         "pvt_modified",

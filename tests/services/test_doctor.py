@@ -16,8 +16,9 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import AssignIP, DedicatedIP
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.repositories.journal import JournalRepository
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services import Services
 from kazoo_ips.services.doctor import PROBLEMS, Finding
 from tests.conftest import Member
@@ -179,7 +180,7 @@ def test_an_id_that_is_no_address_is_told(later: Services, pool: Database) -> No
     assert problems(later, repair=True) == [("not_an_address", "junk", False)]
 
 
-def test_a_claim_whose_writer_died_is_given_back(
+def test_an_assignment_whose_process_died_is_taken_back(
     later: Services,
     assigned: DedicatedIP,
     couch: Couch,
@@ -187,10 +188,11 @@ def test_a_claim_whose_writer_died_is_given_back(
     copies: Database,
     pool: Database,
 ) -> None:
-    JournalRepository(couch).open(
-        "assign", alice.id, assigned.request_id or "", assigned.modified, [ADDRESS]
+    transaction = TransactionLog(Records(couch)).begin(
+        Action.ASSIGN, alice.id, assigned.request_id or "", assigned.modified, [ADDRESS]
     )
-    assert_repairable(later, "orphaned_claim")
+    pool.put({**pool.get(ADDRESS), "pvt_transaction": transaction.id})
+    assert_repairable(later, "orphaned_transaction")
     assert pool.get(ADDRESS)["pvt_status"] == "available"
     assert copies.find(ADDRESS) is None
 

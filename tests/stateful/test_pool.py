@@ -164,7 +164,10 @@ class PoolMachine(RuleBasedStateMachine):
                 "pvt_host": entry.host,
                 **({"pvt_assigned_to": self.world.ids[entry.owner]} if entry.owner else {}),
             }
-            of_this_write = ("_rev", "pvt_created", "pvt_modified", "pvt_request_id")
+            of_this_write = (
+                "_rev", "pvt_created", "pvt_modified", "pvt_request_id", "pvt_trail",
+                "pvt_transaction",
+            )  # fmt: skip
             document = documents[address]
             assert {k: v for k, v in document.items() if k not in of_this_write} == expected
             assert document["pvt_created"] <= document["pvt_modified"]
@@ -197,7 +200,8 @@ def remove_ips(world: World, database: Any) -> None:
 
 def fields(document: dict[str, Any]) -> dict[str, Any]:
     """A document without the revision, which a copy has of its own."""
-    return {k: v for k, v in document.items() if k != "_rev"}
+    of_the_pool = ("_rev", "pvt_trail", "pvt_transaction")
+    return {k: v for k, v in document.items() if k not in of_the_pool}
 
 
 def plain(reply: Reply) -> Reply:

@@ -15,8 +15,9 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.metrics import Metrics, kind
 from kazoo_ips.model import AssignIP, DedicatedIP
-from kazoo_ips.repositories.journal import Claim, JournalRepository
-from kazoo_ips.services.idempotency import LEASE
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, TransactionLog
+from kazoo_ips.services.recovery import LEASE
 from tests.conftest import Member
 from tests.described import CheckedApp
 from tests.faults import proxy as faults
@@ -96,7 +97,7 @@ def test_requests_to_couchdb_are_counted_by_kind_and_outcome(
     watched.get(path, headers=alice.headers, status=503)
     assert more(kind="read", outcome="failed") == 1
     proxy.rule(faults.answer_202, "PUT", "-dedicated_ips/192")
-    watched.post(path, headers=alice.headers, status=409)
+    watched.post(path, headers=alice.headers, status=503)
     assert more(kind="write", outcome="no_quorum") >= 1
     proxy.go_away()
     watched.get(path, headers=alice.headers, status=503)
@@ -170,15 +171,14 @@ def test_claims_recovered(settings: Settings, add: Any, couch: Any, alice: Membe
     add("192.0.2.1")
     clock, metrics = Clock(), Metrics()
     services = composition.build(settings, clock=clock, metrics=metrics)
-    note: Claim = JournalRepository(couch).open(
-        "assign", alice.id, uuid4().hex, 63_900_000_000, ["192.0.2.1"]
+    TransactionLog(Records(couch)).begin(
+        Action.ASSIGN, alice.id, uuid4().hex, 63_900_000_000, ["192.0.2.1"]
     )
     clock.ahead = LEASE + 80
     services.housekeeping.recover()
     assert value(
         samples(metrics.text(services.watch).decode()), "kazoo_ips_claims_recovered_total"
     )
-    assert note.request_id
 
 
 def test_a_token_can_be_asked_for(settings: Settings) -> None:

@@ -1,0 +1,360 @@
+"""A dry run says what a write would do or be refused for, and writes nothing, whatever route."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from webtest import TestApp
+
+from kazoo_ips import work
+from kazoo_ips.api.openapi import operation
+from kazoo_ips.api.operations import Who
+from kazoo_ips.api.resources import NAMES
+from kazoo_ips.api.routes import Routes
+from kazoo_ips.couch.client import Couch
+from kazoo_ips.errors import WriteInDryRun
+from kazoo_ips.model import AssignIP
+from kazoo_ips.services import Services
+from tests.api.couchdb import Databases, kazoo_document
+from tests.api.replies import ALWAYS, broken, invalid, wrong_type
+from tests.conftest import Member
+from tests.described import document
+
+FREE, NEXT, TAKEN, NEW = "192.0.2.1", "192.0.2.2", "192.0.2.3", "203.0.113.7"
+PLACE = {"zone": "us-east", "host": "proxy1.example.com"}
+ACCOUNT = "/v2/accounts/<account_id>/ips"
+ADDRESS = f"{ACCOUNT}/<address:address>"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A write that would be done, its address in the path where there is one."""
+
+    data: Any = None
+    address: str = ""
+    query: dict[str, str] = field(default_factory=dict)
+
+
+DONE = {
+    ("PUT", "/v2/ips"): [Case({"ip": NEW, **PLACE}), Case({"ips": [{"ip": NEW, **PLACE}]})],
+    ("PUT", ACCOUNT): [Case({"ip": NEW, **PLACE}), Case({"ips": [{"ip": NEW, **PLACE}]})],
+    ("POST", ACCOUNT): [Case({"ips": [NEXT, FREE]}), Case({"quantity": 2})],
+    ("DELETE", ACCOUNT): [Case({"ips": [TAKEN]}), Case({})],
+    ("POST", ADDRESS): [Case({}, FREE)],
+    ("DELETE", ADDRESS): [Case({}, TAKEN)],
+    ("DELETE", "/v2/ips/<address:address>"): [
+        Case({}, FREE),
+        Case({}, TAKEN, query={"force": "true"}),
+    ],
+}
+"""Of every route that can be asked: what it would do."""
+
+REFUSED = {
+    ("PUT", "/v2/ips"): [
+        Case({"ip": FREE, **PLACE}),
+        Case({"ip": "2001:DB8:0::A", **PLACE}),
+        Case({"ips": [{"ip": NEW, **PLACE}, {"ip": FREE, **PLACE}]}),
+        Case({"ip": NEW}),
+    ],
+    ("POST", ACCOUNT): [
+        Case({"ips": [FREE, TAKEN, NEW]}),
+        Case({"quantity": 9}),
+        Case({"quantity": 3, "distinct_hosts": True}),
+    ],
+    ("DELETE", ACCOUNT): [Case({"ips": [TAKEN, FREE]})],
+    ("POST", ADDRESS): [Case({}, TAKEN), Case({}, NEW)],
+    ("DELETE", ADDRESS): [Case({}, FREE)],
+    ("DELETE", "/v2/ips/<address:address>"): [Case({}, TAKEN), Case({}, NEW)],
+}
+"""What would be refused."""
+
+IMPOSSIBLE = {("PUT", "/v2/user_auth"), ("PUT", "/v2/api_auth")}
+"""Routes that refuse to be asked."""
+
+Send = Callable[..., Any]
+
+
+def flat(table: dict[Any, list[Case]]) -> list[Any]:
+    return [
+        pytest.param(*route, case, id=f"{' '.join(route)} {case.address} {json.dumps(case.data)}")
+        for route, cases in table.items()
+        for case in cases
+    ]
+
+
+def writes(wsgi: Any) -> dict[tuple[str, str], bool]:
+    """Every route that is no GET, and whether it can be asked for a dry run."""
+    told = [(operation(wsgi, rule), rule.rule) for rule in wsgi.url_map.iter_rules()]
+    return {(each.method, rule): each.dry_run for each, rule in told if each.method != "GET"}
+
+
+@pytest.fixture
+def stored(couch: Couch) -> Callable[[], Any]:
+    """A function that tells every revision of every document of every database."""
+
+    def look() -> Any:
+        return {
+            name: sorted(
+                (row["id"], sorted(change["rev"] for change in row["changes"]))
+                for row in couch.database(name).changes(since="0", style="all_docs")["results"]
+            )
+            for name in couch.databases()
+        }
+
+    return look
+
+
+@pytest.fixture
+def pool_of_three(
+    load: Callable[..., None], services: Services, alice: Member, operator: Member
+) -> None:
+    """Two addresses that are available, one of Alice's, and one spelled in Kazoo's way."""
+    load(
+        *map(kazoo_document, (FREE, NEXT, TAKEN)),
+        kazoo_document("2001:DB8::A", zone="eu", host="b", pvt_status="reserved"),
+    )
+    services.ips.assign(AssignIP(alice.id, TAKEN), uuid4().hex)
+
+
+@pytest.fixture
+def send(api: TestApp, alice: Member, operator: Member) -> Send:
+    """A function that sends a request, which may be one for a dry run."""
+
+    def request(
+        method: str, rule: str, case: Case, *, dry_run: str = "", value: Any = True, **headers: str
+    ) -> Any:
+        path = rule.replace("<account_id>", alice.id).replace("<address:address>", case.address)
+        query, body = dict(case.query), {"data": case.data}
+        if dry_run == "query":
+            query["dry_run"] = str(value).lower()
+        elif dry_run == "envelope":
+            body["dry_run"] = value
+        elif dry_run == "data":
+            body["data"] = {**case.data, "dry_run": value}
+        asked = "&".join(f"{k}={v}" for k, v in query.items())
+        return api.request(
+            f"{path}?{asked}",
+            method=method,
+            body=json.dumps(body).encode(),
+            headers={**operator.headers, **headers},
+            expect_errors=True,
+        )
+
+    return request
+
+
+def without_time(data: Any) -> Any:
+    """What a reply says, without what only the write itself knows."""
+    if isinstance(data, dict):
+        unknown = ("rev", "created", "modified")
+        return {k: without_time(v) for k, v in data.items() if k not in unknown}
+    return [without_time(item) for item in data] if isinstance(data, list) else data
+
+
+def test_every_write_has_its_cases_here(wsgi: Any) -> None:
+    told = writes(wsgi)
+    assert {route for route, possible in told.items() if possible} == set(DONE)
+    assert {route for route, possible in told.items() if not possible} == IMPOSSIBLE
+
+
+@pytest.mark.usefixtures("pool_of_three")
+@pytest.mark.parametrize("where", ["query", "envelope", "data"])
+@pytest.mark.parametrize(("method", "rule", "case"), flat(DONE))
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    send: Send, stored: Callable[[], Any], method: str, rule: str, case: Case, where: str
+) -> None:
+    before = stored()
+    dry = send(method, rule, case, dry_run=where)
+    assert stored() == before
+    assert (dry.status_code, dry.json["dry_run"]) == (200, True)
+    assert dry.json.keys() == ALWAYS | {"revision", "auth_token", "dry_run"}
+    real = send(method, rule, case)
+    assert real.status_code == (201 if method == "PUT" else 200)
+    assert "dry_run" not in real.json
+    assert stored() != before
+    said, done = without_time(dry.json["data"]), without_time(real.json["data"])
+    if case.data == {"quantity": 2}:  # picked at random
+        said["ips"].sort()
+        done["ips"].sort()
+    assert said == done
+
+
+@pytest.mark.usefixtures("pool_of_three")
+@pytest.mark.parametrize(("method", "rule", "case"), flat(REFUSED))
+def test_a_dry_run_is_refused_as_the_write_would_be(
+    send: Send, stored: Callable[[], Any], method: str, rule: str, case: Case
+) -> None:
+    before = stored()
+    dry = send(method, rule, case, dry_run="query")
+    real = send(method, rule, case)
+    assert stored() == before
+    assert dry.status_code == real.status_code >= 400
+    assert (dry.json["data"], dry.json["message"]) == (real.json["data"], real.json["message"])
+    assert dry.json["dry_run"] is True
+
+
+@pytest.mark.usefixtures("pool_of_three")
+@pytest.mark.parametrize(
+    ("method", "rule", "case"), [each for each in flat(DONE) if each.values[2].address]
+)
+def test_a_dry_run_keeps_to_if_match(
+    send: Send, stored: Callable[[], Any], method: str, rule: str, case: Case
+) -> None:
+    before = stored()
+    dry = send(method, rule, case, dry_run="query", **{"If-Match": '"1-0"'})
+    assert dry.status_code == 412
+    assert stored() == before
+    revision = send(method, rule, case, dry_run="query").headers["ETag"]
+    assert send(method, rule, case, **{"If-Match": revision}).status_code == 200
+
+
+@pytest.mark.usefixtures("pool_of_three")
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        *(("query", value) for value in ("perhaps", "", "2", "truee")),
+        *((where, v) for where in ("envelope", "data") for v in (None, "", [], {}, 2, "perhaps")),
+    ],
+)
+@pytest.mark.parametrize("route", [*DONE, *sorted(IMPOSSIBLE)], ids=" ".join)
+def test_what_is_neither_yes_nor_no_is_400_and_writes_nothing(
+    send: Send,
+    operator: Member,
+    stored: Callable[[], Any],
+    route: tuple[str, str],
+    where: str,
+    value: Any,
+) -> None:
+    before = stored()
+    case = DONE.get(route, [Case({})])[0]
+    reply = send(*route, case, dry_run=where, value=value)
+    assert invalid(reply, operator.token) == wrong_type("dry_run", "boolean", value)
+    assert stored() == before
+
+
+@pytest.mark.usefixtures("pool_of_three")
+@pytest.mark.parametrize("where", ["query", "envelope", "data"])
+def test_a_no_is_no_dry_run(send: Send, databases: Databases, where: str) -> None:
+    reply = send("POST", ADDRESS, Case({}, FREE), dry_run=where, value=False)
+    assert reply.status_code == 200
+    assert "dry_run" not in reply.json
+    assert databases.get("dedicated_ips", FREE)["pvt_status"] == "assigned"
+
+
+@pytest.mark.usefixtures("pool_of_three")
+def test_of_two_that_contradict_each_other_the_yes_counts(
+    send: Send, stored: Callable[[], Any]
+) -> None:
+    before = stored()
+    case = Case({"ips": [FREE], "dry_run": True}, query={"dry_run": "false"})
+    reply = send("POST", ACCOUNT, case, dry_run="envelope", value=False)
+    assert reply.json["dry_run"] is True
+    assert stored() == before
+
+
+@pytest.mark.usefixtures("pool_of_three")
+@pytest.mark.parametrize("route", sorted(IMPOSSIBLE), ids=" ".join)
+@pytest.mark.parametrize("where", ["query", "envelope", "data"])
+def test_no_token_is_made_in_a_dry_run(
+    send: Send, operator: Member, stored: Callable[[], Any], route: tuple[str, str], where: str
+) -> None:
+    before = stored()
+    reply = send(*route, Case({}), dry_run=where)
+    assert invalid(reply, operator.token) == broken(
+        "dry_run", "forbidden", "no dry run of this is possible", value=True
+    )
+    assert stored() == before
+
+
+@pytest.mark.usefixtures("pool_of_three")
+@pytest.mark.parametrize("route", DONE, ids=" ".join)
+def test_a_dry_run_takes_no_idempotency_key(
+    send: Send, operator: Member, stored: Callable[[], Any], route: tuple[str, str]
+) -> None:
+    before, key = stored(), uuid4().hex
+    reply = send(*route, DONE[route][0], dry_run="query", **{"Idempotency-Key": key})
+    assert [*invalid(reply, operator.token)["dry_run"]] == ["forbidden"]
+    assert stored() == before
+
+
+def test_an_address_that_has_to_be_put_in_order_first_is_400(
+    send: Send, load: Callable[..., None], couch: Couch, operator: Member,
+    stored: Callable[[], Any],
+) -> None:  # fmt: skip
+    there = kazoo_document(FREE)
+    load(there)
+    couch.database("dedicated_ips").graft(
+        {**there, "pvt_host": "b", "_rev": f"1-{'f' * 32}"}, f"0-{'0' * 32}"
+    )
+    before = stored()
+    reply = send("POST", ADDRESS, Case({}, FREE), dry_run="query")
+    assert [*invalid(reply_without_mark(reply), operator.token)] == ["dry_run"]
+    assert stored() == before
+    assert send("POST", ADDRESS, Case({}, FREE)).status_code == 200
+
+
+def reply_without_mark(reply: Any) -> Any:
+    """A reply as if it were not one of a dry run."""
+    body = {k: v for k, v in reply.json.items() if k != "dry_run"}
+    assert body != reply.json
+    reply.body = json.dumps(body).encode()
+    return reply
+
+
+# What keeps a new route from forgetting it.
+
+
+@pytest.mark.usefixtures("pool_of_three")
+def test_a_service_that_forgets_it_writes_nothing(
+    wsgi: Any, send: Send, stored: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = wsgi.extensions["kazoo_ips"].ips
+    assign = service.assign
+    monkeypatch.setattr(
+        service, "assign", lambda *args, dry_run, **more: assign(*args, **more, dry_run=False)
+    )
+    before = stored()
+    assert send("POST", ADDRESS, Case({}, FREE), dry_run="query").status_code == 400
+    assert stored() == before
+
+
+@pytest.mark.parametrize(("method", "told"), [("POST", {}), ("GET", {"dry_run": True})])
+def test_a_route_that_writes_must_say_how_it_takes_a_dry_run(
+    method: str, told: dict[str, bool]
+) -> None:
+    with pytest.raises(TypeError, match="dry_run"):
+        Routes("x", __name__).on(method, "/x", who=Who.OPERATOR, replies=NAMES, **told)
+
+
+WRITES: dict[str, tuple[Any, ...]] = {
+    "put": ({"_id": "x"},),
+    "write": ({"_id": "x"},),
+    "remove": ("x", "1-a"),
+    "put_all": ([{"_id": "x"}],),
+    "graft": ({"_id": "x", "_rev": f"1-{'a' * 32}"}, f"0-{'0' * 32}"),
+    "create": (),
+    "delete": (),
+    "secure": ({},),
+    "clean_up_views": (),
+}
+
+
+@pytest.mark.parametrize("method", WRITES)
+def test_the_database_takes_no_write_in_a_dry_run(couch: Couch, method: str) -> None:
+    database = couch.database("kazoo_ips")
+    work.begin("dry")
+    with work.dry_run(), pytest.raises(WriteInDryRun):
+        getattr(database, method)(*WRITES[method])
+    assert database.find("x") is None
+    assert not work.is_dry_run()
+
+
+def test_every_write_is_described_with_it(wsgi: Any) -> None:
+    for (method, rule), possible in writes(wsgi).items():
+        told = document()["paths"][re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)][method.lower()]
+        assert ("dry_run" in {each["name"] for each in told["parameters"]}) is possible
+        assert ("200" in told["responses"]) is possible

@@ -1,0 +1,300 @@
+"""An address whose status only a newer release knows: shown, counted by it, and left alone."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from click.testing import CliRunner
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips.cli import cli
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.errors import Conflict, IPExists
+from kazoo_ips.model import (
+    AssignIP,
+    CreateIP,
+    Listing,
+    ReleaseIP,
+    Status,
+)
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.documents import from_document, to_document
+from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, TransactionLog
+from kazoo_ips.services import Services
+from tests.api.couchdb import Databases, kazoo_document
+from tests.api.replies import broken, failure, invalid, page, success
+
+FREE, RESTING, KEPT = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+LINE = {"zone": "us-east", "host": "proxy1.example.com"}
+WHY = "ip has a status that this release does not know: "
+
+
+@pytest.fixture
+def resting(load: Callable[..., None], databases: Databases) -> dict[str, Any]:
+    """An address with a status and fields of a newer release, beside one that is available."""
+    document = kazoo_document(
+        RESTING, pvt_status="aging", pvt_available_at=64000000000, labels={"a": 1}
+    )
+    load(document, kazoo_document(FREE))
+    return databases.get("dedicated_ips", RESTING)
+
+
+@pytest.fixture
+def kept(load: Callable[..., None], databases: Databases, alice: Any) -> dict[str, Any]:
+    """An address of Alice's with a status of a newer release."""
+    load(kazoo_document(KEPT, owner=alice.id, pvt_status="suspended", pvt_request_id="r"))
+    return databases.get("dedicated_ips", KEPT)
+
+
+@pytest.fixture
+def later(settings: Settings) -> Services:
+    """The services five minutes from now, when nothing is under way."""
+    return composition.build(settings.as_administrator(), clock=lambda: time.time() + 300)
+
+
+def unchanged(databases: Databases, document: dict[str, Any]) -> bool:
+    return databases.get("dedicated_ips", document["_id"]) == document
+
+
+@pytest.mark.parametrize("status", ["aging", "reserved", "Available", "available ", "lost"])
+def test_a_document_read_and_written_back_keeps_its_status_and_its_fields(status: str) -> None:
+    document = kazoo_document(FREE, pvt_status=status, pvt_until=7, _rev="1-a")
+    ip = from_document(document)
+    assert not ip.has_known_status
+    assert to_document(ip) == document
+
+
+@pytest.mark.parametrize("status", [None, "", 7, ["available"]])
+def test_a_document_without_a_status_is_nothing_to_give_away(status: Any) -> None:
+    assert from_document({**kazoo_document(FREE), "pvt_status": status, "_rev": "1-a"}).status is (
+        Status.ASSIGNED
+    )
+
+
+def test_it_is_shown_with_its_status_and_listed_nowhere(
+    api: TestApp, resting: dict[str, Any], alice: Any, operator: Any
+) -> None:
+    reply = api.get(f"/v2/accounts/{alice.id}/ips/{RESTING}", headers=alice.headers, status=200)
+    assert success(reply, alice.token)["status"] == "aging"
+    for path in ("/v2/ips", f"/v2/accounts/{alice.id}/ips"):
+        reply = api.get(path, headers=operator.headers, status=200)
+        assert page(reply, operator.token) == [{"ip": FREE, **LINE}]
+    for path in ("/v2/ips/assigned", f"/v2/accounts/{alice.id}/ips/assigned"):
+        reply = api.get(path, headers=operator.headers, status=200)
+        assert page(reply, operator.token) == []
+    reply = api.get("/v2/ips/zones", headers=operator.headers, status=200)
+    assert success(reply, operator.token) == ["us-east"]
+
+
+def test_one_that_is_an_accounts_is_hidden_from_others(
+    api: TestApp, kept: dict[str, Any], alice: Any, bob: Any
+) -> None:
+    reply = api.get(f"/v2/accounts/{alice.id}/ips/{KEPT}", headers=alice.headers, status=200)
+    assert success(reply, alice.token)["assigned_to"] == alice.id
+    api.get(f"/v2/accounts/{bob.id}/ips/{KEPT}", headers=bob.headers, status=404)
+
+
+def test_it_is_counted_under_its_own_name(
+    couch: Couch, resting: dict[str, Any], services: Services, environment: dict[str, str]
+) -> None:
+    zone = "us-east"
+    assert ListRepository(couch).counts() == {(zone, "aging"): 1, (zone, "available"): 1}
+    assert [(row.address, status) for row, status in services.lists.summary()] == [
+        (RESTING, "aging"),
+        (FREE, "available"),
+    ]
+    assert services.lists.unknown_statuses() == {"aging": 1}
+    table = CliRunner(env=environment).invoke(cli, ["summary"]).output
+    assert f"| {RESTING}       | aging      |" in table
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_it_is_neither_assigned_nor_released(
+    api: TestApp,
+    databases: Databases,
+    resting: dict[str, Any],
+    kept: dict[str, Any],
+    alice: Any,
+    method: str,
+) -> None:
+    for document, status in ((resting, "aging"), (kept, "suspended")):
+        address = document["_id"]
+        path = f"/v2/accounts/{alice.id}/ips"
+        why = broken("ips.0", "forbidden", WHY + status, value=address)
+        reply = api.request(f"{path}/{address}", method=method, headers=alice.headers, status=400)
+        assert invalid(reply, alice.token) == why
+        body = b'{"data": {"ips": ["%b"]}}' % address.encode()
+        reply = api.request(path, method=method, body=body, headers=alice.headers, status=400)
+        assert invalid(reply, alice.token) == why
+        assert unchanged(databases, document)
+
+
+def test_one_of_a_list_keeps_the_others_from_being_assigned(
+    api: TestApp, databases: Databases, resting: dict[str, Any], alice: Any
+) -> None:
+    body = {"data": {"ips": [FREE, RESTING]}}
+    reply = api.post_json(f"/v2/accounts/{alice.id}/ips", body, headers=alice.headers, status=400)
+    assert [*invalid(reply, alice.token)] == ["ips.1"]
+    assert databases.get("dedicated_ips", FREE)["pvt_status"] == "available"
+
+
+def test_allocation_passes_it_by(
+    api: TestApp, databases: Databases, resting: dict[str, Any], alice: Any
+) -> None:
+    path, body = f"/v2/accounts/{alice.id}/ips", {"data": {"quantity": 2}}
+    reply = api.post_json(path, body, headers=alice.headers, status=409)
+    assert failure(reply, alice.token, "insufficient_ips")["available"] == 1
+    reply = api.post_json(path, {"data": {"quantity": 1}}, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": [FREE]}
+    assert unchanged(databases, resting)
+
+
+def test_releasing_all_leaves_it_and_says_so(
+    api: TestApp,
+    wsgi: Any,
+    databases: Databases,
+    resting: dict[str, Any],
+    kept: dict[str, Any],
+    services: Services,
+    alice: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    services.ips.assign(AssignIP(alice.id, FREE), uuid4().hex)
+    # As a view has it that lags behind the newer release's write.
+    listed = [Listing(address, "us-east", "proxy1.example.com") for address in (FREE, KEPT)]
+    lists = wsgi.extensions["kazoo_ips"].lists
+    monkeypatch.setattr(lists, "all_assigned", lambda account_id: listed)
+    path = f"/v2/accounts/{alice.id}/ips"
+    reply = api.delete(path, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": [FREE], "left": {KEPT: "suspended"}}
+    assert databases.get("dedicated_ips", FREE)["pvt_status"] == "available"
+    assert unchanged(databases, kept)
+
+
+def test_it_is_deleted_by_force_alone(
+    api: TestApp,
+    databases: Databases,
+    couch: Couch,
+    kept: dict[str, Any],
+    alice: Any,
+    operator: Any,
+) -> None:
+    copies = couch.database(account_database(alice.id))
+    copies.put({k: v for k, v in kept.items() if k != "_rev"})
+    reply = api.delete(f"/v2/ips/{KEPT}", headers=operator.headers, status=409)
+    assert failure(reply, operator.token, "datastore_conflict")["ips"] == {KEPT: "unknown_status"}
+    assert unchanged(databases, kept)
+    reply = api.delete(f"/v2/ips/{KEPT}?force=true", headers=operator.headers, status=200)
+    assert success(reply, operator.token)["status"] == "suspended"
+    assert databases.find("dedicated_ips", KEPT) is None
+    assert copies.find(KEPT) is None
+
+
+def test_the_commands_refuse_it_with_a_reason(
+    environment: dict[str, str], databases: Databases, kept: dict[str, Any], alice: Any
+) -> None:
+    runner = CliRunner(env=environment)
+    for command, said in (
+        (["release", KEPT], f"unable to release IP: {WHY}suspended\n"),
+        (["assign", KEPT, alice.id], f"unable to assign IP: {WHY}suspended\n"),
+        (["delete", KEPT], "unable to delete IP: unknown_status\n"),
+    ):
+        result = runner.invoke(cli, command)
+        assert (result.exit_code, result.output) == (1, said)
+    assert unchanged(databases, kept)
+
+
+def test_the_doctor_leaves_it_and_its_copies_alone(
+    later: Services,
+    databases: Databases,
+    couch: Couch,
+    resting: dict[str, Any],
+    kept: dict[str, Any],
+    alice: Any,
+    bob: Any,
+) -> None:
+    copies = couch.database(account_database(bob.id))
+    copies.put(kazoo_document(RESTING, owner=bob.id))
+    assert list(later.doctor.examine(repair=True)) == []
+    assert unchanged(databases, resting)
+    assert unchanged(databases, kept)
+    assert copies.find(RESTING)
+    assert couch.database(account_database(alice.id)).find(KEPT) is None
+
+
+def test_the_doctor_tells_how_many_it_has_left_alone(
+    environment: dict[str, str], resting: dict[str, Any]
+) -> None:
+    told = CliRunner(env=environment).invoke(cli, ["doctor", "--repair"])
+    assert told.exit_code == 0
+    assert told.stdout.splitlines()[-1:] == ["nothing found"]
+    assert told.stderr.endswith("left alone: 1 of the unknown status aging\n")
+
+
+def test_housekeeping_leaves_its_copies_alone(
+    services: Services, couch: Couch, resting: dict[str, Any], bob: Any
+) -> None:
+    copies = couch.database(account_database(bob.id))
+    copies.put(kazoo_document(RESTING, owner=bob.id))
+    services.copies.look_again(RESTING, bob.id)
+    assert services.housekeeping.look_again(time.monotonic() + 300) >= 1
+    assert copies.find(RESTING)
+
+
+def test_a_conflict_with_it_is_left_to_the_newer_release(
+    later: Services, pool: Database, resting: dict[str, Any], databases: Databases
+) -> None:
+    rival = {**resting, "pvt_status": "available", "_rev": f"1-{'f' * 32}"}
+    pool.graft(rival, f"0-{'0' * 32}")
+    before = databases("GET", "dedicated_ips", f"/{RESTING}?open_revs=all")
+    assert [(f.problem, f.repaired) for f in later.doctor.examine(repair=True)] == [
+        ("conflict", False)
+    ]
+    assert databases("GET", "dedicated_ips", f"/{RESTING}?open_revs=all") == before
+    with pytest.raises(Conflict):
+        later.ips.release(ReleaseIP(None, RESTING), uuid4().hex)
+
+
+def test_another_spelling_of_it_is_not_added_beside_it(
+    services: Services, load: Callable[..., None]
+) -> None:
+    load(kazoo_document("2001:DB8::A", pvt_status="reserved"))
+    with pytest.raises(IPExists):
+        services.pool.create(CreateIP("2001:db8::a", "us-east", "h"), uuid4().hex)
+    assert services.ips.fetch("2001:db8::a").status == "reserved"
+
+
+def test_a_list_of_spellings_finds_it_too(services: Services, load: Callable[..., None]) -> None:
+    load(kazoo_document("2001:DB8::A", pvt_status="reserved"))
+    command = CreateIP("2001:db8::a", "us-east", "proxy1.example.com")
+    found = services.additions.preview([command], services.additions.respelled([command]))
+    assert [each.verdict for each in found] == ["unchanged"]
+
+
+def test_what_a_newer_release_made_of_a_release_is_not_undone(
+    later: Services,
+    services: Services,
+    couch: Couch,
+    databases: Databases,
+    load: Callable[..., None],
+    alice: Any,
+) -> None:
+    document = kazoo_document(RESTING, pvt_status="aging", pvt_request_id="theirs")
+    load(document)
+    log = TransactionLog(Records(couch))
+    at = document["pvt_modified"]
+    transaction = log.begin(Action.RELEASE, alice.id, "theirs", at, [RESTING])
+    databases.put("dedicated_ips", {
+        **databases.get("dedicated_ips", RESTING), "pvt_transaction": transaction.id,
+        "pvt_assigned_to": alice.id,
+    })  # fmt: skip
+    log.commit(transaction, [RESTING])
+    later.housekeeping.recover()
+    assert log.find(transaction.id) is None
+    assert databases.get("dedicated_ips", RESTING)["pvt_status"] == "aging"

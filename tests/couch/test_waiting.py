@@ -1,0 +1,71 @@
+"""No thread waits for another's request while that holds a lock."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.errors import DatastoreUnreachable
+from kazoo_ips.services.watch import _Kept
+from tests.faults.proxy import FaultProxy, Forward, Reply, error_without_type
+
+THREADS = 8
+DELAY = 0.5
+
+
+def failing_slowly(forward: Forward) -> Reply:
+    """A failure that takes its time."""
+    time.sleep(DELAY)
+    return error_without_type(forward)
+
+
+def seconds(calls: list[Callable[[], object]], error: type[Exception]) -> float:
+    """How long all of these take at the same time, each of which fails."""
+    start = threading.Barrier(len(calls) + 1)
+
+    def run(call: Callable[[], object]) -> None:
+        start.wait()
+        with pytest.raises(error):
+            call()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        running = [threads.submit(run, call) for call in calls]
+        start.wait()
+        began = time.monotonic()
+        for each in running:
+            each.result()
+        return time.monotonic() - began
+
+
+@pytest.mark.parametrize("name", ["dedicated_ips", "db-{}"])
+def test_threads_that_need_the_number_of_replicas_fail_together(
+    settings: Settings, couchdb_url: str, name: str
+) -> None:
+    with FaultProxy(couchdb_url) as proxy:
+        proxy.rule(failing_slowly, times=None)
+        couch = composition.connect(replace(settings, couchdb_url=proxy.url))
+        databases = [couch.database(name.format(n)) for n in range(THREADS)]
+        calls = [lambda d=database: d.replicas for database in databases]
+        assert seconds(calls, DatastoreUnreachable) < DELAY * THREADS / 2
+        assert len(proxy.records) == THREADS
+
+
+def test_what_is_asked_for_whoever_watches_fails_for_all_together() -> None:
+    asked = []
+
+    def ask() -> object:
+        asked.append(1)
+        time.sleep(DELAY)
+        raise LookupError
+
+    kept = _Kept(ask, 1.0)
+    assert seconds([kept] * THREADS, LookupError) < DELAY * THREADS / 2
+    assert len(asked) == 1
+    with pytest.raises(LookupError):
+        kept()
+    assert len(asked) == 2, "an error is not kept"

@@ -1,0 +1,348 @@
+"""Answers that belong to other requests: sent twice, too late, in another's place.
+
+Whatever comes, a request gets its own answer or none.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Database
+from kazoo_ips.couch.transport import OutcomeUnknown
+from kazoo_ips.errors import DatastoreError, DatastoreUnreachable
+from kazoo_ips.model import AssignIP, DedicatedIP, Outcome
+from kazoo_ips.services import Services
+from tests.api.replies import failure
+from tests.conftest import Member
+from tests.faults.proxy import Fault, FaultProxy, Forward, Reply
+
+FIRST = b'{"error":"nodedown","reason":"progress not possible"}\n'
+SECOND = b'{"error":"badrecord","reason":"{nodedown,<<\\"progress not possible\\">>}","ref":59}\n'
+"""CouchDB 3.5.0, asked for a view while a node goes down."""
+IDS = ("a", "b", "c")
+
+
+@pytest.fixture
+def database(behind: Settings, pool: Database, proxy: FaultProxy) -> Database:
+    """The pool behind the proxy, by connections of its own, with three documents in it."""
+    pool.put_all([{"_id": name, "name": name} for name in IDS], w=pool.replicas)
+    return composition.connect(behind).database("dedicated_ips")
+
+
+def message(status: int, body: bytes, *headers: str) -> Reply:
+    """A reply as CouchDB writes it."""
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *headers]
+    return Reply(status, "\r\n".join([*lines, "", ""]).encode(), body)
+
+
+def later(forward: Forward, seconds: float, what: bytes) -> None:
+    """Send the client something once more, after a time."""
+
+    def send() -> None:
+        with suppress(OSError):  # it has closed the connection, as it should
+            forward.client.sendall(what)  # type: ignore[attr-defined]
+
+    threading.Timer(seconds, send).start()
+
+
+def failing_twice(pause: float, *headers: str) -> Fault:
+    """Two complete failures for one request."""
+
+    def fault(forward: Forward) -> Reply:
+        first, second = message(500, FIRST, *headers), message(500, SECOND, *headers)
+        if not pause:
+            return replace(first, body=first.body + second.raw)
+        later(forward, pause, second.raw)
+        return first
+
+    return fault
+
+
+def answering_twice(pause: float) -> Fault:
+    """A right answer, and the same once more."""
+
+    def fault(forward: Forward) -> Reply:
+        reply = forward()
+        later(forward, pause, reply.raw)
+        return reply
+
+    return fault
+
+
+def changed(change: Callable[[Any], Any]) -> Fault:
+    """Another content in the answer, which has lost its request id."""
+
+    def fault(forward: Forward) -> Reply:
+        reply = forward()
+        return message(reply.status, json.dumps(change(json.loads(reply.body))).encode())
+
+    return fault
+
+
+def with_id(request_id: Callable[[str], str]) -> Fault:
+    """Another request id in the answer."""
+
+    def fault(forward: Forward) -> Reply:
+        reply = forward()
+        head = reply.head.decode()
+        head = re.sub(r"(?i)(x-couch-request-id: )(\S+)", lambda m: m[1] + request_id(m[2]), head)
+        return replace(reply, head=head.encode())
+
+    return fault
+
+
+def read(database: Database, name: str) -> Any:
+    """What is read of a document, or None when that fails."""
+    with suppress(DatastoreError):
+        return database.get(name)["name"]
+
+
+def all_is_well(database: Database) -> bool:
+    """Whether everything asked has its own answer."""
+    return [read(database, name) for name in IDS * 2] == list(IDS * 2)
+
+
+@pytest.mark.parametrize("pause", [0, 0.02, 0.2])
+@pytest.mark.parametrize("headers", [(), ("Connection: close",)])
+def test_a_failure_that_is_answered_twice_is_nobody_elses_answer(
+    database: Database, proxy: FaultProxy, pause: float, headers: tuple[str, ...]
+) -> None:
+    proxy.rule(failing_twice(pause, *headers), path="_view", times=2)
+    with pytest.raises(DatastoreUnreachable):
+        database.rows("ips/by_zone", reduce=False)
+    assert [read(database, name) for name in IDS] == list(IDS), "before the second has come"
+    time.sleep(pause + 0.05)
+    assert all_is_well(database)
+
+
+def test_an_answer_that_comes_again_before_the_next_request_is_nobody_elses(
+    database: Database, proxy: FaultProxy
+) -> None:
+    proxy.rule(answering_twice(0.02))
+    assert read(database, "a") == "a"
+    time.sleep(0.1)
+    assert all_is_well(database)
+
+
+def test_an_answer_that_comes_again_after_the_next_request_is_nobody_elses(
+    database: Database, proxy: FaultProxy
+) -> None:
+    replies: list[Reply] = []
+
+    def swapped(forward: Forward) -> Reply:
+        replies.append(forward())
+        return replies[0]
+
+    rows = proxy.rule(swapped, path="_view", times=2)
+    database.rows("ips/by_zone", reduce=False)
+    with pytest.raises(DatastoreUnreachable):
+        database.rows("ips/by_host", reduce=False)
+    assert len(rows.met) == 2
+    assert all_is_well(database)
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    [lambda sent: "another-1", lambda sent: f"{sent[:-1]}{9 - int(sent[-1])}", lambda sent: "-"],
+)
+def test_an_answer_with_another_request_id_is_not_taken(
+    database: Database, proxy: FaultProxy, request_id: Callable[[str], str]
+) -> None:
+    rule = proxy.rule(with_id(request_id), times=2)
+    with pytest.raises(DatastoreUnreachable):
+        database.get("a")
+    written = database.put({"_id": "d"})
+    assert written.outcome is Outcome.UNKNOWN
+    assert len(rule.met) == 2, "neither was sent again"
+    assert all_is_well(database)
+
+
+def test_an_answer_of_a_couchdb_that_makes_its_own_request_ids_is_taken(
+    database: Database, proxy: FaultProxy
+) -> None:
+    proxy.rule(with_id(lambda sent: "0a1b2c3d4e"), times=None)
+    assert all_is_well(database)
+
+
+def test_an_answer_without_a_request_id_is_taken(database: Database, proxy: FaultProxy) -> None:
+    proxy.rule(changed(lambda content: content), times=None)
+    assert all_is_well(database)
+    assert database.put({"_id": "d"}).outcome is Outcome.DONE
+    assert set(database.get_all(IDS)) == set(IDS)
+    assert len(database.leaves("a")) == 1
+    assert database.replicas >= 1
+
+
+READS: dict[str, tuple[Callable[[Database], Any], Callable[[Any], Any]]] = {
+    "another document": (lambda d: d.get("a"), lambda doc: {**doc, "_id": "b"}),
+    "another revision": (
+        lambda d: d.get("a", rev=d.get("a")["_rev"]),
+        lambda doc: {**doc, "_rev": f"2-{doc['_rev'][2:]}"},
+    ),
+    "no document": (lambda d: d.find("a"), lambda doc: {"rows": []}),
+    "leaves of another": (
+        lambda d: d.leaves("a"),
+        lambda leaves: [{"ok": {**leaves[0]["ok"], "_id": "b"}}],
+    ),
+    "many in another order": (
+        lambda d: d.look_up(IDS),
+        lambda content: {"results": content["results"][::-1]},
+    ),
+    "fewer than asked for": (
+        lambda d: d.look_up(IDS),
+        lambda content: {"results": content["results"][1:]},
+    ),
+    "many with another's leaf": (
+        lambda d: d.look_up(IDS),
+        lambda content: {
+            "results": [
+                {**result, "docs": [{"ok": {"_id": "z", "_rev": "1-z"}}]}
+                for result in content["results"]
+            ]
+        },
+    ),
+    "a document for a list": (
+        lambda d: d.rows("ips/by_zone", reduce=False),
+        lambda content: {"_id": "a", "_rev": "1-a"},
+    ),
+    "another database": (lambda d: d.info(), lambda content: {**content, "db_name": "x"}),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_read_takes_no_answer_that_does_not_fit(
+    database: Database, proxy: FaultProxy, name: str
+) -> None:
+    call, change = READS[name]
+    call(database)
+    rule = proxy.rule(changed(change), first=2 if name == "another revision" else 1)
+    with pytest.raises(DatastoreUnreachable):
+        call(database)
+    assert len(rule.met) == 1
+    assert all_is_well(database)
+
+
+def test_a_page_in_the_place_of_an_answer_is_none(database: Database, proxy: FaultProxy) -> None:
+    page = message(200, b"<html>please log in</html>")
+    proxy.rule(lambda forward: page, times=3)
+    for call in (lambda: database.get("a"), lambda: database.rows("ips/by_zone", limit=1)):
+        with pytest.raises(DatastoreUnreachable):
+            call()
+    assert database.put({"_id": "d"}).outcome is Outcome.UNKNOWN
+    proxy.rule(lambda forward: message(302, b"", "Location: http://192.0.2.1/"))
+    with pytest.raises(DatastoreUnreachable):
+        database.get("a")
+
+
+def rename_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As if the first were another document's."""
+    return [{**rows[0], "id": "z"}, *rows[1:]]
+
+
+@pytest.mark.parametrize("change", [rename_first, lambda rows: rows[::-1], lambda rows: rows[1:]])
+def test_a_bulk_write_with_other_ids_in_its_answer_is_unknown(
+    database: Database, proxy: FaultProxy, change: Callable[[Any], Any]
+) -> None:
+    proxy.rule(changed(change))
+    written = database.put_all([{"_id": name} for name in "xy"])
+    assert [each.outcome for each in written] == [Outcome.UNKNOWN] * 2
+    assert {"x", "y"} <= set(database.get_all("xy")), "it was written all the same"
+
+
+def test_a_write_with_another_id_in_its_answer_is_unknown(
+    database: Database, proxy: FaultProxy
+) -> None:
+    proxy.rule(changed(lambda content: {**content, "id": "z"}), "PUT|DELETE", times=2)
+    assert database.put({"_id": "d"}).outcome is Outcome.UNKNOWN
+    revision = database.get("a")["_rev"]
+    assert database.remove("a", revision).outcome is Outcome.UNKNOWN
+
+
+def test_a_graft_with_another_id_in_its_answer_is_unknown(
+    database: Database, proxy: FaultProxy
+) -> None:
+    document = database.get("a")
+    proxy.rule(changed(lambda rows: [{"id": "z", "error": "conflict", "reason": "-"}]))
+    with pytest.raises(OutcomeUnknown):
+        database.graft({**document, "_rev": f"2-{'0' * 32}"}, document["_rev"])
+
+
+def test_no_two_requests_have_the_same_id(database: Database, proxy: FaultProxy) -> None:
+    assert all_is_well(database)
+    ids = [re.search(rb"X-Couch-Request-ID: (\S+)", r.request.head) for r in proxy.records]
+    found = [each[1] for each in ids if each]
+    assert len(set(found)) == len(proxy.records) == 6
+    assert all(re.fullmatch(rb"[0-9A-Za-z_-]{1,36}", each) for each in found)
+
+
+def test_a_read_that_is_sent_again_has_another_id(database: Database, proxy: FaultProxy) -> None:
+    def cut_off(forward: Forward) -> Reply:
+        forward.hang_up()
+        return forward()
+
+    proxy.rule(cut_off)
+    assert read(database, "a") == "a"
+    first, second = (re.search(rb"Request-ID: (\S+)", r.request.head) for r in proxy.records)
+    assert first
+    assert second
+    assert first[1] != second[1]
+
+
+# Seen from outside.
+
+
+@pytest.mark.parametrize("pause", [0, 0.02, 0.2])
+def test_over_http_everybody_gets_what_was_asked_for(
+    faulty: TestApp,
+    proxy: FaultProxy,
+    services: Services,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    bob: Member,
+    pause: float,
+) -> None:
+    addresses = [f"192.0.2.{n}" for n in range(1, 7)]
+    for address in addresses:
+        add(address)
+    services.ips.assign(AssignIP(bob.id, addresses[4]), uuid4().hex)
+    path = f"/v2/accounts/{alice.id}/ips"
+    faulty.get(f"{path}/{addresses[0]}", headers=alice.headers, status=200)  # a kept connection
+    rule = proxy.rule(failing_twice(pause), path="_view", times=2)
+    faulty.get(path, headers=alice.headers, status=503)
+    assert rule.met
+    time.sleep(pause + 0.05)
+    for address in (*addresses[:4], addresses[5]):
+        reply = faulty.get(f"{path}/{address}", headers=alice.headers, status=200)
+        assert reply.json["data"]["ip"] == address
+    faulty.get(f"{path}/{addresses[4]}", headers=alice.headers, status=404)
+    reply = faulty.post(f"{path}/{addresses[3]}", headers=alice.headers, status=200)
+    assert reply.json["data"]["ip"] == addresses[3]
+    holders = {address: services.ips.fetch(address).assigned_to for address in addresses}
+    assert {address: who for address, who in holders.items() if who} == {
+        addresses[3]: alice.id,
+        addresses[4]: bob.id,
+    }
+
+
+def test_over_http_an_answer_to_another_request_is_503(
+    faulty: TestApp, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    add("192.0.2.1")
+    add("192.0.2.2")
+    path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
+    faulty.get(path, headers=alice.headers, status=200)
+    proxy.rule(changed(lambda doc: {**doc, "_id": "192.0.2.2"}), path="/192.0.2.1")
+    reply = faulty.get(path, headers=alice.headers, status=503)
+    assert failure(reply, alice.token, "datastore_unreachable")
+    faulty.get(path, headers=alice.headers, status=200)
