@@ -34,6 +34,9 @@ lint: $(VENV)/.installed-test ## Types and style
 audit: $(VENV)/.installed-test ## What is known against the packages in use
 	$(BIN)/python .ci/audit.py
 
+model: ## Check the models of the protocol, and that no guard can be left out (needs spin; M=keys for some)
+	$(PYTHON) spec/check.py $(M)
+
 bench: $(VENV)/.installed-test $(if $(COUCHDB_URL),,$(NODE)) ## Measure (COUCHDB_URL, QUICK=1, ROWS="detail page", SIZES, ROUNDS, SECONDS, CONNECTIONS)
 	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m bench
 
@@ -72,4 +75,4 @@ help: ## Show this list
 
 export SIZES ROUNDS CONNECTIONS ROWS QUICK PUBLISH
 
-.PHONY: run deploy rollback undeploy test lint audit bench install node clean help
+.PHONY: run deploy rollback undeploy test lint audit model bench install node clean help

@@ -1,0 +1,341 @@
+/* Accounts that want one address on a cluster of three copies, of which two are a majority.
+
+   A write reaches each copy now, later or never, and is taken where the revision that it follows is a leaf.
+   Copies are replicated at any time. Reads that count ask all copies and get two answers at least; others are
+   content with two copies that agree. A writer may die between any two requests. */
+
+#ifndef WRITERS
+#define WRITERS 2
+#endif
+#define REVISIONS 12
+#define FREE 0           /* what a revision says: nobody has it, */
+#define TOMB 9           /* deleted by a withdrawal, or the account that has it: 1, 2, 3 */
+#define NOTHING 15
+#define BIT(v) (1 << (v))
+
+mtype:outcome = { DONE, ACCEPTED, REFUSED, UNANSWERED };    /* 201, 202, 409, no answer */
+mtype:fate = { HAS, LOST, UNDONE, UNKNOWN };
+
+short known[3];          /* the revisions that each copy knows */
+byte parent[REVISIONS];
+byte says[REVISIONS];
+short children[REVISIONS];
+byte generation[REVISIONS];
+byte count = 1;
+byte late[4];            /* where a write of each account may still arrive */
+byte late_revision[4];
+mtype:fate told[4];
+
+/* How much may go wrong in one run. */
+#ifndef LOSSES
+#define LOSSES 2         /* writes that do not reach a copy */
+#endif
+byte losses, silent, partial, replicated;
+
+byte turn;
+bool waiting[5];
+#define STEP waiting[_pid] = true; turn = 0; (turn == _pid); waiting[_pid] = false
+
+/* Trees of revisions. */
+
+#define IS_LEAF(tree, v) (((tree) & BIT(v)) && !((tree) & children[v]))
+
+inline make(p, what, v) { /* the same content on the same revision is the same revision */
+  v = 1;
+  do
+  :: v < count && !(parent[v] == p && says[v] == what) -> v++
+  :: else -> break
+  od;
+  if :: v == count ->
+        assert(count < REVISIONS);
+        parent[v] = p; says[v] = what; generation[v] = generation[p] + 1; children[p] = children[p] | BIT(v); count++
+     :: else
+  fi
+}
+
+inline look(tree) { /* what a tree shows: live leaves, the one that wins, how many there are, the latest tombstone */
+  alive = 0; winner = NOTHING; number = 0; tomb = NOTHING; j = 0;
+  do
+  :: j < count ->
+     if
+     :: IS_LEAF(tree, j) && says[j] != TOMB ->
+        alive = alive | BIT(j); number++;
+        if :: winner == NOTHING || generation[j] >= generation[winner] -> winner = j :: else fi
+     :: IS_LEAF(tree, j) && says[j] == TOMB ->
+        if :: tomb == NOTHING || generation[j] >= generation[tomb] -> tomb = j :: else fi
+     :: else
+     fi;
+     j++
+  :: else -> break
+  od;
+  j = 0
+}
+
+/* Requests to the database. */
+
+inline arrive(c, v, taken) {
+  if :: IS_LEAF(known[c], parent[v]) && !(known[c] & BIT(v)) -> known[c] = known[c] | BIT(v); taken++
+     :: else -> refused = true
+  fi
+}
+
+inline save(p, what, v) { /* IPRepository.save, IPRepository.withdraw, IPRepository.drop */
+  STEP;
+  make(p, what, v);
+  accepted = 0; refused = false; c = 0;
+  late[me] = 0; late_revision[me] = v;
+  do
+#ifdef REFUSALS
+  :: c < 3 -> if :: arrive(c, v, accepted) :: losses < LOSSES -> losses++; late[me] = late[me] | BIT(c) fi; c++
+#else
+  :: c < 3 -> if :: arrive(c, v, accepted) :: losses < LOSSES -> losses++ fi; c++
+#endif
+  :: else -> break
+  od;
+  c = 0;
+#ifdef ACCEPTED_IS_DONE
+#define QUORUM 1
+#else
+#define QUORUM 2
+#endif
+  if :: accepted >= QUORUM -> outcome = DONE
+     :: accepted == 1 && accepted < QUORUM -> outcome = ACCEPTED
+     :: accepted == 0 && refused -> outcome = REFUSED
+     :: accepted == 0 && !refused -> outcome = UNANSWERED
+     :: silent < 1 -> silent++; outcome = UNANSWERED
+  fi;
+  if :: what == TOMB || what == FREE -> late[me] = 0 :: else fi;
+  printf("%d writes revision %d after %d, saying %d: %e; known are %x %x %x, late at %x\n",
+         me, v, p, what, outcome, known[0], known[1], known[2], late[me]);
+  accepted = 0; refused = false
+}
+
+inline leaves() { /* IPRepository.leaves */
+  STEP;
+  if :: tree = known[0] | known[1] | known[2]
+     :: partial < 1 -> partial++; if :: tree = known[0] | known[1] :: tree = known[0] | known[2] :: tree = known[1] | known[2] fi
+#ifdef MINORITY_READS
+     :: partial < 2 -> partial++; if :: tree = known[0] :: tree = known[1] :: tree = known[2] fi
+#endif
+  fi;
+  look(tree);
+  printf("%d reads %x, of which %x are alive\n", _pid, tree, alive);
+  shown = tree; tree = 0
+}
+
+inline read() { /* Lookup.get, IPRepository.get */
+  STEP;
+  if :: c = 0 :: c = 1 :: c = 2 fi;
+  look(known[c]); i = winner; tree = number;
+  c = (c + 1) % 3;
+  look(known[c]);
+  if :: winner == i -> if :: number = tree :: skip fi /* the first that says it shows its conflicts, or none */
+     :: else -> tree = known[0] | known[1] | known[2]; look(tree)
+  fi;
+  printf("%d reads revision %d of %d\n", _pid, winner, number);
+  c = 0; i = 0; tree = 0
+}
+
+/* What is done with them. */
+
+inline graft(c_, v) { if :: known[c_] = known[c_] | BIT(v) | BIT(parent[v]) :: skip fi }
+
+inline restore(t) { /* IPRepository.restore */
+  STEP;
+  make(t, FREE, v);
+  graft(0, v); graft(1, v); graft(2, v);
+  printf("%d restores %d after %d; known are %x %x %x\n", _pid, v, t, known[0], known[1], known[2])
+}
+
+inline bring_back() { /* Settlement.settle, Settlement._bring_back */
+  leaves();
+  if
+  :: !alive && tomb != NOTHING ->
+#ifndef RESTORE_BLINDLY
+     /* IPRepository.spread: first a majority has to know of the withdrawal, so that nobody can write on what was before */
+     STEP;
+     c = 0; accepted = 0;
+     do
+     :: c < 3 -> if :: known[c] = known[c] | BIT(tomb) | BIT(parent[tomb]); accepted++ :: skip fi; c++
+     :: else -> break
+     od;
+     c = 0; i = accepted; accepted = 0;
+     if
+     :: i >= 2 -> i = tomb; leaves(); if :: !alive && tomb == i -> restore(i) :: else fi
+     :: else
+     fi;
+     i = 0
+#else
+     i = tomb; restore(i); i = 0
+#endif
+  :: else
+  fi
+}
+
+#ifdef OWN_IS_RIVAL
+#define OWN(j) false
+#else
+#define OWN(j) (says[j] == me)
+#endif
+
+inline withdrawn(p) { /* PoolWriter._withdrawn */
+  i = p; left = 0;
+  do
+  :: left < 2 ->
+     left++;
+     save(i, TOMB, v);
+     leaves();
+     alive = alive & ~BIT(base);
+     j = 0;
+     do /* what of it is left: its own write, or the fence */
+     :: j < count && !((alive & BIT(j)) && (j == i || OWN(j))) -> j++
+     :: else -> break
+     od;
+     i = j; j = 0;
+     if :: i == count -> break :: else fi
+  :: else -> told[me] = UNKNOWN; goto out
+  od;
+  i = 0; v = 0; left = 0;
+  if :: alive -> told[me] = LOST
+     :: else -> bring_back(); told[me] = UNDONE /* PoolWriter._without */
+  fi
+}
+inline ours(v) { /* the account's own live leaf */
+  v = 1;
+  do :: v < count && !((alive & BIT(v)) && says[v] == me) -> v++ :: else -> break od;
+  if :: v == count -> v = NOTHING :: else fi
+}
+
+inline confirmed(p) { /* PoolWriter._confirmed, PoolWriter.confirm */
+#ifndef NO_CONFIRM
+  save(p, me, again);
+  fine = (outcome == DONE);
+  if :: outcome != DONE && outcome != ACCEPTED -> again = p :: else fi;
+  leaves();
+  if :: fine && number == 1 -> told[me] = HAS
+     :: else -> withdrawn(again)
+  fi
+#else
+  told[me] = HAS
+#endif
+}
+
+proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
+  short tree, alive, shown; byte base, claim, again, v, i, j, c, winner, number, tomb, accepted, tries, left; bool refused, fine;
+  mtype:outcome outcome;
+  atomic {
+#ifdef LATECOMER
+  if :: me < 3 -> winner = 0; number = 1 :: else -> read() fi;
+#else
+  winner = 0; number = 1; /* as it was before */
+#endif
+  if :: winner == NOTHING && tomb != NOTHING -> bring_back(); read() :: else fi;  /* Lookup._brought_back */
+  if :: winner == NOTHING || number > 1 || says[winner] != FREE -> told[me] = LOST; goto out :: else fi;
+  base = winner;
+  save(base, me, claim);
+  if
+  :: outcome == DONE -> told[me] = HAS; goto out
+#ifndef NO_WITHDRAWAL
+  :: outcome == ACCEPTED -> withdrawn(claim); goto out
+#else
+  :: outcome == ACCEPTED -> told[me] = LOST; goto out
+#endif
+  :: else
+  fi;
+  if :: skip :: goto out fi; /* dies */
+  fine = (outcome == REFUSED);
+  do /* PoolWriter._find_out */
+  :: tries < 2 ->
+     tries++;
+     leaves();
+     ours(v);
+     if
+     :: v != NOTHING && number == 1 -> claim = v; v = 0; confirmed(claim); goto out
+     :: v != NOTHING && number > 1 -> claim = v; v = 0; withdrawn(claim); goto out
+     :: v == NOTHING && !(alive & BIT(base)) ->
+#ifndef ABSENT_IS_LOST
+        if :: !(shown & BIT(base)) -> told[me] = UNKNOWN; goto out :: else fi; /* these copies lag behind */
+#endif
+        told[me] = LOST; goto out
+#ifdef REFUSED_IS_LOST
+     :: v == NOTHING && (alive & BIT(base)) && fine -> told[me] = LOST; goto out
+#endif
+     :: else
+     fi;
+     v = 0;
+#ifndef NO_FENCE
+     save(base, FREE, again);
+     if :: outcome == DONE -> told[me] = UNDONE; goto out
+        :: outcome == ACCEPTED -> withdrawn(again); goto out
+        :: else
+     fi
+#else
+     told[me] = UNDONE; goto out
+#endif
+  :: else -> told[me] = UNKNOWN; goto out
+  od;
+out:
+  late_revision[me] = (late[me] -> late_revision[me] : 0);
+  printf("%d is told %e\n", me, told[me]);
+  turn = 0
+  }
+}
+
+inline deliver(w) {
+  c = 0;
+  do
+  :: c < 3 -> if :: (late[w] & BIT(c)) -> if :: arrive(c, late_revision[w], accepted); late[w] = late[w] & ~BIT(c) :: skip fi :: else fi; c++
+  :: else -> break
+  od;
+  printf("late arrival of %d; known are %x %x %x\n", late_revision[w], known[0], known[1], known[2]);
+  c = 0; accepted = 0; refused = false
+}
+
+init {
+  short tree, alive, shown; byte c, i, j, v, winner, number, tomb, accepted; bool refused;
+  atomic {
+    known[0] = 1; known[1] = 1; known[2] = 1; says[0] = FREE; parent[0] = NOTHING;
+    run Assign(1); run Assign(2);
+#if WRITERS > 2
+    run Assign(3)
+#endif
+  }
+  do
+  :: atomic { turn == 0 && waiting[1] -> turn = 1 }
+  :: atomic { turn == 0 && waiting[2] -> turn = 2 }
+  :: atomic { turn == 0 && waiting[3] -> turn = 3 }
+  :: atomic { turn == 0 && late[1] -> deliver(1) }
+  :: atomic { turn == 0 && late[2] -> deliver(2) }
+  :: atomic { turn == 0 && late[3] -> deliver(3) }
+  :: atomic { turn == 0 && replicated < 1 && (known[0] | known[1]) != known[1] -> replicated++; known[1] = known[0] | known[1] }
+  :: atomic { turn == 0 && replicated < 1 && (known[1] | known[2]) != known[2] -> replicated++; known[2] = known[1] | known[2] }
+  :: atomic { turn == 0 && replicated < 1 && (known[2] | known[0]) != known[0] -> replicated++; known[0] = known[2] | known[0] }
+  :: turn == 0 && _nr_pr == 1 -> break
+  od;
+  /* Later all copies know the same, and what is in disorder is settled: Settlement.settle, Settlement.is_acknowledged */
+  atomic {
+    if :: late[1] -> deliver(1) :: else fi; if :: late[2] -> deliver(2) :: else fi; if :: late[3] -> deliver(3) :: else fi;
+    tree = known[0] | known[1] | known[2];
+    look(tree);
+    assert(alive || tomb != NOTHING);                                    /* nothing is lost */
+    accepted = (told[1] == HAS) + (told[2] == HAS) + (told[3] == HAS);
+    assert(accepted <= 1);                                               /* one holder at the most */
+    c = 1;
+    do
+    :: c < 4 ->
+       /* whether the address is this account's: of several leaves the acknowledged one is kept, else it is nobody's */
+       i = (number == 1 && says[winner] == c);
+       j = 0;
+       do
+       :: j < count -> if :: number > 1 && (alive & BIT(j)) && says[j] == c && told[c] == HAS -> i = 1 :: else fi; j++
+       :: else -> break
+       od;
+       assert(told[c] != HAS || i);                                      /* what is acknowledged stays */
+#ifdef REFUSALS
+       assert(!(told[c] == UNDONE || told[c] == LOST) || !i);            /* what is refused has left nothing */
+#endif
+       c++
+    :: else -> break
+    od
+  }
+}
