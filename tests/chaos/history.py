@@ -22,6 +22,10 @@ from tests.chaos.linearizability import (
     violations,
 )
 
+STALE = ("stale read", "stale list")
+"""What is counted and is no violation: single reads and lists promise nothing while a majority of
+the nodes is away."""
+
 SETTLED_AFTER = 120.0
 """Seconds that a request may still have an effect after it was answered 503 or not at all."""
 
@@ -152,17 +156,38 @@ class History:
             made[address].append(Operation(Effect("is", state), over, over))
         return made
 
+    def about(self, address: str) -> Iterator[str]:
+        """What is known of one address, a line an operation, in the order of their begins."""
+        for operation in sorted(self.operations()[address], key=lambda operation: operation.begin):
+            effect, certainty = operation.effect, operation.certainty.name.lower()
+            yield (
+                f"{operation.begin:.3f} to {operation.end:.3f} {certainty:8}"
+                f" {effect.what} {effect.who}, call {operation.call}"
+            )
+
     def _order(self, address: str, operations: Sequence[Operation]) -> Iterator[Violation]:
         calls = {call.number: call for call in self.calls}
         try:
             for operation in violations(operations, self.states[address]):
-                call = calls.get(operation.call)
-                kind = call.action if call else "in the end"
                 effect = operation.effect
-                text = f"{effect.what} {effect.who}, call {operation.call}"
-                yield Violation(f"no order: {kind}", text, address)
+                kind = _kind(calls.get(operation.call), effect)
+                yield Violation(
+                    kind, f"{effect.what} {effect.who}, call {operation.call}", address
+                )
         except Undecided:
             yield Violation("too many orders", f"{len(operations)} operations", address)
+
+
+def _kind(call: Call | None, effect: Effect) -> str:
+    """What it is called when no order explains an operation."""
+    if call is None:
+        return "in the end"
+    if call.action in ("read", "list"):
+        return f"stale {call.action}"
+    if effect.what == "is not" and call.action == "release all":
+        return "left by release all"
+    seen = effect.what.startswith("is")
+    return f"{call.action} {'refused for what was not so' if seen else 'acknowledged wrongly'}"
 
 
 def _operations(call: Call, known: Collection[str]) -> Iterator[tuple[str, Operation]]:
@@ -225,11 +250,10 @@ def _refused(call: Call, final: Attempt) -> Iterator[tuple[str, Effect]]:
         for place, rules in final.data.items():
             [rule] = rules
             yield call.addresses[int(place.removeprefix("ips."))], seen[rule]
-    elif final.status == 409 and call.action == "create":
+    elif call.action == "create" and final.status == 409:
         yield call.addresses[0], Effect("is not", ABSENT)
-    elif final.status == 409 and call.action == "delete":
-        if "assigned" in final.data.get("ips", {}).values():
-            yield call.addresses[0], Effect("is another's")
+    elif call.action == "delete" and "assigned" in final.data.get("ips", {}).values():
+        yield call.addresses[0], Effect("is another's")
 
 
 def _passing(
