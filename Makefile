@@ -37,6 +37,9 @@ audit: $(VENV)/.installed-test ## What is known against the packages in use
 bench: $(VENV)/.installed-test $(if $(COUCHDB_URL),,$(NODE)) ## Measure (COUCHDB_URL, QUICK=1, ROWS="detail page", SIZES, ROUNDS, SECONDS, CONNECTIONS)
 	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m bench
 
+chaos: $(VENV)/.installed-test ## Try a cluster while its parts fail (NODES, CLUSTER, SECONDS, SEED; docs/chaos.md)
+	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m tests.chaos $(SAVED)
+
 ##@ Set up
 install: $(VENV)/.installed-test $(NODE) ## Make the virtual environment and the embedded database (PYTHON=python3)
 
@@ -71,5 +74,6 @@ help: ## Show this list
 	  /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 export SIZES ROUNDS CONNECTIONS ROWS QUICK PUBLISH
+export NODES CLUSTER SEED CLIENTS ADDRESSES HISTORY
 
-.PHONY: run deploy rollback undeploy test lint audit bench install node clean help
+.PHONY: run deploy rollback undeploy test lint audit bench chaos install node clean help

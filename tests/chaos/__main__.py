@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Self
 from uuid import uuid4
 
-from tests.chaos.agreement import disagreements, pool
+from tests.chaos.agreement import disagreements, pool, remove
 from tests.chaos.clients import Client, World, log_in
 from tests.chaos.faults import ByteProxy, Faults
 from tests.chaos.history import STALE, History, counted
@@ -158,6 +158,8 @@ class Run:
         if failed:
             history.save(options.history)
             print(f"{options.history} has the history, databases {self._prefix}… what is left")
+        else:
+            remove(options.nodes[0], self._prefix)
         return failed
 
     def _agree(self, since: float) -> int:

@@ -11,13 +11,25 @@ from tests.chaos.linearizability import AVAILABLE
 _HTTP = urllib3.PoolManager(timeout=20, retries=False)
 
 
-def _documents(node: str, database: str) -> list[dict[str, Any]]:
-    """A database's dedicated IPs, as one node has them."""
+def _ask(node: str, path: str, method: str = "GET") -> Any:
+    """What a node says; its URL has the administrator's name and password."""
     parts = urllib3.util.parse_url(node)
     headers = urllib3.make_headers(basic_auth=parts.auth) if parts.auth else {}
-    url = f"{parts.scheme}://{parts.netloc}/{quote(database, safe='')}/_all_docs"
-    reply = _HTTP.request("GET", f"{url}?include_docs=true&conflicts=true", headers=headers)
-    documents = [row["doc"] for row in reply.json()["rows"]]
+    url = f"{parts.scheme}://{parts.netloc}/{path}"
+    return _HTTP.request(method, url, headers=headers).json()
+
+
+def remove(node: str, prefix: str) -> None:
+    """Delete all databases whose names begin so."""
+    for name in _ask(node, "_all_dbs"):
+        if name.startswith(prefix):
+            _ask(node, quote(name, safe=""), "DELETE")
+
+
+def _documents(node: str, database: str) -> list[dict[str, Any]]:
+    """A database's dedicated IPs, as one node has them."""
+    path = f"{quote(database, safe='')}/_all_docs?include_docs=true&conflicts=true"
+    documents = [row["doc"] for row in _ask(node, path)["rows"]]
     return [document for document in documents if document.get("pvt_type") == "dedicated_ip"]
 
 

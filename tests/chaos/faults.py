@@ -89,7 +89,7 @@ class Faults:
         self.counts: Counter[str] = Counter()
         kinds = {"ways": (self._fail_a_way, 8.0), "workers": (self._kill_a_worker, 5.0)}
         if control:
-            kinds["nodes"] = (self._fail_a_node, 10.0)
+            kinds["nodes"] = (self.fail_a_node, 10.0)
         self._threads = [
             threading.Thread(target=self._run, args=(random.Random(f"{seed} {kind}"), *how))
             for kind, how in kinds.items()
@@ -104,18 +104,21 @@ class Faults:
         """Put everything in order, and begin nothing more."""
         self._over.set()
         for thread in self._threads:
-            thread.join()
+            if thread.ident:
+                thread.join()
 
     def _run(self, by: random.Random, fail: Callable[[random.Random], None], pause: float) -> None:
         begin = time.monotonic()
         while not self._over.wait(by.uniform(0, 2 * pause)):
-            if (time.monotonic() - begin) % 60 < 50:  # ten seconds a minute are calm
+            calm = (time.monotonic() - begin) % 60 - 50  # ten seconds a minute
+            if calm < 0 or not self._over.wait(10 - calm):
                 fail(by)
 
     def _last(self, seconds: float) -> None:
         self._over.wait(seconds)
 
-    def _fail_a_node(self, by: random.Random) -> None:
+    def fail_a_node(self, by: random.Random) -> None:
+        """Let one node fail, or two at once, for a while."""
         several = by.random() < 0.2
         nodes = by.sample(self._nodes, min(2 if several else 1, len(self._nodes)))
         fault, mend = by.choice([("kill", "start"), ("pause", "resume")])
