@@ -238,22 +238,34 @@ def _acknowledged(
 
 def _refused(call: Call, final: Attempt) -> Iterator[tuple[str, Effect]]:
     """What a refusal says that there was: the reply names the state it was met by."""
+    reasons = final.data.get("ips") if isinstance(final.data, dict) else None
     if final.status == 404 and call.addresses:
         yield call.addresses[0], Effect("is", ABSENT)
-    elif final.status == 400 and isinstance(final.data, dict):
+    elif final.status == 400:
         mine = call.account if call.action == "assign" else AVAILABLE
         seen = {
             "not_found": Effect("is", ABSENT),
             "superfluous": Effect("is", mine),
             "forbidden": Effect("is another's", call.account),
         }
-        for place, rules in final.data.items():
-            [rule] = rules
-            yield call.addresses[int(place.removeprefix("ips."))], seen[rule]
-    elif call.action == "create" and final.status == 409:
+        for address, rule in _rules(call, final.data) or ():
+            yield address, seen[rule]
+    elif final.status == 409 and call.action == "create":
         yield call.addresses[0], Effect("is not", ABSENT)
-    elif call.action == "delete" and "assigned" in final.data.get("ips", {}).values():
+    elif call.action == "delete" and reasons == {call.addresses[0]: "assigned"}:
         yield call.addresses[0], Effect("is another's")
+
+
+def _rules(call: Call, data: Any) -> list[tuple[str, str]] | None:
+    """What a 400 says of which address; None where it cannot be about what was asked."""
+    places = {f"ips.{place}": address for place, address in enumerate(call.addresses)}
+    if call.action not in ("assign", "release") or not isinstance(data, dict):
+        return None
+    said = [(places.get(place), *rules) for place, rules in data.items()]
+    known = ("not_found", "superfluous", "forbidden")
+    if any(len(each) != 2 or each[0] is None or each[1] not in known for each in said):
+        return None
+    return [(str(address), rule) for address, rule in said]
 
 
 def _passing(
@@ -285,8 +297,15 @@ def _replies(call: Call, known: Collection[str]) -> Iterator[Violation]:
             yield Violation("a good token refused", said)
         elif call.action == "trespass" and attempt.is_final and attempt.status != 403:
             yield Violation("an account taken for another", said)
-        elif attempt.status in (200, 201) and not _answers(call, attempt.data, known):
+        elif not _is_about(call, attempt, known):
             yield Violation("the answer to something else", f"{said} {attempt.data}")
+
+
+def _is_about(call: Call, attempt: Attempt, known: Collection[str]) -> bool:
+    """Whether a reply can be about what was asked."""
+    if attempt.status == 400:
+        return _rules(call, attempt.data) is not None
+    return attempt.status not in (200, 201) or _answers(call, attempt.data, known)
 
 
 def _answers(call: Call, data: Any, known: Collection[str]) -> bool:

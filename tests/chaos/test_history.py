@@ -157,6 +157,9 @@ def test_a_conflict_needs_somebody_else() -> None:
     [
         ("assign", (200, "", {"id": TWO, "status": "assigned"}), "the answer to something else"),
         ("read", (200, "", {"id": TWO, "status": "available"}), "the answer to something else"),
+        ("assign", refused(1, "forbidden"), "the answer to something else"),
+        ("assign", refused(0, "maxItems"), "the answer to something else"),
+        ("allocate", refused(0, "forbidden"), "the answer to something else"),
         ("read", (401, "invalid_credentials", {}), "a good token refused"),
         ("read", (500, "unspecified_fault", {}), "500"),
         ("trespass", (201, "", {"id": ONE}), "an account taken for another"),
