@@ -152,14 +152,15 @@ class Run:
         time.sleep(max(0, LOOKED_AT_AFTER - (time.monotonic() - last_call)))
         there = pool(options.nodes[0], self._prefix)
         history.final = {address: there.get(address, ABSENT) for address in history.states}
+        history.save(options.history)
         print("faults:", dict(faults.counts))
         print(f"the last call was settled {settled:.1f} s after the last fault")
         failed = judge(history) | wrong | self._doctor()
         if failed:
-            history.save(options.history)
             print(f"{options.history} has the history, databases {self._prefix}… what is left")
         else:
             remove(options.nodes[0], self._prefix)
+            options.history.unlink()
         return failed
 
     def _agree(self, since: float) -> int:

@@ -179,15 +179,15 @@ class History:
 
 
 def _kind(call: Call | None, effect: Effect) -> str:
-    """What it is called when no order explains an operation."""
+    """What it is called when no order explains an operation: where it shows, which need not be the
+    operation that was wrong."""
     if call is None:
-        return "in the end"
+        return "no order: the end"
     if call.action in ("read", "list"):
         return f"stale {call.action}"
     if effect.what == "is not" and call.action == "release all":
-        return "left by release all"
-    seen = effect.what.startswith("is")
-    return f"{call.action} {'refused for what was not so' if seen else 'acknowledged wrongly'}"
+        return "no order: left by release all"
+    return f"no order: {'refused ' if effect.what.startswith('is') else ''}{call.action}"
 
 
 def _operations(call: Call, known: Collection[str]) -> Iterator[tuple[str, Operation]]:

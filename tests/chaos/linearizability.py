@@ -105,6 +105,10 @@ class _Configuration(NamedTuple):
     last: int | None = None
 
 
+def _least(configuration: _Configuration) -> tuple[int, list[int], str]:
+    return len(configuration.applied), sorted(configuration.applied), configuration.state
+
+
 def violations(operations: Iterable[Operation], initial: str) -> Iterator[Operation]:
     """The operations at whose end nothing explains what was seen; none is right.
 
@@ -121,6 +125,7 @@ class _Search:
         self._open: set[int] = set()
         self._passing: set[int] = set()
         self._perhaps: dict[Effect, list[int]] = {}
+        self._uncertain_ones: frozenset[int] = frozenset()
 
     def run(self, initial: str) -> Iterator[Operation]:
         here = {_Configuration(initial)}
@@ -141,8 +146,22 @@ class _Search:
             (self._passing if passing else self._open).discard(n)
             if not left:
                 yield operation
-                left = {self._told(operation, configuration) for configuration in list(here)[:1]}
-            here = left
+                left = {self._told(operation, min(here, key=_least))}
+            here = self._best(left)
+
+    def _best(self, here: set[_Configuration]) -> set[_Configuration]:
+        """Without those that equal another, but that more of what is uncertain was used up."""
+        best: dict[tuple[str, int | None, frozenset[int]], list[frozenset[int]]] = {}
+        for state, applied, last in sorted(here, key=lambda each: len(each.applied)):
+            used = applied & self._uncertain_ones
+            least = best.setdefault((state, last, applied - used), [])
+            if not any(less <= used for less in least):
+                least.append(used)
+        return {
+            _Configuration(state, rest | used, last)
+            for (state, last, rest), least in best.items()
+            for used in least
+        }
 
     def _begin(self, n: int, operation: Operation) -> None:
         if operation.certainty is Certainty.CERTAIN:
@@ -151,6 +170,7 @@ class _Search:
             self._passing.add(n)
         else:
             self._perhaps.setdefault(operation.effect, []).append(n)
+            self._uncertain_ones |= {n}
 
     def _with(self, n: int, here: set[_Configuration]) -> Iterator[_Configuration]:
         """The configurations from here in which an operation has taken effect."""
