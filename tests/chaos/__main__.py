@@ -6,6 +6,7 @@ CLIENTS, ADDRESSES and HISTORY. `docs/chaos.md` explains them.
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self
 from uuid import uuid4
 
@@ -105,7 +105,8 @@ class Run:
             "KAZOO_IPS_TOKEN_LIFETIME": "86400",
             "KAZOO_IPS_LOGIN_LIMIT": "0",
         }
-        logs = Path(stack.enter_context(TemporaryDirectory()))
+        self._logs = options.history.with_suffix(".logs")
+        self._logs.mkdir(parents=True, exist_ok=True)
         self._ways = [stack.enter_context(ByteProxy(node)) for node in options.nodes]
         self._command("kazoo-ips", "setup")
         self._realms = [f"account{number}.example.com" for number in range(ACCOUNTS + 1)]
@@ -113,7 +114,9 @@ class Run:
             self._command("sup", "crossbar_maintenance", "create_account", realm, realm, "u", "p")
         self._servers = [
             stack.enter_context(
-                Gunicorn({**self._environment, "COUCHDB_URL": way.url}, logs / str(number), 2)
+                Gunicorn(
+                    {**self._environment, "COUCHDB_URL": way.url}, self._logs / str(number), 2
+                )
             )
             for number, way in enumerate(self._ways)
         ]
@@ -157,10 +160,12 @@ class Run:
         print(f"the last call was settled {settled:.1f} s after the last fault")
         failed = judge(history) | wrong | self._doctor()
         if failed:
-            print(f"{options.history} has the history, databases {self._prefix}… what is left")
+            print(f"{options.history} has the history, {self._logs} what the service said,")
+            print(f"databases {self._prefix}… what is left")
         else:
             remove(options.nodes[0], self._prefix)
             options.history.unlink()
+            shutil.rmtree(self._logs)
         return failed
 
     def _agree(self, since: float) -> int:

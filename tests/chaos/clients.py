@@ -40,6 +40,7 @@ class World:
     :param servers: the URLs of the service's instances
     :param accounts: their ids, the operator's last
     :param holders: who had which address when somebody was last told; not always right
+    :param impatient: how many of the attempts with a key are given up within a moment
     :param over: set when nobody shall begin anything new
     :param give_up: when those who insist stop; a time of the monotonic clock
     """
@@ -49,6 +50,7 @@ class World:
     operator: str
     history: History
     holders: dict[str, str]
+    impatient: float = 0.08
     over: threading.Event = field(default_factory=threading.Event)
     give_up: float = float("inf")
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
@@ -118,10 +120,14 @@ class Client(threading.Thread):
     def _ask(self, call: Call) -> Attempt:
         by, world = self._by, self._world
         server = by.randrange(len(world.servers))
-        impatient = by.random() < (0.08 if call.key else 0.01)
+        impatient = by.random() < world.impatient * (1 if call.key else 0.1)
         patience = by.uniform(0.01, 0.3) if impatient else PATIENCE
         method, path, body = _request(call)
-        headers = {"X-Auth-Token": world.tokens[call.account or world.operator]}
+        headers = {
+            "X-Auth-Token": world.tokens[call.account or world.operator],
+            # So that logs and documents name the call.
+            "X-Request-ID": f"call-{call.number}-{len(call.attempts)}",
+        }
         if call.key:
             headers["Idempotency-Key"] = call.key
         attempt = Attempt(server, time.monotonic())
