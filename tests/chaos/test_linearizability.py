@@ -78,6 +78,11 @@ RIGHT = {
         op(3, 9, "is another's", "b"),
         op(6, 9, "assign", "b"),
     ],
+    "a claim that its account gives up before it is withdrawn": [
+        op(0, 5, "assign", "a", PASSING),
+        op(1, 2, "release", "a"),
+        op(6, 7, "assign", "b"),
+    ],
     "added, deleted, added": [
         op(0, 1, "delete"),
         op(2, 3, "is", ABSENT),
@@ -253,7 +258,7 @@ def steps(history: list[Operation], now: Moment) -> Iterator[Moment]:
         operation, after = history[n], history[n].effect.on(now.state)
         if operation.begin > horizon:
             continue
-        if operation.certainty is PASSING and n in now.unused:
+        if operation.certainty is PASSING and n != now.last:
             yield now._replace(left=now.left - {n}, unused=now.unused - {n})
         if after is not None and operation.certainty is CERTAIN:
             last = now.last if after == now.state else None
