@@ -143,7 +143,7 @@ class _Search:
                 here = {self._with_what_it_shows(configuration) for configuration in here}
                 continue
             passing = operation.certainty is Certainty.PASSING
-            left = self._without(n, here) if passing else set(self._with(n, here))
+            left = set(self._without(n, here) if passing else self._with(n, here))
             (self._passing if passing else self._open).discard(n)
             if not left:
                 yield operation
@@ -179,12 +179,16 @@ class _Search:
             if n in configuration.applied:
                 yield configuration._replace(applied=configuration.applied - {n})
 
-    def _without(self, n: int, here: set[_Configuration]) -> set[_Configuration]:
+    def _without(self, n: int, here: set[_Configuration]) -> Iterator[_Configuration]:
         """The configurations from here in which one that passes by is over: undone by its own
-        call, unless somebody ended it before."""
-        reachable = self._reachable(here)
-        undone = {self._undo(each) if each.last == n else each for each in reachable}
-        return {each._replace(applied=each.applied - {n}) for each in undone}
+        call, unless somebody ended it before, for good."""
+        for configuration in self._reachable(here):
+            if n not in configuration.applied:
+                yield configuration
+            elif configuration.last == n:
+                yield self._undo(configuration)
+            else:
+                yield configuration._replace(applied=configuration.applied - {n}, last=None)
 
     def _told(self, operation: Operation, configuration: _Configuration) -> _Configuration:
         state = operation.effect.result or configuration.state

@@ -259,7 +259,8 @@ def steps(history: list[Operation], now: Moment) -> Iterator[Moment]:
         if operation.begin > horizon:
             continue
         if operation.certainty is PASSING and n != now.last:
-            yield now._replace(left=now.left - {n}, unused=now.unused - {n})
+            last = now.last if n in now.unused else None
+            yield Moment(now.state, now.left - {n}, now.unused - {n}, last)
         if after is not None and operation.certainty is CERTAIN:
             last = now.last if after == now.state else None
             yield Moment(after, now.left - {n}, now.unused, last)
