@@ -40,6 +40,9 @@ model: ## Check the models of the protocol, and that no guard can be left out (n
 bench: $(VENV)/.installed-test $(if $(COUCHDB_URL),,$(NODE)) ## Measure (COUCHDB_URL, QUICK=1, ROWS="detail page", SIZES, ROUNDS, SECONDS, CONNECTIONS)
 	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m bench
 
+chaos: $(VENV)/.installed-test ## Try a cluster while its parts fail (NODES, CLUSTER, SECONDS, SEED; docs/chaos.md)
+	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m tests.chaos $(SAVED)
+
 ##@ Set up
 install: $(VENV)/.installed-test $(NODE) ## Make the virtual environment and the embedded database (PYTHON=python3)
 
@@ -74,5 +77,6 @@ help: ## Show this list
 	  /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 export SIZES ROUNDS CONNECTIONS ROWS QUICK PUBLISH
+export NODES CLUSTER SEED CLIENTS ADDRESSES HISTORY
 
-.PHONY: run deploy rollback undeploy test lint audit model bench install node clean help
+.PHONY: run deploy rollback undeploy test lint audit model bench chaos install node clean help

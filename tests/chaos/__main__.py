@@ -1,0 +1,201 @@
+"""`python -m tests.chaos`: the run, and what it comes to. With a file: judges what was saved.
+
+Options come from the environment, as `make chaos` passes them on: NODES, CLUSTER, SECONDS, SEED,
+CLIENTS, ADDRESSES and HISTORY. `docs/chaos.md` explains them.
+"""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+from tests.chaos.agreement import disagreements, pool, remove
+from tests.chaos.clients import Client, World, log_in
+from tests.chaos.faults import ByteProxy, Faults
+from tests.chaos.history import STALE, History, counted
+from tests.chaos.linearizability import ABSENT, AVAILABLE
+from tests.servers import Gunicorn
+
+AGREED_WITHIN = 120.0
+"""Seconds after the last fault within which everything must agree."""
+LOOKED_AT_AFTER = 35.0
+"""Seconds after the last call before the doctor is asked, who leaves alone what is younger."""
+ACCOUNTS = 6
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for."""
+
+    nodes: list[str]
+    cluster: str | None
+    seconds: float
+    seed: int
+    clients: int
+    addresses: int
+    history: Path
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """The options in an environment; what is not named has its default."""
+        seed = int(environ.get("SEED") or 1)
+        return cls(
+            environ.get("NODES", "").split(),
+            environ.get("CLUSTER") or None,
+            float(environ.get("SECONDS_EACH") or 600),
+            seed,
+            int(environ.get("CLIENTS") or 24),
+            int(environ.get("ADDRESSES") or 60),
+            Path(environ.get("HISTORY") or f"build/chaos-{seed}.jsonl"),
+        )
+
+
+def main(arguments: list[str]) -> int:
+    """Run or judge; returns the exit status: 1 when something was wrong."""
+    if arguments:
+        history = History.load(Path(arguments[0]))
+        for address in arguments[1:]:
+            print("\n".join(history.about(address)))
+        return judge(history)
+    options = Options.load(os.environ)
+    if not options.nodes:
+        print("NODES: name the cluster's nodes by URL", file=sys.stderr)
+        return 2
+    with ExitStack() as stack:
+        return Run(options, stack).run()
+
+
+def judge(history: History) -> int:
+    """Print what a history comes to; returns 1 when something was wrong."""
+    found = list(history.violations())
+    counts = counted(found)
+    answers = Counter(attempt.status for call in history.calls for attempt in call.attempts)
+    keyed = sum(call.key is not None for call in history.calls)
+    requests = sum(answers.values())
+    print(f"{len(history.calls)} operations, {keyed} of them with a key; {requests} requests")
+    print("  by kind:", dict(Counter(call.action for call in history.calls)))
+    print("  by status, 0 is no answer:", dict(sorted(answers.items())))
+    print("  " + ", ".join(f"{kind}s: {counts.pop(kind, 0)}" for kind in STALE))
+    print(f"violations: {sum(counts.values())}", counts or "")
+    for violation in found:
+        if violation.kind not in STALE:
+            print(f"  {violation.kind}: {violation.address} {violation.text}"[:300])
+    return int(bool(counts))
+
+
+class Run:
+    """One run on a cluster, in databases of its own, which are removed when nothing was wrong."""
+
+    def __init__(self, options: Options, stack: ExitStack) -> None:
+        self._options = options
+        self._prefix = f"chaos-{uuid4().hex[:8]}-"
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if "KAZOO_IPS" not in name},
+            "COUCHDB_URL": options.nodes[0],
+            "KAZOO_IPS_PREFIX": self._prefix,
+            "KAZOO_IPS_TOKEN_LIFETIME": "86400",
+            "KAZOO_IPS_LOGIN_LIMIT": "0",
+        }
+        self._logs = options.history.with_suffix(".logs")
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._ways = [stack.enter_context(ByteProxy(node)) for node in options.nodes]
+        self._command("kazoo-ips", "setup")
+        self._realms = [f"account{number}.example.com" for number in range(ACCOUNTS + 1)]
+        for realm in self._realms:
+            self._command("sup", "crossbar_maintenance", "create_account", realm, realm, "u", "p")
+        self._servers = [
+            stack.enter_context(
+                Gunicorn(
+                    {**self._environment, "COUCHDB_URL": way.url}, self._logs / str(number), 2
+                )
+            )
+            for number, way in enumerate(self._ways)
+        ]
+        self._world = self._made()
+
+    def _made(self) -> World:
+        urls = [server.url for server in self._servers]
+        members = [log_in(urls[0], realm, "u", "p") for realm in self._realms]
+        addresses = [f"198.51.100.{number}" for number in range(self._options.addresses)]
+        states = dict.fromkeys(addresses, AVAILABLE)
+        self._command("kazoo-ips", "add", f"{addresses[0]}-{addresses[-1]}", "zone", "host")
+        operator, *accounts = [account for account, _ in members]
+        return World(urls, accounts, operator, History(states), dict(states), tokens=dict(members))
+
+    def run(self) -> int:
+        """All of it; returns 1 when something was wrong."""
+        options, world = self._options, self._world
+        clients = [Client(world, options.seed, number) for number in range(options.clients)]
+        faults = Faults(
+            options.seed, self._ways, self._servers, options.cluster, len(options.nodes)
+        )
+        for client in clients:
+            client.start()
+        faults.start()
+        time.sleep(options.seconds)
+        world.over.set()
+        world.give_up = time.monotonic() + AGREED_WITHIN
+        faults.stop()
+        last_fault = time.monotonic()
+        for client in clients:
+            client.join(AGREED_WITHIN + 60)
+        settled = time.monotonic() - last_fault
+        wrong = self._agree(last_fault)
+        history = world.history
+        last_call = max(attempt.end for call in history.calls for attempt in call.attempts)
+        time.sleep(max(0, LOOKED_AT_AFTER - (time.monotonic() - last_call)))
+        there = pool(options.nodes[0], self._prefix)
+        history.final = {address: there.get(address, ABSENT) for address in history.states}
+        history.save(options.history)
+        print("faults:", dict(faults.counts))
+        print(f"the last call was settled {settled:.1f} s after the last fault")
+        failed = judge(history) | wrong | self._doctor()
+        if failed:
+            print(f"{options.history} has the history, {self._logs} what the service said,")
+            print(f"databases {self._prefix}… what is left")
+        else:
+            remove(options.nodes[0], self._prefix)
+            options.history.unlink()
+            shutil.rmtree(self._logs)
+        return failed
+
+    def _agree(self, since: float) -> int:
+        """Wait until everything says the same; returns 1 when it doesn't in time."""
+        world, nodes = self._world, self._options.nodes
+        token, accounts = world.tokens[world.operator], [world.operator, *world.accounts]
+        for _ in itertools.count():
+            different = list(disagreements(nodes, self._prefix, world.servers, accounts, token))
+            after = time.monotonic() - since
+            if not different:
+                print(f"everything agreed {after:.1f} s after the last fault")
+                return 0
+            if after > AGREED_WITHIN:
+                print(f"{after:.0f} s after the last fault {len(different)} things disagree:")
+                print("".join(f"  {line}\n" for line in different[:20]), end="")
+                return 1
+            time.sleep(1)
+        raise AssertionError
+
+    def _doctor(self) -> int:
+        said = self._command("kazoo-ips", "doctor")
+        print("doctor:", said.stdout.strip())
+        return said.returncode
+
+    def _command(self, program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        path = Path(sys.executable).with_name(program)
+        return subprocess.run(
+            [path, *arguments], env=self._environment, capture_output=True, text=True, check=False
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,183 @@
+"""Clients that assign, release and allocate as fast as they are answered, and insist where they
+have an Idempotency-Key."""
+
+import hashlib
+import itertools
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import urllib3
+
+from tests.chaos.history import Attempt, Call, History
+from tests.chaos.linearizability import AVAILABLE
+
+PATIENCE = 40.0
+"""Seconds that a client waits for a reply, unless it is one of the impatient."""
+
+ACTIONS = {
+    "assign": 30,
+    "release": 26,
+    "allocate": 14,
+    "release all": 4,
+    "read": 10,
+    "list": 4,
+    "trespass": 3,
+    "create": 5,
+    "delete": 4,
+    "delete by force": 2,
+}
+"""What clients do, and how often."""
+
+
+@dataclass
+class World:
+    """What all clients share.
+
+    :param servers: the URLs of the service's instances
+    :param accounts: their ids, the operator's last
+    :param holders: who had which address when somebody was last told; not always right
+    :param impatient: how many of the attempts with a key are given up within a moment
+    :param over: set when nobody shall begin anything new
+    :param give_up: when those who insist stop; a time of the monotonic clock
+    """
+
+    servers: Sequence[str]
+    accounts: Sequence[str]
+    operator: str
+    history: History
+    holders: dict[str, str]
+    impatient: float = 0.08
+    over: threading.Event = field(default_factory=threading.Event)
+    give_up: float = float("inf")
+    numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def addresses(self) -> list[str]:
+        """All that the pool has or had."""
+        return list(self.history.states)
+
+
+class Client(threading.Thread):
+    """One of the clients. What it wants follows from the seed and from what it is told."""
+
+    def __init__(self, world: World, seed: int, number: int) -> None:
+        super().__init__(daemon=True)
+        self._world = world
+        self._by = random.Random(f"{seed} client {number}")
+        self._http = urllib3.PoolManager(num_pools=len(world.servers), maxsize=2)
+
+    def run(self) -> None:
+        """Call after call, until all is over."""
+        while not self._world.over.is_set():
+            call = self._wish()
+            self._world.history.calls.append(call)
+            self._insist(call)
+            for address in call.done:
+                assigned = call.action in ("assign", "allocate")
+                self._world.holders[address] = call.account if assigned else AVAILABLE
+
+    def _wish(self) -> Call:
+        by, world = self._by, self._world
+        [action] = by.choices(list(ACTIONS), list(ACTIONS.values()))
+        account = by.choice(world.accounts)
+        own = [address for address, holder in world.holders.items() if holder == account]
+        free = [address for address, holder in world.holders.items() if holder == AVAILABLE]
+        likely = {"assign": free, "release": own}.get(action, [])
+        among = likely if likely and by.random() < 0.8 else world.addresses
+        several = action in ("assign", "release") and by.random() < 0.4
+        addresses = by.sample(among, min(len(among), by.randint(2, 4) if several else 1))
+        operators = action in ("create", "delete", "delete by force", "read")
+        whole = action in ("release all", "allocate", "list")
+        return Call(
+            next(world.numbers),
+            action,
+            "" if operators else account,
+            [] if whole else addresses,
+            by.randint(1, 4) if action == "allocate" else 0,
+            self._key() if action not in ("read", "list", "trespass") else None,
+        )
+
+    def _key(self) -> str | None:
+        return f"{self._by.getrandbits(64):016x}" if self._by.random() < 0.6 else None
+
+    def _insist(self, call: Call) -> None:
+        """Ask, with a key until it is settled, and now and then once more after that."""
+        while True:
+            call.attempts.append(self._ask(call))
+            if call.key is None or time.monotonic() > self._world.give_up:
+                return
+            if call.final:
+                break
+            time.sleep(self._by.uniform(0.05, 0.6))
+        if self._by.random() < 0.3:
+            call.attempts.append(self._ask(call))
+
+    def _ask(self, call: Call) -> Attempt:
+        by, world = self._by, self._world
+        server = by.randrange(len(world.servers))
+        impatient = by.random() < world.impatient * (1 if call.key else 0.1)
+        patience = by.uniform(0.01, 0.3) if impatient else PATIENCE
+        method, path, body = _request(call)
+        headers = {
+            "X-Auth-Token": world.tokens[call.account or world.operator],
+            # So that logs and documents name the call.
+            "X-Request-ID": f"call-{call.number}-{len(call.attempts)}",
+        }
+        if call.key:
+            headers["Idempotency-Key"] = call.key
+        attempt = Attempt(server, time.monotonic())
+        try:
+            reply = self._http.request(
+                method,
+                world.servers[server] + path,
+                json=body,
+                headers=headers,
+                retries=False,
+                timeout=urllib3.Timeout(connect=2, read=patience),
+            )
+            said = reply.json()
+        except (urllib3.exceptions.HTTPError, ValueError):
+            return _ended(attempt)
+        attempt.status, attempt.data = reply.status, said.get("data")
+        attempt.message = said.get("message", "")
+        return _ended(attempt)
+
+
+def _ended(attempt: Attempt) -> Attempt:
+    attempt.end = time.monotonic()
+    return attempt
+
+
+def _request(call: Call) -> tuple[str, str, Any]:
+    """The method, the path and the body that ask for it."""
+    ips = f"/v2/accounts/{call.account}/ips"
+    one = call.addresses[0] if call.addresses else ""
+    place = {"ip": one, "zone": "zone", "host": "host"}
+    if call.action in ("assign", "release"):
+        method = "POST" if call.action == "assign" else "DELETE"
+        if len(call.addresses) == 1:
+            return method, f"{ips}/{one}", None
+        return method, ips, {"data": {"ips": call.addresses}}
+    return {
+        "allocate": ("POST", ips, {"data": {"quantity": call.quantity}}),
+        "release all": ("DELETE", ips, None),
+        "list": ("GET", f"{ips}/assigned?paginate=false", None),
+        "read": ("GET", f"/v2/ips/{one}", None),
+        "trespass": ("PUT", "/v2/ips", {"data": place}),
+        "create": ("PUT", "/v2/ips", {"data": place}),
+        "delete": ("DELETE", f"/v2/ips/{one}", None),
+        "delete by force": ("DELETE", f"/v2/ips/{one}?force=true", None),
+    }[call.action]
+
+
+def log_in(server: str, realm: str, user: str, password: str) -> tuple[str, str]:
+    """The account's id and a token."""
+    credentials = hashlib.md5(f"{user}:{password}".encode()).hexdigest()
+    body = {"data": {"credentials": credentials, "realm": realm}}
+    reply = urllib3.request("PUT", f"{server}/v2/user_auth", json=body).json()
+    return reply["data"]["account_id"], reply["auth_token"]

@@ -1,0 +1,67 @@
+"""What counts as saying something else."""
+
+from collections.abc import Callable
+
+import pytest
+import urllib3
+
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.model import DedicatedIP
+from kazoo_ips.repositories.accounts import account_database
+from tests.chaos.agreement import disagreements, pool
+from tests.conftest import Member, clear
+
+ADDRESS = "192.0.2.1"
+
+
+@pytest.fixture
+def said(
+    settings: Settings,
+    add: Callable[..., DedicatedIP],
+    live: str,
+    operator: Member,
+    alice: Member,
+) -> Callable[[], list[str]]:
+    """What says something else, asked for when one of two addresses is Alice's."""
+    add(ADDRESS)
+    add("192.0.2.2")
+    url = f"{live}/v2/accounts/{alice.id}/ips/{ADDRESS}"
+    assert urllib3.request("POST", url, headers=alice.headers).status == 200
+    node = settings.as_administrator().couchdb_url
+
+    def ask() -> list[str]:
+        return list(disagreements([node], settings.prefix, [live], [alice.id], operator.token))
+
+    return ask
+
+
+def test_a_pool_in_order_agrees(
+    said: Callable[[], list[str]], settings: Settings, alice: Member
+) -> None:
+    assert said() == []
+    there = pool(settings.as_administrator().couchdb_url, settings.prefix)
+    assert there == {ADDRESS: alice.id, "192.0.2.2": "available"}
+
+
+def test_a_missing_copy_is_told(
+    said: Callable[[], list[str]], couch: Couch, alice: Member
+) -> None:
+    clear(
+        couch.database(account_database(alice.id)), lambda document: "pvt_assigned_to" in document
+    )
+    assert said() == [f"{ADDRESS}: copy at node 1 has None, not {alice.id}"]
+
+
+def test_a_copy_too_many_is_told(
+    said: Callable[[], list[str]], pool: Database, alice: Member
+) -> None:
+    document = pool.get(ADDRESS)
+    del document["pvt_assigned_to"]
+    pool.put({**document, "pvt_status": "available"})
+    assert said() == [f"{ADDRESS}: copy at node 1 has {alice.id}, not None"]
+
+
+def test_a_node_that_does_not_answer_is_told(settings: Settings) -> None:
+    [said] = disagreements(["http://127.0.0.1:1"], settings.prefix, [], [], "")
+    assert said.startswith("no answer")

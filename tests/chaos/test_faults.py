@@ -1,0 +1,96 @@
+"""The ways to the nodes, and what a seed decides."""
+
+import random
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.faults import ByteProxy, Faults
+
+
+@pytest.fixture
+def node() -> Iterator[socket.socket]:
+    """What listens where a node would; the test says what it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        yield listener
+
+
+@pytest.fixture
+def way(node: socket.socket) -> Iterator[ByteProxy]:
+    with ByteProxy(f"http://user:password@127.0.0.1:{node.getsockname()[1]}") as proxy:
+        yield proxy
+
+
+def connected(way: ByteProxy, node: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """A client's end of the way, and the node's."""
+    client = socket.create_connection(("127.0.0.1", way.port), 10)
+    end, _ = node.accept()
+    end.settimeout(10)
+    return client, end
+
+
+def test_all_that_a_node_says_comes_through(way: ByteProxy, node: socket.socket) -> None:
+    client, end = connected(way, node)
+    with client, end:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert end.recv(100) == b"GET / HTTP/1.1\r\n\r\n"
+        twice = b"HTTP/1.1 500 Twice\r\nContent-Length: 0\r\n\r\n" * 2
+        end.sendall(twice)
+        assert client.recv(len(twice), socket.MSG_WAITALL) == twice
+        end.close()
+        assert client.recv(1) == b""
+
+
+def test_a_way_that_is_cut_ends_its_connections_and_takes_none(
+    way: ByteProxy, node: socket.socket
+) -> None:
+    client, end = connected(way, node)
+    with client, end:
+        way.go_away()
+        assert client.recv(1) == end.recv(1) == b""
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", way.port), 10)
+    way.come_back()
+    for again in connected(way, node):
+        again.close()
+
+
+def test_what_is_sent_into_the_silence_arrives_later(way: ByteProxy, node: socket.socket) -> None:
+    client, end = connected(way, node)
+    with client, end:
+        way.fall_silent()
+        client.sendall(b"late")
+        client.close()
+        end.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            end.recv(4)
+        way.flow()
+        end.settimeout(10)
+        assert end.recv(4) == b"late"
+
+
+def failures(seed: int, tmp_path: Path) -> list[str]:
+    """What nodes are told in the first fifty steps of a run, with all waiting left out."""
+    told, control = tmp_path / f"told-{seed}", tmp_path / f"control-{seed}"
+    control.write_text(f'#!/bin/sh\necho "$@" >> {told}\n')
+    control.chmod(0o700)
+    faults = Faults(seed, [], [], str(control), 3)
+    faults.stop()
+    by = random.Random(f"{seed} nodes")
+    for _ in range(10):
+        faults.fail_a_node(by)
+    said = told.read_text().splitlines()
+    told.unlink()
+    return said
+
+
+def test_a_seed_decides_what_fails_and_all_is_mended(tmp_path: Path) -> None:
+    said = failures(1, tmp_path)
+    assert said == failures(1, tmp_path) != failures(2, tmp_path)
+    words = Counter(line.split()[0] for line in said)
+    assert words["kill"] == words["start"] > 0
+    assert words["pause"] == words["resume"] > 0

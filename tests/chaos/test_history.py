@@ -1,0 +1,187 @@
+"""What is judged right and wrong of replies, keys and whole histories, made by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.history import Attempt, Call, History, counted
+from tests.chaos.linearizability import ABSENT, AVAILABLE
+
+ONE, TWO, THREE = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+
+
+class Told:
+    """A history that is written down call by call, each a second after the one before."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.history = History(dict.fromkeys(addresses or (ONE, TWO), AVAILABLE))
+
+    def call(
+        self,
+        action: str,
+        account: str,
+        addresses: list[str],
+        *told: tuple[int, str, Any],
+        key: str | None = None,
+        quantity: int = 0,
+        begin: float | None = None,
+    ) -> "Told":
+        number = len(self.history.calls)
+        at = float(number) if begin is None else begin
+        attempts = [
+            Attempt(0, at + n / 10, number + (n + 0.5) / 10, *reply)
+            for n, reply in enumerate(told)
+        ]
+        call = Call(number, action, account, addresses, quantity, key, attempts)
+        self.history.calls.append(call)
+        return self
+
+    def kinds(self, **final: str) -> dict[str, int]:
+        states = {"one": ONE, "two": TWO, "three": THREE}
+        self.history.final = {states[name]: state for name, state in final.items()}
+        return counted(self.history.violations())
+
+
+def ips(*addresses: str) -> tuple[int, str, Any]:
+    return 200, "", {"ips": list(addresses)}
+
+
+def refused(place: int, rule: str) -> tuple[int, str, Any]:
+    return 400, "validation error", {f"ips.{place}": {rule: {"message": "…"}}}
+
+
+LOST = (0, "", None)
+AWAY = (503, "datastore_unreachable", {"message": "…"})
+UNDER_WAY: tuple[int, str, Any] = (409, "in_progress", {})
+CONFLICT = (409, "datastore_conflict", {"ips": {ONE: "conflict"}})
+
+
+def test_a_day_without_faults_passes() -> None:
+    told = Told().call("assign", "a", [ONE, TWO], ips(ONE, TWO))
+    told.call("assign", "b", [TWO, ONE], refused(1, "forbidden"))
+    told.call("list", "a", [], (200, "", [{"ip": ONE}, {"ip": TWO}]))
+    told.call("release", "a", [ONE], (200, "", {"id": ONE, "status": "available"}))
+    told.call("allocate", "b", [], ips(ONE), quantity=1)
+    told.call("release all", "a", [], ips(TWO))
+    told.call("delete", "", [TWO], (200, "", {"id": TWO, "status": "available"}))
+    told.call("delete", "", [ONE], (409, "datastore_conflict", {"ips": {ONE: "assigned"}}))
+    told.call("assign", "a", [TWO], (404, "bad_identifier", {}))
+    told.call("create", "", [TWO], (201, "", {"id": TWO, "status": "available"}))
+    told.call("read", "", [ONE], (200, "", {"id": ONE, "status": "assigned", "assigned_to": "b"}))
+    told.call("trespass", "a", [TWO], (403, "forbidden", {}))
+    assert told.kinds(one="b", two=AVAILABLE) == {}
+
+
+def test_an_address_acknowledged_to_two_is_found() -> None:
+    told = Told().call("assign", "a", [ONE, TWO], ips(ONE, TWO))
+    told.call("allocate", "b", [], ips(ONE), quantity=1)
+    assert told.kinds() == {"no order: allocate": 1}
+
+
+def test_an_address_lost_by_a_refused_release_is_found() -> None:
+    told = Told().call("assign", "a", [ONE, TWO], ips(ONE, TWO))
+    told.call("release", "a", [ONE], ips(ONE))
+    told.call("release", "a", [ONE, TWO], CONFLICT, begin=1)
+    told.call("assign", "b", [TWO], ips(TWO))
+    assert told.kinds(one=AVAILABLE, two="b") == {"no order: assign": 1}
+
+
+def test_what_release_without_names_left_is_found() -> None:
+    told = Told().call("assign", "a", [ONE, TWO], ips(ONE, TWO))
+    told.call("release all", "a", [], ips(ONE))
+    assert told.kinds() == {"no order: left by release all": 1}
+
+
+def test_a_stale_list_is_found() -> None:
+    told = Told().call("assign", "a", [ONE], ips(ONE)).call("list", "a", [], (200, "", []))
+    assert told.kinds() == {"stale list": 1}
+
+
+def test_an_address_that_nobody_was_told_of_is_found() -> None:
+    told = Told().call("allocate", "a", [], LOST, UNDER_WAY, ips(ONE), quantity=1, key="k")
+    assert told.kinds(one="a", two=AVAILABLE) == {}
+    assert told.kinds(one="a", two="a") == {"no order: the end": 1}
+    assert told.kinds(one="a", two=ABSENT) == {"no order: the end": 1}
+
+
+def test_what_may_have_happened_is_no_violation() -> None:
+    told = Told().call("assign", "a", [ONE], AWAY)
+    assert told.kinds(one="a") == told.kinds(one=AVAILABLE) == {}
+    assert told.kinds(one="b") == {"no order: the end": 1}
+
+
+def test_a_claim_that_lost_may_have_been_seen() -> None:
+    told = Told().call("assign", "a", [ONE], CONFLICT, begin=0)
+    told.call("assign", "b", [ONE], refused(0, "forbidden"), begin=0)
+    assert told.kinds(one=AVAILABLE) == {}
+
+
+@pytest.mark.parametrize(
+    ("second", "kinds"),
+    [
+        (ips(ONE), {}),
+        (UNDER_WAY, {}),
+        (AWAY, {}),
+        (ips(TWO), {"two answers to one key": 1, "the answer to something else": 1}),
+        (refused(0, "superfluous"), {"two answers to one key": 1}),
+    ],
+    ids=["the same", "in progress", "away", "another", "refused"],
+)
+def test_final_replies_to_one_key_are_equal(
+    second: tuple[int, str, Any], kinds: dict[str, int]
+) -> None:
+    told = Told().call("assign", "a", [ONE], AWAY, ips(ONE), second, key="k")
+    assert told.kinds(one="a") == kinds
+
+
+def test_a_keyed_call_that_is_refused_by_its_own_first_attempt_is_found() -> None:
+    told = Told().call("assign", "a", [ONE], LOST, refused(0, "superfluous"), key="k")
+    assert told.kinds(one="a") == {"no order: refused assign": 1}
+
+
+def test_a_key_must_be_settled() -> None:
+    told = Told().call("assign", "a", [ONE], AWAY, UNDER_WAY, key="k")
+    assert told.kinds() == {"a key not settled": 1}
+
+
+def test_a_conflict_needs_somebody_else() -> None:
+    alone = Told().call("assign", "a", [ONE], CONFLICT)
+    alone.call("assign", "b", [TWO], ips(TWO), begin=0).call("read", "", [ONE], AWAY, begin=0)
+    assert alone.kinds() == {"a conflict with nobody": 1}
+    assert alone.call("assign", "b", [ONE], AWAY, begin=0).kinds() == {}
+
+
+@pytest.mark.parametrize(
+    ("action", "reply", "kind"),
+    [
+        ("assign", (200, "", {"id": TWO, "status": "assigned"}), "the answer to something else"),
+        ("read", (200, "", {"id": TWO, "status": "available"}), "the answer to something else"),
+        ("assign", refused(1, "forbidden"), "the answer to something else"),
+        ("assign", refused(0, "maxItems"), "the answer to something else"),
+        ("allocate", refused(0, "forbidden"), "the answer to something else"),
+        ("read", (401, "invalid_credentials", {}), "a good token refused"),
+        ("read", (500, "unspecified_fault", {}), "500"),
+        ("trespass", (201, "", {"id": ONE}), "an account taken for another"),
+    ],
+)
+def test_a_reply_to_something_else_is_found(
+    action: str, reply: tuple[int, str, Any], kind: str
+) -> None:
+    assert kind in Told().call(action, "a", [ONE], reply).kinds()
+
+
+@pytest.mark.parametrize(
+    ("taken", "right"), [([ONE, TWO], True), ([ONE], False), ([ONE, ONE], False)]
+)
+def test_as_many_are_allocated_as_asked_for(taken: list[str], right: bool) -> None:
+    told = Told(ONE, TWO, THREE).call("allocate", "a", [], ips(*taken), quantity=2)
+    assert ("the answer to something else" not in told.kinds()) is right
+
+
+def test_a_saved_history_is_judged_the_same(tmp_path: Path) -> None:
+    told = Told().call("assign", "a", [ONE], ips(ONE)).call("assign", "b", [ONE], LOST, ips(ONE))
+    found = told.kinds(one="b")
+    told.history.save(tmp_path / "history")
+    assert found
+    assert counted(History.load(tmp_path / "history").violations()) == found
