@@ -31,6 +31,8 @@ PATCHED = "kazoo_ips.couch.client.Connections"
 """Where applications get their connections from."""
 LEASE_AND_MORE = 150.0
 """Seconds after which whoever has not answered is taken for dead."""
+FOLLOWED = 6
+"""Looks, each ten seconds after the one before, in which the pool's follower has seen all."""
 ACCOUNTS = ("X", "Y")
 COPIES = {name: f"{name}'s" for name in ACCOUNTS}
 """What the database of an account is called."""
@@ -127,6 +129,7 @@ class World:
                 database = self._databases[COPIES[owner]]
                 address = ADDRESSES[letter]
                 database.remove(address, database.get(address)["_rev"])
+        services.housekeeping.follow()  # from here on
         self._start = self.look()
 
     # Workers, and what is asked of them.
@@ -170,6 +173,9 @@ class World:
             self._workers[number].keep_house()
         new = composition.build(self._settings, clock=self.clock, pause=sleeping(self.clock))
         new.housekeeping.recover()
+        for _ in range(FOLLOWED):
+            self.clock.now += 10
+            new.housekeeping.follow()
 
     # Documents.
 
@@ -302,7 +308,7 @@ def _essence(document: Mapping[str, Any]) -> list[Any]:
 
 def _is_kept(document: Mapping[str, Any]) -> bool:
     """Whether a record stays for a day: what a key led to, or what its attempts did."""
-    return document["type"] == "reply" or bool(document.get("finished") and "key" in document)
+    return document["type"] in ("reply", "follower") or bool(document.get("finished") and "key" in document)
 
 
 def _shown(document: Mapping[str, Any]) -> str:
