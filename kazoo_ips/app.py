@@ -157,7 +157,7 @@ def build(
     return Services(
         accounts=accounts,
         auth=auth,
-        pool=PoolService(ips, lookup, copies, resumption, now),
+        pool=PoolService(ips, lookup, copies, settlement, resumption, now),
         additions=additions,
         filling=FillingService(additions),
         lists=lists,

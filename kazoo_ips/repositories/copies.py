@@ -58,6 +58,13 @@ class CopyRepository:
         database = self._couch.database(account_database(account_id))
         return _put(database, [_tombstone(copy.source) for copy in copies])
 
+    def drop_conflicts(self, account_id: str, copies: Iterable[DedicatedIP]) -> None:
+        """Delete all revisions of these copies but those that were read."""
+        database = self._couch.database(account_database(account_id))
+        for copy in copies:
+            for revision in copy.source.get("_conflicts", ()):
+                database.remove(copy.address, revision)
+
     def find(self, account_id: str, of: Iterable[str]) -> dict[str, DedicatedIP]:
         """An account's copies of these addresses, by address.
 

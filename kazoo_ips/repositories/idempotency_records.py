@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kazoo_ips.couch.client import Document
-from kazoo_ips.model import Attempt
+from kazoo_ips.model import Attempt, generation
 from kazoo_ips.repositories.records import Records
 
 _PREFIX = "reply-"
@@ -52,9 +52,13 @@ class IdempotencyRecords:
         self._records = records
 
     def find(self, record_id: str) -> IdempotencyRecord | None:
-        """What is known of a key, or None."""
-        document = self._records.find(_PREFIX + record_id)
-        return _record(document) if document else None
+        """What is known of a key, or None.
+
+        Of several revisions that a cluster left side by side the one with a reply counts.
+        """
+        leaves = self._records.leaves(_PREFIX + record_id)
+        known = [_record(leaf) for leaf in leaves if not leaf.get("_deleted")]
+        return max(known, key=_rank) if known else None
 
     def put(self, record: IdempotencyRecord) -> IdempotencyRecord | None:
         """Write what is known of a key at the revision it carries; None if it is not ours.
@@ -69,6 +73,11 @@ class IdempotencyRecords:
         old = [d for d in self._records.range(_PREFIX) if d["created"] < before]
         self._records.remove(old)
         return len(old)
+
+
+def _rank(record: IdempotencyRecord) -> tuple[bool, int, str]:
+    revision = record.revision or ""
+    return record.reply is not None, generation(revision), revision
 
 
 def _document(record: IdempotencyRecord) -> Mapping[str, Any]:

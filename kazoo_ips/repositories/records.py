@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from kazoo_ips.couch.client import Couch, Document
 from kazoo_ips.errors import DatastoreUnreachable
-from kazoo_ips.model import Outcome
+from kazoo_ips.model import Outcome, generation
 
 RECORDS = "kazoo_ips"
 """The database."""
@@ -41,16 +41,19 @@ class Records:
         :raises DatastoreUnreachable: it cannot be found out
         """
         wanted: Document = {**document, _WRITE: uuid4().hex}
-        late = False
+        late, base = False, str(document.get("_rev") or "0-")
         for _ in range(_TRIES):
             written = self._database.put(wanted)
             if written.outcome is Outcome.DONE:
                 return {**wanted, "_rev": written.revision, LATE: late}
             leaves = self._database.leaves(wanted["_id"], r=self._database.replicas)
             ours = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
-            if ours and len(leaves) > 1:
+            rivals, stale = _others(leaves, ours, base)
+            if ours and rivals:
                 self._database.remove(ours["_id"], ours["_rev"])
                 return None
+            if ours:
+                self.remove(stale)
             if ours and self._database.replicas == 1:
                 return {**ours, LATE: late}
             if ours:
@@ -82,6 +85,22 @@ class Records:
     def range(self, prefix: str) -> Iterator[Document]:
         """All documents whose ids begin so. On a cluster the list may lag."""
         return self._database.range(prefix, f"{prefix}\uffff")
+
+
+def _others(
+    leaves: Sequence[Document], ours: Document | None, base: str
+) -> tuple[list[Document], list[Document]]:
+    """The revisions that rival a write, and what of earlier times is left beside them.
+
+    What is no younger than the revision it was made on is not from anybody who writes at the same
+    time: it had no majority then, and its writer came to no end.
+
+    :param base: that revision
+    """
+    others = [leaf for leaf in leaves if leaf is not ours]
+    rivals = [leaf for leaf in others if generation(leaf["_rev"]) > generation(base)]
+    live = [leaf for leaf in others if leaf not in rivals and not leaf.get("_deleted")]
+    return rivals, [leaf for leaf in live if leaf["_rev"] != base]
 
 
 def _is_taken(wanted: Mapping[str, object], leaves: Sequence[Document]) -> bool:

@@ -159,4 +159,4 @@ def _is_right(copy: _Copy, there: DedicatedIP | None, pool: Mapping[str, Dedicat
         return True  # a newer release judges it
     if ip is None or ip.assigned_to != copy.account_id:
         return there is None
-    return there is not None and is_copy(there, ip)
+    return there is not None and not there.conflicted and is_copy(there, ip)

@@ -26,6 +26,7 @@ from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.lookup import Lookup, require_match
 from kazoo_ips.services.resumption import Resumption, is_resumed
+from kazoo_ips.services.settlement import Settlement
 
 _WRITES = 2
 """Times that an address is written when nobody says what became of it."""
@@ -40,17 +41,19 @@ class PoolService:
     :param now: the time in Gregorian seconds
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
         self,
         ips: IPRepository,
         lookup: Lookup,
         copies: CopyService,
+        settlement: Settlement,
         resumption: Resumption,
         now: Callable[[], int],
     ) -> None:
         self._ips = ips
         self._lookup = lookup
         self._copies = copies
+        self._settlement = settlement
         self._resumption = resumption
         self._now = now
 
@@ -172,6 +175,7 @@ class PoolService:
     def _ensure_gone(self, was: DedicatedIP, ip: DedicatedIP, written: Written) -> None:
         """Make sure that an address is gone, without a word of CouchDB whether it is.
 
+        :raises Conflict: it has no quorum, and somebody else has written
         :raises DatastoreUnreachable: it cannot be found out, has no quorum and is brought back,
             or somebody keeps it alive
         """
@@ -179,7 +183,7 @@ class PoolService:
             # At the same revision: should the first write arrive after all, it is refused.
             written = self._ips.remove(ip)
         if written.revision and written.outcome is Outcome.UNKNOWN:
-            self._ips.restore(Withdrawal(written.revision, was.revision or "", was))
+            self._settlement.restore(Withdrawal(written.revision, was.revision or "", was))
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         if written.outcome is not Outcome.DONE and self._ips.leaves(ip.address).live:
             raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")

@@ -40,7 +40,7 @@ class Resumption:
         """
         try:
             return do()
-        except (Conflict, PreconditionFailed):
+        except (Conflict, IPNotFound, PreconditionFailed):
             if not is_resumed(attempt):
                 raise
         # An earlier attempt's write may have come in between. One that comes later is refused.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from kazoo_ips import work
 from kazoo_ips.errors import Conflict, DatastoreMissing, DatastoreUnreachable, IPNotFound
 from kazoo_ips.metrics import Metrics
-from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Status
+from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Status, Withdrawal, generation
 from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 
@@ -97,6 +97,7 @@ class Settlement:
                 copies = self._copies.find(account_id, wanted)
             except DatastoreMissing:
                 return
+            self._copies.drop_conflicts(account_id, copies.values())
             pool = self._ips.find(wanted)
             settled = [a for a in wanted if a not in pool or _is_clear(pool[a])]
             due = {a for a in settled if a in pool and pool[a].assigned_to == account_id}
@@ -133,28 +134,35 @@ class Settlement:
         """Undo the loss of an address that every claimant withdrew from.
 
         :raises IPNotFound: it was never there, or somebody deleted it
-        :raises Conflict: a majority of the nodes does not know yet that it is lost
+        :raises Conflict: somebody else has written meanwhile
         :raises DatastoreUnreachable: a majority does not have it again
         """
         if leaves.lost is None:
             raise IPNotFound(address)
-        lost = leaves.lost
-        if self._ips.replicas > 1:
-            # Who has read the revision before the claim may still write on it. A majority that
-            # has the tombstone refuses that; and one that was told so before shows now.
-            if not self._ips.spread(lost):
-                raise Conflict(address)
-            leaves = self._ips.leaves(address)
-            if leaves.live:
-                return leaves.live[0]
-            if leaves.lost != lost:
-                raise Conflict(address)
         log.warning("%s: all claims were withdrawn, bringing it back", address)
-        if not self._ips.restore(lost):
-            raise DatastoreUnreachable(f"{address}: not certain to be brought back")
+        self.restore(leaves.lost)
         self._metrics.addresses_brought_back.inc()
         work.note("brought_back")
         return self._ips.get(address)
+
+    def restore(self, lost: Withdrawal) -> None:
+        """Put an address in the place of a tombstone that has no quorum.
+
+        Who has read the revision before may still write on it. So a majority is given the
+        tombstone first: it refuses that, and a majority that took it before shows then.
+
+        :raises Conflict: somebody else has written to it, or deleted it
+        :raises DatastoreUnreachable: a majority does not have it again
+        """
+        address = lost.before.address
+        if self._ips.replicas > 1 and not self._ips.spread(lost):
+            raise DatastoreUnreachable(f"{address}: no majority knows what was withdrawn")
+        leaves = self._ips.leaves(address)
+        others = (deleted for deleted in leaves.deleted if deleted != lost.revision)
+        if leaves.live or any(generation(other) > generation(lost.base) for other in others):
+            raise Conflict(address)
+        if not self._ips.restore(lost):
+            raise DatastoreUnreachable(f"{address}: not certain to be brought back")
 
 
 def _is_clear(ip: DedicatedIP) -> bool:

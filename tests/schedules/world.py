@@ -199,6 +199,13 @@ class World:
             ]
             for written in database.put_all(gone + other):
                 assert written.revision, "the pool is not as it was at the start"
+        self._follow_from_here()
+
+    def _follow_from_here(self) -> None:
+        """Let the follower see nothing of the runs before."""
+        records = self._databases["journal"]
+        since = self._databases["pool"].changes(since="now", limit=1)["last_seq"]
+        records.put({**records.get("follower-healing"), "since": str(since)})
 
     def look(self) -> Look:
         """What the documents say at this moment."""
@@ -307,8 +314,8 @@ def _essence(document: Mapping[str, Any]) -> list[Any]:
 
 
 def _is_kept(document: Mapping[str, Any]) -> bool:
-    """Whether a record stays for a day: what a key led to, or what its attempts did."""
-    return document["type"] in ("reply", "follower") or bool(document.get("finished") and "key" in document)
+    """Whether a record stays: of a key and its attempts, or one that might be made anew."""
+    return document["type"] in ("reply", "follower") or bool(document.get("finished"))
 
 
 def _shown(document: Mapping[str, Any]) -> str:
