@@ -1,8 +1,10 @@
 """One run: what a seed decides is let happen, then everything heals, then it is judged."""
 
 import hashlib
+import traceback
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kazoo_ips.repositories.accounts import account_database
@@ -12,7 +14,7 @@ from tests.simulation.documents import Shard
 from tests.simulation.history import FREE, GONE, Done, is_final
 from tests.simulation.network import Network
 from tests.simulation.plan import ACCOUNTS, Fault, Plan, Repair, Task
-from tests.simulation.scheduler import Process, Scheduler, Stuck
+from tests.simulation.scheduler import Process, Scheduler
 from tests.simulation.standard_library import world
 from tests.simulation.workers import POOL, Reply, Worker, base, pool_trees
 
@@ -76,8 +78,8 @@ class Run:
             try:
                 self._happen()
                 self._look()
-            except Stuck as error:
-                self.report.wrong.append(f"stuck {error}")
+            except Exception as error:  # of the service, or nothing happens any more
+                self.report.wrong.append(f"{type(error).__name__}: {error} {_place(error)}")
             finally:
                 for worker in self.workers:
                     self.scheduler.kill(worker.process)
@@ -239,6 +241,12 @@ class Run:
         task = self.scheduler.spawn(self.outside, examine)
         self.scheduler.run(lambda: task.finished)
         return found
+
+
+def _place(error: Exception) -> str:
+    """Where it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"in {last.name}, {Path(last.filename).name}:{last.lineno}"
 
 
 def _repair(services: Any) -> Reply:
