@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -142,7 +143,7 @@ class Network:
                 scheduler.after(self._latency(), connection.reset)
                 return
             written = _written(status, body, request.request_id)
-            scheduler.note(f"{connection} #{request.number} {status} {written[1][:300].decode()}")
+            scheduler.note(f"{connection} #{request.number} {status} {written[1][:300].decode(errors='replace')}")
             scheduler.after(self._latency(), connection.arrive, b"".join(written))
 
         scheduler.after(delay, arrive)
@@ -230,7 +231,7 @@ class Request:
     query: Mapping[str, Any]
     body: Any
     request_id: str
-    target: str
+    shown: str
 
     @classmethod
     def read(cls, data: bytes, number: int) -> "Request":
@@ -240,14 +241,12 @@ class Request:
         method, target, _ = lines[0].split(" ")
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
         assert int(headers.get("content-length", 0)) == len(body), "one piece"
-        parts = urlsplit(target)
-        given = parse_qsl(parts.query, keep_blank_values=True)
-        query = {k: json.loads(v) if k in _JSON else v for k, v in given}
-        path = tuple(unquote(part) for part in parts.path.strip("/").split("/"))
+        path, query = _parsed(target)
         name = headers.get("x-couch-request-id", "")
         name = name if re.fullmatch(r"[\w-]{1,36}", name, re.ASCII) else f"{number:010x}"
         content = orjson.loads(body) if body else None
-        return cls(number, method, path, query, content, name, unquote(target))
+        shown = f"{target} {body[:300].decode(errors='replace')}"
+        return cls(number, method, path, query, content, name, shown)
 
     @property
     def is_view(self) -> bool:
@@ -255,8 +254,16 @@ class Request:
         return "_view" in self.path
 
     def __str__(self) -> str:
-        body = "" if self.body is None else f" {orjson.dumps(self.body)[:300].decode()}"
-        return f"#{self.number} {self.method} {self.target}{body}"
+        return f"#{self.number} {self.method} {self.shown}"
+
+
+@lru_cache(10_000)
+def _parsed(target: str) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """The path and the query of a target."""
+    parts = urlsplit(target)
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    query = {k: json.loads(v) if k in _JSON else v for k, v in given}
+    return tuple(unquote(part) for part in parts.path.strip("/").split("/")), query
 
 
 def _written(status: int, body: Any, request_id: str) -> tuple[bytes, bytes]:
