@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.services.idempotency import LEASE
 from tests.simulation import history, plan
 from tests.simulation.cluster import Cluster
 from tests.simulation.documents import Shard
@@ -22,6 +23,8 @@ SETTLED_KEYS = 10.0
 """Seconds after the last fault in which every request with a key comes to a final reply."""
 SETTLED = 120.0
 """Seconds after the last fault in which everything agrees."""
+UNTOLD = LEASE + 60.0
+"""Seconds more, where nobody can tell that a worker of another machine has died."""
 _ATTEMPTS = 3
 _JOURNAL = "kazoo_ips"
 
@@ -108,8 +111,11 @@ class Run:
         self._calm()
         self.cluster.heal()
         self.scheduler.note("all is well again")
+        killed = any(fault.kind == "kill" for fault in faults)
+        if killed and not self.plan.tellable:
+            self.scheduler.run_for(UNTOLD)
         healed = self.scheduler.now
-        self.scheduler.run_for(SETTLED_KEYS / 2)
+        self.scheduler.run_for(SETTLED_KEYS)
         self._settle_keys()
         self.scheduler.run_for(max(0.0, healed + SETTLED - self.scheduler.now))
 
