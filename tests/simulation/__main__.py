@@ -1,48 +1,60 @@
-"""Runs seeds: `python -m tests.simulation 0-999`; one alone with its trace: `--trace 17`."""
+"""Lets seeds happen, says which went wrong, and how to repeat each one."""
 
 import argparse
 import os
 import sys
 import time
-from collections import Counter
+from collections.abc import Sequence
+from multiprocessing import get_context
 
 
-def main() -> int:
-    """Run seeds, and say which went wrong and how to repeat each."""
+def main(given: Sequence[str]) -> int:
+    """Run seeds; 1 when one of them went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("seeds", help="a number, or first-last")
+    parser.add_argument("seeds", help="one, first-last, or several with commas")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
-    parser.add_argument("--most", type=int, default=10, help="end after so many failures")
     parser.add_argument("--digest", action="store_true", help="print a digest of each run")
-    arguments = parser.parse_args()
+    parser.add_argument("--most", type=int, default=10, help="end after so many failures")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    arguments = parser.parse_args(given)
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts shall have one order
-        environment = {**os.environ, "PYTHONHASHSEED": "0"}
-        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
-                  environment)  # fmt: skip
-    from tests.simulation.run import run  # noqa: PLC0415
+        os.environ["PYTHONHASHSEED"] = "0"
+        command = [sys.executable, "-m", "tests.simulation", *given]
+        os.execv(sys.executable, command)
+    from tests.simulation.run import run  # noqa: PLC0415 - it replaces parts of the library
 
-    first, _, last = arguments.seeds.partition("-")
-    kinds: Counter[str] = Counter()
-    failed, began, count = [], time.perf_counter(), 0
-    for seed in range(int(first), int(last or first) + 1):
-        result = run(seed)
-        count += 1
-        if arguments.trace:
-            print(*result.trace, sep="\n")
-        if arguments.digest:
-            print(seed, result.digest)
-        if result.wrong:
-            failed.append(seed)
-            kinds.update({line.split(":")[0] for line in result.wrong})
-            print(f"seed {seed}:", *result.wrong, sep="\n  ")
-            print("  history:", *result.history, sep="\n    ")
-            print(f"  again: make simulate SEED={seed}", flush=True)
-        if len(failed) >= arguments.most:
-            break
+    failed, count, began = [], 0, time.perf_counter()
+    with get_context("spawn").Pool(arguments.jobs) as pool:
+        for result in pool.imap(run, seeds(arguments.seeds), chunksize=10):
+            count += 1
+            if arguments.trace:
+                print(*result.trace, sep="\n")
+            if arguments.digest:
+                print(result.seed, result.digest)
+            if result.wrong:
+                failed.append(result.seed)
+                print(f"seed {result.seed}:", *result.wrong, sep="\n  ")
+                print("  history:", *result.history, sep="\n    ")
+                print(f"  again: make simulate SEED={result.seed}", flush=True)
+            if len(failed) >= arguments.most:
+                break
     seconds = time.perf_counter() - began
-    print(f"{count} runs in {seconds:.1f} s, {len(failed)} of them wrong: {failed}")
+    print(f"{count} runs in {seconds:.1f} s, {len(failed)} went wrong: {failed}")
     return bool(failed)
 
 
+def seeds(text: str) -> list[int]:
+    """The seeds that are meant.
+
+    >>> seeds("7,10-12")
+    [7, 10, 11, 12]
+    """
+    found = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -36,14 +36,18 @@ NO_REPLY = "noreply"
 class Delays:
     """How long things take, in seconds; each time a little more or less.
 
-    :param local: until a node's own copy is at work
-    :param remote: until another node's copy is, or its answer back
-    :param slow: how often a message takes `longer`
+    What one node sends to another arrives in the order in which it was sent, but is then done by
+    workers of which each takes its time. `tests/simulation/test_yardstick.py` has these figures
+    from a real cluster.
+
+    :param way: from one node to another
+    :param work: until a copy has done what it is asked
+    :param slow: how often that takes `longer`
     :param sync: until the copies are compared after a write
     """
 
-    local: float = 0.0004
-    remote: float = 0.0006
+    way: float = 0.0005
+    work: float = 0.00001
     slow: float = 0.0
     longer: float = 0.05
     sync: float = 1.0
@@ -95,6 +99,7 @@ class Cluster:
             for name, shard in node.shards.items():
                 node.synced |= {(name, peer.name): shard.seq for peer in self.nodes}
         self._syncing: set[tuple[str, str]] = set()
+        self._last: dict[tuple[str, str], float] = {}
         self.on_crash: Callable[[Node], None] = lambda node: None
 
     # What happens to nodes.
@@ -131,10 +136,22 @@ class Cluster:
 
     # Messages.
 
-    def delay(self, typical: float) -> float:
-        """How long something takes this time."""
+    def _way(self, origin: Node, node: Node) -> float:
+        """How long a message is on its way this time; none overtakes another one."""
+        if origin is node:
+            return 0.0
+        now, key = self.scheduler.now, (origin.name, node.name)
+        way = self.delays.way
+        arrival = max(
+            now + way / 2 + self.scheduler.chance.expovariate(2 / way), self._last.get(key, 0.0)
+        )
+        self._last[key] = arrival
+        return arrival - now
+
+    def _work(self) -> float:
+        """How long a worker takes this time."""
         chance = self.scheduler.chance
-        seconds = chance.expovariate(1 / typical)
+        seconds = chance.expovariate(1 / self.delays.work)
         if self.delays.slow and chance.random() < self.delays.slow:
             seconds += chance.expovariate(1 / self.delays.longer)
         return seconds
@@ -144,7 +161,6 @@ class Cluster:
     ) -> None:
         """Have a node do something; its answer, or DOWN, comes back unless the origin dies."""
         life, there = origin.life, node.life
-        typical = self.delays.local if origin is node else self.delays.remote
 
         def come_back(result: Any) -> None:
             if origin.up and origin.life == life:
@@ -152,20 +168,19 @@ class Cluster:
                 self._when_awake(origin, lambda: answer(DOWN if lost else result))
 
         def arrive() -> None:
-            if not self.hears(origin, node) or node.life != there:
-                self.scheduler.after(self.delay(typical), come_back, DOWN)
-                return
-            result = work(node)
-            self.scheduler.after(self.delay(typical), come_back, result)
+            gone = not self.hears(origin, node) or node.life != there
+            result = DOWN if gone else work(node)
+            self.scheduler.after(self._way(node, origin), come_back, result)
 
         if not self.hears(origin, node):
-            self.scheduler.after(self.delay(typical), come_back, DOWN)
-        elif self.silence and origin is not node and self.scheduler.chance.random() < self.silence:
-            return
-        else:
-            self.scheduler.after(
-                self.delay(typical), lambda: self._when_awake(node, arrive)
-            )
+            self.scheduler.after(self.delays.way, come_back, DOWN)
+        elif not self._is_swallowed(origin, node):
+            seconds = self._way(origin, node) + self._work()
+            self.scheduler.after(seconds, self._when_awake, node, arrive)
+
+    def _is_swallowed(self, origin: Node, node: Node) -> bool:
+        silent = self.silence and origin is not node
+        return bool(silent and self.scheduler.chance.random() < self.silence)
 
     def _when_awake(self, node: Node, act: Callable[[], None]) -> None:
         life = node.life
@@ -300,12 +315,9 @@ class Cluster:
         self, origin: Node, work: Callable[[Node], Any], done: Callable[[Any], None]
     ) -> None:
         """Let the copy that is fastest say something; DOWN when there is none."""
-        nodes = sorted(
-            self.nodes,
-            key=lambda node: self.delay(
-                self.delays.local if node is origin else self.delays.remote
-            ),
-        )
+        chance, way = self.scheduler.chance, self.delays.way
+        ways = {node.name: way * chance.random() * (node is not origin) for node in self.nodes}
+        nodes = sorted(self.nodes, key=lambda node: ways[node.name] + self._work())
 
         def ask(left: list[Node]) -> None:
             if not left:
