@@ -15,17 +15,22 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     parser.add_argument("--digest", action="store_true", help="print a digest of each run")
     parser.add_argument("--most", type=int, default=10, help="end after so many failures")
+    parser.add_argument("--shrink", action="store_true", help="show a shorter run instead")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     arguments = parser.parse_args(given)
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts shall have one order
         os.environ["PYTHONHASHSEED"] = "0"
         command = [sys.executable, "-m", "tests.simulation", *given]
         os.execv(sys.executable, command)
-    from tests.simulation.run import run  # noqa: PLC0415 - it replaces parts of the library
+    # These replace parts of the library, so not before it is certain where they do.
+    from tests.simulation.run import run  # noqa: PLC0415
+    from tests.simulation.shrink import shrink  # noqa: PLC0415
+
+    work = shrink if arguments.shrink else run
 
     failed, count, began = [], 0, time.perf_counter()
     with get_context("spawn").Pool(arguments.jobs) as pool:
-        for result in pool.imap(run, seeds(arguments.seeds), chunksize=10):
+        for result in pool.imap(work, seeds(arguments.seeds), chunksize=10):
             count += 1
             if arguments.trace:
                 print(*result.trace, sep="\n")

@@ -2,7 +2,7 @@
 
 import hashlib
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,9 @@ class Run:
 
     def __init__(self, seed: int, made: Plan) -> None:
         base()
-        self.plan = made
+        self.plan = made = replace(
+            made, delays=replace(made.delays), weather=replace(made.weather)
+        )
         self.scheduler = Scheduler(seed)
         self.cluster = Cluster(self.scheduler, made.delays, pool_trees(made.owners))
         self.cluster.silence = made.silence
