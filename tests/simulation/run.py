@@ -300,8 +300,11 @@ def _shown(document: dict[str, Any] | None) -> Any:
 def _differences(name: str, shards: list[Shard]) -> list[str]:
     wrong = []
     first, *others = [{i: sorted(t.leaves) for i, t in s.trees.items()} for s in shards]
-    if any(other != first for other in others):
-        wrong.append(f"{name}: the nodes differ")
+    for other in others:
+        for document_id in sorted(first.keys() | other.keys()):
+            one, two = first.get(document_id), other.get(document_id)
+            if one != two:
+                wrong.append(f"{name}/{document_id}: the nodes differ: {one}, {two}")
     for document_id, tree in sorted(shards[0].trees.items()):
         if tree.conflicts:
             wrong.append(f"{name}/{document_id}: in conflict, {len(tree.conflicts) + 1} revisions")
