@@ -8,7 +8,7 @@ revisions are never stemmed. Knows nothing of other nodes.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -91,24 +91,21 @@ class Tree:
         :returns: `internal_node` when all was known, `new_leaf` when it extends a leaf (the
             first of a document counts), else `new_branch`
         """
-        path = list(path)
-        if path[0].rev in self.revisions:
-            return "internal_node"
-        kind = "new_branch" if self.revisions else "new_leaf"
-        for revision in path:
+        leaf, *ancestors = path
+        kind = "internal_node"
+        if leaf.rev not in self.revisions:
+            kind = "new_branch" if self.revisions else "new_leaf"
+            self.leaves[leaf.rev] = None
+        for revision in (leaf, *ancestors):
             known = self.revisions.get(revision.rev)
             if known is None:
                 self.revisions[revision.rev] = revision
             elif known.parent is None and revision.parent is not None:
-                self.revisions[revision.rev] = Revision(
-                    known.rev, revision.parent, known.deleted, known.body
-                )
+                self.revisions[revision.rev] = replace(known, parent=revision.parent)
+        for revision in ancestors:
             if revision.rev in self.leaves:
-                kind = "new_leaf"
                 del self.leaves[revision.rev]
-            if known is not None and known.parent is not None:
-                break
-        self.leaves[path[0].rev] = None
+                kind = "new_leaf"
         return kind
 
 
