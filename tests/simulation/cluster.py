@@ -20,7 +20,6 @@ from tests.simulation.documents import (
     Shard,
     Tree,
     collated,
-
     rank,
     to_json,
 )
@@ -132,7 +131,10 @@ class Cluster:
 
     def hears(self, one: Node, other: Node) -> bool:
         """Whether both are there and hear each other."""
-        return one.up and other.up and frozenset((one.name, other.name)) not in self.cut
+        return one.up and other.up and not self._is_cut(one, other)
+
+    def _is_cut(self, one: Node, other: Node) -> bool:
+        return frozenset((one.name, other.name)) in self.cut
 
     # Messages.
 
@@ -156,9 +158,7 @@ class Cluster:
             seconds += chance.expovariate(1 / self.delays.longer)
         return seconds
 
-    def call(
-        self, origin: Node, node: Node, work: Callable[[Node], Any], answer: Answer
-    ) -> None:
+    def call(self, origin: Node, node: Node, work: Callable[[Node], Any], answer: Answer) -> None:
         """Have a node do something; its answer, or DOWN, comes back unless the origin dies."""
         life, there = origin.life, node.life
 
@@ -168,7 +168,8 @@ class Cluster:
                 self._when_awake(origin, lambda: answer(DOWN if lost else result))
 
         def arrive() -> None:
-            gone = not self.hears(origin, node) or node.life != there
+            # Whether its origin is still there makes no difference to a message on its way.
+            gone = node.life != there or self._is_cut(origin, node)
             result = DOWN if gone else work(node)
             self.scheduler.after(self._way(node, origin), come_back, result)
 
@@ -323,9 +324,7 @@ class Cluster:
             if not left:
                 done(DOWN)
                 return
-            self.call(
-                origin, left[0], work, lambda r: ask(left[1:]) if r is DOWN else done(r)
-            )
+            self.call(origin, left[0], work, lambda r: ask(left[1:]) if r is DOWN else done(r))
 
         ask(nodes)
 
@@ -629,6 +628,3 @@ def path_of(document: Mapping[str, Any]) -> list[Revision]:
     leaf = Revision(revs[0], next(iter(revs[1:]), None), bool(document.get("_deleted")), body)
     parents = [*revs[2:], None]
     return [leaf, *(Revision(r, p) for r, p in zip(revs[1:], parents, strict=False))]
-
-
-

@@ -241,7 +241,9 @@ def _refused(done: Done, addresses: Sequence[str]) -> list[Told]:
             wanted = touched(command, addresses)
             return [
                 {
-                    wanted[int(place.split(".")[1])]: [when(_RULES[next(iter(rule))](command, account))]
+                    wanted[int(place.split(".")[1])]: [
+                        when(_RULES[next(iter(rule))](command, account))
+                    ]
                     for place, rule in reply.data.items()
                 }
             ]
@@ -274,7 +276,10 @@ def judge(
     known: dict[tuple[str, tuple[int, ...]], bool] = {}
 
     def possible(address: str, choice: Sequence[int]) -> bool:
-        key = address, tuple(c for c, t in zip(choice, told, strict=True) if _speaks_of(t, address))
+        key = (
+            address,
+            tuple(c for c, t in zip(choice, told, strict=True) if _speaks_of(t, address)),
+        )
         if key not in known:
             known[key] = _is_possible(address, choice)
         return known[key]
@@ -303,8 +308,6 @@ def judge(
 
 def _speaks_of(ways: Sequence[Told], address: str) -> bool:
     return any(address in way for way in ways)
-
-
 
 
 def _untrue(done: Done, history: Sequence[Done], addresses: Sequence[str]) -> list[str]:

@@ -143,7 +143,9 @@ class Network:
                 scheduler.after(self._latency(), connection.reset)
                 return
             written = _written(status, body, request.request_id)
-            scheduler.note(f"{connection} #{request.number} {status} {written[1][:300].decode(errors='replace')}")
+            scheduler.note(
+                f"{connection} #{request.number} {status} {written[1][:300].decode(errors='replace')}"
+            )
             scheduler.after(self._latency(), connection.arrive, b"".join(written))
 
         scheduler.after(delay, arrive)

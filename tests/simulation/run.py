@@ -209,7 +209,9 @@ class Run:
         begin = {a: owner or FREE for a, owner in self.plan.owners.items()}
         end = {a: _owner(pool[a], names) if a in pool else GONE for a in begin}
         self.report.history = sorted(self.done, key=lambda done: done.number)
-        wrong += [f"an address from nowhere: {a}" for a in pool.keys() - begin.keys() if a[0] != "_"]
+        wrong += [
+            f"an address from nowhere: {a}" for a in pool.keys() - begin.keys() if a[0] != "_"
+        ]
         translated = [_translated(done, names) for done in self.report.history]
         wrong += history.judge(translated, begin, end)
         for name in sorted(self.cluster.nodes[0].shards):
@@ -233,7 +235,9 @@ class Run:
         documents = self._documents(account_database(account_id))
         copies = {i: d for i, d in documents.items() if d.get("pvt_type") == "dedicated_ip"}
         owned = {i: d for i, d in pool.items() if d.get("pvt_assigned_to") == account_id}
-        differ = [i for i in copies.keys() | owned.keys() if not _same(copies.get(i), owned.get(i))]
+        differ = [
+            i for i in copies.keys() | owned.keys() if not _same(copies.get(i), owned.get(i))
+        ]
         return [
             f"{i}: the copy of {account} is {_shown(copies.get(i))}, the pool {_shown(owned.get(i))}"
             for i in sorted(differ)

@@ -5,26 +5,30 @@ few seeds. The result is found again from the same seed.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import asdict, replace
 
 from tests.simulation import plan
-from tests.simulation.plan import Plan
+from tests.simulation.plan import Plan, Task
 from tests.simulation.run import Result, Run
 
-_SEEDS = 12
+_SEEDS = 5
 
 
 def shrink(seed: int) -> Result:
     """The shortest run that was found."""
-    made, best = plan.make(seed), Run(seed, plan.make(seed)).result()
-    wanted = kinds(best)
+    made = plan.make(seed)
+    best = Run(seed, made).result()
+    wanted, needed = kinds(best), set[Hashable]()
     while wanted:
-        for shorter in _shorter(made):
+        for part, shorter in _shorter(made):
+            if part in needed:
+                continue
             found = next((r for r in _runs(seed, shorter) if kinds(r) & wanted), None)
             if found:
                 made, best, wanted = shorter, found, kinds(found) & wanted
                 break
+            needed.add(part)
         else:
             break
     return best
@@ -40,26 +44,29 @@ def _runs(seed: int, made: Plan) -> Iterator[Result]:
     return (Run(seed + 1_000_000 * n, made).result() for n in range(_SEEDS))
 
 
-def _shorter(made: Plan) -> Iterator[Plan]:
-    clients = made.clients
-    for n in range(len(clients)):
-        yield replace(made, clients=clients[:n] + clients[n + 1 :])
-    for n in range(len(made.faults)):
-        yield replace(made, faults=made.faults[:n] + made.faults[n + 1 :])
-    for field in fields(made.weather):
-        if field.name != "latency" and getattr(made.weather, field.name):
-            yield replace(made, weather=replace(made.weather, **{field.name: 0.0}))
+def _shorter(made: Plan) -> Iterator[tuple[Hashable, Plan]]:
+    """What can be left out, and the plan without it: whole clients first."""
+    for n, tasks in enumerate(made.clients):
+        yield tuple(tasks), replace(made, clients=made.clients[:n] + made.clients[n + 1 :])
+    for n, fault in enumerate(made.faults):
+        yield fault, replace(made, faults=made.faults[:n] + made.faults[n + 1 :])
+    for name, often in asdict(made.weather).items():
+        if name != "latency" and often:
+            yield name, replace(made, weather=replace(made.weather, **{name: 0.0}))
     if made.delays.slow:
-        yield replace(made, delays=replace(made.delays, slow=0.0))
+        yield "slow", replace(made, delays=replace(made.delays, slow=0.0))
     if made.silence:
-        yield replace(made, silence=0.0)
-    for n, tasks in enumerate(clients):
-        for i in range(len(tasks)) if len(tasks) > 1 else ():
-            yield replace(
-                made,
-                clients=[*clients[:n], tasks[:i] + tasks[i + 1 :], *clients[n + 1 :]],
-            )
+        yield "silence", replace(made, silence=0.0)
+    yield from _each_task(made, lambda task: [])
+    yield from _each_task(made, lambda task: [replace(task, key=None)] if task.key else [task])
+
+
+def _each_task(
+    made: Plan, change: Callable[[Task], list[Task]]
+) -> Iterator[tuple[Hashable, Plan]]:
+    for n, tasks in enumerate(made.clients):
         for i, task in enumerate(tasks):
-            if task.key:
-                plain = [*tasks[:i], replace(task, key=None), *tasks[i + 1 :]]
-                yield replace(made, clients=[*clients[:n], plain, *clients[n + 1 :]])
+            changed = [*tasks[:i], *change(task), *tasks[i + 1 :]]
+            if changed and changed != tasks:
+                clients = [*made.clients[:n], changed, *made.clients[n + 1 :]]
+                yield (task, len(changed)), replace(made, clients=clients)

@@ -423,7 +423,6 @@ SIMULATED: list[tuple[Any, Any]] = [
 """The real thing, a module or one of its names, and what stands in for it."""
 
 
-
 def install() -> None:
     """Put them into all modules of the service."""
     for found in pkgutil.walk_packages(kazoo_ips.__path__, "kazoo_ips."):

@@ -221,9 +221,7 @@ def _called(application: Flask, environ: dict[str, Any]) -> Reply:
     return Reply(status, envelope["data"], envelope.get("message"))
 
 
-def _environ(
-    method: str, path: str, body: bytes, headers: Mapping[str, str]
-) -> dict[str, Any]:
+def _environ(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
     path, _, query = path.partition("?")
     return {
         "REQUEST_METHOD": method,
