@@ -1,7 +1,7 @@
-"""Three nodes, each with a copy of every database, and what a node does that is asked something.
+"""Three nodes, each with a copy of every database, and what a node answers.
 
-As CouchDB 3.5.0 has it: `fabric_doc_update.erl`, `fabric_doc_open.erl`, `fabric_doc_open_revs.erl`,
-`fabric_open_revs.erl`, `fabric_view*.erl` and `mem3_sync.erl`. A coordinator asks all copies and
+As CouchDB 3.5.0 has it: `fabric_doc_update.erl`, `fabric_doc_open.erl`,
+`fabric_doc_open_revs.erl`, `fabric_open_revs.erl`, `fabric_view*.erl`, `mem3_sync.erl`. A coordinator asks all copies and
 answers as soon as enough have answered it; what reaches a copy later happens all the same. Left
 out: shards (q=1), the coordinator's own time limit, which is longer than any client's, and
 `validate_doc_update`.
@@ -11,6 +11,7 @@ Knows nodes and messages between them; knows no HTTP and nothing of the service.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tests.simulation.documents import (
@@ -165,7 +166,7 @@ class Cluster:
         def come_back(result: Any) -> None:
             if origin.up and origin.life == life:
                 lost = result is not DOWN and not self.hears(origin, node)
-                self._when_awake(origin, lambda: answer(DOWN if lost else result))
+                self.when_awake(origin, lambda: answer(DOWN if lost else result))
 
         def arrive() -> None:
             # Whether its origin is still there makes no difference to a message on its way.
@@ -177,17 +178,18 @@ class Cluster:
             self.scheduler.after(self.delays.way, come_back, DOWN)
         elif not self._is_swallowed(origin, node):
             seconds = self._way(origin, node) + self._work()
-            self.scheduler.after(seconds, self._when_awake, node, arrive)
+            self.scheduler.after(seconds, self.when_awake, node, arrive)
 
     def _is_swallowed(self, origin: Node, node: Node) -> bool:
         silent = self.silence and origin is not node
         return bool(silent and self.scheduler.chance.random() < self.silence)
 
-    def _when_awake(self, node: Node, act: Callable[[], None]) -> None:
+    def when_awake(self, node: Node, act: Callable[[], None]) -> None:
+        """Do something at a node, once it is not paused."""
         life = node.life
         if self.scheduler.now < node.paused_until:
             wait = node.paused_until - self.scheduler.now
-            again = lambda: self._when_awake(node, act) if node.life == life else act()  # noqa: E731
+            again = lambda: self.when_awake(node, act) if node.life == life else act()  # noqa: E731
             self.scheduler.after(wait, again)
         else:
             act()
@@ -285,7 +287,7 @@ class Cluster:
         """
         acc = _Open(self, origin, database, document_id, min(r, 3), done)
         for node in self.nodes:
-            self.call(origin, node, acc.work, lambda reply: acc.answer(reply))
+            self.call(origin, node, acc.work, acc.answer)
 
     def open_revs(
         self,
@@ -298,7 +300,7 @@ class Cluster:
         """Read all leaves; None when no copy answered."""
         acc = _OpenRevs(self, origin, database, document_id, r, done)
         for node in self.nodes:
-            self.call(origin, node, acc.work, lambda reply: acc.answer(reply))
+            self.call(origin, node, acc.work, acc.answer)
 
     def bulk_get(
         self,
@@ -357,27 +359,27 @@ class Cluster:
         self._syncing.discard((node.name, peer.name))
         if not self.hears(node, peer):
             return  # when they hear each other again it goes on, see `start` and `join`
-        batches = {}
-        for name, shard in node.shards.items():
-            since = node.synced[name, peer.name]
-            if shard.seq > since:
-                ids = [i for i, seq in shard.changes.items() if seq > since]
-                batches[name] = {i: shard.leaf_paths(i) for i in ids}, shard.seq
+        batches = {
+            name: [(i, shard.leaf_paths(i)) for i in shard.changed_since(since)]
+            for name, shard in node.shards.items()
+            if shard.seq > (since := node.synced[name, peer.name])
+        }
+        reached = {name: node.shards[name].seq for name in batches}
 
         def work(there: Node) -> None:
-            for name, (documents, _) in batches.items():
-                for document_id, paths in documents.items():
+            for name, documents in batches.items():
+                for document_id, paths in documents:
                     there.shards[name].replicate(document_id, paths)
 
-        def answer(result: Any) -> None:
-            if result is DOWN:
-                self._sync_soon(node)
-                return
-            for name, (_, seq) in batches.items():
-                node.synced[name, peer.name] = max(node.synced[name, peer.name], seq)
-
         if batches:
-            self.call(node, peer, work, answer)
+            self.call(node, peer, work, partial(self._synced, node, peer, reached))
+
+    def _synced(self, node: Node, peer: Node, reached: Mapping[str, int], result: Any) -> None:
+        if result is DOWN:
+            self._sync_soon(node)
+            return
+        for name, seq in reached.items():
+            node.synced[name, peer.name] = max(node.synced[name, peer.name], seq)
 
     def join(self, one: Node, other: Node) -> None:
         """Let two nodes hear each other again."""

@@ -150,31 +150,33 @@ class Shard:
 
     def write(self, document: Mapping[str, Any]) -> str:
         """Write a new revision; it, or `CONFLICT`."""
-        document_id, parent = document["_id"], document.get("_rev")
-        deleted = bool(document.get("_deleted"))
-        tree = self.trees.get(document_id)
-        if tree is None:
-            if parent is not None:
-                return CONFLICT
-        elif tree.winner.deleted:
-            # Made anew, on top of the tombstone that this copy would show.
-            if parent is not None or deleted:
-                return CONFLICT
-            parent = tree.winner.rev
-        elif parent not in tree.leaves:
-            return CONFLICT
+        document_id, deleted = document["_id"], bool(document.get("_deleted"))
+        tree = self.trees.get(document_id) or Tree()
+        parent, allowed = self._parent(tree, document.get("_rev"), deleted)
         body = body_of(document)
         rev = new_rev(deleted, parent, body)
-        if tree is None:
-            tree = self.trees[document_id] = Tree()
-        if rev in tree.revisions:
+        if not allowed or rev in tree.revisions:
             return CONFLICT
-        if parent is not None:
-            del tree.leaves[parent]
+        tree.leaves.pop(parent or "", None)
         tree.revisions[rev] = Revision(rev, parent, deleted, body)
         tree.leaves[rev] = None
+        self.trees[document_id] = tree
         self._changed(document_id)
         return rev
+
+    @staticmethod
+    def _parent(tree: Tree, rev: str | None, deleted: bool) -> tuple[str | None, bool]:
+        """The revision that a write follows, and whether it may."""
+        if not tree.leaves:
+            return None, rev is None
+        if tree.winner.deleted:
+            # Made anew, on top of the tombstone that this copy would show.
+            return tree.winner.rev, rev is None and not deleted
+        return rev, rev in tree.leaves
+
+    def changed_since(self, seq: int) -> list[str]:
+        """The documents that have changed after a sequence number, in the order of that."""
+        return [i for i, changed in self.changes.items() if changed > seq]
 
     def replicate(self, document_id: str, paths: Iterable[Iterable[Revision]]) -> None:
         """Take in revisions that were written elsewhere."""

@@ -9,6 +9,7 @@ addresses for a moment. A refused release has done nothing at all.
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tests.simulation.plan import Allocate, Repair
@@ -30,6 +31,8 @@ from tests.stateful.history import Event, legal_order
 FREE = "nobody"
 GONE = None
 NEVER = float("inf")
+_MOST = 200_000
+"""Ways of meaning all that nobody knows; no seed has had more."""
 
 
 @dataclass(frozen=True)
@@ -123,51 +126,20 @@ def when(holds: Callable[[str | None], bool]) -> Step:
     return lambda s: [s] if holds(owner(s)) else []
 
 
-def held(from_: str | None, to: str | None, mark: int) -> list[Step]:
-    """It may be shown as somebody's for a moment."""
+def held(shows: Callable[[str | None], bool], to: str | None, mark: int) -> list[Step]:
+    """It may be shown as somebody's for a moment.
+
+    :param shows: whether it can be, by whose it is otherwise
+    """
 
     def hold(state: Any) -> Iterable[State]:
-        shown = [Held(to, mark, state)] if not isinstance(state, Held) and state == from_ else []
-        return [state, *shown]
+        can_be = not isinstance(state, Held) and shows(state)
+        return [state, Held(to, mark, state)] if can_be else [state]
 
     def let_go(state: Any) -> Iterable[State]:
         return [state.before if isinstance(state, Held) and state.mark == mark else state]
 
     return [hold, let_go]
-
-
-def meanings(done: Done, addresses: Sequence[str]) -> list[Told]:
-    """The ways in which it can be meant; one, unless it is not known what was done."""
-    command, reply = done.command, done.reply
-    if isinstance(command, Repair):
-        return [{}]
-    if reply.status >= 400 or not reply.status:
-        return _refused(done, addresses) if is_final(reply) else _unknown(done, addresses)
-    match command:
-        case Assign(_, account, address):
-            return [{address: [take(account)]}]
-        case Release(_, account, address):
-            return [{address: [give(account)]}]
-        case AssignMany(_, account, wanted) | ReleaseMany(_, account, wanted):
-            assert reply.data["ips"] == list(wanted), done
-            act = take if isinstance(command, AssignMany) else give
-            return [{a: [act(account)] for a in wanted}]
-        case ReleaseAll(_, account):
-            released = reply.data["ips"]
-            others = {a: [when(lambda o: o != account)] for a in addresses if a not in released}
-            return [{**others, **{a: [give(account)] * released.count(a) for a in released}}]
-        case Allocate(_, account, quantity):
-            assert len(set(reply.data["ips"])) == quantity, done
-            return [{a: [take(account)] for a in reply.data["ips"]}]
-        case Create(_, address):
-            return [{address: [add()]}]
-        case Delete(_, address, force):
-            return [{address: [remove(force)]}]
-        case Fetch(_, _, address):
-            shown = reply.data.get("assigned_to")
-            status = reply.data["status"]
-            return [{address: [when(lambda o: o == (shown if status == "assigned" else FREE))]}]
-    raise AssertionError(done)
 
 
 def touched(command: Command, addresses: Sequence[str]) -> Sequence[str]:
@@ -182,41 +154,73 @@ def touched(command: Command, addresses: Sequence[str]) -> Sequence[str]:
     return []
 
 
-def _nothing(done: Done, addresses: Sequence[str]) -> Told:
-    """It came to nothing, but may have shown for a moment."""
-    command = done.command
+def does(command: Command) -> Step:
+    """What a command does to each address that it changes."""
     match command:
         case Assign() | AssignMany() | Allocate():
-            return {
-                a: held(FREE, command.account, done.number) for a in touched(command, addresses)
-            }
-        case Create(_, address):
-            return {address: held(GONE, FREE, done.number)}
-    return {}
+            return take(command.account)
+        case Release() | ReleaseMany() | ReleaseAll():
+            return give(command.account)
+        case Create():
+            return add()
+        case Delete():
+            return remove(command.force)
+    raise AssertionError(command)
+
+
+def _all(command: Command, changed: Iterable[str]) -> Told:
+    return {address: [does(command)] for address in changed}
+
+
+def meanings(done: Done, addresses: Sequence[str]) -> list[Told]:
+    """The ways in which it can be meant; one, unless it is not known what was done."""
+    command, reply = done.command, done.reply
+    if isinstance(command, Repair):
+        return [{}]
+    if not is_final(reply):
+        return _unknown(done, addresses)
+    if reply.status >= 400:
+        return _refused(done, addresses)
+    if isinstance(command, Fetch):
+        shown = reply.data["assigned_to"] if reply.data["status"] == "assigned" else FREE
+        return [{command.address: [when(lambda o: o == shown)]}]
+    changed = reply.data.get("ips") or touched(command, addresses)
+    if isinstance(command, ReleaseAll):
+        changed = reply.data["ips"]
+        others = {a: [when(lambda o: o != command.account)] for a in addresses if a not in changed}
+        return [{**others, **_all(command, changed)}]
+    if isinstance(command, Allocate):
+        assert len(set(changed)) == command.quantity, done
+    else:
+        assert list(changed) == list(touched(command, addresses)), done
+    return [_all(command, changed)]
+
+
+def _nothing(done: Done, addresses: Sequence[str]) -> Told:
+    """It came to nothing, but may have shown for a moment: only nothing looks released."""
+    command, mark = done.command, done.number
+    match command:
+        case Assign() | AssignMany() | Allocate():
+            shown = held(lambda o: o == FREE, command.account, mark)
+        case Create():
+            shown = held(lambda o: o is GONE, FREE, mark)
+        case Delete():
+            shown = held(lambda o: o is not GONE, GONE, mark)
+        case _:
+            return {}
+    return {address: shown for address in touched(command, addresses)}
 
 
 def _unknown(done: Done, addresses: Sequence[str]) -> list[Told]:
     command, nothing = done.command, _nothing(done, addresses)
-    match command:
-        case Assign(_, account, address):
-            return [nothing, {address: [take(account)]}]
-        case Release(_, account, address):
-            return [nothing, {address: [give(account)]}]
-        case AssignMany(_, account, wanted):
-            return [nothing, {a: [take(account)] for a in wanted}]
-        case ReleaseMany(_, account, wanted):
-            return [nothing, {a: [give(account)] for a in wanted}]
-        case ReleaseAll(_, account):
-            some: Step = lambda s: [s, FREE] if owner(s) == account else [s]  # noqa: E731
-            return [{a: [some] for a in addresses}]
-        case Allocate(_, account, quantity):
-            chosen = itertools.combinations(addresses, quantity)
-            return [nothing, *({a: [take(account)] for a in each} for each in chosen)]
-        case Create(_, address):
-            return [nothing, {address: [add()]}]
-        case Delete(_, address, force):
-            return [nothing, {address: [remove(force)]}]
-    return [{}]
+    if isinstance(command, Fetch):
+        return [{}]
+    if isinstance(command, ReleaseAll):
+        some: Step = lambda s: [s, FREE] if owner(s) == command.account else [s]  # noqa: E731
+        return [{address: [some] for address in addresses}]
+    wanted = touched(command, addresses)
+    size = command.quantity if isinstance(command, Allocate) else len(wanted)
+    return [nothing, *(_all(command, each) for each in itertools.combinations(wanted, size))]
 
 
 _RULES: dict[str, Callable[[Command, str], Callable[[str | None], bool]]] = {
@@ -272,31 +276,25 @@ def judge(
     if strange:
         return strange
     wrong = [w for d in history for w in _untrue(d, history, addresses)]
-    told = [meanings(done, addresses) for done in history]
-    known: dict[tuple[str, tuple[int, ...]], bool] = {}
+    try:
+        told = [meanings(done, addresses) for done in history]
+    except AssertionError as error:
+        return [f"no answer to what was asked: {error}"]
+    speaking = {a: [i for i, ways in enumerate(told) if any(a in w for w in ways)] for a in begin}
 
-    def possible(address: str, choice: Sequence[int]) -> bool:
-        key = (
-            address,
-            tuple(c for c, t in zip(choice, told, strict=True) if _speaks_of(t, address)),
-        )
-        if key not in known:
-            known[key] = _is_possible(address, choice)
-        return known[key]
-
-    def _is_possible(address: str, choice: Sequence[int]) -> bool:
+    @cache
+    def possible(address: str, choice: tuple[int, ...]) -> bool:
         events = [
-            Event(done.began, done.ended, step, str(done.number))
-            for done, chosen, ways in zip(history, choice, told, strict=True)
-            for step in ways[chosen].get(address, ())
+            Event(history[i].began, history[i].ended, step)
+            for i, chosen in zip(speaking[address], choice, strict=True)
+            for step in told[i][chosen].get(address, ())
         ]
-
         return legal_order(events, begin[address], lambda s: s == end[address]) is not None
 
-    choices = itertools.product(*(range(len(ways)) for ways in told))
     impossible: dict[str, None] = {}
-    for choice in itertools.islice(choices, 20_000):
-        bad = next((a for a in addresses if not possible(a, choice)), None)
+    choices = itertools.product(*(range(len(ways)) for ways in told))
+    for choice in itertools.islice(choices, _MOST):
+        bad = next((a for a in begin if not possible(a, _of(choice, speaking[a]))), None)
         if bad is None:
             return wrong
         impossible[bad] = None
@@ -306,8 +304,8 @@ def judge(
     ]
 
 
-def _speaks_of(ways: Sequence[Told], address: str) -> bool:
-    return any(address in way for way in ways)
+def _of(choice: Sequence[int], places: Iterable[int]) -> tuple[int, ...]:
+    return tuple(choice[i] for i in places)
 
 
 def _untrue(done: Done, history: Sequence[Done], addresses: Sequence[str]) -> list[str]:

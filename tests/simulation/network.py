@@ -53,16 +53,14 @@ class Weather:
 
 
 class Network:
-    """Opens connections to the nodes.
-
-    :param over: the virtual time after which nothing that was sent before arrives any more
-    """
+    """Opens connections to the nodes."""
 
     def __init__(self, scheduler: Scheduler, cluster: Cluster, weather: Weather) -> None:
         self.scheduler = scheduler
         self.cluster = cluster
         self.weather = weather
         self.over = float("inf")
+        """When the last of what goes wrong has: what was sent before arrives by then, or never."""
         self._open: dict[Connection, None] = {}
         self._requests = 0
         cluster.on_crash = self._crashed
@@ -73,7 +71,7 @@ class Network:
         :raises OSError: there is none
         """
         task = current_task()
-        self.scheduler.sleep(self._latency())
+        self.scheduler.sleep(self.latency())
         chance = self.scheduler.chance
         named = [node for node in self.cluster.nodes if node.name == host]
         node = named[0] if named else chance.choice(self.cluster.nodes)
@@ -85,7 +83,8 @@ class Network:
         self._open[connection] = None
         return connection
 
-    def _latency(self) -> float:
+    def latency(self) -> float:
+        """How long a way takes this time."""
         return self.scheduler.chance.expovariate(1 / self.weather.latency)
 
     def _crashed(self, node: Node) -> None:
@@ -101,54 +100,66 @@ class Network:
         """Have a request arrive, perhaps, and its answer come back, perhaps."""
         self._requests += 1
         request = Request.read(data, self._requests)
-        scheduler, weather, chance = self.scheduler, self.weather, self.scheduler.chance
-        scheduler.note(f"{connection} {request}")
-        delay, fate = self._latency(), chance.random()
-        if fate < weather.lost:
-            scheduler.note(f"{connection} #{request.number} is lost")
+        self.scheduler.note(f"{connection} {request}")
+        chance, weather = self.scheduler.chance, self.weather
+        kinds = ("lost", "late", "cut", "none")
+        often = [weather.lost, weather.late, weather.cut]
+        [fate] = chance.choices(kinds, [*often, 1 - sum(often)])
+        if request.is_view and chance.random() < weather.twice:
+            fate = "twice"
+        delay = self.latency() + (chance.uniform(0.2, 12) if fate == "late" else 0.0)
+        if fate != "none":
+            self.scheduler.note(f"{connection} #{request.number} {fate}")
+        if fate != "lost":
+            self.scheduler.after(delay, _Exchange(self, connection, request, fate).arrive)
+
+
+class _Exchange:
+    """A request on its way, and its answer."""
+
+    def __init__(
+        self, network: Network, connection: "Connection", request: "Request", fate: str
+    ) -> None:
+        self._network = network
+        self._connection = connection
+        self._request = request
+        self._fate = fate
+        self._life = connection.node.life
+        self._sent = network.scheduler.now
+
+    def arrive(self) -> None:
+        """It reaches the node."""
+        network, node = self._network, self._connection.node
+        if self._sent < network.over < network.scheduler.now:
+            return  # the last of what goes wrong
+        if node.life != self._life:
+            self._connection.reset()
+        else:
+            network.cluster.when_awake(node, self._serve)
+
+    def _serve(self) -> None:
+        network, node = self._network, self._connection.node
+        if node.life != self._life:
             return
-        fate -= weather.lost
-        if fate < weather.late:
-            delay += chance.uniform(0.2, 12)
-            scheduler.note(f"{connection} #{request.number} is late by {delay:.3f} s")
-        fate -= weather.late
-        cut = 0 <= fate < weather.cut
-        twice = request.is_view and chance.random() < weather.twice
-        node, life = connection.node, connection.node.life
-        sent_before = scheduler.now < self.over
+        if self._fate != "twice":
+            Served(network.cluster, node, self._request, self._answer).begin()
+            return
+        chance = network.scheduler.chance
+        self._answer(500, {"error": "nodedown", "reason": "progress not possible"})
+        again = 500, {"error": "timeout", "reason": "The request could not be processed"}
+        network.scheduler.after(chance.choice((0.0, chance.uniform(0, 0.2))), self._answer, *again)
 
-        def arrive() -> None:
-            if sent_before and scheduler.now > self.over:
-                return  # the last of what goes wrong
-            if not node.up or node.life != life:
-                connection.reset()
-                return
-            self.cluster._when_awake(node, begin)
-
-        def begin() -> None:
-            if node.life != life:
-                return
-            if twice:
-                answer(500, {"error": "nodedown", "reason": "progress not possible"})
-                wait = chance.choice((0.0, chance.uniform(0, 0.2)))
-                scheduler.after(wait, answer, 500, {"error": "timeout", "reason": "again"})
-                return
-            Served(self.cluster, node, request, answer).begin()
-
-        def answer(status: int, body: Any) -> None:
-            if node.life != life:
-                return
-            if cut:
-                scheduler.note(f"{connection} #{request.number} {status}, but cut off")
-                scheduler.after(self._latency(), connection.reset)
-                return
-            written = _written(status, body, request.request_id)
-            scheduler.note(
-                f"{connection} #{request.number} {status} {written[1][:300].decode(errors='replace')}"
-            )
-            scheduler.after(self._latency(), connection.arrive, b"".join(written))
-
-        scheduler.after(delay, arrive)
+    def _answer(self, status: int, body: Any) -> None:
+        network, connection = self._network, self._connection
+        if connection.node.life != self._life:
+            return
+        head, content = _written(status, body, self._request.request_id)
+        shown = content[:300].decode(errors="replace").strip()
+        network.scheduler.note(f"{connection} #{self._request.number} {status} {shown}")
+        if self._fate == "cut":
+            network.scheduler.after(network.latency(), connection.reset)
+        else:
+            network.scheduler.after(network.latency(), connection.arrive, head + content)
 
 
 class Connection:

@@ -148,25 +148,21 @@ def _command(chance: Random, account: str, addresses: list[str]) -> Command:
 
 def _spoil(chance: Random, made: Plan) -> None:
     """Let things go wrong, of some kinds."""
-
-    def often(*values: float) -> float:
-        return chance.choice(values)
-
+    often, weather = chance.choice, made.weather
     if chance.random() < 0.4:
-        made.delays.slow = often(0.05, 0.3)
-        made.delays.longer = often(0.01, 0.1, 1.0)
+        made.delays.slow, made.delays.longer = often([0.05, 0.3]), often([0.01, 0.1, 1.0])
     if chance.random() < 0.4:
-        made.weather.refused = often(0, 0.05)
-        made.weather.lost = often(0, 0.02, 0.08)
-        made.weather.late = often(0, 0.03, 0.1)
-        made.weather.cut = often(0, 0.03, 0.1)
+        weather.refused, weather.lost = often([0, 0.05]), often([0, 0.02, 0.08])
+        weather.late, weather.cut = often([0, 0.03, 0.1]), often([0, 0.03, 0.1])
     if chance.random() < 0.3:
-        made.weather.twice = often(0.1, 0.5)
+        weather.twice = often([0.1, 0.5])
     if chance.random() < 0.1:
         made.silence = 0.02
     for kind, likely in (("crash", 0.35), ("pause", 0.2), ("cut", 0.3), ("kill", 0.35)):
         if chance.random() < likely:
-            for _ in range(chance.randint(1, 3)):
-                at = chance.uniform(0, often(0.02, 0.1, 1.0))
-                seconds = often(0.02, 0.2, 2.0, 6.0)
-                made.faults.append(Fault(at, kind, chance.randrange(3), seconds))
+            made.faults += [_fault(chance, kind) for _ in range(chance.randint(1, 3))]
+
+
+def _fault(chance: Random, kind: str) -> Fault:
+    at = chance.uniform(0, chance.choice([0.02, 0.1, 1.0]))
+    return Fault(at, kind, chance.randrange(3), chance.choice([0.02, 0.2, 2.0, 6.0]))

@@ -239,7 +239,7 @@ class Run:
             i for i in copies.keys() | owned.keys() if not _same(copies.get(i), owned.get(i))
         ]
         return [
-            f"{i}: the copy of {account} is {_shown(copies.get(i))}, the pool {_shown(owned.get(i))}"
+            f"{i}: copy of {account}: {_shown(copies.get(i))}, pool: {_shown(owned.get(i))}"
             for i in sorted(differ)
         ]
 
