@@ -1,9 +1,9 @@
 """Three nodes, each with a copy of every database, and what a node answers.
 
-As CouchDB 3.5.0 has it: `fabric_doc_update.erl`, `fabric_doc_open.erl`,
-`fabric_doc_open_revs.erl`, `fabric_open_revs.erl`, `fabric_view*.erl`, `mem3_sync.erl`. A coordinator asks all copies and
-answers as soon as enough have answered it; what reaches a copy later happens all the same. Left
-out: shards (q=1), the coordinator's own time limit, which is longer than any client's, and
+As CouchDB 3.5.0 has it: `fabric_doc_update.erl`, `fabric_doc_open.erl`, `fabric_open_revs.erl`,
+`fabric_doc_open_revs.erl`, `fabric_view*.erl` and `mem3_sync.erl`. A coordinator asks all copies
+and answers as soon as enough have answered it; what reaches a copy later happens all the same.
+Left out: shards (q=1), the coordinator's own time limit, which is longer than any client's, and
 `validate_doc_update`.
 
 Knows nodes and messages between them; knows no HTTP and nothing of the service.
