@@ -4,6 +4,10 @@ For each address there must be an order of all that was done in which every repl
 search is that of `tests/stateful/history.py`. What nobody was told the end of may have been done
 or not, at any later time; of several addresses all or none. A refused assignment may have held its
 addresses for a moment. A refused release has done nothing at all.
+
+A node that hears no other one answers reads with what it has, and gives no sign of it (as CouchDB
+does, whatever `r` says). What was only read at such a time may be old, and is not held against
+anybody; what was written is.
 """
 
 import itertools
@@ -63,6 +67,8 @@ class Done:
     command: Command
     key: str | None
     attempts: tuple[tuple[float, float, Reply], ...]
+    alone: bool = False
+    """Whether some node heard no other one during the attempt that counts."""
 
     @property
     def began(self) -> float:
@@ -70,14 +76,19 @@ class Done:
         return self.attempts[0][0]
 
     @property
+    def counting(self) -> tuple[float, float, Reply]:
+        """The attempt whose reply counts: the first final one."""
+        return next((each for each in self.attempts if is_final(each[2])), self.attempts[-1])
+
+    @property
     def reply(self) -> Reply:
         """The reply that counts."""
-        return next((r for *_, r in self.attempts if is_final(r)), self.attempts[-1][2])
+        return self.counting[2]
 
     @property
     def ended(self) -> float:
         """When that came; what is not known to have ended may happen at any later time."""
-        return next((e for _, e, r in self.attempts if is_final(r)), NEVER)
+        return self.counting[1] if is_final(self.reply) else NEVER
 
     def __str__(self) -> str:
         said = ", ".join(
@@ -175,7 +186,8 @@ def _all(command: Command, changed: Iterable[str]) -> Told:
 def meanings(done: Done, addresses: Sequence[str]) -> list[Told]:
     """The ways in which it can be meant; one, unless it is not known what was done."""
     command, reply = done.command, done.reply
-    if isinstance(command, Repair):
+    only_read = isinstance(command, Fetch) or reply.status in (400, 404)
+    if isinstance(command, Repair) or (done.alone and only_read):
         return [{}]
     if not is_final(reply):
         return _unknown(done, addresses)
@@ -188,7 +200,7 @@ def meanings(done: Done, addresses: Sequence[str]) -> list[Told]:
     if isinstance(command, ReleaseAll):
         changed = reply.data["ips"]
         others = {a: [when(lambda o: o != command.account)] for a in addresses if a not in changed}
-        return [{**others, **_all(command, changed)}]
+        return [{**({} if done.alone else others), **_all(command, changed)}]
     if isinstance(command, Allocate):
         assert len(set(changed)) == command.quantity, done
     else:

@@ -72,6 +72,8 @@ class Run:
         self.report = Result(seed, trace=self.scheduler.trace)
         self._number = 0
         self._dead: set[int] = set()
+        self._alone: list[tuple[float, bool]] = []
+        """From when on a node heard no other one, and from when on all did again."""
 
     def result(self) -> Result:
         """Let everything happen, and judge it."""
@@ -144,6 +146,18 @@ class Run:
                 if other is not node:
                     self.cluster.cut.add(frozenset((node.name, other.name)))
                     self.scheduler.after(fault.seconds, self.cluster.join, node, other)
+        self._look_for_lonely()
+        self.scheduler.after(fault.seconds, self._look_for_lonely)
+
+    def _look_for_lonely(self) -> None:
+        up = [node for node in self.cluster.nodes if node.up]
+        lonely = any(not any(self.cluster.hears(a, b) for b in up if a is not b) for a in up)
+        self._alone.append((self.scheduler.now, lonely))
+
+    def _was_alone(self, began: float, ended: float) -> bool:
+        ends = [*(at for at, _ in self._alone[1:]), history.NEVER]
+        spans = zip(self._alone, ends, strict=False)
+        return any(lonely and at <= ended and began <= end for (at, lonely), end in spans)
 
     def _client(self, name: str, tasks: list[Task]) -> None:
         for task in tasks:
@@ -212,7 +226,10 @@ class Run:
         wrong += [
             f"an address from nowhere: {a}" for a in pool.keys() - begin.keys() if a[0] != "_"
         ]
-        translated = [_translated(done, names) for done in self.report.history]
+        translated = [
+            replace(_translated(done, names), alone=self._was_alone(*done.counting[:2]))
+            for done in self.report.history
+        ]
         wrong += history.judge(translated, begin, end)
         for name in sorted(self.cluster.nodes[0].shards):
             wrong += _differences(name, [n.shards[name] for n in self.cluster.nodes])

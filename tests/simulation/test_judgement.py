@@ -1,5 +1,7 @@
 """Histories that are as they should be, and some that are not, as the judge sees them."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.simulation.history import FREE, GONE, Done, judge
@@ -158,3 +160,10 @@ def test_a_key_that_says_done_and_one_that_says_refused_are_both_held_to_it() ->
     superfluous = Reply(400, {"ips.0": {"superfluous": {}}}, "validation error")
     assert wrong(keyed(UNKNOWN, superfluous), (FREE, "X"), (FREE, FREE)) != []
     assert wrong(keyed(UNKNOWN, DONE), (FREE, FREE), (FREE, FREE)) != []
+
+
+def test_what_a_lonely_node_has_read_is_not_held_against_it() -> None:
+    refused = Reply(400, {"ips.0": {"superfluous": {}}}, "validation error")
+    old = history((0, 1, Assign("X", "X", A), DONE), (2, 3, Release("X", "X", A), refused))
+    assert wrong(old, (FREE, "X"), (FREE, FREE)) != []
+    assert wrong([old[0], replace(old[1], alone=True)], (FREE, "X"), (FREE, FREE)) == []
