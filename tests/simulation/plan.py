@@ -88,11 +88,13 @@ def make(seed: int) -> Plan:
     chance = Random(f"plan {seed}")
     addresses = [f"192.0.2.{n}" for n in range(1, chance.randint(3, 5) + 1)]
     owners = {a: chance.choice([None, None, "X", "X", "Y", "Z"]) for a in addresses}
+    clients = _clients(chance, addresses)
+    if chance.random() < 0.3:
+        owners |= dict.fromkeys(addresses[:2], "X")
+        clients = _contest(chance, addresses[0], addresses[1])
     shared = chance.random() < 0.4
     hosts = ["balancer" if shared else f"node{n}" for n in (1, 2, 3)]
-    made = Plan(
-        owners, hosts, chance.random() < 0.8, _clients(chance, addresses), Delays(), Weather()
-    )
+    made = Plan(owners, hosts, chance.random() < 0.8, clients, Delays(), Weather())
     if chance.random() < 0.7:
         _spoil(chance, made)
     return made
@@ -115,6 +117,29 @@ def _clients(chance: Random, addresses: list[str]) -> list[list[Task]]:
             worker = home if chance.random() < 0.6 else chance.randrange(3)
             tasks.append(Task(command, key, pause if number else pause / 10, worker))
         clients.append(tasks)
+    return clients
+
+
+def _contest(chance: Random, a: str, b: str) -> list[list[Task]]:
+    """Many who want the same two addresses at the same moment; both are one account's."""
+    menu: list[Command] = [
+        ReleaseMany("X", "X", (a, b)),
+        Release("X", "X", chance.choice([a, b])),
+        Assign("Y", "Y", a),
+        Assign("Y", "Y", b),
+        Assign("Z", "Z", chance.choice([a, b])),
+        AssignMany("Z", "Z", (b, a)),
+        Allocate("Y", "Y", chance.choice([1, 2])),
+        ReleaseAll("X", "X"),
+        ReleaseMany("X", "X", (b, a)),
+    ]
+    clients = []
+    for number, command in enumerate(menu[:1] + chance.sample(menu[1:], chance.randint(3, 7))):
+        key = f"key-{number}" if chance.random() < 0.3 else None
+        pause = chance.expovariate(200)
+        again = Task(command, None, chance.expovariate(200), chance.randrange(3))
+        tasks = [Task(command, key, pause, chance.randrange(3)), again]
+        clients.append(tasks[: chance.choice([1, 1, 2])])
     return clients
 
 
