@@ -623,8 +623,10 @@ def shown(document_id: str, opened: Opened, conflicts: bool) -> Document:
 
 
 def path_of(document: Mapping[str, Any]) -> list[Revision]:
-    """The path that a document written as it is names in its `_revisions`."""
-    start, ids = document["_revisions"]["start"], document["_revisions"]["ids"]
+    """The path that a document written as it is names in its `_revisions`, or else itself."""
+    number, digest = document["_rev"].split("-", 1)
+    named = document.get("_revisions", {"start": int(number), "ids": [digest]})
+    start, ids = named["start"], named["ids"]
     revs = [f"{start - i}-{digest}" for i, digest in enumerate(ids)]
     body = {k: v for k, v in document.items() if k[0] != "_"}
     leaf = Revision(revs[0], next(iter(revs[1:]), None), bool(document.get("_deleted")), body)
