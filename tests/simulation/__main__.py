@@ -40,7 +40,8 @@ def main(given: Sequence[str]) -> int:
                 failed.append(result.seed)
                 print(f"seed {result.seed}:", *result.wrong, sep="\n  ")
                 print("  history:", *result.history, sep="\n    ")
-                print(f"  again: make simulate SEED={result.seed}", flush=True)
+                shorter = " SHRINK=1" if arguments.shrink else ""
+                print(f"  again: make simulate SEED={result.seed}{shorter}", flush=True)
             if len(failed) >= arguments.most:
                 break
     seconds = time.perf_counter() - began

@@ -31,7 +31,7 @@ def shrink(seed: int) -> Result:
             needed.add(part)
         else:
             break
-    return best
+    return replace(best, seed=seed)
 
 
 def kinds(result: Result) -> set[str]:
