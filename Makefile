@@ -27,6 +27,9 @@ undeploy: ## Remove the service (HOST=...; PURGE=1 removes settings and log as w
 test: $(VENV)/.installed-test $(NODE) lint ## Run every test; T=path for some
 	$(BIN)/pytest $(T)
 
+simulate: $(VENV)/.installed-test ## Run the service on a simulated cluster (SEEDS=0-9999, JOBS=2; SEED=17 for one with its trace, SHRINK=1 for a shorter one)
+	@$(BIN)/python -m tests.simulation $(if $(SEED),$(SEED) --trace,$(or $(SEEDS),0-9999) --jobs $(or $(JOBS),2)) $(if $(SHRINK),--shrink)
+
 lint: $(VENV)/.installed-test ## Types and style
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -79,4 +82,5 @@ help: ## Show this list
 export SIZES ROUNDS CONNECTIONS ROWS QUICK PUBLISH
 export NODES CLUSTER SEED CLIENTS ADDRESSES HISTORY
 
-.PHONY: run deploy rollback undeploy test lint audit model bench chaos install node clean help
+.PHONY: run deploy rollback undeploy test simulate lint audit model bench chaos install node clean \
+  help

@@ -1,0 +1,66 @@
+"""Lets seeds happen, says which went wrong, and how to repeat each one."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing import get_context
+
+
+def main(given: Sequence[str]) -> int:
+    """Run seeds; 1 when one of them went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("seeds", help="one, first-last, or several with commas")
+    parser.add_argument("--trace", action="store_true", help="print everything that happened")
+    parser.add_argument("--digest", action="store_true", help="print a digest of each run")
+    parser.add_argument("--most", type=int, default=10, help="end after so many failures")
+    parser.add_argument("--shrink", action="store_true", help="show a shorter run instead")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    arguments = parser.parse_args(given)
+    if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts shall have one order
+        os.environ["PYTHONHASHSEED"] = "0"
+        command = [sys.executable, "-m", "tests.simulation", *given]
+        os.execv(sys.executable, command)
+    # These replace parts of the library, so not before it is certain where they do.
+    from tests.simulation.run import run  # noqa: PLC0415
+    from tests.simulation.shrink import shrink  # noqa: PLC0415
+
+    work = shrink if arguments.shrink else run
+
+    failed, count, began = [], 0, time.perf_counter()
+    with get_context("spawn").Pool(arguments.jobs) as pool:
+        for result in pool.imap(work, seeds(arguments.seeds), chunksize=10):
+            count += 1
+            if arguments.trace:
+                print(*result.trace, sep="\n")
+            if arguments.digest:
+                print(result.seed, result.digest)
+            if result.wrong:
+                failed.append(result.seed)
+                print(f"seed {result.seed}:", *result.wrong, sep="\n  ")
+                print("  history:", *result.history, sep="\n    ")
+                shorter = " SHRINK=1" if arguments.shrink else ""
+                print(f"  again: make simulate SEED={result.seed}{shorter}", flush=True)
+            if len(failed) >= arguments.most:
+                break
+    seconds = time.perf_counter() - began
+    print(f"{count} runs in {seconds:.1f} s, {len(failed)} went wrong: {failed}")
+    return bool(failed)
+
+
+def seeds(text: str) -> list[int]:
+    """The seeds that are meant.
+
+    >>> seeds("7,10-12")
+    [7, 10, 11, 12]
+    """
+    found = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,634 @@
+"""Three nodes, each with a copy of every database, and what a node answers.
+
+As CouchDB 3.5.0 has it: `fabric_doc_update.erl`, `fabric_doc_open.erl`, `fabric_open_revs.erl`,
+`fabric_doc_open_revs.erl`, `fabric_view*.erl` and `mem3_sync.erl`. A coordinator asks all copies
+and answers as soon as enough have answered it; what reaches a copy later happens all the same.
+Left out: shards (q=1), the coordinator's own time limit, which is longer than any client's, and
+`validate_doc_update`.
+
+Knows nodes and messages between them; knows no HTTP and nothing of the service.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from tests.simulation.documents import (
+    CONFLICT,
+    Document,
+    Revision,
+    Shard,
+    Tree,
+    collated,
+    rank,
+    to_json,
+)
+from tests.simulation.scheduler import Scheduler
+
+DOWN = object()
+"""Instead of an answer: the node is not there any more (`rexi_DOWN`)."""
+MISSING = "missing"
+NO_REPLY = "noreply"
+
+
+@dataclass
+class Delays:
+    """How long things take, in seconds; each time a little more or less.
+
+    What one node sends to another arrives in the order in which it was sent, but is then done by
+    workers of which each takes its time. `tests/simulation/test_yardstick.py` has these figures
+    from a real cluster.
+
+    :param way: from one node to another
+    :param work: until a copy has done what it is asked
+    :param slow: how often that takes `longer`
+    :param sync: until the copies are compared after a write
+    """
+
+    way: float = 0.0005
+    work: float = 0.00001
+    slow: float = 0.0
+    longer: float = 0.05
+    sync: float = 1.0
+
+
+Answer = Callable[[Any], None]
+
+
+class Node:
+    """One server: coordinator for whoever asks it, and a copy of each database."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.up = True
+        self.life = 0
+        """How often it was started: what was under way before comes to nothing."""
+        self.paused_until = 0.0
+        self.shards: dict[str, Shard] = {}
+        self.synced: dict[tuple[str, str], int] = {}
+        """Up to which change another node has a database of this one, by both names."""
+
+
+@dataclass
+class _Update:
+    waiting: int
+    w: int
+    replies: list[list[str]] = field(default_factory=list)
+    over: bool = False
+
+
+class Cluster:
+    """The nodes, and the ways between them.
+
+    :param shards: what each database holds at the start, on every node
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, delays: Delays, shards: Mapping[str, Mapping[str, Tree]]
+    ) -> None:
+        self.scheduler = scheduler
+        self.delays = delays
+        self.nodes = [Node(f"node{i}") for i in (1, 2, 3)]
+        self.cut: set[frozenset[str]] = set()
+        """The pairs of nodes that do not hear each other."""
+        self.silence = 0.0
+        """How often a message between nodes is lost and nobody hears of it."""
+        for node in self.nodes:
+            node.shards = {name: Shard(trees) for name, trees in shards.items()}
+            for name, shard in node.shards.items():
+                node.synced |= {(name, peer.name): shard.seq for peer in self.nodes}
+        self._syncing: set[tuple[str, str]] = set()
+        self._last: dict[tuple[str, str], float] = {}
+        self.on_crash: Callable[[Node], None] = lambda node: None
+
+    # What happens to nodes.
+
+    def crash(self, node: Node) -> None:
+        """Kill a node; what it has written stays written."""
+        node.up = False
+        node.life += 1
+        self.on_crash(node)
+
+    def start(self, node: Node) -> None:
+        """Bring a node back."""
+        node.up = True
+        node.paused_until = 0.0
+        self._sync_soon(node)
+        for peer in self.nodes:
+            self._sync_soon(peer)
+
+    def pause(self, node: Node, seconds: float) -> None:
+        """Stop a node for a time; what reaches it meanwhile waits."""
+        node.paused_until = max(node.paused_until, self.scheduler.now + seconds)
+
+    def heal(self) -> None:
+        """All nodes are there and hear each other."""
+        self.cut.clear()
+        self.silence = 0.0
+        self.delays.slow = 0.0
+        for node in self.nodes:
+            self.start(node)
+
+    def hears(self, one: Node, other: Node) -> bool:
+        """Whether both are there and hear each other."""
+        return one.up and other.up and not self._is_cut(one, other)
+
+    def _is_cut(self, one: Node, other: Node) -> bool:
+        return frozenset((one.name, other.name)) in self.cut
+
+    # Messages.
+
+    def _way(self, origin: Node, node: Node) -> float:
+        """How long a message is on its way this time; none overtakes another one."""
+        if origin is node:
+            return 0.0
+        now, key = self.scheduler.now, (origin.name, node.name)
+        way = self.delays.way
+        arrival = max(
+            now + way / 2 + self.scheduler.chance.expovariate(2 / way), self._last.get(key, 0.0)
+        )
+        self._last[key] = arrival
+        return arrival - now
+
+    def _work(self) -> float:
+        """How long a worker takes this time."""
+        chance = self.scheduler.chance
+        seconds = chance.expovariate(1 / self.delays.work)
+        if self.delays.slow and chance.random() < self.delays.slow:
+            seconds += chance.expovariate(1 / self.delays.longer)
+        return seconds
+
+    def call(self, origin: Node, node: Node, work: Callable[[Node], Any], answer: Answer) -> None:
+        """Have a node do something; its answer, or DOWN, comes back unless the origin dies."""
+        life, there = origin.life, node.life
+
+        def come_back(result: Any) -> None:
+            if origin.up and origin.life == life:
+                lost = result is not DOWN and not self.hears(origin, node)
+                self.when_awake(origin, lambda: answer(DOWN if lost else result))
+
+        def arrive() -> None:
+            # Whether its origin is still there makes no difference to a message on its way.
+            gone = node.life != there or self._is_cut(origin, node)
+            result = DOWN if gone else work(node)
+            self.scheduler.after(self._way(node, origin), come_back, result)
+
+        if not self.hears(origin, node):
+            self.scheduler.after(self.delays.way, come_back, DOWN)
+        elif not self._is_swallowed(origin, node):
+            seconds = self._way(origin, node) + self._work()
+            self.scheduler.after(seconds, self.when_awake, node, arrive)
+
+    def _is_swallowed(self, origin: Node, node: Node) -> bool:
+        silent = self.silence and origin is not node
+        return bool(silent and self.scheduler.chance.random() < self.silence)
+
+    def when_awake(self, node: Node, act: Callable[[], None]) -> None:
+        """Do something at a node, once it is not paused."""
+        life = node.life
+        if self.scheduler.now < node.paused_until:
+            wait = node.paused_until - self.scheduler.now
+            again = lambda: self.when_awake(node, act) if node.life == life else act()  # noqa: E731
+            self.scheduler.after(wait, again)
+        else:
+            act()
+
+    # Databases.
+
+    def exists(self, database: str) -> bool:
+        """Whether there is such a database."""
+        return database in self.nodes[0].shards
+
+    def create(self, database: str) -> None:
+        """Make a database, on all nodes at once."""
+        for node in self.nodes:
+            node.shards[database] = Shard()
+            node.synced |= {(database, peer.name): 0 for peer in self.nodes}
+
+    # Writes.
+
+    def update(
+        self,
+        origin: Node,
+        database: str,
+        documents: Sequence[Document],
+        w: int,
+        done: Callable[[str, list[Any]], None],
+    ) -> None:
+        """Write new revisions.
+
+        :param done: called with `ok`, `accepted` or `error`, and for each document its revision,
+            `(revision,)` where it has no quorum, CONFLICT, or None
+        """
+
+        def work(node: Node) -> list[str]:
+            shard = node.shards[database]
+            results = [shard.write(document) for document in documents]
+            self._sync_soon(node)
+            return results
+
+        self._update(origin, len(documents), w, work, done)
+
+    def graft(
+        self,
+        origin: Node,
+        database: str,
+        documents: Sequence[tuple[str, Sequence[Revision]]],
+        done: Callable[[str, list[Any]], None],
+    ) -> None:
+        """Write revisions as they are, as replication does: ids, and leaves with ancestors."""
+
+        def work(node: Node) -> list[str]:
+            for document_id, path in documents:
+                node.shards[database].replicate(document_id, [path])
+            self._sync_soon(node)
+            return [NO_REPLY] * len(documents)
+
+        self._update(origin, len(documents), 2, work, done)
+
+    def _update(
+        self,
+        origin: Node,
+        count: int,
+        w: int,
+        work: Callable[[Node], list[str]],
+        done: Callable[[str, list[Any]], None],
+    ) -> None:
+        state = _Update(len(self.nodes), w, [[] for _ in range(count)])
+
+        def answer(results: Any) -> None:
+            if state.over:
+                return
+            state.waiting -= 1
+            if results is not DOWN:
+                for replies, result in zip(state.replies, results, strict=True):
+                    replies.append(result)
+                met = [_quorum(replies, w) for replies in state.replies]
+                if state.waiting and all(met):
+                    state.over = True
+                    done("ok", met)
+                    return
+            if not state.waiting:
+                state.over = True
+                done(*_forced(state.replies, w))
+
+        for node in self.nodes:
+            self.call(origin, node, work, answer)
+
+    # Reads.
+
+    def open(
+        self, origin: Node, database: str, document_id: str, r: int, done: Callable[[Any], None]
+    ) -> None:
+        """Read the winner.
+
+        :param done: called with what was found, `None` when no copy answered
+        """
+        acc = _Open(self, origin, database, document_id, min(r, 3), done)
+        for node in self.nodes:
+            self.call(origin, node, acc.work, acc.answer)
+
+    def open_revs(
+        self,
+        origin: Node,
+        database: str,
+        document_id: str,
+        r: int,
+        done: Callable[[list[tuple[str, Revision]] | None], None],
+    ) -> None:
+        """Read all leaves; None when no copy answered."""
+        acc = _OpenRevs(self, origin, database, document_id, r, done)
+        for node in self.nodes:
+            self.call(origin, node, acc.work, acc.answer)
+
+    def bulk_get(
+        self,
+        origin: Node,
+        database: str,
+        ids: Sequence[str],
+        done: Callable[[list[list[Revision]] | None], None],
+    ) -> None:
+        """Read all leaves of many documents; None when that cannot be."""
+        acc = _BulkGet(len(self.nodes), ids, database, done)
+        for node in self.nodes:
+            self.call(origin, node, acc.work, acc.answer)
+
+    def one_copy(
+        self, origin: Node, work: Callable[[Node], Any], done: Callable[[Any], None]
+    ) -> None:
+        """Let the copy that is fastest say something; DOWN when there is none."""
+        chance, way = self.scheduler.chance, self.delays.way
+        ways = {node.name: way * chance.random() * (node is not origin) for node in self.nodes}
+        nodes = sorted(self.nodes, key=lambda node: ways[node.name] + self._work())
+
+        def ask(left: list[Node]) -> None:
+            if not left:
+                done(DOWN)
+                return
+            self.call(origin, left[0], work, lambda r: ask(left[1:]) if r is DOWN else done(r))
+
+        ask(nodes)
+
+    # What the copies do between themselves.
+
+    def repair(
+        self,
+        origin: Node,
+        database: str,
+        documents: Sequence[tuple[str, Sequence[Revision]]],
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Let all copies have what one of them had."""
+        self.graft(origin, database, documents, lambda health, results: done())
+
+    def _sync_soon(self, node: Node) -> None:
+        for peer in self.nodes:
+            key = (node.name, peer.name)
+            if peer is not node and key not in self._syncing:
+                self._syncing.add(key)
+                self.scheduler.after(
+                    self.delays.sync * self.scheduler.chance.uniform(0.5, 1.5),
+                    self._sync,
+                    node,
+                    peer,
+                )
+
+    def _sync(self, node: Node, peer: Node) -> None:
+        """Give a node what it lacks of another one's copies."""
+        self._syncing.discard((node.name, peer.name))
+        if not self.hears(node, peer):
+            return  # when they hear each other again it goes on, see `start` and `join`
+        batches = {
+            name: [(i, shard.leaf_paths(i)) for i in shard.changed_since(since)]
+            for name, shard in node.shards.items()
+            if shard.seq > (since := node.synced[name, peer.name])
+        }
+        reached = {name: node.shards[name].seq for name in batches}
+
+        def work(there: Node) -> None:
+            for name, documents in batches.items():
+                for document_id, paths in documents:
+                    there.shards[name].replicate(document_id, paths)
+
+        if batches:
+            self.call(node, peer, work, partial(self._synced, node, peer, reached))
+
+    def _synced(self, node: Node, peer: Node, reached: Mapping[str, int], result: Any) -> None:
+        if result is DOWN:
+            self._sync_soon(node)
+            return
+        for name, seq in reached.items():
+            node.synced[name, peer.name] = max(node.synced[name, peer.name], seq)
+
+    def join(self, one: Node, other: Node) -> None:
+        """Let two nodes hear each other again."""
+        self.cut.discard(frozenset((one.name, other.name)))
+        self._sync_soon(one)
+        self._sync_soon(other)
+
+
+def _quorum(replies: Sequence[str], w: int) -> str | None:
+    """The good reply that enough copies gave."""
+    for reply in sorted(set(replies)):
+        if reply != CONFLICT and replies.count(reply) >= w:
+            return reply
+    return None
+
+
+def _forced(replies: Sequence[Sequence[str]], w: int) -> tuple[str, list[Any]]:
+    """The answer when no more replies will come (`force_reply`)."""
+    health, results = "ok", []
+    for each in replies:
+        met = _quorum(each, w)
+        accepted = next((r for r in each if r not in (CONFLICT, NO_REPLY)), None)
+        if not each:
+            health = "error"
+            results.append(None)
+        elif met or accepted is None:
+            results.append(met or each[0])  # all the same: conflicts, or grafted on too few
+        else:
+            health = "accepted" if health == "ok" else health
+            results.append((accepted,))
+    return health, results
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A document as one copy has it: the winner and its ancestors; no path where it is missing."""
+
+    path: tuple[Revision, ...]
+    conflicts: tuple[str, ...] = ()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is there and not deleted."""
+        return bool(self.path) and not self.path[0].deleted
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What two copies' replies are compared by."""
+        return (self.path[0].rev if self.path else MISSING, self.conflicts)
+
+
+class _Open:
+    """`fabric_doc_open.erl`."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        origin: Node,
+        database: str,
+        document_id: str,
+        r: int,
+        done: Callable[[Any], None],
+    ) -> None:
+        self.cluster, self.origin, self.database = cluster, origin, database
+        self.id, self.r, self.done = document_id, r, done
+        self.left = 3
+        self.replies: dict[tuple[Any, ...], tuple[Opened, int]] = {}
+        self.over = False
+
+    def work(self, node: Node) -> Opened:
+        tree = node.shards[self.database].trees.get(self.id)
+        return Opened(tree.path(tree.winner.rev), tree.conflicts) if tree else Opened(())
+
+    def answer(self, reply: Any) -> None:
+        if self.over:
+            return
+        self.left -= 1
+        if reply is not DOWN:
+            _, count = self.replies.get(reply.key, (reply, 0))
+            self.replies[reply.key] = reply, count + 1
+            if count + 1 >= self.r:
+                self.over = True
+                self._met(reply)
+                return
+        if not self.left:
+            self.over = True
+            self._repaired()
+
+    def _met(self, quorum: Opened) -> None:
+        others = [o for o, _ in self.replies.values() if o.key != quorum.key]
+        if not others:
+            self.done(quorum)
+            return
+        ancestors = {r.rev for r in quorum.path[1:]}
+        if quorum.path and all(not o.path or o.path[0].rev in ancestors for o in others):
+            self._repair(lambda: None)
+            self.done(quorum)
+        else:
+            self._repaired()
+
+    def _repaired(self) -> None:
+        """Repair first, then answer with the one that wins."""
+        found = [o for o, _ in self.replies.values() if o.path]
+        if found:
+            best = max(found, key=lambda o: (o.is_live, rank(o.path[0].rev)))
+            self._repair(lambda: self.done(best))
+        else:
+            self.done(Opened(()) if self.replies else None)
+
+    def _repair(self, then: Callable[[], None]) -> None:
+        paths = [(self.id, o.path) for o, _ in self.replies.values() if o.path]
+        self.cluster.repair(self.origin, self.database, paths, then)
+
+
+class _OpenRevs:
+    """`fabric_doc_open_revs.erl`, for all leaves."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        origin: Node,
+        database: str,
+        document_id: str,
+        r: int,
+        done: Callable[[Any], None],
+    ) -> None:
+        self.cluster, self.origin, self.database = cluster, origin, database
+        self.id, self.r, self.done = document_id, r, done
+        self.tree = Tree()
+        self.count, self.errors = 0, 0
+        self.in_repair = False
+        self.over = False
+
+    def work(self, node: Node) -> list[tuple[Revision, ...]]:
+        return node.shards[self.database].leaf_paths(self.id)
+
+    def answer(self, reply: Any) -> None:
+        if self.over:
+            return
+        if reply is DOWN:
+            self.errors += 1
+            reply = []
+        self.count += 1
+        enough = self.count - self.errors >= self.r
+        leaves = len(self.tree.leaves)
+        kinds = [self.tree.merge(path) for path in reply]
+        repair = self.count > 1 and any(kind != "internal_node" for kind in kinds)
+        met = "new_branch" not in kinds and len(reply) == leaves and enough
+        self.in_repair |= repair
+        if met or self.count == 3:
+            self.over = True
+            found = [self.tree.path(rev) for rev in sorted(self.tree.leaves, key=rank)]
+            if self.in_repair and found:
+                self.cluster.repair(self.origin, self.database, [(self.id, p) for p in found])
+            none = self.count == self.errors
+            self.done(None if none else [(self.id, path[0]) for path in found])
+
+
+class _BulkGet:
+    """`fabric_open_revs.erl`, for all leaves."""
+
+    def __init__(
+        self, nodes: int, ids: Sequence[str], database: str, done: Callable[[Any], None]
+    ) -> None:
+        self.ids, self.database, self.done = ids, database, done
+        self.left = nodes
+        self.met = [0] * len(ids)
+        self.found: list[dict[str, tuple[Revision, ...]]] = [{} for _ in ids]
+        self.over = False
+
+    def work(self, node: Node) -> list[list[tuple[Revision, ...]]]:
+        shard = node.shards[self.database]
+        return [shard.leaf_paths(document_id) for document_id in self.ids]
+
+    def answer(self, reply: Any) -> None:
+        if self.over:
+            return
+        self.left -= 1
+        if reply is DOWN:
+            if any(self.left + met == 0 for met in self.met):
+                self.over = True
+                self.done(None)
+            elif not self.left:
+                self._finish()
+            return
+        for i, paths in enumerate(reply):
+            before = len(self.found[i])
+            self.found[i] |= {path[0].rev: path for path in paths}
+            if paths and before in (0, len(self.found[i])):
+                self.met[i] += 1
+        if not self.left or min(self.met, default=2) >= 2:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.over = True
+        results = []
+        for found in self.found:
+            tree = Tree()
+            for rev in sorted(found, key=rank):
+                tree.merge(found[rev])
+            results.append([tree.revisions[rev] for rev in sorted(tree.leaves, key=rank)])
+        self.done(results)
+
+
+def select_rows(shard: Shard, view: str, query: Mapping[str, Any]) -> list[Document]:
+    """The rows of a view that a query asks for, reduced where it says so."""
+    rows = shard.rows(view)
+    if "keys" in query:
+        wanted = [collated(key) for key in query["keys"]]
+        rows = [row for key in wanted for row in rows if row.order == key]
+    if "startkey" in query:
+        start = (collated(query["startkey"]), query.get("startkey_docid", ""))
+        rows = [row for row in rows if (row.order, row.id) >= start]
+    if "endkey" in query:
+        end = collated(query["endkey"])
+        rows = [row for row in rows if row.order <= end]
+    if query.get("reduce", view != "logins/by_login"):
+        return _counted(rows, query.get("group_level", 99 if query.get("group") else 0))
+    skip, limit = query.get("skip", 0), query.get("limit")
+    rows = rows[skip : None if limit is None else skip + limit]
+    return [{"id": row.id, "key": row.key, "value": row.value} for row in rows]
+
+
+def _counted(rows: Iterable[Any], level: int) -> list[Document]:
+    counted: list[Document] = []
+    for row in rows:
+        key = row.key[:level] if level else None
+        if counted and counted[-1]["key"] == key:
+            counted[-1]["value"] += 1
+        else:
+            counted.append({"key": key, "value": 1})
+    return counted
+
+
+def shown(document_id: str, opened: Opened, conflicts: bool) -> Document:
+    """A document as CouchDB shows it to one who asks for its conflicts or does not."""
+    document = to_json(document_id, opened.path[0])
+    if conflicts and opened.conflicts:
+        document["_conflicts"] = list(opened.conflicts)
+    return document
+
+
+def path_of(document: Mapping[str, Any]) -> list[Revision]:
+    """The path that a document written as it is names in its `_revisions`, or else itself."""
+    number, digest = document["_rev"].split("-", 1)
+    named = document.get("_revisions", {"start": int(number), "ids": [digest]})
+    start, ids = named["start"], named["ids"]
+    revs = [f"{start - i}-{digest}" for i, digest in enumerate(ids)]
+    body = {k: v for k, v in document.items() if k[0] != "_"}
+    leaf = Revision(revs[0], next(iter(revs[1:]), None), bool(document.get("_deleted")), body)
+    parents = [*revs[2:], None]
+    return [leaf, *(Revision(r, p) for r, p in zip(revs[1:], parents, strict=False))]

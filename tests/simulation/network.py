@@ -1,0 +1,559 @@
+"""Between the service and the nodes: connections, the requests on them, and what goes wrong there.
+
+A connection has the methods of a socket that the service uses. Bytes go out and come in, so that
+the service's own HTTP client is at work. A node answers what the service asks of CouchDB and
+nothing else.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import orjson
+
+from tests.simulation import cluster as fabric
+from tests.simulation.cluster import DOWN, Cluster, Node
+from tests.simulation.documents import CONFLICT, VIEWS, Document, Revision, to_json
+from tests.simulation.scheduler import TIME_OVER, Scheduler, Wait, current_task
+from tests.simulation.standard_library import receive_timeout
+
+_REASONS = {200: "OK", 201: "Created", 202: "Accepted", 404: "Object Not Found", 409: "Conflict",
+            412: "Precondition Failed", 500: "Internal Server Error"}  # fmt: skip
+_JSON = {"startkey", "endkey", "key", "keys", "limit", "skip", "reduce", "group_level", "group",
+         "include_docs", "conflicts", "r", "w", "new_edits", "heartbeat", "timeout"}  # fmt: skip
+
+
+@dataclass
+class Weather:
+    """How often something goes wrong on the way, of one request.
+
+    :param refused: there is no connection
+    :param lost: it never arrives
+    :param late: it arrives seconds later
+    :param cut: its answer is lost, and the connection with it
+    :param twice: a view's answer is two failures
+    :param latency: seconds that each way takes, typically
+    """
+
+    refused: float = 0.0
+    lost: float = 0.0
+    late: float = 0.0
+    cut: float = 0.0
+    twice: float = 0.0
+    latency: float = 0.0003
+
+    def calm(self) -> None:
+        """Nothing goes wrong any more."""
+        self.refused = self.lost = self.late = self.cut = self.twice = 0.0
+
+
+class Network:
+    """Opens connections to the nodes."""
+
+    def __init__(self, scheduler: Scheduler, cluster: Cluster, weather: Weather) -> None:
+        self.scheduler = scheduler
+        self.cluster = cluster
+        self.weather = weather
+        self.over = float("inf")
+        """When the last of what goes wrong has: what was sent before arrives by then, or never."""
+        self._open: dict[Connection, None] = {}
+        self._requests = 0
+        cluster.on_crash = self._crashed
+
+    def connect(self, host: str, timeout: float) -> "Connection":
+        """A connection to a node, or to any of them where the host is none.
+
+        :raises OSError: there is none
+        """
+        task = current_task()
+        self.scheduler.sleep(self.latency())
+        chance = self.scheduler.chance
+        named = [node for node in self.cluster.nodes if node.name == host]
+        node = named[0] if named else chance.choice(self.cluster.nodes)
+        if not node.up and not named:  # a load balancer soon knows
+            node = next((n for n in self.cluster.nodes if n.up), node)
+        if not node.up or chance.random() < self.weather.refused:
+            raise ConnectionRefusedError("refused")
+        connection = Connection(self, node, task.process.pid)
+        self._open[connection] = None
+        return connection
+
+    def latency(self) -> float:
+        """How long a way takes this time."""
+        return self.scheduler.chance.expovariate(1 / self.weather.latency)
+
+    def _crashed(self, node: Node) -> None:
+        for connection in list(self._open):
+            if connection.node is node:
+                connection.reset()
+
+    def forget(self, connection: "Connection") -> None:
+        """It is closed."""
+        self._open.pop(connection, None)
+
+    def send(self, connection: "Connection", data: bytes) -> None:
+        """Have a request arrive, perhaps, and its answer come back, perhaps."""
+        self._requests += 1
+        request = Request.read(data, self._requests)
+        self.scheduler.note(f"{connection} {request}")
+        chance, weather = self.scheduler.chance, self.weather
+        kinds = ("lost", "late", "cut", "none")
+        often = [weather.lost, weather.late, weather.cut]
+        [fate] = chance.choices(kinds, [*often, 1 - sum(often)])
+        if request.is_view and chance.random() < weather.twice:
+            fate = "twice"
+        delay = self.latency() + (chance.uniform(0.2, 12) if fate == "late" else 0.0)
+        if fate != "none":
+            self.scheduler.note(f"{connection} #{request.number} {fate}")
+        if fate != "lost":
+            self.scheduler.after(delay, _Exchange(self, connection, request, fate).arrive)
+
+
+class _Exchange:
+    """A request on its way, and its answer."""
+
+    def __init__(
+        self, network: Network, connection: "Connection", request: "Request", fate: str
+    ) -> None:
+        self._network = network
+        self._connection = connection
+        self._request = request
+        self._fate = fate
+        self._life = connection.node.life
+        self._sent = network.scheduler.now
+
+    def arrive(self) -> None:
+        """It reaches the node."""
+        network, node = self._network, self._connection.node
+        if self._sent < network.over < network.scheduler.now:
+            return  # the last of what goes wrong
+        if node.life != self._life:
+            self._connection.reset()
+        else:
+            network.cluster.when_awake(node, self._serve)
+
+    def _serve(self) -> None:
+        network, node = self._network, self._connection.node
+        if node.life != self._life:
+            return
+        if self._fate != "twice":
+            Served(network.cluster, node, self._request, self._answer).begin()
+            return
+        chance = network.scheduler.chance
+        self._answer(500, {"error": "nodedown", "reason": "progress not possible"})
+        again = 500, {"error": "timeout", "reason": "The request could not be processed"}
+        network.scheduler.after(chance.choice((0.0, chance.uniform(0, 0.2))), self._answer, *again)
+
+    def _answer(self, status: int, body: Any) -> None:
+        network, connection = self._network, self._connection
+        if connection.node.life != self._life:
+            return
+        head, content = _written(status, body, self._request.request_id)
+        shown = content[:300].decode(errors="replace").strip()
+        network.scheduler.note(f"{connection} #{self._request.number} {status} {shown}")
+        if self._fate == "cut":
+            network.scheduler.after(network.latency(), connection.reset)
+        else:
+            network.scheduler.after(network.latency(), connection.arrive, head + content)
+
+
+class Connection:
+    """A socket of the service's, to a node."""
+
+    def __init__(self, network: Network, node: Node, pid: int) -> None:
+        self._network = network
+        self.node = node
+        self._pid = pid
+        self._received = bytearray()
+        self._ended = False
+        self._timeout: float | None = None
+        self._waiting: Wait | None = None
+
+    def __str__(self) -> str:
+        return f"worker {self._pid} {self.node.name}"
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is something to be read: bytes or the end."""
+        return bool(self._received) or self._ended
+
+    def settimeout(self, seconds: float | None) -> None:
+        """As a socket has it."""
+        self._timeout = seconds
+
+    def setsockopt(self, level: int, option: int, value: Any) -> None:
+        """As a socket has it; only the limit on receiving matters."""
+        seconds = receive_timeout(option, value)
+        self._timeout = self._timeout if seconds is None else seconds
+
+    def sendall(self, data: bytes) -> None:
+        """As a socket has it. A request is always sent in one piece."""
+        if self._ended:
+            raise BrokenPipeError("broken pipe")
+        self._network.send(self, data)
+
+    def recv(self, size: int) -> bytes:
+        """As a socket has it."""
+        if not self.readable:
+            woken = self._network.scheduler.wait(self._wait, self._timeout)
+            self._waiting = None
+            if woken is TIME_OVER:
+                raise BlockingIOError("timed out")
+        if self._received:
+            data = bytes(self._received[:size])
+            del self._received[:size]
+            return data
+        raise ConnectionResetError("reset by peer")
+
+    def _wait(self, wait: Wait) -> None:
+        self._waiting = wait
+
+    def close(self) -> None:
+        """As a socket has it."""
+        self._network.forget(self)
+
+    def arrive(self, data: bytes) -> None:
+        """Bytes from the node."""
+        if not self._ended:
+            self._received += data
+            self._wake()
+
+    def reset(self) -> None:
+        """The node's end is gone."""
+        self._ended = True
+        self._network.forget(self)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting:
+            self._waiting.wake()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a node is asked."""
+
+    number: int
+    method: str
+    path: tuple[str, ...]
+    query: Mapping[str, Any]
+    body: Any
+    request_id: str
+    shown: str
+
+    @classmethod
+    def read(cls, data: bytes, number: int) -> "Request":
+        """From the bytes that were sent."""
+        head, _, body = data.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = lines[0].split(" ")
+        headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+        assert int(headers.get("content-length", 0)) == len(body), "one piece"
+        path, query = _parsed(target)
+        name = headers.get("x-couch-request-id", "")
+        name = name if re.fullmatch(r"[\w-]{1,36}", name, re.ASCII) else f"{number:010x}"
+        content = orjson.loads(body) if body else None
+        shown = f"{target} {body[:300].decode(errors='replace')}"
+        return cls(number, method, path, query, content, name, shown)
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it reads a view."""
+        return "_view" in self.path
+
+    def __str__(self) -> str:
+        return f"#{self.number} {self.method} {self.shown}"
+
+
+@lru_cache(10_000)
+def _parsed(target: str) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """The path and the query of a target."""
+    parts = urlsplit(target)
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    query = {k: json.loads(v) if k in _JSON else v for k, v in given}
+    return tuple(unquote(part) for part in parts.path.strip("/").split("/")), query
+
+
+def _written(status: int, body: Any, request_id: str) -> tuple[bytes, bytes]:
+    content = orjson.dumps(body) + b"\n" if not isinstance(body, bytes) else body
+    head = (
+        f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nX-Couch-Request-ID: {request_id}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode(), content
+
+
+_NO_DATABASE = {"error": "not_found", "reason": "Database does not exist."}
+_CONFLICTING = {"error": "conflict", "reason": "Document update conflict."}
+_FAILED = {"error": "internal_server_error", "reason": "No DB shards could be opened."}
+
+Answer = Callable[[int, Any], None]
+
+
+class Served:
+    """One request, at the node that was asked (`chttpd_db.erl`)."""
+
+    def __init__(self, cluster: Cluster, node: Node, request: Request, answer: Answer) -> None:
+        self.cluster, self.node, self.request, self.answer = cluster, node, request, answer
+        self.database = request.path[0]
+
+    def begin(self) -> None:
+        """Do it; the answer goes out when it is there."""
+        method, path = self.request.method, self.request.path
+        if len(path) == 1 and method == "PUT":
+            if self.cluster.exists(self.database):
+                self.answer(412, {"error": "file_exists", "reason": "exists"})
+            else:
+                self.cluster.create(self.database)
+                self.answer(201, {"ok": True})
+        elif not self.cluster.exists(self.database):
+            self.answer(404, _NO_DATABASE)
+        elif len(path) == 1:
+            self._one_copy(self._info)
+        elif path[1] in _SPECIAL:
+            _SPECIAL[path[1]](self)
+        elif "_view" in path:
+            self._view()
+        else:
+            document_id = "/".join(path[1:3]) if path[1] == "_design" else path[1]
+            _METHODS[method](self, document_id)
+
+    # One document.
+
+    def _get(self, document_id: str) -> None:
+        query = self.request.query
+        r = query.get("r", 2)
+        if query.get("open_revs") == "all":
+            self.cluster.open_revs(self.node, self.database, document_id, r, self._leaves)
+            return
+        if self.request.path[2:] and self.request.path[1] != "_design":
+            self.cluster.open(self.node, self.database, document_id, r, self._attachment)
+            return
+
+        def done(opened: Any) -> None:
+            if opened is None:
+                self.answer(500, _FAILED)
+            elif not opened.is_live:
+                reason = "deleted" if opened.path else "missing"
+                self.answer(404, {"error": "not_found", "reason": reason})
+            else:
+                conflicts = bool(query.get("conflicts"))
+                self.answer(200, fabric.shown(document_id, opened, conflicts))
+
+        self.cluster.open(self.node, self.database, document_id, r, done)
+
+    def _attachment(self, opened: Any) -> None:
+        attached = opened.path[0].body["_attachments"][self.request.path[2]]
+        self.answer(200, base64.b64decode(attached["data"]))
+
+    def _leaves(self, leaves: list[tuple[str, Revision]] | None) -> None:
+        if leaves is None:
+            self.answer(500, _FAILED)
+        else:
+            self.answer(200, [{"ok": _with_path(*leaf)} for leaf in leaves])
+
+    def _put(self, document_id: str) -> None:
+        document = {**self.request.body, "_id": document_id}
+        w = self.request.query.get("w", 2)
+        self.cluster.update(self.node, self.database, [document], w, self._one_written)
+
+    def _delete(self, document_id: str) -> None:
+        rev = self.request.query.get("rev")
+        document = {"_id": document_id, "_rev": rev, "_deleted": True}
+        self.cluster.update(self.node, self.database, [document], 2, self._one_written)
+
+    def _one_written(self, health: str, results: list[Any]) -> None:
+        document_id = self.request.path[1]
+        match health, results[0]:
+            case "error", _:
+                self.answer(500, _FAILED)
+            case _, str(rev) if rev != CONFLICT:
+                self.answer(201, {"ok": True, "id": document_id, "rev": rev})
+            case _, (rev,):
+                self.answer(202, {"ok": True, "id": document_id, "rev": rev})
+            case _:
+                self.answer(409, _CONFLICTING)
+
+    # Many.
+
+    def _bulk_docs(self) -> None:
+        documents = self.request.body["docs"]
+        if self.request.body.get("new_edits", True):
+            w = self.request.query.get("w", 2)
+            self.cluster.update(self.node, self.database, documents, w, self._all_written)
+        else:
+            grafts = [(d["_id"], fabric.path_of(d)) for d in documents]
+
+            def done(health: str, results: list[Any]) -> None:
+                self.answer(500 if health == "error" else 201, [])
+
+            self.cluster.graft(self.node, self.database, grafts, done)
+
+    def _all_written(self, health: str, results: list[Any]) -> None:
+        rows: list[Document] = []
+        for document, result in zip(self.request.body["docs"], results, strict=True):
+            row = {"id": document["_id"]}
+            match result:
+                case None:
+                    row |= {"error": "internal_server_error", "reason": "none"}
+                case str(rev) if rev != CONFLICT:
+                    row |= {"ok": True, "rev": rev}
+                case (rev,):
+                    row |= {"ok": True, "rev": rev, "accepted": True}
+                case _:
+                    row |= _CONFLICTING
+            rows.append(row)
+        self.answer({"ok": 201, "accepted": 202, "error": 500}[health], rows)
+
+    def _bulk_get(self) -> None:
+        ids = [each["id"] for each in self.request.body["docs"]]
+
+        def error(document_id: str, name: str, reason: str) -> Document:
+            told = {"id": document_id, "rev": "undefined", "error": name, "reason": reason}
+            return {"id": document_id, "docs": [{"error": told}]}
+
+        def done(found: list[list[Revision]] | None) -> None:
+            if found is None:
+                results = [error(i, "internal_fabric_error", "nodedown") for i in ids]
+            else:
+                results = [
+                    {"id": i, "docs": [{"ok": to_json(i, leaf)} for leaf in leaves]}
+                    if leaves
+                    else error(i, "not_found", "missing")
+                    for i, leaves in zip(ids, found, strict=True)
+                ]
+            self.answer(200, {"results": results})
+
+        self.cluster.bulk_get(self.node, self.database, ids, done)
+
+    # One copy's word.
+
+    def _one_copy(self, work: Callable[[Node], Any]) -> None:
+        def done(result: Any) -> None:
+            if result is DOWN:
+                self.answer(500, _FAILED)
+            else:
+                self.answer(200, result)
+
+        self.cluster.one_copy(self.node, work, done)
+
+    def _info(self, node: Node) -> Document:
+        shard = node.shards[self.database]
+        return {
+            "db_name": self.database,
+            "doc_count": sum(1 for _ in shard.live()),
+            "update_seq": f"{shard.seq}-{node.name}",
+            "cluster": {"q": 1, "n": 3, "w": 2, "r": 2},
+        }
+
+    def _view(self) -> None:
+        design, name = self.request.path[2], self.request.path[4]
+        query = {**self.request.query, **(self.request.body or {})}
+
+        def work(node: Node) -> Document | None:
+            shard = node.shards[self.database]
+            if f"_design/{design}" not in shard.trees or f"{design}/{name}" not in VIEWS:
+                return None
+            return {"rows": fabric.select_rows(shard, f"{design}/{name}", query)}
+
+        def done(result: Any) -> None:
+            if result is None:
+                self.answer(404, {"error": "not_found", "reason": "missing"})
+            else:
+                self.answer(500 if result is DOWN else 200, _FAILED if result is DOWN else result)
+
+        self.cluster.one_copy(self.node, work, done)
+
+    def _all_docs(self) -> None:
+        query = self.request.query
+
+        def work(node: Node) -> Document:
+            rows = [
+                {"id": i, "key": i, "value": {"rev": winner.rev}, "doc": to_json(i, winner)}
+                for i, _, winner in node.shards[self.database].live()
+                if query.get("startkey", "") <= i <= query.get("endkey", "\uffff")
+            ]
+            return {"rows": rows[: query.get("limit")]}
+
+        self._one_copy(work)
+
+    def _find(self) -> None:
+        selector, limit = self.request.body["selector"], self.request.body["limit"]
+
+        def work(node: Node) -> Document:
+            found = [
+                to_json(i, winner)
+                for i, _, winner in node.shards[self.database].live()
+                if all((winner.body or {}).get(k) == v for k, v in selector.items())
+            ]
+            return {"docs": found[:limit]}
+
+        self._one_copy(work)
+
+    def _changes(self) -> None:
+        """The feed goes on with the copy it began with; another one tells it all again."""
+        query = self.request.query
+        place, _, name = str(query.get("since", "0")).partition("-")
+
+        def work(node: Node) -> Document:
+            shard = node.shards[self.database]
+            since = shard.seq if place == "now" else int(place) if name == node.name else 0
+            changes = [(i, seq) for i, seq in shard.changes.items() if seq > since]
+            changes = changes[: query.get("limit")]
+            last = changes[-1][1] if changes else max(since, 0)
+            results = [self._change(node, i, seq) for i, seq in changes]
+            return {"results": results, "last_seq": f"{last}-{node.name}", "pending": 0}
+
+        named = [n for n in self.cluster.nodes if n.name == name]
+        if not named:
+            self._one_copy(work)
+            return
+
+        def done(result: Any) -> None:
+            if result is DOWN:
+                self._one_copy(work)
+            else:
+                self.answer(200, result)
+
+        self.cluster.call(self.node, named[0], work, done)
+
+    def _change(self, node: Node, document_id: str, seq: int) -> Document:
+        tree = node.shards[self.database].trees[document_id]
+        winner = tree.winner
+        leaves = sorted(tree.leaves) if self.request.query.get("style") else [winner.rev]
+        row: Document = {
+            "seq": f"{seq}-{node.name}",
+            "id": document_id,
+            "changes": [{"rev": rev} for rev in leaves],
+        }
+        if winner.deleted:
+            row["deleted"] = True
+        if self.request.query.get("include_docs"):
+            opened = fabric.Opened(tree.path(winner.rev), tree.conflicts)
+            row["doc"] = fabric.shown(document_id, opened, bool(self.request.query["conflicts"]))
+        return row
+
+
+def _with_path(document_id: str, revision: Revision) -> Document:
+    return to_json(document_id, revision)
+
+
+_METHODS: dict[str, Callable[[Served, str], None]] = {
+    "GET": Served._get,
+    "PUT": Served._put,
+    "DELETE": Served._delete,
+}
+_SPECIAL: dict[str, Callable[[Served], None]] = {
+    "_bulk_docs": Served._bulk_docs,
+    "_bulk_get": Served._bulk_get,
+    "_all_docs": Served._all_docs,
+    "_find": Served._find,
+    "_changes": Served._changes,
+    "_security": lambda served: served.answer(200, {}),
+    "_view_cleanup": lambda served: served.answer(202, {"ok": True}),
+}

@@ -1,0 +1,193 @@
+"""What a seed decides: the pool, the workers, who asks for what, and what goes wrong when."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from tests.simulation.cluster import Delays
+from tests.simulation.network import Weather
+from tests.stateful.commands import (
+    OWN,
+    Assign,
+    AssignMany,
+    Command,
+    Create,
+    Delete,
+    Fetch,
+    OfAccount,
+    Release,
+    ReleaseAll,
+    ReleaseMany,
+    Request,
+)
+
+ACCOUNTS = ("X", "Y", "Z")
+
+
+@dataclass(frozen=True)
+class Allocate(OfAccount):
+    """So many, whichever."""
+
+    quantity: int
+
+    def request(self) -> Request:
+        """What is sent."""
+        return "post", OWN, {"quantity": self.quantity}
+
+
+@dataclass(frozen=True)
+class Repair(Command):
+    """`kazoo-ips doctor --repair` on a worker's machine."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing that a client does.
+
+    :param key: the Idempotency-Key, or none
+    :param pause: seconds before it
+    :param worker: the number of the worker it asks first
+    """
+
+    command: Command
+    key: str | None
+    pause: float
+    worker: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong for a time.
+
+    :param kind: `crash`, `pause`, `cut` of a node or `kill` of a worker
+    :param which: its number; of two that do not hear each other, the one that hears neither
+    """
+
+    at: float
+    kind: str
+    which: int
+    seconds: float
+
+
+@dataclass
+class Plan:
+    """A run, as far as it is decided before it begins."""
+
+    owners: dict[str, str | None]
+    hosts: list[str]
+    tellable: bool
+    clients: list[list[Task]]
+    delays: Delays
+    weather: Weather
+    silence: float = 0.0
+    faults: list[Fault] = field(default_factory=list)
+
+
+def make(seed: int) -> Plan:
+    """The plan of a seed."""
+    chance = Random(f"plan {seed}")
+    addresses = [f"192.0.2.{n}" for n in range(1, chance.randint(3, 5) + 1)]
+    owners = {a: chance.choice([None, None, "X", "X", "Y", "Z"]) for a in addresses}
+    clients = _clients(chance, addresses)
+    if chance.random() < 0.3:
+        owners |= dict.fromkeys(addresses[:2], "X")
+        clients = _contest(chance, addresses[0], addresses[1])
+    shared = chance.random() < 0.4
+    hosts = ["balancer" if shared else f"node{n}" for n in (1, 2, 3)]
+    made = Plan(owners, hosts, chance.random() < 0.8, clients, Delays(), Weather())
+    if chance.random() < 0.7:
+        _spoil(chance, made)
+    return made
+
+
+def _clients(chance: Random, addresses: list[str]) -> list[list[Task]]:
+    clients, left = [], chance.randint(8, 15)
+    busy = [chance.choice(ACCOUNTS), "X"]
+    while left > 0:
+        account = chance.choice([*ACCOUNTS, *busy, "operator"])
+        count = min(left, chance.randint(1, 4))
+        left -= count
+        home = chance.randrange(3)
+        tasks = []
+        for number in range(count):
+            command = _command(chance, account, addresses)
+            takes_key = not isinstance(command, Fetch | Repair) and chance.random() < 0.4
+            key = f"key-{len(clients)}-{number}" if takes_key else None
+            pause = chance.choice([0.0, chance.expovariate(100), chance.expovariate(3)])
+            worker = home if chance.random() < 0.6 else chance.randrange(3)
+            tasks.append(Task(command, key, pause if number else pause / 10, worker))
+        clients.append(tasks)
+    return clients
+
+
+def _contest(chance: Random, a: str, b: str) -> list[list[Task]]:
+    """Many who want the same two addresses at the same moment; both are one account's."""
+    menu: list[Command] = [
+        ReleaseMany("X", "X", (a, b)),
+        Release("X", "X", chance.choice([a, b])),
+        Assign("Y", "Y", a),
+        Assign("Y", "Y", b),
+        Assign("Z", "Z", chance.choice([a, b])),
+        AssignMany("Z", "Z", (b, a)),
+        Allocate("Y", "Y", chance.choice([1, 2])),
+        ReleaseAll("X", "X"),
+        ReleaseMany("X", "X", (b, a)),
+    ]
+    clients = []
+    for number, command in enumerate(menu[:1] + chance.sample(menu[1:], chance.randint(3, 7))):
+        key = f"key-{number}" if chance.random() < 0.3 else None
+        pause = chance.expovariate(200)
+        again = Task(command, None, chance.expovariate(200), chance.randrange(3))
+        tasks = [Task(command, key, pause, chance.randrange(3)), again]
+        clients.append(tasks[: chance.choice([1, 1, 2])])
+    return clients
+
+
+def _command(chance: Random, account: str, addresses: list[str]) -> Command:
+    def some() -> tuple[str, ...]:
+        return tuple(chance.sample(addresses, chance.choice([2, 2, min(3, len(addresses))])))
+
+    def one() -> str:
+        return chance.choice(addresses)
+
+    if account == "operator":
+        kinds: list[Callable[[], Command]] = [
+            lambda: Delete("operator", one(), force=True),
+            lambda: Delete("operator", one(), force=chance.random() < 0.5),
+            lambda: Create("operator", one(), "zone1", "proxy1.example.com"),
+            lambda: Create("operator", one(), "zone1", "proxy1.example.com"),
+            lambda: Repair("operator"),
+        ]
+        return chance.choice(kinds)()
+    weights = {
+        lambda: Assign(account, account, one()): 5,
+        lambda: Release(account, account, one()): 5,
+        lambda: AssignMany(account, account, some()): 4,
+        lambda: ReleaseMany(account, account, some()): 4,
+        lambda: ReleaseAll(account, account): 3,
+        lambda: Allocate(account, account, chance.choice([1, 1, 2, 2, 3])): 5,
+        lambda: Fetch(account, account, one()): 2,
+    }
+    return chance.choices(list(weights), list(weights.values()))[0]()
+
+
+def _spoil(chance: Random, made: Plan) -> None:
+    """Let things go wrong, of some kinds."""
+    often, weather = chance.choice, made.weather
+    if chance.random() < 0.4:
+        made.delays.slow, made.delays.longer = often([0.05, 0.3]), often([0.01, 0.1, 1.0])
+    if chance.random() < 0.4:
+        weather.refused, weather.lost = often([0, 0.05]), often([0, 0.02, 0.08])
+        weather.late, weather.cut = often([0, 0.03, 0.1]), often([0, 0.03, 0.1])
+    if chance.random() < 0.3:
+        weather.twice = often([0.1, 0.5])
+    if chance.random() < 0.1:
+        made.silence = 0.02
+    for kind, likely in (("crash", 0.35), ("pause", 0.2), ("cut", 0.3), ("kill", 0.35)):
+        if chance.random() < likely:
+            made.faults += [_fault(chance, kind) for _ in range(chance.randint(1, 3))]
+
+
+def _fault(chance: Random, kind: str) -> Fault:
+    at = chance.uniform(0, chance.choice([0.02, 0.1, 1.0]))
+    return Fault(at, kind, chance.randrange(3), chance.choice([0.02, 0.2, 2.0, 6.0]))

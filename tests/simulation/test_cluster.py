@@ -1,0 +1,172 @@
+"""What the simulated nodes answer, case by case, as CouchDB's sources have it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.simulation.cluster import Cluster, Delays, Node
+from tests.simulation.documents import CONFLICT, Revision, Shard, Tree, new_rev
+from tests.simulation.scheduler import Scheduler
+
+FREE = {"pvt_status": "available"}
+ID = "192.0.2.1"
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """Three nodes with one document; what reaches a copy is not repeated to the others soon."""
+    tree = Tree()
+    tree.merge([Revision(new_rev(False, None, FREE), None, False, FREE)])
+    return Cluster(Scheduler(1), Delays(sync=100), {"pool": {ID: tree}})
+
+
+REV = new_rev(False, None, FREE)
+
+
+def told(cluster: Cluster, act: Callable[[Callable[..., None]], None]) -> Any:
+    """What something is answered with."""
+    answers: list[Any] = []
+    act(lambda *answer: answers.append(answer))
+    cluster.scheduler.run(lambda: bool(answers))
+    return answers[0] if len(answers[0]) > 1 else answers[0][0]
+
+
+def write(
+    cluster: Cluster, node: Node, rev: str | None = REV, w: int = 2, **fields: Any
+) -> tuple[str, list[Any]]:
+    """Write the document through a node."""
+    document = {"_id": ID, **({"_rev": rev} if rev else {}), **fields}
+    answer: tuple[str, list[Any]] = told(
+        cluster, lambda done: cluster.update(node, "pool", [document], w, done)
+    )
+    return answer
+
+
+def alone(cluster: Cluster, node: Node) -> None:
+    """Let a node hear no other one."""
+    for other in cluster.nodes:
+        if other is not node:
+            cluster.cut.add(frozenset((node.name, other.name)))
+
+
+def leaves(node: Node) -> list[str]:
+    """The leaves that a node has."""
+    return list(node.shards["pool"].trees[ID].leaves)
+
+
+def test_a_write_that_a_majority_takes_is_done(cluster: Cluster) -> None:
+    health, [rev] = write(cluster, cluster.nodes[0], who="X")
+    assert (health, rev[:2]) == ("ok", "2-")
+
+
+def test_a_write_that_one_copy_takes_is_accepted(cluster: Cluster) -> None:
+    alone(cluster, cluster.nodes[0])
+    health, [(rev,)] = write(cluster, cluster.nodes[0], who="X")
+    assert (health, rev[:2]) == ("accepted", "2-")
+
+
+def test_a_write_that_one_copy_takes_and_two_refuse_is_accepted(cluster: Cluster) -> None:
+    alone(cluster, cluster.nodes[0])
+    assert write(cluster, cluster.nodes[1], who="X")[0] == "ok"
+    cluster.scheduler.run_for(1)
+    cluster.cut.clear()
+    assert write(cluster, cluster.nodes[1], who="Y")[0] == "accepted"
+
+
+def test_a_write_at_an_old_revision_is_refused(cluster: Cluster) -> None:
+    write(cluster, cluster.nodes[0], who="X")
+    cluster.scheduler.run_for(1)
+    assert write(cluster, cluster.nodes[1], who="Y") == ("ok", [CONFLICT])
+
+
+def test_a_write_that_no_copy_answers_fails(cluster: Cluster) -> None:
+    alone(cluster, cluster.nodes[0])
+    cluster.cut.add(frozenset(("node1",)))  # not even its own copy
+    assert write(cluster, cluster.nodes[0], who="X")[0] == "error"
+
+
+def test_what_is_written_as_it_is_counts_as_done_wherever_it_is(cluster: Cluster) -> None:
+    alone(cluster, cluster.nodes[0])
+    path = [Revision("2-aa", REV, False, {"who": "X"}), Revision(REV, None)]
+    health, _ = told(
+        cluster, lambda done: cluster.graft(cluster.nodes[0], "pool", [(ID, path)], done)
+    )
+    assert health == "ok"  # only a single copy has it
+    assert [leaves(node) for node in cluster.nodes] == [["2-aa"], [REV], [REV]]
+
+
+def test_a_live_revision_beats_a_longer_one_that_is_deleted(cluster: Cluster) -> None:
+    shard = cluster.nodes[0].shards["pool"]
+    shard.replicate(ID, [[Revision("2-aa", REV, False, {}), Revision(REV, None)]])
+    shard.replicate(
+        ID,
+        [[Revision("3-bb", "2-cc", True, {}), Revision("2-cc", REV), Revision(REV, None)]],
+    )
+    tree = shard.trees[ID]
+    assert (tree.winner.rev, tree.conflicts) == ("2-aa", ())
+
+
+def test_a_deleted_document_is_made_anew_on_its_tombstone_and_not_otherwise() -> None:
+    shard = Shard()
+    first = shard.write({"_id": ID})
+    gone = shard.write({"_id": ID, "_rev": first, "_deleted": True})
+    assert shard.write({"_id": ID, "_rev": gone, "who": "X"}) == CONFLICT
+    assert shard.write({"_id": ID, "who": "X"})[:2] == "3-"
+
+
+def test_branches_come_together_when_their_common_ancestors_are_known() -> None:
+    tree = Tree()
+    tree.merge([Revision("2-b", "1-a", False, {}), Revision("1-a", None, False, {})])
+    tree.merge([Revision("4-d", "3-c", False, {}), Revision("3-c", None)])
+    assert list(tree.leaves) == ["2-b", "4-d"]
+    tree.merge([Revision(rev, parent) for rev, parent in _chain("4-d", "3-c", "2-b", "1-a")])
+    assert list(tree.leaves) == ["4-d"]
+
+
+def _chain(*revs: str) -> Sequence[tuple[str, str | None]]:
+    return list(zip(revs, [*revs[1:], None], strict=True))
+
+
+def test_a_read_meets_what_a_majority_took_and_repairs_the_rest(cluster: Cluster) -> None:
+    alone(cluster, cluster.nodes[0])
+    _, [rev] = write(cluster, cluster.nodes[1], who="X")
+    cluster.scheduler.run_for(1)
+    cluster.cut.clear()
+    cluster.cut.add(frozenset(("node1", "node3")))
+    opened = told(cluster, lambda done: cluster.open(cluster.nodes[0], "pool", ID, 2, done))
+    assert opened.path[0].rev == rev
+    cluster.scheduler.run_for(1)
+    assert leaves(cluster.nodes[0]) == [rev]
+
+
+def test_all_leaves_are_read_from_all_copies(cluster: Cluster) -> None:
+    for node, who in zip(cluster.nodes[:2], "XY", strict=True):
+        alone(cluster, node)
+        write(cluster, node, who=who)
+        cluster.cut.clear()
+    found = told(cluster, lambda done: cluster.open_revs(cluster.nodes[2], "pool", ID, 3, done))
+    assert sorted(revision.body["who"] for _, revision in found) == ["X", "Y"]
+
+
+def test_copies_are_alike_again_a_little_later(cluster: Cluster) -> None:
+    cluster.delays.sync = 1
+    alone(cluster, cluster.nodes[0])
+    write(cluster, cluster.nodes[0], who="X")
+    write(cluster, cluster.nodes[1], who="Y")
+    cluster.scheduler.run_for(5)
+    cluster.heal()
+    cluster.scheduler.run_for(5)
+    assert len({tuple(sorted(leaves(node))) for node in cluster.nodes}) == 1
+    assert len(leaves(cluster.nodes[0])) == 2
+
+
+def test_what_was_under_way_when_a_node_died_comes_to_nothing(cluster: Cluster) -> None:
+    answers: list[Any] = []
+    document = {"_id": ID, "_rev": REV, "who": "X"}
+    cluster.update(cluster.nodes[0], "pool", [document], 2, lambda *a: answers.append(a))
+    cluster.crash(cluster.nodes[0])
+    cluster.scheduler.run_for(5)
+    assert answers == []
+    assert leaves(cluster.nodes[0]) == [REV]
+    assert leaves(cluster.nodes[1]) != [REV]

@@ -1,0 +1,244 @@
+"""The service itself, as worker processes on the simulated cluster, and the data they begin with.
+
+The applications and the identities that tokens stand for are made once and kept; whatever else a
+worker knows is made anew for each run, and again when it is started after its death.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from io import BytesIO
+from typing import Any
+
+from flask import Flask
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.metrics import Metrics
+from kazoo_ips.model import GREGORIAN_EPOCH
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.services import Services
+from tests.simulation.cluster import Cluster, Delays
+from tests.simulation.documents import Revision, Shard, Tree, new_rev
+from tests.simulation.network import Network, Weather
+from tests.simulation.scheduler import Process, Scheduler, Task
+from tests.simulation.standard_library import BEGIN, in_task, install, now, world
+
+Trees = Mapping[str, Mapping[str, Tree]]
+
+POOL = "dedicated_ips"
+ACCOUNTS = ("X", "Y", "Z")
+_SETTINGS = Settings(
+    identity_cache=1e9, token_lifetime=10**9, login_limit=0, read_timeout=5.0, connect_timeout=1.0
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is there before the first run.
+
+    :param shards: the databases, without any address
+    :param ids: the account id of each name; `operator` is the operator's
+    :param tokens: a token of each name
+    :param auth: knows the tokens, and needs no database for it
+    """
+
+    shards: Trees
+    ids: Mapping[str, str]
+    tokens: Mapping[str, str]
+    auth: Any
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a client is told; status 0 is a connection that broke."""
+
+    status: int
+    data: Any = None
+    message: str | None = None
+
+
+@cache
+def base() -> Base:
+    """Databases, accounts and tokens, made by the service on a cluster where all goes well."""
+    install()
+    logging.disable(logging.CRITICAL)
+    scheduler = Scheduler(0)
+    cluster = Cluster(scheduler, Delays(), {})
+    network = Network(scheduler, cluster, Weather())
+    settings = replace(_SETTINGS, couchdb_url="http://user:password@node1:5984")
+
+    def make() -> Base:
+        composition.databases(settings).create()
+        services = composition.build(settings, clock=now)
+        ids, tokens = {}, {}
+        for name in ("operator", *ACCOUNTS):
+            account = services.accounts.create(name, f"{name}.example.com", ids.get("operator"))
+            ids[name] = account.id
+            tokens[name] = services.auth.open_session(account).token
+            services.auth.authenticate(tokens[name])
+        return Base({}, ids, tokens, services.auth)
+
+    with world(scheduler, network.connect, lambda pid: False):
+        made: Base = in_task(scheduler, Process(1), make)
+        scheduler.run_for(30)
+    first, *others = cluster.nodes
+    for other in others:
+        assert _trees(first.shards) == _trees(other.shards)
+    return replace(made, shards={name: shard.trees for name, shard in first.shards.items()})
+
+
+def _trees(shards: Mapping[str, Shard]) -> Any:
+    return {
+        name: {i: sorted(tree.leaves) for i, tree in shard.trees.items()}
+        for name, shard in shards.items()
+    }
+
+
+def pool_trees(owners: Mapping[str, str | None]) -> Trees:
+    """The databases with these addresses in the pool, and the copies of those that are somebody's.
+
+    :param owners: the account's name for each address, or None
+    """
+    known = base()
+    shards = {name: dict(trees) for name, trees in known.shards.items()}
+    for number, (address, owner) in enumerate(owners.items()):
+        at = int(BEGIN) + GREGORIAN_EPOCH - 1000
+        body = {
+            "pvt_vsn": "1",
+            "pvt_type": "dedicated_ip",
+            "pvt_status": "assigned" if owner else "available",
+            "pvt_zone": f"zone{number % 2 + 1}",
+            "pvt_host": f"proxy{number % 3 + 1}.example.com",
+            "pvt_created": at,
+            "pvt_modified": at,
+            "pvt_request_id": f"begin{number}",
+            **({"pvt_assigned_to": known.ids[owner]} if owner else {}),
+        }
+        shards[POOL][address] = _first(body)
+        if owner:
+            shards[account_database(known.ids[owner])][address] = _first(body)
+    return shards
+
+
+def _first(body: dict[str, Any]) -> Tree:
+    tree = Tree()
+    rev = new_rev(False, None, body)
+    tree.merge([Revision(rev, None, False, body)])
+    return tree
+
+
+@cache
+def _application(slot: int) -> Flask:
+    base()  # the standard library is simulated before anything is made with it
+    return composition.create_app(_SETTINGS, clock=now)
+
+
+@cache
+def _metrics() -> Metrics:
+    return Metrics()
+
+
+class Worker:
+    """One process of the service after another, in the same place.
+
+    :param slot: the number of its place
+    :param host: of CouchDB: a node's name, or of a load balancer
+    :param tellable: whether the others can tell that it has died
+    """
+
+    def __init__(self, scheduler: Scheduler, slot: int, host: str, tellable: bool) -> None:
+        self._scheduler = scheduler
+        self._slot = slot
+        self._settings = replace(_SETTINGS, couchdb_url=f"http://user:password@{host}:5984")
+        self._lives = 0
+        self.tellable = tellable
+        self.process = Process(0)
+        self.services: Services
+        self.start()
+
+    def start(self) -> None:
+        """Start a process of the service."""
+        self._lives += 1
+        self.process = Process(1000 * (self._slot + 1) + self._lives)
+        self._application = _application(self._slot)
+        services = composition.build(self._settings, clock=now, metrics=_metrics())
+        self.services = replace(services, auth=base().auth)
+        self._scheduler.spawn(self.process, self.services.housekeeping.start)
+
+    def kill(self) -> None:
+        """Let the process die."""
+        self._scheduler.note(f"worker {self.process.pid} is killed")
+        self._scheduler.kill(self.process)
+
+    def request(
+        self, name: str, method: str, path: str, data: Any, headers: Mapping[str, str]
+    ) -> Reply:
+        """Let the current task send a request to it and wait for the reply.
+
+        :param name: whose token it comes with
+        """
+        body = b"" if data is None else json.dumps({"data": data}).encode()
+        process, application = self.process, self._application
+        if not process.alive:
+            return Reply(0)
+        environ = _environ(method, path, body, {"X-Auth-Token": base().tokens[name], **headers})
+        replies: list[Reply] = []
+
+        def serve() -> None:
+            application.extensions["kazoo_ips"] = self.services
+            replies.append(_called(application, environ))
+
+        self._join(self._scheduler.spawn(process, serve))
+        return replies[0] if replies else Reply(0)
+
+    def do(self, work: Callable[[Services], Any]) -> Any:
+        """Let the current task wait for something that the process does; None when it dies."""
+        process, services = self.process, self.services
+        if not process.alive:
+            return None
+        return self._join(self._scheduler.spawn(process, lambda: work(services)))
+
+    def _join(self, task: Task) -> Any:
+        return self._scheduler.join(task)
+
+
+def _called(application: Flask, environ: dict[str, Any]) -> Reply:
+    status = 0
+
+    def start_response(line: str, headers: Any, exc_info: Any = None) -> None:
+        nonlocal status
+        status = int(line[:3])
+
+    parts = application(environ, start_response)
+    body = b"".join(parts)
+    close = getattr(parts, "close", None)
+    if close:
+        close()
+    envelope = json.loads(body)
+    return Reply(status, envelope["data"], envelope.get("message"))
+
+
+def _environ(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    path, _, query = path.partition("?")
+    return {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "192.0.2.250",
+        "CONTENT_LENGTH": str(len(body)),
+        "CONTENT_TYPE": "application/json",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(body),
+        "wsgi.errors": BytesIO(),
+        "wsgi.version": (1, 0),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()},
+    }
