@@ -38,7 +38,7 @@ class Checkpoints:
 
     def find(self, name: str) -> Checkpoint | None:
         """How far a follower has come, or None."""
-        document = self._records.find(_PREFIX + name)
+        document = self._records.find(_PREFIX + name, lambda known: (known["until"],))
         return _checkpoint(document) if document else None
 
     def put(self, checkpoint: Checkpoint) -> Checkpoint | None:

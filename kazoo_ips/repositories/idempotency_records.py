@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kazoo_ips.couch.client import Document
-from kazoo_ips.model import Attempt, generation
+from kazoo_ips.model import Attempt
 from kazoo_ips.repositories.records import Records
 
 _PREFIX = "reply-"
@@ -52,13 +52,17 @@ class IdempotencyRecords:
         self._records = records
 
     def find(self, record_id: str) -> IdempotencyRecord | None:
-        """What is known of a key, or None.
+        """What is known of a key, or None."""
+        document = self._records.find(_PREFIX + record_id, _rank)
+        return _record(document) if document else None
 
-        Of several revisions that a cluster left side by side the one with a reply counts.
-        """
-        leaves = self._records.leaves(_PREFIX + record_id)
-        known = [_record(leaf) for leaf in leaves if not leaf.get("_deleted")]
-        return max(known, key=_rank) if known else None
+    def begun(self, record: IdempotencyRecord) -> str | None:
+        """The revision at which an attempt is there, on however few nodes; None when it is not."""
+        for leaf in self._records.leaves(_PREFIX + record.id):
+            begun = (leaf.get("worker"), leaf.get("attempt"), leaf.get("until"))
+            if begun == (record.worker, record.attempt, record.until):
+                return str(leaf["_rev"])
+        return None
 
     def put(self, record: IdempotencyRecord) -> IdempotencyRecord | None:
         """Write what is known of a key at the revision it carries; None if it is not ours.
@@ -75,9 +79,8 @@ class IdempotencyRecords:
         return len(old)
 
 
-def _rank(record: IdempotencyRecord) -> tuple[bool, int, str]:
-    revision = record.revision or ""
-    return record.reply is not None, generation(revision), revision
+def _rank(document: Document) -> tuple[int, ...]:
+    return document["reply"] is not None, _number(document["attempt"])
 
 
 def _document(record: IdempotencyRecord) -> Mapping[str, Any]:

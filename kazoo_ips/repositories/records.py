@@ -4,7 +4,7 @@ The one database that is not Kazoo's. Losing it loses no address: what is in it 
 finish, undo or repeat.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from uuid import uuid4
 
 from kazoo_ips.couch.client import Couch, Document
@@ -69,9 +69,22 @@ class Records:
         """Every current revision of a document that a majority knows, tombstones included."""
         return self._database.leaves(record_id)
 
-    def find(self, record_id: str) -> Document | None:
-        """A document, or None."""
-        return self._database.find(record_id)
+    def find(self, record_id: str, rank: Callable[[Document], tuple[int, ...]]) -> Document | None:
+        """A document, or None.
+
+        Of several revisions that a cluster left side by side the one of the highest rank counts,
+        and of these the one that was written to most often; the others are dropped.
+        """
+        live = [leaf for leaf in self.leaves(record_id) if not leaf.get("_deleted")]
+        if not live:
+            return None
+
+        def place(leaf: Document) -> tuple[tuple[int, ...], int]:
+            return rank(leaf), generation(leaf["_rev"])
+
+        first = max(live, key=lambda leaf: (place(leaf), leaf["_rev"]))
+        self.remove([leaf for leaf in live if place(leaf) < place(first)])
+        return first
 
     def remove(self, documents: Sequence[Mapping[str, object]]) -> None:
         """Delete documents at the revisions they carry. One that has changed since stays.

@@ -94,13 +94,9 @@ class IdempotencyService:
 
     def _leave(self, record: IdempotencyRecord) -> None:
         """End an attempt of which it was never certain that it had begun."""
-        ended = replace(record, until=0)
-        if self._records.put(ended):
-            return  # it had not, and cannot any more
-        known = self._records.find(record.id)
-        begun = (record.worker, record.attempt, record.until)
-        if known and known.reply is None and begun == (known.worker, known.attempt, known.until):
-            self._records.put(replace(ended, revision=known.revision))
+        # On what is there of it; where nothing is, in its place, so that it cannot arrive.
+        there = self._records.begun(record)
+        self._records.put(replace(record, until=0, revision=there or record.revision))
 
     def finish(self, record: IdempotencyRecord, reply: Mapping[str, Any]) -> Mapping[str, Any]:
         """Keep the reply, now or as soon as the database allows.

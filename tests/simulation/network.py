@@ -535,7 +535,9 @@ class Served:
             row["deleted"] = True
         if self.request.query.get("include_docs"):
             opened = fabric.Opened(tree.path(winner.rev), tree.conflicts)
-            row["doc"] = fabric.shown(document_id, opened, bool(self.request.query["conflicts"]))
+            row["doc"] = fabric.shown(
+                document_id, opened, bool(self.request.query.get("conflicts"))
+            )
         return row
 
 

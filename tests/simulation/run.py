@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services.idempotency import LEASE
+from kazoo_ips.services.recovery import LEASE
 from tests.simulation import history, plan
 from tests.simulation.cluster import Cluster
 from tests.simulation.documents import Shard
@@ -238,7 +238,7 @@ class Run:
         wrong += [
             f"left in the journal: {i} {d}"
             for i, d in self._documents(_JOURNAL).items()
-            if not i.startswith("reply-") and not d.get("finished")
+            if d.get("type") not in {"reply", "follower"} and not d.get("finished")
         ]
         findings = self._examined()
         wrong += [f"the doctor finds {each}" for each in findings]
