@@ -80,7 +80,9 @@ class IdempotencyRecords:
 
 
 def _rank(document: Document) -> tuple[int, ...]:
-    return document["reply"] is not None, _number(document["attempt"])
+    # An attempt that has ended may show as under way on nodes that were cut off then.
+    ended = document["until"] == 0
+    return document["reply"] is not None, _number(document["attempt"]), ended
 
 
 def _document(record: IdempotencyRecord) -> Mapping[str, Any]:

@@ -47,7 +47,7 @@ class Feed(Protocol[Change_co]):
     def changed(self, since: str, limit: int) -> tuple[str, Sequence[Change_co], bool]:
         """A part of the feed: where the next one starts, its changes, and whether there is more.
 
-        :param since: where the part before ended, `0` for the start or `now` for the end
+        :param since: where the part before ended, `0` for the start
         """
 
 
@@ -63,7 +63,7 @@ class _Batch(Generic[Change]):
 class Follower(Generic[Change]):
     """Follows one feed for one purpose.
 
-    The first time it starts with what is written from then on.
+    The first time it starts with everything that there is.
 
     :param name: of the purpose, the same in all processes
     :param handle: called with changes; returns those that have to be handled once more later
@@ -140,10 +140,7 @@ class Follower(Generic[Change]):
 
     def _take_lease(self, known: Checkpoint | None) -> bool:
         history = self._feed.history()
-        if known is None:
-            since = self._feed.changed("now", 1)[0]
-        else:
-            since = known.since if known.history == history else "0"
+        since = known.since if known and known.history == history else "0"
         revision = known.revision if known else None
         until = self._now() + LEASE
         taken = Checkpoint(self._name, process.identity(), until, since, history, revision)

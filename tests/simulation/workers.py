@@ -15,7 +15,7 @@ from typing import Any
 from flask import Flask
 
 from kazoo_ips import app as composition
-from kazoo_ips import shared_writes
+from kazoo_ips import shared_table, shared_writes
 from kazoo_ips.config import Settings
 from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import GREGORIAN_EPOCH
@@ -165,7 +165,8 @@ class Worker:
         self._lives += 1
         self.process = Process(1000 * (self._slot + 1) + self._lives)
         self._application = _application(self._slot)
-        shared_writes.shared.cache_clear()  # every worker is an instance by itself
+        for memory in (shared_table.shared, shared_writes.shared):
+            memory.cache_clear()  # every worker is an instance by itself
         services = composition.build(self._settings, clock=now, metrics=_metrics())
         self.services = replace(services, auth=base().auth)
         self._scheduler.spawn(self.process, self.services.housekeeping.start)
