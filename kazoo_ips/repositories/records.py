@@ -48,20 +48,19 @@ class Records:
                 return {**wanted, "_rev": written.revision, LATE: late}
             leaves = self._database.leaves(wanted["_id"], r=self._database.replicas)
             ours = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
-            rivals, stale = _others(leaves, ours, base)
+            rivals = _rivals(leaves, ours, base)
             if ours and rivals:
                 self._database.remove(ours["_id"], ours["_rev"])
                 return None
-            if ours:
-                self.remove(stale)
             if ours and self._database.replicas == 1:
                 return {**ours, LATE: late}
             if ours:
                 # On its own revision: a majority that takes it has had the first write as well.
                 wanted["_rev"] = ours["_rev"]
-            elif written.outcome is Outcome.REFUSED or _is_taken(wanted, leaves):
+            elif rivals:
                 return None
-            # Else the same again: whichever of the two arrives first, it is this write.
+            # Else the same again: whichever of the two arrives first, it is this write. It may
+            # have been refused by a node that lags.
             late = late or "_rev" not in wanted
         raise DatastoreUnreachable(f"{wanted['_id']}: not known whether it is written")
 
@@ -83,7 +82,14 @@ class Records:
             return rank(leaf), generation(leaf["_rev"])
 
         first = max(live, key=lambda leaf: (place(leaf), leaf["_rev"]))
-        self.remove([leaf for leaf in live if place(leaf) < place(first)])
+        said = _said(first)
+        self.remove(
+            [
+                leaf
+                for leaf in live
+                if place(leaf) < place(first) or (leaf is not first and _said(leaf) == said)
+            ]
+        )
         return first
 
     def remove(self, documents: Sequence[Mapping[str, object]]) -> None:
@@ -100,23 +106,23 @@ class Records:
         return self._database.range(prefix, f"{prefix}\uffff")
 
 
-def _others(
-    leaves: Sequence[Document], ours: Document | None, base: str
-) -> tuple[list[Document], list[Document]]:
-    """The revisions that rival a write, and what of earlier times is left beside them.
+def _said(leaf: Document) -> Document:
+    """What a revision says, whichever write it is."""
+    return {k: v for k, v in leaf.items() if k not in ("_rev", _WRITE)}
 
-    What is no younger than the revision it was made on is not from anybody who writes at the same
-    time: it had no majority then, and its writer came to no end.
+
+def _rivals(leaves: Sequence[Document], ours: Document | None, base: str) -> list[Document]:
+    """The revisions that rival a write.
+
+    What is no younger than the revision it was made on is from earlier, and had no majority then.
 
     :param base: that revision
     """
-    others = [leaf for leaf in leaves if leaf is not ours]
-    rivals = [leaf for leaf in others if generation(leaf["_rev"]) > generation(base)]
-    live = [leaf for leaf in others if leaf not in rivals and not leaf.get("_deleted")]
-    return rivals, [leaf for leaf in live if leaf["_rev"] != base]
-
-
-def _is_taken(wanted: Mapping[str, object], leaves: Sequence[Document]) -> bool:
-    """Whether a write can no longer arrive, as its revision is not the document's any more."""
-    live = [leaf["_rev"] for leaf in leaves if not leaf.get("_deleted")]
-    return wanted["_rev"] not in live if "_rev" in wanted else bool(live)
+    return [
+        leaf
+        for leaf in leaves
+        if leaf is not ours
+        and generation(leaf["_rev"]) > generation(base)
+        # A new document may follow one that was deleted.
+        and (generation(base) or not leaf.get("_deleted"))
+    ]

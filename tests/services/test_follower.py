@@ -89,7 +89,7 @@ def processes(couch: Couch, feed: Feed, time: list[int]) -> list[Process]:
     return [Process(couch, name, feed, time) for _ in range(2)]
 
 
-def test_the_first_time_it_starts_with_what_comes_then(
+def test_the_first_time_it_starts_with_everything_there_is(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = processes[0]
