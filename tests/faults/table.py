@@ -76,57 +76,54 @@ assign one             | pool       | lost, 500 after                           
 assign one             | copy       | 202, lost, 500 after, 409                      | 200                       | done            | done
 assign one             | copy       | late, cut, 500, 502                            | 503 datastore_unreachable | not done        | not done
 assign one             | copy       | away                                           | 503 datastore_unreachable | done, no copy   | done
-assign many            | record     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
-assign many            | record     | 409, away                                      | 503 datastore_unreachable | not done        | not done
+assign many            | record     | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
+assign many            | record     | away                                           | 503 datastore_unreachable | not done        | not done
 assign many            | pool       | 202, late, cut, 500, 502, 409, away            | 503 datastore_unreachable | not done        | not done
 assign many            | pool       | lost, 500 after                                | 200                       | done            | done
 assign many            | copy       | 202, lost, 500 after, 409                      | 200                       | done            | done
 assign many            | copy       | late, cut, 500, 502                            | 503 datastore_unreachable | not done        | not done
 assign many            | copy       | away                                           | 503 datastore_unreachable | done, no copy   | not done
-assign many            | commit     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
-assign many            | commit     | 409                                            | 503 datastore_unreachable | not done        | not done
+assign many            | commit     | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
 assign many            | commit     | away                                           | 503 datastore_unreachable | done            | not done
 allocate 1             | pool       | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
 allocate 1             | pool       | away                                           | 503 datastore_unreachable | not done        | not done
 allocate 1             | copy       | 202, lost, 500 after, 409                      | 200                       | done            | done
 allocate 1             | copy       | late, cut, 500, 502                            | 503 datastore_unreachable | not done        | not done
 allocate 1             | copy       | away                                           | 503 datastore_unreachable | done, no copy   | done
-allocate 3             | record     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
-allocate 3             | record     | 409, away                                      | 503 datastore_unreachable | not done        | not done
+allocate 3             | record     | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
+allocate 3             | record     | away                                           | 503 datastore_unreachable | not done        | not done
 allocate 3             | pool       | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
 allocate 3             | pool       | away                                           | 503 datastore_unreachable | not done        | not done
 allocate 3             | copy       | 202, lost, 500 after, 409                      | 200                       | done            | done
 allocate 3             | copy       | late, cut, 500, 502                            | 503 datastore_unreachable | not done        | not done
 allocate 3             | copy       | away                                           | 503 datastore_unreachable | done, no copy   | not done
-allocate 3             | commit     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
-allocate 3             | commit     | 409                                            | 503 datastore_unreachable | not done        | not done
+allocate 3             | commit     | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
 allocate 3             | commit     | away                                           | 503 datastore_unreachable | done            | not done
 release one            | pool       | 202, late, cut, 500, 502, 409, away            | 503 datastore_unreachable | not done        | not done
 release one            | pool       | lost, 500 after                                | 200                       | done            | done
 release one            | copy       | 202, lost, 500 after                           | 200                       | done            | done
 release one            | copy       | late, cut, 500, 502, 409, away                 | 200                       | done, copy left | done
-release many           | record     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
-release many           | record     | 409, away                                      | 503 datastore_unreachable | not done        | not done
+release many           | record     | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
+release many           | record     | away                                           | 503 datastore_unreachable | not done        | not done
 release many           | mark       | 202, late, cut, 500, 502, 409, away            | 503 datastore_unreachable | not done        | not done
 release many           | mark       | lost, 500 after                                | 200                       | done            | done
-release many           | commit     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
-release many           | commit     | 409, away                                      | 503 datastore_unreachable | not done        | not done
+release many           | commit     | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
+release many           | commit     | away                                           | 503 datastore_unreachable | not done        | not done
 release many           | pool       | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
 release many           | pool       | away                                           | 200                       | not done        | done
 release many           | copy       | 202, lost, 500 after                           | 200                       | done            | done
 release many           | copy       | late, cut, 500, 502, 409, away                 | 200                       | done, copy left | done
-release all            | record     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
-release all            | record     | 409, away                                      | 503 datastore_unreachable | not done        | not done
+release all            | record     | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
+release all            | record     | away                                           | 503 datastore_unreachable | not done        | not done
 release all            | mark       | 202, late, cut, 500, 502, 409, away            | 503 datastore_unreachable | not done        | not done
 release all            | mark       | lost, 500 after                                | 200                       | done            | done
-release all            | commit     | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
-release all            | commit     | 409, away                                      | 503 datastore_unreachable | not done        | not done
+release all            | commit     | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
+release all            | commit     | away                                           | 503 datastore_unreachable | not done        | not done
 release all            | pool       | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
 release all            | pool       | away                                           | 200                       | not done        | done
 release all            | copy       | 202, lost, 500 after                           | 200                       | done            | done
 release all            | copy       | late, cut, 500, 502, 409, away                 | 200                       | done, copy left | done
-assign one, with a key | key taken  | 202, lost, 500 after, late, cut, 500, 502      | 200                       | done            | done
-assign one, with a key | key taken  | 409                                            | 409 in_progress           | not done        | not done
+assign one, with a key | key taken  | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
 assign one, with a key | key taken  | away                                           | 503 datastore_unreachable | not done        | not done
 assign one, with a key | reply kept | all                                            | 200                       | done            | done
 """)  # noqa: E501 - a table is read by its columns

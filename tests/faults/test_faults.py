@@ -241,9 +241,9 @@ class World:
         return pool
 
     def transactions(self, request_id: str) -> int:
-        """Records of the request that are left."""
+        """Records of the request that are left, and not finished."""
         records = self.records.range("transaction-", "transaction-\uffff")
-        return sum(record["request_id"] == request_id for record in records)
+        return sum(r["request_id"] == request_id and not r["finished"] for r in records)
 
 
 def _content(document: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Feed:
     """Numbers, one change each."""
 
     def __init__(self) -> None:
-        self.end = 3
+        self.end = 0
         self.name = "first"
 
     def history(self) -> str:
@@ -29,7 +29,7 @@ class Feed:
 
     def changed(self, since: str, limit: int) -> tuple[str, list[int], bool]:
         """The numbers after one of them."""
-        start = self.end if since == "now" else int(since)
+        start = int(since)
         changes = list(range(start + 1, self.end + 1))[:limit]
         return str(start + len(changes)), changes, start + len(changes) < self.end
 
@@ -78,7 +78,7 @@ def time() -> list[int]:
 
 @pytest.fixture
 def feed() -> Feed:
-    """A feed with some history."""
+    """A feed in which nothing is yet."""
     return Feed()
 
 
@@ -93,10 +93,10 @@ def test_the_first_time_it_starts_with_everything_there_is(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = processes[0]
-    one.run(monkeypatch)
     feed.end = 5
-    assert one.run(monkeypatch, DELAY) == []
-    assert one.run(monkeypatch, POLL + 1) == [4, 5]
+    one.run(monkeypatch)
+    assert one.run(monkeypatch, DELAY - 1) == []
+    assert one.run(monkeypatch, POLL + 1) == [1, 2, 3, 4, 5]
     assert one.run(monkeypatch, 2 * DELAY) == []
 
 
@@ -117,7 +117,7 @@ def test_another_takes_over_where_the_checkpoint_is(
     one, other = processes
     one.run(monkeypatch)
     feed.end = 5
-    assert one.run(monkeypatch, DELAY + POLL) == [4, 5]
+    assert one.run(monkeypatch, DELAY + POLL) == [1, 2, 3, 4, 5]
     feed.end = 7
     one.run(monkeypatch, POLL)
     other.run(monkeypatch)
@@ -132,7 +132,7 @@ def test_one_that_is_known_to_be_dead_is_not_waited_for(
     one.run(monkeypatch)
     feed.end = 5
     monkeypatch.setattr(process, "is_dead", lambda name: name == one.identity)
-    assert other.run(monkeypatch, DELAY + 1) == [4, 5]
+    assert other.run(monkeypatch, DELAY + 1) == [1, 2, 3, 4, 5]
 
 
 def test_what_could_not_be_handled_is_handled_later_and_the_checkpoint_waits(
@@ -142,9 +142,9 @@ def test_what_could_not_be_handled_is_handled_later_and_the_checkpoint_waits(
     one.run(monkeypatch)
     feed.end = 5
     one.refused = {5}
-    assert one.run(monkeypatch, DELAY + POLL) == [4, 5, 5]
+    assert one.run(monkeypatch, DELAY + POLL) == [1, 2, 3, 4, 5, 5]
     assert set(one.run(monkeypatch, 3 * AGAIN)) == {5}
-    assert other.run(monkeypatch, LEASE + LOOK + DELAY + POLL) == [4, 5]
+    assert other.run(monkeypatch, LEASE + LOOK + DELAY + POLL) == [1, 2, 3, 4, 5]
 
 
 def test_what_cannot_be_handled_is_given_up_after_an_hour(
@@ -169,7 +169,7 @@ def test_nothing_is_lost_while_the_database_is_away(
     with pytest.raises(DatastoreUnreachable):
         one.run(monkeypatch, POLL + 1)
     one.broken = False
-    assert one.run(monkeypatch, 1) == [4, 5]
+    assert one.run(monkeypatch, 1) == [1, 2, 3, 4, 5]
 
 
 def test_a_database_that_was_made_anew_is_followed_from_its_start(
