@@ -17,7 +17,6 @@ from kazoo_ips.errors import Conflict, IPExists
 from kazoo_ips.model import (
     AssignIP,
     CreateIP,
-    Listing,
     ReleaseIP,
     Status,
 )
@@ -167,9 +166,8 @@ def test_releasing_all_leaves_it_and_says_so(
 ) -> None:
     services.ips.assign(AssignIP(alice.id, FREE), uuid4().hex)
     # As a view has it that lags behind the newer release's write.
-    listed = [Listing(address, "us-east", "proxy1.example.com") for address in (FREE, KEPT)]
-    lists = wsgi.extensions["kazoo_ips"].lists
-    monkeypatch.setattr(lists, "all_assigned", lambda account_id: listed)
+    holdings = wsgi.extensions["kazoo_ips"].ips._holdings
+    monkeypatch.setattr(holdings, "candidates", lambda account_id: [FREE, KEPT])
     path = f"/v2/accounts/{alice.id}/ips"
     reply = api.delete(path, headers=alice.headers, status=200)
     assert success(reply, alice.token) == {"ips": [FREE], "left": {KEPT: "suspended"}}

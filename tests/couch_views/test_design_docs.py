@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 VIEWS = {
     f"{path.parts[-4]}/{path.parts[-2]}" for path in ROOT.glob("couch_views/*/views/*/map.js")
 }
-KAZOO_VIEWS = {"users/creds_by_md5", "users/creds_by_sha"}
+KAZOO_VIEWS = {"maintenance/listing_by_type", "users/creds_by_md5", "users/creds_by_sha"}
 """Views that Kazoo keeps in the accounts' databases; we read them where they are."""
 KAZOO_DESIGN_DOC = {
     "_id": "_design/dedicated_ips",
