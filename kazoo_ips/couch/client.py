@@ -255,7 +255,7 @@ class Database:
 
         :param document: with the `_rev` that it shall have
         :param parent: the revision it follows
-        :returns: whether a quorum has it now
+        :returns: as `replicate`
         :raises OutcomeUnknown: nobody says
         """
         self._before_write()
@@ -267,12 +267,20 @@ class Database:
         """Write a revision that some node has to all of them, as replication does.
 
         :param document: with its `_rev` and the `_revisions` that led to it
-        :returns: whether a quorum has it now
+        :returns: whether all nodes that answered have it now; it can be a single one
         :raises OutcomeUnknown: nobody says
         """
         body = {"docs": [document], "new_edits": False}
         status, _, answer = self._resource.post("_bulk_docs", body=body)
         return bool(status == 201) and not json.load(answer)
+
+    def reaches_majority(self) -> bool:
+        """Whether a majority of the nodes takes writes at this moment.
+
+        CouchDB says so of a write that makes a new revision only, not of a read nor of
+        `replicate`, and makes none on a tombstone. What is written here has no other purpose.
+        """
+        return self.put({"_id": "_local/kazoo_ips"}).outcome is Outcome.DONE
 
     def get_all(self, document_ids: Iterable[str]) -> dict[str, Document]:
         """Those of these documents that are there, by id, in one request.
@@ -547,8 +555,9 @@ def _name() -> str:
 
 
 def _path(document_id: str) -> list[str]:
-    # The slash of a design document's id is the one that CouchDB wants to see.
-    return document_id.split("/", 1) if document_id.startswith("_design/") else [document_id]
+    # The slash of such an id is the one that CouchDB wants to see.
+    named = document_id.startswith(("_design/", "_local/"))
+    return document_id.split("/", 1) if named else [document_id]
 
 
 @lru_cache

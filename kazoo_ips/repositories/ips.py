@@ -6,6 +6,7 @@ other than the one read. Knows no HTTP and takes no decisions.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from kazoo_ips import addresses
 from kazoo_ips.couch.client import Couch, Document
@@ -156,19 +157,7 @@ class IPRepository:
         A live revision beats a deleted one, so whoever did get the quorum has the address. The
         tombstone carries what the address was before, in case nobody did.
         """
-        document = to_document(before)
-        tombstone = {
-            "_id": claim.address,
-            "_rev": claim.revision,
-            "_deleted": True,
-            "pvt_type": TYPE,
-            "pvt_request_id": claim.request_id,
-            _WITHDRAWN: {
-                "base": before.revision,
-                "document": {k: v for k, v in document.items() if k[0] != "_"},
-            },
-        }
-        return self._pool.put(tombstone)
+        return self._pool.put(_withdrawn(claim, before))
 
     def drop(self, leaf: DedicatedIP) -> Written:
         """Delete one of several live revisions, marked: the address itself was not deleted."""
@@ -182,18 +171,32 @@ class IPRepository:
         """Make a tombstone known to a majority of the nodes; whether it is."""
         leaves = self._pool.leaves(withdrawal.before.address, r=self.replicas, revs=True)
         tombstone = next((leaf for leaf in leaves if leaf["_rev"] == withdrawal.revision), None)
-        return tombstone is not None and self._pool.replicate(tombstone)
+        if tombstone is None or not self._pool.replicate(tombstone):
+            return False
+        return self._pool.reaches_majority()
 
     def restore(self, withdrawal: Withdrawal) -> bool:
-        """Bring an address back that everybody withdrew from; whether a majority has it again.
+        """Bring an address back that everybody withdrew from; whether that was written.
 
         The revision depends on nothing but the tombstone: two who do this write the same one.
         """
         tombstone = withdrawal.revision
-        digest = hashlib.md5(tombstone.encode(), usedforsecurity=False).hexdigest()
-        revision = f"{generation(tombstone) + 1}-{digest}"
-        document = {**to_document(withdrawal.before), "_rev": revision}
+        document = {**to_document(withdrawal.before), "_rev": _next_to(tombstone)}
         return self._pool.graft(document, parent=tombstone)
+
+    def withdraw_deletion(self, deletion: str, was: DedicatedIP) -> Withdrawal:
+        """Mark a deletion that has no quorum as one that never was.
+
+        CouchDB makes no new revision on a tombstone, so it is written as `restore` does it.
+
+        :param deletion: the revision of its tombstone
+        :param was: the dedicated IP as it was before
+        :raises OutcomeUnknown: nobody says whether it is marked
+        """
+        claim = replace(was, revision=deletion)
+        tombstone = {**_withdrawn(claim, was), "_rev": _next_to(deletion)}
+        self._pool.graft(tombstone, parent=deletion)
+        return _withdrawal(tombstone)
 
     def changes(self, since: str, limit: int) -> tuple[str, list[str], list[DedicatedIP], bool]:
         """A part of the pool's history, for whoever must see every address that ever was.
@@ -226,6 +229,27 @@ class IPRepository:
     def count(self) -> int:
         """How many documents the pool has, more or less."""
         return int(self._pool.info()["doc_count"])
+
+
+def _withdrawn(claim: DedicatedIP, before: DedicatedIP) -> Document:
+    document = to_document(before)
+    return {
+        "_id": claim.address,
+        "_rev": claim.revision,
+        "_deleted": True,
+        "pvt_type": TYPE,
+        "pvt_request_id": claim.request_id,
+        _WITHDRAWN: {
+            "base": before.revision,
+            "document": {k: v for k, v in document.items() if k[0] != "_"},
+        },
+    }
+
+
+def _next_to(tombstone: str) -> str:
+    """The revision that follows a tombstone, whoever writes it."""
+    digest = hashlib.md5(tombstone.encode(), usedforsecurity=False).hexdigest()
+    return f"{generation(tombstone) + 1}-{digest}"
 
 
 def _dropped(leaf: DedicatedIP) -> Document:

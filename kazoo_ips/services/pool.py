@@ -19,7 +19,6 @@ from kazoo_ips.model import (
     DeleteIP,
     Outcome,
     Status,
-    Withdrawal,
     Written,
 )
 from kazoo_ips.repositories.ips import IPRepository
@@ -183,7 +182,7 @@ class PoolService:
             # At the same revision: should the first write arrive after all, it is refused.
             written = self._ips.remove(ip)
         if written.revision and written.outcome is Outcome.UNKNOWN:
-            self._settlement.restore(Withdrawal(written.revision, was.revision or "", was))
+            self._settlement.restore(self._ips.withdraw_deletion(written.revision, was))
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         if written.outcome is not Outcome.DONE and self._ips.leaves(ip.address).live:
             raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")

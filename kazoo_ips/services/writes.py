@@ -94,6 +94,8 @@ class PoolWriter:
                 return self._withdrawn(before, after, ours)
             if ours:
                 return self._confirmed(before, ours)
+            if _is_built_on(live, before, after):
+                return self._built_on(after, live[0])
             if leaves.supersede(before.revision):
                 return Result(Fate.LOST, after)
             # It may still arrive, one that was refused as well: by a node that lags, or by what
@@ -161,9 +163,20 @@ class PoolWriter:
                 for leaf in live
                 if _is_write(leaf, after) or leaf.revision in {ip.revision for ip in left}
             ]
+            if not left and _is_built_on(live, before, after):
+                return self._built_on(after, live[0])
             if not left:
                 return self._without(after, rival=bool(live))
         raise DatastoreUnreachable(f"{after.address}: not known whether withdrawn")
+
+    def _built_on(self, after: DedicatedIP, latest: DedicatedIP) -> Result:
+        """A write of ours that somebody has read and written on before we knew of it.
+
+        :raises DatastoreUnreachable: the later one has no quorum, so it is not certain to stay
+        """
+        self._look_again(after.address, after.assigned_to or "")
+        self.confirm(latest)
+        return Result(Fate.DONE, after)
 
     def _without(self, after: DedicatedIP, *, rival: bool) -> Result:
         if rival:
@@ -211,6 +224,12 @@ class PoolWriter:
 def _is_write(leaf: DedicatedIP, ip: DedicatedIP) -> bool:
     """Whether a revision is this very write. Request ids are the callers' to choose."""
     return _name(leaf) == _name(ip)
+
+
+def _is_built_on(live: Sequence[DedicatedIP], before: DedicatedIP, after: DedicatedIP) -> bool:
+    """Whether the only revision there is was made on a write of ours, which added to the trail."""
+    added = [event for event in after.trail if event not in before.trail]
+    return len(live) == 1 and bool(added) and set(added) <= set(live[0].trail)
 
 
 def _name(ip: DedicatedIP) -> tuple[object, ...]:

@@ -320,7 +320,7 @@ class Served:
         elif "_view" in path:
             self._view()
         else:
-            document_id = "/".join(path[1:3]) if path[1] == "_design" else path[1]
+            document_id = "/".join(path[1:3]) if path[1] in _NAMED else path[1]
             _METHODS[method](self, document_id)
 
     # One document.
@@ -368,7 +368,8 @@ class Served:
         self.cluster.update(self.node, self.database, [document], 2, self._one_written)
 
     def _one_written(self, health: str, results: list[Any]) -> None:
-        document_id = self.request.path[1]
+        path = self.request.path
+        document_id = "/".join(path[1:3]) if path[1] in _NAMED else path[1]
         match health, results[0]:
             case "error", _:
                 self.answer(500, _FAILED)
@@ -550,6 +551,7 @@ _METHODS: dict[str, Callable[[Served, str], None]] = {
     "PUT": Served._put,
     "DELETE": Served._delete,
 }
+_NAMED = ("_design", "_local")
 _SPECIAL: dict[str, Callable[[Served], None]] = {
     "_bulk_docs": Served._bulk_docs,
     "_bulk_get": Served._bulk_get,
