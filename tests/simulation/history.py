@@ -7,7 +7,8 @@ addresses for a moment. A refused release has done nothing at all.
 
 A node that hears no other one answers reads with what it has, and gives no sign of it (as CouchDB
 does, whatever `r` says). What was only read at such a time may be old, and is not held against
-anybody; what was written is.
+anybody; what was written is. Nor is what a release of all addresses leaves out for a node's sake
+that was away and has not been given all that it missed: a list is read from one copy.
 """
 
 import itertools
@@ -69,6 +70,8 @@ class Done:
     attempts: tuple[tuple[float, float, Reply], ...]
     alone: bool = False
     """Whether some node heard no other one during the attempt that counts."""
+    lagging: bool = False
+    """Whether some node was away then, or shortly before, and may not know what it missed."""
 
     @property
     def began(self) -> float:
@@ -186,7 +189,8 @@ def _all(command: Command, changed: Iterable[str]) -> Told:
 def meanings(done: Done, addresses: Sequence[str]) -> list[Told]:
     """The ways in which it can be meant; one, unless it is not known what was done."""
     command, reply = done.command, done.reply
-    only_read = isinstance(command, Fetch) or reply.status in (400, 404)
+    kept = isinstance(command, Delete) and "assigned" in _lost(reply).values()
+    only_read = isinstance(command, Fetch) or reply.status in (400, 404) or kept
     if isinstance(command, Repair) or (done.alone and only_read):
         return [{}]
     if not is_final(reply):
@@ -200,7 +204,8 @@ def meanings(done: Done, addresses: Sequence[str]) -> list[Told]:
     if isinstance(command, ReleaseAll):
         changed = reply.data["ips"]
         others = {a: [when(lambda o: o != command.account)] for a in addresses if a not in changed}
-        return [{**({} if done.alone else others), **_all(command, changed)}]
+        seen = {} if done.alone or done.lagging else others
+        return [{**seen, **_all(command, changed)}]
     if isinstance(command, Allocate):
         assert len(set(changed)) == command.quantity, done
     else:
@@ -265,11 +270,17 @@ def _refused(done: Done, addresses: Sequence[str]) -> list[Told]:
             ]
         case 409, Create(_, address):
             return [{address: [when(lambda o: o is not GONE)]}]
-        case 409, Delete(_, address) if "assigned" in reply.data.get("ips", {}).values():
+        case 409, Delete(_, address) if "assigned" in _lost(reply).values():
             return [{address: [when(lambda o: o not in (GONE, FREE))]}]
         case 409, _:
             return [_nothing(done, addresses)]
     raise AssertionError(done)
+
+
+def _lost(reply: Reply) -> Mapping[str, str]:
+    """Why it could not be had, by address."""
+    lost = reply.data.get("ips") if reply.status == 409 and reply.data else None
+    return lost or {}
 
 
 # The judgement.

@@ -159,6 +159,11 @@ class Run:
         spans = zip(self._alone, ends, strict=False)
         return any(lonely and at <= ended and began <= end for (at, lonely), end in spans)
 
+    def _was_lagging(self, began: float, ended: float) -> bool:
+        away = [f for f in self.plan.faults if f.kind != "kill"]
+        until = 2 * self.plan.delays.sync
+        return any(f.at <= ended and began <= f.at + f.seconds + until for f in away)
+
     def _client(self, name: str, tasks: list[Task]) -> None:
         for task in tasks:
             self.scheduler.sleep(task.pause)
@@ -227,7 +232,11 @@ class Run:
             f"an address from nowhere: {a}" for a in pool.keys() - begin.keys() if a[0] != "_"
         ]
         translated = [
-            replace(_translated(done, names), alone=self._was_alone(*done.counting[:2]))
+            replace(
+                _translated(done, names),
+                alone=self._was_alone(*done.counting[:2]),
+                lagging=self._was_lagging(*done.counting[:2]),
+            )
             for done in self.report.history
         ]
         wrong += history.judge(translated, begin, end)

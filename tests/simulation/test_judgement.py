@@ -167,3 +167,20 @@ def test_what_a_lonely_node_has_read_is_not_held_against_it() -> None:
     old = history((0, 1, Assign("X", "X", A), DONE), (2, 3, Release("X", "X", A), refused))
     assert wrong(old, (FREE, "X"), (FREE, FREE)) != []
     assert wrong([old[0], replace(old[1], alone=True)], (FREE, "X"), (FREE, FREE)) == []
+
+
+def test_a_release_of_all_may_leave_out_what_a_node_has_missed() -> None:
+    nothing = Reply(200, {"ips": []})
+    left = history((0, 1, Assign("X", "X", A), DONE), (2, 3, ReleaseAll("X", "X"), nothing))
+    assert wrong(left, (FREE, "X"), (FREE, FREE)) != []
+    assert wrong([left[0], replace(left[1], lagging=True)], (FREE, "X"), (FREE, FREE)) == []
+
+
+def test_a_lonely_node_may_refuse_to_delete_what_is_gone() -> None:
+    assigned = Reply(409, {"ips": {A: "assigned"}}, "datastore_conflict")
+    old = history(
+        (0, 1, Delete("operator", A, force=True), DONE),
+        (2, 3, Delete("operator", A, force=False), assigned),
+    )
+    assert wrong(old, ("X", None), (FREE, FREE)) != []
+    assert wrong([old[0], replace(old[1], alone=True)], ("X", None), (FREE, FREE)) == []
