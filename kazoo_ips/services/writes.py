@@ -88,14 +88,9 @@ class PoolWriter:
             return self._withdrawn(before, after, replace(after, revision=written.revision))
         for _ in range(_TRIES):
             leaves = self._ips.leaves(after.address)
-            live = leaves.live
-            ours = next((leaf for leaf in live if _is_write(leaf, after)), None)
-            if ours and len(live) > 1:
-                return self._withdrawn(before, after, ours)
-            if ours:
-                return self._confirmed(before, ours)
-            if _is_built_on(live, before, after):
-                return self._built_on(after, live[0])
+            found = self._found(before, after, leaves.live)
+            if found:
+                return found
             if leaves.supersede(before.revision):
                 return Result(Fate.LOST, after)
             # It may still arrive, one that was refused as well: by a node that lags, or by what
@@ -109,6 +104,17 @@ class PoolWriter:
                 return self._withdrawn(before, after, fenced)
             # Our write has arrived meanwhile, or the fence after all, or somebody else's.
         raise DatastoreUnreachable(f"{after.address}: what became of the write is not known")
+
+    def _found(
+        self, before: DedicatedIP, after: DedicatedIP, live: Sequence[DedicatedIP]
+    ) -> Result | None:
+        """What became of a write that shows among the current revisions; None if it does not."""
+        ours = next((leaf for leaf in live if _is_write(leaf, after)), None)
+        if ours and len(live) > 1:
+            return self._withdrawn(before, after, ours)
+        if ours:
+            return self._confirmed(before, ours)
+        return self._built_on(after, live[0]) if _is_built_on(live, before, after) else None
 
     def confirm(self, ip: DedicatedIP) -> DedicatedIP:
         """A write of an earlier attempt that was read, once it certainly has a quorum.
