@@ -10,6 +10,7 @@ then the record decides. Whatever becomes available to others does so after that
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
@@ -24,6 +25,10 @@ from kazoo_ips.services.retries import RetryQueue
 from kazoo_ips.services.writes import Fate, PoolWriter, Result
 
 log = logging.getLogger(__name__)
+
+_LATE = 10.0
+"""Seconds until the record of an assignment is deleted on a cluster. A node that is slow to make
+it, and is told first that it is deleted, makes it anew, as one that was never decided."""
 
 
 class TransactionService:
@@ -45,8 +50,8 @@ class TransactionService:
         self._recovery = recovery
         self._retries = retries
         self._lock = Lock()
-        self._ended: list[Transaction] = []
-        """Those whose records are to be deleted."""
+        self._ended: list[tuple[float, Transaction]] = []
+        """Those whose records are to be deleted, and when."""
         self._kept: dict[str, Transaction] = {}
         """Those whose records wait for the reply of their request to be kept, by its key."""
 
@@ -284,27 +289,35 @@ class TransactionService:
             if transaction.attempt:
                 self._kept[transaction.attempt.key] = transaction
                 return
-            self._ended.append(transaction)
-        self._retries.repeat("deletion of records", self._delete_ended)
+        self._end(transaction)
 
     def forget(self, key: str) -> None:
         """Have the record deleted that a request with a key has left, if any."""
         with self._lock:
             transaction = self._kept.pop(key, None)
-            if transaction is None:
-                return
-            self._ended.append(transaction)
+        if transaction:
+            self._end(transaction)
+
+    def _end(self, transaction: Transaction) -> None:
+        waits = transaction.action is Action.ASSIGN and self._ips.replicas > 1
+        due = time.monotonic() + (_LATE if waits else 0)
+        with self._lock:
+            self._ended.append((due, transaction))
         self._retries.repeat("deletion of records", self._delete_ended)
 
     def _delete_ended(self) -> None:
+        now = time.monotonic()
         with self._lock:
-            ended, self._ended = self._ended, []
+            ended = [entry for entry in self._ended if entry[0] <= now]
+            self._ended = [entry for entry in self._ended if entry[0] > now]
         try:
-            self._log.forget(ended)
+            self._log.forget([transaction for _, transaction in ended])
         except KazooIPsError:
             with self._lock:
                 self._ended += ended
             raise
+        if self._ended:
+            self._retries.repeat("deletion of records", self._delete_ended)
 
     def _conclude_later(self, transaction: Transaction) -> None:
         """Bring it to its end now, or as soon as the database allows."""
