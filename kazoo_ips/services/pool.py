@@ -87,6 +87,7 @@ class PoolService:
         )
         if dry_run:
             return ip
+        self._bring_back(ip.address)
         for _ in range(_WRITES):
             written = self._ips.save(ip)
             if written.outcome is Outcome.DONE:
@@ -95,6 +96,18 @@ class PoolService:
             if added:
                 return added
         raise DatastoreUnreachable(f"{ip.address}: not known whether added")
+
+    def _bring_back(self, address: str) -> None:
+        """Bring an address back that every claimant withdrew from.
+
+        To be made anew without a quorum would hide what it was before.
+
+        :raises IPExists: it was to be brought back
+        :raises DatastoreUnreachable: it cannot be now
+        """
+        if self._ips.replicas > 1 and self._ips.leaves(address).lost:
+            self._settlement.settle(address)
+            raise IPExists(address)
 
     def _added(self, ip: DedicatedIP, written: Written) -> DedicatedIP | None:
         """A new address of which CouchDB did not simply say that it is there; None if it is not.
