@@ -30,6 +30,11 @@ class Records:
     def __init__(self, couch: Couch) -> None:
         self._database = couch.database(RECORDS)
 
+    @property
+    def replicas(self) -> int:
+        """On how many nodes CouchDB keeps each document; 1 where there is no cluster."""
+        return self._database.replicas
+
     def put(self, document: Mapping[str, object]) -> Document | None:
         """Write a document at the revision it carries, or a new one.
 

@@ -123,6 +123,17 @@ class TransactionLog:
         committed = replace(transaction, state=State.COMMITTED, addresses=tuple(addresses))
         return self._require(self._put(committed))
 
+    def confirm(self, transaction: Transaction) -> Transaction:
+        """Make certain that what was read of a record has a majority, before acting on it.
+
+        On a cluster a commit that only some nodes have shows as well, and may yet be aborted.
+
+        :raises DatastoreUnreachable: it has none
+        """
+        if self._records.replicas == 1 or transaction.finished:
+            return transaction
+        return self._require(self._put(transaction))
+
     def abort(self, transaction: Transaction) -> Transaction | None:
         """Decide that it is not done; None when somebody else has decided meanwhile.
 

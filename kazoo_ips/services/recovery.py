@@ -118,6 +118,8 @@ class RecoveryService:
         if transaction is None:
             self._note_ended(name)
             return False
+        if transaction.state is State.COMMITTED:
+            self._log.confirm(transaction)
         if (transaction.action is Action.ASSIGN) == (transaction.state is State.COMMITTED):
             return False  # they are as they should be
         due = [_decided(transaction, ip) for ip in marked if _is_written(transaction, ip)]
@@ -229,6 +231,8 @@ class RecoveryService:
         """
         if transaction.finished:
             return
+        if transaction.state is State.COMMITTED:
+            transaction = self._log.confirm(transaction)
         if (transaction.action, transaction.state) != (Action.RELEASE, State.ABORTED):
             self._finish_documents(transaction)
             self._settlement.mend_copies(transaction.account_id, transaction.addresses)
