@@ -328,11 +328,22 @@ class Database:
         return there, gone
 
     def range(self, start: str, end: str, chunk: int = 1000) -> Iterator[Document]:
-        """All documents whose ids lie between two, read in chunks."""
+        """All documents whose ids lie between two, read in chunks.
+
+        One in conflict names its other revisions in `_conflicts`.
+        """
         while True:
             answer = self._resource.get(
                 "_all_docs",
-                **_query({"startkey": start, "endkey": end, "limit": chunk, "include_docs": True}),
+                **_query(
+                    {
+                        "startkey": start,
+                        "endkey": end,
+                        "limit": chunk,
+                        "include_docs": True,
+                        "conflicts": True,
+                    }
+                ),
             )
             rows = _object(answer)["rows"]
             yield from (row["doc"] for row in rows)

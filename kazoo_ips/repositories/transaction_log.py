@@ -184,11 +184,19 @@ class TransactionLog:
         if not leaves or any(leaf.get("_deleted") for leaf in leaves):
             return None
         known = [_transaction(leaf) for leaf in leaves]
-        return min(known, key=lambda t: list(_DECISIVE).index(t.state))
+        decisive = min(known, key=lambda t: list(_DECISIVE).index(t.state))
+        if decisive.finished:
+            self.sweep([t for t in known if t is not decisive])
+        return decisive
 
     def all(self) -> list[Transaction]:
         """All records. On a cluster the list may lag; `find` does not."""
-        return [_transaction(document) for document in self._records.range(_PREFIX)]
+        documents = list(self._records.range(_PREFIX))
+        found = (
+            self.find(d["_id"].removeprefix(_PREFIX)) if "_conflicts" in d else _transaction(d)
+            for d in documents
+        )
+        return [transaction for transaction in found if transaction]
 
     def _put(self, transaction: Transaction) -> Transaction | None:
         document = self._records.put(_document(transaction))

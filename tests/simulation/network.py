@@ -18,7 +18,7 @@ import orjson
 
 from tests.simulation import cluster as fabric
 from tests.simulation.cluster import DOWN, Cluster, Node
-from tests.simulation.documents import CONFLICT, VIEWS, Document, Revision, to_json
+from tests.simulation.documents import CONFLICT, VIEWS, Document, Revision, Tree, to_json
 from tests.simulation.scheduler import TIME_OVER, Scheduler, Wait, current_task
 from tests.simulation.standard_library import receive_timeout
 
@@ -473,10 +473,14 @@ class Served:
     def _all_docs(self) -> None:
         query = self.request.query
 
+        def doc(document_id: str, tree: Tree, winner: Revision) -> Document:
+            opened = fabric.Opened(tree.path(winner.rev), tree.conflicts)
+            return fabric.shown(document_id, opened, bool(query.get("conflicts")))
+
         def work(node: Node) -> Document:
             rows = [
-                {"id": i, "key": i, "value": {"rev": winner.rev}, "doc": to_json(i, winner)}
-                for i, _, winner in node.shards[self.database].live()
+                {"id": i, "key": i, "value": {"rev": winner.rev}, "doc": doc(i, tree, winner)}
+                for i, tree, winner in node.shards[self.database].live()
                 if query.get("startkey", "") <= i <= query.get("endkey", "\uffff")
             ]
             return {"rows": rows[: query.get("limit")]}
