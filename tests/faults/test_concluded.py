@@ -40,11 +40,17 @@ class Worker:
 
     def __init__(self, proxy: FaultProxy, settings: Settings, couch: Couch, who: Member) -> None:
         self.proxy = proxy
-        self.services = composition.build(settings)
+        self.services = composition.build(settings, trace=self.trace)
+        self.gone_at: str | None = None
         self.couch = couch
         self.who = who
         self.pool = couch.database("dedicated_ips")
         self.refused: type[Exception] | None = None
+
+    def trace(self, method: str, url: str) -> None:
+        """Called before each request is sent."""
+        if method != "GET" and self.gone_at and self.gone_at in url:
+            self.proxy.go_away()
 
     def assign(self, attempt: Attempt | None = None, count: int = 3) -> list[DedicatedIP]:
         command = AssignIPs(self.who.id, IPS[:count])
@@ -63,6 +69,7 @@ class Worker:
 
     def recover(self) -> None:
         """The database answers again, and this worker does what it put off."""
+        self.gone_at = None
         self.proxy.come_back()
         self.proxy.clear()
         self.services.housekeeping.work()
@@ -147,7 +154,7 @@ def test_nothing_is_left_of_a_release_that_came_second(
 def test_of_a_lost_and_an_unknown_write_the_unknown_one_is_told(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
-    worker.meet(taking(IPS[1], faults.cut), MANY, times=1)
+    worker.meet(taking(IPS[1], faults.lose_reply), MANY, times=1)
     worker.proxy.rule(faults.error_without_type, "GET", f"-dedicated_ips/{IPS[0]}", times=None)
     with pytest.raises(DatastoreUnreachable):
         worker.assign()
@@ -213,16 +220,27 @@ def test_what_could_not_be_noted_as_given_up_is_noted_when_the_outage_is_over(
     assert (worker.owned, worker.records) == (set(), ["aborted, finished"])
 
 
+def test_an_assignment_that_cannot_be_sent_is_taken_back_when_the_outage_is_over(
+    worker: Worker,
+) -> None:
+    worker.gone_at = MANY
+    with pytest.raises(DatastoreUnreachable):
+        worker.assign()
+    worker.recover()
+    assert worker.has([])
+
+
+@pytest.mark.parametrize("first", [2, 3], ids=["not extended", "not committed"])
 def test_an_allocation_that_cannot_go_on_is_taken_back_when_the_outage_is_over(
-    worker: Worker, services: Services, bob: Member
+    worker: Worker, services: Services, bob: Member, first: int
 ) -> None:
     def fault(forward: Forward) -> Reply:
-        first = json.loads(forward.request.body)["docs"][0]  # type: ignore[attr-defined]
-        services.ips.assign(AssignIP(bob.id, first["_id"]), uuid4().hex)
+        wanted = json.loads(forward.request.body)["docs"]  # type: ignore[attr-defined]
+        services.ips.assign(AssignIP(bob.id, wanted[0]["_id"]), uuid4().hex)
         return forward()
 
     worker.meet(fault, MANY, times=1)
-    worker.meet(faults.cut, RECORD, first=2)
+    worker.meet(faults.cut, RECORD, first=first)
     with pytest.raises(DatastoreUnreachable):
         worker.allocate()
     worker.recover()

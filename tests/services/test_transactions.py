@@ -1,5 +1,6 @@
 """What is made of the record that a dead process has left, by whoever finds it."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -16,9 +17,13 @@ from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, State, Transaction, TransactionLog
 from kazoo_ips.services import Services
 from tests.conftest import Member
-from tests.faults.conftest import eventually
+from tests.faults import proxy as faults
+from tests.faults.conftest import behind, eventually, proxy, running_proxy
+from tests.faults.proxy import FaultProxy, Forward, Reply
 
 IPS = ("192.0.2.1", "192.0.2.2")
+__all__ = ["behind", "proxy", "running_proxy"]
+
 FAR = 4e9
 """Unix seconds, long after every lease has run out."""
 
@@ -243,6 +248,7 @@ def test_a_later_attempt_takes_back_what_an_earlier_one_has_begun(
     log: TransactionLog,
     alice: Member,
     pool: Database,
+    couch: Couch,
 ) -> None:
     key = uuid4().hex
     earlier = begin(Action.ASSIGN, Attempt(key, 1))
@@ -250,7 +256,7 @@ def test_a_later_attempt_takes_back_what_an_earlier_one_has_begun(
         services.ips.assign_all(
             AssignIPs(alice.id, (*IPS, "192.0.2.99")), earlier.request_id, attempt=Attempt(key, 2)
         )
-    assert owners(pool) == {None}
+    assert (owners(pool), copies(couch, alice)) == ({None}, set())
     with pytest.raises(DatastoreUnreachable):
         log.commit(earlier, IPS)
 
@@ -278,3 +284,132 @@ def test_a_later_attempt_tells_what_an_earlier_one_has_done(
         told = services.ips.release_all(ReleaseIPs(alice.id, IPS), name, attempt=attempt)
     assert [ip.address for ip in told] == list(IPS)
     assert services.ips.fetch(IPS[0]).assigned_to == bob.id
+
+
+@pytest.mark.parametrize("action", Action)
+def test_what_is_marked_by_a_transaction_whose_record_is_gone_is_as_it_says(
+    begin: Callable[..., Transaction],
+    services: Services,
+    log: TransactionLog,
+    alice: Member,
+    action: Action,
+) -> None:
+    log.sweep([begin(action)])
+    assert services.ips.fetch(IPS[0]).assigned_to == alice.id
+    assert services.ips.release(ReleaseIP(alice.id, IPS[0]), uuid4().hex).assigned_to is None
+
+
+def test_who_waited_for_a_release_reads_again_what_it_has_done(
+    begin: Callable[..., Transaction],
+    settings: Settings,
+    log: TransactionLog,
+    pool: Database,
+    bob: Member,
+) -> None:
+    """Its owner commits it and makes the documents available while somebody waits for it."""
+    left = [begin(Action.RELEASE)]
+
+    def finish(seconds: float) -> None:
+        for transaction in left:
+            committed = log.commit(transaction, IPS)
+            for document in pool.get_all(IPS).values():
+                marks = ("pvt_assigned_to", "pvt_transaction")
+                free = {k: v for k, v in document.items() if k not in marks}
+                pool.put({**free, "pvt_status": "available"})
+            log.finish([committed])
+        left.clear()
+
+    waiting = composition.build(settings, pause=finish)
+    assert waiting.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex).assigned_to == bob.id
+    assert left == []
+
+
+@pytest.mark.parametrize("kind", ["assign", "release"])
+@pytest.mark.parametrize(
+    "fields", [{"pvt_assigned_to": "another"}, {"pvt_modified": 64_000_000_000}]
+)
+def test_what_kazoo_has_written_since_is_left_alone(
+    begin: Callable[..., Transaction],
+    later: Services,
+    services: Services,
+    log: TransactionLog,
+    pool: Database,
+    kind: str,
+    fields: dict[str, Any],
+) -> None:
+    """Its writes leave the transaction's id where it is."""
+    transaction = begin(Action(kind))
+    if kind == "release":
+        log.commit(transaction, IPS)
+    pool.put({**pool.get(IPS[0]), **fields})
+    there = pool.get(IPS[0])
+    later.ips.fetch(IPS[0])
+    with pytest.raises((Conflict, ValidationFailed)):
+        later.ips.assign(AssignIP("somebody", IPS[0]), uuid4().hex)
+    recover(later, log)
+    assert pool.get(IPS[0]) == there
+
+
+def test_what_a_living_process_is_at_is_not_recovered(
+    begin: Callable[..., Transaction], services: Services, log: TransactionLog, pool: Database
+) -> None:
+    transaction = begin(Action.ASSIGN)
+    assert services.housekeeping.recover() == 0
+    assert log.find(transaction.id) == transaction
+
+
+def test_the_record_of_a_request_with_a_key_is_kept_for_a_day(
+    begin: Callable[..., Transaction], settings: Settings, log: TransactionLog
+) -> None:
+    transaction = begin(Action.ASSIGN, Attempt(uuid4().hex, 1))
+    log.finish([log.commit(transaction, IPS)])
+    for hours, there in [(23, True), (25, False)]:
+        later = composition.build(settings, clock=lambda h=hours: time.time() + h * 3600)
+        later.housekeeping.recover()
+        assert (transaction.id in left(log)) == there
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_an_earlier_attempt_that_begins_at_the_same_moment_is_met(
+    proxy: FaultProxy,
+    behind: Settings,
+    log: TransactionLog,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    committed: bool,
+) -> None:
+    for address in IPS:
+        add(address)
+    key, request_id = uuid4().hex, uuid4().hex
+
+    def begins(forward: Forward) -> Reply:
+        begun = log.begin(Action.ASSIGN, alice.id, request_id, 1, IPS, Attempt(key, 1))
+        if committed:
+            log.commit(begun, IPS)
+        return forward()
+
+    proxy.rule(begins, "PUT", "-kazoo_ips/transaction-")
+    services = composition.build(behind)
+    command, attempt = AssignIPs(alice.id, IPS), Attempt(key, 2)
+    if committed:
+        told = services.ips.assign_all(command, request_id, attempt=attempt)
+        assert [ip.address for ip in told] == list(IPS)
+    else:
+        with pytest.raises(DatastoreUnreachable):
+            services.ips.assign_all(command, request_id, attempt=attempt)
+
+
+def test_one_that_cannot_be_recovered_does_not_keep_others_from_it(
+    begin: Callable[..., Transaction],
+    proxy: FaultProxy,
+    behind: Settings,
+    log: TransactionLog,
+    alice: Member,
+) -> None:
+    other = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, ["192.0.2.9"])
+    both = {other.id, begin(Action.ASSIGN).id}
+    assert eventually(lambda: both <= set(left(log)))
+    first = min(both)
+    proxy.rule(faults.error_without_type, "GET", f"-kazoo_ips/transaction-{first}", times=None)
+    composition.build(behind, clock=lambda: FAR).housekeeping.recover()
+    assert both & set(left(log)) == {first}
