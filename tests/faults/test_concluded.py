@@ -42,6 +42,7 @@ class Worker:
         self.proxy = proxy
         self.services = composition.build(settings, trace=self.trace)
         self.gone_at: str | None = None
+        self.gone_before = 1
         self.couch = couch
         self.who = who
         self.pool = couch.database("dedicated_ips")
@@ -50,7 +51,9 @@ class Worker:
     def trace(self, method: str, url: str) -> None:
         """Called before each request is sent."""
         if method != "GET" and self.gone_at and self.gone_at in url:
-            self.proxy.go_away()
+            self.gone_before -= 1
+            if not self.gone_before:
+                self.proxy.go_away()
 
     def assign(self, attempt: Attempt | None = None, count: int = 3) -> list[DedicatedIP]:
         command = AssignIPs(self.who.id, IPS[:count])
@@ -258,6 +261,51 @@ def test_a_release_that_is_decided_is_rolled_forward_when_the_outage_is_over(
     worker.recover()
     assert worker.owned == set()
     assert worker.records == []
+
+
+def test_a_release_that_is_decided_and_not_sent_is_rolled_forward_when_the_outage_is_over(
+    worker: Worker,
+) -> None:
+    worker.assign()
+    worker.recover()
+    worker.gone_at, worker.gone_before = MANY, 2
+    assert len(worker.release()) == 3
+    worker.recover()
+    assert (worker.owned, worker.records) == (set(), [])
+
+
+def test_a_release_that_is_decided_is_rolled_forward_whoever_else_writes(worker: Worker) -> None:
+    worker.assign()
+    worker.recover()
+
+    def fault(forward: Forward) -> Reply:
+        worker.pool.put({**worker.pool.get(IPS[0]), "pvt_zone": "moved"})
+        return forward()
+
+    worker.meet(fault, MANY, first=2, times=1)
+    worker.release()
+    assert worker.has([])
+
+
+def test_a_later_attempt_finds_that_an_assignment_that_came_second_is_given_up(
+    worker: Worker, taking: Callable[..., Fault]
+) -> None:
+    worker.meet(taking(IPS[1]), MANY, times=1)
+    with pytest.raises(Conflict):
+        worker.assign(Attempt(uuid4().hex, 1))
+    assert worker.records == ["aborted, finished"]
+
+
+def test_on_a_cluster_what_a_release_made_available_without_a_majority_is_written_again(
+    worker: Worker,
+) -> None:
+    worker.proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
+    worker.assign()
+    before = {a: int(d["_rev"].split("-")[0]) for a, d in worker.pool.get_all(IPS).items()}
+    worker.meet(faults.answer_202, MANY, first=2, times=1)
+    worker.release()
+    after = {a: int(d["_rev"].split("-")[0]) for a, d in worker.pool.get_all(IPS).items()}
+    assert {a: after[a] - before[a] for a in IPS} == dict.fromkeys(IPS, 3)  # marked, free, again
 
 
 def test_who_was_taken_for_dead_while_its_copies_were_written_leaves_none(

@@ -1,5 +1,7 @@
 """What is made of the record that a dead process has left, by whoever finds it."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +15,7 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, ValidationFailed
 from kazoo_ips.model import AssignIP, AssignIPs, Attempt, DedicatedIP, ReleaseIP, ReleaseIPs
 from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, State, Transaction, TransactionLog
 from kazoo_ips.services import Services
@@ -348,6 +351,91 @@ def test_what_kazoo_has_written_since_is_left_alone(
         later.ips.assign(AssignIP("somebody", IPS[0]), uuid4().hex)
     recover(later, log)
     assert pool.get(IPS[0]) == there
+
+
+def test_what_a_process_that_is_known_to_be_dead_is_at_is_recovered_at_once(
+    services: Services, log: TransactionLog, pool: Database, couch: Couch, alice: Member
+) -> None:
+    tell = "from kazoo_ips import process; print(process.identity())"
+    told = subprocess.run([sys.executable, "-c", tell], capture_output=True, text=True, check=True)
+    transaction = log.begin(Action.ASSIGN, alice.id, uuid4().hex, services.pool._now(), IPS)
+    database = couch.database("kazoo_ips")
+    record = database.get(f"transaction-{transaction.id}")
+    database.put({**record, "worker": told.stdout.strip()})
+    services.housekeeping.recover()
+    assert log.find(transaction.id) is None
+
+
+def test_what_is_recovered_is_looked_at_again(
+    begin: Callable[..., Transaction], later: Services, log: TransactionLog
+) -> None:
+    begin(Action.ASSIGN)
+    recover(later, log)
+    assert later.housekeeping.look_again(now=1e12) == len(IPS)
+
+
+def test_a_record_stays_until_its_documents_are_as_it_says(
+    begin: Callable[..., Transaction],
+    proxy: FaultProxy,
+    behind: Settings,
+    log: TransactionLog,
+    pool: Database,
+) -> None:
+    transaction = begin(Action.ASSIGN)
+    assert eventually(lambda: transaction.id in left(log))
+    later = composition.build(behind, clock=lambda: FAR)
+    proxy.rule(faults.cut, "PUT|POST", "-dedicated_ips/_bulk_docs", times=None)
+    later.housekeeping.recover()
+    assert (left(log), owners(pool) == {None}) == ([transaction.id], False)
+    proxy.clear()
+    proxy.rule(faults.cut, "PUT|POST", "-dedicated_ips/_bulk_docs")  # the next one arrives
+    later.housekeeping.recover()
+    assert (left(log), owners(pool)) == ([], {None})
+
+
+def test_what_an_aborted_assignment_has_left_hidden_in_a_conflict_is_dropped(
+    log: TransactionLog,
+    later: Services,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    alice: Member,
+) -> None:
+    base = to_document(add("192.0.2.77"))
+    transaction = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, ["192.0.2.77"])
+    mine = {
+        "pvt_status": "assigned",
+        "pvt_assigned_to": alice.id,
+        "pvt_transaction": transaction.id,
+        "pvt_modified": 1,
+    }
+    pool.graft({**base, **mine, "_rev": f"2-{'0' * 32}"}, parent=base["_rev"])
+    pool.graft({**base, "_rev": f"2-{'f' * 32}"}, parent=base["_rev"])
+    recover(later, log)
+    live = [leaf for leaf in pool.leaves("192.0.2.77") if not leaf.get("_deleted")]
+    assert [leaf["pvt_status"] for leaf in live] == ["available"]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_is_under_way_or_orphaned_is_not_finished(
+    later: Services, log: TransactionLog, alice: Member, finished: bool
+) -> None:
+    recovery = later.housekeeping._recovery
+    address, attempt = uuid4().hex, Attempt(uuid4().hex, 1)
+    begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, [address], attempt)
+    transaction = log.abort(begun)
+    assert transaction
+    if finished:
+        log.finish([transaction])
+    assert eventually(lambda: (address in recovery.under_way()) != finished)
+    assert (transaction.id in {t.id for t in recovery.orphaned()}) != finished
+
+
+def test_a_committed_assignment_is_not_orphaned(
+    begin: Callable[..., Transaction], later: Services, log: TransactionLog
+) -> None:
+    """Its documents are as decided from the first."""
+    transaction = log.commit(begin(Action.ASSIGN), IPS)
+    assert transaction.id not in {t.id for t in later.housekeeping._recovery.orphaned()}
 
 
 def test_what_a_living_process_is_at_is_not_recovered(
