@@ -1,0 +1,100 @@
+"""What is known of a key when a cluster left two revisions, and whose keys are whose."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips.couch.client import Couch
+from kazoo_ips.errors import IdempotencyMismatch, InProgress
+from kazoo_ips.repositories.idempotency_records import (
+    IdempotencyRecord,
+    IdempotencyRecords,
+    record_id,
+)
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.services import Services
+
+HIGH = "f" * 32
+
+
+@pytest.fixture
+def begin(services: Services) -> Callable[..., IdempotencyRecord]:
+    def begin(key: str, caller: str = "Alice", asked: str = "this") -> IdempotencyRecord:
+        return services.idempotency.begin(caller, key, asked, uuid4().hex)
+
+    return begin
+
+
+def test_a_reply_counts_before_a_later_revision_without_one(
+    begin: Callable[..., IdempotencyRecord], services: Services, couch: Couch
+) -> None:
+    key = uuid4().hex
+    begun = begin(key)
+    services.idempotency.finish(begun, {"status": 200})
+    database = couch.database("kazoo_ips")
+    document = {**database.get(f"reply-{begun.id}"), "reply": None}
+    database.graft({**document, "_rev": f"2-{HIGH}"}, parent=begun.revision or "")
+    database.put({**document, "_rev": f"2-{HIGH}"})
+    known = begin(key)
+    assert known.reply == {"status": 200}
+
+
+def test_without_a_reply_the_later_revision_counts(
+    begin: Callable[..., IdempotencyRecord], couch: Couch
+) -> None:
+    begun = begin(uuid4().hex)
+    database = couch.database("kazoo_ips")
+    revisions = [begun.revision]
+    for attempt in range(2, 11):
+        document = database.get(f"reply-{begun.id}")
+        revisions.append(database.put({**document, "attempt": attempt}).revision)
+    aside = {**document, "attempt": 99, "_rev": f"9-{HIGH}"}
+    database.graft(aside, parent=revisions[7] or "")
+    known = IdempotencyRecords(Records(couch)).find(begun.id)
+    assert known
+    assert known.attempt == 10
+
+
+def test_each_caller_has_keys_of_its_own(begin: Callable[..., IdempotencyRecord]) -> None:
+    key = uuid4().hex
+    assert begin(key, "Alice").id != begin(key, "Bob").id
+
+
+def test_a_key_that_is_used_again_after_its_time_has_other_attempts() -> None:
+    first = IdempotencyRecord(record_id("Alice", "key"), "", "", 1, 1, 1, "")
+    assert first.current != replace(first, created=2).current
+
+
+def test_a_key_is_somebodys_until_its_attempt_ends(
+    begin: Callable[..., IdempotencyRecord], services: Services
+) -> None:
+    key = uuid4().hex
+    begun = begin(key)
+    with pytest.raises(InProgress):
+        begin(key)
+    with pytest.raises(IdempotencyMismatch):
+        begin(key, asked="that")
+    services.idempotency.abandon(begun)
+    again = begin(key)
+    assert (again.attempt, again.request_id) == (2, begun.request_id)
+    services.idempotency.finish(again, {"status": 201})
+    with pytest.raises(IdempotencyMismatch):
+        begin(key, asked="that")
+    assert begin(key).reply == {"status": 201}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_who_was_taken_for_dead_says_what_the_later_attempt_says(
+    begin: Callable[..., IdempotencyRecord], services: Services, ended: bool
+) -> None:
+    begun = begin(uuid4().hex)
+    later = services.idempotency._records.put(replace(begun, attempt=2))
+    assert later
+    if ended:
+        services.idempotency.finish(later, {"status": 200})
+        assert services.idempotency.finish(begun, {"status": 409}) == {"status": 200}
+    else:
+        with pytest.raises(InProgress):
+            services.idempotency.finish(begun, {"status": 409})
