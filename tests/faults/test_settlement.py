@@ -391,3 +391,85 @@ def test_it_counts_as_brought_back_only_when_a_majority_has_it_again(
     proxy.rule(faults.answer_202, "PUT|POST", "-dedicated_ips/", first=number, times=None)
     with pytest.raises(DatastoreUnreachable):
         composition.build(behind).pool._settlement.restore(there.lost)
+
+
+def test_a_claim_that_names_nobody_is_not_acknowledged(
+    leaves: Leaves, later: Services, alice: Member
+) -> None:
+    base = leaves.base()
+    leaves.claim(base, LOW, alice)
+    nobodys = {**base, "_rev": f"2-{HIGH}", "pvt_status": "assigned"}
+    leaves.pool.graft(nobodys, parent=base["_rev"])
+    assert later.ips.fetch(leaves.address).assigned_to is None
+
+
+def test_two_fresh_revisions_that_nobody_claims_are_settled_at_once(
+    leaves: Leaves, services: Services
+) -> None:
+    base = leaves.base()
+    for digest in (LOW, HIGH):
+        fresh = {**base, "_rev": f"2-{digest}", "pvt_modified": gregorian()}
+        leaves.pool.graft(fresh, parent=base["_rev"])
+    services.ips.fetch(leaves.address)
+    assert len(leaves.live) == 1
+
+
+def test_the_copy_of_an_address_that_is_gone_is_removed(
+    leaves: Leaves, services: Services, alice: Member
+) -> None:
+    base = leaves.base()
+    leaves.copy(leaves.claim(base, LOW, alice), alice)
+    leaves.pool.remove(leaves.address, f"2-{LOW}")
+    services.housekeeping._retries.look_again(leaves.address, alice.id)
+    services.housekeeping.look_again(now=1e12)
+    assert leaves.copies(alice) == 0
+
+
+def test_a_copy_of_an_earlier_assignment_is_renewed(
+    leaves: Leaves, services: Services, alice: Member, couch: Couch
+) -> None:
+    claim = leaves.claim(leaves.base(), LOW, alice)
+    leaves.copy({**claim, "pvt_request_id": "earlier"}, alice)
+    services.copies.mend(alice.id, [leaves.address])
+    copy = couch.database(account_database(alice.id)).get(leaves.address)
+    assert copy["pvt_request_id"] == claim["pvt_request_id"]
+
+
+def test_a_copy_in_conflict_is_settled(
+    leaves: Leaves, services: Services, alice: Member, couch: Couch
+) -> None:
+    claim = leaves.claim(leaves.base(), LOW, alice)
+    leaves.copy(claim, alice)
+    database = couch.database(account_database(alice.id))
+    copy = database.get(leaves.address)
+    database.put(copy)
+    database.graft({**copy, "_rev": f"2-{HIGH}"}, parent=copy["_rev"])
+    services.copies.mend(alice.id, [leaves.address])
+    live = [leaf for leaf in database.leaves(leaves.address) if not leaf.get("_deleted")]
+    assert len(live) == 1
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_copies_of_an_unknown_status_are_left_alone(
+    leaves: Leaves, services: Services, alice: Member, copied: bool
+) -> None:
+    claim = leaves.claim(leaves.base(), LOW, alice)
+    if copied:
+        leaves.copy(claim, alice)
+    owner = alice.id if not copied else None
+    there = leaves.pool.get(leaves.address)
+    leaves.pool.put({**there, "pvt_status": "parked", "pvt_assigned_to": owner})
+    services.copies.mend(alice.id, [leaves.address])
+    assert leaves.copies(alice) == copied
+
+
+@pytest.mark.parametrize("quorum", [False, True])
+def test_on_a_cluster_a_copy_that_lacks_is_written_when_a_majority_has_the_assignment(
+    leaves: Leaves, proxy: FaultProxy, behind: Settings, alice: Member, quorum: bool
+) -> None:
+    leaves.claim(leaves.base(), LOW, alice)
+    proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
+    if not quorum:
+        proxy.rule(faults.answer_202, "PUT", f"-dedicated_ips/{leaves.address}", times=None)
+    composition.build(behind).copies.mend(alice.id, [leaves.address])
+    assert leaves.copies(alice) == quorum
