@@ -12,7 +12,7 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
-from kazoo_ips.errors import Conflict, DatastoreUnreachable
+from kazoo_ips.errors import Conflict, DatastoreUnreachable, InsufficientIPs
 from kazoo_ips.model import (
     AllocateIPs,
     AssignIP,
@@ -63,8 +63,8 @@ class Worker:
         command = ReleaseIPs(self.who.id, IPS)
         return self.services.ips.release_all(command, uuid4().hex, attempt=attempt)
 
-    def allocate(self) -> list[DedicatedIP]:
-        return self.services.allocation.allocate(AllocateIPs(self.who.id, 2), uuid4().hex)
+    def allocate(self, count: int = 2) -> list[DedicatedIP]:
+        return self.services.allocation.allocate(AllocateIPs(self.who.id, count), uuid4().hex)
 
     def meet(self, fault: Fault, path: str, first: int = 1, times: int | None = None) -> None:
         """What writes to a path meet, from one of them on."""
@@ -193,7 +193,7 @@ def test_an_assignment_that_fails_for_an_outage_is_taken_back_when_it_is_over(
 ) -> None:
     worker.meet(worker.proxy.leave if fault == "away" else fault, path, first)  # type: ignore[arg-type]
     if path == "dedicated_ips/":
-        worker.proxy.rule(faults.error_without_type, "GET", f"{path}.*open_revs", times=None)
+        worker.proxy.rule(faults.error_without_type, "GET", f"{path}192", times=None)
     with pytest.raises(DatastoreUnreachable):
         worker.assign()
     worker.recover()
@@ -221,6 +221,24 @@ def test_what_could_not_be_noted_as_given_up_is_noted_when_the_outage_is_over(
     assert (worker.owned, worker.records) == (set(), ["pending"])
     worker.recover()
     assert (worker.owned, worker.records) == (set(), ["aborted, finished"])
+
+
+def test_nothing_is_left_of_an_allocation_for_which_there_are_too_few(
+    worker: Worker, taking: Callable[..., Fault]
+) -> None:
+    worker.meet(taking(IPS[1]), MANY, times=1)
+    with pytest.raises(InsufficientIPs):
+        worker.allocate(3)
+    assert worker.has([])
+
+
+def test_an_allocation_of_which_it_is_not_known_what_became_is_taken_back(worker: Worker) -> None:
+    worker.meet(faults.lose_reply, MANY, times=1)
+    worker.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        worker.allocate()
+    worker.recover()
+    assert worker.has([])
 
 
 def test_an_assignment_that_cannot_be_sent_is_taken_back_when_the_outage_is_over(
