@@ -16,8 +16,8 @@ from webtest import TestApp
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database, Document
-from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound
-from kazoo_ips.model import GREGORIAN_EPOCH, Status
+from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, ValidationFailed
+from kazoo_ips.model import GREGORIAN_EPOCH, AssignIPs, ReleaseIP, ReleaseIPs, Status
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.ips import IPRepository
@@ -473,3 +473,31 @@ def test_on_a_cluster_a_copy_that_lacks_is_written_when_a_majority_has_the_assig
         proxy.rule(faults.answer_202, "PUT", f"-dedicated_ips/{leaves.address}", times=None)
     composition.build(behind).copies.mend(alice.id, [leaves.address])
     assert leaves.copies(alice) == quorum
+
+
+def test_a_fresh_conflict_is_shown_and_not_written_to(
+    leaves: Leaves, services: Services, alice: Member, bob: Member
+) -> None:
+    base = leaves.base()
+    leaves.claim(base, LOW, alice, ago=0)
+    leaves.claim(base, HIGH, bob, ago=0)
+    assert services.ips.fetch(leaves.address).assigned_to == bob.id
+    for release in (
+        lambda: services.ips.release(ReleaseIP(bob.id, leaves.address), uuid4().hex),
+        lambda: services.ips.release_all(
+            ReleaseIPs(bob.id, (leaves.address, "192.0.2.250")), uuid4().hex
+        ),
+    ):
+        with pytest.raises(Conflict):
+            release()
+    assert len(leaves.live) == 2
+
+
+def test_of_several_one_that_was_deleted_is_not_found(
+    leaves: Leaves, services: Services, alice: Member
+) -> None:
+    base = leaves.base()
+    leaves.pool.remove(leaves.address, base["_rev"])
+    with pytest.raises(ValidationFailed) as failed:
+        services.ips.assign_all(AssignIPs(alice.id, (leaves.address, "192.0.2.250")), uuid4().hex)
+    assert set(failed.value.errors) == {"ips.0", "ips.1"}
