@@ -176,7 +176,7 @@ class DedicatedIP:
 
     def as_of(self, event: Event) -> "DedicatedIP":
         """This address as it was right after one of its events."""
-        assigned = event.kind is EventKind.ASSIGNED
+        assigned = event.kind == EventKind.ASSIGNED
         return replace(
             self,
             status=Status.ASSIGNED if assigned else Status.AVAILABLE,

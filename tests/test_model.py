@@ -13,7 +13,17 @@ from kazoo_ips.errors import (
     RuleBroken,
     UnknownStatus,
 )
-from kazoo_ips.model import GREGORIAN_EPOCH, Account, Caller, DedicatedIP, Status
+from kazoo_ips.model import (
+    GREGORIAN_EPOCH,
+    TRAIL_LENGTH,
+    TRAIL_SECONDS,
+    Account,
+    Caller,
+    DedicatedIP,
+    Leaves,
+    Status,
+    Withdrawal,
+)
 
 IP = DedicatedIP(
     "192.0.2.1",
@@ -155,3 +165,79 @@ def test_an_account_is_active_until_it_expires(now: int, expires: int) -> None:
     assert account.is_active(now) == (now < expires)
     assert not replace(account, enabled=False).is_active(now)
     assert replace(account, expires=None).is_active(now)
+
+
+def kinds(ip: DedicatedIP) -> list[tuple[str, str | None]]:
+    return [(event.kind.value, event.account_id) for event in ip.trail]
+
+
+def test_an_undone_assignment_is_told_in_the_place_of_the_assignment() -> None:
+    ip = IP.assign("alice", at=2, request_id="a").release(None, at=3, request_id="b")
+    undone = ip.assign("bob", at=4, request_id="c").undo()
+    assert kinds(undone) == [*kinds(ip), ("undone", "bob")]
+    assert (undone.status, undone.assigned_to) == (Status.AVAILABLE, None)
+    assert undone.accounts == {"alice", "bob"}
+
+
+def test_what_was_done_is_told_for_a_day_and_so_many_times() -> None:
+    ip = IP
+    for at in range(2, 50):
+        ip = ip.assign(f"{at}", at=at, request_id="a").release(None, at=at, request_id="b")
+    assert len(ip.trail) == TRAIL_LENGTH
+    assert kinds(ip)[-1] == ("released", "49")
+    later = ip.assign("alice", at=49 + TRAIL_SECONDS, request_id="c")
+    assert kinds(later) == [("assigned", "alice")]
+
+
+@pytest.mark.parametrize("differs", ["kind", "account", "request"])
+def test_an_event_is_found_by_all_that_names_it(differs: str) -> None:
+    ip = IP.assign("alice", at=2, request_id="a")
+    wanted = {"kind": "assigned", "account": "alice", "request": "a"}
+    assert ip.event(*wanted.values())
+    assert not ip.event(*{**wanted, differs: "released"}.values())
+
+
+def leaves(
+    *live: str, withdrawn: tuple[tuple[str, str], ...] = (), deleted: tuple[str, ...] = ()
+) -> Leaves:
+    claims = tuple(Withdrawal(revision, base, IP) for revision, base in withdrawn)
+    return Leaves(tuple(replace(IP, revision=revision) for revision in live), claims, deleted)
+
+
+@pytest.mark.parametrize(
+    ("there", "lost"),
+    [
+        (leaves(), None),
+        (leaves("2-a", withdrawn=(("3-a", "1-a"),)), None),
+        (leaves(withdrawn=(("3-a", "1-a"),)), "3-a"),
+        (leaves(withdrawn=(("3-b", "1-a"), ("3-a", "1-a"))), "3-b"),
+        (leaves(withdrawn=(("3-b", "1-a"), ("5-a", "3-a"))), "5-a"),
+        (leaves(withdrawn=(("12-a", "10-a"), ("11-b", "9-a"))), "12-a"),
+        (leaves(withdrawn=(("3-a", "1-a"),), deleted=("1-b",)), "3-a"),
+        (leaves(withdrawn=(("3-a", "1-a"),), deleted=("2-b",)), None),
+    ],
+)
+def test_what_was_withdrawn_by_all_is_lost_unless_somebody_deleted_it_since(
+    there: Leaves, lost: str | None
+) -> None:
+    assert (there.lost.revision if there.lost else None) == lost
+
+
+@pytest.mark.parametrize(
+    ("there", "on", "superseded"),
+    [
+        (leaves(), "1-a", False),
+        (leaves("1-a"), "1-a", False),
+        (leaves("1-a", "2-b"), "1-a", False),
+        (leaves("2-b"), "1-a", True),
+        (leaves("2-b"), None, True),
+        (leaves(), None, False),
+        (leaves(deleted=("2-b",)), "1-a", True),
+        (leaves(deleted=("1-b",)), "1-a", False),
+        (leaves(deleted=("1-b",)), None, True),
+    ],
+)
+def test_a_revision_is_superseded_by_what_certainly_came_after_it(
+    there: Leaves, on: str | None, superseded: bool
+) -> None:
+    assert there.supersede(on) == superseded

@@ -161,6 +161,13 @@ def conflict_chunked(forward: Forward) -> Reply:
     return Reply(409, head, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
 
 
+def three_copies(forward: Forward) -> Reply:
+    """A database's own description says that it keeps three copies of each document."""
+    content = json.loads(_dechunked(forward()))
+    content["cluster"] = {"q": 1, "n": 3, "w": 2, "r": 2}
+    return _reply(200, json.dumps(content).encode(), "application/json")
+
+
 def error_without_type(forward: Forward) -> Reply:
     """A 500 that does not say what it is made of. The database has seen nothing."""
     return _reply(500, b'{"error":"unknown_error","reason":"function_clause"}', None)

@@ -16,15 +16,18 @@ from webtest import TestApp
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database, Document
-from kazoo_ips.errors import IPNotFound
-from kazoo_ips.model import GREGORIAN_EPOCH, Status
+from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, ValidationFailed
+from kazoo_ips.model import GREGORIAN_EPOCH, AssignIPs, ReleaseIP, ReleaseIPs, Status
 from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services import Services
 from kazoo_ips.services.settlement import GRACE
 from tests.conftest import Member
+from tests.faults import proxy as faults
 from tests.faults.conftest import Clock, eventually
+from tests.faults.proxy import FaultProxy
 
 LOW, HIGH = "0" * 32, "f" * 32
 """Revisions' digests: CouchDB shows the leaf with the higher one."""
@@ -301,3 +304,200 @@ def test_what_a_settlement_dropped_is_no_deletion(
     race.withdraw(base, race.claim(base, LOW, bob))
     assert race.live == []
     assert services.ips.fetch(race.address).address == race.address
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"pvt_request_id": "another"},
+        {"pvt_assigned_to": "another"},
+        {"pvt_modified": 1},
+        {"pvt_status": "available"},
+    ],
+    ids=lambda differs: next(iter(differs)),
+)
+def test_a_copy_of_another_assignment_acknowledges_nothing(
+    leaves: Leaves, later: Services, alice: Member, bob: Member, differs: dict[str, Any]
+) -> None:
+    base = leaves.base()
+    claim = leaves.claim(base, LOW, alice)
+    leaves.claim(base, HIGH, bob)
+    leaves.copy({**claim, **differs}, alice)
+    assert later.ips.fetch(leaves.address).assigned_to is None
+
+
+def test_a_claim_of_an_account_that_is_gone_is_not_acknowledged(
+    leaves: Leaves, later: Services, alice: Member, bob: Member
+) -> None:
+    base = leaves.base()
+    claim = leaves.claim(base, LOW, alice)
+    leaves.pool.graft(
+        {**claim, "_rev": f"2-{HIGH}", "pvt_assigned_to": uuid4().hex}, parent=base["_rev"]
+    )
+    leaves.copy(claim, alice)
+    assert later.ips.fetch(leaves.address).assigned_to == alice.id
+
+
+def test_of_two_fresh_claims_one_with_a_copy_is_settled_at_once(
+    leaves: Leaves, services: Services, alice: Member, bob: Member
+) -> None:
+    base = leaves.base()
+    leaves.copy(leaves.claim(base, LOW, alice, ago=0), alice)
+    leaves.claim(base, HIGH, bob, ago=0)
+    assert services.ips.fetch(leaves.address).assigned_to == alice.id
+    assert len(leaves.live) == 1
+
+
+def test_what_is_available_beside_old_claims_is_what_stays(
+    leaves: Leaves, later: Services, alice: Member
+) -> None:
+    base = leaves.base()
+    leaves.claim(base, HIGH, alice)
+    leaves.pool.graft({**base, "_rev": f"2-{LOW}", "pvt_zone": "moved"}, parent=base["_rev"])
+    assert later.ips.fetch(leaves.address).assigned_to is None
+    assert [(leaf["_rev"], leaf["pvt_zone"]) for leaf in leaves.live] == [(f"2-{LOW}", "moved")]
+
+
+def test_it_is_not_brought_back_when_a_write_on_the_revision_before_shows(
+    withdrawn: Leaves, services: Services, bob: Member
+) -> None:
+    """Who has read that revision may still write on it, until a majority has the tombstone."""
+    there = withdrawn.ips.leaves(withdrawn.address)
+    assert there.lost
+    withdrawn.claim(to_document(there.lost.before), "a" * 32, bob)
+    with pytest.raises(Conflict):
+        services.pool._settlement.restore(there.lost)
+
+
+def test_it_is_not_brought_back_when_somebody_has_deleted_it_meanwhile(
+    withdrawn: Leaves, services: Services
+) -> None:
+    there = withdrawn.ips.leaves(withdrawn.address)
+    assert there.lost
+    deleted = {"_id": withdrawn.address, "_rev": f"2-{'b' * 32}", "_deleted": True}
+    withdrawn.pool.graft(deleted, parent=there.lost.base)
+    with pytest.raises(Conflict):
+        services.pool._settlement.restore(there.lost)
+
+
+@pytest.mark.parametrize("meets", ["the spreading", "the restoring"])
+def test_it_counts_as_brought_back_only_when_a_majority_has_it_again(
+    withdrawn: Leaves, proxy: FaultProxy, behind: Settings, meets: str
+) -> None:
+    there = withdrawn.ips.leaves(withdrawn.address)
+    assert there.lost
+    proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
+    number = 1 if meets == "the spreading" else 2
+    proxy.rule(faults.answer_202, "PUT|POST", "-dedicated_ips/", first=number, times=None)
+    with pytest.raises(DatastoreUnreachable):
+        composition.build(behind).pool._settlement.restore(there.lost)
+
+
+def test_a_claim_that_names_nobody_is_not_acknowledged(
+    leaves: Leaves, later: Services, alice: Member
+) -> None:
+    base = leaves.base()
+    leaves.claim(base, LOW, alice)
+    nobodys = {**base, "_rev": f"2-{HIGH}", "pvt_status": "assigned"}
+    leaves.pool.graft(nobodys, parent=base["_rev"])
+    assert later.ips.fetch(leaves.address).assigned_to is None
+
+
+def test_two_fresh_revisions_that_nobody_claims_are_settled_at_once(
+    leaves: Leaves, services: Services
+) -> None:
+    base = leaves.base()
+    for digest in (LOW, HIGH):
+        fresh = {**base, "_rev": f"2-{digest}", "pvt_modified": gregorian()}
+        leaves.pool.graft(fresh, parent=base["_rev"])
+    services.ips.fetch(leaves.address)
+    assert len(leaves.live) == 1
+
+
+def test_the_copy_of_an_address_that_is_gone_is_removed(
+    leaves: Leaves, services: Services, alice: Member
+) -> None:
+    base = leaves.base()
+    leaves.copy(leaves.claim(base, LOW, alice), alice)
+    leaves.pool.remove(leaves.address, f"2-{LOW}")
+    services.housekeeping._retries.look_again(leaves.address, alice.id)
+    services.housekeeping.look_again(now=1e12)
+    assert leaves.copies(alice) == 0
+
+
+def test_a_copy_of_an_earlier_assignment_is_renewed(
+    leaves: Leaves, services: Services, alice: Member, couch: Couch
+) -> None:
+    claim = leaves.claim(leaves.base(), LOW, alice)
+    leaves.copy({**claim, "pvt_request_id": "earlier"}, alice)
+    services.copies.mend(alice.id, [leaves.address])
+    copy = couch.database(account_database(alice.id)).get(leaves.address)
+    assert copy["pvt_request_id"] == claim["pvt_request_id"]
+
+
+def test_a_copy_in_conflict_is_settled(
+    leaves: Leaves, services: Services, alice: Member, couch: Couch
+) -> None:
+    claim = leaves.claim(leaves.base(), LOW, alice)
+    leaves.copy(claim, alice)
+    database = couch.database(account_database(alice.id))
+    copy = database.get(leaves.address)
+    database.put(copy)
+    database.graft({**copy, "_rev": f"2-{HIGH}"}, parent=copy["_rev"])
+    services.copies.mend(alice.id, [leaves.address])
+    live = [leaf for leaf in database.leaves(leaves.address) if not leaf.get("_deleted")]
+    assert len(live) == 1
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_copies_of_an_unknown_status_are_left_alone(
+    leaves: Leaves, services: Services, alice: Member, copied: bool
+) -> None:
+    claim = leaves.claim(leaves.base(), LOW, alice)
+    if copied:
+        leaves.copy(claim, alice)
+    owner = alice.id if not copied else None
+    there = leaves.pool.get(leaves.address)
+    leaves.pool.put({**there, "pvt_status": "parked", "pvt_assigned_to": owner})
+    services.copies.mend(alice.id, [leaves.address])
+    assert leaves.copies(alice) == copied
+
+
+@pytest.mark.parametrize("quorum", [False, True])
+def test_on_a_cluster_a_copy_that_lacks_is_written_when_a_majority_has_the_assignment(
+    leaves: Leaves, proxy: FaultProxy, behind: Settings, alice: Member, quorum: bool
+) -> None:
+    leaves.claim(leaves.base(), LOW, alice)
+    proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
+    if not quorum:
+        proxy.rule(faults.answer_202, "PUT", f"-dedicated_ips/{leaves.address}", times=None)
+    composition.build(behind).copies.mend(alice.id, [leaves.address])
+    assert leaves.copies(alice) == quorum
+
+
+def test_a_fresh_conflict_is_shown_and_not_written_to(
+    leaves: Leaves, services: Services, alice: Member, bob: Member
+) -> None:
+    base = leaves.base()
+    leaves.claim(base, LOW, alice, ago=0)
+    leaves.claim(base, HIGH, bob, ago=0)
+    assert services.ips.fetch(leaves.address).assigned_to == bob.id
+    for release in (
+        lambda: services.ips.release(ReleaseIP(bob.id, leaves.address), uuid4().hex),
+        lambda: services.ips.release_all(
+            ReleaseIPs(bob.id, (leaves.address, "192.0.2.250")), uuid4().hex
+        ),
+    ):
+        with pytest.raises(Conflict):
+            release()
+    assert len(leaves.live) == 2
+
+
+def test_of_several_one_that_was_deleted_is_not_found(
+    leaves: Leaves, services: Services, alice: Member
+) -> None:
+    base = leaves.base()
+    leaves.pool.remove(leaves.address, base["_rev"])
+    with pytest.raises(ValidationFailed) as failed:
+        services.ips.assign_all(AssignIPs(alice.id, (leaves.address, "192.0.2.250")), uuid4().hex)
+    assert set(failed.value.errors) == {"ips.0", "ips.1"}

@@ -1,5 +1,8 @@
 """What is made of the record that a dead process has left, by whoever finds it."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -12,13 +15,18 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, ValidationFailed
 from kazoo_ips.model import AssignIP, AssignIPs, Attempt, DedicatedIP, ReleaseIP, ReleaseIPs
 from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, State, Transaction, TransactionLog
 from kazoo_ips.services import Services
 from tests.conftest import Member
-from tests.faults.conftest import eventually
+from tests.faults import proxy as faults
+from tests.faults.conftest import behind, eventually, proxy, running_proxy
+from tests.faults.proxy import FaultProxy, Forward, Reply
 
 IPS = ("192.0.2.1", "192.0.2.2")
+__all__ = ["behind", "proxy", "running_proxy"]
+
 FAR = 4e9
 """Unix seconds, long after every lease has run out."""
 
@@ -233,6 +241,9 @@ def test_a_later_attempt_keeps_an_earlier_one_from_beginning(
         add(address)
     key = uuid4().hex
     services.ips.assign_all(AssignIPs(alice.id, IPS), uuid4().hex, attempt=Attempt(key, 2))
+    fence = log.find(f"assign-{key}-1")
+    assert fence
+    assert (fence.state, fence.finished) == (State.ABORTED, True)
     with pytest.raises(DatastoreUnreachable):
         log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, IPS, Attempt(key, 1))
 
@@ -243,6 +254,7 @@ def test_a_later_attempt_takes_back_what_an_earlier_one_has_begun(
     log: TransactionLog,
     alice: Member,
     pool: Database,
+    couch: Couch,
 ) -> None:
     key = uuid4().hex
     earlier = begin(Action.ASSIGN, Attempt(key, 1))
@@ -250,7 +262,7 @@ def test_a_later_attempt_takes_back_what_an_earlier_one_has_begun(
         services.ips.assign_all(
             AssignIPs(alice.id, (*IPS, "192.0.2.99")), earlier.request_id, attempt=Attempt(key, 2)
         )
-    assert owners(pool) == {None}
+    assert (owners(pool), copies(couch, alice)) == ({None}, set())
     with pytest.raises(DatastoreUnreachable):
         log.commit(earlier, IPS)
 
@@ -278,3 +290,217 @@ def test_a_later_attempt_tells_what_an_earlier_one_has_done(
         told = services.ips.release_all(ReleaseIPs(alice.id, IPS), name, attempt=attempt)
     assert [ip.address for ip in told] == list(IPS)
     assert services.ips.fetch(IPS[0]).assigned_to == bob.id
+
+
+@pytest.mark.parametrize("action", Action)
+def test_what_is_marked_by_a_transaction_whose_record_is_gone_is_as_it_says(
+    begin: Callable[..., Transaction],
+    services: Services,
+    log: TransactionLog,
+    alice: Member,
+    action: Action,
+) -> None:
+    log.sweep([begin(action)])
+    assert services.ips.fetch(IPS[0]).assigned_to == alice.id
+    assert services.ips.release(ReleaseIP(alice.id, IPS[0]), uuid4().hex).assigned_to is None
+
+
+def test_who_waited_for_a_release_reads_again_what_it_has_done(
+    begin: Callable[..., Transaction],
+    settings: Settings,
+    log: TransactionLog,
+    pool: Database,
+    bob: Member,
+) -> None:
+    """Its owner commits it and makes the documents available while somebody waits for it."""
+    left = [begin(Action.RELEASE)]
+
+    def finish(seconds: float) -> None:
+        for transaction in left:
+            committed = log.commit(transaction, IPS)
+            for document in pool.get_all(IPS).values():
+                marks = ("pvt_assigned_to", "pvt_transaction")
+                free = {k: v for k, v in document.items() if k not in marks}
+                pool.put({**free, "pvt_status": "available"})
+            log.finish([committed])
+        left.clear()
+
+    waiting = composition.build(settings, pause=finish)
+    assert waiting.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex).assigned_to == bob.id
+    assert left == []
+
+
+@pytest.mark.parametrize("kind", ["assign", "release"])
+@pytest.mark.parametrize(
+    "fields", [{"pvt_assigned_to": "another"}, {"pvt_modified": 64_000_000_000}]
+)
+def test_what_kazoo_has_written_since_is_left_alone(
+    begin: Callable[..., Transaction],
+    later: Services,
+    services: Services,
+    log: TransactionLog,
+    pool: Database,
+    kind: str,
+    fields: dict[str, Any],
+) -> None:
+    """Its writes leave the transaction's id where it is."""
+    transaction = begin(Action(kind))
+    if kind == "release":
+        log.commit(transaction, IPS)
+    pool.put({**pool.get(IPS[0]), **fields})
+    there = pool.get(IPS[0])
+    later.ips.fetch(IPS[0])
+    with pytest.raises((Conflict, ValidationFailed)):
+        later.ips.assign(AssignIP("somebody", IPS[0]), uuid4().hex)
+    recover(later, log)
+    assert pool.get(IPS[0]) == there
+
+
+def test_what_a_process_that_is_known_to_be_dead_is_at_is_recovered_at_once(
+    services: Services, log: TransactionLog, pool: Database, couch: Couch, alice: Member
+) -> None:
+    tell = "from kazoo_ips import process; print(process.identity())"
+    told = subprocess.run([sys.executable, "-c", tell], capture_output=True, text=True, check=True)
+    transaction = log.begin(Action.ASSIGN, alice.id, uuid4().hex, services.pool._now(), IPS)
+    database = couch.database("kazoo_ips")
+    record = database.get(f"transaction-{transaction.id}")
+    database.put({**record, "worker": told.stdout.strip()})
+    services.housekeeping.recover()
+    assert log.find(transaction.id) is None
+
+
+def test_what_is_recovered_is_looked_at_again(
+    begin: Callable[..., Transaction], later: Services, log: TransactionLog
+) -> None:
+    begin(Action.ASSIGN)
+    recover(later, log)
+    assert later.housekeeping.look_again(now=1e12) == len(IPS)
+
+
+def test_a_record_stays_until_its_documents_are_as_it_says(
+    begin: Callable[..., Transaction],
+    proxy: FaultProxy,
+    behind: Settings,
+    log: TransactionLog,
+    pool: Database,
+) -> None:
+    transaction = begin(Action.ASSIGN)
+    assert eventually(lambda: transaction.id in left(log))
+    later = composition.build(behind, clock=lambda: FAR)
+    proxy.rule(faults.cut, "PUT|POST", "-dedicated_ips/_bulk_docs", times=None)
+    later.housekeeping.recover()
+    assert (left(log), owners(pool) == {None}) == ([transaction.id], False)
+    proxy.clear()
+    proxy.rule(faults.cut, "PUT|POST", "-dedicated_ips/_bulk_docs")  # the next one arrives
+    later.housekeeping.recover()
+    assert (left(log), owners(pool)) == ([], {None})
+
+
+def test_what_an_aborted_assignment_has_left_hidden_in_a_conflict_is_dropped(
+    log: TransactionLog,
+    later: Services,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    alice: Member,
+) -> None:
+    base = to_document(add("192.0.2.77"))
+    transaction = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, ["192.0.2.77"])
+    mine = {
+        "pvt_status": "assigned",
+        "pvt_assigned_to": alice.id,
+        "pvt_transaction": transaction.id,
+        "pvt_modified": 1,
+    }
+    pool.graft({**base, **mine, "_rev": f"2-{'0' * 32}"}, parent=base["_rev"])
+    pool.graft({**base, "_rev": f"2-{'f' * 32}"}, parent=base["_rev"])
+    recover(later, log)
+    live = [leaf for leaf in pool.leaves("192.0.2.77") if not leaf.get("_deleted")]
+    assert [leaf["pvt_status"] for leaf in live] == ["available"]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_is_under_way_or_orphaned_is_not_finished(
+    later: Services, log: TransactionLog, alice: Member, finished: bool
+) -> None:
+    recovery = later.housekeeping._recovery
+    address, attempt = uuid4().hex, Attempt(uuid4().hex, 1)
+    begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, [address], attempt)
+    transaction = log.abort(begun)
+    assert transaction
+    if finished:
+        log.finish([transaction])
+    assert eventually(lambda: (address in recovery.under_way()) != finished)
+    assert (transaction.id in {t.id for t in recovery.orphaned()}) != finished
+
+
+def test_a_committed_assignment_is_not_orphaned(
+    begin: Callable[..., Transaction], later: Services, log: TransactionLog
+) -> None:
+    """Its documents are as decided from the first."""
+    transaction = log.commit(begin(Action.ASSIGN), IPS)
+    assert transaction.id not in {t.id for t in later.housekeeping._recovery.orphaned()}
+
+
+def test_what_a_living_process_is_at_is_not_recovered(
+    begin: Callable[..., Transaction], services: Services, log: TransactionLog, pool: Database
+) -> None:
+    transaction = begin(Action.ASSIGN)
+    services.housekeeping.recover()
+    assert log.find(transaction.id) == transaction
+
+
+def test_the_record_of_a_request_with_a_key_is_kept_for_a_day(
+    begin: Callable[..., Transaction], settings: Settings, log: TransactionLog
+) -> None:
+    transaction = begin(Action.ASSIGN, Attempt(uuid4().hex, 1))
+    log.finish([log.commit(transaction, IPS)])
+    for hours, there in [(23, True), (25, False)]:
+        later = composition.build(settings, clock=lambda h=hours: time.time() + h * 3600)
+        later.housekeeping.recover()
+        assert (transaction.id in left(log)) == there
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_an_earlier_attempt_that_begins_at_the_same_moment_is_met(
+    proxy: FaultProxy,
+    behind: Settings,
+    log: TransactionLog,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    committed: bool,
+) -> None:
+    for address in IPS:
+        add(address)
+    key, request_id = uuid4().hex, uuid4().hex
+
+    def begins(forward: Forward) -> Reply:
+        begun = log.begin(Action.ASSIGN, alice.id, request_id, 1, IPS, Attempt(key, 1))
+        if committed:
+            log.commit(begun, IPS)
+        return forward()
+
+    proxy.rule(begins, "PUT", "-kazoo_ips/transaction-")
+    services = composition.build(behind)
+    command, attempt = AssignIPs(alice.id, IPS), Attempt(key, 2)
+    if committed:
+        told = services.ips.assign_all(command, request_id, attempt=attempt)
+        assert [ip.address for ip in told] == list(IPS)
+    else:
+        with pytest.raises(DatastoreUnreachable):
+            services.ips.assign_all(command, request_id, attempt=attempt)
+
+
+def test_one_that_cannot_be_recovered_does_not_keep_others_from_it(
+    begin: Callable[..., Transaction],
+    proxy: FaultProxy,
+    behind: Settings,
+    log: TransactionLog,
+    alice: Member,
+) -> None:
+    other = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, ["192.0.2.9"])
+    both = {other.id, begin(Action.ASSIGN).id}
+    assert eventually(lambda: both <= set(left(log)))
+    first = min(both)
+    proxy.rule(faults.error_without_type, "GET", f"-kazoo_ips/transaction-{first}", times=None)
+    composition.build(behind, clock=lambda: FAR).housekeeping.recover()
+    assert both & set(left(log)) == {first}

@@ -1,0 +1,373 @@
+"""What a worker could not bring to its end it brings there itself, as soon as it can.
+
+Nobody else may for a minute, as it lives: so none of this waits for a lease.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch
+from kazoo_ips.errors import Conflict, DatastoreUnreachable, InsufficientIPs
+from kazoo_ips.model import (
+    AllocateIPs,
+    AssignIP,
+    AssignIPs,
+    Attempt,
+    DedicatedIP,
+    ReleaseIP,
+    ReleaseIPs,
+)
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.services import Services
+from kazoo_ips.services.recovery import LEASE
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.conftest import Clock
+from tests.faults.proxy import Fault, FaultProxy, Forward, Reply
+
+IPS = ("192.0.2.1", "192.0.2.2", "192.0.2.3")
+MANY = "-dedicated_ips/_bulk_docs"
+RECORD = "-kazoo_ips/transaction-"
+
+
+class Worker:
+    """One worker's services by way of the proxy, and what there is of what it does."""
+
+    def __init__(self, proxy: FaultProxy, settings: Settings, couch: Couch, who: Member) -> None:
+        self.proxy = proxy
+        self.services = composition.build(settings, trace=self.trace)
+        self.gone_at: str | None = None
+        self.gone_before = 1
+        self.couch = couch
+        self.who = who
+        self.pool = couch.database("dedicated_ips")
+        self.refused: type[Exception] | None = None
+
+    def trace(self, method: str, url: str) -> None:
+        """Called before each request is sent."""
+        if method != "GET" and self.gone_at and self.gone_at in url:
+            self.gone_before -= 1
+            if not self.gone_before:
+                self.proxy.go_away()
+
+    def assign(self, attempt: Attempt | None = None, count: int = 3) -> list[DedicatedIP]:
+        command = AssignIPs(self.who.id, IPS[:count])
+        return self.services.ips.assign_all(command, uuid4().hex, attempt=attempt)
+
+    def release(self, attempt: Attempt | None = None) -> list[DedicatedIP]:
+        command = ReleaseIPs(self.who.id, IPS)
+        return self.services.ips.release_all(command, uuid4().hex, attempt=attempt)
+
+    def allocate(self, count: int = 2) -> list[DedicatedIP]:
+        return self.services.allocation.allocate(AllocateIPs(self.who.id, count), uuid4().hex)
+
+    def meet(self, fault: Fault, path: str, first: int = 1, times: int | None = None) -> None:
+        """What writes to a path meet, from one of them on."""
+        self.proxy.rule(fault, "PUT|POST", path, first=first, times=times)
+
+    def recover(self) -> None:
+        """The database answers again, and this worker does what it put off."""
+        self.gone_at = None
+        self.proxy.come_back()
+        self.proxy.clear()
+        self.services.housekeeping.work()
+
+    @property
+    def copies(self) -> set[str]:
+        return set(self.couch.database(account_database(self.who.id)).get_all(IPS))
+
+    @property
+    def owned(self) -> set[str]:
+        found = self.pool.get_all(IPS)
+        return {a for a, d in found.items() if d.get("pvt_assigned_to") == self.who.id}
+
+    @property
+    def records(self) -> list[str]:
+        database = self.couch.database("kazoo_ips")
+        records = database.range("transaction-", "transaction-\uffff")
+        return [d["state"] + (", finished" if d["finished"] else "") for d in records]
+
+    def has(self, addresses: Sequence[str]) -> bool:
+        """Whether these are the account's, the copies agree, and no record is left."""
+        return (self.owned, self.copies, self.records) == ({*addresses}, {*addresses}, [])
+
+
+@pytest.fixture
+def worker(
+    proxy: FaultProxy,
+    behind: Settings,
+    couch: Couch,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+) -> Worker:
+    for address in IPS:
+        add(address)
+    database = couch.database("kazoo_ips")
+    left = list(database.range("transaction-", "transaction-\uffff"))
+    database.put_all([{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in left])
+    return Worker(proxy, behind, couch, alice)
+
+
+@pytest.fixture
+def taking(services: Services, bob: Member) -> Callable[[str], Fault]:
+    """A fault: somebody else takes an address just before the write arrives."""
+
+    def make(address: str, then: Fault = lambda forward: forward()) -> Fault:
+        def fault(forward: Forward) -> Reply:
+            services.ips.assign(AssignIP(bob.id, address), uuid4().hex)
+            return then(forward)
+
+        return fault
+
+    return make
+
+
+def test_nothing_is_left_of_an_assignment_that_came_second(
+    worker: Worker, taking: Callable[..., Fault]
+) -> None:
+    worker.meet(taking(IPS[1]), MANY, times=1)
+    with pytest.raises(Conflict) as conflict:
+        worker.assign()
+    assert conflict.value.addresses == (IPS[1],)
+    assert worker.has([])
+
+
+def test_nothing_is_left_of_a_release_that_came_second(
+    worker: Worker, services: Services, alice: Member
+) -> None:
+    worker.assign()
+    worker.recover()
+
+    def fault(forward: Forward) -> Reply:
+        services.ips.release(ReleaseIP(alice.id, IPS[1]), uuid4().hex)
+        return forward()
+
+    worker.meet(fault, MANY, times=1)
+    with pytest.raises(Conflict) as conflict:
+        worker.release()
+    assert conflict.value.addresses == (IPS[1],)
+    assert worker.has([IPS[0], IPS[2]])
+
+
+def test_of_a_lost_and_an_unknown_write_the_unknown_one_is_told(
+    worker: Worker, taking: Callable[..., Fault]
+) -> None:
+    worker.meet(taking(IPS[1], faults.lose_reply), MANY, times=1)
+    worker.proxy.rule(faults.error_without_type, "GET", f"-dedicated_ips/{IPS[0]}", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        worker.assign()
+    worker.recover()
+    assert worker.has([])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_copy_is_left_of_an_assignment_whose_copies_are_not_certain(
+    worker: Worker, alice: Member, count: int
+) -> None:
+    database = f"{alice.id[4:]}/"
+    worker.meet(faults.lose_reply, database, times=1)
+    worker.proxy.rule(faults.error_without_type, "GET", database)
+    with pytest.raises(DatastoreUnreachable):
+        worker.assign(count=count)
+    assert worker.has([])
+
+
+@pytest.mark.parametrize(
+    ("fault", "path", "first"),
+    [
+        (faults.error_without_type, RECORD, 2),
+        (faults.cut, RECORD, 2),
+        ("away", RECORD, 2),
+        ("away", MANY, 1),
+        (faults.cut, "dedicated_ips/", 1),
+        (faults.lose_reply, "dedicated_ips/", 1),
+    ],
+)
+def test_an_assignment_that_fails_for_an_outage_is_taken_back_when_it_is_over(
+    worker: Worker, fault: Fault | str, path: str, first: int
+) -> None:
+    worker.meet(worker.proxy.leave if fault == "away" else fault, path, first)  # type: ignore[arg-type]
+    if path == "dedicated_ips/":
+        worker.proxy.rule(faults.error_without_type, "GET", f"{path}192", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        worker.assign()
+    worker.recover()
+    assert worker.has([])
+
+
+def test_what_could_not_be_put_back_is_put_back_when_the_outage_is_over(
+    worker: Worker, taking: Callable[..., Fault]
+) -> None:
+    worker.meet(taking(IPS[1]), MANY, times=1)
+    worker.meet(worker.proxy.leave, MANY, first=2)
+    with pytest.raises(DatastoreUnreachable):
+        worker.assign()
+    worker.recover()
+    assert worker.has([])
+
+
+def test_what_could_not_be_noted_as_given_up_is_noted_when_the_outage_is_over(
+    worker: Worker, taking: Callable[..., Fault]
+) -> None:
+    worker.meet(taking(IPS[1]), MANY, times=1)
+    worker.meet(faults.error_without_type, RECORD, first=2)
+    with pytest.raises(Conflict):
+        worker.assign(Attempt(uuid4().hex, 1))
+    assert (worker.owned, worker.records) == (set(), ["pending"])
+    worker.recover()
+    assert (worker.owned, worker.records) == (set(), ["aborted, finished"])
+
+
+def test_nothing_is_left_of_an_allocation_for_which_there_are_too_few(
+    worker: Worker, taking: Callable[..., Fault]
+) -> None:
+    worker.meet(taking(IPS[1]), MANY, times=1)
+    with pytest.raises(InsufficientIPs):
+        worker.allocate(3)
+    assert worker.has([])
+
+
+def test_an_allocation_of_which_it_is_not_known_what_became_is_taken_back(worker: Worker) -> None:
+    worker.meet(faults.lose_reply, MANY, times=1)
+    worker.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        worker.allocate()
+    worker.recover()
+    assert worker.has([])
+
+
+def test_an_assignment_that_cannot_be_sent_is_taken_back_when_the_outage_is_over(
+    worker: Worker,
+) -> None:
+    worker.gone_at = MANY
+    with pytest.raises(DatastoreUnreachable):
+        worker.assign()
+    worker.recover()
+    assert worker.has([])
+
+
+@pytest.mark.parametrize("first", [2, 3], ids=["not extended", "not committed"])
+def test_an_allocation_that_cannot_go_on_is_taken_back_when_the_outage_is_over(
+    worker: Worker, services: Services, bob: Member, first: int
+) -> None:
+    def fault(forward: Forward) -> Reply:
+        wanted = json.loads(forward.request.body)["docs"]  # type: ignore[attr-defined]
+        services.ips.assign(AssignIP(bob.id, wanted[0]["_id"]), uuid4().hex)
+        return forward()
+
+    worker.meet(fault, MANY, times=1)
+    worker.meet(faults.cut, RECORD, first=first)
+    with pytest.raises(DatastoreUnreachable):
+        worker.allocate()
+    worker.recover()
+    assert worker.has([])
+
+
+@pytest.mark.parametrize("fault", [faults.answer_202, faults.cut, "away"])
+def test_a_release_that_is_decided_is_rolled_forward_when_the_outage_is_over(
+    worker: Worker, fault: Fault | str
+) -> None:
+    worker.assign()
+    worker.recover()
+    worker.meet(worker.proxy.leave if fault == "away" else fault, MANY, first=2, times=1)  # type: ignore[arg-type]
+    assert len(worker.release()) == 3
+    worker.recover()
+    assert worker.owned == set()
+    assert worker.records == []
+
+
+def test_a_release_that_is_decided_and_not_sent_is_rolled_forward_when_the_outage_is_over(
+    worker: Worker,
+) -> None:
+    worker.assign()
+    worker.recover()
+    worker.gone_at, worker.gone_before = MANY, 2
+    assert len(worker.release()) == 3
+    worker.recover()
+    assert (worker.owned, worker.records) == (set(), [])
+
+
+def test_a_release_that_is_decided_is_rolled_forward_whoever_else_writes(worker: Worker) -> None:
+    worker.assign()
+    worker.recover()
+
+    def fault(forward: Forward) -> Reply:
+        worker.pool.put({**worker.pool.get(IPS[0]), "pvt_zone": "moved"})
+        return forward()
+
+    worker.meet(fault, MANY, first=2, times=1)
+    worker.release()
+    assert worker.has([])
+
+
+def test_a_later_attempt_finds_that_an_assignment_that_came_second_is_given_up(
+    worker: Worker, taking: Callable[..., Fault]
+) -> None:
+    worker.meet(taking(IPS[1]), MANY, times=1)
+    with pytest.raises(Conflict):
+        worker.assign(Attempt(uuid4().hex, 1))
+    assert worker.records == ["aborted, finished"]
+
+
+def test_on_a_cluster_what_a_release_made_available_without_a_majority_is_written_again(
+    worker: Worker,
+) -> None:
+    worker.proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
+    worker.assign()
+    before = {a: int(d["_rev"].split("-")[0]) for a, d in worker.pool.get_all(IPS).items()}
+    worker.meet(faults.answer_202, MANY, first=2, times=1)
+    worker.release()
+    after = {a: int(d["_rev"].split("-")[0]) for a, d in worker.pool.get_all(IPS).items()}
+    assert {a: after[a] - before[a] for a in IPS} == dict.fromkeys(IPS, 3)  # marked, free, again
+
+
+def test_who_was_taken_for_dead_while_its_copies_were_written_leaves_none(
+    worker: Worker, settings: Settings, alice: Member
+) -> None:
+    clock = Clock()
+    clock.ahead = LEASE + 10
+    other = composition.build(settings, clock=clock)
+
+    def fault(forward: Forward) -> Reply:
+        other.housekeeping.recover()
+        return forward()
+
+    worker.meet(fault, f"{alice.id[4:]}/_bulk_docs", times=1)
+    with pytest.raises(DatastoreUnreachable):
+        worker.assign()
+    assert worker.has([])
+
+
+@pytest.mark.parametrize("action", ["assign", "release"])
+def test_the_record_of_what_is_done_is_deleted_soon(worker: Worker, action: str) -> None:
+    worker.assign()
+    if action == "release":
+        worker.release()
+    worker.recover()
+    assert worker.has(IPS if action == "assign" else [])
+
+
+def test_records_that_could_not_be_deleted_are_deleted_when_the_outage_is_over(
+    worker: Worker,
+) -> None:
+    worker.assign()
+    worker.proxy.go_away()
+    worker.services.housekeeping.work()
+    assert worker.records == ["committed"]
+    worker.recover()
+    assert worker.has(IPS)
+
+
+def test_the_record_of_a_request_with_a_key_stays_until_its_reply_is_kept(worker: Worker) -> None:
+    key = uuid4().hex
+    worker.assign(Attempt(key, 1))
+    worker.recover()
+    assert worker.records == ["committed"]
+    worker.services.idempotency._transactions.forget(key)
+    worker.recover()
+    assert worker.has(IPS)

@@ -1,0 +1,299 @@
+"""What becomes of one write to the pool, told by what CouchDB answers and by what is found then.
+
+The leaves of other writers are written as replication writes them, so that one node is enough;
+where it says `cluster`, the database says of itself that it keeps three copies.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Database
+from kazoo_ips.errors import DatastoreUnreachable
+from kazoo_ips.model import DedicatedIP
+from kazoo_ips.repositories.documents import to_document
+from kazoo_ips.services.writes import Fate, PoolWriter, Result
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.conftest import eventually
+from tests.faults.proxy import Fault, FaultProxy, Forward, Hangup, Reply
+
+POOL = "-dedicated_ips"
+HIGH = "f" * 32
+AT = 63_900_000_000
+
+
+def first(act: Callable[[], object], then: Fault = lambda forward: forward()) -> Fault:
+    """Something happens just before the request arrives."""
+
+    def fault(forward: Forward) -> Reply:
+        act()
+        return then(forward)
+
+    return fault
+
+
+def afterwards(act: Callable[[], object], *, answered: bool = True) -> Fault:
+    """Something happens when the database has done it, before its reply is read."""
+
+    def fault(forward: Forward) -> Reply:
+        reply = forward()
+        act()
+        if not answered:
+            raise Hangup
+        return reply
+
+    return fault
+
+
+class Contest:
+    """One address and two who want it, one of them by way of the proxy."""
+
+    def __init__(
+        self, proxy: FaultProxy, behind: Settings, pool: Database, base: DedicatedIP, who: Member
+    ) -> None:
+        self.proxy = proxy
+        self.pool = pool
+        self.base = base
+        self.after = replace(
+            base.assign(who.id, at=AT, request_id=uuid4().hex), transaction="assign-mine"
+        )
+        self.looked_at: list[tuple[str, str]] = []
+        self.services = composition.build(behind)
+        ips = self.services.ips._lookup._ips
+        settlement = self.services.ips._lookup._settlement
+        self.writer = PoolWriter(ips, settlement, lambda *each: self.looked_at.append(each))
+
+    def meet(self, *met: Fault) -> None:
+        """What the next writes of this one document meet, one after the other."""
+        for number, fault in enumerate(met, 1):
+            self.proxy.rule(fault, "PUT", f"{POOL}/{self.base.address}", first=number)
+
+    def write(self) -> Result:
+        [result] = self.writer.write([self.base], [self.after])
+        return result
+
+    def rival(self, **fields: Any) -> None:
+        """Somebody else's write on the same revision, beside whatever there is."""
+        self.graft(replace(self.after, request_id="rival", assigned_to="rival"), HIGH, **fields)
+
+    def graft(self, ip: DedicatedIP, digest: str, **fields: Any) -> None:
+        document = {**to_document(ip), "_rev": f"2-{digest}", **fields}
+        self.pool.graft(document, parent=self.base.revision or "")
+
+    def overtake(self, **fields: Any) -> None:
+        """Somebody else writes first, the same but for these fields."""
+        self.pool.put({**to_document(self.after), **fields})
+
+    @property
+    def live(self) -> list[dict[str, Any]]:
+        leaves = self.pool.leaves(self.base.address)
+        return [leaf for leaf in leaves if not leaf.get("_deleted")]
+
+    @property
+    def owners(self) -> list[str | None]:
+        return [leaf.get("pvt_assigned_to") for leaf in self.live]
+
+
+@pytest.fixture
+def contest(
+    proxy: FaultProxy,
+    behind: Settings,
+    pool: Database,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+) -> Contest:
+    # Its leaves would be there for the next test: each has an address of its own.
+    base = add(f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}")
+    return Contest(proxy, behind, pool, base, alice)
+
+
+@pytest.fixture
+def cluster(contest: Contest) -> Contest:
+    contest.proxy.rule(faults.three_copies, "GET", f"{POOL}/?$", times=None)
+    return contest
+
+
+def test_a_fence_that_a_majority_takes_stays(contest: Contest) -> None:
+    contest.meet(faults.cut)
+    assert contest.write().fate is Fate.UNDONE
+    [leaf] = contest.pool.leaves(contest.base.address)
+    assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("2-", "available")
+
+
+def test_a_fence_without_a_quorum_is_taken_back(contest: Contest) -> None:
+    contest.meet(faults.cut, faults.answer_202)
+    assert contest.write().fate is Fate.UNDONE
+    [leaf] = contest.live
+    assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("4-", "available")
+
+
+def test_a_fence_that_is_not_taken_back_at_once_is_taken_back_again(contest: Contest) -> None:
+    contest.meet(faults.cut, faults.answer_202, faults.cut)
+    assert contest.write().fate is Fate.UNDONE
+    assert contest.owners == [None]
+
+
+def test_a_write_that_arrives_just_before_its_fence_is_done(contest: Contest) -> None:
+    gate = threading.Event()
+
+    def arrive() -> None:
+        gate.set()
+        assert eventually(lambda: contest.owners == [contest.after.assigned_to])
+
+    contest.meet(faults.late(gate), first(arrive))
+    assert contest.write().fate is Fate.DONE
+    assert contest.owners == [contest.after.assigned_to]
+
+
+def test_a_write_that_arrives_while_its_fence_is_taken_back_goes_with_it(contest: Contest) -> None:
+    arrive = afterwards(lambda: contest.graft(contest.after, HIGH))
+    contest.meet(faults.cut, faults.answer_202, arrive)
+    assert contest.write().fate is Fate.UNDONE
+    assert contest.owners == [None]
+
+
+def test_what_is_taken_back_is_looked_at_again(contest: Contest) -> None:
+    contest.meet(faults.answer_202)
+    assert contest.write().fate is Fate.UNDONE
+    assert contest.looked_at == [(contest.base.address, contest.after.assigned_to)]
+
+
+def test_a_withdrawal_that_does_not_arrive_is_sent_again(contest: Contest) -> None:
+    contest.meet(faults.answer_202, faults.cut)
+    assert contest.write().fate is Fate.UNDONE
+    assert contest.owners == [None]
+
+
+def test_what_is_taken_back_counts_as_undone_before_it_is_brought_back(contest: Contest) -> None:
+    contest.meet(faults.answer_202)
+    contest.proxy.rule(faults.cut, "POST", f"{POOL}/_bulk_docs", times=None)
+    assert contest.write().fate is Fate.UNDONE
+    contest.proxy.clear()
+    assert contest.services.ips.fetch(contest.base.address).assigned_to is None
+
+
+def test_a_rivals_write_stays_when_ours_is_taken_back(contest: Contest) -> None:
+    contest.meet(afterwards(contest.rival, answered=False))
+    assert contest.write().fate is Fate.LOST
+    assert contest.owners == ["rival"]
+
+
+def test_two_rivals_are_left_to_each_other(contest: Contest) -> None:
+    def write() -> None:
+        contest.rival()
+        contest.graft(contest.base, "0" * 32)
+
+    contest.meet(first(write, faults.cut))
+    assert contest.write().fate is Fate.LOST
+    assert len(contest.live) == 2
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"pvt_request_id": "another"},
+        {"pvt_status": "reserved"},
+        {"pvt_assigned_to": "another"},
+        {"pvt_modified": AT - 1},
+        {"pvt_transaction": "assign-another"},
+    ],
+    ids=lambda differs: next(iter(differs)),
+)
+def test_a_write_that_differs_is_somebody_elses(contest: Contest, differs: dict[str, Any]) -> None:
+    """Request ids are the callers' to choose, and may come twice."""
+    contest.meet(first(lambda: contest.overtake(**differs), faults.cut))
+    assert contest.write().fate is Fate.LOST
+
+
+def test_on_a_cluster_an_unanswered_write_is_done_when_a_majority_takes_it_again(
+    cluster: Contest,
+) -> None:
+    cluster.meet(faults.lose_reply)
+    result = cluster.write()
+    assert (result.fate, (result.ip.revision or "")[:2]) == (Fate.DONE, "3-")
+
+
+@pytest.mark.parametrize("again", [faults.answer_202, faults.cut])
+def test_on_a_cluster_an_unanswered_write_is_taken_back_when_no_majority_takes_it_again(
+    cluster: Contest, again: Fault
+) -> None:
+    cluster.meet(faults.lose_reply, again)
+    assert cluster.write().fate is Fate.UNDONE
+    assert cluster.owners == [None]
+
+
+def test_on_a_cluster_an_unanswered_write_is_taken_back_when_a_rival_shows_after_all(
+    cluster: Contest,
+) -> None:
+    cluster.meet(faults.lose_reply, afterwards(cluster.rival))
+    assert cluster.write().fate is Fate.LOST
+    assert cluster.owners == ["rival"]
+
+
+def test_what_an_earlier_attempt_wrote_is_confirmed_by_a_write(contest: Contest) -> None:
+    done = contest.write().ip
+    assert (contest.writer.confirm(done).revision or "")[:2] == "3-"
+
+
+@pytest.mark.parametrize("fault", [faults.answer_202, faults.cut])
+def test_what_an_earlier_attempt_wrote_is_not_confirmed_without_a_majority(
+    contest: Contest, fault: Fault
+) -> None:
+    done = contest.write().ip
+    contest.meet(fault)
+    with pytest.raises(DatastoreUnreachable):
+        contest.writer.confirm(done)
+
+
+def test_on_a_cluster_what_an_earlier_attempt_wrote_is_not_confirmed_beside_a_rival(
+    cluster: Contest,
+) -> None:
+    done = cluster.write().ip
+    cluster.rival()
+    with pytest.raises(DatastoreUnreachable):
+        cluster.writer.confirm(done)
+
+
+def test_what_is_put_back_without_a_quorum_is_put_back_again(contest: Contest) -> None:
+    done = contest.write().ip
+    contest.meet(faults.answer_202)
+    contest.writer.put_back([done])
+    [leaf] = contest.live
+    assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("4-", "available")
+
+
+def test_what_does_not_arrive_is_put_back_again(contest: Contest) -> None:
+    done = contest.write().ip
+    contest.meet(faults.cut)
+    contest.writer.put_back([done])
+    assert contest.owners == [None]
+
+
+def test_what_others_have_written_since_is_not_put_back(contest: Contest) -> None:
+    done = contest.write().ip
+    contest.pool.put({**to_document(done), "pvt_assigned_to": "another"})
+    contest.writer.put_back([done])
+    assert contest.owners == ["another"]
+
+
+def test_what_changed_otherwise_is_put_back_all_the_same(contest: Contest) -> None:
+    done = contest.write().ip
+    contest.pool.put({**to_document(done), "pvt_zone": "moved"})
+    contest.writer.put_back([done])
+    assert [(leaf["pvt_zone"], leaf["pvt_status"]) for leaf in contest.live] == [
+        ("moved", "available")
+    ]
+
+
+def test_what_was_deleted_since_is_not_put_back(contest: Contest) -> None:
+    done = contest.write().ip
+    contest.pool.remove(done.address, done.revision or "")
+    contest.writer.put_back([done])
+    assert contest.live == []

@@ -1,0 +1,158 @@
+"""A document of our own is written with certainty, or it is said that it is not.
+
+Where it says `cluster`, the database says of itself that it keeps three copies.
+"""
+
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database, Document
+from kazoo_ips.errors import DatastoreUnreachable
+from kazoo_ips.repositories.records import LATE, Records
+from tests.faults import proxy as faults
+from tests.faults.proxy import Fault, FaultProxy, Forward, Hangup, Reply
+
+HIGH = "f" * 32
+
+
+class Paper:
+    """One document, and its writer behind the proxy."""
+
+    def __init__(self, proxy: FaultProxy, behind: Settings, couch: Couch) -> None:
+        self.proxy = proxy
+        self.id = f"test-{uuid4().hex}"
+        self.records = Records(composition.connect(behind))
+        self.database: Database = couch.database("kazoo_ips")
+
+    def meet(self, *met: Fault) -> None:
+        """What its next writes meet, one after the other."""
+        for number, fault in enumerate(met, 1):
+            self.proxy.rule(fault, "PUT", self.id, first=number)
+
+    def put(self, revision: str | None = None) -> Document | None:
+        return self.records.put({"_id": self.id, **({"_rev": revision} if revision else {})})
+
+    def graft(self, revision: str, parent: str, **fields: object) -> None:
+        self.database.graft({"_id": self.id, "_rev": revision, **fields}, parent=parent)
+
+    @property
+    def live(self) -> list[str]:
+        return [d["_rev"] for d in self.database.leaves(self.id) if not d.get("_deleted")]
+
+    def others_write(self, write: Callable[[], object], *, arrives: bool = True) -> Fault:
+        """A fault: somebody else writes as well, and our reply is lost."""
+
+        def fault(forward: Forward) -> Reply:
+            if arrives:
+                forward()
+            write()
+            raise Hangup
+
+        return fault
+
+
+@pytest.fixture
+def paper(proxy: FaultProxy, behind: Settings, couch: Couch, operator: object) -> Paper:
+    return Paper(proxy, behind, couch)
+
+
+@pytest.fixture
+def cluster(paper: Paper) -> Paper:
+    paper.proxy.rule(faults.three_copies, "GET", "-kazoo_ips/?$", times=None)
+    return paper
+
+
+def first(written: Document | None) -> str:
+    assert written
+    return str(written["_rev"])
+
+
+def test_what_is_read_back_is_written(paper: Paper) -> None:
+    paper.meet(faults.lose_reply)
+    written = paper.put()
+    assert written
+    assert paper.live == [written["_rev"]]
+    assert not written[LATE]
+
+
+def test_what_has_not_arrived_is_written_again_and_may_come_late(paper: Paper) -> None:
+    paper.meet(faults.cut)
+    written = paper.put()
+    assert written
+    assert (written["_rev"][:2], written[LATE]) == ("1-", True)
+
+
+def test_what_changes_a_document_does_not_come_late(paper: Paper) -> None:
+    revision = first(paper.put())
+    paper.meet(faults.cut)
+    written = paper.put(revision)
+    assert written
+    assert (written["_rev"][:2], written[LATE]) == ("2-", False)
+
+
+def test_on_a_cluster_what_is_read_back_is_written_again_on_its_own_revision(
+    cluster: Paper,
+) -> None:
+    cluster.meet(faults.lose_reply)
+    assert first(cluster.put())[:2] == "2-"
+    assert len(cluster.live) == 1
+
+
+def test_it_is_not_certain_when_no_try_is_answered(cluster: Paper) -> None:
+    cluster.meet(faults.lose_reply, faults.lose_reply, faults.lose_reply)
+    with pytest.raises(DatastoreUnreachable):
+        cluster.put()
+
+
+def test_two_who_write_the_same_are_told_apart(paper: Paper) -> None:
+    revision = first(paper.put())
+    assert paper.put(revision)
+    assert paper.put(revision) is None
+
+
+def test_who_finds_a_rival_beside_its_write_takes_it_back(paper: Paper) -> None:
+    revision = first(paper.put())
+    rival = f"2-{HIGH}"
+    paper.meet(paper.others_write(lambda: paper.graft(rival, revision)))
+    assert paper.put(revision) is None
+    assert paper.live == [rival]
+
+
+def test_who_finds_a_younger_tombstone_beside_its_write_takes_it_back(paper: Paper) -> None:
+    revision = first(paper.put())
+    delete = lambda: paper.graft(f"2-{HIGH}", revision, _deleted=True)  # noqa: E731
+    paper.meet(paper.others_write(delete))
+    assert paper.put(revision) is None
+    assert paper.live == []
+
+
+def test_what_earlier_times_left_beside_is_removed(paper: Paper) -> None:
+    one = first(paper.put())
+    two = first(paper.put(one))
+    paper.meet(paper.others_write(lambda: paper.graft(f"2-{HIGH}", one)))
+    three = first(paper.put(two))
+    assert paper.live == [three]
+
+
+def test_what_somebody_else_has_changed_is_not_written(paper: Paper) -> None:
+    revision = first(paper.put())
+    change = paper.others_write(lambda: paper.graft(f"2-{HIGH}", revision), arrives=False)
+    paper.meet(change)
+    assert paper.put(revision) is None
+    assert paper.live == [f"2-{HIGH}"]
+
+
+def test_what_somebody_else_has_made_is_not_written(paper: Paper) -> None:
+    write = paper.others_write(lambda: paper.database.put({"_id": paper.id}), arrives=False)
+    paper.meet(write)
+    assert paper.put() is None
+
+
+def test_what_is_deleted_can_be_made_anew(paper: Paper) -> None:
+    paper.records.remove([{"_id": paper.id, "_rev": first(paper.put())}])
+    paper.meet(faults.cut)
+    assert paper.put()

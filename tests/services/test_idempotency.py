@@ -1,0 +1,189 @@
+"""What is known of a key when a cluster left two revisions, and whose keys are whose."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch
+from kazoo_ips.errors import DatastoreUnreachable, IdempotencyMismatch, InProgress
+from kazoo_ips.model import AssignIPs, DedicatedIP, ReleaseIPs
+from kazoo_ips.repositories.idempotency_records import (
+    IdempotencyRecord,
+    IdempotencyRecords,
+    record_id,
+)
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import TransactionLog
+from kazoo_ips.services import Services
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.conftest import behind, proxy, running_proxy
+from tests.faults.proxy import Fault, FaultProxy
+
+__all__ = ["behind", "proxy", "running_proxy"]
+
+HIGH = "f" * 32
+
+
+@pytest.fixture
+def begin(services: Services) -> Callable[..., IdempotencyRecord]:
+    def begin(key: str, caller: str = "Alice", asked: str = "this") -> IdempotencyRecord:
+        return services.idempotency.begin(caller, key, asked, uuid4().hex)
+
+    return begin
+
+
+def test_a_reply_counts_before_a_later_revision_without_one(
+    begin: Callable[..., IdempotencyRecord], services: Services, couch: Couch
+) -> None:
+    key = uuid4().hex
+    begun = begin(key)
+    services.idempotency.finish(begun, {"status": 200})
+    database = couch.database("kazoo_ips")
+    document = {**database.get(f"reply-{begun.id}"), "reply": None}
+    database.graft({**document, "_rev": f"2-{HIGH}"}, parent=begun.revision or "")
+    database.put({**document, "_rev": f"2-{HIGH}"})
+    known = begin(key)
+    assert known.reply == {"status": 200}
+
+
+def test_without_a_reply_the_later_revision_counts(
+    begin: Callable[..., IdempotencyRecord], couch: Couch
+) -> None:
+    begun = begin(uuid4().hex)
+    database = couch.database("kazoo_ips")
+    revisions = [begun.revision]
+    for attempt in range(2, 11):
+        document = database.get(f"reply-{begun.id}")
+        revisions.append(database.put({**document, "attempt": attempt}).revision)
+    aside = {**document, "attempt": 99, "_rev": f"9-{HIGH}"}
+    database.graft(aside, parent=revisions[7] or "")
+    known = IdempotencyRecords(Records(couch)).find(begun.id)
+    assert known
+    assert known.attempt == 10
+
+
+def test_each_caller_has_keys_of_its_own(begin: Callable[..., IdempotencyRecord]) -> None:
+    key = uuid4().hex
+    assert begin(key, "Alice").id != begin(key, "Bob").id
+
+
+def test_a_key_that_is_used_again_after_its_time_has_other_attempts() -> None:
+    first = IdempotencyRecord(record_id("Alice", "key"), "", "", 1, 1, 1, "")
+    assert first.current != replace(first, created=2).current
+
+
+def test_a_key_is_somebodys_until_its_attempt_ends(
+    begin: Callable[..., IdempotencyRecord], services: Services
+) -> None:
+    key = uuid4().hex
+    begun = begin(key)
+    with pytest.raises(InProgress):
+        begin(key)
+    with pytest.raises(IdempotencyMismatch):
+        begin(key, asked="that")
+    services.idempotency.abandon(begun)
+    again = begin(key)
+    assert (again.attempt, again.request_id) == (2, begun.request_id)
+    services.idempotency.finish(again, {"status": 201})
+    with pytest.raises(IdempotencyMismatch):
+        begin(key, asked="that")
+    known = begin(key)
+    assert (known.reply, known.attempt) == ({"status": 201}, 2)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_who_was_taken_for_dead_says_what_the_later_attempt_says(
+    begin: Callable[..., IdempotencyRecord], services: Services, ended: bool
+) -> None:
+    begun = begin(uuid4().hex)
+    later = services.idempotency._records.put(replace(begun, attempt=2))
+    assert later
+    if ended:
+        services.idempotency.finish(later, {"status": 200})
+        assert services.idempotency.finish(begun, {"status": 409}) == {"status": 200}
+    else:
+        with pytest.raises(InProgress):
+            services.idempotency.finish(begun, {"status": 409})
+
+
+def test_a_key_is_another_one_a_day_later(
+    begin: Callable[..., IdempotencyRecord], services: Services, settings: Settings
+) -> None:
+    key = uuid4().hex
+    services.idempotency.finish(begin(key), {"status": 200})
+    later = composition.build(settings, clock=lambda: time.time() + 25 * 3600)
+    request_id = uuid4().hex
+    begun = later.idempotency.begin("Alice", key, "that", request_id)
+    assert (begun.reply, begun.request_id, begun.attempt) == (None, request_id, 1)
+
+
+def test_a_reply_stands_although_its_record_is_gone(
+    begin: Callable[..., IdempotencyRecord], services: Services, couch: Couch
+) -> None:
+    begun = begin(uuid4().hex)
+    Records(couch).remove([{"_id": f"reply-{begun.id}", "_rev": begun.revision}])
+    assert services.idempotency.finish(begun, {"status": 200}) == {"status": 200}
+
+
+@pytest.mark.parametrize("fault", [faults.cut, faults.lose_reply], ids=["not sent", "written"])
+def test_a_key_that_was_not_certain_to_be_taken_is_free_when_the_outage_is_over(
+    proxy: FaultProxy,
+    behind: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    operator: Member,
+    fault: Fault,
+) -> None:
+    key, services = uuid4().hex, composition.build(behind)
+    proxy.rule(fault, "PUT", "-kazoo_ips/reply-", times=None)
+    proxy.rule(faults.error_without_type, "GET", "-kazoo_ips/reply-.*", first=2, times=None)
+    with pytest.raises(DatastoreUnreachable):
+        services.idempotency.begin("Alice", key, "this", uuid4().hex)
+    proxy.clear()
+    services.housekeeping.work()
+    assert begin(key).reply is None
+
+
+def test_a_reply_is_kept_when_the_outage_is_over(
+    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
+) -> None:
+    key, services = uuid4().hex, composition.build(behind)
+    begun = services.idempotency.begin("Alice", key, "this", uuid4().hex)
+    proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
+    services.idempotency.finish(begun, {"status": 200})
+    with pytest.raises(InProgress):
+        begin(key)
+    proxy.clear()
+    services.housekeeping.work()
+    assert begin(key).reply == {"status": 200}
+
+
+def test_the_record_of_a_transaction_stays_as_long_as_no_reply_is_kept(
+    begin: Callable[..., IdempotencyRecord],
+    services: Services,
+    couch: Couch,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+) -> None:
+    log, addresses = TransactionLog(Records(couch)), ("192.0.2.1", "192.0.2.2")
+    for address in addresses:
+        add(address)
+    begun = begin(uuid4().hex)
+    command = AssignIPs(alice.id, addresses)
+    services.ips.assign_all(command, begun.request_id, attempt=begun.current)
+    name = f"assign-{begun.current.key}-1"
+    services.idempotency.finish(begun, {"status": 200})
+    services.housekeeping.work()
+    assert log.find(name) is None
+    begun = begin(uuid4().hex)
+    services.ips.release_all(
+        ReleaseIPs(alice.id, addresses), begun.request_id, attempt=begun.current
+    )
+    services.idempotency.abandon(begun)
+    services.housekeeping.work()
+    assert log.find(f"release-{begun.current.key}-1")

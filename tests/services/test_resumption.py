@@ -1,0 +1,240 @@
+"""A later attempt at a request tells what an earlier one has done, and does what none has.
+
+All attempts carry the same request id; it is the callers' to choose, and may come twice.
+"""
+
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.errors import Conflict, IPExists, IPNotFound, ValidationFailed
+from kazoo_ips.model import (
+    AllocateIPs,
+    AssignIP,
+    Attempt,
+    CreateIP,
+    DedicatedIP,
+    DeleteIP,
+    ReleaseIP,
+)
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.services import Services
+from tests.conftest import Member
+from tests.faults.conftest import behind, proxy, running_proxy
+from tests.faults.proxy import FaultProxy, Forward, Hangup, Reply
+
+__all__ = ["behind", "proxy", "running_proxy"]
+
+
+@pytest.fixture
+def address() -> str:
+    """One that was never there: a tombstone would tell of it."""
+    return f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}"
+
+
+@pytest.fixture
+def again() -> Attempt:
+    return Attempt(uuid4().hex, 2)
+
+
+@pytest.fixture
+def name() -> str:
+    """The request's id."""
+    return uuid4().hex
+
+
+@pytest.fixture
+def copies(couch: Couch, alice: Member) -> Database:
+    return couch.database(account_database(alice.id))
+
+
+def test_an_assignment_is_told_and_its_copy_written(
+    services: Services,
+    add: Callable[..., DedicatedIP],
+    copies: Database,
+    alice: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+) -> None:
+    add(address)
+    command = AssignIP(alice.id, address)
+    first = services.ips.assign(command, name)
+    copies.remove(address, copies.get(address)["_rev"])
+    told = services.ips.assign(command, name, attempt=again)
+    assert (told.assigned_to, told.modified) == (alice.id, first.modified)
+    assert told.revision != first.revision  # confirmed by a write
+    assert copies.get_all([address])
+
+
+def test_an_assignment_is_told_whoever_has_the_address_since(
+    services: Services,
+    add: Callable[..., DedicatedIP],
+    copies: Database,
+    alice: Member,
+    bob: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+) -> None:
+    add(address)
+    command = AssignIP(alice.id, address)
+    services.ips.assign(command, name)
+    copy = copies.get(address)
+    services.ips.release(ReleaseIP(alice.id, address), uuid4().hex)
+    services.ips.assign(AssignIP(bob.id, address), uuid4().hex)
+    copies.put({k: v for k, v in copy.items() if k != "_rev"})  # its first attempt's, late
+    assert services.ips.assign(command, name, attempt=again).assigned_to == alice.id
+    assert services.ips.fetch(address).assigned_to == bob.id
+    assert not copies.get_all([address])
+
+
+def test_a_release_is_told_and_its_copy_removed(
+    services: Services,
+    add: Callable[..., DedicatedIP],
+    copies: Database,
+    alice: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+) -> None:
+    add(address)
+    services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
+    copy = copies.get(address)
+    first = services.ips.release(ReleaseIP(alice.id, address), name)
+    copies.put({k: v for k, v in copy.items() if k != "_rev"})
+    told = services.ips.release(ReleaseIP(alice.id, address), name, attempt=again)
+    assert (told.assigned_to, told.modified) == (None, first.modified)
+    assert services.ips.fetch(address).revision != first.revision
+    assert not copies.get_all([address])
+
+
+def test_a_release_is_told_to_the_account_that_asked_only(
+    services: Services,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    bob: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+) -> None:
+    add(address)
+    services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
+    services.ips.release(ReleaseIP(alice.id, address), name)
+    with pytest.raises(ValidationFailed):
+        services.ips.release(ReleaseIP(bob.id, address), name, attempt=again)
+    with pytest.raises(ValidationFailed):
+        services.ips.release(ReleaseIP(alice.id, address), uuid4().hex, attempt=again)
+
+
+def test_a_release_by_the_request_id_of_the_assignment_is_done(
+    services: Services,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+) -> None:
+    add(address)
+    services.ips.assign(AssignIP(alice.id, address), name)
+    services.ips.release(ReleaseIP(alice.id, address), name, attempt=again)
+    assert services.ips.fetch(address).assigned_to is None
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_write_that_an_earlier_attempt_comes_before_is_told(
+    proxy: FaultProxy,
+    behind: Settings,
+    services: Services,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+    resumed: bool,
+) -> None:
+    add(address)
+    command = AssignIP(alice.id, address)
+
+    def fault(forward: Forward) -> Reply:
+        services.ips.assign(command, name if resumed else "another")
+        return forward()
+
+    proxy.rule(fault, "PUT", f"-dedicated_ips/{address}")
+    through = composition.build(behind, clock=lambda: time.time() + 5)  # another time of its own
+    if resumed:
+        assert through.ips.assign(command, name, attempt=again).assigned_to == alice.id
+    else:
+        with pytest.raises(Conflict):
+            through.ips.assign(command, name)
+
+
+@pytest.mark.parametrize("since", ["nothing", "assigned", "deleted"])
+def test_an_address_that_was_added_is_told(
+    services: Services,
+    pool: Database,
+    alice: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+    since: str,
+) -> None:
+    command = CreateIP(address, "us-east", "proxy1.example.com")
+    services.pool.create(command, name)
+    if since == "assigned":
+        services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
+    if since == "deleted":
+        services.pool.delete(DeleteIP(address), uuid4().hex)
+    told = services.pool.create(command, name, attempt=again)
+    assert (told.address, told.status) == (address, "available")
+    assert bool(pool.get_all([address])) == (since != "deleted")
+
+
+def test_an_address_that_somebody_else_added_at_the_same_time_exists(
+    proxy: FaultProxy, behind: Settings, services: Services, pool: Database, address: str
+) -> None:
+    command = CreateIP(address, "us-east", "proxy1.example.com")
+
+    def fault(forward: Forward) -> Reply:
+        services.pool.create(command, "another")
+        raise Hangup
+
+    proxy.rule(fault, "PUT", f"-dedicated_ips/{address}")
+    with pytest.raises(IPExists):
+        composition.build(behind).pool.create(command, "mine")
+
+
+def test_an_address_that_was_deleted_is_told_and_its_copy_removed(
+    services: Services,
+    add: Callable[..., DedicatedIP],
+    copies: Database,
+    alice: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+) -> None:
+    add(address)
+    services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
+    copy = copies.get(address)
+    services.pool.delete(DeleteIP(address, force=True), name)
+    copies.put({k: v for k, v in copy.items() if k != "_rev"})
+    assert services.pool.delete(DeleteIP(address, force=True), name, attempt=again)
+    assert not copies.get_all([address])
+    with pytest.raises(IPNotFound):
+        services.pool.delete(DeleteIP(address, force=True), uuid4().hex, attempt=again)
+
+
+def test_an_allocation_is_told(
+    services: Services, add: Callable[..., DedicatedIP], alice: Member, name: str
+) -> None:
+    for number in range(1, 5):
+        add(f"192.0.2.{number}")
+    key, command = uuid4().hex, AllocateIPs(alice.id, 2)
+    first = services.allocation.allocate(command, name, attempt=Attempt(key, 1))
+    told = services.allocation.allocate(command, name, attempt=Attempt(key, 2))
+    assert [ip.address for ip in told] == [ip.address for ip in first]
