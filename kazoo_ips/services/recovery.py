@@ -96,7 +96,7 @@ class RecoveryService:
             return False
         transaction = self._log.find(ip.transaction)
         if transaction is None:
-            self._note_ended(ip.transaction)
+            self.note_ended(ip.transaction)
         return transaction is not None and transaction.state is State.COMMITTED
 
     def _resolve(self, name: str, marked: Sequence[DedicatedIP]) -> bool:
@@ -116,7 +116,7 @@ class RecoveryService:
     ) -> bool:
         """Make documents what is decided of them; whether that is something else."""
         if transaction is None:
-            self._note_ended(name)
+            self.note_ended(name)
             return False
         if transaction.state is State.COMMITTED:
             self._log.confirm(transaction)
@@ -130,7 +130,8 @@ class RecoveryService:
         with self._lock:
             return transaction in self._ended
 
-    def _note_ended(self, transaction: str) -> None:
+    def note_ended(self, transaction: str) -> None:
+        """Remember that all documents are as a transaction has decided."""
         with self._lock:
             self._ended[transaction] = True
 
@@ -239,7 +240,7 @@ class RecoveryService:
             for address in transaction.addresses:
                 self._look_again(address, transaction.account_id)
         self._log.finish([transaction])
-        self._note_ended(transaction.id)
+        self.note_ended(transaction.id)
 
     def _finish_documents(self, transaction: Transaction) -> None:
         if (transaction.action, transaction.state) == (Action.ASSIGN, State.COMMITTED):

@@ -285,6 +285,7 @@ class TransactionService:
 
         A request with a key leaves it until its reply is kept: see `forget`.
         """
+        self._recovery.note_ended(transaction.id)
         with self._lock:
             if transaction.attempt:
                 self._kept[transaction.attempt.key] = transaction
