@@ -174,6 +174,16 @@ class DedicatedIP:
         events = (e for e in self.trail if (e.kind, e.account_id, e.request_id) == wanted)
         return next(events, None)
 
+    def is_release_of(self, assigned: "DedicatedIP") -> bool:
+        """Whether this is the very assignment after its release, by what the trails say."""
+        if self.status is not Status.AVAILABLE or not self.trail:
+            return False
+        last = self.trail[-1]
+        if (last.kind, last.account_id) != (EventKind.RELEASED, assigned.assigned_to):
+            return False
+        recent = {event for event in assigned.trail if last.at - event.at < TRAIL_SECONDS}
+        return recent <= set(self.trail)
+
     def as_of(self, event: Event) -> "DedicatedIP":
         """This address as it was right after one of its events."""
         assigned = event.kind == EventKind.ASSIGNED

@@ -19,6 +19,9 @@ LATE = "late"
 
 _TRIES = 3
 
+_WITHDRAWN = "withdrawn"
+"""The field of a tombstone that takes one write back: the document itself is not deleted."""
+
 _WRITE = "write"
 """The field that tells a write from everybody else's: two writers of the same document at the
 same revision would otherwise make the same revision, and both be told that it was them."""
@@ -51,11 +54,11 @@ class Records:
             written = self._database.put(wanted)
             if written.outcome is Outcome.DONE:
                 return {**wanted, "_rev": written.revision, LATE: late}
-            leaves = self._database.leaves(wanted["_id"], r=self._database.replicas)
+            leaves = self._leaves(wanted["_id"], r=self._database.replicas)
             ours = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
             rivals = _rivals(leaves, ours, base)
             if ours and rivals:
-                self._database.remove(ours["_id"], ours["_rev"])
+                self._withdraw(ours)
                 return None
             if ours and self._database.replicas == 1:
                 return {**ours, LATE: late}
@@ -70,8 +73,19 @@ class Records:
         raise DatastoreUnreachable(f"{wanted['_id']}: not known whether it is written")
 
     def leaves(self, record_id: str) -> list[Document]:
-        """Every current revision of a document that a majority knows, tombstones included."""
-        return self._database.leaves(record_id)
+        """Every current revision of a document that a majority knows, and what deleted it.
+
+        A write that was withdrawn is as if it had never been.
+        """
+        return self._leaves(record_id)
+
+    def _leaves(self, record_id: str, **params: int) -> list[Document]:
+        leaves = self._database.leaves(record_id, **params)
+        return [leaf for leaf in leaves if not leaf.get(_WITHDRAWN)]
+
+    def _withdraw(self, ours: Document) -> None:
+        reference = {"_id": ours["_id"], "_rev": ours["_rev"]}
+        self._database.put({**reference, "_deleted": True, _WITHDRAWN: True})
 
     def find(self, record_id: str, rank: Callable[[Document], tuple[int, ...]]) -> Document | None:
         """A document, or None.

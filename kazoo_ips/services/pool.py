@@ -189,7 +189,7 @@ class PoolService:
 
         :raises Conflict: it has no quorum, and somebody else has written
         :raises DatastoreUnreachable: it cannot be found out, has no quorum and is brought back,
-            or somebody keeps it alive
+            or somebody keeps it alive or has deleted it
         """
         if written.revision is None and self._ips.leaves(ip.address).live:
             # At the same revision: should the first write arrive after all, it is refused.
@@ -197,5 +197,9 @@ class PoolService:
         if written.revision and written.outcome is Outcome.UNKNOWN:
             self._settlement.restore(self._ips.withdraw_deletion(written.revision, was))
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
-        if written.outcome is not Outcome.DONE and self._ips.leaves(ip.address).live:
+        if written.outcome is Outcome.DONE:
+            return
+        # It may have been gone by somebody else's deletion before ours came.
+        ours = any(ip.trail[-1] in removed.trail for removed in self._ips.removed(ip.address))
+        if not ours or self._ips.leaves(ip.address).live:
             raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")

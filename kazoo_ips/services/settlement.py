@@ -58,9 +58,16 @@ class Settlement:
         if not all(leaf.has_known_status for leaf in leaves.live):
             raise Conflict(address)
         acknowledged = next((leaf for leaf in leaves.live if self.is_acknowledged(leaf)), None)
-        if acknowledged is None and any(map(self._is_fresh, leaves.live)):
+        if acknowledged:
+            released = [leaf for leaf in leaves.live if leaf.is_release_of(acknowledged)]
+            # Its copy is removed after that: it says nothing of what came later.
+            if any(self._now() - leaf.modified < GRACE for leaf in released):
+                raise Conflict(address)
+            kept = released[0] if released else acknowledged
+        elif any(map(self._is_fresh, leaves.live)):
             raise Conflict(address)
-        kept = acknowledged or self._unclaimed(leaves.live)
+        else:
+            kept = self._unclaimed(leaves.live)
         for leaf in leaves.live:
             if leaf.revision != kept.revision:
                 log.warning("%s: dropping revision %s", address, leaf.revision)

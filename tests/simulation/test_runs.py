@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RUNS, PARTS = 1000, 8
-OPEN = {148, 275, 466, 745, 838, 988, 999}
+OPEN = {745, 988, 999}
 """Seeds that go wrong as yet: `docs/clusters.md` says how. One that is mended goes from here."""
 
 
