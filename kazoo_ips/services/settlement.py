@@ -55,19 +55,7 @@ class Settlement:
         kept, *others = leaves.live
         if not others:
             return kept
-        if not all(leaf.has_known_status for leaf in leaves.live):
-            raise Conflict(address)
-        acknowledged = next((leaf for leaf in leaves.live if self.is_acknowledged(leaf)), None)
-        if acknowledged:
-            released = [leaf for leaf in leaves.live if leaf.is_release_of(acknowledged)]
-            # Its copy is removed after that: it says nothing of what came later.
-            if any(self._now() - leaf.modified < GRACE for leaf in released):
-                raise Conflict(address)
-            kept = released[0] if released else acknowledged
-        elif any(map(self._is_fresh, leaves.live)):
-            raise Conflict(address)
-        else:
-            kept = self._unclaimed(leaves.live)
+        kept = self._chosen(address, leaves.live)
         for leaf in leaves.live:
             if leaf.revision != kept.revision:
                 log.warning("%s: dropping revision %s", address, leaf.revision)
@@ -75,6 +63,24 @@ class Settlement:
         self._metrics.conflicts_settled.inc()
         work.note("settled")
         return kept
+
+    def _chosen(self, address: str, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
+        """The one of several revisions that stays.
+
+        :raises Conflict: as `settle`
+        """
+        if not all(leaf.has_known_status for leaf in live):
+            raise Conflict(address)
+        acknowledged = next((leaf for leaf in live if self.is_acknowledged(leaf)), None)
+        if acknowledged is None:
+            if any(map(self._is_fresh, live)):
+                raise Conflict(address)
+            return self._unclaimed(live)
+        released = [leaf for leaf in live if leaf.is_release_of(acknowledged)]
+        # Its copy is removed after that: it says nothing of what came later.
+        if any(self._now() - leaf.modified < GRACE for leaf in released):
+            raise Conflict(address)
+        return released[0] if released else acknowledged
 
     def is_acknowledged(self, ip: DedicatedIP) -> bool:
         """Whether the owner's account holds the copy that is written last of all."""
