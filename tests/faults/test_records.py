@@ -130,6 +130,13 @@ def test_who_finds_a_younger_tombstone_beside_its_write_takes_it_back(paper: Pap
     assert paper.live == []
 
 
+def test_a_write_that_is_taken_back_does_not_count_as_a_deletion(paper: Paper) -> None:
+    revision = first(paper.put())
+    paper.meet(paper.others_write(lambda: paper.graft(f"2-{HIGH}", revision)))
+    assert paper.put(revision) is None
+    assert [leaf["_rev"] for leaf in paper.records.leaves(paper.id)] == [f"2-{HIGH}"]
+
+
 def test_what_earlier_times_left_beside_is_removed(paper: Paper) -> None:
     one = first(paper.put())
     two = first(paper.put(one))

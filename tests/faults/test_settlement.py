@@ -358,6 +358,23 @@ def test_what_is_available_beside_old_claims_is_what_stays(
     assert [(leaf["_rev"], leaf["pvt_zone"]) for leaf in leaves.live] == [(f"2-{LOW}", "moved")]
 
 
+def test_a_release_counts_although_the_copy_is_still_there(
+    leaves: Leaves, api: TestApp, later: Services, alice: Member
+) -> None:
+    base = leaves.base()
+    alices = leaves.claim(base, LOW, alice)
+    leaves.copy(alices, alice)
+    [assigned] = [leaf for leaf in leaves.ips.leaves(leaves.address).live if leaf.assigned_to]
+    released = assigned.release(alice.id, at=gregorian(), request_id=uuid4().hex)
+    document = {**to_document(released), "_rev": f"3-{LOW}"}
+    leaves.pool.graft({**alices, "_rev": f"3-{HIGH}"}, parent=alices["_rev"])
+    leaves.pool.graft(document, parent=alices["_rev"])
+    api.post_json(url(alice, leaves.address), {"data": {}}, headers=alice.headers, status=409)
+    assert len(leaves.live) == 2
+    assert later.ips.fetch(leaves.address).assigned_to is None
+    assert [leaf["_rev"] for leaf in leaves.live] == [f"3-{LOW}"]
+
+
 def test_it_is_not_brought_back_when_a_write_on_the_revision_before_shows(
     withdrawn: Leaves, services: Services, bob: Member
 ) -> None:
