@@ -167,7 +167,9 @@ def live(
 
 @pytest.fixture
 def pool(couch: Couch, services: Services) -> Iterator[Database]:
-    """The pool's database, empty at the start of the test; so are the accounts of copies."""
+    """The pool's database, empty at the start of the test; so are the accounts of copies, and
+    the log of transactions.
+    """
     database = couch.database("dedicated_ips")
     _empty(couch, services)
     yield database
@@ -176,6 +178,7 @@ def pool(couch: Couch, services: Services) -> Iterator[Database]:
 
 def _empty(couch: Couch, services: Services) -> None:
     clear(couch.database("dedicated_ips"), lambda document: True)
+    clear(couch.database("kazoo_ips"), lambda document: document.get("type") == "transaction")
     for account in services.accounts.list():
         database = couch.database(account_database(account.id))
         clear(database, lambda document: document.get("pvt_type") == "dedicated_ip")

@@ -5,7 +5,7 @@ where it says `cluster`, the database says of itself that it keeps three copies.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -81,7 +81,8 @@ class Contest:
 
     def rival(self, **fields: Any) -> None:
         """Somebody else's write on the same revision, beside whatever there is."""
-        self.graft(replace(self.after, request_id="rival", assigned_to="rival"), HIGH, **fields)
+        rival = replace(self.after, request_id="rival", assigned_to="rival", trail=())
+        self.graft(rival, HIGH, **fields)
 
     def graft(self, ip: DedicatedIP, digest: str, **fields: Any) -> None:
         document = {**to_document(ip), "_rev": f"2-{digest}", **fields}
@@ -89,7 +90,7 @@ class Contest:
 
     def overtake(self, **fields: Any) -> None:
         """Somebody else writes first, the same but for these fields."""
-        self.pool.put({**to_document(self.after), **fields})
+        self.pool.put({**to_document(replace(self.after, trail=())), **fields})
 
     @property
     def live(self) -> list[dict[str, Any]]:
@@ -108,10 +109,15 @@ def contest(
     pool: Database,
     add: Callable[..., DedicatedIP],
     alice: Member,
-) -> Contest:
+) -> Iterator[Contest]:
     # Its leaves would be there for the next test: each has an address of its own.
     base = add(f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}")
-    return Contest(proxy, behind, pool, base, alice)
+    made = Contest(proxy, behind, pool, base, alice)
+    yield made
+    if not made.live:  # nothing shall be brought back after the test
+        pool.put({"_id": base.address})
+    for leaf in made.live:
+        pool.remove(base.address, leaf["_rev"])
 
 
 @pytest.fixture
@@ -226,7 +232,7 @@ def test_on_a_cluster_an_unanswered_write_is_taken_back_when_no_majority_takes_i
 ) -> None:
     cluster.meet(faults.lose_reply, again)
     assert cluster.write().fate is Fate.UNDONE
-    assert cluster.owners == [None]
+    assert cluster.owners in ([], [None])  # brought back at once, or later
 
 
 def test_on_a_cluster_an_unanswered_write_is_taken_back_when_a_rival_shows_after_all(

@@ -137,14 +137,6 @@ def test_a_write_that_is_taken_back_does_not_count_as_a_deletion(paper: Paper) -
     assert [leaf["_rev"] for leaf in paper.records.leaves(paper.id)] == [f"2-{HIGH}"]
 
 
-def test_what_earlier_times_left_beside_is_removed(paper: Paper) -> None:
-    one = first(paper.put())
-    two = first(paper.put(one))
-    paper.meet(paper.others_write(lambda: paper.graft(f"2-{HIGH}", one)))
-    three = first(paper.put(two))
-    assert paper.live == [three]
-
-
 def test_what_somebody_else_has_changed_is_not_written(paper: Paper) -> None:
     revision = first(paper.put())
     change = paper.others_write(lambda: paper.graft(f"2-{HIGH}", revision), arrives=False)
