@@ -15,7 +15,7 @@ from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services import Services
 from kazoo_ips.services.follower import LEASE, POLL, RENEW
 from kazoo_ips.services.healing import DELAY
-from tests.conftest import Member
+from tests.conftest import Member, clear
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock, behind, proxy, running_proxy
 from tests.faults.proxy import FaultProxy
@@ -55,8 +55,9 @@ class Healer:
 
 
 @pytest.fixture
-def healer(settings: Settings, pool: Database, operator: Member) -> Healer:
-    """An instance that follows from now on."""
+def healer(settings: Settings, couch: Couch, pool: Database, operator: Member) -> Healer:
+    """An instance that follows from now on, whoever else has the lease."""
+    clear(couch.database("kazoo_ips"), lambda document: document.get("type") == "follower")
     return Healer(settings)
 
 
