@@ -147,7 +147,7 @@ def build(
     copies = CopyService(ips, kept_copies, lists, settlement, holdings, retries.look_again)
     writer = PoolWriter(ips, settlement, retries.look_again)
     transactions = TransactionService(ips, writer, transaction_log, copies, recovery, retries)
-    resumption = Resumption(ips, lookup, writer, copies, settlement)
+    resumption = Resumption(ips, lookup, writer, copies)
     idempotency = IdempotencyService(IdempotencyRecords(records), transactions, retries, now)
     healing = HealingService(ips, kept_copies, settlement, recovery, now, metrics)
     follower = Follower(

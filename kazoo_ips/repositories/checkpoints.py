@@ -51,10 +51,9 @@ class Checkpoints:
 
 
 def _document(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    revision = {"_rev": checkpoint.revision} if checkpoint.revision else {}
     return {
         "_id": _PREFIX + checkpoint.name,
-        **revision,
+        "_rev": checkpoint.revision,
         "type": "follower",
         "holder": checkpoint.holder,
         "until": checkpoint.until,

@@ -86,10 +86,9 @@ def _rank(document: Document) -> tuple[int, ...]:
 
 
 def _document(record: IdempotencyRecord) -> Mapping[str, Any]:
-    revision = {"_rev": record.revision} if record.revision else {}
     return {
         "_id": _PREFIX + record.id,
-        **revision,
+        "_rev": record.revision,
         "type": "reply",
         "fingerprint": record.fingerprint,
         "request_id": record.request_id,

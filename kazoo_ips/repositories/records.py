@@ -39,7 +39,7 @@ class Records:
         return self._database.replicas
 
     def put(self, document: Mapping[str, object]) -> Document | None:
-        """Write a document at the revision it carries, or a new one.
+        """Write a document at the revision it carries, or a new one where that is None.
 
         A new one that took more than one try says so by `LATE`: should it be deleted, the first
         try would make it anew whenever it arrives.
@@ -49,12 +49,14 @@ class Records:
         :raises DatastoreUnreachable: it cannot be found out
         """
         wanted: Document = {**document, _WRITE: uuid4().hex}
-        late, base = False, str(document.get("_rev") or "0-")
+        if wanted.get("_rev") is None:
+            wanted.pop("_rev", None)
+        late, base = False, str(wanted.get("_rev", "0-"))
         for _ in range(_TRIES):
             written = self._database.put(wanted)
             if written.outcome is Outcome.DONE:
                 return {**wanted, "_rev": written.revision, LATE: late}
-            leaves = self._leaves(wanted["_id"], r=self._database.replicas)
+            leaves = self.leaves(wanted["_id"], r=self._database.replicas)
             ours = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
             rivals = _rivals(leaves, ours, base)
             if ours and rivals:
@@ -72,15 +74,14 @@ class Records:
             late = late or "_rev" not in wanted
         raise DatastoreUnreachable(f"{wanted['_id']}: not known whether it is written")
 
-    def leaves(self, record_id: str) -> list[Document]:
-        """Every current revision of a document that a majority knows, and what deleted it.
+    def leaves(self, record_id: str, r: int | None = None) -> list[Document]:
+        """Every current revision of a document, and what deleted it.
 
         A write that was withdrawn is as if it had never been.
-        """
-        return self._leaves(record_id)
 
-    def _leaves(self, record_id: str, **params: int) -> list[Document]:
-        leaves = self._database.leaves(record_id, **params)
+        :param r: how many copies are asked; a majority unless given
+        """
+        leaves = self._database.leaves(record_id, r=r)
         return [leaf for leaf in leaves if not leaf.get(_WITHDRAWN)]
 
     def _withdraw(self, ours: Document) -> None:

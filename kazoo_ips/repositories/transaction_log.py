@@ -5,7 +5,7 @@ A record is written before the first of its documents. One compare-and-swap on i
 owner died. A record that is gone is finished: whatever its documents say is true.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -60,6 +60,11 @@ class Transaction:
     finished: bool = False
     lasting: bool = False
     revision: str | None = None
+
+    @property
+    def changes_documents(self) -> bool:
+        """Whether its documents have to be written again, now that it is decided."""
+        return (self.action is Action.ASSIGN) != (self.state is State.COMMITTED)
 
 
 def transaction_id(action: Action, attempt: Attempt | None) -> str:
@@ -158,16 +163,18 @@ class TransactionLog:
 
         Those of a request with a key stay, to tell its later attempts. They go with `forget`.
         """
-        self.forget([t for t in transactions if not t.attempt])
-        for transaction in transactions:
-            if transaction.attempt and not transaction.finished:
-                self._put(replace(transaction, finished=True))
+        self._end(transactions, lambda t: t.lasting or t.attempt is not None)
 
     def forget(self, transactions: Sequence[Transaction]) -> None:
         """Delete records that nobody will ask for any more; those that last are finished."""
-        self.sweep([t for t in transactions if not t.lasting])
+        self._end(transactions, lambda t: t.lasting)
+
+    def _end(
+        self, transactions: Sequence[Transaction], stays: Callable[[Transaction], bool]
+    ) -> None:
+        self.sweep([t for t in transactions if not stays(t)])
         for transaction in transactions:
-            if transaction.lasting and not transaction.finished:
+            if stays(transaction) and not transaction.finished:
                 self._put(replace(transaction, finished=True))
 
     def sweep(self, transactions: Sequence[Transaction]) -> None:
@@ -184,7 +191,7 @@ class TransactionLog:
         if not leaves or any(leaf.get("_deleted") for leaf in leaves):
             return None
         known = [_transaction(leaf) for leaf in leaves]
-        decisive = min(known, key=lambda t: list(_DECISIVE).index(t.state))
+        decisive = min(known, key=lambda t: _DECISIVE.index(t.state))
         if decisive.finished:
             self.sweep([t for t in known if t is not decisive])
         return decisive
@@ -220,11 +227,10 @@ def _reference(transaction: Transaction) -> Mapping[str, Any]:
 
 
 def _document(transaction: Transaction) -> Mapping[str, Any]:
-    revision = {"_rev": transaction.revision} if transaction.revision else {}
     attempt = transaction.attempt
     return {
         "_id": _PREFIX + transaction.id,
-        **revision,
+        "_rev": transaction.revision,
         "type": "transaction",
         "action": transaction.action.value,
         "account_id": transaction.account_id,

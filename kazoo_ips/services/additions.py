@@ -15,6 +15,7 @@ from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, IPsExis
 from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, EventKind, Outcome, Written
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.services.resumption import is_resumed
 from kazoo_ips.services.settlement import Settlement
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,8 @@ class AdditionService:
         :raises DatastoreUnreachable: it is not known what became of one; the others are not added
         """
         there = self._known([c.address for c in commands], self.respelled(commands))
-        since = 0 if attempt and attempt.number > 1 else self._now()
+        resumed = is_resumed(attempt)
+        since = 0 if resumed else self._now()
         done = {a: ip for a, ip in there.items() if _is_made(ip, request_id, since)}
         if len(there) > len(done):
             raise IPsExist(*(address for address in there if address not in done))
@@ -94,7 +96,7 @@ class AdditionService:
             return list(self._new(commands, request_id).values())
         rest = [command for command in commands if command.address not in done]
         added = dict(zip((c.address for c in rest), self._write(rest, request_id), strict=True))
-        if since == 0:  # what an earlier attempt has added may have arrived since
+        if resumed:  # what an earlier attempt has added may have arrived since
             done |= {
                 a: each.ip
                 for a, each in added.items()

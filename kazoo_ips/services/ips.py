@@ -4,7 +4,8 @@ The pool's document decides who has an address; the account's copy follows it. K
 nor CouchDB.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 from kazoo_ips.errors import (
     AccountNotFound,
@@ -116,7 +117,7 @@ class IPService:
         [after] = _changed([command.address], [ip], change)
         if dry_run:
             return after
-        with _Lost(command.if_match):
+        with _lost(command.if_match):
             return self._transactions.assign_one(ip, after)
 
     def assign_all(
@@ -134,7 +135,7 @@ class IPService:
         """
         if len(command.addresses) == 1:
             one = AssignIP(command.account_id, command.addresses[0])
-            with _Listed(one.address):
+            with _listed(one.address):
                 return [self.assign(one, request_id, attempt=attempt, dry_run=dry_run)]
         done = self._done_earlier(Action.ASSIGN, command.account_id, request_id, attempt)
         if done:
@@ -144,7 +145,7 @@ class IPService:
         after = _changed(command.addresses, ips, change)
         if dry_run:
             return after
-        with _Resumed(attempt):
+        with _resumed(attempt):
             return self._transactions.assign([ip for ip in ips if ip], after, attempt)
 
     def release(
@@ -179,7 +180,7 @@ class IPService:
         [after] = _changed([command.address], [ip], change)
         if dry_run:
             return after
-        with _Lost(command.if_match):
+        with _lost(command.if_match):
             return self._transactions.release_one(ip, after)
 
     def release_all(
@@ -199,7 +200,7 @@ class IPService:
         """
         if command.addresses is not None and len(command.addresses) == 1:
             one = ReleaseIP(command.account_id, command.addresses[0])
-            with _Listed(one.address):
+            with _listed(one.address):
                 return [self.release(one, request_id, attempt=attempt, dry_run=dry_run)]
         done = self._done_earlier(Action.RELEASE, command.account_id, request_id, attempt)
         if done:
@@ -216,7 +217,7 @@ class IPService:
             after = _changed(command.addresses, ips, change)
             before = [ip for ip in ips if ip]
         if before and not dry_run:
-            with _Resumed(attempt):
+            with _resumed(attempt):
                 after = self._release_several(before, after, attempt)
         return [*after, *left]
 
@@ -254,49 +255,34 @@ class IPService:
         return lambda ip: ip.release(account_id, at=at, request_id=request_id)
 
 
-class _Lost:
-    """Says of a write that came second what If-Match promises: it was checked in that write."""
-
-    def __init__(self, if_match: tuple[str, ...]) -> None:
-        self._if_match = if_match
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._if_match and isinstance(error, Conflict):
-            raise PreconditionFailed from error
+@contextmanager
+def _instead(kind: type[Exception], error: Exception | None) -> Iterator[None]:
+    """Raise an error in the place of another kind; None leaves it as it is."""
+    try:
+        yield
+    except kind as cause:
+        if error is None:
+            raise
+        raise error from cause
 
 
-class _Resumed:
-    """Does not say of a later attempt that somebody else was faster: it may be an earlier one."""
-
-    def __init__(self, attempt: Attempt | None) -> None:
-        self._attempt = attempt
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if is_resumed(self._attempt) and isinstance(error, Conflict):
-            raise DatastoreUnreachable("an earlier attempt's write came first") from error
+def _lost(if_match: tuple[str, ...]) -> AbstractContextManager[None]:
+    """Say of a write that came second what If-Match promises: it was checked in that write."""
+    return _instead(Conflict, PreconditionFailed() if if_match else None)
 
 
-class _Listed:
-    """Says of the only address of a list what is said of one among several: it is a rule broken.
+def _resumed(attempt: Attempt | None) -> AbstractContextManager[None]:
+    """Do not say of a later attempt that somebody else was faster: it may be an earlier one."""
+    came_first = DatastoreUnreachable("an earlier attempt's write came first")
+    return _instead(Conflict, came_first if is_resumed(attempt) else None)
+
+
+def _listed(address: str) -> AbstractContextManager[None]:
+    """Say of the only address of a list what is said of one among several: it is a rule broken.
 
     :param address: as the caller wrote it
     """
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, IPNotFound):
-            raise ValidationFailed({"ips.0": _not_found(self._address)}) from error
+    return _instead(IPNotFound, ValidationFailed({"ips.0": _not_found(address)}))
 
 
 def _not_found(address: str) -> dict[str, dict[str, str]]:

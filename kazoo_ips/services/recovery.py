@@ -120,7 +120,7 @@ class RecoveryService:
             return False
         if transaction.state is State.COMMITTED:
             self._log.confirm(transaction)
-        if (transaction.action is Action.ASSIGN) == (transaction.state is State.COMMITTED):
+        if not transaction.changes_documents:
             return False  # they are as they should be
         due = [_decided(transaction, ip) for ip in marked if _is_written(transaction, ip)]
         self._ips.save_all(due)
@@ -243,7 +243,7 @@ class RecoveryService:
         self.note_ended(transaction.id)
 
     def _finish_documents(self, transaction: Transaction) -> None:
-        if (transaction.action, transaction.state) == (Action.ASSIGN, State.COMMITTED):
+        if not transaction.changes_documents:
             return
         for _ in range(_TRIES):
             found = self._ips.find(transaction.addresses).values()

@@ -10,7 +10,6 @@ from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.transaction_log import Action, Transaction
 from kazoo_ips.services.copies import CopyService
 from kazoo_ips.services.lookup import Lookup
-from kazoo_ips.services.settlement import Settlement
 from kazoo_ips.services.writes import PoolWriter
 
 
@@ -23,13 +22,11 @@ class Resumption:
         lookup: Lookup,
         writer: PoolWriter,
         copies: CopyService,
-        settlement: Settlement,
     ) -> None:
         self._ips = ips
         self._lookup = lookup
         self._writer = writer
         self._copies = copies
-        self._settlement = settlement
 
     @staticmethod
     def once(attempt: Attempt | None, do: Callable[[], DedicatedIP]) -> DedicatedIP:
@@ -58,7 +55,7 @@ class Resumption:
             ip = self._writer.confirm(ip)
             self._copies.write([ip])
         else:  # others have written since
-            self._settlement.mend_copies(account_id, [ip.address])
+            self._copies.mend(account_id, [ip.address])
         return ip.as_of(event)
 
     def released(
@@ -77,7 +74,7 @@ class Resumption:
             ip = self._writer.confirm(ip)
         owner_id = event.account_id or ""
         self._copies.look_again(ip.address, owner_id)
-        self._settlement.mend_copies(owner_id, [ip.address])
+        self._copies.mend(owner_id, [ip.address])
         return ip.as_of(event)
 
     def created(self, address: str, request_id: str) -> DedicatedIP | None:

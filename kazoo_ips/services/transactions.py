@@ -11,7 +11,8 @@ then the record decides. Whatever becomes available to others does so after that
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
 
@@ -177,11 +178,8 @@ class TransactionService:
 
         :raises DatastoreUnreachable: it is not certain, or somebody has aborted it
         """
-        try:
+        with self._or_concluded(transaction):
             return self._log.extend(transaction, [ip.address for ip in after])
-        except KazooIPsError:
-            self._conclude_later(transaction)
-            raise
 
     def prepare(
         self,
@@ -193,13 +191,9 @@ class TransactionService:
 
         :raises DatastoreUnreachable: nothing was written
         """
-        try:
-            return self._writer.write(
-                before, [replace(ip, transaction=transaction.id) for ip in after]
-            )
-        except KazooIPsError:
-            self._conclude_later(transaction)
-            raise
+        marked = [replace(ip, transaction=transaction.id) for ip in after]
+        with self._or_concluded(transaction):
+            return self._writer.write(before, marked)
 
     def commit_assignment(
         self, transaction: Transaction, results: Sequence[Result]
@@ -237,11 +231,8 @@ class TransactionService:
 
         :raises DatastoreUnreachable: it is not certain; the transaction is given up
         """
-        try:
+        with self._or_concluded(transaction):
             self._writer.put_back(_done(results))
-        except KazooIPsError:
-            self._conclude_later(transaction)
-            raise
 
     def abandon(self, transaction: Transaction) -> None:
         """Delete the record of a transaction of which nothing is left."""
@@ -255,11 +246,8 @@ class TransactionService:
 
         :raises DatastoreUnreachable: it is not; or it is not certain, and recovery will see to it
         """
-        try:
+        with self._or_concluded(transaction):
             return self._log.commit(transaction, addresses)
-        except KazooIPsError:
-            self._conclude_later(transaction)
-            raise
 
     def _roll_forward(
         self,
@@ -319,6 +307,15 @@ class TransactionService:
             raise
         if self._ended:
             self._retries.repeat("deletion of records", self._delete_ended)
+
+    @contextmanager
+    def _or_concluded(self, transaction: Transaction) -> Iterator[None]:
+        """Give a transaction up when this raises one of our errors: recovery will see to it."""
+        try:
+            yield
+        except KazooIPsError:
+            self._conclude_later(transaction)
+            raise
 
     def _conclude_later(self, transaction: Transaction) -> None:
         """Bring it to its end now, or as soon as the database allows."""

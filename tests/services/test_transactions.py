@@ -87,56 +87,32 @@ def recover(services: Services, log: TransactionLog) -> None:
     assert eventually(is_empty)
 
 
-def test_a_pending_assignment_is_taken_back(
+@pytest.mark.parametrize(
+    ("action", "committed", "assigned"),
+    [
+        pytest.param(Action.ASSIGN, False, False, id="a pending assignment is taken back"),
+        pytest.param(Action.RELEASE, False, True, id="a pending release leaves all as it was"),
+        pytest.param(Action.RELEASE, True, False, id="a committed release is rolled forward"),
+        pytest.param(Action.ASSIGN, True, True, id="a committed assignment stays"),
+    ],
+)
+def test_what_a_dead_process_has_left_is_brought_to_its_end(
     begin: Callable[..., Transaction],
     later: Services,
     log: TransactionLog,
     pool: Database,
     couch: Couch,
     alice: Member,
+    action: Action,
+    committed: bool,
+    assigned: bool,
 ) -> None:
-    begin(Action.ASSIGN)
+    transaction = begin(action)
+    if committed:
+        log.commit(transaction, IPS)
     recover(later, log)
-    assert (owners(pool), copies(couch, alice)) == ({None}, set())
-
-
-def test_a_pending_release_leaves_everything_as_it_was(
-    begin: Callable[..., Transaction],
-    later: Services,
-    log: TransactionLog,
-    pool: Database,
-    couch: Couch,
-    alice: Member,
-) -> None:
-    begin(Action.RELEASE)
-    recover(later, log)
-    assert (owners(pool), copies(couch, alice)) == ({alice.id}, set(IPS))
-
-
-def test_a_committed_release_is_rolled_forward(
-    begin: Callable[..., Transaction],
-    later: Services,
-    log: TransactionLog,
-    pool: Database,
-    couch: Couch,
-    alice: Member,
-) -> None:
-    log.commit(begin(Action.RELEASE), IPS)
-    recover(later, log)
-    assert (owners(pool), copies(couch, alice)) == ({None}, set())
-
-
-def test_a_committed_assignment_stays(
-    begin: Callable[..., Transaction],
-    later: Services,
-    log: TransactionLog,
-    pool: Database,
-    couch: Couch,
-    alice: Member,
-) -> None:
-    log.commit(begin(Action.ASSIGN), IPS)
-    recover(later, log)
-    assert (owners(pool), copies(couch, alice)) == ({alice.id}, set(IPS))
+    left_there = ({alice.id}, set(IPS)) if assigned else ({None}, set())
+    assert (owners(pool), copies(couch, alice)) == left_there
 
 
 def test_an_assignment_that_arrives_after_it_was_taken_back_is_refused(
