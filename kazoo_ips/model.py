@@ -87,10 +87,23 @@ class DedicatedIP:
         return isinstance(self.status, Status)
 
     @classmethod
-    def new(cls, address: str, zone: str, host: str, *, at: int, request_id: str) -> "DedicatedIP":
-        """An address that the pool does not have yet, available."""
-        created = Event(EventKind.CREATED, None, at, request_id)
-        return cls(address, zone, host, at, at, request_id=request_id, trail=(created,))
+    def new(  # noqa: PLR0913 - one for each thing that is known of it
+        cls,
+        address: str,
+        zone: str,
+        host: str,
+        *,
+        at: int,
+        request_id: str,
+        trail: tuple[Event, ...] = (),
+    ) -> "DedicatedIP":
+        """An address that the pool does not have yet, available.
+
+        :param trail: of the same address when it was deleted, if the pool had it once: retries of
+            what was done to it then, and accounts that had it, are known by that
+        """
+        ip = cls(address, zone, host, at, at, request_id=request_id, trail=trail)
+        return replace(ip, trail=ip._followed_by(EventKind.CREATED, None, at, request_id))
 
     def assign(self, account_id: str, *, at: int, request_id: str) -> "DedicatedIP":
         """This address, assigned to an account.
@@ -169,10 +182,10 @@ class DedicatedIP:
         return {account_id for account_id in (self.assigned_to, *had) if account_id}
 
     def event(self, kind: str, account_id: str | None, request_id: str) -> Event | None:
-        """What a request did to this address, however many have written since; or None."""
+        """What a request did to this address last, however many have written since; or None."""
         wanted = (kind, account_id, request_id)
         events = (e for e in self.trail if (e.kind, e.account_id, e.request_id) == wanted)
-        return next(events, None)
+        return max(events, key=lambda event: event.at, default=None)
 
     def is_release_of(self, assigned: "DedicatedIP") -> bool:
         """Whether this is the very assignment after its release, by what the trails say."""
@@ -253,12 +266,18 @@ class Leaves:
 
     :param live: the one everybody sees first; several are a conflict
     :param withdrawn: claims that were taken back
-    :param deleted: revisions at which somebody deleted it
+    :param deleted: what it was when somebody deleted it
     """
 
     live: tuple[DedicatedIP, ...]
     withdrawn: tuple[Withdrawal, ...] = ()
-    deleted: tuple[str, ...] = ()
+    deleted: tuple[DedicatedIP, ...] = ()
+
+    @property
+    def trail(self) -> tuple[Event, ...]:
+        """What happened to it until it was deleted, the latest last."""
+        events = dict.fromkeys(event for ip in self.deleted for event in ip.trail)
+        return tuple(sorted(events, key=lambda event: event.at))
 
     @property
     def lost(self) -> Withdrawal | None:
@@ -269,7 +288,7 @@ class Leaves:
         if self.live or not self.withdrawn:
             return None
         last = max(self.withdrawn, key=lambda w: (generation(w.base), w.revision))
-        deleted_since = any(generation(d) > generation(last.base) for d in self.deleted)
+        deleted_since = self._is_deleted_after(last.base)
         return None if deleted_since else last
 
     def supersede(self, revision: str | None) -> bool:
@@ -277,16 +296,34 @@ class Leaves:
 
         Where nothing shows that came after it, the copies that have it may not have answered.
         """
-        after = generation(revision) if revision else 0
-        live = {leaf.revision for leaf in self.live}
-        if revision in live:
+        if any(leaf.revision == revision for leaf in self.live):
             return False
-        return bool(live) or any(generation(deleted) > after for deleted in self.deleted)
+        after = generation(revision)
+        newer = any(generation(leaf.revision) > after for leaf in self.live)
+        return newer or self._is_deleted_after(revision)
+
+    def reach(self, revision: str | None) -> bool:
+        """Whether the copies that answered know as much as a revision, or more.
+
+        Where they do not, what does not show may be on those that did not answer.
+        """
+        known = [
+            *(ip.revision for ip in (*self.live, *self.deleted)),
+            *(withdrawal.revision for withdrawal in self.withdrawn),
+        ]
+        return max(map(generation, known), default=0) >= generation(revision)
+
+    def are_one_since(self, revision: str | None) -> bool:
+        """Whether there is one live revision, and nobody has deleted it since another."""
+        return len(self.live) == 1 and not self._is_deleted_after(revision)
+
+    def _is_deleted_after(self, revision: str | None) -> bool:
+        return any(generation(ip.revision) > generation(revision) for ip in self.deleted)
 
 
-def generation(revision: str) -> int:
-    """How many writes led to a revision."""
-    return int(revision.split("-", maxsplit=1)[0])
+def generation(revision: str | None) -> int:
+    """How many writes led to a revision; 0 for what was never written."""
+    return int(revision.split("-", maxsplit=1)[0]) if revision else 0
 
 
 class Listing(NamedTuple):

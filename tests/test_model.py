@@ -34,6 +34,7 @@ IP = DedicatedIP(
     revision="1-a",
     source={"x": 1},
 )
+NOW = GREGORIAN_EPOCH + 10**9
 ALICES = replace(IP, status=Status.ASSIGNED, assigned_to="alice")
 NOBODYS = replace(IP, status=Status.ASSIGNED, assigned_to=None)
 
@@ -201,7 +202,8 @@ def leaves(
     *live: str, withdrawn: tuple[tuple[str, str], ...] = (), deleted: tuple[str, ...] = ()
 ) -> Leaves:
     claims = tuple(Withdrawal(revision, base, IP) for revision, base in withdrawn)
-    return Leaves(tuple(replace(IP, revision=revision) for revision in live), claims, deleted)
+    there, gone = (tuple(replace(IP, revision=r) for r in revs) for revs in (live, deleted))
+    return Leaves(there, claims, gone)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +232,8 @@ def test_what_was_withdrawn_by_all_is_lost_unless_somebody_deleted_it_since(
         (leaves("1-a"), "1-a", False),
         (leaves("1-a", "2-b"), "1-a", False),
         (leaves("2-b"), "1-a", True),
+        (leaves("2-b"), "2-a", False),
+        (leaves("2-b"), "3-a", False),
         (leaves("2-b"), None, True),
         (leaves(), None, False),
         (leaves(deleted=("2-b",)), "1-a", True),
@@ -241,3 +245,56 @@ def test_a_revision_is_superseded_by_what_certainly_came_after_it(
     there: Leaves, on: str | None, superseded: bool
 ) -> None:
     assert there.supersede(on) == superseded
+
+
+@pytest.mark.parametrize(
+    ("there", "revision", "known"),
+    [
+        (leaves(), None, True),
+        (leaves(), "1-a", False),
+        (leaves("1-a"), "2-a", False),
+        (leaves("2-a"), "2-a", True),
+        (leaves("3-b"), "2-a", True),
+        (leaves("1-a", deleted=("2-b",)), "2-a", True),
+        (leaves(withdrawn=(("3-a", "1-a"),)), "2-a", True),
+    ],
+)
+def test_copies_that_lag_do_not_reach_a_revision(
+    there: Leaves, revision: str | None, known: bool
+) -> None:
+    assert there.reach(revision) == known
+
+
+@pytest.mark.parametrize(
+    ("there", "one"),
+    [
+        (leaves("2-a"), True),
+        (leaves("2-a", "2-b"), False),
+        (leaves("2-a", deleted=("2-b",)), False),
+        (leaves("2-a", deleted=("1-b",)), True),
+        (leaves(deleted=("2-b",)), False),
+    ],
+)
+def test_a_write_beside_a_deletion_is_not_alone(there: Leaves, one: bool) -> None:
+    assert there.are_one_since("1-a") == one
+
+
+def test_an_address_that_is_added_anew_has_the_trail_that_it_had() -> None:
+    first = replace(IP, trail=()).assign("alice", at=NOW, request_id="a")
+    gone = first.release(None, at=NOW + 1, request_id="b").delete(at=NOW + 1, request_id="b")
+    trail = Leaves((), deleted=(gone, first)).trail
+    assert trail == gone.trail
+    anew = DedicatedIP.new("192.0.2.1", "z", "h", at=NOW + 2, request_id="c", trail=trail)
+    assert anew.trail[:-1] == trail
+    assert anew.event("assigned", "alice", "a")
+    assert anew.accounts == {"alice"}
+
+
+def test_of_two_events_of_a_request_the_last_is_meant() -> None:
+    ip = replace(IP, trail=()).assign("alice", at=NOW, request_id="a")
+    ip = ip.release("alice", at=NOW + 1, request_id="b").assign(
+        "alice", at=NOW + 2, request_id="a"
+    )
+    event = ip.event("assigned", "alice", "a")
+    assert event
+    assert event.at == NOW + 2

@@ -293,8 +293,10 @@ class Database:
         document = self.read(ids[0])
         return {ids[0]: document} if document else {}
 
-    def look_up(self, document_ids: Iterable[str]) -> tuple[dict[str, Document], set[str]]:
-        """Those of these documents that are there, by id, and the ids of those that once were.
+    def look_up(
+        self, document_ids: Iterable[str]
+    ) -> tuple[dict[str, Document], dict[str, Document]]:
+        """Those of these documents that are there, and the tombstones of those that were; by id.
 
         A document in conflict names its other revisions in `_conflicts`. For 1,000 documents
         `_bulk_get` takes CouchDB a quarter of the time of `_all_docs`, which opens one by one what
@@ -313,18 +315,18 @@ class Database:
         more_there, more_gone = other.result()
         return there | more_there, gone | more_gone
 
-    def _look_up(self, ids: Sequence[str]) -> tuple[dict[str, Document], set[str]]:
+    def _look_up(self, ids: Sequence[str]) -> tuple[dict[str, Document], dict[str, Document]]:
         body = {"docs": [{"id": document_id} for document_id in ids]}
         results = _object(self._resource.post("_bulk_get", body=body))["results"]
         there: dict[str, Document] = {}
-        gone: set[str] = set()
+        gone: dict[str, Document] = {}
         for result in results:
             leaves = [_leaf(leaf) for leaf in result["docs"] if not _is_missing(leaf)]
             live = [leaf for leaf in leaves if not leaf.get("_deleted")]
             if live:
                 there[result["id"]] = _winner(live)
             elif leaves:
-                gone.add(result["id"])
+                gone[result["id"]] = _winner(leaves)
         return there, gone
 
     def range(self, start: str, end: str, chunk: int = 1000) -> Iterator[Document]:

@@ -87,10 +87,11 @@ class IPRepository:
         there = self.by_id([i for canonical, i in spelled.items() if canonical in wanted])[0]
         return {wanted[c]: there[i] for c, i in spelled.items() if c in wanted and i in there}
 
-    def by_id(self, ids: Iterable[str]) -> tuple[dict[str, DedicatedIP], set[str]]:
-        """Those that the pool has under these very ids, and the ids that it had once."""
+    def by_id(self, ids: Iterable[str]) -> tuple[dict[str, DedicatedIP], dict[str, DedicatedIP]]:
+        """Those that the pool has under these very ids, and what those were that it had once."""
         documents, gone = self._pool.look_up(ids)
-        return {i: from_document(d) for i, d in documents.items() if is_ip(d)}, gone
+        there = {i: from_document(d) for i, d in documents.items() if is_ip(d)}
+        return there, {i: from_document(d) for i, d in gone.items()}
 
     # Writes: each says what became of it.
 
@@ -111,14 +112,9 @@ class IPRepository:
     def remove(self, ip: DedicatedIP) -> Written:
         """Take a dedicated IP out of the pool, at the revision it was read at.
 
-        The tombstone keeps its fields, so that `removed` can tell what was removed.
+        The tombstone keeps its fields, which tell what was removed.
         """
         return self._pool.put({**to_document(ip), "_deleted": True}, w=self._quorum())
-
-    def removed(self, address: str) -> list[DedicatedIP]:
-        """What the tombstones of an address remember of it; withdrawals are not among them."""
-        leaves = (leaf for leaf in self._pool.leaves(address) if leaf.pop("_deleted", False))
-        return [from_document(leaf) for leaf in leaves if is_ip(leaf) and _WITHDRAWN not in leaf]
 
     # What a cluster leaves behind.
 
@@ -147,7 +143,9 @@ class IPRepository:
             tuple(from_document(leaf) for leaf in live),
             tuple(_withdrawal(leaf) for leaf in dead if _WITHDRAWN in leaf),
             tuple(
-                leaf["_rev"] for leaf in dead if _WITHDRAWN not in leaf and _DROPPED not in leaf
+                from_document(leaf)
+                for leaf in dead
+                if _WITHDRAWN not in leaf and _DROPPED not in leaf
             ),
         )
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from kazoo_ips.couch.client import Couch, Document
 from kazoo_ips.errors import DatastoreUnreachable
-from kazoo_ips.model import Outcome, generation
+from kazoo_ips.model import Outcome, Written, generation
 
 RECORDS = "kazoo_ips"
 """The database."""
@@ -51,14 +51,12 @@ class Records:
         wanted: Document = {**document, _WRITE: uuid4().hex}
         if wanted.get("_rev") is None:
             wanted.pop("_rev", None)
-        late, base = False, str(wanted.get("_rev", "0-"))
+        late, base = False, wanted.get("_rev")
         for _ in range(_TRIES):
             written = self._database.put(wanted)
             if written.outcome is Outcome.DONE:
                 return {**wanted, "_rev": written.revision, LATE: late}
-            leaves = self.leaves(wanted["_id"], r=self._database.replicas)
-            ours = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
-            rivals = _rivals(leaves, ours, base)
+            ours, rivals = self._written(wanted, base)
             if ours and rivals:
                 self._withdraw(ours)
                 return None
@@ -74,14 +72,24 @@ class Records:
             late = late or "_rev" not in wanted
         raise DatastoreUnreachable(f"{wanted['_id']}: not known whether it is written")
 
-    def leaves(self, record_id: str, r: int | None = None) -> list[Document]:
+    def _written(self, wanted: Document, base: str | None) -> tuple[Document | None, bool]:
+        """A write as it is there, if it is, and whether it has rivals: made on the same base."""
+        leaves = self.leaves(wanted["_id"], r=self._database.replicas, revs=True)
+        ours = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
+        rivals = any(leaf is not ours and _follows(leaf, base) for leaf in leaves)
+        return {k: v for k, v in ours.items() if k != "_revisions"} if ours else None, rivals
+
+    def leaves(
+        self, record_id: str, r: int | None = None, revs: bool | None = None
+    ) -> list[Document]:
         """Every current revision of a document, and what deleted it.
 
         A write that was withdrawn is as if it had never been.
 
         :param r: how many copies are asked; a majority unless given
+        :param revs: whether each tells its `_revisions`
         """
-        leaves = self._database.leaves(record_id, r=r)
+        leaves = self._database.leaves(record_id, r=r, revs=revs)
         return [leaf for leaf in leaves if not leaf.get(_WITHDRAWN)]
 
     def _withdraw(self, ours: Document) -> None:
@@ -112,12 +120,13 @@ class Records:
         )
         return first
 
-    def remove(self, documents: Sequence[Mapping[str, object]]) -> None:
+    def remove(self, documents: Sequence[Mapping[str, object]]) -> list[Written]:
         """Delete documents at the revisions they carry. One that has changed since stays.
 
+        :returns: what became of each, in the order given
         :raises DatastoreUnreachable: nothing was sent
         """
-        self._database.put_all(
+        return self._database.put_all(
             [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in documents]
         )
 
@@ -131,18 +140,16 @@ def _said(leaf: Document) -> Document:
     return {k: v for k, v in leaf.items() if k not in ("_rev", _WRITE)}
 
 
-def _rivals(leaves: Sequence[Document], ours: Document | None, base: str) -> list[Document]:
-    """The revisions that rival a write.
+def _follows(leaf: Document, base: str | None) -> bool:
+    """Whether a revision was made on a certain one.
 
-    What is no younger than the revision it was made on is from earlier, and had no majority then.
+    One that was not is no rival of a write on that one: it stands beside it, from a writer that
+    had no majority. Where only such show, the nodes that know more have not answered.
 
-    :param base: that revision
+    :param leaf: with its `_revisions`
+    :param base: None where a document is new, which may follow one that was deleted
     """
-    return [
-        leaf
-        for leaf in leaves
-        if leaf is not ours
-        and generation(leaf["_rev"]) > generation(base)
-        # A new document may follow one that was deleted.
-        and (generation(base) or not leaf.get("_deleted"))
-    ]
+    if base is None:
+        return not leaf.get("_deleted")
+    start, ids = leaf["_revisions"]["start"], leaf["_revisions"]["ids"]
+    return base in {f"{start - n}-{digest}" for n, digest in enumerate(ids) if n}

@@ -14,7 +14,7 @@ from uuid import uuid4
 from kazoo_ips import process
 from kazoo_ips.couch.client import Document
 from kazoo_ips.errors import DatastoreUnreachable
-from kazoo_ips.model import Attempt
+from kazoo_ips.model import Attempt, Outcome
 from kazoo_ips.repositories.records import LATE, Records
 
 _PREFIX = "transaction-"
@@ -165,21 +165,27 @@ class TransactionLog:
         """
         self._end(transactions, lambda t: t.lasting or t.attempt is not None)
 
-    def forget(self, transactions: Sequence[Transaction]) -> None:
-        """Delete records that nobody will ask for any more; those that last are finished."""
-        self._end(transactions, lambda t: t.lasting)
+    def forget(self, transactions: Sequence[Transaction]) -> list[Transaction]:
+        """Delete records that nobody will ask for any more; those that last are finished.
+
+        :returns: those that may still be there, unfinished: others have written to them
+        """
+        return self._end(transactions, lambda t: t.lasting)
 
     def _end(
         self, transactions: Sequence[Transaction], stays: Callable[[Transaction], bool]
-    ) -> None:
-        self.sweep([t for t in transactions if not stays(t)])
+    ) -> list[Transaction]:
+        left = self.sweep([t for t in transactions if not stays(t)])
         for transaction in transactions:
             if stays(transaction) and not transaction.finished:
                 self._put(replace(transaction, finished=True))
+        return left
 
-    def sweep(self, transactions: Sequence[Transaction]) -> None:
-        """Delete records whose time is over."""
-        self._records.remove([_reference(t) for t in transactions])
+    def sweep(self, transactions: Sequence[Transaction]) -> list[Transaction]:
+        """Delete records whose time is over; those that may still be there."""
+        written = self._records.remove([_reference(t) for t in transactions])
+        outcomes = zip(transactions, written, strict=True)
+        return [t for t, answer in outcomes if answer.outcome is not Outcome.DONE]
 
     def find(self, transaction: str) -> Transaction | None:
         """A record as it is decided, or None when it is gone.

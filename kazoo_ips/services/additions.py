@@ -86,16 +86,17 @@ class AdditionService:
         :raises IPsExist: these are there already, in whatever spelling; none was added
         :raises DatastoreUnreachable: it is not known what became of one; the others are not added
         """
-        there = self._known([c.address for c in commands], self.respelled(commands))
+        there, gone = self._known([c.address for c in commands], self.respelled(commands))
         resumed = is_resumed(attempt)
         since = 0 if resumed else self._now()
         done = {a: ip for a, ip in there.items() if _is_made(ip, request_id, since)}
         if len(there) > len(done):
             raise IPsExist(*(address for address in there if address not in done))
         if dry_run:
-            return list(self._new(commands, request_id).values())
+            return list(self._new(commands, request_id, {}).values())
         rest = [command for command in commands if command.address not in done]
-        added = dict(zip((c.address for c in rest), self._write(rest, request_id), strict=True))
+        written = self._write(rest, request_id, gone)
+        added = dict(zip((c.address for c in rest), written, strict=True))
         if resumed:  # what an earlier attempt has added may have arrived since
             done |= {
                 a: each.ip
@@ -124,6 +125,8 @@ class AdditionService:
     ) -> list[Addition]:
         """Add addresses to the pool, each for itself, in one write.
 
+        What happened to those that the pool had once is not asked for: no key repeats this.
+
         :param commands: no address twice
         :param respelled: as `respelled` gives it
         :returns: what became of each, in the order given
@@ -131,7 +134,7 @@ class AdditionService:
         """
         other = self._other_spellings([c.address for c in commands], respelled)
         rest = [command for command in commands if command.address not in other]
-        written = iter(self._write(rest, request_id))
+        written = iter(self._write(rest, request_id, {}))
         return [
             _compared(command, other[command.address])
             if command.address in other
@@ -144,7 +147,7 @@ class AdditionService:
     ) -> list[Addition]:
         """What `add` would do. Writes nothing."""
         wanted = [command.address for command in commands]
-        there = self._known(wanted, respelled)
+        there, _ = self._known(wanted, respelled)
         return [
             _compared(command, there[command.address])
             if command.address in there
@@ -168,8 +171,10 @@ class AdditionService:
 
     def _known(
         self, wanted: Sequence[str], respelled: Mapping[str, str]
-    ) -> dict[str, DedicatedIP]:
-        return self._ips.by_id(wanted)[0] | self._other_spellings(wanted, respelled)
+    ) -> tuple[dict[str, DedicatedIP], dict[str, DedicatedIP]]:
+        """Those that the pool has, in whatever spelling, and what those were that it had once."""
+        there, gone = self._ips.by_id(wanted)
+        return there | self._other_spellings(wanted, respelled), gone
 
     def _other_spellings(
         self, wanted: Sequence[str], respelled: Mapping[str, str]
@@ -181,20 +186,37 @@ class AdditionService:
     def _there(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
         """Those that the pool has, put in order where a cluster left a disorder."""
         found, gone = self._ips.by_id(wanted)
-        for address in gone | {a for a, ip in found.items() if ip.conflicted}:
+        for address in [*gone, *(a for a, ip in found.items() if ip.conflicted)]:
             with suppress(IPNotFound, Conflict):  # not there; or there, and too fresh to tell
                 found[address] = self._settlement.settle(address)
         return found
 
-    def _new(self, commands: Sequence[CreateIP], request_id: str) -> dict[str, DedicatedIP]:
+    def _new(
+        self,
+        commands: Sequence[CreateIP],
+        request_id: str,
+        gone: Mapping[str, DedicatedIP],
+    ) -> dict[str, DedicatedIP]:
         """What is to be added, by address."""
         now = self._now()
         return {
-            c.address: DedicatedIP.new(c.address, c.zone, c.host, at=now, request_id=request_id)
+            c.address: DedicatedIP.new(
+                c.address,
+                c.zone,
+                c.host,
+                at=now,
+                request_id=request_id,
+                trail=gone[c.address].trail if c.address in gone else (),
+            )
             for c in commands
         }
 
-    def _write(self, commands: Sequence[CreateIP], request_id: str) -> list[Addition]:
+    def _write(
+        self,
+        commands: Sequence[CreateIP],
+        request_id: str,
+        gone: Mapping[str, DedicatedIP],
+    ) -> list[Addition]:
         """Write them, and again what is not there although nobody says why.
 
         Should a first write arrive after all, it is refused or finds its own revision.
@@ -202,7 +224,7 @@ class AdditionService:
         :raises DatastoreUnreachable: nothing was written
         """
         additions: dict[str, Addition] = {}
-        due = self._new(commands, request_id)
+        due = self._new(commands, request_id, gone)
         wishes = {command.address: command for command in commands}
         for attempt in range(_WRITES):
             if not due:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 ROUND = 20.0
 """Seconds between two looks for orphans."""
+SWEEP = 600.0
+"""Seconds between two looks for keys to forget: all keys of a day are read for it."""
 
 
 class HousekeepingService:
@@ -81,8 +83,9 @@ class HousekeepingService:
         threading.Thread(target=self._run, name="housekeeping", daemon=True).start()
 
     def _run(self) -> None:
+        rounds = [(ROUND, self.recover), (SWEEP, self._idempotency.sweep)]
         # Workers start together; they need not do the same at the same moment.
-        next_round = time.monotonic() + random.uniform(0, ROUND)
+        due = [time.monotonic() + random.uniform(0, seconds) for seconds, _ in rounds]
         while True:
             time.sleep(1)
             work.begin(f"housekeeping-{uuid4().hex[:16]}")
@@ -90,10 +93,10 @@ class HousekeepingService:
                 self.work()
                 self.look_again()
                 self.follow()
-                if time.monotonic() >= next_round:
-                    next_round = time.monotonic() + ROUND
-                    self.recover()
-                    self._idempotency.sweep()
+                for n, (seconds, do) in enumerate(rounds):
+                    if time.monotonic() >= due[n]:
+                        due[n] = time.monotonic() + seconds
+                        do()
             except KazooIPsError as error:
                 self._metrics.housekeeping_failures.inc()
                 log.warning("housekeeping waits: %s", error)

@@ -17,6 +17,7 @@ from kazoo_ips.model import (
     CreateIP,
     DedicatedIP,
     DeleteIP,
+    Event,
     Outcome,
     Status,
     Written,
@@ -76,18 +77,22 @@ class PoolService:
         self, command: CreateIP, request_id: str, attempt: Attempt | None, dry_run: bool
     ) -> DedicatedIP:
         if is_resumed(attempt):
-            made = self._resumption.created(command.address, request_id)
+            made = self._resumption.created(command, request_id)
             if made:
                 return made
         # Of IPv4, which has one spelling, the write itself says whether it is there.
         if (dry_run or ":" in command.address) and self._ips.find([command.address]):
             raise IPExists(command.address)
         ip = DedicatedIP.new(
-            command.address, command.zone, command.host, at=self._now(), request_id=request_id
+            command.address,
+            command.zone,
+            command.host,
+            at=self._now(),
+            request_id=request_id,
+            trail=() if dry_run else self._earlier_trail(command.address),
         )
         if dry_run:
             return ip
-        self._bring_back(ip.address)
         for _ in range(_WRITES):
             written = self._ips.save(ip)
             if written.outcome is Outcome.DONE:
@@ -97,17 +102,20 @@ class PoolService:
                 return added
         raise DatastoreUnreachable(f"{ip.address}: not known whether added")
 
-    def _bring_back(self, address: str) -> None:
-        """Bring an address back that every claimant withdrew from.
+    def _earlier_trail(self, address: str) -> tuple[Event, ...]:
+        """What happened to an address that the pool had once.
 
-        To be made anew without a quorum would hide what it was before.
+        One that every claimant withdrew from is brought back first: to be made anew without a
+        quorum would hide what it was before.
 
         :raises IPExists: it was to be brought back
         :raises DatastoreUnreachable: it cannot be now
         """
-        if self._ips.replicas > 1 and self._ips.leaves(address).lost:
+        leaves = self._ips.leaves(address)
+        if leaves.lost:
             self._settlement.settle(address)
             raise IPExists(address)
+        return leaves.trail
 
     def _added(self, ip: DedicatedIP, written: Written) -> DedicatedIP | None:
         """A new address of which CouchDB did not simply say that it is there; None if it is not.
@@ -200,6 +208,6 @@ class PoolService:
         if written.outcome is Outcome.DONE:
             return
         # It may have been gone by somebody else's deletion before ours came.
-        ours = any(ip.trail[-1] in removed.trail for removed in self._ips.removed(ip.address))
-        if not ours or self._ips.leaves(ip.address).live:
+        leaves = self._ips.leaves(ip.address)
+        if leaves.live or ip.trail[-1] not in leaves.trail:
             raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")

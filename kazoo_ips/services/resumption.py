@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from kazoo_ips.errors import Conflict, IPNotFound, PreconditionFailed
-from kazoo_ips.model import Attempt, DedicatedIP, Event, EventKind
+from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, Event, EventKind, generation
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.transaction_log import Action, Transaction
 from kazoo_ips.services.copies import CopyService
@@ -66,7 +66,7 @@ class Resumption:
         :param account_id: who gave it back; None is whoever had it
         :raises DatastoreUnreachable: that is not certain
         """
-        released = (e for e in ip.trail if e.kind == EventKind.RELEASED)
+        released = (e for e in reversed(ip.trail) if e.kind == EventKind.RELEASED)
         event = next((e for e in released if e.request_id == request_id), None)
         if event is None or account_id not in {None, event.account_id}:
             return None
@@ -77,28 +77,40 @@ class Resumption:
         self._copies.mend(owner_id, [ip.address])
         return ip.as_of(event)
 
-    def created(self, address: str, request_id: str) -> DedicatedIP | None:
-        """The dedicated IP as this request has added it to the pool, or None when it has not."""
-        with suppress(IPNotFound):
-            ip = self._lookup.read(address)
-            event = ip.event(EventKind.CREATED, None, request_id)
-            if event:
-                return (self._writer.confirm(ip) if ip.as_of(event) == ip else ip).as_of(event)
-        for removed in self._ips.removed(address):
-            made = removed.event(EventKind.CREATED, None, request_id)
-            if made:
-                return removed.as_of(made)
-        return None
+    def created(self, command: CreateIP, request_id: str) -> DedicatedIP | None:
+        """The dedicated IP as this request has added it to the pool, or None when it has not.
+
+        :raises DatastoreUnreachable: that is not certain
+        """
+        ip = self._latest(command.address)
+        event = ip and ip.event(EventKind.CREATED, None, request_id)
+        if not (ip and event):
+            return None
+        if ip.as_of(event) == ip:
+            return self._writer.confirm(ip)
+        # Others may have deleted it and added it anew since.
+        return replace(ip.as_of(event), zone=command.zone, host=command.host)
 
     def deleted(self, address: str, request_id: str) -> DedicatedIP | None:
-        """The dedicated IP as this request has taken it out of the pool, or None."""
-        for removed in self._ips.removed(address):
-            if removed.event(EventKind.DELETED, None, request_id):
-                for event in removed.trail:
-                    if (event.kind, event.request_id) == (EventKind.RELEASED, request_id):
-                        self._copies.mend(event.account_id or "", [removed.address])
-                return removed
-        return None
+        """The dedicated IP as this request has taken it out of the pool, or None when it has not.
+
+        :raises DatastoreUnreachable: that is not certain
+        """
+        ip = self._latest(address)
+        event = ip and ip.event(EventKind.DELETED, None, request_id)
+        if not (ip and event):
+            return None
+        for each in ip.trail:
+            if (each.kind, each.request_id) == (EventKind.RELEASED, request_id):
+                self._copies.mend(each.account_id or "", [ip.address])
+        return ip.as_of(event)
+
+    def _latest(self, address: str) -> DedicatedIP | None:
+        """The dedicated IP as it is, or was when it was deleted last; None if it never was."""
+        with suppress(IPNotFound):
+            return self._lookup.read(address)
+        deleted = self._ips.leaves(address).deleted
+        return max(deleted, key=lambda ip: generation(ip.revision), default=None)
 
     def of_transaction(self, transaction: Transaction) -> list[DedicatedIP]:
         """The dedicated IPs as a committed transaction has assigned or released them."""

@@ -13,7 +13,15 @@ from dataclasses import replace
 from kazoo_ips import work
 from kazoo_ips.errors import Conflict, DatastoreMissing, DatastoreUnreachable, IPNotFound
 from kazoo_ips.metrics import Metrics
-from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Status, Withdrawal, generation
+from kazoo_ips.model import (
+    DedicatedIP,
+    EventKind,
+    Leaves,
+    Outcome,
+    Status,
+    Withdrawal,
+    generation,
+)
 from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 
@@ -133,7 +141,10 @@ class Settlement:
         return written.outcome is Outcome.DONE and len(self._ips.leaves(ip.address).live) == 1
 
     def _is_fresh(self, ip: DedicatedIP) -> bool:
-        return ip.status is Status.ASSIGNED and self._now() - ip.modified < GRACE
+        """Whether its writer may be about to withdraw it: then it must not be the one kept."""
+        released = ip.trail and ip.trail[-1].kind == EventKind.RELEASED
+        claimed = ip.status is Status.ASSIGNED or released
+        return bool(claimed) and self._now() - ip.modified < GRACE
 
     def _unclaimed(self, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
         """One that is available; when there is none, the first is made so: nobody was told."""
@@ -171,7 +182,7 @@ class Settlement:
         if self._ips.replicas > 1 and not self._ips.spread(lost):
             raise DatastoreUnreachable(f"{address}: no majority knows what was withdrawn")
         leaves = self._ips.leaves(address)
-        others = (deleted for deleted in leaves.deleted if deleted != lost.revision)
+        others = {ip.revision for ip in leaves.deleted} - {lost.revision}
         if leaves.live or any(generation(other) > generation(lost.base) for other in others):
             raise Conflict(address)
         if not self._ips.restore(lost):

@@ -300,13 +300,15 @@ class TransactionService:
             ended = [entry for entry in self._ended if entry[0] <= now]
             self._ended = [entry for entry in self._ended if entry[0] > now]
         try:
-            self._log.forget([transaction for _, transaction in ended])
+            left = self._log.forget([transaction for _, transaction in ended])
         except KazooIPsError:
             with self._lock:
                 self._ended += ended
             raise
         if self._ended:
             self._retries.repeat("deletion of records", self._delete_ended)
+        for transaction in left:  # who meets an address meanwhile brings it to its end as well
+            self._conclude_later(transaction)
 
     @contextmanager
     def _or_concluded(self, transaction: Transaction) -> Iterator[None]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from kazoo_ips.errors import DatastoreError, DatastoreUnreachable, KazooIPsError
-from kazoo_ips.model import DedicatedIP, Outcome, Written
+from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Written, generation
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.settlement import Settlement
 
@@ -84,11 +84,13 @@ class PoolWriter:
             return Result(Fate.UNKNOWN, after)
 
     def _find_out(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> Result:
-        if written.revision:
+        # A release without a quorum may have been read: others were told of it, and it may have
+        # reached a majority by that.
+        if written.revision and after.assigned_to:
             return self._withdrawn(before, after, replace(after, revision=written.revision))
         for _ in range(_TRIES):
             leaves = self._ips.leaves(after.address)
-            found = self._found(before, after, leaves.live)
+            found = self._found(before, after, leaves)
             if found:
                 return found
             if leaves.supersede(before.revision):
@@ -105,16 +107,15 @@ class PoolWriter:
             # Our write has arrived meanwhile, or the fence after all, or somebody else's.
         raise DatastoreUnreachable(f"{after.address}: what became of the write is not known")
 
-    def _found(
-        self, before: DedicatedIP, after: DedicatedIP, live: Sequence[DedicatedIP]
-    ) -> Result | None:
+    def _found(self, before: DedicatedIP, after: DedicatedIP, leaves: Leaves) -> Result | None:
         """What became of a write that shows among the current revisions; None if it does not."""
-        ours = next((leaf for leaf in live if _is_write(leaf, after)), None)
-        if ours and len(live) > 1:
+        ours = next((leaf for leaf in leaves.live if _is_write(leaf, after)), None)
+        if ours and not leaves.are_one_since(before.revision):
             return self._withdrawn(before, after, ours)
         if ours:
             return self._confirmed(before, ours)
-        return self._built_on(after, live[0]) if _is_built_on(live, before, after) else None
+        built_on = _is_built_on(leaves.live, before, after)
+        return self._built_on(after, leaves.live[0]) if built_on else None
 
     def confirm(self, ip: DedicatedIP) -> DedicatedIP:
         """A write of an earlier attempt that was read, once it certainly has a quorum.
@@ -125,12 +126,13 @@ class PoolWriter:
         :raises DatastoreUnreachable: it has none, or it cannot be found out
         """
         written = self._ips.save(ip)
-        if written.outcome is not Outcome.DONE or not self._is_alone(ip.address):
+        if written.outcome is not Outcome.DONE or not self._is_alone(ip, ip.revision):
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         return replace(ip, revision=written.revision)
 
-    def _is_alone(self, address: str) -> bool:
-        return self._ips.replicas == 1 or len(self._ips.leaves(address).live) == 1
+    def _is_alone(self, ip: DedicatedIP, since: str | None) -> bool:
+        """Whether nobody else's write shows beside one that has a quorum."""
+        return self._ips.replicas == 1 or self._ips.leaves(ip.address).are_one_since(since)
 
     def _confirmed(self, before: DedicatedIP, ours: DedicatedIP) -> Result:
         """Find out whether a write of ours that went unanswered has a quorum.
@@ -142,7 +144,7 @@ class PoolWriter:
             return Result(Fate.DONE, ours)
         written = self._ips.save(ours)
         again = replace(ours, revision=written.revision or ours.revision)
-        if written.outcome is Outcome.DONE and self._is_alone(ours.address):
+        if written.outcome is Outcome.DONE and self._is_alone(ours, before.revision):
             return Result(Fate.DONE, again)
         return self._withdrawn(before, ours, again)
 
@@ -158,11 +160,8 @@ class PoolWriter:
         for _ in range(_TRIES):
             for leaf in left:
                 self._ips.withdraw(leaf, before)
-            live = [
-                leaf
-                for leaf in self._ips.leaves(after.address).live
-                if leaf.revision != before.revision
-            ]
+            leaves = self._ips.leaves(after.address)
+            live = [leaf for leaf in leaves.live if leaf.revision != before.revision]
             # What was refused or unanswered, and what of ours has arrived meanwhile.
             left = [
                 leaf
@@ -171,8 +170,8 @@ class PoolWriter:
             ]
             if not left and _is_built_on(live, before, after):
                 return self._built_on(after, live[0])
-            if not left:
-                return self._without(after, rival=bool(live))
+            if not left and leaves.reach(before.revision):
+                return self._without(after, rival=leaves.supersede(before.revision))
         raise DatastoreUnreachable(f"{after.address}: not known whether withdrawn")
 
     def _built_on(self, after: DedicatedIP, latest: DedicatedIP) -> Result:
@@ -220,10 +219,12 @@ class PoolWriter:
         if not done:
             return []
         found = self._ips.find([ip.address for ip in done])
+        pairs = [(ip, found[ip.address]) for ip in done if ip.address in found]
+        # What is older was read from a copy that lags.
         return [
-            found[ip.address].undo()
-            for ip in done
-            if ip.address in found and _is_write(found[ip.address], ip)
+            (there if _is_write(there, ip) else ip).undo()
+            for ip, there in pairs
+            if _is_write(there, ip) or generation(there.revision) < generation(ip.revision)
         ]
 
 

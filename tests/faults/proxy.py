@@ -11,7 +11,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -166,6 +166,24 @@ def three_copies(forward: Forward) -> Reply:
     content = json.loads(_dechunked(forward()))
     content["cluster"] = {"q": 1, "n": 3, "w": 2, "r": 2}
     return _reply(200, json.dumps(content).encode(), "application/json")
+
+
+def lagging(*leaves: Mapping[str, object]) -> Fault:
+    """What a copy that lags says of all revisions of a document: these."""
+    body = json.dumps([{"ok": leaf} for leaf in leaves]).encode()
+    return lambda forward: _reply(200, body, "application/json")
+
+
+def shown(document: Mapping[str, object]) -> Fault:
+    """What a copy that lags says of one document, by itself or among many."""
+
+    def fault(forward: Forward) -> Reply:
+        content = json.loads(_dechunked(forward()))
+        results = [{"id": document["_id"], "docs": [{"ok": document}]}]
+        body = {"results": results} if "results" in content else document
+        return _reply(200, json.dumps(body).encode(), "application/json")
+
+    return fault
 
 
 def error_without_type(forward: Forward) -> Reply:

@@ -99,8 +99,8 @@ allocate 3             | copy       | late, cut, 500, 502                       
 allocate 3             | copy       | away                                           | 503 datastore_unreachable | done, no copy   | not done
 allocate 3             | commit     | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
 allocate 3             | commit     | away                                           | 503 datastore_unreachable | done            | not done
-release one            | pool       | 202, late, cut, 500, 502, 409, away            | 503 datastore_unreachable | not done        | not done
-release one            | pool       | lost, 500 after                                | 200                       | done            | done
+release one            | pool       | late, cut, 500, 502, 409, away                 | 503 datastore_unreachable | not done        | not done
+release one            | pool       | 202, lost, 500 after                           | 200                       | done            | done
 release one            | copy       | 202, lost, 500 after                           | 200                       | done            | done
 release one            | copy       | late, cut, 500, 502, 409, away                 | 200                       | done, copy left | done
 release many           | record     | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done

@@ -363,6 +363,37 @@ def test_records_that_could_not_be_deleted_are_deleted_when_the_outage_is_over(
     assert worker.has(IPS)
 
 
+@pytest.mark.parametrize("fault", [faults.cut, faults.error_without_type, faults.lose_reply])
+@pytest.mark.parametrize("action", ["assign", "release"])
+def test_a_record_of_which_nobody_says_that_it_is_deleted_is_deleted_all_the_same(
+    worker: Worker, fault: Fault, action: str
+) -> None:
+    worker.assign()
+    if action == "release":
+        worker.services.housekeeping.work()
+        worker.release()
+    worker.meet(fault, "kazoo_ips/_bulk_docs", times=1)
+    worker.services.housekeeping.work()
+    worker.recover()
+    assert worker.has(IPS if action == "assign" else [])
+
+
+@pytest.mark.parametrize("action", ["assign", "release"])
+def test_a_record_that_others_have_written_to_is_finished_at_once(
+    worker: Worker, action: str
+) -> None:
+    """Who meets an address that is marked confirms the record, and may die then."""
+    worker.assign()
+    if action == "release":
+        worker.services.housekeeping.work()
+        worker.release()
+    database = worker.couch.database("kazoo_ips")
+    [record] = database.range("transaction-", "transaction-\uffff")
+    database.put(record)
+    worker.services.housekeeping.work()
+    assert worker.has(IPS if action == "assign" else [])
+
+
 def test_the_record_of_a_request_with_a_key_stays_until_its_reply_is_kept(worker: Worker) -> None:
     key = uuid4().hex
     worker.assign(Attempt(key, 1))

@@ -243,6 +243,46 @@ def test_on_a_cluster_an_unanswered_write_is_taken_back_when_a_rival_shows_after
     assert cluster.owners == ["rival"]
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_assignment_beside_a_deletion_is_taken_back(cluster: Contest, answered: bool) -> None:
+    """A live revision would hide the deletion, which was acknowledged."""
+    gone = replace(cluster.base.delete(at=AT, request_id="rival"), revision=None)
+    delete = lambda: cluster.graft(gone, HIGH, _deleted=True)  # noqa: E731
+    cluster.meet(afterwards(delete, answered=answered) if not answered else _202_and(delete))
+    assert cluster.write().fate is Fate.LOST
+    assert cluster.live == []
+
+
+def _202_and(act: Callable[[], object]) -> Fault:
+    def fault(forward: Forward) -> Reply:
+        reply = faults.answer_202(forward)
+        act()
+        return reply
+
+    return fault
+
+
+def test_what_only_copies_that_lag_do_not_show_is_not_known_to_be_gone(cluster: Contest) -> None:
+    old = {**to_document(cluster.base), "_rev": cluster.base.revision}
+    newer = cluster.pool.put({**old, "_rev": cluster.base.revision}).revision
+    cluster.base = replace(cluster.base, revision=newer)
+    cluster.after = replace(cluster.after, revision=newer)
+    cluster.meet(faults.answer_202, *[faults.cut] * 5)
+    cluster.proxy.rule(
+        faults.lagging(old), "GET", f"{cluster.base.address}.*open_revs", times=None
+    )
+    assert cluster.write().fate is Fate.UNKNOWN
+
+
+def test_what_was_refused_by_a_copy_that_lags_is_put_back_again(contest: Contest) -> None:
+    done = contest.write().ip
+    contest.meet(faults.conflict_chunked)
+    old = {**to_document(contest.base), "_rev": contest.base.revision}
+    contest.proxy.rule(faults.shown(old), "GET|POST", f"{contest.base.address}|_bulk_get")
+    contest.writer.put_back([done])
+    assert contest.owners == [None]
+
+
 def test_what_an_earlier_attempt_wrote_is_confirmed_by_a_write(contest: Contest) -> None:
     done = contest.write().ip
     assert (contest.writer.confirm(done).revision or "")[:2] == "3-"

@@ -145,6 +145,25 @@ def test_what_somebody_else_has_changed_is_not_written(paper: Paper) -> None:
     assert paper.live == [f"2-{HIGH}"]
 
 
+def test_what_stands_beside_is_no_rival(paper: Paper) -> None:
+    """Left by a writer that had no majority; longer, but not made on the same revision."""
+    revision = first(paper.put())
+    beside = f"9-{HIGH}"
+    paper.graft(beside, f"8-{HIGH}")
+    paper.meet(faults.lose_reply)
+    assert paper.put(revision)
+    assert len(paper.live) == 2
+
+
+def test_it_is_not_certain_when_only_copies_that_lag_answer(cluster: Paper) -> None:
+    revision = first(cluster.put())
+    cluster.meet(*[faults.conflict_chunked] * 3)
+    beside = {"_id": cluster.id, "_rev": f"9-{HIGH}", "_revisions": {"start": 9, "ids": [HIGH]}}
+    cluster.proxy.rule(faults.lagging(beside), "GET", f"{cluster.id}.*open_revs", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        cluster.put(revision)
+
+
 def test_what_somebody_else_has_made_is_not_written(paper: Paper) -> None:
     write = paper.others_write(lambda: paper.database.put({"_id": paper.id}), arrives=False)
     paper.meet(write)

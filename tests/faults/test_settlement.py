@@ -4,7 +4,7 @@ The leaves are written as replication writes them, so that one node is enough.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count, permutations
 from typing import Any
@@ -101,8 +101,13 @@ class Leaves:
 
 
 @pytest.fixture
-def leaves(couch: Couch, pool: Database) -> Leaves:
-    return Leaves(pool, couch)
+def leaves(couch: Couch, pool: Database) -> Iterator[Leaves]:
+    made = Leaves(pool, couch)
+    yield made
+    if not made.live:  # nothing shall be brought back after the test
+        pool.put({"_id": made.address})
+    for leaf in made.live:
+        pool.remove(made.address, leaf["_rev"])
 
 
 @pytest.fixture
@@ -429,6 +434,19 @@ def test_two_fresh_revisions_that_nobody_claims_are_settled_at_once(
         leaves.pool.graft(fresh, parent=base["_rev"])
     services.ips.fetch(leaves.address)
     assert len(leaves.live) == 1
+
+
+def test_fresh_releases_are_left_alone_as_either_may_be_withdrawn(
+    leaves: Leaves, services: Services, alice: Member
+) -> None:
+    base = leaves.base()
+    released = {"event": "released", "account_id": alice.id, "request_id": "r", "at": gregorian()}
+    for digest in (LOW, HIGH):
+        fresh = {**base, "_rev": f"2-{digest}", "pvt_modified": gregorian()}
+        leaves.pool.graft({**fresh, "pvt_trail": [released]}, parent=base["_rev"])
+    with pytest.raises(Conflict):
+        services.pool._settlement.settle(leaves.address)
+    assert len(leaves.live) == 2
 
 
 def test_the_copy_of_an_address_that_is_gone_is_removed(

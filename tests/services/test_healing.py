@@ -8,7 +8,7 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
-from kazoo_ips.model import AssignIP, AssignIPs, DedicatedIP, DeleteIP, ReleaseIP
+from kazoo_ips.model import AssignIP, AssignIPs, CreateIP, DedicatedIP, DeleteIP, ReleaseIP
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
@@ -115,6 +115,17 @@ def test_a_copy_is_removed_from_whom_the_address_was_taken(
     assert list(healer.services.doctor.examine()) == []
 
 
+def test_a_copy_is_removed_from_whom_the_address_was_taken_before_it_was_added_anew(
+    healer: Healer, assigned: DedicatedIP, services: Services, copies: Database
+) -> None:
+    copy = copies.get(ADDRESS)
+    services.pool.delete(DeleteIP(ADDRESS, force=True), uuid4().hex)
+    services.pool.create(CreateIP(ADDRESS, "us-east", "proxy1.example.com"), uuid4().hex)
+    copies.put({k: v for k, v in copy.items() if k != "_rev"})
+    healer.wait(DELAY + 6)
+    assert copies.find(ADDRESS) is None
+
+
 def test_what_is_in_order_costs_no_writes_and_what_was_mended_is_left_alone(
     healer: Healer, assigned: DedicatedIP, copies: Database
 ) -> None:
@@ -140,7 +151,7 @@ def test_a_copy_that_cannot_be_mended_is_not_tried_for_ever(
     services.ips.assign(AssignIP(alice.id, ADDRESS), uuid4().hex)
     _remove(copies)
     refused = proxy.rule(
-        faults.error_without_type, "PUT|POST", "-account.*(_bulk_docs|192)", times=None
+        faults.error_without_type, "PUT|POST", r"-account.*/(_bulk_docs|192\.0\.)", times=None
     )
     healer.wait(600)
     assert 1 <= len([r for r in refused.met if r.method == "PUT"]) <= 5 * 3

@@ -229,6 +229,70 @@ def test_an_address_that_was_deleted_is_told_and_its_copy_removed(
         services.pool.delete(DeleteIP(address, force=True), uuid4().hex, attempt=again)
 
 
+class Anew:
+    """Deletes an address and adds it anew, in another zone."""
+
+    def __init__(self, services: Services, pool: Database, several: bool) -> None:
+        self._services, self._pool, self._several = services, pool, several
+
+    def __call__(self, address: str) -> None:
+        if self._pool.get_all([address]):
+            self._services.pool.delete(DeleteIP(address, force=True), uuid4().hex)
+        command = CreateIP(address, "anew", "proxy2.example.com")
+        if self._several:
+            self._services.additions.create_all([command], uuid4().hex)
+        else:
+            self._services.pool.create(command, uuid4().hex)
+
+
+@pytest.fixture(params=[False, True], ids=["one", "several"])
+def anew(services: Services, pool: Database, request: pytest.FixtureRequest) -> Anew:
+    return Anew(services, pool, request.param)
+
+
+def test_a_deletion_is_told_and_not_done_again_when_the_address_was_added_anew(
+    services: Services,
+    add: Callable[..., DedicatedIP],
+    anew: Anew,
+    address: str,
+    name: str,
+    again: Attempt,
+) -> None:
+    add(address)
+    services.pool.delete(DeleteIP(address, force=True), name)
+    anew(address)
+    assert services.pool.delete(DeleteIP(address, force=True), name, attempt=again)
+    assert services.ips.fetch(address).zone == "anew"
+
+
+def test_an_assignment_is_told_and_not_done_again_when_the_address_was_added_anew(
+    services: Services,
+    add: Callable[..., DedicatedIP],
+    anew: Anew,
+    alice: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+) -> None:
+    add(address)
+    services.ips.assign(AssignIP(alice.id, address), name)
+    anew(address)
+    told = services.ips.assign(AssignIP(alice.id, address), name, attempt=again)
+    assert told.assigned_to == alice.id
+    assert services.ips.fetch(address).assigned_to is None
+
+
+def test_an_address_that_was_added_is_told_as_asked_for_when_it_was_added_anew(
+    services: Services, anew: Anew, address: str, name: str, again: Attempt
+) -> None:
+    command = CreateIP(address, "us-east", "proxy1.example.com")
+    services.pool.create(command, name)
+    anew(address)
+    told = services.pool.create(command, name, attempt=again)
+    assert (told.zone, told.host) == ("us-east", "proxy1.example.com")
+    assert services.ips.fetch(address).zone == "anew"
+
+
 def test_an_allocation_is_told(
     services: Services, add: Callable[..., DedicatedIP], alice: Member, name: str
 ) -> None:

@@ -29,7 +29,8 @@ def main(given: Sequence[str]) -> int:
     work = shrink if arguments.shrink else run
 
     failed, count, began = [], 0, time.perf_counter()
-    with get_context("spawn").Pool(arguments.jobs) as pool:
+    # Each run leaves shared memory behind that nobody frees before the process ends.
+    with get_context("spawn").Pool(arguments.jobs, maxtasksperchild=50) as pool:
         for result in pool.imap(work, seeds(arguments.seeds), chunksize=10):
             count += 1
             if arguments.trace:

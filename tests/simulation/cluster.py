@@ -295,9 +295,9 @@ class Cluster:
         database: str,
         document_id: str,
         r: int,
-        done: Callable[[list[tuple[str, Revision]] | None], None],
+        done: Callable[[list[tuple[Revision, ...]] | None], None],
     ) -> None:
-        """Read all leaves; None when no copy answered."""
+        """Read all leaves, each with its ancestors; None when no copy answered."""
         acc = _OpenRevs(self, origin, database, document_id, r, done)
         for node in self.nodes:
             self.call(origin, node, acc.work, acc.answer)
@@ -535,7 +535,7 @@ class _OpenRevs:
             if self.in_repair and found:
                 self.cluster.repair(self.origin, self.database, [(self.id, p) for p in found])
             none = self.count == self.errors
-            self.done(None if none else [(self.id, path[0]) for path in found])
+            self.done(None if none else found)
 
 
 class _BulkGet:

@@ -190,7 +190,8 @@ def meanings(done: Done, addresses: Sequence[str]) -> list[Told]:
     """The ways in which it can be meant; one, unless it is not known what was done."""
     command, reply = done.command, done.reply
     kept = isinstance(command, Delete) and "assigned" in _lost(reply).values()
-    only_read = isinstance(command, Fetch) or reply.status in (400, 404) or kept
+    exists = isinstance(command, Create) and reply.status == 409
+    only_read = isinstance(command, Fetch) or reply.status in (400, 404) or kept or exists
     if isinstance(command, Repair) or (done.alone and only_read):
         return [{}]
     if not is_final(reply):
@@ -210,7 +211,12 @@ def meanings(done: Done, addresses: Sequence[str]) -> list[Told]:
         assert len(set(changed)) == command.quantity, done
     else:
         assert list(changed) == list(touched(command, addresses)), done
-    return [_all(command, changed)]
+    way = _all(command, changed)
+    if isinstance(command, Allocate) or not is_final(done.attempts[0][2]):
+        # What was tried first and given up may have shown, and so may an earlier attempt.
+        tried = _nothing(done, addresses)
+        way = {a: [*tried.get(a, ()), *way.get(a, ())] for a in {**tried, **way}}
+    return [way]
 
 
 def _nothing(done: Done, addresses: Sequence[str]) -> Told:

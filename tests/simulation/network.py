@@ -18,7 +18,15 @@ import orjson
 
 from tests.simulation import cluster as fabric
 from tests.simulation.cluster import DOWN, Cluster, Node
-from tests.simulation.documents import CONFLICT, VIEWS, Document, Revision, Tree, to_json
+from tests.simulation.documents import (
+    CONFLICT,
+    VIEWS,
+    Document,
+    Revision,
+    Tree,
+    generation,
+    to_json,
+)
 from tests.simulation.scheduler import TIME_OVER, Scheduler, Wait, current_task
 from tests.simulation.standard_library import receive_timeout
 
@@ -351,11 +359,16 @@ class Served:
         attached = opened.path[0].body["_attachments"][self.request.path[2]]
         self.answer(200, base64.b64decode(attached["data"]))
 
-    def _leaves(self, leaves: list[tuple[str, Revision]] | None) -> None:
+    def _leaves(self, leaves: list[tuple[Revision, ...]] | None) -> None:
         if leaves is None:
             self.answer(500, _FAILED)
-        else:
-            self.answer(200, [{"ok": _with_path(*leaf)} for leaf in leaves])
+            return
+        document_id, revs = self.request.path[1], self.request.query.get("revs")
+        shown = [{"ok": to_json(document_id, path[0])} for path in leaves]
+        for each, path in zip(shown if revs else [], leaves, strict=False):
+            ids = [revision.rev.split("-", 1)[1] for revision in path]
+            each["ok"]["_revisions"] = {"start": generation(path[0].rev), "ids": ids}
+        self.answer(200, shown)
 
     def _put(self, document_id: str) -> None:
         document = {**self.request.body, "_id": document_id}
@@ -544,10 +557,6 @@ class Served:
                 document_id, opened, bool(self.request.query.get("conflicts"))
             )
         return row
-
-
-def _with_path(document_id: str, revision: Revision) -> Document:
-    return to_json(document_id, revision)
 
 
 _METHODS: dict[str, Callable[[Served, str], None]] = {

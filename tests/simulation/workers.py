@@ -25,7 +25,7 @@ from tests.simulation.cluster import Cluster, Delays
 from tests.simulation.documents import Revision, Shard, Tree, new_rev
 from tests.simulation.network import Network, Weather
 from tests.simulation.scheduler import Process, Scheduler, Task
-from tests.simulation.standard_library import BEGIN, in_task, install, now, world
+from tests.simulation.standard_library import BEGIN, in_task, install, now, sleep, world
 
 Trees = Mapping[str, Mapping[str, Tree]]
 
@@ -73,7 +73,7 @@ def base() -> Base:
 
     def make() -> Base:
         composition.databases(settings).create()
-        services = composition.build(settings, clock=now)
+        services = composition.build(settings, clock=now, pause=sleep)
         ids, tokens = {}, {}
         for name in ("operator", *ACCOUNTS):
             account = services.accounts.create(name, f"{name}.example.com", ids.get("operator"))
@@ -134,7 +134,7 @@ def _first(body: dict[str, Any]) -> Tree:
 @cache
 def _application(slot: int) -> Flask:
     base()  # the standard library is simulated before anything is made with it
-    return composition.create_app(_SETTINGS, clock=now)
+    return composition.create_app(_SETTINGS, clock=now, pause=sleep)
 
 
 @cache
@@ -167,7 +167,7 @@ class Worker:
         self._application = _application(self._slot)
         for memory in (shared_table.shared, shared_writes.shared):
             memory.cache_clear()  # every worker is an instance by itself
-        services = composition.build(self._settings, clock=now, metrics=_metrics())
+        services = composition.build(self._settings, clock=now, pause=sleep, metrics=_metrics())
         self.services = replace(services, auth=base().auth)
         self._scheduler.spawn(self.process, self.services.housekeeping.start)
 
