@@ -11,7 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from kazoo_ips import process
-from kazoo_ips.errors import IdempotencyMismatch, InProgress, KazooIPsError
+from kazoo_ips.errors import (
+    DatastoreUnreachable,
+    IdempotencyMismatch,
+    InProgress,
+    KazooIPsError,
+)
 from kazoo_ips.repositories.idempotency_records import (
     IdempotencyRecord,
     IdempotencyRecords,
@@ -93,10 +98,15 @@ class IdempotencyService:
         return taken
 
     def _leave(self, record: IdempotencyRecord) -> None:
-        """End an attempt of which it was never certain that it had begun."""
+        """End an attempt of which it was never certain that it had begun.
+
+        :raises DatastoreUnreachable: it is not certain that it has ended
+        """
         # On what is there of it; where nothing is, in its place, so that it cannot arrive.
         there = self._records.begun(record)
-        self._records.put(replace(record, until=0, revision=there or record.revision))
+        left = self._records.put(replace(record, until=0, revision=there or record.revision))
+        if left is None and self._records.begun(record):  # what was there did not show
+            raise DatastoreUnreachable(f"key {record.id}: under way still")
 
     def finish(self, record: IdempotencyRecord, reply: Mapping[str, Any]) -> Mapping[str, Any]:
         """Keep the reply, now or as soon as the database allows.

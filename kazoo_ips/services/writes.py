@@ -146,6 +146,10 @@ class PoolWriter:
         again = replace(ours, revision=written.revision or ours.revision)
         if written.outcome is Outcome.DONE and self._is_alone(ours, before.revision):
             return Result(Fate.DONE, again)
+        released = before.assigned_to and not ours.assigned_to
+        if released and self._ips.leaves(ours.address).are_one_since(before.revision):
+            # Others may have been told of it, so it stays, and is done once a majority has it.
+            raise DatastoreUnreachable(f"{ours.address}: released, without a quorum")
         return self._withdrawn(before, ours, again)
 
     def _withdrawn(self, before: DedicatedIP, after: DedicatedIP, alone: DedicatedIP) -> Result:

@@ -243,6 +243,31 @@ def test_on_a_cluster_an_unanswered_write_is_taken_back_when_a_rival_shows_after
     assert cluster.owners == ["rival"]
 
 
+def test_a_release_without_a_quorum_stays_as_others_may_have_read_it(
+    cluster: Contest, alice: Member
+) -> None:
+    cluster.base = cluster.write().ip
+    cluster.after = cluster.base.release(alice.id, at=AT + 1, request_id="r")
+    cluster.proxy.rule(faults.answer_202, "PUT", f"{POOL}/{cluster.base.address}", times=None)
+    assert cluster.write().fate is Fate.UNKNOWN
+    assert cluster.owners == [None]
+    assert cluster.looked_at
+
+
+def test_a_release_without_a_quorum_beside_a_rival_is_taken_back(
+    cluster: Contest, alice: Member
+) -> None:
+    cluster.base = cluster.write().ip
+    cluster.after = cluster.base.release(alice.id, at=AT + 1, request_id="r")
+    rival = replace(cluster.base, request_id="rival", trail=())
+    put = lambda: cluster.pool.graft(  # noqa: E731
+        {**to_document(rival), "_rev": f"3-{HIGH}"}, parent=cluster.base.revision or ""
+    )
+    cluster.meet(afterwards(put, answered=False))
+    assert cluster.write().fate is Fate.LOST
+    assert [leaf["pvt_request_id"] for leaf in cluster.live] == ["rival"]
+
+
 @pytest.mark.parametrize("answered", [True, False])
 def test_an_assignment_beside_a_deletion_is_taken_back(cluster: Contest, answered: bool) -> None:
     """A live revision would hide the deletion, which was acknowledged."""

@@ -149,6 +149,30 @@ def test_a_key_that_was_not_certain_to_be_taken_is_free_when_the_outage_is_over(
     assert begin(key).reply is None
 
 
+def test_a_key_is_free_although_a_copy_that_lags_did_not_show_that_it_was_taken(
+    proxy: FaultProxy,
+    behind: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    services: Services,
+    couch: Couch,
+) -> None:
+    key, worker = uuid4().hex, composition.build(behind)
+    services.idempotency.abandon(begin(key))
+    database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice', key)}"
+    before = database.get(name)
+    proxy.rule(faults.lose_reply, "PUT", name, times=1)
+    proxy.rule(faults.error_without_type, "GET", f"{name}.*", first=2, times=None)
+    with pytest.raises(DatastoreUnreachable):
+        worker.idempotency.begin("Alice", key, "this", uuid4().hex)
+    proxy.clear()
+    proxy.rule(faults.lagging(before), "GET", f"{name}.*", times=1)
+    worker.housekeeping.work()
+    with pytest.raises(InProgress):
+        begin(key)
+    worker.housekeeping.work()
+    assert begin(key).reply is None
+
+
 def test_a_reply_is_kept_when_the_outage_is_over(
     proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
 ) -> None:
