@@ -27,8 +27,8 @@ KazooIPsError
 ├── NotReady                  requests cannot be served now; `reasons` says why
 └── DatastoreError            CouchDB could not do it
     ├── DatastoreUnreachable  no answer, or none in time
-    │   └── DatastoreForbidden  it does not let the service's user do that
-    │       └── DatastoreLoginRefused  it refuses the service's user or password
+    │   ├── DatastoreForbidden  it does not let the service's user do that
+    │   └── DatastoreLoginRefused  it refuses the service's user or password
     ├── DatastoreMissing      the database is not there
     ├── DatastoreMissingView  the design document is not there
     ├── DocumentNotFound      the document is not there
@@ -242,8 +242,15 @@ class DatastoreForbidden(DatastoreUnreachable):
     """CouchDB does not let the service's user do that: nothing was done."""
 
 
-class DatastoreLoginRefused(DatastoreForbidden):
-    """CouchDB refuses the service's user or password, or did a moment ago: nothing was done."""
+class DatastoreLoginRefused(DatastoreUnreachable):
+    """CouchDB refuses the service's user or password, or did a moment ago: nothing was done.
+
+    :param locked: whether it was for the passwords of others, and this one may be right
+    """
+
+    def __init__(self, text: str = "", *, locked: bool = False) -> None:
+        super().__init__(text)
+        self.locked = locked
 
 
 class DatastoreMissing(DatastoreError):

@@ -14,6 +14,7 @@ from kazoo_ips.config import BadSetting, Settings
 from kazoo_ips.errors import (
     Conflict,
     DatastoreForbidden,
+    DatastoreLoginRefused,
     DatastoreUnreachable,
     IPAssigned,
     IPStatusUnknown,
@@ -32,7 +33,7 @@ def run(command: Callable[[], Any]) -> None:
         command()
     except BadSetting as error:
         fail(str(error))
-    except DatastoreForbidden as error:
+    except (DatastoreForbidden, DatastoreLoginRefused) as error:
         fail(f"CouchDB refuses {error}")
     except DatastoreUnreachable:
         fail("CouchDB does not answer; COUCHDB_URL says where it is")

@@ -494,7 +494,7 @@ class Couch:
     def session(self) -> Document:
         """Who CouchDB takes us for, by `userCtx`.
 
-        :raises DatastoreForbidden: name or password are wrong
+        :raises DatastoreLoginRefused: name or password are wrong
         """
         context: Document = _object(self._server.resource.get("_session"))["userCtx"]
         return context

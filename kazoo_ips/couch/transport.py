@@ -164,11 +164,12 @@ class Transport(http.Session):  # type: ignore[misc]
         self, login: str, user: str, method: str, url: str, answer: Answer
     ) -> DatastoreLoginRefused:
         reason = _reason(answer.body)
-        pause = self._breaker.refuse(login, locked=answer.status == 403)
+        locked = answer.status == 403
+        pause = self._breaker.refuse(login, locked=locked)
         if pause is not None:
             log.error("CouchDB refuses %s %s: %s", method, _path(url), reason)
             log.error("user %s is not used for %d s: its login was refused", user, pause)
-        return DatastoreLoginRefused(f"user {user} or its password: {reason}")
+        return DatastoreLoginRefused(f"user {user} or its password: {reason}", locked=locked)
 
     def _send(self, method: str, url: str, body: Any, headers: dict[str, str]) -> Answer:
         content = body

@@ -56,7 +56,7 @@ class AccessRepository:
     def session(self) -> Session:
         """Whom CouchDB takes us for.
 
-        :raises DatastoreForbidden: name or password are wrong
+        :raises DatastoreLoginRefused: name or password are wrong
         """
         context = self._couch.session()
         return Session(context["name"], tuple(context["roles"]))

@@ -6,7 +6,7 @@ written again.
 
 from collections.abc import Callable, Iterator
 
-from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing, NotSecured
+from kazoo_ips.errors import DatastoreLoginRefused, DatastoreMissing, NotSecured
 from kazoo_ips.repositories.access import ROLE, AccessRepository, Change
 
 
@@ -65,9 +65,15 @@ class AccessService:
             raise NotSecured(f"user {name}: somebody else changed it meanwhile; try again")
 
     def _password_is_right(self) -> bool:
+        """Whether CouchDB takes it.
+
+        :raises DatastoreLoginRefused: the user is locked out, so that nobody can tell
+        """
         try:
             return self._member.session().name is not None
-        except DatastoreForbidden:
+        except DatastoreLoginRefused as error:
+            if error.locked:
+                raise
             return False
 
     def databases(self) -> list[str]:

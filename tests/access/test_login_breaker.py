@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 import pytest
@@ -26,8 +27,11 @@ from kazoo_ips.errors import (
     DatastoreLoginRefused,
     DatastoreUnreachable,
 )
+from kazoo_ips.repositories.access import AccessRepository
+from kazoo_ips.services.access import AccessService
 from kazoo_ips.shared_table import SharedTable
 from tests.api.replies import failure
+from tests.conftest import Member
 from tests.described import CheckedApp
 from tests.faults import proxy as faults
 from tests.faults.conftest import eventually
@@ -235,6 +239,34 @@ def test_what_the_user_may_not_do_is_no_refused_login(
             couch.database("dedicated_ips").info()
         assert not isinstance(raised.value, DatastoreLoginRefused)
         assert len(users.refused) == n
+
+
+def test_the_doctor_does_not_take_a_refused_login_for_an_account_it_may_not_see(
+    users: Users, settings: Settings, alice: Member
+) -> None:
+    def change(_: str, url: str) -> None:
+        if f"-account/{alice.id[:2]}" in unquote(url):
+            users.password = "another"
+
+    services = composition.build(of(users, settings), trace=change)
+    with pytest.raises(DatastoreLoginRefused):
+        list(services.doctor.examine())
+    assert users.password == "another"
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_nobody_can_tell_whether_a_password_is_right_when_its_user_is_locked_out(
+    users: Users, settings: Settings, locked: bool
+) -> None:
+    locked_out = (403, "forbidden", "Account is temporarily locked due to multiple failures")
+    users.refusal = locked_out if locked else users.refusal
+    couch = composition.connect(of(users, settings, "wrong"))
+    access = AccessService(AccessRepository(couch), AccessRepository(couch))
+    if locked:
+        with pytest.raises(DatastoreLoginRefused):
+            access._password_is_right()
+    else:
+        assert not access._password_is_right()
 
 
 def test_where_nothing_or_a_failure_comes_no_login_is_refused(
