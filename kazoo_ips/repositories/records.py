@@ -20,7 +20,7 @@ LATE = "late"
 _TRIES = 3
 
 _WITHDRAWN = "withdrawn"
-"""The field of a tombstone that takes one write back: the document itself is not deleted."""
+"""The field of a tombstone that takes one revision back: the document itself is not deleted."""
 
 _WRITE = "write"
 """The field that tells a write from everybody else's: two writers of the same document at the
@@ -58,7 +58,7 @@ class Records:
                 return {**wanted, "_rev": written.revision, LATE: late}
             ours, rivals = self._written(wanted, base)
             if ours and rivals:
-                self._withdraw(ours)
+                self.drop([ours])
                 return None
             if ours and self._database.replicas == 1:
                 return {**ours, LATE: late}
@@ -84,17 +84,13 @@ class Records:
     ) -> list[Document]:
         """Every current revision of a document, and what deleted it.
 
-        A write that was withdrawn is as if it had never been.
+        One that was taken back is as if it had never been.
 
         :param r: how many copies are asked; a majority unless given
         :param revs: whether each tells its `_revisions`
         """
         leaves = self._database.leaves(record_id, r=r, revs=revs)
         return [leaf for leaf in leaves if not leaf.get(_WITHDRAWN)]
-
-    def _withdraw(self, ours: Document) -> None:
-        reference = {"_id": ours["_id"], "_rev": ours["_rev"]}
-        self._database.put({**reference, "_deleted": True, _WITHDRAWN: True})
 
     def find(self, record_id: str, rank: Callable[[Document], tuple[int, ...]]) -> Document | None:
         """A document, or None.
@@ -111,7 +107,7 @@ class Records:
 
         first = max(live, key=lambda leaf: (place(leaf), leaf["_rev"]))
         said = _said(first)
-        self.remove(
+        self.drop(
             [
                 leaf
                 for leaf in live
@@ -128,6 +124,18 @@ class Records:
         """
         return self._database.put_all(
             [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in documents]
+        )
+
+    def drop(self, leaves: Sequence[Mapping[str, object]]) -> None:
+        """Delete revisions, each marked: the document itself is not deleted by that.
+
+        :raises DatastoreUnreachable: nothing was sent
+        """
+        self._database.put_all(
+            [
+                {"_id": leaf["_id"], "_rev": leaf["_rev"], "_deleted": True, _WITHDRAWN: True}
+                for leaf in leaves
+            ]
         )
 
     def range(self, prefix: str) -> Iterator[Document]:

@@ -199,7 +199,7 @@ class TransactionLog:
         known = [_transaction(leaf) for leaf in leaves]
         decisive = min(known, key=lambda t: _DECISIVE.index(t.state))
         if decisive.finished:
-            self.sweep([t for t in known if t is not decisive])
+            self._records.drop([_reference(t) for t in known if t is not decisive])
         return decisive
 
     def all(self) -> list[Transaction]:

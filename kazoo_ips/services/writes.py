@@ -159,7 +159,12 @@ class PoolWriter:
         :param alone: it, or its fence, at the revision that has no quorum
         :raises DatastoreUnreachable: it is not known whether it is taken back
         """
-        self._look_again(after.address, after.assigned_to or before.assigned_to or "")
+        try:
+            return self._take_back(before, after, alone)
+        finally:  # whoever met it meanwhile may have written a copy
+            self._look_again(after.address, after.assigned_to or before.assigned_to or "")
+
+    def _take_back(self, before: DedicatedIP, after: DedicatedIP, alone: DedicatedIP) -> Result:
         left = [alone]
         for _ in range(_TRIES):
             for leaf in left:

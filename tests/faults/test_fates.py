@@ -171,6 +171,13 @@ def test_what_is_taken_back_is_looked_at_again(contest: Contest) -> None:
     assert contest.looked_at == [(contest.base.address, contest.after.assigned_to)]
 
 
+def test_what_is_taken_back_is_looked_at_after_that(contest: Contest) -> None:
+    """Who met it meanwhile may have written its copy."""
+    contest.meet(faults.answer_202, first(contest.looked_at.clear))
+    assert contest.write().fate is Fate.UNDONE
+    assert contest.looked_at == [(contest.base.address, contest.after.assigned_to)]
+
+
 def test_a_withdrawal_that_does_not_arrive_is_sent_again(contest: Contest) -> None:
     contest.meet(faults.answer_202, faults.cut)
     assert contest.write().fate is Fate.UNDONE

@@ -170,6 +170,18 @@ def test_what_somebody_else_has_made_is_not_written(paper: Paper) -> None:
     assert paper.put() is None
 
 
+def test_a_revision_that_is_dropped_does_not_count_as_a_deletion(paper: Paper) -> None:
+    revision = first(paper.put())
+    for digest in (HIGH, "0" * 32):
+        paper.graft(f"2-{digest}", revision, of=digest)
+    for _ in range(2):
+        found = paper.records.find(paper.id, lambda document: (document["of"] != HIGH,))
+        assert found
+        assert found["of"] != HIGH
+        assert paper.live == [f"2-{'0' * 32}"]
+        assert len(paper.records.leaves(paper.id)) == 1
+
+
 def test_what_is_deleted_can_be_made_anew(paper: Paper) -> None:
     paper.records.remove([{"_id": paper.id, "_rev": first(paper.put())}])
     paper.meet(faults.cut)

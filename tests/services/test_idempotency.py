@@ -173,6 +173,27 @@ def test_a_key_is_free_although_a_copy_that_lags_did_not_show_that_it_was_taken(
     assert begin(key).reply is None
 
 
+def test_an_attempt_that_nobody_was_certain_of_counts_less_than_one_that_was(
+    proxy: FaultProxy,
+    behind: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    services: Services,
+    couch: Couch,
+) -> None:
+    """Both first ones, written on two sides of a cut: the one that did work is gone on with."""
+    key, worker = uuid4().hex, composition.build(behind)
+    certain = begin(key)
+    database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice', key)}"
+    [sure] = database.leaves(name)
+    uncertain = {**sure, "_rev": f"9-{HIGH}", "request_id": "another", "created": 1}
+    unsure = replace(certain, request_id="another", created=1, revision=f"9-{HIGH}")
+    database.graft(uncertain, parent=f"8-{HIGH}")
+    worker.idempotency._leave(unsure)
+    services.idempotency.abandon(certain)
+    again = begin(key)
+    assert (again.request_id, again.attempt) == (certain.request_id, 2)
+
+
 def test_a_reply_is_kept_when_the_outage_is_over(
     proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
 ) -> None:

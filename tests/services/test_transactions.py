@@ -210,6 +210,20 @@ def test_of_two_revisions_of_a_record_the_one_that_ends_it_counts(
     assert owners(pool) == {alice.id}
 
 
+def test_a_record_does_not_look_deleted_when_the_revision_beside_it_is(
+    begin: Callable[..., Transaction], log: TransactionLog, couch: Couch
+) -> None:
+    transaction = begin(Action.RELEASE, Attempt(uuid4().hex, 1))
+    database = couch.database("kazoo_ips")
+    record = database.get(f"transaction-{transaction.id}")
+    log.finish([log.commit(transaction, IPS)])
+    database.graft({**record, "_rev": f"2-{'f' * 32}"}, parent=record["_rev"])
+    for _ in range(2):
+        found = log.find(transaction.id)
+        assert found
+        assert found.state is State.COMMITTED
+
+
 def test_a_later_attempt_keeps_an_earlier_one_from_beginning(
     log: TransactionLog, services: Services, add: Callable[..., Any], alice: Member, pool: Database
 ) -> None:
