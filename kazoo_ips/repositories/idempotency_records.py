@@ -58,11 +58,23 @@ class IdempotencyRecords:
 
     def begun(self, record: IdempotencyRecord) -> str | None:
         """The revision at which an attempt is there, on however few nodes; None when it is not."""
-        for leaf in self._records.leaves(_PREFIX + record.id):
-            begun = (leaf.get("worker"), leaf.get("attempt"), leaf.get("until"))
-            if begun == (record.worker, record.attempt, record.until):
-                return str(leaf["_rev"])
-        return None
+        leaves = self._records.leaves(_PREFIX + record.id)
+        return next((str(leaf["_rev"]) for leaf in leaves if _is_of(leaf, record)), None)
+
+    def yield_to_others(self, record: IdempotencyRecord) -> bool | None:
+        """Drop an attempt where somebody else has taken the key as well, for another request id.
+
+        Nothing was done by an attempt that was not certain to have begun; by the other, perhaps.
+
+        :returns: whether it is dropped; None when only the other one shows
+        """
+        leaves = self._records.leaves(_PREFIX + record.id)
+        live = [leaf for leaf in leaves if not leaf.get("_deleted")]
+        if all(_name(leaf) == (record.request_id, record.created) for leaf in live):
+            return False
+        mine = [leaf for leaf in leaves if _is_of(leaf, record)]
+        self._records.drop(mine)
+        return True if mine else None
 
     def put(self, record: IdempotencyRecord) -> IdempotencyRecord | None:
         """Write what is known of a key at the revision it carries; None if it is not ours.
@@ -77,6 +89,18 @@ class IdempotencyRecords:
         old = [d for d in self._records.range(_PREFIX) if d["created"] < before]
         self._records.remove(old)
         return len(old)
+
+
+def _is_of(leaf: Document, record: IdempotencyRecord) -> bool:
+    """Whether a revision is of this attempt, before it has ended."""
+    begun = (*_name(leaf), leaf.get("worker"), leaf.get("attempt"), leaf.get("until"))
+    name = (record.request_id, record.created)
+    return begun == (*name, record.worker, record.attempt, record.until)
+
+
+def _name(leaf: Document) -> tuple[object, object]:
+    """What tells a use of a key from another one's, by whoever took it first."""
+    return leaf.get("request_id"), leaf.get("created")
 
 
 def _rank(document: Document) -> tuple[int, ...]:

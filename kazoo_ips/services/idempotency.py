@@ -102,11 +102,14 @@ class IdempotencyService:
 
         :raises DatastoreUnreachable: it is not certain that it has ended
         """
-        # On what is there of it; where nothing is, in its place, so that it cannot arrive. As it
-        # has done nothing, an attempt that somebody else was certain of counts more.
+        dropped = self._records.yield_to_others(record)
+        if dropped is None and self._now() <= record.until:
+            raise DatastoreUnreachable(f"key {record.id}: it may yet show")
+        if dropped is not False:
+            return
+        # On what is there of it; where nothing is, in its place, so that it cannot arrive.
         there = self._records.begun(record)
-        none = replace(record, attempt=record.attempt - 1, until=0)
-        left = self._records.put(replace(none, revision=there or record.revision))
+        left = self._records.put(replace(record, until=0, revision=there or record.revision))
         if left is None and self._records.begun(record):  # what was there did not show
             raise DatastoreUnreachable(f"key {record.id}: under way still")
 

@@ -1,10 +1,9 @@
-"""A thousand runs of the service on a simulated cluster: nothing goes wrong, but for what is open.
+"""Two thousand runs of the service on a simulated cluster: nothing goes wrong.
 
 They have processes of their own, as parts of the standard library are replaced there. A run that
 goes wrong is printed with the command that repeats it.
 """
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RUNS, PARTS = 1000, 8
-OPEN = {745, 988, 999}
-"""Seeds that go wrong as yet: `docs/clusters.md` says how. One that is mended goes from here."""
+RUNS, PARTS = 2000, 8
 
 
 def simulate(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
@@ -33,8 +30,7 @@ def test_every_reply_is_true_and_everything_agrees_in_the_end(part: int) -> None
     done = simulate(f"{seeds[0]}-{seeds[-1]}")
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith(f"{size} runs in "), done.stdout[-20_000:] + done.stderr[-5_000:]
-    wrong = {int(seed) for seed in re.findall(r"\d+", last.partition("wrong:")[2])}
-    assert wrong == OPEN & set(seeds), done.stdout[-20_000:]
+    assert last.endswith(", 0 went wrong: []"), done.stdout[-20_000:]
 
 
 def test_a_seed_repeats_its_run_exactly() -> None:
