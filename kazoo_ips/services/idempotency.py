@@ -91,7 +91,7 @@ class IdempotencyService:
             taken = self._records.put(record)
         except KazooIPsError:
             # It may be written after all, and says then that somebody is at it.
-            self._retries.repeat(f"key {record.id}", lambda: self._leave(record))
+            self._retries.repeat(_attempt(record), lambda: self._leave(record))
             raise
         if taken is None:
             raise InProgress
@@ -139,7 +139,7 @@ class IdempotencyService:
             return self._put(record)
         except KazooIPsError as error:
             log.warning("request %s: its key waits: %s", record.request_id, error)
-            self._retries.repeat(f"key {record.id}", lambda: self._put(record))
+            self._retries.repeat(_attempt(record), lambda: self._put(record))
             return True
 
     def _put(self, record: IdempotencyRecord) -> bool:
@@ -152,3 +152,8 @@ class IdempotencyService:
     def sweep(self) -> int:
         """Forget what was kept long enough; how many."""
         return self._records.sweep(self._now() - KEPT)
+
+
+def _attempt(record: IdempotencyRecord) -> str:
+    """Names an attempt. Of one key there may be several that have to be ended."""
+    return f"key {record.id}, request {record.request_id}, attempt {record.attempt}"

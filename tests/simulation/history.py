@@ -9,6 +9,9 @@ A node that hears no other one answers reads with what it has, and gives no sign
 does, whatever `r` says). What was only read at such a time may be old, and is not held against
 anybody; what was written is. Nor is what a release of all addresses leaves out for a node's sake
 that was away and has not been given all that it missed: a list is read from one copy.
+
+An address that was added and deleted may come back as available, once: CouchDB has no way to say
+that a new document is not to follow one that was deleted since. It may be on its way to a node.
 """
 
 import itertools
@@ -311,6 +314,13 @@ def judge(
         return [f"no answer to what was asked: {error}"]
     speaking = {a: [i for i, ways in enumerate(told) if any(a in w for w in ways)] for a in begin}
 
+    added = {
+        a: [
+            d.began for d in history if d.command == _creation(d.command, a) and not _is_refused(d)
+        ]
+        for a in begin
+    }
+
     @cache
     def possible(address: str, choice: tuple[int, ...]) -> bool:
         events = [
@@ -318,6 +328,7 @@ def judge(
             for i, chosen in zip(speaking[address], choice, strict=True)
             for step in told[i][chosen].get(address, ())
         ]
+        events += [Event(began, NEVER, _add_again) for began in added[address]]
         return legal_order(events, begin[address], lambda s: s == end[address]) is not None
 
     impossible: dict[str, None] = {}
@@ -331,6 +342,19 @@ def judge(
         *wrong,
         *(f"{a}: {begin[a]} at first, {end[a]} in the end, and no order" for a in impossible),
     ]
+
+
+def _creation(command: Command, address: str) -> Create | None:
+    return command if isinstance(command, Create) and command.address == address else None
+
+
+def _is_refused(done: Done) -> bool:
+    return 400 <= done.reply.status < 500 and is_final(done.reply)
+
+
+def _add_again(state: Any) -> Iterable[State]:
+    """A copy may hear of an addition after the deletion that followed, and makes it anew then."""
+    return [state, FREE] if owner(state) is GONE else [state]
 
 
 def _of(choice: Sequence[int], places: Iterable[int]) -> tuple[int, ...]:
