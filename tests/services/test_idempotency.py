@@ -173,6 +173,22 @@ def test_a_key_is_free_although_a_copy_that_lags_did_not_show_that_it_was_taken(
     assert begin(key).reply is None
 
 
+def test_of_two_attempts_that_have_to_be_ended_both_are(
+    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
+) -> None:
+    key, worker = uuid4().hex, composition.build(behind)
+    name = f"reply-{record_id('Alice', key)}"
+    first = worker.idempotency.begin("Alice", key, "this", uuid4().hex)
+    proxy.rule(faults.cut, "PUT", name, times=None)
+    worker.idempotency.abandon(first)
+    proxy.rule(faults.lagging(), "GET", f"{name}.*", times=None)  # as on a node that is cut off
+    with pytest.raises(DatastoreUnreachable):
+        worker.idempotency.begin("Alice", key, "this", uuid4().hex)
+    proxy.clear()
+    worker.housekeeping.work()
+    assert begin(key).attempt == 2
+
+
 def test_an_attempt_that_nobody_was_certain_of_counts_less_than_one_that_was(
     proxy: FaultProxy,
     behind: Settings,
