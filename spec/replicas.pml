@@ -178,7 +178,7 @@ inline bring_back() { /* Settlement.settle, Settlement._bring_back */
 #define OWN(j) (says[j] == me)
 #endif
 
-inline withdrawn(p) { /* PoolWriter._withdrawn */
+inline withdrawn(p) { /* PoolWriter._take_back */
   i = p; left = 0;
   do
   :: left < 2 ->
