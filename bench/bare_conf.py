@@ -2,7 +2,7 @@
 
 from gunicorn.config import KNOWN_SETTINGS
 
-from kazoo_ips import gunicorn_conf
+from kazoo_ips.server import gunicorn_conf
 
 _names = {setting.name for setting in KNOWN_SETTINGS} - {"wsgi_app"}
 globals().update(

@@ -150,7 +150,7 @@ class Database:
                 if '"timeout"' not in str(error) or time.monotonic() > end:
                     raise
 
-    def settle(self, designs: Iterable[str]) -> None:
+    def resolve(self, designs: Iterable[str]) -> None:
         """Wait until indexes have caught up, so that nothing is done beside what is measured."""
         for name in designs:
             design = f"{self.path}/_design/{name}"

@@ -32,7 +32,7 @@ class Scratch:
     def stored(self, numbers: Sequence[int], *, assigned: bool) -> list[Document]:
         """The same, in the pool and indexed."""
         there = self.pool.load(self.some(numbers, assigned=assigned))
-        self.pool.settle(OURS)
+        self.pool.resolve(OURS)
         return there
 
     def changed(self, there: Sequence[Document], *, assigned: bool) -> list[Document]:

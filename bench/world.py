@@ -171,7 +171,7 @@ class World:
         ]
         self.pool.load(changed)
         if changed:
-            self.pool.settle(OURS)
+            self.pool.resolve(OURS)
         copies = self.copies.fetch(names)
         if owner is None:
             self.copies.load([tombstone(copy) for copy in copies.values()])

@@ -2,5 +2,5 @@
 
 Runs on the target, on the machine's own Python (3.11 or newer), with nothing but the standard
 library; `run.sh` brings it there. Knows nothing of the API: the release's own supervisor
-(`kazoo_ips/supervisor.py`) starts, tries and changes releases, this tells it which.
+(`kazoo_ips/server/release_switch.py`) starts, tries and changes releases, this tells it which.
 """

@@ -15,10 +15,10 @@ from uuid import uuid4
 
 from embedded.server import EmbeddedError
 from kazoo_ips import app
+from kazoo_ips.app import Instance
 from kazoo_ips.config import BadSetting, Settings
 from kazoo_ips.errors import KazooIPsError
 from kazoo_ips.model import Account, AssignIPs, CreateIP
-from kazoo_ips.services import Services
 
 _NETWORKS = [
     ("us-east", "192.0.2."),
@@ -68,7 +68,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def _set_up(services: Services, file: Path, port: int, url: str) -> str:
+def _set_up(services: Instance, file: Path, port: int, url: str) -> str:
     services.auth.ensure_key()
     logins = _read_logins(file)
     if not services.accounts.list():
@@ -87,7 +87,7 @@ def _set_up(services: Services, file: Path, port: int, url: str) -> str:
     )
 
 
-def _make_samples(services: Services, file: Path, logins: list[Login]) -> None:
+def _make_samples(services: Instance, file: Path, logins: list[Login]) -> None:
     _write_logins(file, logins)  # fails before there is an account that nobody has the password of
     for name in ("Operator", "Alice"):
         account = services.accounts.create(name, f"{name.lower()}.example.com")
@@ -136,7 +136,7 @@ def _described(accounts: list[Account], logins: list[Login]) -> list[str]:
     ]
 
 
-def _tried(services: Services, accounts: list[Account], port: int) -> list[str]:
+def _tried(services: Instance, accounts: list[Account], port: int) -> list[str]:
     operator = next((a for a in accounts if a.operator and a.enabled), None)
     if operator is None:
         return []

@@ -7,53 +7,53 @@ is made: commands do without, and start in half the time.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from kazoo_ips import shared_table, shared_writes
+from kazoo_ips.background.change_follower import ChangeFollower
+from kazoo_ips.background.repair import DELAY, RepairService
+from kazoo_ips.background.worker import BackgroundWorker
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
-from kazoo_ips.couch.login_breaker import LoginBreaker
-from kazoo_ips.metrics import Metrics
+from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
 from kazoo_ips.model import GREGORIAN_EPOCH
+from kazoo_ips.observability.metrics import Metrics
+from kazoo_ips.processes import recent_writes, shared_table
 from kazoo_ips.repositories.access import AccessRepository
+from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.accounts import AccountRepository
 from kazoo_ips.repositories.checkpoints import Checkpoints
-from kazoo_ips.repositories.copies import CopyRepository
 from kazoo_ips.repositories.databases import Databases
 from kazoo_ips.repositories.idempotency_records import IdempotencyRecords
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.repositories.keys import KeyRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.signing_keys import SigningKeyRepository
 from kazoo_ips.repositories.transaction_log import TransactionLog
 from kazoo_ips.services import Services
-from kazoo_ips.services.access import AccessService
-from kazoo_ips.services.accounts import AccountService
-from kazoo_ips.services.additions import AdditionService
-from kazoo_ips.services.allocation import AllocationService
-from kazoo_ips.services.attempts import LoginAttempts
-from kazoo_ips.services.auth import AuthService
-from kazoo_ips.services.copies import CopyService
-from kazoo_ips.services.doctor import DoctorService
-from kazoo_ips.services.filling import FillingService
-from kazoo_ips.services.follower import Follower
-from kazoo_ips.services.healing import DELAY, HealingService
-from kazoo_ips.services.holdings import Holdings
-from kazoo_ips.services.housekeeping import HousekeepingService
+from kazoo_ips.services.accounts.account_tree import AccountService
+from kazoo_ips.services.accounts.authentication import AuthenticationService
+from kazoo_ips.services.accounts.login_rate_limit import LoginRateLimit
+from kazoo_ips.services.assigning.account_copies import AccountCopyService
+from kazoo_ips.services.assigning.account_holdings import AccountHoldings
+from kazoo_ips.services.assigning.allocation import AllocationService
+from kazoo_ips.services.assigning.assignment import IPService
+from kazoo_ips.services.assigning.conflicts import ConflictResolver
+from kazoo_ips.services.assigning.pool_writes import PoolWriter
+from kazoo_ips.services.assigning.read_repair import IPReader
+from kazoo_ips.services.assigning.recovery import RecoveryService
+from kazoo_ips.services.assigning.resumption import Resumption
+from kazoo_ips.services.assigning.transactions import TransactionService
 from kazoo_ips.services.idempotency import IdempotencyService
-from kazoo_ips.services.ips import IPService
-from kazoo_ips.services.lists import ListService
-from kazoo_ips.services.lookup import Lookup
-from kazoo_ips.services.pool import PoolService
-from kazoo_ips.services.recovery import RecoveryService
-from kazoo_ips.services.resumption import Resumption
-from kazoo_ips.services.retries import RetryQueue
-from kazoo_ips.services.settlement import Settlement
-from kazoo_ips.services.transactions import TransactionService
-from kazoo_ips.services.watch import WatchService
-from kazoo_ips.services.writes import PoolWriter
+from kazoo_ips.services.maintenance.database_access import DatabaseAccessService
+from kazoo_ips.services.maintenance.doctor import DoctorService
+from kazoo_ips.services.maintenance.health import HealthService
+from kazoo_ips.services.pool.bulk_additions import BulkAdditionService
+from kazoo_ips.services.pool.imports import ImportService
+from kazoo_ips.services.pool.lists import ListService
+from kazoo_ips.services.pool.membership import PoolService
+from kazoo_ips.services.retry_queue import RetryQueue
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -62,6 +62,13 @@ _INDEX_TIMEOUT = 3600.0
 """Seconds that building an index may take."""
 _PATIENCE = 1.0
 """Seconds that a look at CouchDB may take, for load balancers and Prometheus."""
+
+
+@dataclass(frozen=True)
+class Instance(Services):
+    """All services of one process, and its background work."""
+
+    background: BackgroundWorker
 
 
 def connect(
@@ -92,11 +99,11 @@ def databases(settings: Settings) -> Databases:
     return Databases(connect(replace(settings.as_administrator(), read_timeout=_INDEX_TIMEOUT)))
 
 
-def access(settings: Settings) -> AccessService:
+def access(settings: Settings) -> DatabaseAccessService:
     """Who may use the databases: an administrator says so, and the service's user is let in."""
     member = connect(settings)
     administrator = connect(settings.as_administrator())
-    return AccessService(AccessRepository(administrator), AccessRepository(member))
+    return DatabaseAccessService(AccessRepository(administrator), AccessRepository(member))
 
 
 def build(
@@ -106,7 +113,7 @@ def build(
     pause: Callable[[float], None] = time.sleep,
     trace: Callable[[str, str], None] | None = None,
     metrics: Metrics | None = None,
-) -> Services:
+) -> Instance:
     """Connect repositories and services. Sends nothing to CouchDB yet.
 
     :param clock: the time in Unix seconds
@@ -120,14 +127,14 @@ def build(
 
     metrics = metrics or Metrics()
     couch = connect(settings, trace, metrics)
-    keys = KeyRepository(couch, now)
+    keys = SigningKeyRepository(couch, now)
     # What a token is known by rests on what accounts are known by: each for half of the time.
     remember = settings.identity_cache / 2
     accounts = AccountService(AccountRepository(couch), now, remember)
-    auth = AuthService(
+    auth = AuthenticationService(
         keys,
         accounts,
-        LoginAttempts(shared_table.shared("attempts"), settings.login_limit, clock),
+        LoginRateLimit(shared_table.shared("attempts"), settings.login_limit, clock),
         clock=clock,
         lifetime=settings.token_lifetime,
         remember=remember,
@@ -136,46 +143,46 @@ def build(
     views, records = ListRepository(couch), Records(couch)
     transaction_log = TransactionLog(records)
     ips = IPRepository(couch, views, settings.write_quorum == "all")
-    kept_copies = CopyRepository(couch)
+    copy_documents = AccountCopyRepository(couch)
     retries = RetryQueue()
-    settlement = Settlement(ips, kept_copies, now, metrics)
+    conflicts = ConflictResolver(ips, copy_documents, now, metrics)
     recovery = RecoveryService(
-        ips, transaction_log, settlement, retries.look_again, now, pause, metrics
+        ips, transaction_log, conflicts, retries.look_again, now, pause, metrics
     )
-    holdings = Holdings(ips, kept_copies, views, recovery, shared_writes.shared(), pause)
-    lists, lookup = ListService(views, holdings), Lookup(ips, settlement, recovery)
-    copies = CopyService(ips, kept_copies, lists, settlement, holdings, retries.look_again)
-    writer = PoolWriter(ips, settlement, retries.look_again)
+    holdings = AccountHoldings(ips, copy_documents, views, recovery, recent_writes.shared(), pause)
+    lists, reader = ListService(views, holdings), IPReader(ips, conflicts, recovery)
+    copies = AccountCopyService(
+        ips, copy_documents, lists, conflicts, holdings, retries.look_again
+    )
+    writer = PoolWriter(ips, conflicts, retries.look_again)
     transactions = TransactionService(ips, writer, transaction_log, copies, recovery, retries)
-    resumption = Resumption(ips, lookup, writer, copies)
+    resumption = Resumption(ips, reader, writer, copies)
     idempotency = IdempotencyService(IdempotencyRecords(records), transactions, retries, now)
-    healing = HealingService(ips, kept_copies, settlement, recovery, now, metrics)
-    follower = Follower(
-        "healing", ips, Checkpoints(records), healing.look, delay=DELAY, now=now, metrics=metrics
+    repair = RepairService(ips, copy_documents, conflicts, recovery, now, metrics)
+    follower = ChangeFollower(
+        "healing", ips, Checkpoints(records), repair.look, delay=DELAY, now=now, metrics=metrics
     )
-    additions = AdditionService(ips, views, settlement, now)
-    return Services(
+    additions = BulkAdditionService(ips, views, conflicts, now)
+    return Instance(
         accounts=accounts,
         auth=auth,
-        pool=PoolService(ips, lookup, copies, settlement, resumption, now),
-        additions=additions,
-        filling=FillingService(additions),
+        pool=PoolService(ips, reader, copies, conflicts, resumption, now),
+        bulk_additions=additions,
+        imports=ImportService(additions),
         lists=lists,
-        ips=IPService(lookup, holdings, accounts, transactions, recovery, resumption, now=now),
+        ips=IPService(reader, holdings, accounts, transactions, recovery, resumption, now=now),
         allocation=AllocationService(
             ips, views, transactions, recovery, resumption, now=now, pause=pause
         ),
         copies=copies,
         idempotency=idempotency,
-        housekeeping=HousekeepingService(
-            retries, settlement, recovery, idempotency, follower, metrics
-        ),
-        doctor=DoctorService(ips, kept_copies, accounts, recovery, settlement, now),
-        watch=_watch(settings, metrics),
+        background=BackgroundWorker(retries, conflicts, recovery, idempotency, follower, metrics),
+        doctor=DoctorService(ips, copy_documents, accounts, recovery, conflicts, now),
+        health=_watch(settings, metrics),
     )
 
 
-def _watch(settings: Settings, metrics: Metrics) -> WatchService:
+def _watch(settings: Settings, metrics: Metrics) -> HealthService:
     """What is asked by those who do not wait long."""
     couch = connect(
         replace(
@@ -186,7 +193,7 @@ def _watch(settings: Settings, metrics: Metrics) -> WatchService:
         ),
         metrics=metrics,
     )
-    return WatchService(Databases(couch), ListRepository(couch))
+    return HealthService(Databases(couch), ListRepository(couch))
 
 
 def create_app(

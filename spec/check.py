@@ -62,7 +62,7 @@ BY_HAND = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class AdditionOutcome:
     """What Spin says of one run.
 
     :param holds: None when it came to no end
@@ -73,7 +73,7 @@ class Verdict:
     seconds: float
 
 
-def check(compiler: str, model: str, flags: tuple[str, ...]) -> Verdict:
+def check(compiler: str, model: str, flags: tuple[str, ...]) -> AdditionOutcome:
     """Run Spin on a model with these preprocessor flags."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +96,7 @@ def check(compiler: str, model: str, flags: tuple[str, ...]) -> Verdict:
     errors = re.search(r"errors: (\d+)", out)
     states = re.search(r"(\d+) states, stored", out)
     whole = errors and (errors[1] != "0" or "Search not completed" not in out)
-    return Verdict(
+    return AdditionOutcome(
         errors[1] == "0" if errors and whole else None,
         states[1] if states else "?",
         time.monotonic() - began,
@@ -123,7 +123,7 @@ def main(models: list[str]) -> int:
         for guard in ("", *scenario.guards)
     ]
 
-    def run(scenario: Scenario, guard: str) -> Verdict:
+    def run(scenario: Scenario, guard: str) -> AdditionOutcome:
         flags = tuple(filter(None, (scenario.name, guard)))
         return check(cc, scenario.model, flags)
 

@@ -61,7 +61,7 @@ inline put(j, r, h, m, e) { /* PoolWriter.write, IPRepository.save */
      goto out
   fi
 }
-inline read(j) { STEP; seen = doc[j].rev; holder = doc[j].holder; mark = doc[j].mark; event = doc[j].event } /* Lookup.get */
+inline read(j) { STEP; seen = doc[j].rev; holder = doc[j].holder; mark = doc[j].mark; event = doc[j].event } /* IPReader.get */
 #define MAY_DIE if :: skip :: attempt == 1 -> dead = true; goto out fi
 
 /* Records. */

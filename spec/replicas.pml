@@ -123,7 +123,7 @@ inline leaves() { /* IPRepository.leaves */
   shown = tree; tree = 0
 }
 
-inline read() { /* Lookup.get, IPRepository.get */
+inline read() { /* IPReader.get, IPRepository.get */
   STEP;
   if :: c = 0 :: c = 1 :: c = 2 fi;
   look(known[c]); i = winner; tree = number;
@@ -147,7 +147,7 @@ inline restore(t) { /* IPRepository.restore */
   printf("%d restores %d after %d; known are %x %x %x\n", _pid, v, t, known[0], known[1], known[2])
 }
 
-inline bring_back() { /* Settlement.settle, Settlement._bring_back */
+inline bring_back() { /* ConflictResolver.resolve, ConflictResolver._bring_back */
   leaves();
   if
   :: !alive && tomb != NOTHING ->
@@ -229,7 +229,7 @@ proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
 #else
   winner = 0; number = 1; /* as it was before */
 #endif
-  if :: winner == NOTHING && tomb != NOTHING -> bring_back(); read() :: else fi;  /* Lookup._brought_back */
+  if :: winner == NOTHING && tomb != NOTHING -> bring_back(); read() :: else fi;  /* IPReader._brought_back */
   if :: winner == NOTHING || number > 1 || says[winner] != FREE -> told[me] = LOST; goto out :: else fi;
   base = winner;
   save(base, me, claim);
@@ -312,7 +312,7 @@ init {
   :: atomic { turn == 0 && replicated < 1 && (known[2] | known[0]) != known[0] -> replicated++; known[0] = known[2] | known[0] }
   :: turn == 0 && _nr_pr == 1 -> break
   od;
-  /* Later all copies know the same, and what is in disorder is settled: Settlement.settle, Settlement.is_acknowledged */
+  /* Later all copies know the same, and what is in disorder is settled: ConflictResolver.resolve, ConflictResolver.is_acknowledged */
   atomic {
     if :: late[1] -> deliver(1) :: else fi; if :: late[2] -> deliver(2) :: else fi; if :: late[3] -> deliver(3) :: else fi;
     tree = known[0] | known[1] | known[2];

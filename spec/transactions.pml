@@ -204,7 +204,7 @@ inline conclude(t) { /* RecoveryService.conclude */
 
 /* What a request meets: `blocked` when an undecided transaction has the address. */
 
-inline look_up(k) { /* Lookup.get, Lookup.find, RecoveryService.resolve */
+inline look_up(k) { /* IPReader.get, IPReader.find, RecoveryService.resolve */
   blocked = false;
   do
   :: read(k);

@@ -19,11 +19,11 @@ from webtest import TestApp
 
 from embedded import EmbeddedCouch
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, Outcome, User
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services import Services
 from tests.described import CheckedApp
 from tests.members import let_in
 from tests.servers import Gunicorn
@@ -67,7 +67,7 @@ def couch(settings: Settings) -> Couch:
 
 
 @pytest.fixture(scope="session")
-def services(settings: Settings) -> Services:
+def services(settings: Settings) -> Instance:
     """The service layer without HTTP."""
     return composition.build(settings.as_administrator())
 
@@ -93,7 +93,7 @@ class Member:
 
 
 @pytest.fixture(scope="session")
-def member(services: Services) -> Callable[..., Member]:
+def member(services: Instance) -> Callable[..., Member]:
     """A function that makes an account, the first one being the operator."""
 
     def make(name: str, parent: Member | None = None) -> Member:
@@ -166,7 +166,7 @@ def live(
 
 
 @pytest.fixture
-def pool(couch: Couch, services: Services) -> Iterator[Database]:
+def pool(couch: Couch, services: Instance) -> Iterator[Database]:
     """The pool's database, empty at the start of the test; so are the accounts of copies, and
     the log of transactions.
     """
@@ -176,7 +176,7 @@ def pool(couch: Couch, services: Services) -> Iterator[Database]:
     _empty(couch, services)
 
 
-def _empty(couch: Couch, services: Services) -> None:
+def _empty(couch: Couch, services: Instance) -> None:
     clear(couch.database("dedicated_ips"), lambda document: True)
     clear(couch.database("kazoo_ips"), lambda document: document.get("type") == "transaction")
     for account in services.accounts.list():
@@ -196,7 +196,7 @@ def clear(database: Database, which: Callable[[dict[str, Any]], bool]) -> None:
 
 
 @pytest.fixture
-def add(pool: Database, services: Services) -> Callable[..., DedicatedIP]:
+def add(pool: Database, services: Instance) -> Callable[..., DedicatedIP]:
     """A function that adds an address to the empty pool."""
 
     def make(

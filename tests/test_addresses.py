@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kazoo_ips import addresses
-from kazoo_ips.addresses import MAX_BLOCK, canonical, parse_block, sort_key
+from kazoo_ips.model import addresses
+from kazoo_ips.model.addresses import MAX_BLOCK, canonical, parse_block, sort_key
 from tests import strategies
 
 

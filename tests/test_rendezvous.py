@@ -7,8 +7,8 @@ from time import monotonic
 
 import pytest
 
-from kazoo_ips.client_socket import Patience
-from kazoo_ips.rendezvous import Rendezvous, leave_all
+from kazoo_ips.processes.rendezvous import Rendezvous, leave_all
+from kazoo_ips.server.client_socket import Patience
 from tests.timing import LONG
 
 

@@ -18,9 +18,9 @@ sys.path.insert(0, str(SPEC))
 import check  # noqa: E402
 
 PROTOCOL = {
-    "services/transactions.py": {"TransactionService"},
-    "services/recovery.py": {"RecoveryService"},
-    "services/writes.py": {"PoolWriter"},
+    "services/assigning/transactions.py": {"TransactionService"},
+    "services/assigning/recovery.py": {"RecoveryService"},
+    "services/assigning/pool_writes.py": {"PoolWriter"},
     "repositories/transaction_log.py": {"TransactionLog"},
 }
 """Whose methods that write have to be in a model."""

@@ -8,20 +8,20 @@ from flask.sessions import NullSession, SessionInterface
 from kazoo_ips.api import (
     about,
     account_ips,
-    clients,
+    client_address,
     cors,
     docs,
     envelope,
     errors,
+    health,
     ips,
     kazoo_schemas,
     login,
-    observed,
+    middleware,
+    response_headers,
     routes,
-    security,
-    watch,
 )
-from kazoo_ips.metrics import CONTENT_TYPE, Metrics
+from kazoo_ips.observability.metrics import CONTENT_TYPE, Metrics
 from kazoo_ips.services import Services
 
 MAX_BODY = 8_000_000
@@ -62,10 +62,10 @@ def init_app(  # noqa: PLR0913 - what it is made of
     app.url_map.converters["address"] = routes.AddressConverter
     app.extensions["kazoo_ips"] = services
     app.session_interface = _NoSessions()
-    wsgi = security.guarded(routes.keep_slashes(app.wsgi_app))
+    wsgi = response_headers.guarded(routes.keep_slashes(app.wsgi_app))
     app.wsgi_app = wsgi  # type: ignore[method-assign, assignment]
     errors.init_app(app)
-    clients.init_app(app, proxies)
+    client_address.init_app(app, proxies)
 
     # One hook before and one after: the framework looks at each for every request.
     @app.before_request
@@ -80,10 +80,10 @@ def init_app(  # noqa: PLR0913 - what it is made of
     def finish(response: Response) -> Response:
         envelope.say_name(response)
         cors.allow(response)
-        observed.tell()
+        middleware.tell()
         return response
 
-    watch.init_app(app, lambda: metrics.text(services.watch), CONTENT_TYPE, metrics_token)
-    for module in (ips, account_ips, login, about, watch, kazoo_schemas, docs):
+    health.init_app(app, lambda: metrics.text(services.health), CONTENT_TYPE, metrics_token)
+    for module in (ips, account_ips, login, about, health, kazoo_schemas, docs):
         app.register_blueprint(module.routes)
-    observed.init_app(app, metrics.count_request)
+    middleware.init_app(app, metrics.count_request)

@@ -6,7 +6,7 @@ from flask import Response
 from marshmallow import Schema, fields
 
 from kazoo_ips.api import envelope
-from kazoo_ips.api.operations import Who
+from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes
 
 routes = Routes("about", __name__, url_prefix="/v2")

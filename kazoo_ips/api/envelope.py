@@ -28,9 +28,9 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from kazoo_ips import work
-from kazoo_ips.api.context import here
+from kazoo_ips.api.request_state import here
 from kazoo_ips.errors import ValidationFailed
+from kazoo_ips.observability import request_context
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _JSON_TYPES = re.compile(r"(application/(x-)?json|text/(x-)?json|.*\+json|)$")
@@ -153,7 +153,7 @@ def name_request(clock: Callable[[], float]) -> None:
     offered = asked.environ.get("HTTP_X_REQUEST_ID")
     name = offered if offered and _REQUEST_ID.fullmatch(offered) else token_hex(16)
     known.request_id, known.clock = name, clock
-    work.rename(name)
+    request_context.rename(name)
 
 
 def say_name(response: Response) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
 
-from kazoo_ips import errors, work
+from kazoo_ips import errors
 from kazoo_ips.api import envelope
+from kazoo_ips.observability import request_context
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def reply(error: Exception) -> Response:
     code, message, data = next(REPLIES[c] for c in type(error).__mro__ if c in REPLIES)
     if isinstance(error, errors.DatastoreError) and code == 503:
         log.warning("request %s failed: %s", g.get("request_id"), error)
-        work.note(type(error).__name__)
+        request_context.note(type(error).__name__)
     elif code >= 500 and not isinstance(error, errors.NotReady):
         log.error("request %s failed", g.get("request_id"), exc_info=error)
     response = envelope.failure(code, message, data(error))

@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from kazoo_ips import addresses
+from kazoo_ips.model import addresses
 
 MAX_ADDRESSES = 1000
 """Addresses in one list."""

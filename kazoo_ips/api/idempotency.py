@@ -8,11 +8,11 @@ from typing import Any
 
 from flask import Response, g, request
 
-from kazoo_ips import work
 from kazoo_ips.api import envelope, errors
-from kazoo_ips.api.context import caller, services
+from kazoo_ips.api.request_state import caller, services
 from kazoo_ips.errors import KazooIPsError
 from kazoo_ips.model import Attempt
+from kazoo_ips.observability import request_context
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -34,7 +34,7 @@ def once(handle: Callable[[], Response]) -> Response:
     who = f"{caller().account.id}/{caller().user_id or ''}"
     record = services().idempotency.begin(who, key, _fingerprint(), g.request_id)
     if record.reply is not None:
-        work.note("replayed")
+        request_context.note("replayed")
         return _repeat(record.reply)
     _go_by(record.request_id, record.current)
     try:
@@ -55,9 +55,9 @@ def once(handle: Callable[[], Response]) -> Response:
 def _go_by(request_id: str, attempt: Attempt) -> None:
     """Work under the name of the first attempt, which may be this one."""
     g.attempt, g.request_id = attempt, request_id
-    work.rename(request_id)
+    request_context.rename(request_id)
     if attempt.number > 1:
-        work.note("resumed")
+        request_context.note("resumed")
 
 
 def _fingerprint() -> str:

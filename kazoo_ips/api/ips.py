@@ -5,9 +5,9 @@ from typing import Any
 from flask import Response, g
 
 from kazoo_ips.api import envelope, lists, resources, schemas
-from kazoo_ips.api.conditions import if_match
-from kazoo_ips.api.context import services, write
-from kazoo_ips.api.operations import Who
+from kazoo_ips.api.preconditions import if_match
+from kazoo_ips.api.request_state import services, write
+from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes
 from kazoo_ips.errors import Conflict, PreconditionFailed
 from kazoo_ips.model import DeleteIP
@@ -40,7 +40,7 @@ def create() -> Response:
     if if_match():  # what is yet to be made has no revision that could match
         raise PreconditionFailed
     if isinstance(command, list):
-        made = services().additions.create_all(command, **write())
+        made = services().bulk_additions.create_all(command, **write())
         shown = [resources.dump_read_only(ip) for ip in made]
         return envelope.success({"ips": shown}, status=201)
     ip = services().pool.create(command, **write())

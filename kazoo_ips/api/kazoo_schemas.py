@@ -8,7 +8,7 @@ from flask import Response
 from marshmallow import Schema, fields
 
 from kazoo_ips.api import envelope, openapi, resources, schemas
-from kazoo_ips.api.operations import Who
+from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes
 from kazoo_ips.errors import BadIdentifier
 

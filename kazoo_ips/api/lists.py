@@ -10,7 +10,7 @@ from flask import Response, g, request
 
 from kazoo_ips.api import envelope, fields, resources, schemas
 from kazoo_ips.model import Listing, ListIPs, Page
-from kazoo_ips.services.lists import walk
+from kazoo_ips.services.pool.lists import walk
 
 LINES = resources.ListingSchema(many=True, exclude=["assigned_to"])
 OWNED_LINES = resources.ListingSchema(many=True)

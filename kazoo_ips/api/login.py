@@ -6,9 +6,9 @@ from flask import Response, g
 from marshmallow import Schema, fields
 
 from kazoo_ips.api import envelope, schemas
-from kazoo_ips.api.clients import client_address
-from kazoo_ips.api.context import services
-from kazoo_ips.api.operations import Who
+from kazoo_ips.api.client_address import client_address
+from kazoo_ips.api.request_state import services
+from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes
 from kazoo_ips.errors import (
     DatastoreForbidden,
@@ -19,7 +19,7 @@ from kazoo_ips.errors import (
     InvalidCredentials,
     TooManyAttempts,
 )
-from kazoo_ips.services.auth import Session
+from kazoo_ips.services.accounts.authentication import Session
 
 routes = Routes("login", __name__, url_prefix="/v2")
 

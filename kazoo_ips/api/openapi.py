@@ -19,7 +19,7 @@ from kazoo_ips import errors
 from kazoo_ips.api import envelope, schemas
 from kazoo_ips.api.errors import HEADERS, REPLIES, TOKENS
 from kazoo_ips.api.fields import Field
-from kazoo_ips.api.operations import CSV, JSON, Operation, Shape, Who
+from kazoo_ips.api.route_descriptions import CSV, JSON, Operation, Shape, Who
 
 _DESCRIPTION = """\
 The dedicated IP addresses of Kazoo, as Crossbar's IPs API has them. Every reply is an envelope:
@@ -35,7 +35,7 @@ _TAGS = {
     "login": "Tokens",
     "about": "What runs here",
     "kazoo_schemas": "JSON schemas, as Kazoo has them",
-    "watch": "Health and metrics",
+    "health": "Health and metrics",
     "docs": "This description",
 }
 

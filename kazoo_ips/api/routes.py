@@ -15,13 +15,13 @@ from flask import Blueprint, Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
 from werkzeug.routing import BaseConverter, MapAdapter
 
-from kazoo_ips import work
 from kazoo_ips.api import envelope, idempotency, schemas
-from kazoo_ips.api.clients import client_address
-from kazoo_ips.api.context import here, services
-from kazoo_ips.api.operations import ANY, CSV, Operation, Shape, Who
+from kazoo_ips.api.client_address import client_address
+from kazoo_ips.api.request_state import here, services
+from kazoo_ips.api.route_descriptions import ANY, CSV, Operation, Shape, Who
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
 from kazoo_ips.model import Account, Caller
+from kazoo_ips.observability import request_context
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -70,7 +70,7 @@ class Routes(Blueprint):
                 known.csv = operation.media != ANY and _negotiate(asked, operation.offered)
                 if method != "GET" and _is_dry_run(known.envelope, operation.dry_run):
                     known.dry_run = True
-                    with work.dry_run():
+                    with request_context.dry_run():
                         return handler(**path)
                 if method == "GET" or who is Who.ANYONE:
                     return handler(**path)

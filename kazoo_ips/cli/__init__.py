@@ -8,9 +8,9 @@ import sys
 
 import click
 
-from kazoo_ips.cli import accounts, pool, secure, upkeep
+from kazoo_ips.cli import accounts, database_access, maintenance, pool
+from kazoo_ips.cli.console import run
 from kazoo_ips.cli.sup import sup_main
-from kazoo_ips.cli.terminal import run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,15 +23,15 @@ def cli() -> None:
 
 
 for command in (
-    upkeep.setup,
-    secure.secure,
+    maintenance.setup,
+    database_access.secure,
     pool.add,
     pool.assign,
     pool.release,
     pool.delete,
     pool.summary,
-    upkeep.doctor,
-    upkeep.refresh,
+    maintenance.doctor,
+    maintenance.refresh,
     accounts.account,
     accounts.user,
 ):

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from kazoo_ips.cli.terminal import administrator, print_json, reported, services
+from kazoo_ips.cli.console import administrator, print_json, reported, services
 from kazoo_ips.model import Account
 from kazoo_ips.repositories.accounts import account_database
 

@@ -5,10 +5,9 @@ from uuid import uuid4
 
 import click
 
-from kazoo_ips import addresses
-from kazoo_ips.cli.filling import fill_from, fill_with
-from kazoo_ips.cli.terminal import fail, print_table, reported, services
-from kazoo_ips.model import AssignIP, CreateIP, DeleteIP, ReleaseIP, ReleaseIPs, Status
+from kazoo_ips.cli.console import fail, print_table, reported, services
+from kazoo_ips.cli.imports import fill_from, fill_with
+from kazoo_ips.model import AssignIP, CreateIP, DeleteIP, ReleaseIP, ReleaseIPs, Status, addresses
 
 _COLUMNS = {"IP": 15, "Status": 10, "Zone": 10, "Host": 30, "Account": 32}
 """Kazoo's column widths; here a longer value widens its column instead of being cut off."""

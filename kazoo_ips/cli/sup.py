@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import click
 
 from kazoo_ips.cli.accounts import print_created
+from kazoo_ips.cli.console import administrator, fail, reported
+from kazoo_ips.cli.maintenance import refresh
 from kazoo_ips.cli.pool import add_one, assign, delete, release, summary
-from kazoo_ips.cli.terminal import administrator, fail, reported
-from kazoo_ips.cli.upkeep import refresh
 
 _CREATE_ACCOUNT = "create_account <name> <realm> <user> <password>"
 _SUP = {

@@ -23,11 +23,10 @@ from cachetools import LRUCache, cachedmethod
 from cachetools.keys import methodkey
 from couchdb.http import Resource
 
-from kazoo_ips import work
-from kazoo_ips.couch.batches import Batches
-from kazoo_ips.couch.connections import Connections
-from kazoo_ips.couch.login_breaker import LoginBreaker
-from kazoo_ips.couch.transport import NotInTime, Observe, OutcomeUnknown, Transport
+from kazoo_ips.couch.batching import Batches
+from kazoo_ips.couch.http_client import NotInTime, Observe, OutcomeUnknown, Transport
+from kazoo_ips.couch.http_connections import Connections
+from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
 from kazoo_ips.errors import (
     DatastoreMissing,
     DocumentNotFound,
@@ -35,7 +34,8 @@ from kazoo_ips.errors import (
     WriteInDryRun,
 )
 from kazoo_ips.model import Outcome, Written, generation
-from kazoo_ips.rendezvous import FIRST_QUESTION, Rendezvous
+from kazoo_ips.observability import request_context
+from kazoo_ips.processes.rendezvous import FIRST_QUESTION, Rendezvous
 
 log = logging.getLogger(__name__)
 
@@ -181,12 +181,12 @@ class Database:
 
         :raises WriteInDryRun: it may not
         """
-        if work.is_dry_run():
+        if request_context.is_dry_run():
             raise WriteInDryRun(self.name)
 
     def expect_write(self) -> None:
         """Say that this thread is going to `write` here before long: others may wait."""
-        if not work.is_dry_run():
+        if not request_context.is_dry_run():
             self._writers.expect()
 
     def write(self, document: Document, w: int | None = None) -> Written:
@@ -555,7 +555,7 @@ def _share(batches: Batches[Any, _Told], asked: Any) -> Any:
     """The answer to a question, noted where somebody else has asked it."""
     started = perf_counter()
     told = batches.answer(asked)
-    current = work.current()
+    current = request_context.current()
     if current is not None and current.couchdb_id != told.asked_as:
         current.share(told.asked_as, perf_counter() - started)
     return told.answer
@@ -563,7 +563,7 @@ def _share(batches: Batches[Any, _Told], asked: Any) -> Any:
 
 def _name() -> str:
     """The name by which CouchDB is asked at this moment."""
-    current = work.current()
+    current = request_context.current()
     return current.couchdb_id if current else ""
 
 

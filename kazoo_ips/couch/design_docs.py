@@ -14,7 +14,7 @@ from typing import Any
 from couchdb.loader import load_design_doc
 
 from kazoo_ips.couch.client import Database
-from kazoo_ips.couch.transport import NotInTime
+from kazoo_ips.couch.http_client import NotInTime
 from kazoo_ips.errors import DatastoreMissingView
 from kazoo_ips.model import Outcome
 

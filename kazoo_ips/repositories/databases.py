@@ -13,8 +13,8 @@ from kazoo_ips.errors import (
 )
 from kazoo_ips.repositories.accounts import ACCOUNTS
 from kazoo_ips.repositories.documents import POOL
-from kazoo_ips.repositories.keys import SYSTEM_AUTH, SYSTEM_CONFIG
 from kazoo_ips.repositories.records import RECORDS
+from kazoo_ips.repositories.signing_keys import SYSTEM_AUTH, SYSTEM_CONFIG
 
 DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, RECORDS)
 _DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS}

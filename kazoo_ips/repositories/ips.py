@@ -8,10 +8,17 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from kazoo_ips import addresses
 from kazoo_ips.couch.client import Couch, Document
 from kazoo_ips.errors import IPNotFound
-from kazoo_ips.model import Changed, DedicatedIP, Leaves, Withdrawal, Written, generation
+from kazoo_ips.model import (
+    Changed,
+    DedicatedIP,
+    Leaves,
+    Withdrawal,
+    Written,
+    addresses,
+    generation,
+)
 from kazoo_ips.repositories.documents import POOL, TYPE, from_document, is_ip, to_document
 from kazoo_ips.repositories.lists import ListRepository
 

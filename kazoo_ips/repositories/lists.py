@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from kazoo_ips import addresses
 from kazoo_ips.couch.client import Couch, Key, Row
-from kazoo_ips.model import Listing, ListIPs
+from kazoo_ips.model import Listing, ListIPs, addresses
 from kazoo_ips.repositories.documents import POOL, status_of
 
 _NAMES_KEPT = 2.0

@@ -11,10 +11,10 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from kazoo_ips import process
 from kazoo_ips.couch.client import Document
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import Attempt, Outcome
+from kazoo_ips.processes import liveness
 from kazoo_ips.repositories.records import LATE, Records
 
 _PREFIX = "transaction-"
@@ -106,7 +106,7 @@ class TransactionLog:
             request_id,
             at,
             tuple(addresses),
-            process.identity(),
+            liveness.identity(),
             attempt=attempt,
         )
         return self._require(self._put(transaction))
@@ -154,7 +154,7 @@ class TransactionLog:
         :param at: now, in Gregorian seconds
         :raises DatastoreUnreachable: it is not certain
         """
-        name, worker = transaction_id(action, attempt), process.identity()
+        name, worker = transaction_id(action, attempt), liveness.identity()
         never = Transaction(name, action, account_id, request_id, at, (), worker, State.ABORTED)
         return self._put(replace(never, attempt=attempt, finished=True))
 

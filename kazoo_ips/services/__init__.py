@@ -2,19 +2,18 @@
 
 from dataclasses import dataclass
 
-from kazoo_ips.services.accounts import AccountService
-from kazoo_ips.services.additions import AdditionService
-from kazoo_ips.services.allocation import AllocationService
-from kazoo_ips.services.auth import AuthService
-from kazoo_ips.services.copies import CopyService
-from kazoo_ips.services.doctor import DoctorService
-from kazoo_ips.services.filling import FillingService
-from kazoo_ips.services.housekeeping import HousekeepingService
+from kazoo_ips.services.accounts.account_tree import AccountService
+from kazoo_ips.services.accounts.authentication import AuthenticationService
+from kazoo_ips.services.assigning.account_copies import AccountCopyService
+from kazoo_ips.services.assigning.allocation import AllocationService
+from kazoo_ips.services.assigning.assignment import IPService
 from kazoo_ips.services.idempotency import IdempotencyService
-from kazoo_ips.services.ips import IPService
-from kazoo_ips.services.lists import ListService
-from kazoo_ips.services.pool import PoolService
-from kazoo_ips.services.watch import WatchService
+from kazoo_ips.services.maintenance.doctor import DoctorService
+from kazoo_ips.services.maintenance.health import HealthService
+from kazoo_ips.services.pool.bulk_additions import BulkAdditionService
+from kazoo_ips.services.pool.imports import ImportService
+from kazoo_ips.services.pool.lists import ListService
+from kazoo_ips.services.pool.membership import PoolService
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,14 @@ class Services:
     """Everything the service can do, ready to be called."""
 
     accounts: AccountService
-    auth: AuthService
+    auth: AuthenticationService
     pool: PoolService
-    additions: AdditionService
-    filling: FillingService
+    bulk_additions: BulkAdditionService
+    imports: ImportService
     lists: ListService
     ips: IPService
     allocation: AllocationService
-    copies: CopyService
+    copies: AccountCopyService
     idempotency: IdempotencyService
-    housekeeping: HousekeepingService
     doctor: DoctorService
-    watch: WatchService
+    health: HealthService

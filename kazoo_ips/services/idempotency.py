@@ -10,21 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from kazoo_ips import process
 from kazoo_ips.errors import (
     DatastoreUnreachable,
     IdempotencyMismatch,
     InProgress,
     KazooIPsError,
 )
+from kazoo_ips.processes import liveness
 from kazoo_ips.repositories.idempotency_records import (
     IdempotencyRecord,
     IdempotencyRecords,
     record_id,
 )
-from kazoo_ips.services.recovery import KEPT, LEASE
-from kazoo_ips.services.retries import RetryQueue
-from kazoo_ips.services.transactions import TransactionService
+from kazoo_ips.services.assigning.recovery import KEPT, LEASE
+from kazoo_ips.services.assigning.transactions import TransactionService
+from kazoo_ips.services.retry_queue import RetryQueue
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class IdempotencyService:
             now,
             attempt=1,
             until=now + LEASE,
-            worker=process.identity(),
+            worker=liveness.identity(),
         )
         known = self._records.find(mine.id)
         if known is None or now - known.created > KEPT:
@@ -75,14 +75,14 @@ class IdempotencyService:
             raise IdempotencyMismatch
         if known.reply is not None:
             return known
-        if known.until > now and not process.is_dead(known.worker):
+        if known.until > now and not liveness.is_dead(known.worker):
             raise InProgress
         return self._take(
             replace(
                 known,
                 attempt=known.attempt + 1,
                 until=now + LEASE,
-                worker=process.identity(),
+                worker=liveness.identity(),
             )
         )
 

@@ -19,17 +19,17 @@ import urllib3
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
-from kazoo_ips.couch import login_breaker
-from kazoo_ips.couch.login_breaker import LoginBreaker
+from kazoo_ips.couch import login_circuit_breaker
+from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
 from kazoo_ips.errors import (
     DatastoreError,
     DatastoreForbidden,
     DatastoreLoginRefused,
     DatastoreUnreachable,
 )
+from kazoo_ips.processes.shared_table import SharedTable
 from kazoo_ips.repositories.access import AccessRepository
-from kazoo_ips.services.access import AccessService
-from kazoo_ips.shared_table import SharedTable
+from kazoo_ips.services.maintenance.database_access import DatabaseAccessService
 from tests.api.replies import failure
 from tests.conftest import Member
 from tests.described import CheckedApp
@@ -85,8 +85,8 @@ def users(couchdb_url: str) -> Any:
 @pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses that a test can wait for."""
-    monkeypatch.setattr(login_breaker, "PAUSES", (0.5, 1.0, 2.0))
-    monkeypatch.setattr(login_breaker, "LOCKED", 0.5)
+    monkeypatch.setattr(login_circuit_breaker, "PAUSES", (0.5, 1.0, 2.0))
+    monkeypatch.setattr(login_circuit_breaker, "LOCKED", 0.5)
 
 
 def of(users: Users, settings: Settings, password: str | None = None) -> Settings:
@@ -124,14 +124,14 @@ def test_after_a_lockout_it_is_tried_every_minute() -> None:
 
 def test_a_login_that_was_accepted_starts_again_from_the_first_pause() -> None:
     breaker = LoginBreaker(SharedTable(), clock=lambda: 1000.0)
-    assert breaker.refuse("login", locked=False) == login_breaker.PAUSES[0]
+    assert breaker.refuse("login", locked=False) == login_circuit_breaker.PAUSES[0]
     assert breaker.refuse("login", locked=False) is None, "it was noted already"
     later = LoginBreaker(breaker._table, clock=lambda: 2000.0)
     with later.trial("login"):
         pass
     assert later.is_closed("login")
     assert not later.is_closed("another")
-    assert later.refuse("login", locked=False) == login_breaker.PAUSES[0]
+    assert later.refuse("login", locked=False) == login_circuit_breaker.PAUSES[0]
 
 
 def test_a_reader_of_the_table_says_what_the_table_says() -> None:
@@ -182,7 +182,7 @@ def test_nobody_waits_long_for_a_password_to_be_tried(users: Users, settings: Se
         others = [threads.submit(couch.database("dedicated_ips").info) for _ in range(8)]
         for other in others:
             other.result()
-        assert time.monotonic() - began < 4 * login_breaker.PATIENCE
+        assert time.monotonic() - began < 4 * login_circuit_breaker.PATIENCE
         gate.set()
         first.result()
 
@@ -207,7 +207,7 @@ def test_a_password_that_turns_wrong_is_told_and_not_sent_until_its_time(
     assert told == {"message": "the database refuses the service's user or password"}
     assert api.get("/readyz", status=503).json["data"]["reasons"] == [REASON]
     assert len(users.refused) == 1
-    own = [each for each in caplog.records if each.name == "kazoo_ips.couch.transport"]
+    own = [each for each in caplog.records if each.name == "kazoo_ips.couch.http_client"]
     lines = [record.getMessage() for record in own]
     assert len(lines) == 2
     assert lines[0].endswith(f": {refusal[2]}")
@@ -261,7 +261,7 @@ def test_nobody_can_tell_whether_a_password_is_right_when_its_user_is_locked_out
     locked_out = (403, "forbidden", "Account is temporarily locked due to multiple failures")
     users.refusal = locked_out if locked else users.refusal
     couch = composition.connect(of(users, settings, "wrong"))
-    access = AccessService(AccessRepository(couch), AccessRepository(couch))
+    access = DatabaseAccessService(AccessRepository(couch), AccessRepository(couch))
     if locked:
         with pytest.raises(DatastoreLoginRefused):
             access._password_is_right()

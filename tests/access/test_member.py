@@ -13,15 +13,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
-from kazoo_ips.couch.login_breaker import PAUSES
+from kazoo_ips.couch.login_circuit_breaker import PAUSES
 from kazoo_ips.errors import DatastoreForbidden, DocumentNotFound
 from kazoo_ips.model import AssignIP, CreateIP
 from kazoo_ips.repositories.access import ROLE
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services import Services
 from tests.described import CheckedApp
 
 ADDRESS = "192.0.2.1"
@@ -48,12 +48,12 @@ class Secured:
         return CliRunner(env=environment).invoke(cli, command)
 
     @property
-    def administrator(self) -> Services:
+    def administrator(self) -> Instance:
         """The services by the administrator's hand."""
         return composition.build(self.settings.as_administrator())
 
     @property
-    def member(self) -> Services:
+    def member(self) -> Instance:
         """The services as they run, some minutes from now."""
         return composition.build(self.settings, clock=lambda: time.time() + 300)
 
@@ -230,7 +230,7 @@ def test_watching_lets_new_accounts_in(
         if not database.create():
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("kazoo_ips.cli.secure.time.sleep", wait)
+    monkeypatch.setattr("kazoo_ips.cli.database_access.time.sleep", wait)
     told = secured.run("secure", "--watch", "7")
     assert told.stdout.startswith(f"{account_database('f' * 32)}: let in\n")
     assert roles(database) == ["_admin", ROLE]

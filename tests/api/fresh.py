@@ -8,8 +8,8 @@ from uuid import uuid4
 from webtest import TestApp
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
-from kazoo_ips.services import Services
 from tests.api.couchdb import Databases
 from tests.described import CheckedApp
 from tests.members import let_in
@@ -20,7 +20,7 @@ class Fresh:
     """An application on databases of its own, and the operator's account there."""
 
     settings: Settings
-    services: Services
+    services: Instance
     databases: Databases
     api: TestApp
     id: str

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from kazoo_ips import app as composition
 from kazoo_ips import cli
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.model import AssignIP
-from kazoo_ips.services import Services
 from tests.api.couchdb import Databases, account_database, kazoo_document
 from tests.api.fresh import Fresh
 from tests.api.recorded import SUB_TWO, document
@@ -134,7 +134,7 @@ def test_sup_adds_assigns_releases_and_deletes(
     assert databases.find("dedicated_ips", ADDRESS) is None
 
 
-def test_sup_says_why_it_could_not(sup: Any, add: Any, services: Services, alice: Any) -> None:
+def test_sup_says_why_it_could_not(sup: Any, add: Any, services: Instance, alice: Any) -> None:
     add(ADDRESS)
     other, nobody = "192.0.2.2", "f" * 32
     assert sup(IPS, "add", ADDRESS, ZONE, HOST) == failed(f"unable to add IP {ADDRESS}: conflict")

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from kazoo_ips.app import Instance
 from kazoo_ips.model import AssignIP
-from kazoo_ips.services import Services
 from tests.described import check
 
 TEXT = (Path(__file__).parents[1] / "documentation" / "kazoo-ips-api.txt").read_text()
@@ -125,7 +125,7 @@ ASSIGNED_BEFORE = {
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.title)
 def test_a_request_of_the_documentation_gets_the_reply_printed_there(
-    live: str, services: Services, add: Callable[..., Any], operator: Any, alice: Any,
+    live: str, services: Instance, add: Callable[..., Any], operator: Any, alice: Any,
     sample: Sample,
 ) -> None:  # fmt: skip
     creates = sample.reply is None
@@ -168,7 +168,7 @@ def test_a_request_of_the_documentation_gets_the_reply_printed_there(
 
 
 def test_the_command_of_the_documentation_prints_the_line_printed_there(
-    environment: dict[str, str], services: Services, pool: Any
+    environment: dict[str, str], services: Instance, pool: Any
 ) -> None:
     lines = TEXT.splitlines()
     place = next(n for n, line in enumerate(lines) if line.startswith("sup kazoo_ips_maintenance"))

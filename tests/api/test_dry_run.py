@@ -10,15 +10,15 @@ from uuid import uuid4
 import pytest
 from webtest import TestApp
 
-from kazoo_ips import work
 from kazoo_ips.api.openapi import operation
-from kazoo_ips.api.operations import Who
 from kazoo_ips.api.resources import NAMES
+from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes
+from kazoo_ips.app import Instance
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import WriteInDryRun
 from kazoo_ips.model import AssignIP
-from kazoo_ips.services import Services
+from kazoo_ips.observability import request_context
 from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import ALWAYS, broken, invalid, wrong_type
 from tests.conftest import Member
@@ -112,7 +112,7 @@ def stored(couch: Couch) -> Callable[[], Any]:
 
 @pytest.fixture
 def pool_of_three(
-    load: Callable[..., None], services: Services, alice: Member, operator: Member
+    load: Callable[..., None], services: Instance, alice: Member, operator: Member
 ) -> None:
     """Two addresses that are available, one of Alice's, and one spelled in Kazoo's way."""
     load(
@@ -348,11 +348,11 @@ WRITES: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("method", WRITES)
 def test_the_database_takes_no_write_in_a_dry_run(couch: Couch, method: str) -> None:
     database = couch.database("kazoo_ips")
-    work.begin("dry")
-    with work.dry_run(), pytest.raises(WriteInDryRun):
+    request_context.begin("dry")
+    with request_context.dry_run(), pytest.raises(WriteInDryRun):
         getattr(database, method)(*WRITES[method])
     assert database.find("x") is None
-    assert not work.is_dry_run()
+    assert not request_context.is_dry_run()
 
 
 def test_every_write_is_described_with_it(wsgi: Any) -> None:

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from webtest import TestApp
 
 from kazoo_ips import cli
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.model import AssignIP, DeleteIP
-from kazoo_ips.services import Services
 from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import (
     broken,
@@ -77,7 +77,7 @@ def test_a_file_fills_the_pool_and_each_line_has_its_report(
 
 
 def test_the_same_file_again_changes_nothing(
-    fill: Add, databases: Databases, services: Services, alice: Any
+    fill: Add, databases: Databases, services: Instance, alice: Any
 ) -> None:
     given = lines(f"192.0.2.1,{ZONE},{HOST}", f"2001:db8::1,{ZONE},{HOST}")
     fill(given=given)
@@ -213,7 +213,7 @@ def test_more_than_one_batch_keeps_the_order(fill: Add, databases: Databases) ->
     assert len(in_pool(databases)) == 2048
 
 
-def test_a_deleted_address_is_added_again(fill: Add, services: Services) -> None:
+def test_a_deleted_address_is_added_again(fill: Add, services: Instance) -> None:
     given = lines(f"192.0.2.1,{ZONE},{HOST}", f"192.0.2.2,{ZONE},{HOST}")
     fill(given=given)
     services.pool.delete(DeleteIP("192.0.2.1"), uuid4().hex)

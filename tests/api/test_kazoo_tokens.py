@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import RSAAlgorithm
 from webtest import TestApp
 
-from kazoo_ips.services import Services
+from kazoo_ips.app import Instance
 from tests.api.couchdb import account_database
 from tests.api.recorded import (
     ANN,
@@ -138,7 +138,7 @@ def test_the_lifetime_of_a_token_is_a_setting(kazoo: Kazoo) -> None:
 
 
 def test_a_key_pair_is_made_where_the_database_has_none(
-    databases: Any, services: Services, alice: Any
+    databases: Any, services: Instance, alice: Any
 ) -> None:
     key_id = databases.get("system_config", "auth")["default"]["system_key"]
     made = databases.get("system_auth", key_id)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from webtest import TestApp
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
@@ -25,7 +26,6 @@ from kazoo_ips.repositories.documents import from_document, to_document
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, TransactionLog
-from kazoo_ips.services import Services
 from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import broken, failure, invalid, page, success
 
@@ -52,7 +52,7 @@ def kept(load: Callable[..., None], databases: Databases, alice: Any) -> dict[st
 
 
 @pytest.fixture
-def later(settings: Settings) -> Services:
+def later(settings: Settings) -> Instance:
     """The services five minutes from now, when nothing is under way."""
     return composition.build(settings.as_administrator(), clock=lambda: time.time() + 300)
 
@@ -100,7 +100,7 @@ def test_one_that_is_an_accounts_is_hidden_from_others(
 
 
 def test_it_is_counted_under_its_own_name(
-    couch: Couch, resting: dict[str, Any], services: Services, environment: dict[str, str]
+    couch: Couch, resting: dict[str, Any], services: Instance, environment: dict[str, str]
 ) -> None:
     zone = "us-east"
     assert ListRepository(couch).counts() == {(zone, "aging"): 1, (zone, "available"): 1}
@@ -160,7 +160,7 @@ def test_releasing_all_leaves_it_and_says_so(
     databases: Databases,
     resting: dict[str, Any],
     kept: dict[str, Any],
-    services: Services,
+    services: Instance,
     alice: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -209,7 +209,7 @@ def test_the_commands_refuse_it_with_a_reason(
 
 
 def test_the_doctor_leaves_it_and_its_copies_alone(
-    later: Services,
+    later: Instance,
     databases: Databases,
     couch: Couch,
     resting: dict[str, Any],
@@ -219,7 +219,7 @@ def test_the_doctor_leaves_it_and_its_copies_alone(
 ) -> None:
     copies = couch.database(account_database(bob.id))
     copies.put(kazoo_document(RESTING, owner=bob.id))
-    later.housekeeping.recover()  # what tests before have left
+    later.background.recover()  # what tests before have left
     found = [each.problem for each in later.doctor.examine(repair=True)]
     assert set(found) <= {"withdrawn"}
     assert unchanged(databases, resting)
@@ -238,17 +238,17 @@ def test_the_doctor_tells_how_many_it_has_left_alone(
 
 
 def test_housekeeping_leaves_its_copies_alone(
-    services: Services, couch: Couch, resting: dict[str, Any], bob: Any
+    services: Instance, couch: Couch, resting: dict[str, Any], bob: Any
 ) -> None:
     copies = couch.database(account_database(bob.id))
     copies.put(kazoo_document(RESTING, owner=bob.id))
     services.copies.look_again(RESTING, bob.id)
-    assert services.housekeeping.look_again(time.monotonic() + 300) >= 1
+    assert services.background.look_again(time.monotonic() + 300) >= 1
     assert copies.find(RESTING)
 
 
 def test_a_conflict_with_it_is_left_to_the_newer_release(
-    later: Services, pool: Database, resting: dict[str, Any], databases: Databases
+    later: Instance, pool: Database, resting: dict[str, Any], databases: Databases
 ) -> None:
     rival = {**resting, "pvt_status": "available", "_rev": f"1-{'f' * 32}"}
     pool.graft(rival, f"0-{'0' * 32}")
@@ -262,7 +262,7 @@ def test_a_conflict_with_it_is_left_to_the_newer_release(
 
 
 def test_another_spelling_of_it_is_not_added_beside_it(
-    services: Services, load: Callable[..., None]
+    services: Instance, load: Callable[..., None]
 ) -> None:
     load(kazoo_document("2001:DB8::A", pvt_status="reserved"))
     with pytest.raises(IPExists):
@@ -270,16 +270,18 @@ def test_another_spelling_of_it_is_not_added_beside_it(
     assert services.ips.fetch("2001:db8::a").status == "reserved"
 
 
-def test_a_list_of_spellings_finds_it_too(services: Services, load: Callable[..., None]) -> None:
+def test_a_list_of_spellings_finds_it_too(services: Instance, load: Callable[..., None]) -> None:
     load(kazoo_document("2001:DB8::A", pvt_status="reserved"))
     command = CreateIP("2001:db8::a", "us-east", "proxy1.example.com")
-    found = services.additions.preview([command], services.additions.respelled([command]))
+    found = services.bulk_additions.preview(
+        [command], services.bulk_additions.respelled([command])
+    )
     assert [each.verdict for each in found] == ["unchanged"]
 
 
 def test_what_a_newer_release_made_of_a_release_is_not_undone(
-    later: Services,
-    services: Services,
+    later: Instance,
+    services: Instance,
     couch: Couch,
     databases: Databases,
     load: Callable[..., None],
@@ -295,6 +297,6 @@ def test_what_a_newer_release_made_of_a_release_is_not_undone(
         "pvt_assigned_to": alice.id,
     })  # fmt: skip
     log.commit(transaction, [RESTING])
-    later.housekeeping.recover()
+    later.background.recover()
     assert log.find(transaction.id) is None
     assert databases.get("dedicated_ips", RESTING)["pvt_status"] == "aging"

@@ -8,9 +8,9 @@ import pytest
 from webtest import TestApp
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.model import AssignIP, CreateIP, DeleteIP
-from kazoo_ips.services import Services
 from tests.api.couchdb import Databases, account_database
 from tests.api.replies import failure
 from tests.described import CheckedApp
@@ -95,7 +95,7 @@ def roles(
 
 @pytest.fixture(scope="module")
 def documents(
-    services: Services, databases: Databases, couch: Any, child: Any
+    services: Instance, databases: Databases, couch: Any, child: Any
 ) -> Iterator[Callable[[], Any]]:
     """What the pool and the account have of the one address there is, assigned to the account."""
     services.pool.create(CreateIP(ADDRESS, "us-east", "proxy1.example.com"), "0" * 32)

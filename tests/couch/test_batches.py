@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from kazoo_ips.couch.batches import Batches
-from kazoo_ips.rendezvous import Rendezvous, leave_all
+from kazoo_ips.couch.batching import Batches
+from kazoo_ips.processes.rendezvous import Rendezvous, leave_all
 from tests.faults.conftest import eventually, wait_behind
 
 

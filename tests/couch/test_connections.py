@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from kazoo_ips.couch.connections import Answer, Connections, NotSent, Unanswered
-from kazoo_ips.couch.transport import Transport
+from kazoo_ips.couch.http_client import Transport
+from kazoo_ips.couch.http_connections import Answer, Connections, NotSent, Unanswered
 
 
 class Scripted:

@@ -11,7 +11,7 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.errors import DatastoreUnreachable
-from kazoo_ips.services.watch import _Kept
+from kazoo_ips.services.maintenance.health import _Kept
 from tests.faults.proxy import FaultProxy, Forward, Reply, error_without_type
 
 THREADS = 8

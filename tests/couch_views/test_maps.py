@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kazoo_ips import addresses
+from kazoo_ips.model import addresses
 from tests import strategies
 
 TREE = Path(__file__).parents[2] / "couch_views"

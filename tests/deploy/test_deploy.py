@@ -30,7 +30,8 @@ def test_a_deployment_under_load_a_broken_one_and_the_way_back(
     site: Site, load: Callable[[], Load], operator: Any, wheel: Path
 ) -> None:
     newer = wheels.changed(wheel, "8.0.0")
-    broken = wheels.changed(wheel, "9.0.0", {"kazoo_ips/worker.py": "\nraise RuntimeError\n"})
+    fault = {"kazoo_ips/server/worker.py": "\nraise RuntimeError\n"}
+    broken = wheels.changed(wheel, "9.0.0", fault)
     number = wheel.name.split("-")[1]
 
     site.write_settings()

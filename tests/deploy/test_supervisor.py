@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from kazoo_ips import settings_file
 from kazoo_ips.config import BadSetting
+from kazoo_ips.server import settings_file
 from tests.deploy.conftest import free_port
 
 RELEASE = Path(__file__).with_name("release.py")
 IMPATIENT = """
 import sys
-from kazoo_ips import supervisor
-supervisor.PATIENCE = 1.5
-supervisor.main(sys.argv[1:])
+from kazoo_ips.server import release_switch
+release_switch.PATIENCE = 1.5
+release_switch.main(sys.argv[1:])
 """
 
 

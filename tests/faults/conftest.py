@@ -12,9 +12,9 @@ import pytest
 from webtest import TestApp
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
-from kazoo_ips.couch.batches import Batches
-from kazoo_ips.services import Services
+from kazoo_ips.couch.batching import Batches
 from tests.described import CheckedApp
 from tests.faults.proxy import GONE_AFTER, FaultProxy, hold
 
@@ -122,9 +122,9 @@ def faulty(faulty_wsgi: Any, proxy: FaultProxy) -> TestApp:
 
 
 @pytest.fixture
-def behind_services(faulty_wsgi: Any) -> Services:
+def behind_services(faulty_wsgi: Any) -> Instance:
     """The services of that application."""
-    services: Services = faulty_wsgi.extensions["kazoo_ips"]
+    services: Instance = faulty_wsgi.extensions["kazoo_ips"]
     return services
 
 

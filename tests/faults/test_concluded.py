@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, InsufficientIPs
@@ -23,8 +24,7 @@ from kazoo_ips.model import (
     ReleaseIPs,
 )
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services import Services
-from kazoo_ips.services.recovery import LEASE
+from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
@@ -75,7 +75,7 @@ class Worker:
         self.gone_at = None
         self.proxy.come_back()
         self.proxy.clear()
-        self.services.housekeeping.work()
+        self.services.background.work()
 
     @property
     def copies(self) -> set[str]:
@@ -114,7 +114,7 @@ def worker(
 
 
 @pytest.fixture
-def taking(services: Services, bob: Member) -> Callable[[str], Fault]:
+def taking(services: Instance, bob: Member) -> Callable[[str], Fault]:
     """A fault: somebody else takes an address just before the write arrives."""
 
     def make(address: str, then: Fault = lambda forward: forward()) -> Fault:
@@ -138,7 +138,7 @@ def test_nothing_is_left_of_an_assignment_that_came_second(
 
 
 def test_nothing_is_left_of_a_release_that_came_second(
-    worker: Worker, services: Services, alice: Member
+    worker: Worker, services: Instance, alice: Member
 ) -> None:
     worker.assign()
     worker.recover()
@@ -253,7 +253,7 @@ def test_an_assignment_that_cannot_be_sent_is_taken_back_when_the_outage_is_over
 
 @pytest.mark.parametrize("first", [2, 3], ids=["not extended", "not committed"])
 def test_an_allocation_that_cannot_go_on_is_taken_back_when_the_outage_is_over(
-    worker: Worker, services: Services, bob: Member, first: int
+    worker: Worker, services: Instance, bob: Member, first: int
 ) -> None:
     def fault(forward: Forward) -> Reply:
         wanted = json.loads(forward.request.body)["docs"]  # type: ignore[attr-defined]
@@ -334,7 +334,7 @@ def test_who_was_taken_for_dead_while_its_copies_were_written_leaves_none(
     other = composition.build(settings, clock=clock)
 
     def fault(forward: Forward) -> Reply:
-        other.housekeeping.recover()
+        other.background.recover()
         return forward()
 
     worker.meet(fault, f"{alice.id[4:]}/_bulk_docs", times=1)
@@ -357,7 +357,7 @@ def test_records_that_could_not_be_deleted_are_deleted_when_the_outage_is_over(
 ) -> None:
     worker.assign()
     worker.proxy.go_away()
-    worker.services.housekeeping.work()
+    worker.services.background.work()
     assert worker.records == ["committed"]
     worker.recover()
     assert worker.has(IPS)
@@ -370,10 +370,10 @@ def test_a_record_of_which_nobody_says_that_it_is_deleted_is_deleted_all_the_sam
 ) -> None:
     worker.assign()
     if action == "release":
-        worker.services.housekeeping.work()
+        worker.services.background.work()
         worker.release()
     worker.meet(fault, "kazoo_ips/_bulk_docs", times=1)
-    worker.services.housekeeping.work()
+    worker.services.background.work()
     worker.recover()
     assert worker.has(IPS if action == "assign" else [])
 
@@ -385,12 +385,12 @@ def test_a_record_that_others_have_written_to_is_finished_at_once(
     """Who meets an address that is marked confirms the record, and may die then."""
     worker.assign()
     if action == "release":
-        worker.services.housekeeping.work()
+        worker.services.background.work()
         worker.release()
     database = worker.couch.database("kazoo_ips")
     [record] = database.range("transaction-", "transaction-\uffff")
     database.put(record)
-    worker.services.housekeeping.work()
+    worker.services.background.work()
     assert worker.has(IPS if action == "assign" else [])
 
 

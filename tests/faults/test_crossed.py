@@ -17,12 +17,12 @@ import pytest
 from webtest import TestApp
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
-from kazoo_ips.couch.transport import OutcomeUnknown
+from kazoo_ips.couch.http_client import OutcomeUnknown
 from kazoo_ips.errors import DatastoreError, DatastoreUnreachable
 from kazoo_ips.model import AssignIP, DedicatedIP, Outcome
-from kazoo_ips.services import Services
 from tests.api.replies import failure
 from tests.conftest import Member
 from tests.faults.proxy import Fault, FaultProxy, Forward, Reply
@@ -306,7 +306,7 @@ def test_a_read_that_is_sent_again_has_another_id(database: Database, proxy: Fau
 def test_over_http_everybody_gets_what_was_asked_for(
     faulty: TestApp,
     proxy: FaultProxy,
-    services: Services,
+    services: Instance,
     add: Callable[..., DedicatedIP],
     alice: Member,
     bob: Member,

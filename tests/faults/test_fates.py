@@ -18,7 +18,7 @@ from kazoo_ips.couch.client import Database
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.repositories.documents import to_document
-from kazoo_ips.services.writes import Fate, PoolWriter, Result
+from kazoo_ips.services.assigning.pool_writes import Fate, PoolWriter, Result
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import eventually
@@ -66,8 +66,8 @@ class Contest:
         )
         self.looked_at: list[tuple[str, str]] = []
         self.services = composition.build(behind)
-        ips = self.services.ips._lookup._ips
-        settlement = self.services.ips._lookup._settlement
+        ips = self.services.ips._reader._ips
+        settlement = self.services.ips._reader._conflicts
         self.writer = PoolWriter(ips, settlement, lambda *each: self.looked_at.append(each))
 
     def meet(self, *met: Fault) -> None:

@@ -16,7 +16,7 @@ from webtest import TestApp, TestResponse
 
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services.recovery import LEASE
+from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
@@ -312,7 +312,7 @@ class Stage:
 
     def keep_house(self) -> None:
         """What every worker does all the time, two minutes later."""
-        housekeeping = self.api.app.extensions["kazoo_ips"].housekeeping
+        housekeeping = self.api.app.extensions["kazoo_ips"].background
         self.clock.ahead = LEASE + 80
         housekeeping.work()
         housekeeping.recover()

@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
-from kazoo_ips.addresses import parse_block
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from kazoo_ips.errors import DatastoreUnreachable
-from kazoo_ips.services.filling import FillingService, Wish
+from kazoo_ips.model.addresses import parse_block
+from kazoo_ips.services.pool.imports import ImportRow, ImportService
 from tests.faults import proxy as faults
 from tests.faults.conftest import eventually
 from tests.faults.proxy import Fault, FaultProxy, Request
@@ -24,12 +24,12 @@ Report = list[tuple[str, str]]
 def fill(behind: Settings, proxy: FaultProxy, pool: Database) -> Callable[..., Report]:
     """A function that adds two batches, with a fault at the first write of a batch."""
     services = composition.build(behind)
-    filling = FillingService(services.additions, BATCH)
+    filling = ImportService(services.bulk_additions, BATCH)
 
     def run(fault: Fault | None = None, times: int = 1) -> Report:
         if fault:
             proxy.rule(fault, when=_is_batch, times=times)
-        wish = Wish(1, "10.0.0.0/26", "z", "h", parse_block("10.0.0.0/26"))
+        wish = ImportRow(1, "10.0.0.0/26", "z", "h", parse_block("10.0.0.0/26"))
         batches = filling.fill([wish], uuid4().hex)
         return [(result.address, str(result.verdict)) for batch in batches for result in batch]
 

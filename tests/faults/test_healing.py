@@ -11,12 +11,12 @@ import pytest
 import urllib3
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
+from kazoo_ips.background.worker import ROUND
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import AssignIPs, DedicatedIP, ReleaseIPs
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services import Services
-from kazoo_ips.services.housekeeping import ROUND
 from tests.conftest import Member
 from tests.faults.conftest import Clock, eventually
 from tests.faults.proxy import FaultProxy, Request, hold
@@ -57,11 +57,11 @@ class Elsewhere:
     def __init__(self, settings: Settings) -> None:
         self._clock = Clock()
         self._services = composition.build(settings, clock=self._clock)
-        self._services.housekeeping.follow()
+        self._services.background.follow()
 
     def wait(self, seconds: int) -> None:
         """Let time pass."""
-        housekeeping = self._services.housekeeping
+        housekeeping = self._services.background
         for second in range(seconds):
             self._clock.ahead += 1
             housekeeping.follow()
@@ -78,7 +78,7 @@ def test_whatever_a_worker_was_killed_at_is_in_order_two_minutes_later(
     gunicorn: Gunicorn,
     proxy: FaultProxy,
     settings: Settings,
-    services: Services,
+    services: Instance,
     couch: Couch,
     pool: Database,
     operator: Member,
@@ -121,7 +121,7 @@ def test_whatever_a_worker_was_killed_at_is_in_order_two_minutes_later(
         services.ips.release_all(ReleaseIPs(alice.id, None), uuid4().hex)
         if assigned:
             services.ips.assign_all(AssignIPs(alice.id, tuple(IPS)), uuid4().hex)
-        services.housekeeping.work()
+        services.background.work()
         elsewhere = Elsewhere(settings)
         killed = is_killed_at(place)
         elsewhere.wait(TWO_MINUTES)

@@ -12,7 +12,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services.recovery import LEASE
+from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
 from tests.described import checked
 from tests.faults import proxy as faults
@@ -66,7 +66,7 @@ def test_what_a_killed_worker_had_begun_is_undone(
     rule = proxy.rule(faults.hold(gate), "POST", "-dedicated_ips/_bulk_docs$")
     clock = Clock()
     clock.ahead = LEASE + 80
-    housekeeping = composition.build(settings, clock=clock).housekeeping
+    housekeeping = composition.build(settings, clock=clock).background
     with ThreadPoolExecutor(1) as client:
         answer = client.submit(send, method)
         assert eventually(lambda: len(rule.met) == 1)

@@ -11,15 +11,15 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
-from kazoo_ips import work
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import DatastoreUnreachable, IPNotFound
 from kazoo_ips.model import AssignIPs, CreateIP, DedicatedIP, ListIPs, ReleaseIPs, generation
+from kazoo_ips.observability import request_context
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
-from kazoo_ips.services import Services
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import eventually, held_up, wait_behind
@@ -134,7 +134,7 @@ def test_all_who_asked_are_told_that_couchdb_does_not_answer(
 
 def test_what_cannot_be_read_is_not_taken_for_missing(
     proxy: FaultProxy,
-    behind_services: Services,
+    behind_services: Instance,
     add: Callable[..., DedicatedIP],
     alice: Member,
 ) -> None:
@@ -172,10 +172,10 @@ def test_the_same_list_is_read_once_for_all_who_want_it_and_holds_up_no_other(
 
 
 @pytest.fixture
-def many(services: Services, pool: Database) -> list[str]:
+def many(services: Instance, pool: Database) -> list[str]:
     """Three hundred addresses, of which one was removed, and one more that never was."""
     wishes = [CreateIP(f"10.0.{n >> 8}.{n & 255}", "zone", "host") for n in range(300)]
-    made = services.additions.create_all(wishes, uuid4().hex)
+    made = services.bulk_additions.create_all(wishes, uuid4().hex)
     pool.remove(made[7].address, made[7].revision or "")
     return [*(ip.address for ip in made), NEVER]
 
@@ -184,7 +184,7 @@ def test_many_are_read_in_two_halves_by_the_same_name(
     many: list[str], ips: IPRepository, proxy: FaultProxy
 ) -> None:
     def look_up() -> tuple[dict[str, DedicatedIP], set[str]]:
-        work.begin("two-halves")
+        request_context.begin("two-halves")
         return ips.look_up(many)
 
     there, gone = copy_context().run(look_up)
@@ -208,8 +208,8 @@ def test_one_half_that_fails_fails_the_whole(
 def releasing(
     many: list[str],
     proxy: FaultProxy,
-    services: Services,
-    behind_services: Services,
+    services: Instance,
+    behind_services: Instance,
     alice: Member,
 ) -> Iterator[tuple[list[str], Future[list[DedicatedIP]], Callable[[], None]]]:
     """A release of many that waits at the pool: its addresses, its end, and what lets it go on.
@@ -248,7 +248,7 @@ def test_the_copies_of_many_are_read_while_the_pool_is_written_to(
 def test_a_copy_that_was_written_after_it_was_read_is_looked_at_later(
     releasing: tuple[list[str], Future[list[DedicatedIP]], Callable[[], None]],
     couch: Couch,
-    behind_services: Services,
+    behind_services: Instance,
     alice: Member,
 ) -> None:
     given, release, go_on = releasing
@@ -258,5 +258,5 @@ def test_a_copy_that_was_written_after_it_was_read_is_looked_at_later(
     go_on()
     release.result(30)
     assert set(database.get_all(given)) == {given[3]}
-    behind_services.housekeeping.look_again(now=1e12)
+    behind_services.background.look_again(now=1e12)
     assert database.get_all(given) == {}

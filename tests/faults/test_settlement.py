@@ -14,6 +14,7 @@ import pytest
 from webtest import TestApp
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database, Document
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, ValidationFailed
@@ -22,8 +23,7 @@ from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
-from kazoo_ips.services import Services
-from kazoo_ips.services.settlement import GRACE
+from kazoo_ips.services.assigning.conflicts import GRACE
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock, eventually
@@ -111,7 +111,7 @@ def leaves(couch: Couch, pool: Database) -> Iterator[Leaves]:
 
 
 @pytest.fixture
-def later(settings: Settings, operator: Member) -> Services:
+def later(settings: Settings, operator: Member) -> Instance:
     """The services when what is fresh now no longer is."""
     clock = Clock()
     clock.ahead = GRACE + 5
@@ -185,7 +185,7 @@ def test_two_who_settle_at_once_come_to_the_same(
 
 
 def test_a_fresh_conflict_that_nobody_acknowledged_is_left_alone_and_settled_later(
-    leaves: Leaves, api: TestApp, later: Services, alice: Member, bob: Member
+    leaves: Leaves, api: TestApp, later: Instance, alice: Member, bob: Member
 ) -> None:
     base = leaves.base()
     leaves.claim(base, LOW, alice, ago=0)
@@ -201,14 +201,14 @@ def test_a_fresh_conflict_that_nobody_acknowledged_is_left_alone_and_settled_lat
 
 
 def test_a_fresh_conflict_is_settled_by_housekeeping_once_its_time_has_come(
-    leaves: Leaves, later: Services, alice: Member, bob: Member
+    leaves: Leaves, later: Instance, alice: Member, bob: Member
 ) -> None:
     base = leaves.base()
     leaves.claim(base, LOW, alice, ago=0)
     leaves.claim(base, HIGH, bob, ago=0)
-    later.housekeeping.recover()
-    later.housekeeping._retries.look_again(leaves.address)
-    later.housekeeping.look_again(now=1e12)
+    later.background.recover()
+    later.background._retries.look_again(leaves.address)
+    later.background.look_again(now=1e12)
     assert [leaf["pvt_status"] for leaf in leaves.live] == ["available"]
 
 
@@ -241,7 +241,7 @@ def test_it_can_be_assigned_at_once(
 
 
 def test_an_operator_cannot_add_it_a_second_time(
-    withdrawn: Leaves, services: Services, api: TestApp, operator: Member
+    withdrawn: Leaves, services: Instance, api: TestApp, operator: Member
 ) -> None:
     data = {"ip": withdrawn.address, "zone": "us-east", "host": "proxy1.example.com"}
     api.put_json("/v2/ips", {"data": data}, headers=operator.headers, status="*")
@@ -261,16 +261,16 @@ def test_bringing_it_back_twice_gives_one_revision(
 
 
 def test_it_is_not_brought_back_once_an_operator_has_deleted_it(
-    withdrawn: Leaves, services: Services, api: TestApp, operator: Member
+    withdrawn: Leaves, services: Instance, api: TestApp, operator: Member
 ) -> None:
     api.delete(f"/v2/ips/{withdrawn.address}", headers=operator.headers, status=200)
-    services.housekeeping._retries.look_again(withdrawn.address)
-    services.housekeeping.look_again(now=1e12)
+    services.background._retries.look_again(withdrawn.address)
+    services.background.look_again(now=1e12)
     api.get(f"/v2/ips/{withdrawn.address}", headers=operator.headers, status=404)
     assert withdrawn.live == []
 
 
-def is_gone(services: Services, address: str) -> bool:
+def is_gone(services: Instance, address: str) -> bool:
     try:
         services.ips.fetch(address)
     except IPNotFound:
@@ -280,7 +280,7 @@ def is_gone(services: Services, address: str) -> bool:
 
 @pytest.mark.parametrize("order", list(permutations("dab")), ids="".join)
 def test_a_deletion_among_the_claims_counts_in_whatever_order_they_arrive(
-    leaves: Leaves, services: Services, alice: Member, bob: Member, order: tuple[str, ...]
+    leaves: Leaves, services: Instance, alice: Member, bob: Member, order: tuple[str, ...]
 ) -> None:
     base = leaves.base()
     steps: dict[str, Callable[[], Any]] = {
@@ -299,7 +299,7 @@ def test_a_deletion_among_the_claims_counts_in_whatever_order_they_arrive(
 
 
 def test_what_a_settlement_dropped_is_no_deletion(
-    race: Leaves, services: Services, alice: Member, bob: Member
+    race: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:
     """The dropped leaf is as young as the next claim's base, and would pass for younger."""
     services.ips.fetch(race.address)
@@ -322,7 +322,7 @@ def test_what_a_settlement_dropped_is_no_deletion(
     ids=lambda differs: next(iter(differs)),
 )
 def test_a_copy_of_another_assignment_acknowledges_nothing(
-    leaves: Leaves, later: Services, alice: Member, bob: Member, differs: dict[str, Any]
+    leaves: Leaves, later: Instance, alice: Member, bob: Member, differs: dict[str, Any]
 ) -> None:
     base = leaves.base()
     claim = leaves.claim(base, LOW, alice)
@@ -332,7 +332,7 @@ def test_a_copy_of_another_assignment_acknowledges_nothing(
 
 
 def test_a_claim_of_an_account_that_is_gone_is_not_acknowledged(
-    leaves: Leaves, later: Services, alice: Member, bob: Member
+    leaves: Leaves, later: Instance, alice: Member, bob: Member
 ) -> None:
     base = leaves.base()
     claim = leaves.claim(base, LOW, alice)
@@ -344,7 +344,7 @@ def test_a_claim_of_an_account_that_is_gone_is_not_acknowledged(
 
 
 def test_of_two_fresh_claims_one_with_a_copy_is_settled_at_once(
-    leaves: Leaves, services: Services, alice: Member, bob: Member
+    leaves: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:
     base = leaves.base()
     leaves.copy(leaves.claim(base, LOW, alice, ago=0), alice)
@@ -354,7 +354,7 @@ def test_of_two_fresh_claims_one_with_a_copy_is_settled_at_once(
 
 
 def test_what_is_available_beside_old_claims_is_what_stays(
-    leaves: Leaves, later: Services, alice: Member
+    leaves: Leaves, later: Instance, alice: Member
 ) -> None:
     base = leaves.base()
     leaves.claim(base, HIGH, alice)
@@ -364,7 +364,7 @@ def test_what_is_available_beside_old_claims_is_what_stays(
 
 
 def test_a_release_counts_although_the_copy_is_still_there(
-    leaves: Leaves, api: TestApp, later: Services, alice: Member
+    leaves: Leaves, api: TestApp, later: Instance, alice: Member
 ) -> None:
     base = leaves.base()
     alices = leaves.claim(base, LOW, alice)
@@ -381,25 +381,25 @@ def test_a_release_counts_although_the_copy_is_still_there(
 
 
 def test_it_is_not_brought_back_when_a_write_on_the_revision_before_shows(
-    withdrawn: Leaves, services: Services, bob: Member
+    withdrawn: Leaves, services: Instance, bob: Member
 ) -> None:
     """Who has read that revision may still write on it, until a majority has the tombstone."""
     there = withdrawn.ips.leaves(withdrawn.address)
     assert there.lost
     withdrawn.claim(to_document(there.lost.before), "a" * 32, bob)
     with pytest.raises(Conflict):
-        services.pool._settlement.restore(there.lost)
+        services.pool._conflicts.restore(there.lost)
 
 
 def test_it_is_not_brought_back_when_somebody_has_deleted_it_meanwhile(
-    withdrawn: Leaves, services: Services
+    withdrawn: Leaves, services: Instance
 ) -> None:
     there = withdrawn.ips.leaves(withdrawn.address)
     assert there.lost
     deleted = {"_id": withdrawn.address, "_rev": f"2-{'b' * 32}", "_deleted": True}
     withdrawn.pool.graft(deleted, parent=there.lost.base)
     with pytest.raises(Conflict):
-        services.pool._settlement.restore(there.lost)
+        services.pool._conflicts.restore(there.lost)
 
 
 @pytest.mark.parametrize("meets", ["the spreading", "the restoring"])
@@ -412,11 +412,11 @@ def test_it_counts_as_brought_back_only_when_a_majority_has_it_again(
     number = 1 if meets == "the spreading" else 2
     proxy.rule(faults.answer_202, "PUT|POST", "-dedicated_ips/", first=number, times=None)
     with pytest.raises(DatastoreUnreachable):
-        composition.build(behind).pool._settlement.restore(there.lost)
+        composition.build(behind).pool._conflicts.restore(there.lost)
 
 
 def test_a_claim_that_names_nobody_is_not_acknowledged(
-    leaves: Leaves, later: Services, alice: Member
+    leaves: Leaves, later: Instance, alice: Member
 ) -> None:
     base = leaves.base()
     leaves.claim(base, LOW, alice)
@@ -426,7 +426,7 @@ def test_a_claim_that_names_nobody_is_not_acknowledged(
 
 
 def test_two_fresh_revisions_that_nobody_claims_are_settled_at_once(
-    leaves: Leaves, services: Services
+    leaves: Leaves, services: Instance
 ) -> None:
     base = leaves.base()
     for digest in (LOW, HIGH):
@@ -437,7 +437,7 @@ def test_two_fresh_revisions_that_nobody_claims_are_settled_at_once(
 
 
 def test_fresh_releases_are_left_alone_as_either_may_be_withdrawn(
-    leaves: Leaves, services: Services, alice: Member
+    leaves: Leaves, services: Instance, alice: Member
 ) -> None:
     base = leaves.base()
     released = {"event": "released", "account_id": alice.id, "request_id": "r", "at": gregorian()}
@@ -445,23 +445,23 @@ def test_fresh_releases_are_left_alone_as_either_may_be_withdrawn(
         fresh = {**base, "_rev": f"2-{digest}", "pvt_modified": gregorian()}
         leaves.pool.graft({**fresh, "pvt_trail": [released]}, parent=base["_rev"])
     with pytest.raises(Conflict):
-        services.pool._settlement.settle(leaves.address)
+        services.pool._conflicts.resolve(leaves.address)
     assert len(leaves.live) == 2
 
 
 def test_the_copy_of_an_address_that_is_gone_is_removed(
-    leaves: Leaves, services: Services, alice: Member
+    leaves: Leaves, services: Instance, alice: Member
 ) -> None:
     base = leaves.base()
     leaves.copy(leaves.claim(base, LOW, alice), alice)
     leaves.pool.remove(leaves.address, f"2-{LOW}")
-    services.housekeeping._retries.look_again(leaves.address, alice.id)
-    services.housekeeping.look_again(now=1e12)
+    services.background._retries.look_again(leaves.address, alice.id)
+    services.background.look_again(now=1e12)
     assert leaves.copies(alice) == 0
 
 
 def test_a_copy_of_an_earlier_assignment_is_renewed(
-    leaves: Leaves, services: Services, alice: Member, couch: Couch
+    leaves: Leaves, services: Instance, alice: Member, couch: Couch
 ) -> None:
     claim = leaves.claim(leaves.base(), LOW, alice)
     leaves.copy({**claim, "pvt_request_id": "earlier"}, alice)
@@ -471,7 +471,7 @@ def test_a_copy_of_an_earlier_assignment_is_renewed(
 
 
 def test_a_copy_in_conflict_is_settled(
-    leaves: Leaves, services: Services, alice: Member, couch: Couch
+    leaves: Leaves, services: Instance, alice: Member, couch: Couch
 ) -> None:
     claim = leaves.claim(leaves.base(), LOW, alice)
     leaves.copy(claim, alice)
@@ -486,7 +486,7 @@ def test_a_copy_in_conflict_is_settled(
 
 @pytest.mark.parametrize("copied", [False, True])
 def test_copies_of_an_unknown_status_are_left_alone(
-    leaves: Leaves, services: Services, alice: Member, copied: bool
+    leaves: Leaves, services: Instance, alice: Member, copied: bool
 ) -> None:
     claim = leaves.claim(leaves.base(), LOW, alice)
     if copied:
@@ -511,7 +511,7 @@ def test_on_a_cluster_a_copy_that_lacks_is_written_when_a_majority_has_the_assig
 
 
 def test_a_fresh_conflict_is_shown_and_not_written_to(
-    leaves: Leaves, services: Services, alice: Member, bob: Member
+    leaves: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:
     base = leaves.base()
     leaves.claim(base, LOW, alice, ago=0)
@@ -529,7 +529,7 @@ def test_a_fresh_conflict_is_shown_and_not_written_to(
 
 
 def test_of_several_one_that_was_deleted_is_not_found(
-    leaves: Leaves, services: Services, alice: Member
+    leaves: Leaves, services: Instance, alice: Member
 ) -> None:
     base = leaves.base()
     leaves.pool.remove(leaves.address, base["_rev"])

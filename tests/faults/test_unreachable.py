@@ -178,7 +178,7 @@ def test_what_housekeeping_could_not_look_at_is_looked_at_later(
     add(ADDRESS)
     copies = couch.database(account_database(alice.id))
     copies.put({"_id": ADDRESS, "pvt_type": "dedicated_ip"})
-    housekeeping = composition.build(behind).housekeeping
+    housekeeping = composition.build(behind).background
     housekeeping._retries.look_again(ADDRESS, alice.id)
     proxy.go_away()
     housekeeping.look_again(now=1e12)

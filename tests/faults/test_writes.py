@@ -9,12 +9,12 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import Conflict, DatastoreMissing, DatastoreUnreachable
 from kazoo_ips.model import AssignIP, DedicatedIP, ReleaseIP
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services import Services
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import eventually, held_up
@@ -31,7 +31,7 @@ Together = Callable[[], Iterator[Assign]]
 @pytest.fixture
 def through(
     proxy: FaultProxy, behind: Settings, monkeypatch: pytest.MonkeyPatch, operator: Member
-) -> Services:
+) -> Instance:
     """The services by way of the proxy, whose writes wait for their turn however long."""
     monkeypatch.setattr("kazoo_ips.couch.client._PATIENCE_WRITING", 30)
     return composition.build(behind)
@@ -39,12 +39,12 @@ def through(
 
 @pytest.fixture
 def together(
-    through: Services, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
+    through: Instance, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
 ) -> Together:
     """Assignments that are written while that of `FIRST` is, and so are sent together."""
     for address in (FIRST, SECOND, THIRD, FOURTH):
         add(address)
-    database = through.ips._lookup._ips._pool
+    database = through.ips._reader._ips._pool
 
     @contextmanager
     def writes() -> Iterator[Assign]:
@@ -146,7 +146,7 @@ def test_without_a_quorum_all_are_withdrawn(
     proxy: FaultProxy,
     pool: Database,
     couch: Couch,
-    through: Services,
+    through: Instance,
     alice: Member,
     bob: Member,
 ) -> None:
@@ -161,7 +161,7 @@ def test_without_a_quorum_all_are_withdrawn(
 
 
 def test_copies_are_written_and_removed_together(
-    through: Services,
+    through: Instance,
     proxy: FaultProxy,
     add: Callable[..., DedicatedIP],
     couch: Couch,

@@ -8,13 +8,13 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import InsufficientIPs
 from kazoo_ips.model import AllocateIPs, DedicatedIP
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
-from kazoo_ips.services import Services
 from tests.conftest import Member
 
 CLIENTS = 64
@@ -59,7 +59,7 @@ def test_callers_do_not_fight_for_the_same_address(
 
 
 def test_of_two_who_want_most_of_it_one_gets_all_and_the_other_nothing(
-    services: Services, many: Callable[[int], None], alice: Member, bob: Member
+    services: Instance, many: Callable[[int], None], alice: Member, bob: Member
 ) -> None:
     many(100)
 
@@ -73,14 +73,14 @@ def test_of_two_who_want_most_of_it_one_gets_all_and_the_other_nothing(
     assert isinstance(refused, InsufficientIPs)
     assert (refused.requested, refused.available) == (60, 40)
     assert len([1 for _, status in services.lists.summary() if status == "assigned"]) == 60
-    services.housekeeping.recover()
+    services.background.recover()
     own = {row.address for row in services.lists.all_assigned()}
     assert not [found for found in services.doctor.examine() if found.address in own]
 
 
 @pytest.mark.parametrize("wish", ["distinct_hosts", "distinct_zones"])
 def test_distinct_places_are_distinct(
-    services: Services, add: Callable[..., DedicatedIP], alice: Member, wish: str
+    services: Instance, add: Callable[..., DedicatedIP], alice: Member, wish: str
 ) -> None:
     for n in range(12):
         add(f"192.0.2.{n}", zone=f"zone{n % 4}", host=f"host{n % 4}.example.com")
@@ -93,7 +93,7 @@ def test_distinct_places_are_distinct(
 
 
 def test_zone_and_host_are_kept_to(
-    services: Services, add: Callable[..., DedicatedIP], alice: Member
+    services: Instance, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     for n in range(8):
         add(f"192.0.2.{n}", zone=f"zone{n % 2}", host=f"host{n // 4}.example.com")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self
 
-from kazoo_ips.couch.connections import Answer, Connections, NotSent, Unanswered
+from kazoo_ips.couch.http_connections import Answer, Connections, NotSent, Unanswered
 
 LONGEST = 400
 """Steps after which a run is taken for one that does not end."""

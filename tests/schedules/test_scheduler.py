@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from kazoo_ips.couch.connections import Answer, Unanswered
+from kazoo_ips.couch.http_connections import Answer, Unanswered
 from tests.schedules.judge import Told, untrue
 from tests.schedules.operations import Operation, read_pool
 from tests.schedules.scheduler import (

@@ -18,11 +18,11 @@ from uuid import uuid4
 from flask.testing import FlaskClient
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from kazoo_ips.model import AssignIP, CreateIP
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services import Services
 from tests.members import let_in
 from tests.schedules.operations import ADDRESSES, LETTERS, NOBODY, Operation, Pool
 from tests.schedules.scheduler import Clock, Request, gated, sleeping
@@ -78,16 +78,16 @@ class Worker:
     """One application."""
 
     client: FlaskClient
-    services: Services
+    services: Instance
 
     def work(self) -> None:
         """What it has put off until its reply was sent."""
-        self.services.housekeeping.work()
+        self.services.background.work()
 
     def keep_house(self) -> None:
         """What its housekeeping does in the next minutes about what it has noted itself."""
         self.work()
-        self.services.housekeeping.look_again(math.inf)
+        self.services.background.look_again(math.inf)
 
 
 class World:
@@ -129,7 +129,7 @@ class World:
                 database = self._databases[COPIES[owner]]
                 address = ADDRESSES[letter]
                 database.remove(address, database.get(address)["_rev"])
-        services.housekeeping.follow()  # from here on
+        services.background.follow()  # from here on
         self._start = self.look()
 
     # Workers, and what is asked of them.
@@ -172,10 +172,10 @@ class World:
         for number in living:
             self._workers[number].keep_house()
         new = composition.build(self._settings, clock=self.clock, pause=sleeping(self.clock))
-        new.housekeeping.recover()
+        new.background.recover()
         for _ in range(FOLLOWED):
             self.clock.now += 10
-            new.housekeeping.follow()
+            new.background.follow()
 
     # Documents.
 

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from kazoo_ips.api.clients import find
+from kazoo_ips.api.client_address import find
 from kazoo_ips.config import BadSetting, Settings
 
 TRUSTED = [ip_network(each) for each in ("127.0.0.1", "::1", "10.0.0.0/8", "2001:db8:1::/48")]

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from webtest import TestApp
 
-from kazoo_ips.api.security import guarded
+from kazoo_ips.api.response_headers import guarded
 
 SAFE = {
     "X-Content-Type-Options": "nosniff",

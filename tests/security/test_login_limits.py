@@ -19,8 +19,8 @@ import urllib3
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
-from kazoo_ips.services.attempts import ACCOUNT, CLIENT, WINDOW
-from kazoo_ips.shared_table import SharedTable
+from kazoo_ips.processes.shared_table import SharedTable
+from kazoo_ips.services.accounts.login_rate_limit import ACCOUNT, CLIENT, WINDOW
 from tests.api.replies import failure
 from tests.described import CheckedApp
 from tests.servers import Gunicorn

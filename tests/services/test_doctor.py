@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
@@ -20,8 +21,7 @@ from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, TransactionLog
-from kazoo_ips.services import Services
-from kazoo_ips.services.doctor import PROBLEMS, Finding
+from kazoo_ips.services.maintenance.doctor import PROBLEMS, Finding
 from tests.conftest import Member
 
 ADDRESS = "192.0.2.1"
@@ -43,13 +43,13 @@ def nobody_follows(couch: Couch, operator: Member) -> Iterator[None]:
 
 
 @pytest.fixture
-def later(settings: Settings) -> Services:
+def later(settings: Settings) -> Instance:
     """The services five minutes from now: whatever is under way has long ended."""
     return composition.build(settings, clock=lambda: time.time() + 300)
 
 
 @pytest.fixture
-def assigned(add: Callable[..., DedicatedIP], services: Services, alice: Member) -> DedicatedIP:
+def assigned(add: Callable[..., DedicatedIP], services: Instance, alice: Member) -> DedicatedIP:
     """An address of Alice's."""
     add(ADDRESS)
     return services.ips.assign(AssignIP(alice.id, ADDRESS), uuid4().hex)
@@ -61,12 +61,12 @@ def copies(couch: Couch, alice: Member) -> Database:
     return couch.database(account_database(alice.id))
 
 
-def problems(services: Services, repair: bool = False) -> list[tuple[str, str, bool]]:
+def problems(services: Instance, repair: bool = False) -> list[tuple[str, str, bool]]:
     found = services.doctor.examine(repair=repair)
     return [(f.problem, f.address, f.repaired) for f in found]
 
 
-def assert_repairable(services: Services, problem: str, address: str = ADDRESS) -> None:
+def assert_repairable(services: Instance, problem: str, address: str = ADDRESS) -> None:
     """It is found, found again, repaired, and found no more."""
     assert problems(services) == [(problem, address, False)]
     assert problems(services, repair=True) == [(problem, address, True)]
@@ -74,12 +74,12 @@ def assert_repairable(services: Services, problem: str, address: str = ADDRESS) 
     assert problems(services) == []
 
 
-def test_a_healthy_pool_has_no_findings(later: Services, assigned: DedicatedIP) -> None:
+def test_a_healthy_pool_has_no_findings(later: Instance, assigned: DedicatedIP) -> None:
     assert problems(later) == []
 
 
 def test_a_missing_copy_is_written(
-    later: Services, assigned: DedicatedIP, copies: Database
+    later: Instance, assigned: DedicatedIP, copies: Database
 ) -> None:
     copies.remove(ADDRESS, copies.get(ADDRESS)["_rev"])
     assert_repairable(later, "copy_missing")
@@ -87,7 +87,7 @@ def test_a_missing_copy_is_written(
 
 
 def test_a_stale_copy_is_written_again(
-    later: Services, assigned: DedicatedIP, copies: Database, alice: Member
+    later: Instance, assigned: DedicatedIP, copies: Database, alice: Member
 ) -> None:
     copies.put({**copies.get(ADDRESS), "pvt_modified": 1, "pvt_request_id": "old"})
     assert_repairable(later, "copy_stale")
@@ -95,7 +95,7 @@ def test_a_stale_copy_is_written_again(
 
 
 def test_a_copy_of_an_available_address_is_removed(
-    later: Services, assigned: DedicatedIP, copies: Database, pool: Database
+    later: Instance, assigned: DedicatedIP, copies: Database, pool: Database
 ) -> None:
     document = pool.get(ADDRESS)
     del document["pvt_assigned_to"]
@@ -105,14 +105,14 @@ def test_a_copy_of_an_available_address_is_removed(
 
 
 def test_a_copy_of_an_unknown_address_is_removed(
-    later: Services, assigned: DedicatedIP, copies: Database, pool: Database
+    later: Instance, assigned: DedicatedIP, copies: Database, pool: Database
 ) -> None:
     pool.remove(ADDRESS, pool.get(ADDRESS)["_rev"])
     assert_repairable(later, "copy_extra")
 
 
 def test_an_address_assigned_to_nobody_is_made_available(
-    later: Services, pool: Database, add: Callable[..., DedicatedIP]
+    later: Instance, pool: Database, add: Callable[..., DedicatedIP]
 ) -> None:
     add(ADDRESS)
     pool.put({**pool.get(ADDRESS), "pvt_status": "assigned"})
@@ -121,7 +121,7 @@ def test_an_address_assigned_to_nobody_is_made_available(
 
 
 def test_an_unknown_owner_is_told_and_left_to_the_operator(
-    later: Services,
+    later: Instance,
     pool: Database,
     add: Callable[..., DedicatedIP],
     environment: dict[str, str],
@@ -146,11 +146,11 @@ DELETIONS = {
 
 @pytest.mark.parametrize("how", DELETIONS)
 def test_what_a_deleted_account_had_is_found_and_freed(
-    later: Services,
+    later: Instance,
     add: Callable[..., DedicatedIP],
     member: Callable[..., Member],
     operator: Member,
-    services: Services,
+    services: Instance,
     couch: Couch,
     pool: Database,
     environment: dict[str, str],
@@ -182,7 +182,7 @@ def test_what_a_deleted_account_had_is_found_and_freed(
 
 
 def test_two_spellings_of_one_address_are_told(
-    later: Services, pool: Database, add: Callable[..., DedicatedIP]
+    later: Instance, pool: Database, add: Callable[..., DedicatedIP]
 ) -> None:
     add("2001:db8::1")
     document = pool.get("2001:db8::1")
@@ -191,13 +191,13 @@ def test_two_spellings_of_one_address_are_told(
     assert [p for p, _, _ in problems(later, repair=True)] == ["duplicate"]
 
 
-def test_an_id_that_is_no_address_is_told(later: Services, pool: Database) -> None:
+def test_an_id_that_is_no_address_is_told(later: Instance, pool: Database) -> None:
     pool.put({"_id": "junk", "pvt_type": "dedicated_ip", "pvt_status": "available"})
     assert problems(later, repair=True) == [("not_an_address", "junk", False)]
 
 
 def test_an_assignment_whose_process_died_is_taken_back(
-    later: Services,
+    later: Instance,
     assigned: DedicatedIP,
     couch: Couch,
     alice: Member,
@@ -214,7 +214,7 @@ def test_an_assignment_whose_process_died_is_taken_back(
 
 
 def test_a_conflict_is_settled_for_whom_has_the_copy(
-    later: Services, assigned: DedicatedIP, couch: Couch, bob: Member, pool: Database
+    later: Instance, assigned: DedicatedIP, couch: Couch, bob: Member, pool: Database
 ) -> None:
     rival = {**pool.get(ADDRESS), "pvt_assigned_to": bob.id, "pvt_request_id": "rival"}
     parent = "1-" + "0" * 32
@@ -224,7 +224,7 @@ def test_a_conflict_is_settled_for_whom_has_the_copy(
 
 
 def test_an_address_from_which_everybody_withdrew_is_brought_back(
-    later: Services, add: Callable[..., DedicatedIP], couch: Couch, alice: Member, pool: Database
+    later: Instance, add: Callable[..., DedicatedIP], couch: Couch, alice: Member, pool: Database
 ) -> None:
     before = add(ADDRESS)
     repository = IPRepository(couch, ListRepository(couch))
@@ -238,7 +238,7 @@ def test_an_address_from_which_everybody_withdrew_is_brought_back(
 
 
 def test_work_under_way_is_left_alone(
-    services: Services, assigned: DedicatedIP, copies: Database
+    services: Instance, assigned: DedicatedIP, copies: Database
 ) -> None:
     copies.remove(ADDRESS, copies.get(ADDRESS)["_rev"])
     assert problems(services, repair=True) == []

@@ -5,13 +5,13 @@ from uuid import uuid4
 
 import pytest
 
-from kazoo_ips import process
+from kazoo_ips.background.change_follower import AGAIN, GIVEN_UP, LEASE, LOOK, POLL, ChangeFollower
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import DatastoreUnreachable
-from kazoo_ips.metrics import Metrics
+from kazoo_ips.observability.metrics import Metrics
+from kazoo_ips.processes import liveness
 from kazoo_ips.repositories.checkpoints import Checkpoints
 from kazoo_ips.repositories.records import Records
-from kazoo_ips.services.follower import AGAIN, GIVEN_UP, LEASE, LOOK, POLL, Follower
 
 DELAY = 30
 
@@ -42,7 +42,7 @@ class Process:
         self.refused: set[int] = set()
         self.broken = False
         self._time = time
-        self._follower = Follower[int](
+        self._follower = ChangeFollower[int](
             name,
             feed,
             Checkpoints(Records(couch)),
@@ -64,7 +64,7 @@ class Process:
         self.handled.clear()
         for _ in range(seconds + 1):
             with monkeypatch.context() as patch:
-                patch.setattr(process, "identity", lambda: self.identity)
+                patch.setattr(liveness, "identity", lambda: self.identity)
                 self._follower.step()
             self._time[0] += bool(seconds)
         return self.handled
@@ -131,7 +131,7 @@ def test_one_that_is_known_to_be_dead_is_not_waited_for(
     one, other = processes
     one.run(monkeypatch)
     feed.end = 5
-    monkeypatch.setattr(process, "is_dead", lambda name: name == one.identity)
+    monkeypatch.setattr(liveness, "is_dead", lambda name: name == one.identity)
     assert other.run(monkeypatch, DELAY + 1) == [1, 2, 3, 4, 5]
 
 

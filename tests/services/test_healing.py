@@ -6,15 +6,15 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
+from kazoo_ips.background.change_follower import LEASE, POLL, RENEW
+from kazoo_ips.background.repair import DELAY
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import AssignIP, AssignIPs, CreateIP, DedicatedIP, DeleteIP, ReleaseIP
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
-from kazoo_ips.services import Services
-from kazoo_ips.services.follower import LEASE, POLL, RENEW
-from kazoo_ips.services.healing import DELAY
 from tests.conftest import Member, clear
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock, behind, proxy, running_proxy
@@ -38,10 +38,10 @@ class Healer:
 
     def wait(self, seconds: int) -> None:
         """Let time pass."""
-        self.services.housekeeping.follow()
+        self.services.background.follow()
         for _ in range(seconds):
             self.clock.ahead += 1
-            self.services.housekeeping.follow()
+            self.services.background.follow()
 
     @property
     def writes(self) -> list[str]:
@@ -69,7 +69,7 @@ def copies(couch: Couch, alice: Member) -> Database:
 
 @pytest.fixture
 def assigned(
-    healer: Healer, add: Callable[..., DedicatedIP], services: Services, alice: Member
+    healer: Healer, add: Callable[..., DedicatedIP], services: Instance, alice: Member
 ) -> DedicatedIP:
     """An address of Alice's."""
     add(ADDRESS)
@@ -83,7 +83,7 @@ def _remove(database: Database, address: str = ADDRESS) -> None:
 def test_a_copy_that_was_not_written_is_written(
     healer: Healer, assigned: DedicatedIP, copies: Database
 ) -> None:
-    healer.services.housekeeping.recover()  # what tests before have left
+    healer.services.background.recover()  # what tests before have left
     _remove(copies)
     healer.wait(DELAY - 1)
     assert copies.find(ADDRESS) is None
@@ -96,7 +96,7 @@ def test_a_copy_that_was_not_written_is_written(
 def test_a_copy_is_removed_from_whom_the_address_was_taken(
     healer: Healer,
     assigned: DedicatedIP,
-    services: Services,
+    services: Instance,
     copies: Database,
     alice: Member,
     bob: Member,
@@ -116,7 +116,7 @@ def test_a_copy_is_removed_from_whom_the_address_was_taken(
 
 
 def test_a_copy_is_removed_from_whom_the_address_was_taken_before_it_was_added_anew(
-    healer: Healer, assigned: DedicatedIP, services: Services, copies: Database
+    healer: Healer, assigned: DedicatedIP, services: Instance, copies: Database
 ) -> None:
     copy = copies.get(ADDRESS)
     services.pool.delete(DeleteIP(ADDRESS, force=True), uuid4().hex)
@@ -142,7 +142,7 @@ def test_a_copy_that_cannot_be_mended_is_not_tried_for_ever(
     behind: Settings,
     proxy: FaultProxy,
     add: Callable[..., DedicatedIP],
-    services: Services,
+    services: Instance,
     alice: Member,
     copies: Database,
 ) -> None:
@@ -159,14 +159,14 @@ def test_a_copy_that_cannot_be_mended_is_not_tried_for_ever(
 
 
 def test_many_are_looked_at_together(
-    healer: Healer, couch: Couch, services: Services, alice: Member, copies: Database
+    healer: Healer, couch: Couch, services: Instance, alice: Member, copies: Database
 ) -> None:
     addresses = [f"198.51.{n // 250}.{n % 250}" for n in range(1000)]
     IPRepository(couch, ListRepository(couch)).save_all(
         [DedicatedIP(address, "us-east", "proxy1.example.com", 1, 1) for address in addresses]
     )
     services.ips.assign_all(AssignIPs(alice.id, tuple(addresses)), uuid4().hex)
-    services.housekeeping.work()
+    services.background.work()
     lost = copies.get_all(addresses[::2]).values()
     copies.put_all([{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in lost])
     healer.wait(DELAY)

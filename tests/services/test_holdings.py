@@ -9,16 +9,16 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
-from kazoo_ips import shared_writes
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from kazoo_ips.model import AssignIPs, DedicatedIP, Listing, ListIPs, ReleaseIPs
-from kazoo_ips.repositories.copies import CopyRepository
+from kazoo_ips.processes import recent_writes
+from kazoo_ips.processes.recent_writes import RecentWrites
+from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
-from kazoo_ips.services import Services
-from kazoo_ips.services.lists import walk
-from kazoo_ips.shared_writes import SharedWrites
+from kazoo_ips.services.pool.lists import walk
 from tests.conftest import Member
 
 ADDRESSES = [f"192.0.2.{n}" for n in range(12)]
@@ -37,21 +37,23 @@ class Cluster:
         """Lines that the view still has."""
         self.copies_seen = True
         self.pauses: list[float] = []
-        self.memory = SharedWrites()
-        read_view, read_copies = ListRepository.assigned_to, CopyRepository.addresses
+        self.memory = RecentWrites()
+        read_view, read_copies = ListRepository.assigned_to, AccountCopyRepository.addresses
 
         def assigned_to(views: ListRepository, account_id: str, page: ListIPs) -> list[Listing]:
             rows = read_view(views, account_id, replace(page, limit=None))
             there = [row for row in rows if row.address not in self.unseen]
             return [*there, *self.ghosts][: page.limit]
 
-        def addresses(copies: CopyRepository, account_id: str, limit: int = 99) -> list[str]:
+        def addresses(
+            copies: AccountCopyRepository, account_id: str, limit: int = 99
+        ) -> list[str]:
             return read_copies(copies, account_id, limit) if self.copies_seen else []
 
         monkeypatch.setattr(ListRepository, "assigned_to", assigned_to)
-        monkeypatch.setattr(CopyRepository, "addresses", addresses)
+        monkeypatch.setattr(AccountCopyRepository, "addresses", addresses)
         monkeypatch.setattr(IPRepository, "replicas", 3)
-        monkeypatch.setattr(shared_writes, "shared", lambda: self.memory)
+        monkeypatch.setattr(recent_writes, "shared", lambda: self.memory)
 
 
 @pytest.fixture
@@ -61,14 +63,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 @pytest.fixture
-def here(settings: Settings, cluster: Cluster) -> Services:
+def here(settings: Settings, cluster: Cluster) -> Instance:
     """An instance on it."""
     return composition.build(settings, pause=cluster.pauses.append)
 
 
 @pytest.fixture
 def full(
-    here: Services, pool: Database, add: Callable[..., DedicatedIP], alice: Member
+    here: Instance, pool: Database, add: Callable[..., DedicatedIP], alice: Member
 ) -> list[str]:
     """Addresses in two zones that are all Alice's, assigned through this instance."""
     for n, address in enumerate(ADDRESSES):
@@ -77,12 +79,12 @@ def full(
     return ADDRESSES
 
 
-def release_all(services: Services, member: Member) -> set[str]:
+def release_all(services: Instance, member: Member) -> set[str]:
     released = services.ips.release_all(ReleaseIPs(member.id, None), uuid4().hex)
     return {ip.address for ip in released}
 
 
-def listed(services: Services, member: Member, **query: str) -> list[str]:
+def listed(services: Instance, member: Member, **query: str) -> list[str]:
     lines = walk(lambda q: services.lists.assigned(q, member.id), ListIPs(limit=None, **query))
     return [line.address for line in lines]
 
@@ -90,17 +92,17 @@ def listed(services: Services, member: Member, **query: str) -> list[str]:
 @pytest.fixture(params=["the copies", "the memory of the instance"])
 def services_(
     request: pytest.FixtureRequest, settings: Settings, cluster: Cluster, full: list[str]
-) -> Services:
+) -> Instance:
     """An instance that knows by one thing only what the view lacks."""
     if request.param == "the copies":
-        cluster.memory = SharedWrites()
+        cluster.memory = RecentWrites()
     else:
         cluster.copies_seen = False
     return composition.build(settings, pause=cluster.pauses.append)
 
 
 def test_a_release_of_all_finds_what_the_view_lacks(
-    cluster: Cluster, services_: Services, full: list[str], alice: Member
+    cluster: Cluster, services_: Instance, full: list[str], alice: Member
 ) -> None:
     cluster.unseen = set(full[3:7])
     assert release_all(services_, alice) == set(full)
@@ -109,7 +111,7 @@ def test_a_release_of_all_finds_what_the_view_lacks(
 
 def test_a_release_of_all_finds_what_the_view_has_a_moment_later(
     cluster: Cluster,
-    here: Services,
+    here: Instance,
     full: list[str],
     alice: Member,
 ) -> None:
@@ -125,7 +127,7 @@ def test_a_release_of_all_finds_what_the_view_has_a_moment_later(
 
 
 def test_a_list_has_what_the_view_lacks_at_its_place(
-    cluster: Cluster, services_: Services, full: list[str], alice: Member
+    cluster: Cluster, services_: Instance, full: list[str], alice: Member
 ) -> None:
     cluster.unseen = {full[0], full[4], full[5], full[11]}
     assert listed(services_, alice) == ORDER
@@ -139,7 +141,7 @@ def test_a_list_has_what_the_view_lacks_at_its_place(
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 12, 13])
 def test_pages_follow_on_each_other_whatever_the_view_lacks(
-    cluster: Cluster, services_: Services, full: list[str], alice: Member, limit: int
+    cluster: Cluster, services_: Instance, full: list[str], alice: Member, limit: int
 ) -> None:
     cluster.unseen = {full[0], full[4], full[5], full[11]}
     pages, after = [], None
@@ -152,7 +154,7 @@ def test_pages_follow_on_each_other_whatever_the_view_lacks(
 
 
 def test_what_is_released_is_not_shown(
-    cluster: Cluster, here: Services, full: list[str], alice: Member, bob: Member
+    cluster: Cluster, here: Instance, full: list[str], alice: Member, bob: Member
 ) -> None:
     here.ips.release_all(ReleaseIPs(alice.id, tuple(full[:4])), uuid4().hex)
     here.ips.assign_all(AssignIPs(bob.id, tuple(full[:2])), uuid4().hex)
@@ -165,7 +167,7 @@ def test_what_is_released_is_not_shown(
 
 
 def test_a_single_node_is_asked_for_the_view_alone(
-    settings: Settings, services: Services, add: Callable[..., DedicatedIP], alice: Member
+    settings: Settings, services: Instance, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     sent: list[str] = []
     pauses: list[float] = []
@@ -184,7 +186,7 @@ def test_a_single_node_is_asked_for_the_view_alone(
 
 
 def test_the_memory_is_of_a_fixed_size_and_each_accounts_own() -> None:
-    memory = SharedWrites(entries=4)
+    memory = RecentWrites(entries=4)
     memory.note("a", ["192.0.2.1", "2001:db8::1"])
     memory.note("b", ["192.0.2.2"])
     assert memory.recent("a") == {"192.0.2.1", "2001:db8::1"}
@@ -194,15 +196,15 @@ def test_the_memory_is_of_a_fixed_size_and_each_accounts_own() -> None:
 
 
 def test_the_memory_forgets_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = SharedWrites()
+    memory = RecentWrites()
     memory.note("a", ["192.0.2.1"])
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + shared_writes.REMEMBERED + 1)
+    monkeypatch.setattr(time, "monotonic", lambda: now + recent_writes.REMEMBERED + 1)
     assert memory.recent("a") == set()
 
 
 def test_forked_workers_have_the_memory_in_common() -> None:
-    memory = SharedWrites()
+    memory = RecentWrites()
     child = os.fork()
     if not child:
         memory.note("a", ["192.0.2.1"])

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import DatastoreUnreachable, IdempotencyMismatch, InProgress
@@ -19,7 +20,6 @@ from kazoo_ips.repositories.idempotency_records import (
 )
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import TransactionLog
-from kazoo_ips.services import Services
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import behind, proxy, running_proxy
@@ -31,7 +31,7 @@ HIGH = "f" * 32
 
 
 @pytest.fixture
-def begin(services: Services) -> Callable[..., IdempotencyRecord]:
+def begin(services: Instance) -> Callable[..., IdempotencyRecord]:
     def begin(key: str, caller: str = "Alice", asked: str = "this") -> IdempotencyRecord:
         return services.idempotency.begin(caller, key, asked, uuid4().hex)
 
@@ -39,7 +39,7 @@ def begin(services: Services) -> Callable[..., IdempotencyRecord]:
 
 
 def test_a_reply_counts_before_a_later_revision_without_one(
-    begin: Callable[..., IdempotencyRecord], services: Services, couch: Couch
+    begin: Callable[..., IdempotencyRecord], services: Instance, couch: Couch
 ) -> None:
     key = uuid4().hex
     begun = begin(key)
@@ -79,7 +79,7 @@ def test_a_key_that_is_used_again_after_its_time_has_other_attempts() -> None:
 
 
 def test_a_key_is_somebodys_until_its_attempt_ends(
-    begin: Callable[..., IdempotencyRecord], services: Services
+    begin: Callable[..., IdempotencyRecord], services: Instance
 ) -> None:
     key = uuid4().hex
     begun = begin(key)
@@ -99,7 +99,7 @@ def test_a_key_is_somebodys_until_its_attempt_ends(
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_who_was_taken_for_dead_says_what_the_later_attempt_says(
-    begin: Callable[..., IdempotencyRecord], services: Services, ended: bool
+    begin: Callable[..., IdempotencyRecord], services: Instance, ended: bool
 ) -> None:
     begun = begin(uuid4().hex)
     later = services.idempotency._records.put(replace(begun, attempt=2))
@@ -113,7 +113,7 @@ def test_who_was_taken_for_dead_says_what_the_later_attempt_says(
 
 
 def test_a_key_is_another_one_a_day_later(
-    begin: Callable[..., IdempotencyRecord], services: Services, settings: Settings
+    begin: Callable[..., IdempotencyRecord], services: Instance, settings: Settings
 ) -> None:
     key = uuid4().hex
     services.idempotency.finish(begin(key), {"status": 200})
@@ -124,7 +124,7 @@ def test_a_key_is_another_one_a_day_later(
 
 
 def test_a_reply_stands_although_its_record_is_gone(
-    begin: Callable[..., IdempotencyRecord], services: Services, couch: Couch
+    begin: Callable[..., IdempotencyRecord], services: Instance, couch: Couch
 ) -> None:
     begun = begin(uuid4().hex)
     Records(couch).remove([{"_id": f"reply-{begun.id}", "_rev": begun.revision}])
@@ -145,7 +145,7 @@ def test_a_key_that_was_not_certain_to_be_taken_is_free_when_the_outage_is_over(
     with pytest.raises(DatastoreUnreachable):
         services.idempotency.begin("Alice", key, "this", uuid4().hex)
     proxy.clear()
-    services.housekeeping.work()
+    services.background.work()
     assert begin(key).reply is None
 
 
@@ -153,7 +153,7 @@ def test_a_key_is_free_although_a_copy_that_lags_did_not_show_that_it_was_taken(
     proxy: FaultProxy,
     behind: Settings,
     begin: Callable[..., IdempotencyRecord],
-    services: Services,
+    services: Instance,
     couch: Couch,
 ) -> None:
     key, worker = uuid4().hex, composition.build(behind)
@@ -166,10 +166,10 @@ def test_a_key_is_free_although_a_copy_that_lags_did_not_show_that_it_was_taken(
         worker.idempotency.begin("Alice", key, "this", uuid4().hex)
     proxy.clear()
     proxy.rule(faults.lagging(before), "GET", f"{name}.*", times=2)
-    worker.housekeeping.work()
+    worker.background.work()
     with pytest.raises(InProgress):
         begin(key)
-    worker.housekeeping.work()
+    worker.background.work()
     assert begin(key).reply is None
 
 
@@ -185,7 +185,7 @@ def test_of_two_attempts_that_have_to_be_ended_both_are(
     with pytest.raises(DatastoreUnreachable):
         worker.idempotency.begin("Alice", key, "this", uuid4().hex)
     proxy.clear()
-    worker.housekeeping.work()
+    worker.background.work()
     assert begin(key).attempt == 2
 
 
@@ -193,7 +193,7 @@ def test_an_attempt_that_nobody_was_certain_of_counts_less_than_one_that_was(
     proxy: FaultProxy,
     behind: Settings,
     begin: Callable[..., IdempotencyRecord],
-    services: Services,
+    services: Instance,
     couch: Couch,
 ) -> None:
     """Both first ones, written on two sides of a cut: the one that did work is gone on with."""
@@ -220,13 +220,13 @@ def test_a_reply_is_kept_when_the_outage_is_over(
     with pytest.raises(InProgress):
         begin(key)
     proxy.clear()
-    services.housekeeping.work()
+    services.background.work()
     assert begin(key).reply == {"status": 200}
 
 
 def test_the_record_of_a_transaction_stays_as_long_as_no_reply_is_kept(
     begin: Callable[..., IdempotencyRecord],
-    services: Services,
+    services: Instance,
     couch: Couch,
     add: Callable[..., DedicatedIP],
     alice: Member,
@@ -239,12 +239,12 @@ def test_the_record_of_a_transaction_stays_as_long_as_no_reply_is_kept(
     services.ips.assign_all(command, begun.request_id, attempt=begun.current)
     name = f"assign-{begun.current.key}-1"
     services.idempotency.finish(begun, {"status": 200})
-    services.housekeeping.work()
+    services.background.work()
     assert log.find(name) is None
     begun = begin(uuid4().hex)
     services.ips.release_all(
         ReleaseIPs(alice.id, addresses), begun.request_id, attempt=begun.current
     )
     services.idempotency.abandon(begun)
-    services.housekeeping.work()
+    services.background.work()
     assert log.find(f"release-{begun.current.key}-1")

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import Conflict, IPExists, IPNotFound, ValidationFailed
@@ -23,7 +24,6 @@ from kazoo_ips.model import (
     ReleaseIP,
 )
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services import Services
 from tests.conftest import Member
 from tests.faults.conftest import behind, proxy, running_proxy
 from tests.faults.proxy import FaultProxy, Forward, Hangup, Reply
@@ -54,7 +54,7 @@ def copies(couch: Couch, alice: Member) -> Database:
 
 
 def test_an_assignment_is_told_and_its_copy_written(
-    services: Services,
+    services: Instance,
     add: Callable[..., DedicatedIP],
     copies: Database,
     alice: Member,
@@ -73,7 +73,7 @@ def test_an_assignment_is_told_and_its_copy_written(
 
 
 def test_an_assignment_is_told_whoever_has_the_address_since(
-    services: Services,
+    services: Instance,
     add: Callable[..., DedicatedIP],
     copies: Database,
     alice: Member,
@@ -95,7 +95,7 @@ def test_an_assignment_is_told_whoever_has_the_address_since(
 
 
 def test_a_release_is_told_and_its_copy_removed(
-    services: Services,
+    services: Instance,
     add: Callable[..., DedicatedIP],
     copies: Database,
     alice: Member,
@@ -115,7 +115,7 @@ def test_a_release_is_told_and_its_copy_removed(
 
 
 def test_a_release_is_told_to_the_account_that_asked_only(
-    services: Services,
+    services: Instance,
     add: Callable[..., DedicatedIP],
     alice: Member,
     bob: Member,
@@ -133,7 +133,7 @@ def test_a_release_is_told_to_the_account_that_asked_only(
 
 
 def test_a_release_by_the_request_id_of_the_assignment_is_done(
-    services: Services,
+    services: Instance,
     add: Callable[..., DedicatedIP],
     alice: Member,
     address: str,
@@ -150,7 +150,7 @@ def test_a_release_by_the_request_id_of_the_assignment_is_done(
 def test_a_write_that_an_earlier_attempt_comes_before_is_told(
     proxy: FaultProxy,
     behind: Settings,
-    services: Services,
+    services: Instance,
     add: Callable[..., DedicatedIP],
     alice: Member,
     address: str,
@@ -176,7 +176,7 @@ def test_a_write_that_an_earlier_attempt_comes_before_is_told(
 
 @pytest.mark.parametrize("since", ["nothing", "assigned", "deleted"])
 def test_an_address_that_was_added_is_told(
-    services: Services,
+    services: Instance,
     pool: Database,
     alice: Member,
     address: str,
@@ -196,7 +196,7 @@ def test_an_address_that_was_added_is_told(
 
 
 def test_an_address_that_somebody_else_added_at_the_same_time_exists(
-    proxy: FaultProxy, behind: Settings, services: Services, pool: Database, address: str
+    proxy: FaultProxy, behind: Settings, services: Instance, pool: Database, address: str
 ) -> None:
     command = CreateIP(address, "us-east", "proxy1.example.com")
 
@@ -210,7 +210,7 @@ def test_an_address_that_somebody_else_added_at_the_same_time_exists(
 
 
 def test_an_address_that_was_deleted_is_told_and_its_copy_removed(
-    services: Services,
+    services: Instance,
     add: Callable[..., DedicatedIP],
     copies: Database,
     alice: Member,
@@ -232,7 +232,7 @@ def test_an_address_that_was_deleted_is_told_and_its_copy_removed(
 class Anew:
     """Deletes an address and adds it anew, in another zone."""
 
-    def __init__(self, services: Services, pool: Database, several: bool) -> None:
+    def __init__(self, services: Instance, pool: Database, several: bool) -> None:
         self._services, self._pool, self._several = services, pool, several
 
     def __call__(self, address: str) -> None:
@@ -240,18 +240,18 @@ class Anew:
             self._services.pool.delete(DeleteIP(address, force=True), uuid4().hex)
         command = CreateIP(address, "anew", "proxy2.example.com")
         if self._several:
-            self._services.additions.create_all([command], uuid4().hex)
+            self._services.bulk_additions.create_all([command], uuid4().hex)
         else:
             self._services.pool.create(command, uuid4().hex)
 
 
 @pytest.fixture(params=[False, True], ids=["one", "several"])
-def anew(services: Services, pool: Database, request: pytest.FixtureRequest) -> Anew:
+def anew(services: Instance, pool: Database, request: pytest.FixtureRequest) -> Anew:
     return Anew(services, pool, request.param)
 
 
 def test_a_deletion_is_told_and_not_done_again_when_the_address_was_added_anew(
-    services: Services,
+    services: Instance,
     add: Callable[..., DedicatedIP],
     anew: Anew,
     address: str,
@@ -266,7 +266,7 @@ def test_a_deletion_is_told_and_not_done_again_when_the_address_was_added_anew(
 
 
 def test_an_assignment_is_told_and_not_done_again_when_the_address_was_added_anew(
-    services: Services,
+    services: Instance,
     add: Callable[..., DedicatedIP],
     anew: Anew,
     alice: Member,
@@ -283,7 +283,7 @@ def test_an_assignment_is_told_and_not_done_again_when_the_address_was_added_ane
 
 
 def test_an_address_that_was_added_is_told_as_asked_for_when_it_was_added_anew(
-    services: Services, anew: Anew, address: str, name: str, again: Attempt
+    services: Instance, anew: Anew, address: str, name: str, again: Attempt
 ) -> None:
     command = CreateIP(address, "us-east", "proxy1.example.com")
     services.pool.create(command, name)
@@ -294,7 +294,7 @@ def test_an_address_that_was_added_is_told_as_asked_for_when_it_was_added_anew(
 
 
 def test_an_allocation_is_told(
-    services: Services, add: Callable[..., DedicatedIP], alice: Member, name: str
+    services: Instance, add: Callable[..., DedicatedIP], alice: Member, name: str
 ) -> None:
     for number in range(1, 5):
         add(f"192.0.2.{number}")

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, ValidationFailed
@@ -18,7 +19,6 @@ from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, State, Transaction, TransactionLog
-from kazoo_ips.services import Services
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import behind, eventually, proxy, running_proxy
@@ -37,7 +37,7 @@ def log(couch: Couch) -> TransactionLog:
 
 
 @pytest.fixture
-def later(settings: Settings) -> Services:
+def later(settings: Settings) -> Instance:
     """The services of somebody who finds what others left."""
     return composition.build(settings, clock=lambda: FAR)
 
@@ -45,7 +45,7 @@ def later(settings: Settings) -> Services:
 @pytest.fixture
 def begin(
     log: TransactionLog,
-    services: Services,
+    services: Instance,
     pool: Database,
     add: Callable[..., DedicatedIP],
     alice: Member,
@@ -77,11 +77,11 @@ def left(log: TransactionLog) -> list[str]:
     return [transaction.id for transaction in log.all()]
 
 
-def recover(services: Services, log: TransactionLog) -> None:
+def recover(services: Instance, log: TransactionLog) -> None:
     """On a cluster the list of records may be behind for a moment."""
 
     def is_empty() -> bool:
-        services.housekeeping.recover()
+        services.background.recover()
         return not left(log)
 
     assert eventually(is_empty)
@@ -98,7 +98,7 @@ def recover(services: Services, log: TransactionLog) -> None:
 )
 def test_what_a_dead_process_has_left_is_brought_to_its_end(
     begin: Callable[..., Transaction],
-    later: Services,
+    later: Instance,
     log: TransactionLog,
     pool: Database,
     couch: Couch,
@@ -116,7 +116,7 @@ def test_what_a_dead_process_has_left_is_brought_to_its_end(
 
 
 def test_an_assignment_that_arrives_after_it_was_taken_back_is_refused(
-    begin: Callable[..., Transaction], later: Services, log: TransactionLog, pool: Database
+    begin: Callable[..., Transaction], later: Instance, log: TransactionLog, pool: Database
 ) -> None:
     transaction = begin(Action.ASSIGN)
     late = pool.get(IPS[0])
@@ -129,7 +129,7 @@ def test_an_assignment_that_arrives_after_it_was_taken_back_is_refused(
 
 def test_a_release_that_is_decided_shows_when_it_is_asked_for(
     begin: Callable[..., Transaction],
-    services: Services,
+    services: Instance,
     log: TransactionLog,
     alice: Member,
     bob: Member,
@@ -140,7 +140,7 @@ def test_a_release_that_is_decided_shows_when_it_is_asked_for(
 
 
 def test_a_release_that_is_undecided_does_not_show(
-    begin: Callable[..., Transaction], services: Services, alice: Member
+    begin: Callable[..., Transaction], services: Instance, alice: Member
 ) -> None:
     begin(Action.RELEASE)
     assert services.ips.fetch(IPS[0]).assigned_to == alice.id
@@ -149,7 +149,7 @@ def test_a_release_that_is_undecided_does_not_show(
 @pytest.mark.parametrize("action", Action)
 def test_what_a_living_process_has_not_decided_yet_is_not_to_be_had(
     begin: Callable[..., Transaction],
-    services: Services,
+    services: Instance,
     pool: Database,
     alice: Member,
     action: Action,
@@ -161,7 +161,7 @@ def test_what_a_living_process_has_not_decided_yet_is_not_to_be_had(
 
 
 def test_what_a_dead_process_has_not_decided_is_settled_by_who_needs_it(
-    begin: Callable[..., Transaction], later: Services, pool: Database, bob: Member
+    begin: Callable[..., Transaction], later: Instance, pool: Database, bob: Member
 ) -> None:
     begin(Action.ASSIGN)
     later.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex)
@@ -169,10 +169,10 @@ def test_what_a_dead_process_has_not_decided_is_settled_by_who_needs_it(
 
 
 def test_who_was_taken_for_dead_cannot_commit(
-    begin: Callable[..., Transaction], later: Services, log: TransactionLog
+    begin: Callable[..., Transaction], later: Instance, log: TransactionLog
 ) -> None:
     transaction = begin(Action.ASSIGN)
-    later.housekeeping.recover()
+    later.background.recover()
     with pytest.raises(DatastoreUnreachable):
         log.commit(transaction, IPS)
     assert log.find(transaction.id) is None
@@ -189,7 +189,7 @@ def test_what_is_committed_cannot_be_aborted(
 @pytest.mark.parametrize("kind", ["deleted", "committed"])
 def test_of_two_revisions_of_a_record_the_one_that_ends_it_counts(
     begin: Callable[..., Transaction],
-    later: Services,
+    later: Instance,
     log: TransactionLog,
     couch: Couch,
     pool: Database,
@@ -206,7 +206,7 @@ def test_of_two_revisions_of_a_record_the_one_that_ends_it_counts(
     aborted = {**record, "state": "aborted", "_rev": f"2-{'f' * 32}"}
     database.graft(aborted, parent=record["_rev"])
     assert eventually(lambda: transaction.id in left(log))
-    later.housekeeping.recover()
+    later.background.recover()
     assert owners(pool) == {alice.id}
 
 
@@ -225,7 +225,7 @@ def test_a_record_does_not_look_deleted_when_the_revision_beside_it_is(
 
 
 def test_a_later_attempt_keeps_an_earlier_one_from_beginning(
-    log: TransactionLog, services: Services, add: Callable[..., Any], alice: Member, pool: Database
+    log: TransactionLog, services: Instance, add: Callable[..., Any], alice: Member, pool: Database
 ) -> None:
     for address in IPS:
         add(address)
@@ -240,7 +240,7 @@ def test_a_later_attempt_keeps_an_earlier_one_from_beginning(
 
 def test_a_later_attempt_takes_back_what_an_earlier_one_has_begun(
     begin: Callable[..., Transaction],
-    services: Services,
+    services: Instance,
     log: TransactionLog,
     alice: Member,
     pool: Database,
@@ -260,7 +260,7 @@ def test_a_later_attempt_takes_back_what_an_earlier_one_has_begun(
 @pytest.mark.parametrize("action", Action)
 def test_a_later_attempt_tells_what_an_earlier_one_has_done(
     begin: Callable[..., Transaction],
-    services: Services,
+    services: Instance,
     log: TransactionLog,
     alice: Member,
     bob: Member,
@@ -285,7 +285,7 @@ def test_a_later_attempt_tells_what_an_earlier_one_has_done(
 @pytest.mark.parametrize("action", Action)
 def test_what_is_marked_by_a_transaction_whose_record_is_gone_is_as_it_says(
     begin: Callable[..., Transaction],
-    services: Services,
+    services: Instance,
     log: TransactionLog,
     alice: Member,
     action: Action,
@@ -326,8 +326,8 @@ def test_who_waited_for_a_release_reads_again_what_it_has_done(
 )
 def test_what_kazoo_has_written_since_is_left_alone(
     begin: Callable[..., Transaction],
-    later: Services,
-    services: Services,
+    later: Instance,
+    services: Instance,
     log: TransactionLog,
     pool: Database,
     kind: str,
@@ -347,24 +347,24 @@ def test_what_kazoo_has_written_since_is_left_alone(
 
 
 def test_what_a_process_that_is_known_to_be_dead_is_at_is_recovered_at_once(
-    services: Services, log: TransactionLog, pool: Database, couch: Couch, alice: Member
+    services: Instance, log: TransactionLog, pool: Database, couch: Couch, alice: Member
 ) -> None:
-    tell = "from kazoo_ips import process; print(process.identity())"
+    tell = "from kazoo_ips.processes import liveness; print(liveness.identity())"
     told = subprocess.run([sys.executable, "-c", tell], capture_output=True, text=True, check=True)
     transaction = log.begin(Action.ASSIGN, alice.id, uuid4().hex, services.pool._now(), IPS)
     database = couch.database("kazoo_ips")
     record = database.get(f"transaction-{transaction.id}")
     database.put({**record, "worker": told.stdout.strip()})
-    services.housekeeping.recover()
+    services.background.recover()
     assert log.find(transaction.id) is None
 
 
 def test_what_is_recovered_is_looked_at_again(
-    begin: Callable[..., Transaction], later: Services, log: TransactionLog
+    begin: Callable[..., Transaction], later: Instance, log: TransactionLog
 ) -> None:
     begin(Action.ASSIGN)
     recover(later, log)
-    assert later.housekeeping.look_again(now=1e12) == len(IPS)
+    assert later.background.look_again(now=1e12) == len(IPS)
 
 
 def test_a_record_stays_until_its_documents_are_as_it_says(
@@ -378,17 +378,17 @@ def test_a_record_stays_until_its_documents_are_as_it_says(
     assert eventually(lambda: transaction.id in left(log))
     later = composition.build(behind, clock=lambda: FAR)
     proxy.rule(faults.cut, "PUT|POST", "-dedicated_ips/_bulk_docs", times=None)
-    later.housekeeping.recover()
+    later.background.recover()
     assert (left(log), owners(pool) == {None}) == ([transaction.id], False)
     proxy.clear()
     proxy.rule(faults.cut, "PUT|POST", "-dedicated_ips/_bulk_docs")  # the next one arrives
-    later.housekeeping.recover()
+    later.background.recover()
     assert (left(log), owners(pool)) == ([], {None})
 
 
 def test_what_an_aborted_assignment_has_left_hidden_in_a_conflict_is_dropped(
     log: TransactionLog,
-    later: Services,
+    later: Instance,
     add: Callable[..., DedicatedIP],
     pool: Database,
     alice: Member,
@@ -410,9 +410,9 @@ def test_what_an_aborted_assignment_has_left_hidden_in_a_conflict_is_dropped(
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_what_is_under_way_or_orphaned_is_not_finished(
-    later: Services, log: TransactionLog, alice: Member, finished: bool
+    later: Instance, log: TransactionLog, alice: Member, finished: bool
 ) -> None:
-    recovery = later.housekeeping._recovery
+    recovery = later.background._recovery
     address, attempt = uuid4().hex, Attempt(uuid4().hex, 1)
     begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, [address], attempt)
     transaction = log.abort(begun)
@@ -424,18 +424,18 @@ def test_what_is_under_way_or_orphaned_is_not_finished(
 
 
 def test_a_committed_assignment_is_not_orphaned(
-    begin: Callable[..., Transaction], later: Services, log: TransactionLog
+    begin: Callable[..., Transaction], later: Instance, log: TransactionLog
 ) -> None:
     """Its documents are as decided from the first."""
     transaction = log.commit(begin(Action.ASSIGN), IPS)
-    assert transaction.id not in {t.id for t in later.housekeeping._recovery.orphaned()}
+    assert transaction.id not in {t.id for t in later.background._recovery.orphaned()}
 
 
 def test_what_a_living_process_is_at_is_not_recovered(
-    begin: Callable[..., Transaction], services: Services, log: TransactionLog, pool: Database
+    begin: Callable[..., Transaction], services: Instance, log: TransactionLog, pool: Database
 ) -> None:
     transaction = begin(Action.ASSIGN)
-    services.housekeeping.recover()
+    services.background.recover()
     assert log.find(transaction.id) == transaction
 
 
@@ -446,7 +446,7 @@ def test_the_record_of_a_request_with_a_key_is_kept_for_a_day(
     log.finish([log.commit(transaction, IPS)])
     for hours, there in [(23, True), (25, False)]:
         later = composition.build(settings, clock=lambda h=hours: time.time() + h * 3600)
-        later.housekeeping.recover()
+        later.background.recover()
         assert (transaction.id in left(log)) == there
 
 
@@ -492,5 +492,5 @@ def test_one_that_cannot_be_recovered_does_not_keep_others_from_it(
     assert eventually(lambda: both <= set(left(log)))
     first = min(both)
     proxy.rule(faults.error_without_type, "GET", f"-kazoo_ips/transaction-{first}", times=None)
-    composition.build(behind, clock=lambda: FAR).housekeeping.recover()
+    composition.build(behind, clock=lambda: FAR).background.recover()
     assert both & set(left(log)) == {first}

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from kazoo_ips.addresses import canonical, sort_key
+from kazoo_ips.model.addresses import canonical, sort_key
 
 Document = dict[str, Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services.recovery import LEASE
+from kazoo_ips.services.assigning.recovery import LEASE
 from tests.simulation import history, plan
 from tests.simulation.cluster import Cluster
 from tests.simulation.documents import Shard

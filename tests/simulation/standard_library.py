@@ -438,7 +438,11 @@ def install() -> None:
                     setattr(module, name, simulated)
 
 
-_PROCESS = {"kazoo_ips.worker", "kazoo_ips.client_socket", "kazoo_ips.supervisor"}
+_PROCESS = {
+    "kazoo_ips.server.worker",
+    "kazoo_ips.server.client_socket",
+    "kazoo_ips.server.release_switch",
+}
 """What only real processes need."""
 
 

@@ -15,12 +15,12 @@ from typing import Any
 from flask import Flask
 
 from kazoo_ips import app as composition
-from kazoo_ips import shared_table, shared_writes
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
-from kazoo_ips.metrics import Metrics
 from kazoo_ips.model import GREGORIAN_EPOCH
+from kazoo_ips.observability.metrics import Metrics
+from kazoo_ips.processes import recent_writes, shared_table
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.services import Services
 from tests.simulation.cluster import Cluster, Delays
 from tests.simulation.documents import Revision, Shard, Tree, new_rev
 from tests.simulation.network import Network, Weather
@@ -157,7 +157,7 @@ class Worker:
         self._lives = 0
         self.tellable = tellable
         self.process = Process(0)
-        self.services: Services
+        self.services: Instance
         self.start()
 
     def start(self) -> None:
@@ -165,11 +165,11 @@ class Worker:
         self._lives += 1
         self.process = Process(1000 * (self._slot + 1) + self._lives)
         self._application = _application(self._slot)
-        for memory in (shared_table.shared, shared_writes.shared):
+        for memory in (shared_table.shared, recent_writes.shared):
             memory.cache_clear()  # every worker is an instance by itself
         services = composition.build(self._settings, clock=now, pause=sleep, metrics=_metrics())
         self.services = replace(services, auth=base().auth)
-        self._scheduler.spawn(self.process, self.services.housekeeping.start)
+        self._scheduler.spawn(self.process, self.services.background.start)
 
     def kill(self) -> None:
         """Let the process die."""
@@ -197,7 +197,7 @@ class Worker:
         self._join(self._scheduler.spawn(process, serve))
         return replies[0] if replies else Reply(0)
 
-    def do(self, work: Callable[[Services], Any]) -> Any:
+    def do(self, work: Callable[[Instance], Any]) -> Any:
         """Let the current task wait for something that the process does; None when it dies."""
         process, services = self.process, self.services
         if not process.alive:

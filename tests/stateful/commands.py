@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from webtest import TestApp
 
-from kazoo_ips.addresses import canonical
+from kazoo_ips.model.addresses import canonical
 
 SPELLINGS = {
     "192.0.2.2": ["192.0.2.2"],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from typing import Any
 
-from kazoo_ips.addresses import sort_key
+from kazoo_ips.model.addresses import sort_key
 from tests.stateful.commands import (
     Assign,
     AssignMany,

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from kazoo_ips.addresses import canonical
+from kazoo_ips.model.addresses import canonical
 from tests.stateful.commands import (
     ADDRESSES,
     HOSTS,

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from kazoo_ips import logs, work
+from kazoo_ips.app import Instance
 from kazoo_ips.model import DedicatedIP
-from kazoo_ips.services import Services
+from kazoo_ips.observability import logs, request_context
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import eventually
@@ -232,7 +232,7 @@ def basic(account: str, password: str) -> str:
 
 
 def test_no_secret_is_in_any_line(
-    server: Server, services: Services, alice: Member, add: Callable[..., DedicatedIP]
+    server: Server, services: Instance, alice: Member, add: Callable[..., DedicatedIP]
 ) -> None:
     add("192.0.2.1")
     token, user = alice.token, services.accounts.create_user(alice.id, "watched", MARK)
@@ -298,7 +298,7 @@ def set_up(form: str, stream: io.StringIO) -> Iterator[None]:
     """The loggers as the service has them; afterwards as they were."""
     root = logging.getLogger()
     before, level = root.handlers, root.level
-    token = work._current.set(None)
+    token = request_context._current.set(None)
     logs.set_up("debug", form, ("pa/ss", ""), stream)
     try:
         yield
@@ -307,7 +307,7 @@ def set_up(form: str, stream: io.StringIO) -> Iterator[None]:
         root.handlers = before
         root.setLevel(level)
         logging.captureWarnings(False)
-        work._current.reset(token)
+        request_context._current.reset(token)
 
 
 QUOTED = [
@@ -352,7 +352,7 @@ def test_a_line_outside_of_a_request_and_one_inside() -> None:
     with set_up("json", written):
         log = logging.getLogger("others")
         log.warning("outside\nof it")
-        work.begin("inside")
+        request_context.begin("inside")
         log.debug("within")
         log.debug("no UTF-8: \udcff")
     outside, within, _ = map(json.loads, written.getvalue().splitlines())

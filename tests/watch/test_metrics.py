@@ -13,11 +13,11 @@ from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
-from kazoo_ips.metrics import Metrics, kind
 from kazoo_ips.model import AssignIP, DedicatedIP
+from kazoo_ips.observability.metrics import Metrics, kind
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, TransactionLog
-from kazoo_ips.services.recovery import LEASE
+from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
 from tests.described import CheckedApp
 from tests.faults import proxy as faults
@@ -175,9 +175,9 @@ def test_claims_recovered(settings: Settings, add: Any, couch: Any, alice: Membe
         Action.ASSIGN, alice.id, uuid4().hex, 63_900_000_000, ["192.0.2.1"]
     )
     clock.ahead = LEASE + 80
-    services.housekeeping.recover()
+    services.background.recover()
     assert value(
-        samples(metrics.text(services.watch).decode()), "kazoo_ips_claims_recovered_total"
+        samples(metrics.text(services.health).decode()), "kazoo_ips_claims_recovered_total"
     )
 
 

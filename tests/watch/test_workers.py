@@ -12,7 +12,8 @@ import pytest
 import urllib3
 from prometheus_client.mmap_dict import MmapedDict
 
-from kazoo_ips import process, shared_counts
+from kazoo_ips.observability import multiprocess_metrics
+from kazoo_ips.processes import liveness
 from tests.conftest import Member
 from tests.faults.conftest import eventually
 from tests.servers import Gunicorn
@@ -119,22 +120,22 @@ def test_what_a_killed_master_left_is_removed_by_the_next(
     dead, alive, strange = (tmp_path / f"kazoo-ips-counts-{n}" for n in range(3))
     with subprocess.Popen([sys.executable, "-c", ""]) as process_that_ends:
         gone = process_that_ends.pid
-    place = process.identity().rpartition("/")[0]
+    place = liveness.identity().rpartition("/")[0]
     owners: dict[Path, str] = {
         dead: f"{place}/{gone}",
-        alive: process.identity(),
+        alive: liveness.identity(),
         strange: "another-machine/1",
     }
     for folder, owner in owners.items():
         folder.mkdir()
         (folder / "owner").write_text(owner)
-    made = shared_counts.make_folder()
+    made = multiprocess_metrics.make_folder()
     assert {*tmp_path.iterdir()} == {alive, strange, made}
     assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(made)
-    shared_counts.remove_folder(made)
+    multiprocess_metrics.remove_folder(made)
     assert not made.exists()
 
 
 @pytest.mark.parametrize(("taken", "place"), [((), 0), ((0, 1), 2), ((1, 2), 0), ((0, 2, 3), 1)])
 def test_a_worker_takes_the_lowest_place_that_is_free(taken: tuple[int, ...], place: int) -> None:
-    assert shared_counts.free_place(taken) == place
+    assert multiprocess_metrics.free_place(taken) == place

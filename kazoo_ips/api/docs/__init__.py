@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 from flask import Flask, Response, current_app, request
 
 from kazoo_ips.api import envelope, openapi
-from kazoo_ips.api.operations import ANY, JSON, Who
+from kazoo_ips.api.route_descriptions import ANY, JSON, Who
 from kazoo_ips.api.routes import Routes
 from kazoo_ips.errors import BadIdentifier
 

@@ -1,0 +1,50 @@
+"""`/healthz`, `/readyz` and `/metrics`: for load balancers and Prometheus, outside `/v2`."""
+
+import hmac
+from collections.abc import Callable
+
+from flask import Flask, Response, current_app, g
+from marshmallow import fields
+
+from kazoo_ips.api import envelope
+from kazoo_ips.api.request_state import services
+from kazoo_ips.api.route_descriptions import ANY, Who
+from kazoo_ips.api.routes import Routes
+from kazoo_ips.errors import InvalidCredentials, NotReady
+
+routes = Routes("health", __name__)
+
+
+def init_app(app: Flask, text: Callable[[], bytes], content_type: str, token: str) -> None:
+    """Say where the metrics come from.
+
+    :param text: all metrics, in Prometheus's text form
+    :param token: who wants them must bring this; everybody may have them when it is empty
+    """
+    app.extensions["kazoo_ips_metrics"] = text, content_type, token
+
+
+@routes.on("GET", "/healthz", who=Who.ANYONE, replies=fields.Dict())
+def healthz() -> Response:
+    """The process answers. Whether CouchDB does is another question."""
+    return envelope.success({"healthy": True})
+
+
+@routes.on("GET", "/readyz", who=Who.ANYONE, replies=fields.Dict(), raises=(NotReady,))
+def readyz() -> Response:
+    """Requests can be served; otherwise 503 with the reasons."""
+    reasons = services().health.problems()
+    if reasons:
+        raise NotReady(reasons)
+    return envelope.success({"ready": True})
+
+
+@routes.on(
+    "GET", "/metrics", who=Who.ANYONE, replies=None, media=ANY, raises=(InvalidCredentials,)
+)
+def metrics() -> Response:
+    """All workers' metrics."""
+    text, content_type, token = current_app.extensions["kazoo_ips_metrics"]
+    if token and not hmac.compare_digest((g.auth_token or "").encode(), token.encode()):
+        raise InvalidCredentials
+    return Response(text(), content_type=content_type, headers={"Cache-Control": "no-store"})

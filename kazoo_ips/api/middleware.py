@@ -1,0 +1,189 @@
+"""Every request is timed, counted and logged as one line, from the outside of the application.
+
+The line has no secret in it: no header, no body, and of the query only what is known to be none.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import cache
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote
+
+from flask import Flask
+
+from kazoo_ips.api.client_address import client_address
+from kazoo_ips.api.request_state import here
+from kazoo_ips.observability import request_context
+from kazoo_ips.observability.logs import MASK
+from kazoo_ips.observability.request_context import Work
+from kazoo_ips.processes.rendezvous import leave_all
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger("kazoo_ips.requests")
+
+Count = Callable[[str, str, str, float], None]
+
+UNMATCHED, UNREADABLE = "unmatched", "unreadable"
+"""Instead of a route: there is none for the path and method, or the request was none."""
+
+_HARMLESS = {
+    "zone", "host", "quantity", "page_size", "start_key", "paginate", "force", "verb",
+    "dry_run",
+}  # fmt: skip
+_PLAIN = re.compile(r"[a-zA-Z0-9/.:_-]*")
+_TOKEN = re.compile(r"eyJ[\w.-]+")
+
+
+def init_app(app: Flask, count: Count) -> None:
+    """Watch every request of the application.
+
+    :param count: told route, method, status and seconds of each
+    """
+    app.extensions["kazoo_ips_count"] = count
+    app.wsgi_app = _watched(app.wsgi_app, count)  # type: ignore[method-assign, assignment]
+
+
+def tell() -> None:
+    """Say what the application has found out about the request: its rule, and who is calling."""
+    current = request_context.current()
+    if current is not None:
+        asked, known = here()
+        rule, caller = asked.url_rule, known.get("caller")
+        current.route = _route(rule.rule) if rule else UNMATCHED
+        current.client = client_address()
+        if caller is not None:
+            current.account_id, current.user_id = caller.account.id, caller.user_id
+
+
+@cache
+def _route(rule: str) -> str:
+    """A rule with its variables as the documentation writes them."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
+
+
+def unreadable(app: Flask, status: int, request_id: str, client: str, error: str) -> None:
+    """Count and log what never became a request.
+
+    :param client: its address
+    :param error: what kind of error it was; its text may quote what was sent
+    """
+    app.extensions["kazoo_ips_count"](UNREADABLE, "other", str(status), 0.0)
+    current = request_context.begin(request_id)
+    current.route = UNREADABLE
+    current.notes.append(error)
+    _write(current, {"REMOTE_ADDR": client}, status, 0.0)
+
+
+def _watched(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
+    def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
+        started, current = perf_counter(), request_context.begin("")
+        status = "500"
+
+        def note_status(line: str, *rest: Any) -> Any:
+            nonlocal status
+            status = line[:3]
+            return start(line, *rest)
+
+        def finish() -> None:
+            seconds = perf_counter() - started
+            leave_all()
+            route = current.route or UNMATCHED
+            count(route, environ["REQUEST_METHOD"], status, seconds)
+            _write(current, environ, int(status), seconds)
+
+        try:
+            return _Body(wsgi(environ, note_status), current, finish)
+        except BaseException:
+            finish()
+            raise
+
+    return call
+
+
+class _Body:
+    """A reply's parts; when the last is out, or nobody wants more, the request is finished."""
+
+    __slots__ = ("_current", "_finish", "_parts")
+
+    def __init__(self, parts: Iterable[bytes], current: Work, finish: Callable[[], None]) -> None:
+        self._parts = parts
+        self._current = current
+        self._finish = finish
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._parts
+        except BaseException:
+            self._current.notes.append("broken_off")
+            raise
+
+    def close(self) -> None:
+        """What servers call at the end."""
+        try:
+            close = getattr(self._parts, "close", None)
+            if close:
+                close()
+        finally:
+            self._finish()
+
+
+def _write(current: Work, environ: "WSGIEnvironment", status: int, seconds: float) -> None:
+    level = logging.ERROR if status >= 500 else logging.INFO
+    if not log.isEnabledFor(level):
+        return
+    fields: dict[str, Any] = {
+        "request_id": current.request_id,
+        "method": environ.get("REQUEST_METHOD", ""),
+        "route": current.route or UNMATCHED,
+        "path": _path(environ),
+        "status": status,
+        "duration_ms": round(seconds * 1000, 3),
+        "account_id": current.account_id,
+        "user_id": current.user_id,
+        "client": current.client or environ.get("REMOTE_ADDR", ""),
+        "couchdb_calls": current.calls,
+        "couchdb_ms": round(current.seconds * 1000, 3),
+    }
+    if current.calls and not current.request_id.startswith(current.couchdb_id):
+        fields["couchdb_request_id"] = current.couchdb_id
+    if current.shared:
+        fields["couchdb_shared"] = current.shared
+    if current.notes:
+        fields["notes"] = current.notes
+    # As log.log() does it, without looking for who has called it.
+    record = log.makeRecord(
+        log.name, level, __file__, 0, "request", (), None, extra={"fields": fields}
+    )
+    log.handle(record)
+
+
+def _path(environ: "WSGIEnvironment") -> str:
+    """The path as it was sent; of the query what is known to be harmless."""
+    path = environ.get("PATH_INFO", "")
+    if not _PLAIN.fullmatch(path):
+        path = quote(path, safe="/:@,;+$!*'()~", encoding="latin-1")
+    if "eyJ" in path:
+        path = _TOKEN.sub(MASK, path)
+    query = environ.get("QUERY_STRING")
+    return f"{path}?{_harmless(query)}" if query else path
+
+
+def _harmless(query: str) -> str:
+    """The query with the values of all but known parameters masked."""
+    with suppress(ValueError):
+        pairs = parse_qsl(query, keep_blank_values=True)
+        return "&".join(
+            f"{name}={quote(value)}" if name in _HARMLESS and "eyJ" not in value else _masked(name)
+            for name, value in pairs
+        )
+    return MASK
+
+
+def _masked(name: str) -> str:
+    # A name that is none may be a secret that lost its own.
+    return f"{name}={MASK}" if re.fullmatch("[a-z_]{1,20}", name) else MASK

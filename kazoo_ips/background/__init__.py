@@ -1,0 +1,1 @@
+"""What runs without a request: one thread in each worker process."""

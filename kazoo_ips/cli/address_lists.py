@@ -1,0 +1,102 @@
+"""Lists of addresses as operators write them, read line by line: CSV with ip, zone and host.
+
+Kind to what spreadsheets make of a list: a byte order mark, CRLF, quotes, semicolons or tabs,
+columns in any order, further columns, blank lines and lines that start with `#`. Every other line
+is a wish, of use or not; knows nothing of what becomes of it.
+"""
+
+import csv
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from kazoo_ips.model.addresses import parse_block
+from kazoo_ips.services.pool.imports import ImportRow
+
+COLUMNS = ("ip", "zone", "host")
+_MAX_LINE = 65_536
+"""Bytes of one line; more is not a list of addresses."""
+
+
+class NoList(ValueError):
+    """What was given is not a list of addresses; the text says why."""
+
+
+def read_list(file: BinaryIO) -> Iterator[ImportRow]:
+    """The wishes of a list.
+
+    The first line names the columns, unless it has three cells and starts with an address: then
+    they are ip, zone and host, in this order.
+
+    :raises NoList: the first line says neither, or a line is endless
+    """
+    read: Callable[[int, str], ImportRow] | None = None
+    for number, raw in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
+        if len(raw) == _MAX_LINE:
+            raise NoList(f"line {number} is too long for a list of addresses")
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError:
+            yield ImportRow(number, raw.decode(errors="replace").strip(), problem="not UTF-8")
+            continue
+        if not line or line.startswith("#"):
+            continue
+        if read is None:
+            read, names_columns = _reader(number, line)
+            if names_columns:
+                continue
+        yield read(number, line)
+
+
+def wish(given: str, zone: str, host: str, line: int = 1) -> ImportRow:
+    """A wish for an address, a CIDR block or a range."""
+    for name, value in (("ip", given), ("zone", zone), ("host", host)):
+        if not value:
+            return ImportRow(line, given, zone, host, problem=f"no {name}")
+    try:
+        return ImportRow(line, given, zone, host, parse_block(given))
+    except ValueError as error:
+        return ImportRow(line, given, zone, host, problem=str(error))
+
+
+def _reader(number: int, line: str) -> tuple[Callable[[int, str], ImportRow], bool]:
+    """A function that reads lines like this first one, and whether this one names the columns.
+
+    :raises NoList: it neither names them nor is what they would be without names
+    """
+    delimiter = max(",;\t", key=line.count)
+    try:
+        names = [cell.casefold() for cell in _cells(line, delimiter)]
+    except csv.Error as error:
+        raise NoList(f"line {number} is not CSV: {error}") from error
+    twice = [column for column in COLUMNS if names.count(column) > 1]
+    if twice:
+        raise NoList(f"line {number} has the column {twice[0]} twice")
+    if set(COLUMNS) <= set(names):
+        return _read_by(delimiter, names), True
+    if len(names) == len(COLUMNS) and wish(names[0], "zone", "host").block:
+        return _read_by(delimiter, list(COLUMNS)), False
+    raise NoList(f"line {number} does not name the columns ip, zone and host: {line}")
+
+
+def _read_by(delimiter: str, names: list[str]) -> Callable[[int, str], ImportRow]:
+    ip, zone, host = (names.index(column) for column in COLUMNS)
+
+    def read(number: int, line: str) -> ImportRow:
+        try:
+            cells = _cells(line, delimiter)
+        except csv.Error as error:
+            return ImportRow(number, line, problem=f"not CSV: {error}")
+        if len(cells) != len(names):
+            wanted = f"{len(cells)} cells where {len(names)} are wanted"
+            return ImportRow(number, line, problem=wanted)
+        return wish(cells[ip], cells[zone], cells[host], number)
+
+    return read
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    if '"' in line:
+        cells = next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
+    else:  # as nearly always
+        cells = line.split(delimiter)
+    return [cell.strip() for cell in cells]

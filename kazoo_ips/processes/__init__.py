@@ -1,0 +1,1 @@
+"""What the worker processes of one machine share: memory, and which of them live."""

@@ -1,0 +1,1 @@
+"""gunicorn and the processes: configuration, worker, sockets, the switch of releases."""

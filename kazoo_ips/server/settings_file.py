@@ -1,0 +1,54 @@
+"""The settings as a file of lines `NAME=value`, and commands run with them.
+
+    python -m kazoo_ips.settings_file FILE COMMAND [ARGUMENT...]
+
+The format is that of systemd's EnvironmentFile: comments begin with # or ;, a value may stand in
+quotes. Nothing is expanded, so that a password may hold any character. Knows no setting by name.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kazoo_ips.config import BadSetting
+
+_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+
+
+def read(path: Path) -> dict[str, str]:
+    """The names and values of a file.
+
+    :raises BadSetting: it cannot be read, or a line is none; the message does not show the line,
+        which may hold a password
+    """
+    found = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line[0] in "#;":
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise BadSetting(f"{path}, line {number}: not NAME=value")
+        name, value = match[1], match[2].strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        found[name] = value
+    return found
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Become the command, with the file's settings over those of the environment."""
+    file, *command = arguments
+    try:
+        os.execve(command[0], command, {**os.environ, **read(Path(file))})
+    except (BadSetting, OSError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Addresses assigned to accounts, allocated and released."""

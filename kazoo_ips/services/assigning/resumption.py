@@ -1,0 +1,127 @@
+"""What earlier attempts at a request with an Idempotency-Key have done, as its reply tells it."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from kazoo_ips.errors import Conflict, IPNotFound, PreconditionFailed
+from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, Event, EventKind, generation
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.transaction_log import Action, Transaction
+from kazoo_ips.services.assigning.account_copies import AccountCopyService
+from kazoo_ips.services.assigning.pool_writes import PoolWriter
+from kazoo_ips.services.assigning.read_repair import IPReader
+
+
+class Resumption:
+    """Finds it in the trails of the documents, and in the records of transactions."""
+
+    def __init__(
+        self,
+        ips: IPRepository,
+        reader: IPReader,
+        writer: PoolWriter,
+        copies: AccountCopyService,
+    ) -> None:
+        self._ips = ips
+        self._reader = reader
+        self._writer = writer
+        self._copies = copies
+
+    @staticmethod
+    def once(attempt: Attempt | None, do: Callable[[], DedicatedIP]) -> DedicatedIP:
+        """Do a write to one address, unless an earlier attempt at the same request has done it.
+
+        :param do: looks first, in the very document that it is going to write to
+        :raises KazooIPsError: what doing it raises
+        """
+        try:
+            return do()
+        except (Conflict, IPNotFound, PreconditionFailed):
+            if not is_resumed(attempt):
+                raise
+        # An earlier attempt's write may have come in between. One that comes later is refused.
+        return do()
+
+    def assigned(self, ip: DedicatedIP, account_id: str, request_id: str) -> DedicatedIP | None:
+        """The dedicated IP as this request has assigned it, or None when it has not.
+
+        :raises DatastoreUnreachable: that is not certain
+        """
+        event = ip.event(EventKind.ASSIGNED, account_id, request_id)
+        if event is None:
+            return None
+        if ip.as_of(event) == ip:
+            ip = self._writer.confirm(ip)
+            self._copies.write([ip])
+        else:  # others have written since
+            self._copies.mend(account_id, [ip.address])
+        return ip.as_of(event)
+
+    def released(
+        self, ip: DedicatedIP, account_id: str | None, request_id: str
+    ) -> DedicatedIP | None:
+        """The dedicated IP as this request has released it, or None when it has not.
+
+        :param account_id: who gave it back; None is whoever had it
+        :raises DatastoreUnreachable: that is not certain
+        """
+        released = (e for e in reversed(ip.trail) if e.kind == EventKind.RELEASED)
+        event = next((e for e in released if e.request_id == request_id), None)
+        if event is None or account_id not in {None, event.account_id}:
+            return None
+        if ip.as_of(event) == ip:
+            ip = self._writer.confirm(ip)
+        owner_id = event.account_id or ""
+        self._copies.look_again(ip.address, owner_id)
+        self._copies.mend(owner_id, [ip.address])
+        return ip.as_of(event)
+
+    def created(self, command: CreateIP, request_id: str) -> DedicatedIP | None:
+        """The dedicated IP as this request has added it to the pool, or None when it has not.
+
+        :raises DatastoreUnreachable: that is not certain
+        """
+        ip = self._latest(command.address)
+        event = ip and ip.event(EventKind.CREATED, None, request_id)
+        if not (ip and event):
+            return None
+        if ip.as_of(event) == ip:
+            return self._writer.confirm(ip)
+        # Others may have deleted it and added it anew since.
+        return replace(ip.as_of(event), zone=command.zone, host=command.host)
+
+    def deleted(self, address: str, request_id: str) -> DedicatedIP | None:
+        """The dedicated IP as this request has taken it out of the pool, or None when it has not.
+
+        :raises DatastoreUnreachable: that is not certain
+        """
+        ip = self._latest(address)
+        event = ip and ip.event(EventKind.DELETED, None, request_id)
+        if not (ip and event):
+            return None
+        for each in ip.trail:
+            if (each.kind, each.request_id) == (EventKind.RELEASED, request_id):
+                self._copies.mend(each.account_id or "", [ip.address])
+        return ip.as_of(event)
+
+    def _latest(self, address: str) -> DedicatedIP | None:
+        """The dedicated IP as it is, or was when it was deleted last; None if it never was."""
+        with suppress(IPNotFound):
+            return self._reader.read(address)
+        deleted = self._ips.leaves(address).deleted
+        return max(deleted, key=lambda ip: generation(ip.revision), default=None)
+
+    def of_transaction(self, transaction: Transaction) -> list[DedicatedIP]:
+        """The dedicated IPs as a committed transaction has assigned or released them."""
+        assigned = transaction.action is Action.ASSIGN
+        kind = EventKind.ASSIGNED if assigned else EventKind.RELEASED
+        event = Event(kind, transaction.account_id, transaction.at, transaction.request_id)
+        found = self._ips.find(transaction.addresses)
+        gone = DedicatedIP("", "", "", 0, 0)
+        return [found.get(a, replace(gone, address=a)).as_of(event) for a in transaction.addresses]
+
+
+def is_resumed(attempt: Attempt | None) -> bool:
+    """Whether an earlier attempt at the same request may have done it already."""
+    return attempt is not None and attempt.number > 1

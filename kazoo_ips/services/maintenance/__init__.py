@@ -1,0 +1,1 @@
+"""What operators run: doctor, health checks, access to the databases."""

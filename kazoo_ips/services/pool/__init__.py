@@ -1,0 +1,1 @@
+"""The pool of addresses: adding, importing, deleting, listing."""
