@@ -147,7 +147,7 @@ inline restore(t) { /* IPRepository.restore */
   printf("%d restores %d after %d; known are %x %x %x\n", _pid, v, t, known[0], known[1], known[2])
 }
 
-inline bring_back() { /* ConflictResolver.resolve, ConflictResolver._bring_back */
+inline bring_back() { /* ConflictResolver.resolve, ConflictResolver._restore_lost */
   leaves();
   if
   :: !alive && tomb != NOTHING ->
@@ -178,7 +178,7 @@ inline bring_back() { /* ConflictResolver.resolve, ConflictResolver._bring_back 
 #define OWN(j) (says[j] == me)
 #endif
 
-inline withdrawn(p) { /* PoolWriter._take_back */
+inline withdrawn(p) { /* PoolWriter._withdrawn */
   i = p; left = 0;
   do
   :: left < 2 ->
@@ -229,7 +229,7 @@ proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
 #else
   winner = 0; number = 1; /* as it was before */
 #endif
-  if :: winner == NOTHING && tomb != NOTHING -> bring_back(); read() :: else fi;  /* IPReader._brought_back */
+  if :: winner == NOTHING && tomb != NOTHING -> bring_back(); read() :: else fi;  /* IPReader._restored */
   if :: winner == NOTHING || number > 1 || says[winner] != FREE -> told[me] = LOST; goto out :: else fi;
   base = winner;
   save(base, me, claim);

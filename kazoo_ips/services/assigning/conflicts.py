@@ -1,8 +1,9 @@
-"""What a cluster leaves behind is put in order: conflicts, withdrawn claims, copies.
+"""Conflict resolution and read repair for dedicated IPs.
 
-CouchDB gives two writers on two nodes a revision each when neither knows of the other. Only one
-of them can reach a majority and be told so, and only that one writes the account's copy. So the
-copy is the evidence by which the acknowledged revision is told from the others.
+When two writers on two CouchDB nodes write to the same revision, and neither node has seen the
+other write, CouchDB keeps both revisions: a conflict. Only one of the two can reach a majority,
+and only that one is acknowledged. The acknowledged writer then writes the copy in the account's
+database. So the copy is the evidence that tells the acknowledged revision from the others.
 """
 
 import logging
@@ -28,17 +29,19 @@ from kazoo_ips.repositories.ips import IPRepository
 log = logging.getLogger(__name__)
 
 GRACE = 30
-"""Seconds after which a write that nobody acknowledged never will be: longer than any request."""
+"""Seconds after which a write is never acknowledged any more: longer than any request takes."""
 
 _LOOKS = 3
-"""Times that copies are looked at while the pool is changing."""
+"""Times that copies are compared with the pool while the pool is changing."""
 
 
 class ConflictResolver:
-    """Settles one address at a time. Doing it twice, or two at once, changes nothing more.
+    """Resolves the conflicts of one address at a time.
 
-    :param now: the time in Gregorian seconds
-    :param metrics: where what was settled is counted
+    Resolving an address twice, or in two threads at once, gives the same result.
+
+    :param now: returns the time in Gregorian seconds
+    :param metrics: counts the conflicts that are resolved and the addresses that are restored
     """
 
     def __init__(
@@ -54,16 +57,16 @@ class ConflictResolver:
         self._metrics = metrics
 
     def resolve(self, address: str) -> DedicatedIP:
-        """The dedicated IP as it really is, its conflicts settled or its loss undone.
+        """Resolve the conflicts of an address, or restore it, and return the dedicated IP.
 
-        :param address: the id it has
-        :raises IPNotFound: it is not in the pool
-        :raises Conflict: a write is too fresh to tell whether it will be acknowledged, or one has
-            a status that this release does not know
+        :param address: the document id of the address
+        :raises IPNotFound: the address is not in the pool
+        :raises Conflict: one of the writes is so recent that it may still be acknowledged, or one
+            has a status that this release does not know
         """
         leaves = self._ips.leaves(address)
         if not leaves.live:
-            return self._bring_back(address, leaves)
+            return self._restore_lost(address, leaves)
         kept, *others = leaves.live
         if not others:
             return kept
@@ -77,25 +80,29 @@ class ConflictResolver:
         return kept
 
     def _chosen(self, address: str, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
-        """The one of several revisions that stays.
+        """Return the one of several live revisions that stays.
 
-        :raises Conflict: as `settle`
+        :raises Conflict: under the conditions that `resolve` names
         """
         if not all(leaf.has_known_status for leaf in live):
             raise Conflict(address)
         acknowledged = next((leaf for leaf in live if self.is_acknowledged(leaf)), None)
         if acknowledged is None:
-            if any(map(self._is_fresh, live)):
+            if any(map(self._may_be_withdrawn, live)):
                 raise Conflict(address)
-            return self._unclaimed(live)
+            return self._unassigned(live)
         released = [leaf for leaf in live if leaf.is_release_of(acknowledged)]
-        # Its copy is removed after that: it says nothing of what came later.
+        # A release writes the pool document before it removes the copy. So the copy may still be
+        # there, and does not say whether the release will be acknowledged.
         if any(self._now() - leaf.modified < GRACE for leaf in released):
             raise Conflict(address)
         return released[0] if released else acknowledged
 
     def is_acknowledged(self, ip: DedicatedIP) -> bool:
-        """Whether the owner's account holds the copy that is written last of all."""
+        """Return whether the owner's account has the copy of this assignment.
+
+        The copy is written last of all.
+        """
         if ip.status is not Status.ASSIGNED or ip.assigned_to is None:
             return False
         try:
@@ -105,65 +112,73 @@ class ConflictResolver:
         return copy is not None and is_copy(copy, ip)
 
     def drop_copy(self, account_id: str, address: str) -> None:
-        """Settle an address, and remove or renew an account's copy of it as the pool has it."""
+        """Resolve the conflicts of an address, then make an account's copy agree with the pool."""
         with suppress(IPNotFound):
             self.resolve(address)
         self.repair_copies(account_id, [address])
 
     def repair_copies(self, account_id: str, addresses: Iterable[str]) -> None:
-        """Write the copies that an account lacks and remove those it should not have.
+        """Write the copies that an account lacks and remove those that it should not have.
 
-        The copies are read first: one written after the look at the pool is not removed. And they
-        are looked at once more: one whose address has gone while it was written does not stay.
+        The copies are read before the pool. A copy written after that read has another revision
+        and is not removed. After a change both are compared again: if an address has left the
+        account while its copy was written, the next comparison removes that copy.
         """
-        wanted = list(addresses)
+        requested = list(addresses)
         for _ in range(_LOOKS):
             try:
-                copies = self._copies.find(account_id, wanted)
+                copies = self._copies.find(account_id, requested)
             except DatastoreMissing:
                 return
             self._copies.drop_conflicts(account_id, copies.values())
-            pool = self._ips.find(wanted)
-            settled = [a for a in wanted if a not in pool or _is_clear(pool[a])]
-            due = {a for a in settled if a in pool and pool[a].assigned_to == account_id}
-            lacking = [pool[a] for a in due if a not in copies or not is_copy(copies[a], pool[a])]
-            extra = [copies[a] for a in settled if a in copies and a not in due]
-            if not lacking and not extra:
+            pool = self._ips.find(requested)
+            resolved = [a for a in requested if a not in pool or _is_resolved(pool[a])]
+            owned = {a for a in resolved if a in pool and pool[a].assigned_to == account_id}
+            missing = [
+                pool[a] for a in owned if a not in copies or not is_copy(copies[a], pool[a])
+            ]
+            extra = [copies[a] for a in resolved if a in copies and a not in owned]
+            if not missing and not extra:
                 return
             self._copies.drop(account_id, extra)
-            self._copies.save([ip for ip in lacking if self._has_quorum(ip)])
+            self._copies.save([ip for ip in missing if self._has_quorum(ip)])
 
     def _has_quorum(self, ip: DedicatedIP) -> bool:
-        """Whether an assignment whose writer was perhaps never told has a majority behind it.
+        """Return whether a majority of the nodes has an assignment that may be unacknowledged.
 
-        Its copy would be the evidence against all other leaves, also those that cannot be seen
-        just now. Writing it again needs a majority that has it.
+        A copy of it would be evidence against all other leaf revisions, also those on nodes that
+        do not answer now. So the assignment is saved again on its own revision. That succeeds only
+        if a majority has the revision.
         """
         if self._ips.replicas == 1:
             return True
         written = self._ips.save(ip)
         return written.outcome is Outcome.DONE and len(self._ips.leaves(ip.address).live) == 1
 
-    def _is_fresh(self, ip: DedicatedIP) -> bool:
-        """Whether its writer may be about to withdraw it: then it must not be the one kept."""
+    def _may_be_withdrawn(self, ip: DedicatedIP) -> bool:
+        """Return whether the writer of a revision may still withdraw it."""
         released = ip.trail and ip.trail[-1].kind == EventKind.RELEASED
-        claimed = ip.status is Status.ASSIGNED or released
-        return bool(claimed) and self._now() - ip.modified < GRACE
+        changes_owner = ip.status is Status.ASSIGNED or released
+        return bool(changes_owner) and self._now() - ip.modified < GRACE
 
-    def _unclaimed(self, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
-        """One that is available; when there is none, the first is made so: nobody was told."""
-        free = next((leaf for leaf in live if leaf.status is Status.AVAILABLE), None)
-        if free:
-            return free
-        orphan = replace(live[0], status=Status.AVAILABLE, assigned_to=None)
-        return replace(orphan, revision=self._ips.save(orphan).revision or live[0].revision)
+    def _unassigned(self, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
+        """Return a revision that is available. If there is none, make the first one available.
 
-    def _bring_back(self, address: str, leaves: Leaves) -> DedicatedIP:
-        """Undo the loss of an address that every claimant withdrew from.
+        That takes the address from no client: none of the assignments was acknowledged.
+        """
+        available = next((leaf for leaf in live if leaf.status is Status.AVAILABLE), None)
+        if available:
+            return available
+        unassigned = replace(live[0], status=Status.AVAILABLE, assigned_to=None)
+        written = self._ips.save(unassigned)
+        return replace(unassigned, revision=written.revision or live[0].revision)
 
-        :raises IPNotFound: it was never there, or somebody deleted it
-        :raises Conflict: somebody else has written meanwhile
-        :raises DatastoreUnreachable: a majority does not have it again
+    def _restore_lost(self, address: str, leaves: Leaves) -> DedicatedIP:
+        """Restore an address whose document was deleted because every writer withdrew its write.
+
+        :raises IPNotFound: the address was never in the pool, or a client deleted it
+        :raises Conflict: another writer has written to it meanwhile
+        :raises DatastoreUnreachable: no majority has the restored document
         """
         if leaves.lost is None:
             raise IPNotFound(address)
@@ -174,13 +189,15 @@ class ConflictResolver:
         return self._ips.get(address)
 
     def restore(self, lost: Withdrawal) -> None:
-        """Put an address in the place of a tombstone that has no quorum.
+        """Write an address again in the place of a tombstone that has no quorum.
 
-        Who has read the revision before may still write on it. So a majority is given the
-        tombstone first: it refuses that, and a majority that took it before shows then.
+        A writer that has read the revision before the tombstone may still write to it. So the
+        tombstone is first written to a majority of the nodes. They refuse such a write from then
+        on. If a majority accepted one before, it shows among the leaf revisions, which are read
+        next.
 
-        :raises Conflict: somebody else has written to it, or deleted it
-        :raises DatastoreUnreachable: a majority does not have it again
+        :raises Conflict: another writer has written to the address, or a client has deleted it
+        :raises DatastoreUnreachable: no majority has the tombstone, or the restored document
         """
         address = lost.before.address
         if self._ips.replicas > 1 and not self._ips.spread(lost):
@@ -193,13 +210,13 @@ class ConflictResolver:
             raise DatastoreUnreachable(f"{address}: not certain to be brought back")
 
 
-def _is_clear(ip: DedicatedIP) -> bool:
-    """Whether it is certain which copies there should be of an address."""
+def _is_resolved(ip: DedicatedIP) -> bool:
+    """Return whether the pool document decides which account has a copy of the address."""
     return ip.has_known_status and not ip.conflicted
 
 
 def is_copy(copy: DedicatedIP, ip: DedicatedIP) -> bool:
-    """Whether the copy is of this very assignment."""
+    """Return whether a copy belongs to this very assignment."""
     return (copy.assigned_to, copy.request_id, copy.modified, copy.status) == (
         ip.assigned_to,
         ip.request_id,

@@ -1,9 +1,10 @@
-"""Writes to the pool whose outcome is found out: ours, somebody else's, undone, or unknown.
+"""Writes to the pool whose outcome is determined: done, lost, undone or unknown.
 
-CouchDB does a write (201), refuses it (409) or leaves it open: no quorum (202), no answer, a
-failure. What is open is read back by what every write carries: the id of its request. What has no
-quorum is withdrawn. What may still be under way is fenced: the revision moves on, so that a write
-on the old one is refused whenever it arrives.
+CouchDB accepts a write (201), refuses it (409) or leaves its outcome open (202 without a quorum,
+no answer, an error). In the open cases the writer reads the document back and recognises its own
+write by the request id in it. A write without a quorum is withdrawn: its revision is replaced by a
+tombstone. A write that may still arrive is fenced: the writer writes a new revision, so that
+CouchDB refuses the late write, whose base revision is outdated.
 """
 
 import logging
@@ -20,27 +21,27 @@ from kazoo_ips.services.assigning.conflicts import ConflictResolver
 log = logging.getLogger(__name__)
 
 _TRIES = 3
-"""Times that something is tried while others write to the same addresses."""
+"""Times that a step is repeated while other writers write to the same addresses."""
 
 
 class Fate(Enum):
-    """What became of one write."""
+    """The determined outcome of one write."""
 
     DONE = "done"
-    """A quorum has it."""
+    """A quorum of the nodes has the write."""
     LOST = "lost"
-    """Somebody else has written; nothing of ours is left."""
+    """Another writer has written; nothing of this write is left."""
     UNDONE = "undone"
-    """Nobody else has written, and nothing of ours is left or can still arrive."""
+    """No other writer has written; nothing of this write is left, and it cannot arrive later."""
     UNKNOWN = "unknown"
-    """It could not be found out."""
+    """The outcome could not be determined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One write and what became of it.
+    """One write and its outcome.
 
-    :param ip: the dedicated IP as it was to be; at its new revision when the write is done
+    :param ip: the dedicated IP that was to be written; if the write is done, at its new revision
     """
 
     fate: Fate
@@ -50,8 +51,7 @@ class Result:
 class PoolWriter:
     """Writes dedicated IPs of the pool.
 
-    :param look_again: called with an address that is to be looked at a little later, and the
-        account whose copy of it may be wrong
+    :param look_again: schedules a later check of an address, and of an account's copy of it
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class PoolWriter:
         self._look_again = look_again
 
     def write(self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]) -> list[Result]:
-        """Write dedicated IPs in one request and find out what became of each.
+        """Write dedicated IPs in one request and determine the outcome of each write.
 
         :param before: the same dedicated IPs as they were read
-        :returns: in the order given
+        :returns: the results in the order of `after`
         :raises DatastoreUnreachable: nothing was written
         """
         return list(map(self._result, before, after, self._ips.save_all(after)))
@@ -79,174 +79,187 @@ class PoolWriter:
         try:
             return self._find_out(before, after, written)
         except DatastoreError as error:
-            log.warning("%s: not known whether it is written: %s", after.address, error)
+            log.warning("%s: the outcome of the write is unknown: %s", after.address, error)
             self._look_again(after.address, after.assigned_to or before.assigned_to or "")
             return Result(Fate.UNKNOWN, after)
 
     def _find_out(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> Result:
-        # A release without a quorum may have been read: others were told of it, and it may have
-        # reached a majority by that.
+        # A release without a quorum is not withdrawn here: another client may have read it, and
+        # the read repair of CouchDB may have copied it to a majority.
         if written.revision and after.assigned_to:
             return self._withdrawn(before, after, replace(after, revision=written.revision))
         for _ in range(_TRIES):
             leaves = self._ips.leaves(after.address)
-            found = self._found(before, after, leaves)
-            if found:
-                return found
+            result = self._result_from(before, after, leaves)
+            if result:
+                return result
             if leaves.supersede(before.revision):
                 return Result(Fate.LOST, after)
-            # It may still arrive, one that was refused as well: by a node that lags, or by what
-            # stands in between.
+            # The write may still arrive. That holds for a refused write too: the refusal may come
+            # from a node that lags, or from a proxy.
             fence = self._ips.save(before)
             if fence.outcome is Outcome.DONE:
                 return Result(Fate.UNDONE, after)
             if fence.revision:
-                # No quorum; it may be all there is, so its tombstone must allow to restore it.
+                # The fence has no quorum. It may be the only live revision, so it is withdrawn
+                # with a tombstone from which the address can be restored.
                 fenced = replace(before, revision=fence.revision)
                 return self._withdrawn(before, after, fenced)
-            # Our write has arrived meanwhile, or the fence after all, or somebody else's.
-        raise DatastoreUnreachable(f"{after.address}: what became of the write is not known")
+            # This write, its fence or another writer's write has arrived meanwhile.
+        raise DatastoreUnreachable(f"{after.address}: the outcome of the write is unknown")
 
-    def _found(self, before: DedicatedIP, after: DedicatedIP, leaves: Leaves) -> Result | None:
-        """What became of a write that shows among the current revisions; None if it does not."""
+    def _result_from(
+        self, before: DedicatedIP, after: DedicatedIP, leaves: Leaves
+    ) -> Result | None:
+        """Return the outcome of a write that shows among the leaf revisions, or None."""
         ours = next((leaf for leaf in leaves.live if _is_write(leaf, after)), None)
         if ours and not leaves.are_one_since(before.revision):
             return self._withdrawn(before, after, ours)
         if ours:
             return self._confirmed(before, ours)
-        built_on = _is_built_on(leaves.live, before, after)
-        return self._built_on(after, leaves.live[0]) if built_on else None
+        superseded = _is_followed_up(leaves.live, before, after)
+        return self._followed_up(after, leaves.live[0]) if superseded else None
 
     def confirm(self, ip: DedicatedIP) -> DedicatedIP:
-        """A write of an earlier attempt that was read, once it certainly has a quorum.
+        """Return a dedicated IP that an earlier attempt wrote, once a quorum certainly has it.
 
-        It is written again on its own revision, with a single node too: the earlier attempt may
-        have sent something that takes it back, which is refused from then on.
+        It is saved again on its own revision, also on a single node: the earlier attempt may have
+        sent a write that reverts it, and CouchDB refuses that write from then on.
 
-        :raises DatastoreUnreachable: it has none, or it cannot be found out
+        :raises DatastoreUnreachable: no quorum has it, or that is unknown
         """
         written = self._ips.save(ip)
-        if written.outcome is not Outcome.DONE or not self._is_alone(ip, ip.revision):
+        if written.outcome is not Outcome.DONE or not self._has_no_rival(ip, ip.revision):
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         return replace(ip, revision=written.revision)
 
-    def _is_alone(self, ip: DedicatedIP, since: str | None) -> bool:
-        """Whether nobody else's write shows beside one that has a quorum."""
+    def _has_no_rival(self, ip: DedicatedIP, since: str | None) -> bool:
+        """Return whether no other writer's leaf revision exists beside one that has a quorum."""
         return self._ips.replicas == 1 or self._ips.leaves(ip.address).are_one_since(since)
 
     def _confirmed(self, before: DedicatedIP, ours: DedicatedIP) -> Result:
-        """Find out whether a write of ours that went unanswered has a quorum.
+        """Determine whether an unanswered write, which shows among the leaves, has a quorum.
 
-        Writing it again on its own revision needs a majority that has it; after that nobody else
-        can get one, and whoever got one before shows among the leaves.
+        The write is saved again on its own revision. That succeeds only if a majority has the
+        revision. After that no other writer can reach a majority, and a write that reached one
+        before shows among the leaves.
         """
         if self._ips.replicas == 1:
             return Result(Fate.DONE, ours)
         written = self._ips.save(ours)
-        again = replace(ours, revision=written.revision or ours.revision)
-        if written.outcome is Outcome.DONE and self._is_alone(ours, before.revision):
-            return Result(Fate.DONE, again)
+        saved = replace(ours, revision=written.revision or ours.revision)
+        if written.outcome is Outcome.DONE and self._has_no_rival(ours, before.revision):
+            return Result(Fate.DONE, saved)
         released = before.assigned_to and not ours.assigned_to
         if released and self._ips.leaves(ours.address).are_one_since(before.revision):
-            # Others may have been told of it, so it stays, and is done once a majority has it.
+            # Other clients may have read the release, so it is not withdrawn.
+            # It is done once a majority has it.
             raise DatastoreUnreachable(f"{ours.address}: released, without a quorum")
-        return self._withdrawn(before, ours, again)
+        return self._withdrawn(before, ours, saved)
 
-    def _withdrawn(self, before: DedicatedIP, after: DedicatedIP, alone: DedicatedIP) -> Result:
-        """Take back what has no quorum; a rival's write stays, if there is one.
+    def _withdrawn(self, before: DedicatedIP, after: DedicatedIP, leaf: DedicatedIP) -> Result:
+        """Withdraw a write that has no quorum; a concurrent writer's revision stays.
 
-        :param after: our write, any revision of which is taken back
-        :param alone: it, or its fence, at the revision that has no quorum
-        :raises DatastoreUnreachable: it is not known whether it is taken back
+        :param after: the write, each revision of which is withdrawn
+        :param leaf: the write, or its fence, at the revision that has no quorum
+        :raises DatastoreUnreachable: it is unknown whether the write is withdrawn
         """
         try:
-            return self._take_back(before, after, alone)
-        finally:  # whoever met it meanwhile may have written a copy
+            return self._withdraw(before, after, leaf)
+        finally:  # another worker that read the write meanwhile may have written a copy of it
             self._look_again(after.address, after.assigned_to or before.assigned_to or "")
 
-    def _take_back(self, before: DedicatedIP, after: DedicatedIP, alone: DedicatedIP) -> Result:
-        left = [alone]
+    def _withdraw(self, before: DedicatedIP, after: DedicatedIP, leaf: DedicatedIP) -> Result:
+        to_withdraw = [leaf]
         for _ in range(_TRIES):
-            for leaf in left:
-                self._ips.withdraw(leaf, before)
+            for each in to_withdraw:
+                self._ips.withdraw(each, before)
             leaves = self._ips.leaves(after.address)
-            live = [leaf for leaf in leaves.live if leaf.revision != before.revision]
-            # What was refused or unanswered, and what of ours has arrived meanwhile.
-            left = [
-                leaf
-                for leaf in live
-                if _is_write(leaf, after) or leaf.revision in {ip.revision for ip in left}
-            ]
-            if not left and _is_built_on(live, before, after):
-                return self._built_on(after, live[0])
-            if not left and leaves.reach(before.revision):
+            live = [ip for ip in leaves.live if ip.revision != before.revision]
+            # Revisions whose withdrawal was refused or unanswered, and revisions of this write
+            # that have arrived meanwhile.
+            tried = {ip.revision for ip in to_withdraw}
+            to_withdraw = [ip for ip in live if _is_write(ip, after) or ip.revision in tried]
+            if not to_withdraw and _is_followed_up(live, before, after):
+                return self._followed_up(after, live[0])
+            if not to_withdraw and leaves.reach(before.revision):
                 return self._without(after, rival=leaves.supersede(before.revision))
         raise DatastoreUnreachable(f"{after.address}: not known whether withdrawn")
 
-    def _built_on(self, after: DedicatedIP, latest: DedicatedIP) -> Result:
-        """A write of ours that somebody has read and written on before we knew of it.
+    def _followed_up(self, after: DedicatedIP, latest: DedicatedIP) -> Result:
+        """Return the outcome of a write to which another writer has added a revision already.
 
-        :raises DatastoreUnreachable: the later one has no quorum, so it is not certain to stay
+        :raises DatastoreUnreachable: the later revision has no quorum, so it may not stay
         """
         self._look_again(after.address, after.assigned_to or "")
         self.confirm(latest)
         return Result(Fate.DONE, after)
 
     def _without(self, after: DedicatedIP, *, rival: bool) -> Result:
+        """Return the outcome of a write that is withdrawn, and restore the address if need be."""
         if rival:
             return Result(Fate.LOST, after)
-        with suppress(KazooIPsError):  # whoever looks again brings it back
+        with suppress(KazooIPsError):  # the later check restores the address
             self._conflicts.resolve(after.address)
         return Result(Fate.UNDONE, after)
 
     def put_back(self, done: Sequence[DedicatedIP]) -> None:
-        """Make assigned dedicated IPs available again, unless somebody else has written since.
+        """Make assigned dedicated IPs available again, unless another writer has written since.
 
-        :param done: as they were written
-        :raises DatastoreUnreachable: it is not known whether all are
+        :param done: the dedicated IPs as they were written
+        :raises DatastoreUnreachable: it is unknown whether all of them are available
         """
-        left = [ip.undo() for ip in done]
+        to_save = [ip.undo() for ip in done]
         for ip in done:
             self._look_again(ip.address, ip.assigned_to or "")
         for _ in range(_TRIES):
-            written = list(zip(left, self._ips.save_all(left), strict=True))
-            # One without a quorum is written again on its own revision, which takes a majority
-            # that has it.
-            left = [
+            written = list(zip(to_save, self._ips.save_all(to_save), strict=True))
+            # A write without a quorum is saved again on its own revision. That succeeds only if a
+            # majority has the revision.
+            to_save = [
                 replace(ip, revision=w.revision or ip.revision)
                 for ip, w in written
                 if w.outcome is Outcome.UNKNOWN
             ]
             refused = {ip.address for ip, w in written if w.outcome is Outcome.REFUSED}
-            left += self._still_there([ip for ip in done if ip.address in refused])
-            if not left:
+            to_save += self._undone_again([ip for ip in done if ip.address in refused])
+            if not to_save:
                 return
-        raise DatastoreUnreachable(f"{left[0].address}: not known whether it is put back")
+        raise DatastoreUnreachable(f"{to_save[0].address}: not known whether it is put back")
 
-    def _still_there(self, done: Sequence[DedicatedIP]) -> list[DedicatedIP]:
-        """Those that nobody else has written to, although it was refused to put them back."""
-        if not done:
+    def _undone_again(self, refused: Sequence[DedicatedIP]) -> list[DedicatedIP]:
+        """Return the writes to repeat after CouchDB refused to make these dedicated IPs available.
+
+        Dedicated IPs that another writer has written to since are left out.
+        """
+        if not refused:
             return []
-        found = self._ips.find([ip.address for ip in done])
-        pairs = [(ip, found[ip.address]) for ip in done if ip.address in found]
-        # What is older was read from a copy that lags.
+        found = self._ips.find([ip.address for ip in refused])
+        pairs = [(ip, found[ip.address]) for ip in refused if ip.address in found]
+        # An older revision comes from a node that lags: then the written one is used.
         return [
-            (there if _is_write(there, ip) else ip).undo()
-            for ip, there in pairs
-            if _is_write(there, ip) or generation(there.revision) < generation(ip.revision)
+            (current if _is_write(current, ip) else ip).undo()
+            for ip, current in pairs
+            if _is_write(current, ip) or generation(current.revision) < generation(ip.revision)
         ]
 
 
 def _is_write(leaf: DedicatedIP, ip: DedicatedIP) -> bool:
-    """Whether a revision is this very write. Request ids are the callers' to choose."""
-    return _name(leaf) == _name(ip)
+    """Return whether a revision is this very write.
+
+    The request id alone does not tell: clients choose request ids, and may repeat them.
+    """
+    return _identity(leaf) == _identity(ip)
 
 
-def _is_built_on(live: Sequence[DedicatedIP], before: DedicatedIP, after: DedicatedIP) -> bool:
-    """Whether the only revision there is was made on a write of ours, which added to the trail."""
+def _is_followed_up(live: Sequence[DedicatedIP], before: DedicatedIP, after: DedicatedIP) -> bool:
+    """Return whether the only live revision is a successor of this write.
+
+    A write adds events to the trail. A successor has these events in its trail.
+    """
     added = [event for event in after.trail if event not in before.trail]
     return len(live) == 1 and bool(added) and set(added) <= set(live[0].trail)
 
 
-def _name(ip: DedicatedIP) -> tuple[object, ...]:
+def _identity(ip: DedicatedIP) -> tuple[object, ...]:
     return (ip.request_id, ip.status, ip.assigned_to, ip.modified, ip.transaction)
