@@ -1,7 +1,7 @@
-"""Transactions that another request meets, or that their owner left: finished or taken back.
+"""Recovery of transactions that another worker has left undecided or unfinished.
 
-A release that is committed is rolled forward, an assignment that is aborted is rolled back, each
-as often as somebody comes by: doing it twice changes nothing more.
+A committed release is rolled forward: its documents become available. An aborted assignment is
+rolled back. Both are idempotent, so any number of workers may do them.
 """
 
 import logging
@@ -28,27 +28,27 @@ from kazoo_ips.services.assigning.conflicts import ConflictResolver
 log = logging.getLogger(__name__)
 
 LEASE = 60
-"""Seconds after which a request is taken for dead where its process cannot be looked at: longer
-than any takes. One that is alive after all finds its record aborted and fails."""
+"""Seconds after which a request is considered dead if its process runs on another machine: longer
+than any request takes. If the request is alive after all, it finds its record aborted and
+fails."""
 KEPT = 24 * 3600
-"""Seconds that the record of a request with a key is kept: as long as its reply."""
+"""Seconds that the record of a request with an Idempotency-Key is kept: as long as its reply."""
 
 _WAITS = (0.02, 0.05, 0.1, 0.2)
-"""Seconds to wait for the owner of an undecided transaction, before giving up."""
+"""Seconds to wait, look by look, for the owner of a pending transaction before giving up."""
 _TRIES = 3
-"""Times that documents are put right while others write to them."""
+"""Times that documents are finished while other writers write to them."""
 _ENDED = 10_000
-"""Transactions that are remembered to be finished."""
+"""Number of finished transactions that this process remembers."""
 
 
 class RecoveryService:
-    """Brings transactions to their end.
+    """Ends transactions: aborts those of dead owners and finishes the documents of decided ones.
 
-    :param look_again: called with an address that is to be looked at a little later, and the
-        account whose copy of it may be wrong
-    :param now: the time in Gregorian seconds
-    :param pause: waits so many seconds
-    :param metrics: where what is recovered is counted
+    :param look_again: schedules a later check of an address, and of an account's copy of it
+    :param now: returns the time in Gregorian seconds
+    :param pause: sleeps for a number of seconds
+    :param metrics: counts the transactions that are recovered
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
@@ -71,27 +71,29 @@ class RecoveryService:
         self._ended: LRUCache[str, bool] = LRUCache(_ENDED)
         self._lock = Lock()
 
-    # What a request meets.
+    # Transactions of the documents that a request has read.
 
     def resolve(self, ips: Iterable[DedicatedIP]) -> set[str]:
-        """Bring the transactions that these documents name to an end.
+        """End the transactions that these documents name.
 
-        :param ips: as they were read, to be written to
-        :returns: the ids of those that have to be read again
-        :raises Conflict: one is undecided, and its owner at work on it
+        :param ips: the dedicated IPs as they were read, in order to write to them
+        :returns: the addresses that have to be read again
+        :raises Conflict: a transaction is pending, and its owner is alive
         """
-        named: dict[str, list[DedicatedIP]] = {}
+        by_transaction: dict[str, list[DedicatedIP]] = {}
         for ip in ips:
             if ip.transaction and not self._is_ended(ip.transaction):
-                named.setdefault(ip.transaction, []).append(ip)
+                by_transaction.setdefault(ip.transaction, []).append(ip)
         changed: set[str] = set()
-        for transaction, marked in named.items():
+        for transaction, marked in by_transaction.items():
             if self._resolve(transaction, marked):
                 changed |= {ip.address for ip in marked}
         return changed
 
     def is_released(self, ip: DedicatedIP) -> bool:
-        """Whether a release of this address is decided that its document does not show yet."""
+        """Return whether a committed release includes this address, whose document still says
+        assigned.
+        """
         if not ip.transaction or not is_release(ip.transaction) or self._is_ended(ip.transaction):
             return False
         transaction = self._log.find(ip.transaction)
@@ -100,7 +102,7 @@ class RecoveryService:
         return transaction is not None and transaction.state is State.COMMITTED
 
     def _resolve(self, name: str, marked: Sequence[DedicatedIP]) -> bool:
-        """Whether the documents have to be read again."""
+        """End one transaction; return whether its documents have to be read again."""
         for looks, wait in enumerate((*_WAITS, None)):
             transaction = self._log.find(name)
             if transaction and not transaction.finished and self.is_orphaned(transaction):
@@ -114,14 +116,15 @@ class RecoveryService:
     def _apply(
         self, name: str, transaction: Transaction | None, marked: Sequence[DedicatedIP]
     ) -> bool:
-        """Make documents what is decided of them; whether that is something else."""
+        """Make documents agree with the transaction's decision; return whether that changed any.
+        """
         if transaction is None:
             self.note_ended(name)
             return False
         if transaction.state is State.COMMITTED:
             self._log.confirm(transaction)
         if not transaction.changes_documents:
-            return False  # they are as they should be
+            return False  # the documents agree with the decision as they are
         due = [_decided(transaction, ip) for ip in marked if _is_written(transaction, ip)]
         self._ips.save_all(due)
         return bool(due)
@@ -131,19 +134,19 @@ class RecoveryService:
             return transaction in self._ended
 
     def note_ended(self, transaction: str) -> None:
-        """Remember that all documents are as a transaction has decided."""
+        """Remember that all documents agree with the decision of a transaction."""
         with self._lock:
             self._ended[transaction] = True
 
-    # What an earlier attempt at a request left.
+    # Earlier attempts of a request with an Idempotency-Key.
 
     def settle_attempts(
         self, attempt: Attempt | None, action: Action, account_id: str, request_id: str
     ) -> Transaction | None:
-        """Bring the earlier attempts at a request to their end, and keep them there.
+        """End the earlier attempts of a request, so that none of them can commit any more.
 
-        :returns: the transaction by which one of them has done it, or None
-        :raises DatastoreUnreachable: one of them is not certain to have ended
+        :returns: the transaction of the earlier attempt that has committed, or None
+        :raises DatastoreUnreachable: it is unknown whether an earlier attempt has ended
         """
         for earlier in attempt.earlier if attempt else ():
             name = transaction_id(action, earlier)
@@ -152,7 +155,7 @@ class RecoveryService:
                 transaction = self._log.fence(action, account_id, request_id, self._now(), earlier)
             elif transaction.state is State.PENDING:
                 transaction = self._log.abort(transaction)
-            if transaction is None:  # it has gone on this very moment
+            if transaction is None:  # the earlier attempt has changed its record meanwhile
                 transaction = self._log.find(name)
             if transaction is None or transaction.state is State.PENDING:
                 raise DatastoreUnreachable(f"request {request_id}: an earlier attempt is alive")
@@ -161,15 +164,15 @@ class RecoveryService:
                 return transaction
         return None
 
-    # What owners left.
+    # Transactions of dead owners.
 
     def recover(self) -> int:
-        """Bring the transactions of dead processes to their end; how many."""
+        """End the transactions of dead processes; return how many were recovered."""
         count = 0
         for listed in self._log.all():
             try:
                 count += self._recover(listed)
-            except KazooIPsError as error:  # its next time comes
+            except KazooIPsError as error:  # the next round tries again
                 log.warning("request %s: not recovered yet: %s", listed.request_id, error)
         return count
 
@@ -181,7 +184,7 @@ class RecoveryService:
                 self._log.sweep([listed])
             return False
         transaction = self.conclude(listed.id)
-        if transaction is None:  # ended, and a cluster may have left this beside its tombstone
+        if transaction is None:  # ended before; on a cluster a revision may outlive the deletion
             self._log.forget([listed])
         else:
             self._metrics.claims_recovered.inc()
@@ -191,11 +194,11 @@ class RecoveryService:
         return transaction is not None
 
     def conclude(self, name: str) -> Transaction | None:
-        """Bring a transaction to its end that nobody is at work on any more.
+        """End a transaction on which no process works any more.
 
-        :param name: its id
-        :returns: it as it was decided; None when it was finished before
-        :raises DatastoreUnreachable: not everything is certain
+        :param name: the transaction's id
+        :returns: the transaction with its decision; None if it was finished before
+        :raises DatastoreUnreachable: it is unknown whether the transaction is ended
         """
         transaction = self._log.find(name)
         if transaction is not None and transaction.state is State.PENDING:
@@ -208,7 +211,8 @@ class RecoveryService:
         return transaction
 
     def orphaned(self) -> list[Transaction]:
-        """Transactions whose owner has died, and whose documents may not be as decided."""
+        """Return the transactions of dead owners whose documents may not agree with the decision.
+        """
         return [
             t
             for t in self._log.all()
@@ -218,17 +222,17 @@ class RecoveryService:
         ]
 
     def under_way(self) -> set[str]:
-        """The addresses of all transactions that have not come to their end."""
+        """Return the addresses of all transactions that are not finished."""
         return {a for t in self._log.all() if not t.finished for a in t.addresses}
 
     def is_orphaned(self, transaction: Transaction) -> bool:
-        """Whether the owner of a transaction has died, as far as anybody can tell."""
+        """Return whether the owner of a transaction is dead or considered dead."""
         return transaction.at + LEASE < self._now() or liveness.is_dead(transaction.worker)
 
     def finish(self, transaction: Transaction) -> None:
-        """Make all documents of a decided transaction what is decided, and the copies follow.
+        """Make all documents of a decided transaction agree with the decision, then the copies.
 
-        :raises DatastoreUnreachable: not everything is certain
+        :raises DatastoreUnreachable: it is unknown whether all documents and copies agree
         """
         if transaction.finished:
             return
@@ -256,10 +260,10 @@ class RecoveryService:
         raise DatastoreUnreachable(f"request {transaction.request_id} is not finished")
 
     def _is_to_confirm(self, transaction: Transaction, ip: DedicatedIP) -> bool:
-        """Whether a document that is as decided has to be written again.
+        """Return whether a document that agrees with the decision has to be written again.
 
-        An assignment that is aborted may still arrive: then it finds its revision gone. And on a
-        cluster what this transaction has made available may lack a majority.
+        A write of an aborted assignment may still arrive. The new revision makes CouchDB refuse
+        it. And on a cluster a document that this transaction has made available may lack a quorum.
         """
         if ip.status is not Status.AVAILABLE:
             return False
@@ -267,7 +271,8 @@ class RecoveryService:
         return transaction.action is Action.ASSIGN or (own and self._ips.replicas > 1)
 
     def _drop(self, transaction: Transaction, ip: DedicatedIP) -> bool:
-        """Drop the revisions of an aborted assignment that lie hidden in a conflict."""
+        """Drop the conflicting revisions of an aborted assignment; return whether there were any.
+        """
         if transaction.action is Action.RELEASE or ip.transaction == transaction.id:
             return False
         leaves = self._ips.leaves(ip.address).live
@@ -277,10 +282,9 @@ class RecoveryService:
 
 
 def _is_written(transaction: Transaction, ip: DedicatedIP) -> bool:
-    """Whether a document is as this very transaction has written it.
+    """Return whether a document is as this very transaction has written it.
 
-    Kazoo's own writes leave the transaction's id where it is, and change who has the address, or
-    the time.
+    A later write by a Kazoo node keeps the transaction's id, but changes the account or the time.
     """
     named = (ip.transaction, ip.assigned_to, ip.status)
     if named != (transaction.id, transaction.account_id, Status.ASSIGNED):
@@ -291,7 +295,7 @@ def _is_written(transaction: Transaction, ip: DedicatedIP) -> bool:
 
 
 def _decided(transaction: Transaction, ip: DedicatedIP) -> DedicatedIP:
-    """A document of an assignment that is aborted, or of a release that is committed."""
+    """Return a document with the decision applied: an assignment undone, or a release done."""
     if transaction.action is Action.RELEASE:
         at, request_id = transaction.at, transaction.request_id
         return ip.release(transaction.account_id, at=at, request_id=request_id)

@@ -1,12 +1,13 @@
-"""Addresses go from the pool to an account, or back: all that a request names, or none.
+"""Transactions over several addresses: all that a request names are assigned or released, or none.
 
-One address needs nothing but its document: one compare-and-swap decides. Of several, a record is
-written first (`repositories/transaction_log.py`), then all documents with the record's id in them,
-then the record decides. Whatever becomes available to others does so after that.
+One address needs no transaction: a single compare-and-swap on its document decides. For several
+addresses a transaction record is written first (`repositories/transaction_log.py`). Then each
+document is written with the record's id in it. Then the record is committed or aborted, and that
+decides for all documents. No address becomes available to other accounts before that decision.
 
 * Assign: the documents are assigned and the copies written; then the record is committed.
-* Release: the documents are marked and stay assigned; then the record is committed, and only then
-  are they made available and the copies removed.
+* Release: the documents are marked with the record's id and stay assigned; then the record is
+  committed. Only after that do the documents become available and are the copies removed.
 """
 
 import logging
@@ -28,12 +29,13 @@ from kazoo_ips.services.retry_queue import RetryQueue
 log = logging.getLogger(__name__)
 
 _LATE = 10.0
-"""Seconds until the record of an assignment is deleted on a cluster. A node that is slow to make
-it, and is told first that it is deleted, makes it anew, as one that was never decided."""
+"""Seconds after which the record of a finished assignment is deleted on a cluster. If a lagging
+node receives the deletion before the creation of the record, it creates the record anew, as one
+that is pending."""
 
 
 class TransactionService:
-    """Assigns and releases."""
+    """Assigns and releases addresses, one or several at a time."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
         self,
@@ -62,8 +64,9 @@ class TransactionService:
         """Assign one address.
 
         :param before: the same dedicated IP as it was read
-        :raises Conflict: somebody else was faster
-        :raises DatastoreUnreachable: it is not certain what became of it
+        :raises Conflict: another writer was faster
+        :raises DatastoreUnreachable: the outcome of the write is unknown, or a quorum cannot be
+            reached
         """
         results = self.write([before], [after])
         self.require(results)
@@ -77,7 +80,7 @@ class TransactionService:
         return results[0].ip
 
     def write(self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]) -> list[Result]:
-        """Write one document by itself; a copy of it is written or removed next.
+        """Write one document without a transaction. A copy of it is written or removed next.
 
         :raises DatastoreUnreachable: nothing was written
         """
@@ -85,9 +88,10 @@ class TransactionService:
         return self._writer.write(before, after)
 
     def acknowledge(self, results: Sequence[Result]) -> DedicatedIP:
-        """Write the copy of one address that is certainly its account's by now.
+        """Write the copy of one address, whose assignment has a quorum.
 
-        :raises DatastoreUnreachable: it cannot be written; the address is put back
+        :raises DatastoreUnreachable: the copy cannot be written; the address is made available
+            again
         """
         [done] = _done(results)
         try:
@@ -100,10 +104,10 @@ class TransactionService:
 
     @staticmethod
     def require(results: Sequence[Result]) -> None:
-        """Go on only if all writes are done.
+        """Raise an error unless all writes are done.
 
-        :raises Conflict: somebody else was faster
-        :raises DatastoreUnreachable: it is for lack of an answer that they are not
+        :raises Conflict: another writer was faster
+        :raises DatastoreUnreachable: a write is not done because an answer or a quorum is missing
         """
         if all(result.fate is Fate.DONE for result in results):
             return
@@ -122,11 +126,11 @@ class TransactionService:
         after: Sequence[DedicatedIP],
         attempt: Attempt | None = None,
     ) -> list[DedicatedIP]:
-        """Assign all of these or none.
+        """Assign all of these addresses or none.
 
         :param before: the same dedicated IPs as they were read
-        :raises Conflict: somebody else was faster; nothing of it is left
-        :raises DatastoreUnreachable: it is not certain what became of it
+        :raises Conflict: another writer was faster; nothing of this request is left
+        :raises DatastoreUnreachable: the outcome is unknown, or CouchDB does not take the writes
         """
         transaction = self.begin(Action.ASSIGN, after[0].assigned_to or "", after, attempt)
         results = self.prepare(transaction, before, after)
@@ -143,7 +147,7 @@ class TransactionService:
         after: Sequence[DedicatedIP],
         attempt: Attempt | None = None,
     ) -> list[DedicatedIP]:
-        """Release all of these or none; parameters and errors are those of `assign`."""
+        """Release all of these addresses or none; parameters and errors are those of `assign`."""
         transaction = self.begin(Action.RELEASE, before[0].assigned_to or "", after, attempt)
         with self._copies.removal(before) as remove_copies:
             results = self.prepare(transaction, before, before)
@@ -164,19 +168,21 @@ class TransactionService:
         after: Sequence[DedicatedIP],
         attempt: Attempt | None,
     ) -> Transaction:
-        """Write the record of what is about to be done.
+        """Write the transaction record, as pending.
 
-        :param after: the dedicated IPs as they shall be, all written at the same time
-        :raises DatastoreUnreachable: it is not certain to be there, so nothing must be done
+        :param after: the dedicated IPs as they are to be written, all with the same time and
+            request id
+        :raises DatastoreUnreachable: the record may be missing, so no document may be written
         """
         request_id, at = after[0].request_id or "", after[0].modified
         addresses = [ip.address for ip in after]
         return self._log.begin(action, account_id, request_id, at, addresses, attempt)
 
     def extend(self, transaction: Transaction, after: Sequence[DedicatedIP]) -> Transaction:
-        """Add addresses to the record, before they are written.
+        """Add addresses to the transaction record, before their documents are written.
 
-        :raises DatastoreUnreachable: it is not certain, or somebody has aborted it
+        :raises DatastoreUnreachable: it is unknown whether they are added, or another worker has
+            aborted the transaction
         """
         with self._or_concluded(transaction):
             return self._log.extend(transaction, [ip.address for ip in after])
@@ -198,10 +204,10 @@ class TransactionService:
     def commit_assignment(
         self, transaction: Transaction, results: Sequence[Result]
     ) -> list[DedicatedIP]:
-        """Write the copies and decide that it is done; else nothing of it stays.
+        """Write the copies and commit the transaction; roll back if the copies cannot be written.
 
-        :param results: of all its writes; those that are done make it up
-        :raises DatastoreUnreachable: it is not done, or not certain to be
+        :param results: of all writes of the transaction; those that are done make it up
+        :raises DatastoreUnreachable: the transaction is not committed, or that is unknown
         """
         done = _done(results)
         try:
@@ -213,11 +219,12 @@ class TransactionService:
         return done
 
     def roll_back(self, transaction: Transaction, results: Sequence[Result]) -> None:
-        """Put back what an assignment has written, and give it up.
+        """Undo the writes of an assignment and end its transaction.
 
-        What is not certain now is seen to later; the transaction is not committed any more.
+        What cannot be undone now is undone by recovery. The transaction cannot be committed any
+        more.
 
-        :raises DatastoreUnreachable: it is not certain that everything is put back
+        :raises DatastoreUnreachable: it is unknown whether all addresses are available again
         """
         if any(result.fate is Fate.UNKNOWN for result in results):
             self._conclude_later(transaction)
@@ -227,24 +234,27 @@ class TransactionService:
         self.abandon(transaction)
 
     def put_back(self, transaction: Transaction, results: Sequence[Result]) -> None:
-        """Put back what an assignment has written so far, none of which is unknown.
+        """Make the addresses available again that an assignment has written so far.
 
-        :raises DatastoreUnreachable: it is not certain; the transaction is given up
+        The outcome of each of its writes has to be known.
+
+        :raises DatastoreUnreachable: it is unknown whether they are available; recovery ends the
+            transaction
         """
         with self._or_concluded(transaction):
             self._writer.put_back(_done(results))
 
     def abandon(self, transaction: Transaction) -> None:
-        """Delete the record of a transaction of which nothing is left."""
+        """Delete the record of a transaction none of whose writes is left."""
         try:
             self._log.finish([replace(transaction, state=State.ABORTED)])
         except KazooIPsError:
             self._conclude_later(transaction)
 
     def _commit(self, transaction: Transaction, addresses: Sequence[str]) -> Transaction:
-        """Decide that it is done.
+        """Commit the transaction.
 
-        :raises DatastoreUnreachable: it is not; or it is not certain, and recovery will see to it
+        :raises DatastoreUnreachable: it is not committed, or that is unknown; recovery ends it
         """
         with self._or_concluded(transaction):
             return self._log.commit(transaction, addresses)
@@ -255,13 +265,13 @@ class TransactionService:
         marked: Sequence[DedicatedIP],
         after: Sequence[DedicatedIP],
     ) -> None:
-        """Make the documents of a release available, now that it is decided."""
+        """Make the documents of a committed release available."""
         revisions = {ip.address: ip.revision for ip in marked}
         available = [replace(ip, revision=revisions[ip.address]) for ip in after]
         try:
             written = self._ips.save_all(available)
         except KazooIPsError as error:
-            log.warning("request %s: not rolled forward: %s", transaction.request_id, error)
+            log.warning("request %s: not rolled forward yet: %s", transaction.request_id, error)
         else:
             if all(w.outcome is Outcome.DONE for w in written):
                 self._close(transaction)
@@ -269,9 +279,10 @@ class TransactionService:
         self._conclude_later(transaction)
 
     def _close(self, transaction: Transaction) -> None:
-        """Have the record deleted soon, now that all documents are as it says.
+        """Schedule the deletion of the record, now that all documents agree with its decision.
 
-        A request with a key leaves it until its reply is kept: see `forget`.
+        The record of a request with an Idempotency-Key stays until its reply is stored: see
+        `forget`.
         """
         self._recovery.note_ended(transaction.id)
         with self._lock:
@@ -281,15 +292,17 @@ class TransactionService:
         self._end(transaction)
 
     def forget(self, key: str) -> None:
-        """Have the record deleted that a request with a key has left, if any."""
+        """Schedule the deletion of the record that a request with an Idempotency-Key has kept, if
+        any.
+        """
         with self._lock:
             transaction = self._kept.pop(key, None)
         if transaction:
             self._end(transaction)
 
     def _end(self, transaction: Transaction) -> None:
-        waits = transaction.action is Action.ASSIGN and self._ips.replicas > 1
-        due = time.monotonic() + (_LATE if waits else 0)
+        delayed = transaction.action is Action.ASSIGN and self._ips.replicas > 1
+        due = time.monotonic() + (_LATE if delayed else 0)
         with self._lock:
             self._ended.append((due, transaction))
         self._retries.repeat("deletion of records", self._delete_ended)
@@ -300,19 +313,19 @@ class TransactionService:
             ended = [entry for entry in self._ended if entry[0] <= now]
             self._ended = [entry for entry in self._ended if entry[0] > now]
         try:
-            left = self._log.forget([transaction for _, transaction in ended])
+            not_deleted = self._log.forget([transaction for _, transaction in ended])
         except KazooIPsError:
             with self._lock:
                 self._ended += ended
             raise
         if self._ended:
             self._retries.repeat("deletion of records", self._delete_ended)
-        for transaction in left:  # who meets an address meanwhile brings it to its end as well
+        for transaction in not_deleted:  # a request that reads one of the addresses may do so too
             self._conclude_later(transaction)
 
     @contextmanager
     def _or_concluded(self, transaction: Transaction) -> Iterator[None]:
-        """Give a transaction up when this raises one of our errors: recovery will see to it."""
+        """Let recovery end the transaction if the body raises one of this package's errors."""
         try:
             yield
         except KazooIPsError:
@@ -320,17 +333,18 @@ class TransactionService:
             raise
 
     def _conclude_later(self, transaction: Transaction) -> None:
-        """Bring it to its end now, or as soon as the database allows."""
+        """End the transaction now, or retry until the database allows it."""
         try:
             self._conclude(transaction)
         except KazooIPsError as error:
-            log.warning("request %s: not concluded yet: %s", transaction.request_id, error)
+            log.warning("request %s: not ended yet: %s", transaction.request_id, error)
             name = f"transaction {transaction.id}"
             self._retries.repeat(name, lambda: self._conclude(transaction))
 
     def _conclude(self, transaction: Transaction) -> None:
         if self._recovery.conclude(transaction.id) is None:
-            # Who took this process for dead has concluded it, perhaps before the copies came.
+            # Another worker took this process for dead and ended the transaction, perhaps before
+            # this process wrote the copies.
             self._copies.mend(transaction.account_id, transaction.addresses)
 
 
