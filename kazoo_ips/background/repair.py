@@ -49,7 +49,7 @@ class RepairService:
     :param metrics: where what is mended is counted
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
         self,
         ips: IPRepository,
         copies: AccountCopyRepository,

@@ -1,7 +1,7 @@
-"""The accounts' copies of their addresses, which Kazoo's billing counts.
+"""The copies of dedicated IPs in account databases, which Kazoo's billing counts.
 
-A copy follows the pool's document and is written last, so that it is also the evidence that an
-assignment was acknowledged.
+A copy follows the pool document and is written last. So it is also the evidence that an assignment
+was acknowledged.
 """
 
 import logging
@@ -24,17 +24,16 @@ log = logging.getLogger(__name__)
 Find = Callable[[], Mapping[str, DedicatedIP]]
 
 _MANY = 200
-"""Addresses whose copies are read while the pool is written to; fewer are not worth a thread."""
+"""Number of addresses from which on a thread reads the copies while the pool is written to."""
 
 
 class AccountCopyService:
-    """Writes copies, removes them, and brings all of them up to date.
+    """Writes and removes copies, and brings all copies up to date.
 
-    :param look_again: called with an address and an account whose copy of it should be looked at
-        a little later
+    :param look_again: schedules a later check of an address, and of an account's copy of it
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
         self,
         ips: IPRepository,
         copies: AccountCopyRepository,
@@ -51,90 +50,101 @@ class AccountCopyService:
         self.look_again = look_again
 
     def expect_change(self, account_id: str) -> None:
-        """Say that one copy of an account is going to be written or removed before long."""
+        """Announce that a copy of an account is going to be written or removed soon."""
         self._copies.expect_change(account_id)
 
     def write(self, ips: Sequence[DedicatedIP]) -> None:
-        """Write the copies of addresses that are certainly their accounts' by now.
+        """Write the copies of addresses whose assignment has a quorum.
 
-        :raises DatastoreUnreachable: they are not certain to be there
+        :raises DatastoreUnreachable: it is unknown whether all copies are written
         """
         try:
             written = self._copies.save(ips)
             outcomes = zip(ips, written, strict=True)
-            unsure = (ip for ip, w in outcomes if w.outcome is not Outcome.DONE)
-            if all(map(self._conflicts.is_acknowledged, unsure)):
+            uncertain = (ip for ip, w in outcomes if w.outcome is not Outcome.DONE)
+            if all(map(self._conflicts.is_acknowledged, uncertain)):
                 self._holdings.note(ips)
                 return
         except DatastoreForbidden:
-            raise  # it was told, and trying again is no use
+            raise  # CouchDB refused it, so a retry would be refused too
         except (DatastoreMissing, DatastoreUnreachable) as error:
             log.warning("the copies could not be written: %s", error)
         raise DatastoreUnreachable("the account's database does not take the copies")
 
     def remove(self, ips: Sequence[DedicatedIP]) -> None:
-        """Remove the copies of addresses as they were before they left their accounts.
+        """Remove the copies of released addresses.
 
-        What cannot be removed now is looked at later: the pool's document has decided.
+        A copy that cannot be removed now is checked later: the pool document has decided.
+
+        :param ips: the dedicated IPs as they were before the release
         """
         owned = by_owner(ips).items()
-        self._remove_all({owner: (gone, self._finding(gone)) for owner, gone in owned})
+        self._remove_all(
+            {owner: (released, self._copy_reader(released)) for owner, released in owned}
+        )
 
     def mend(self, account_id: str, addresses: Iterable[str]) -> None:
-        """Write the copies that an account lacks and remove those it should not have."""
+        """Write the copies that an account lacks and remove those that it should not have."""
         self._conflicts.repair_copies(account_id, addresses)
 
     @contextmanager
     def removal(self, ips: Sequence[DedicatedIP]) -> Iterator[Callable[[], None]]:
-        """Do the same when what this gives is called; the copies of many are read meanwhile.
+        """Yield a function that removes the copies of released addresses, as `remove` does.
 
-        A copy that is written after it was read is not removed, whenever that was.
+        The copies of many addresses are read in a thread while the body of the `with` statement
+        runs. A copy that is written after this read has another revision and is not removed.
         """
         if len(ips) < _MANY:
             yield lambda: self.remove(ips)
             return
-        with ThreadPoolExecutor(1) as beside:
-            reading = {
-                owner: (gone, beside.submit(copy_context().run, self._finding(gone)).result)
-                for owner, gone in by_owner(ips).items()
-            }
-            yield lambda: self._remove_all(reading)
+        with ThreadPoolExecutor(1) as executor:
+            reads = {}
+            for owner, released in by_owner(ips).items():
+                read = executor.submit(copy_context().run, self._copy_reader(released))
+                reads[owner] = (released, read.result)
+            yield lambda: self._remove_all(reads)
 
-    def _finding(self, of: Sequence[DedicatedIP]) -> Find:
-        return lambda: self._copies.find(of[0].assigned_to or "", [ip.address for ip in of])
+    def _copy_reader(self, ips: Sequence[DedicatedIP]) -> Find:
+        return lambda: self._copies.find(ips[0].assigned_to or "", [ip.address for ip in ips])
 
     def _remove_all(self, owned: Mapping[str, tuple[Sequence[DedicatedIP], Find]]) -> None:
-        for owner_id, (gone, find) in owned.items():
+        for owner_id, (released, find_copies) in owned.items():
             try:
-                left = self._remove(owner_id, gone, find())
+                incomplete = self._remove(owner_id, released, find_copies())
             except DatastoreMissing:
                 continue
             except DatastoreUnreachable:
-                left = True
-            if left:
+                incomplete = True
+            if incomplete:
                 log.warning("account %s: copies of released addresses are left", owner_id)
-                for ip in gone:
+                for ip in released:
                     self.look_again(ip.address, owner_id)
 
     def _remove(
-        self, owner_id: str, gone: Sequence[DedicatedIP], copies: Mapping[str, DedicatedIP]
+        self, owner_id: str, released: Sequence[DedicatedIP], copies: Mapping[str, DedicatedIP]
     ) -> bool:
-        """Remove an account's copies of these very assignments; whether some may be left.
+        """Remove an account's copies of these very assignments; return whether some may be left.
 
-        By now an address may be the account's again, with a copy of its new assignment. And the
-        copy may yet have to come, when the assignment was released before its own request ended.
+        An address may have been assigned to the account again, with a new copy, which stays. And a
+        copy may arrive later: the assignment may be released before the request that made it has
+        written its copy.
         """
-        ended = [ip for ip in gone if ip.address in copies and is_copy(copies[ip.address], ip)]
-        written = self._copies.drop(owner_id, [copies[ip.address] for ip in ended])
-        if len(ended) < len(gone):
-            self._conflicts.repair_copies(owner_id, [ip.address for ip in gone])
-        return len(ended) < len(gone) or any(w.outcome is not Outcome.DONE for w in written)
+        outdated = [
+            copies[ip.address]
+            for ip in released
+            if ip.address in copies and is_copy(copies[ip.address], ip)
+        ]
+        written = self._copies.drop(owner_id, outdated)
+        if len(outdated) < len(released):
+            self._conflicts.repair_copies(owner_id, [ip.address for ip in released])
+            return True
+        return any(w.outcome is not Outcome.DONE for w in written)
 
     def refresh(self) -> tuple[int, Iterator[int]]:
         """Write the copies that are missing or differ from the pool.
 
-        :returns: how many addresses are assigned, and an iterator that does the work and yields
-            how many were looked at since
+        :returns: how many addresses are assigned, and an iterator that does the work; it yields
+            how many addresses it has checked since the last step
         """
         assigned = self._lists.all_assigned()
         return len(assigned), self._refresh(assigned)
@@ -143,8 +153,8 @@ class AccountCopyService:
         for start in range(0, len(assigned), CHUNK):
             chunk = assigned[start : start + CHUNK]
             pool = self._ips.find([row.address for row in chunk]).values()
-            known = (ip for ip in pool if ip.has_known_status)
-            for owner_id, ips in by_owner(known).items():
+            supported = (ip for ip in pool if ip.has_known_status)
+            for owner_id, ips in by_owner(supported).items():
                 self._refresh_account(owner_id, ips)
             yield len(chunk)
 
@@ -160,5 +170,5 @@ class AccountCopyService:
 
 
 def _is_current(copy: DedicatedIP | None, ip: DedicatedIP) -> bool:
-    """Whether a copy shows the pool's document as it is, field for field."""
+    """Return whether a copy equals the pool document, field for field."""
     return copy is not None and replace(copy, revision=None) == replace(ip, revision=None)

@@ -1,9 +1,10 @@
-"""What an account has, looked for in more than one place: on a cluster one view is not enough.
+"""The addresses that an account holds, read from several places.
 
-A view, like every question for documents that are not known by name, reads one copy of each part
-of a database, and most often the one that has the latest write yet to come, as that has nothing to
-index. So the addresses to look at come from several places, a moment apart; what each of them is
-decides its document, which is read from a majority.
+On a cluster a view is not enough. It reads one replica of each shard, often one to which the
+latest write has not been replicated yet: that replica has nothing to index, so it answers first.
+The same holds for every query by anything but a document id. So candidate addresses are collected
+from several places, twice, a short time apart. Then the documents of the candidates, which are
+read from a majority, decide.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,19 +19,20 @@ from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.assigning.recovery import RecoveryService
 
 _MOMENT = 0.04
-"""Seconds in which the last copy of a healthy cluster takes a write that a majority has."""
+"""Seconds within which a write that a majority has reaches the last replica of a healthy cluster."""
 _FEW = 1000
-"""Addresses of an account whose list is put right; longer lists are the view's."""
+"""Number of addresses up to which an account's list is verified. The view alone answers longer
+ones."""
 
 
 class AccountHoldings:
-    """Finds what accounts have on a cluster; asks nothing where there is none.
+    """Finds the addresses that an account holds. On a single node it reads the view only.
 
-    :param written: what the workers of this instance have assigned
-    :param pause: waits so many seconds
+    :param written: the recent assignments by the workers of this instance
+    :param pause: sleeps for a number of seconds
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one for each place to look
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
         self,
         ips: IPRepository,
         copies: AccountCopyRepository,
@@ -48,7 +50,7 @@ class AccountHoldings:
 
     @property
     def lag(self) -> bool:
-        """Whether views may lag behind what was acknowledged."""
+        """Whether views may lag behind acknowledged writes."""
         return self._ips.replicas > 1
 
     def note(self, ips: Iterable[DedicatedIP]) -> None:
@@ -58,19 +60,25 @@ class AccountHoldings:
                 self._written.note(account_id, [ip.address for ip in owned])
 
     def candidates(self, account_id: str) -> list[str]:
-        """All addresses that may be an account's: those that were before this began are there."""
-        everything = ListIPs(limit=None)
-        rows = self._views.assigned_to(account_id, everything)
-        elsewhere: set[str] = set()
-        if self.lag:
-            elsewhere = self._elsewhere(account_id)
-            self._pause(_MOMENT)
-            elsewhere |= self._elsewhere(account_id)
-            rows = rows + self._views.assigned_to(account_id, everything)
-        return list(dict.fromkeys([*(row.address for row in rows), *sorted(elsewhere)]))
+        """Return all addresses that an account may hold.
 
-    def _elsewhere(self, account_id: str, limit: int = 1_000_000) -> set[str]:
-        """What the copies and the memory of this instance say, each so many at the most."""
+        All assignments that were acknowledged before the call are included.
+        """
+        query = ListIPs(limit=None)
+        rows = self._views.assigned_to(account_id, query)
+        others: set[str] = set()
+        if self.lag:
+            others = self._outside_the_view(account_id)
+            self._pause(_MOMENT)
+            others |= self._outside_the_view(account_id)
+            rows = rows + self._views.assigned_to(account_id, query)
+        return list(dict.fromkeys([*(row.address for row in rows), *sorted(others)]))
+
+    def _outside_the_view(self, account_id: str, limit: int = 1_000_000) -> set[str]:
+        """Return the addresses of the account's copies and of recent assignments by this instance.
+
+        :param limit: the maximum number of copies
+        """
         try:
             copies = self._copies.addresses(account_id, limit)
         except (DatastoreMissing, DatastoreForbidden):
@@ -78,20 +86,22 @@ class AccountHoldings:
         return {*copies, *self._written.recent(account_id)}
 
     def page(self, account_id: str, query: ListIPs) -> Page | None:
-        """A part of the list of what an account has, right at some moment since this began.
+        """Return a part of the list of addresses that an account holds.
 
-        None when the account has so much that it would take too long.
+        It is the list as it was at some moment since the call began.
+
+        :returns: None if the account holds so many addresses that this would take too long
         """
-        elsewhere = self._elsewhere(account_id, _FEW + 1)
-        if len(elsewhere) > _FEW:
+        others = self._outside_the_view(account_id, _FEW + 1)
+        if len(others) > _FEW:
             return None
         self._pause(_MOMENT)
-        elsewhere |= self._elsewhere(account_id, _FEW + 1)
+        others |= self._outside_the_view(account_id, _FEW + 1)
         rows = self._views.assigned_to(account_id, replace(query, limit=_FEW + 1))
         if len(rows) > _FEW:
             return None
-        missed = self._missed(account_id, elsewhere - {row.address for row in rows}, query)
-        lines = sorted([*rows, *missed], key=_order) if missed else rows
+        missed = self._missed(account_id, others - {row.address for row in rows}, query)
+        lines = sorted([*rows, *missed], key=_sort_key) if missed else rows
         limit = len(lines) if query.limit is None else query.limit
         items: list[Listing] = []
         for start in range(0, len(lines), limit + 1):
@@ -103,13 +113,13 @@ class AccountHoldings:
         return Page(tuple(items))
 
     def _missed(self, account_id: str, ids: Iterable[str], query: ListIPs) -> list[Listing]:
-        """Lines of a list for those of these addresses that belong there."""
+        """Return the lines that the view lacks: those of these addresses that match the query."""
         owned = self._owned(account_id, sorted(ids)).values()
         lines = (Listing(ip.address, ip.zone, ip.host, account_id) for ip in owned)
-        return [line for line in lines if _belongs(line, query)]
+        return [line for line in lines if _matches(line, query)]
 
     def _owned(self, account_id: str, ids: Sequence[str]) -> dict[str, DedicatedIP]:
-        """Those of these addresses that are the account's."""
+        """Return the dedicated IPs among these addresses that are assigned to the account."""
         found = self._ips.by_id(ids)[0] if ids else {}
         return {
             i: ip
@@ -120,7 +130,7 @@ class AccountHoldings:
 
 
 def by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
-    """Those that are assigned, by the account that has them."""
+    """Return the assigned ones among these dedicated IPs, grouped by account."""
     owned: dict[str, list[DedicatedIP]] = {}
     for ip in ips:
         if ip.assigned_to:
@@ -129,25 +139,26 @@ def by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
 
 
 def position(line: Listing) -> tuple[str, str, str]:
-    """Where a line stands in a list: zone, order and address."""
+    """Return the sort position of a line in a list: zone, sort key and address."""
     canonical = addresses.canonical(line.address) or line.address
     return (line.zone, addresses.sort_key(canonical), line.address)
 
 
-def _order(line: Listing) -> tuple[tuple[str, str], str, str]:
+def _sort_key(line: Listing) -> tuple[tuple[str, str], str, str]:
     zone, order, address = position(line)
     return _collated(zone), order, address
 
 
 def _collated(zone: str) -> tuple[str, str]:
-    """CouchDB's order of strings, as far as names of zones go: `a` before `A` before `b`."""
+    """Return a sort key that orders zone names as CouchDB does: `a` before `A` before `b`."""
     return zone.casefold(), zone.swapcase()
 
 
-def _belongs(line: Listing, query: ListIPs) -> bool:
+def _matches(line: Listing, query: ListIPs) -> bool:
+    """Return whether a line has the zone and host of a query, and comes after its start."""
     if (query.zone or line.zone, query.host or line.host) != (line.zone, line.host):
         return False
     if query.after is None:
         return True
     zone, order, address = query.after
-    return _order(line) > (_collated(zone), order, address)
+    return _sort_key(line) > (_collated(zone), order, address)

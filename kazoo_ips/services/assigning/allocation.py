@@ -1,9 +1,10 @@
-"""Which addresses to take when the caller leaves that to us.
+"""Allocation: choosing available addresses for a request that names only a quantity.
 
-If everybody took the first free one, they would fight for it: a model of 32 callers at once needs
-16 attempts for each address that way, and 1.1 when each takes a random one of 128. So the choice
-is random within a window of the list, which begins at a random place near its start. A view may
-lag: what is chosen here is a proposal, and the pool's documents decide.
+If all clients took the first available address they would contend for it. A model of 32 concurrent
+clients needs 16 attempts for each address that way, and 1.1 when each client takes a random one of
+128. So the choice is random within a window of the list, and the window starts at a random
+position near the start of the list. A view may lag: it only proposes addresses, and the pool
+documents decide.
 """
 
 import random
@@ -22,20 +23,20 @@ from kazoo_ips.services.assigning.resumption import Resumption
 from kazoo_ips.services.assigning.transactions import TransactionService
 
 WINDOW = 256
-"""Addresses to choose from: four times as many as callers are expected at once."""
+"""Number of addresses to choose from: four times the number of concurrent clients expected."""
 
 _ROUNDS = 6
-"""Attempts at an allocation while there seem to be enough addresses for it."""
+"""Attempts at an allocation, as long as the views show enough addresses for it."""
 
 
 class AllocationService:
-    """Picks available addresses and assigns them: so many or none.
+    """Chooses available addresses and assigns them: the quantity that is asked for, or none.
 
-    :param now: the time in Gregorian seconds
-    :param pause: waits so many seconds
+    :param now: returns the time in Gregorian seconds
+    :param pause: sleeps for a number of seconds
     """
 
-    def __init__(  # noqa: PLR0913 - one for each thing it brings together
+    def __init__(  # noqa: PLR0913 - one for each collaborator
         self,
         ips: IPRepository,
         views: ListRepository,
@@ -62,13 +63,13 @@ class AllocationService:
         attempt: Attempt | None = None,
         dry_run: bool = False,
     ) -> list[DedicatedIP]:
-        """Pick available addresses and assign them to an account.
+        """Choose available addresses and assign them to an account.
 
-        :param attempt: of a request with an Idempotency-Key: if an earlier one has allocated some
-            these are returned, and what it may still do is kept from happening
-        :param dry_run: say which it could be, and write nothing
-        :raises InsufficientIPs: there are not as many
-        :raises DatastoreUnreachable: it is not certain what became of it
+        :param attempt: the attempt of a request with an Idempotency-Key; if an earlier attempt has
+            allocated addresses these are returned; earlier attempts cannot commit any more
+        :param dry_run: return addresses that could be assigned, and write nothing
+        :raises InsufficientIPs: fewer addresses are available than requested
+        :raises DatastoreUnreachable: the outcome is unknown, or CouchDB does not take the writes
         """
         done = self._recovery.settle_attempts(
             attempt, Action.ASSIGN, command.account_id, request_id
@@ -80,7 +81,8 @@ class AllocationService:
         for round_ in range(_ROUNDS):
             if self._try(allocation):
                 return self._acknowledge(allocation)
-            # Two who want most of the same few take each other's; whoever waits longer yields.
+            # Two requests for most of the same addresses can block each other: each has taken
+            # some that the other lacks. Both put theirs back and retry after random waits.
             available = self._count(command)
             if available < command.quantity:
                 break
@@ -90,7 +92,10 @@ class AllocationService:
         raise InsufficientIPs(command.quantity, min(available, command.quantity - 1))
 
     def _try(self, allocation: "_Allocation") -> bool:
-        """One round; False when there were too few to be had, and then nothing is kept."""
+        """Try once to take the quantity.
+
+        Return False, and put back what was taken, if too few addresses are available.
+        """
         command = allocation.command
         allocation.results = []
         tried: set[str] = set()
@@ -107,9 +112,9 @@ class AllocationService:
         return True
 
     def _take(self, allocation: "_Allocation", before: Sequence[DedicatedIP]) -> None:
-        """Assign what was proposed.
+        """Assign the proposed addresses.
 
-        :raises DatastoreUnreachable: what became of one is not known; nothing is kept
+        :raises DatastoreUnreachable: the outcome of a write is unknown; nothing is kept
         """
         account_id = allocation.command.account_id
         at, request_id = allocation.at, allocation.request_id
@@ -132,9 +137,10 @@ class AllocationService:
             raise DatastoreUnreachable("not known which addresses are taken")
 
     def _put_back(self, allocation: "_Allocation") -> None:
-        """Put back what one round has taken.
+        """Make the addresses available again that this round has taken.
 
-        :raises DatastoreUnreachable: it is for lack of an answer that there is not enough
+        :raises DatastoreUnreachable: writes failed for lack of a quorum, so there may be enough
+            addresses
         """
         if allocation.transaction:
             self._transactions.put_back(allocation.transaction, allocation.results)
@@ -151,7 +157,8 @@ class AllocationService:
         return [self._transactions.acknowledge(allocation.results)]
 
     def _count(self, command: AllocateIPs) -> int:
-        """How many there are to choose from, or how many places with some."""
+        """Return how many addresses can be chosen from, or how many hosts or zones that have some.
+        """
         if command.distinct_hosts:
             hosts = self._views.hosts_available(command.zone)
             return sum(command.host in (None, host) for host in hosts)
@@ -162,12 +169,12 @@ class AllocationService:
 
 @dataclass
 class _Allocation:
-    """One allocation while it is made.
+    """The state of one allocation.
 
-    :param alone: it takes one address, whose document decides; which one it was is not asked for
-        again
-    :param transaction: from its first address on, where it is not alone
-    :param results: of the writes of this round
+    :param alone: it takes one address, whose document decides without a transaction; no later
+        attempt asks which address it was
+    :param transaction: the transaction, from the first address on; None if `alone`
+    :param results: the results of this round's writes
     """
 
     command: AllocateIPs
@@ -181,7 +188,7 @@ class _Allocation:
 
     @property
     def taken(self) -> list[DedicatedIP]:
-        """What this round has got so far."""
+        """The dedicated IPs that this round has taken so far."""
         return [result.ip for result in self.results if result.fate is Fate.DONE]
 
 
@@ -191,10 +198,10 @@ def propose(
     taken: list[DedicatedIP],
     tried: AbstractSet[str],
 ) -> list[str]:
-    """Addresses that would complete the allocation, fewer when there are not enough.
+    """Return addresses that would complete the allocation, or fewer if there are not enough.
 
-    :param taken: what it has already
-    :param tried: what it need not try again
+    :param taken: the dedicated IPs that the allocation has taken already
+    :param tried: the addresses that were tried before and are left out
     """
     wanted = command.quantity - len(taken)
     if command.distinct_hosts or command.distinct_zones:
@@ -208,7 +215,7 @@ def _any(
     size = max(WINDOW, 4 * wanted) + len(tried)
     skip = random.randrange(WINDOW)
     rows = views.available_window(command.zone, command.host, skip, size)
-    if len(rows) < size:  # the end is near: then everything is worth a look
+    if len(rows) < size:  # the window passes the end of the list, so start at its beginning
         rows = views.available_window(command.zone, command.host, 0, size + skip)
     return _shuffled(rows, tried)
 
@@ -216,7 +223,7 @@ def _any(
 def _one_each(
     views: ListRepository, command: AllocateIPs, taken: list[DedicatedIP], tried: AbstractSet[str]
 ) -> list[str]:
-    """One address of each host, or zone, that has none of the allocation yet."""
+    """Return one address of each host, or zone, of which the allocation has none yet."""
     places: list[tuple[str | None, str | None]]
     if command.distinct_hosts:
         hosts = set(views.hosts_available(command.zone)) - {ip.host for ip in taken}
@@ -235,6 +242,6 @@ def _one_each(
 
 
 def _shuffled(rows: list[Listing], tried: AbstractSet[str]) -> list[str]:
-    fresh = [row.address for row in rows if row.address not in tried]
-    random.shuffle(fresh)
-    return fresh
+    untried = [row.address for row in rows if row.address not in tried]
+    random.shuffle(untried)
+    return untried

@@ -46,7 +46,7 @@ class IPService:
     :param now: the time in Gregorian seconds
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
         self,
         reader: IPReader,
         holdings: AccountHoldings,

@@ -1,4 +1,4 @@
-"""Dedicated IPs by their addresses, put in order on sight where a cluster left a disorder."""
+"""Reads of dedicated IPs that resolve conflicts and finish transactions: read repair."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,11 +11,11 @@ from kazoo_ips.services.assigning.recovery import RecoveryService
 from kazoo_ips.services.pool.lists import CHUNK
 
 _LOOKS = 3
-"""Times that what a transaction has changed is read again."""
+"""Times that documents which a transaction has changed are read again."""
 
 
 class IPReader:
-    """Finds what there is, to be read or to be written to."""
+    """Reads dedicated IPs by their addresses, to return them or to write to them."""
 
     def __init__(
         self, ips: IPRepository, conflicts: ConflictResolver, recovery: RecoveryService
@@ -25,9 +25,9 @@ class IPReader:
         self._recovery = recovery
 
     def read(self, address: str) -> DedicatedIP:
-        """One dedicated IP to look at, as it is decided.
+        """Return one dedicated IP for display, with committed transactions applied.
 
-        :raises IPNotFound: it is not in the pool
+        :raises IPNotFound: the address is not in the pool
         """
         ip = self._read(address)
         return self._resolved(ip) if self._recovery.is_released(ip) else ip
@@ -36,18 +36,17 @@ class IPReader:
         try:
             ip = self._ips.get(address)
         except IPNotFound:
-            return self._brought_back(address)
+            return self._restored(address)
         if ip.conflicted:
-            with suppress(Conflict):  # too fresh to tell; it stays marked
+            with suppress(Conflict):  # too recent to resolve; `conflicted` stays set
                 return self._conflicts.resolve(ip.address)
         return ip
 
     def get(self, address: str) -> DedicatedIP:
-        """One dedicated IP that will be written to.
+        """Return one dedicated IP that is going to be written to.
 
-        :raises IPNotFound: it is not in the pool
-        :raises Conflict: it is in disorder, and too early to tell; or a transaction that has it
-            is undecided
+        :raises IPNotFound: the address is not in the pool
+        :raises Conflict: it has a conflict that is too recent to resolve, or a pending transaction
         """
         self._ips.expect_save()
         ip = self._resolved(self._read(address))
@@ -56,7 +55,7 @@ class IPReader:
         return ip
 
     def _resolved(self, ip: DedicatedIP) -> DedicatedIP:
-        """It once the transaction that has it, if any, has come to its end."""
+        """Return a dedicated IP after its transaction, if any, has ended."""
         for _ in range(_LOOKS):
             if not self._recovery.resolve([ip]):
                 return ip
@@ -64,10 +63,12 @@ class IPReader:
         raise Conflict(ip.address)
 
     def find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
-        """Those of these addresses that the pool has, to write to, by the spelling asked for.
+        """Return the dedicated IPs that are going to be written to, by the requested spelling.
 
-        :raises Conflict: one is in disorder, and too early to tell; or a transaction that has it
-            is undecided
+        Addresses that the pool does not have are left out.
+
+        :raises Conflict: one has a conflict that is too recent to resolve, or a pending
+            transaction
         """
         found = self._find(wanted)
         changed: set[str] = set()
@@ -75,27 +76,28 @@ class IPReader:
             changed = self._recovery.resolve(found.values())
             if not changed:
                 return found
-            again = [a for a, ip in found.items() if ip.address in changed]
-            found = {a: ip for a, ip in found.items() if a not in again} | self._find(again)
+            outdated = [a for a, ip in found.items() if ip.address in changed]
+            current = {a: ip for a, ip in found.items() if a not in outdated}
+            found = current | self._find(outdated)
         raise Conflict(*changed)
 
     def _find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
         found: dict[str, DedicatedIP] = {}
         for start in range(0, len(wanted), CHUNK):
-            there, gone = self._ips.look_up(wanted[start : start + CHUNK])
-            found |= there
-            for address in gone:
+            live, deleted = self._ips.look_up(wanted[start : start + CHUNK])
+            found |= live
+            for address in deleted:
                 with suppress(IPNotFound):
-                    found[address] = self._brought_back(address)
+                    found[address] = self._restored(address)
         for address, ip in found.items():
             if ip.conflicted:
                 found[address] = self._conflicts.resolve(ip.address)
         return found
 
-    def _brought_back(self, address: str) -> DedicatedIP:
-        """An address that only its tombstone knows.
+    def _restored(self, address: str) -> DedicatedIP:
+        """Restore an address that only has a tombstone, and return its dedicated IP.
 
-        :raises IPNotFound: it was never there, or somebody deleted it
+        :raises IPNotFound: the address was never in the pool, or a client deleted it
         """
         canonical = addresses.canonical(address)
         if canonical is None:
@@ -107,9 +109,10 @@ class IPReader:
 
 
 def require_match(ip: DedicatedIP, if_match: tuple[str, ...]) -> None:
-    """Go on only if a dedicated IP is at one of these revisions, where there are any.
+    """Raise an error unless a dedicated IP is at one of the revisions of an If-Match header.
 
-    :raises PreconditionFailed: it is at another
+    :param if_match: the revisions; empty if the request has no such header
+    :raises PreconditionFailed: the dedicated IP is at another revision
     """
     if if_match and "*" not in if_match and ip.revision not in if_match:
         raise PreconditionFailed

@@ -51,7 +51,7 @@ class RecoveryService:
     :param metrics: counts the transactions that are recovered
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
         self,
         ips: IPRepository,
         log_: TransactionLog,
@@ -91,8 +91,9 @@ class RecoveryService:
         return changed
 
     def is_released(self, ip: DedicatedIP) -> bool:
-        """Return whether a committed release includes this address, whose document still says
-        assigned.
+        """Return whether a committed release includes this address.
+
+        Its document then still says assigned, and the release may be rolled forward at any moment.
         """
         if not ip.transaction or not is_release(ip.transaction) or self._is_ended(ip.transaction):
             return False
@@ -116,8 +117,7 @@ class RecoveryService:
     def _apply(
         self, name: str, transaction: Transaction | None, marked: Sequence[DedicatedIP]
     ) -> bool:
-        """Make documents agree with the transaction's decision; return whether that changed any.
-        """
+        """Make documents agree with a transaction's decision; return whether that changed any."""
         if transaction is None:
             self.note_ended(name)
             return False
@@ -211,8 +211,7 @@ class RecoveryService:
         return transaction
 
     def orphaned(self) -> list[Transaction]:
-        """Return the transactions of dead owners whose documents may not agree with the decision.
-        """
+        """Return the transactions of dead owners whose documents may not show the decision."""
         return [
             t
             for t in self._log.all()
@@ -271,8 +270,7 @@ class RecoveryService:
         return transaction.action is Action.ASSIGN or (own and self._ips.replicas > 1)
 
     def _drop(self, transaction: Transaction, ip: DedicatedIP) -> bool:
-        """Drop the conflicting revisions of an aborted assignment; return whether there were any.
-        """
+        """Drop the conflicting revisions of an aborted assignment; return whether any existed."""
         if transaction.action is Action.RELEASE or ip.transaction == transaction.id:
             return False
         leaves = self._ips.leaves(ip.address).live

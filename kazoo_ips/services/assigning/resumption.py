@@ -1,4 +1,4 @@
-"""What earlier attempts at a request with an Idempotency-Key have done, as its reply tells it."""
+"""The results of earlier attempts of a request with an Idempotency-Key."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +14,7 @@ from kazoo_ips.services.assigning.read_repair import IPReader
 
 
 class Resumption:
-    """Finds it in the trails of the documents, and in the records of transactions."""
+    """Finds these results in the trails of the documents and in the transaction records."""
 
     def __init__(
         self,
@@ -30,23 +30,24 @@ class Resumption:
 
     @staticmethod
     def once(attempt: Attempt | None, do: Callable[[], DedicatedIP]) -> DedicatedIP:
-        """Do a write to one address, unless an earlier attempt at the same request has done it.
+        """Do a write to one address, unless an earlier attempt of the same request has done it.
 
-        :param do: looks first, in the very document that it is going to write to
-        :raises KazooIPsError: what doing it raises
+        :param do: checks the document for an earlier attempt's write, then writes to that revision
+        :raises KazooIPsError: whatever `do` raises
         """
         try:
             return do()
         except (Conflict, IPNotFound, PreconditionFailed):
             if not is_resumed(attempt):
                 raise
-        # An earlier attempt's write may have come in between. One that comes later is refused.
+        # An earlier attempt's write may have arrived between the read and the write of `do`.
+        # The second call finds it. CouchDB refuses one that arrives later.
         return do()
 
     def assigned(self, ip: DedicatedIP, account_id: str, request_id: str) -> DedicatedIP | None:
-        """The dedicated IP as this request has assigned it, or None when it has not.
+        """Return the dedicated IP as this request has assigned it, or None if it has not.
 
-        :raises DatastoreUnreachable: that is not certain
+        :raises DatastoreUnreachable: it is unknown whether the assignment has a quorum and a copy
         """
         event = ip.event(EventKind.ASSIGNED, account_id, request_id)
         if event is None:
@@ -54,17 +55,17 @@ class Resumption:
         if ip.as_of(event) == ip:
             ip = self._writer.confirm(ip)
             self._copies.write([ip])
-        else:  # others have written since
+        else:  # another writer has written since
             self._copies.mend(account_id, [ip.address])
         return ip.as_of(event)
 
     def released(
         self, ip: DedicatedIP, account_id: str | None, request_id: str
     ) -> DedicatedIP | None:
-        """The dedicated IP as this request has released it, or None when it has not.
+        """Return the dedicated IP as this request has released it, or None if it has not.
 
-        :param account_id: who gave it back; None is whoever had it
-        :raises DatastoreUnreachable: that is not certain
+        :param account_id: the account that releases; None is any account
+        :raises DatastoreUnreachable: it is unknown whether the release has a quorum
         """
         released = (e for e in reversed(ip.trail) if e.kind == EventKind.RELEASED)
         event = next((e for e in released if e.request_id == request_id), None)
@@ -78,9 +79,9 @@ class Resumption:
         return ip.as_of(event)
 
     def created(self, command: CreateIP, request_id: str) -> DedicatedIP | None:
-        """The dedicated IP as this request has added it to the pool, or None when it has not.
+        """Return the dedicated IP as this request has added it to the pool, or None if it has not.
 
-        :raises DatastoreUnreachable: that is not certain
+        :raises DatastoreUnreachable: it is unknown whether the addition has a quorum
         """
         ip = self._latest(command.address)
         event = ip and ip.event(EventKind.CREATED, None, request_id)
@@ -88,40 +89,43 @@ class Resumption:
             return None
         if ip.as_of(event) == ip:
             return self._writer.confirm(ip)
-        # Others may have deleted it and added it anew since.
+        # Another client may have deleted it and added it again, with another zone or host.
         return replace(ip.as_of(event), zone=command.zone, host=command.host)
 
     def deleted(self, address: str, request_id: str) -> DedicatedIP | None:
-        """The dedicated IP as this request has taken it out of the pool, or None when it has not.
+        """Return the dedicated IP as this request has deleted it, or None if it has not.
 
-        :raises DatastoreUnreachable: that is not certain
+        :raises DatastoreUnreachable: CouchDB did not answer
         """
         ip = self._latest(address)
         event = ip and ip.event(EventKind.DELETED, None, request_id)
         if not (ip and event):
             return None
-        for each in ip.trail:
-            if (each.kind, each.request_id) == (EventKind.RELEASED, request_id):
-                self._copies.mend(each.account_id or "", [ip.address])
+        for earlier in ip.trail:
+            if (earlier.kind, earlier.request_id) == (EventKind.RELEASED, request_id):
+                self._copies.mend(earlier.account_id or "", [ip.address])
         return ip.as_of(event)
 
     def _latest(self, address: str) -> DedicatedIP | None:
-        """The dedicated IP as it is, or was when it was deleted last; None if it never was."""
+        """Return the dedicated IP as it is, or as it was when it was last deleted, or None."""
         with suppress(IPNotFound):
             return self._reader.read(address)
         deleted = self._ips.leaves(address).deleted
         return max(deleted, key=lambda ip: generation(ip.revision), default=None)
 
     def of_transaction(self, transaction: Transaction) -> list[DedicatedIP]:
-        """The dedicated IPs as a committed transaction has assigned or released them."""
+        """Return the dedicated IPs as a committed transaction has assigned or released them."""
         assigned = transaction.action is Action.ASSIGN
         kind = EventKind.ASSIGNED if assigned else EventKind.RELEASED
         event = Event(kind, transaction.account_id, transaction.at, transaction.request_id)
         found = self._ips.find(transaction.addresses)
-        gone = DedicatedIP("", "", "", 0, 0)
-        return [found.get(a, replace(gone, address=a)).as_of(event) for a in transaction.addresses]
+        deleted = DedicatedIP("", "", "", 0, 0)
+        return [
+            found.get(address, replace(deleted, address=address)).as_of(event)
+            for address in transaction.addresses
+        ]
 
 
 def is_resumed(attempt: Attempt | None) -> bool:
-    """Whether an earlier attempt at the same request may have done it already."""
+    """Return whether an earlier attempt of the same request may have done it already."""
     return attempt is not None and attempt.number > 1

@@ -37,7 +37,7 @@ that is pending."""
 class TransactionService:
     """Assigns and releases addresses, one or several at a time."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
         self,
         ips: IPRepository,
         writer: PoolWriter,
@@ -54,9 +54,9 @@ class TransactionService:
         self._retries = retries
         self._lock = Lock()
         self._ended: list[tuple[float, Transaction]] = []
-        """Those whose records are to be deleted, and when."""
+        """Transactions whose records are to be deleted, each with the time of the deletion."""
         self._kept: dict[str, Transaction] = {}
-        """Those whose records wait for the reply of their request to be kept, by its key."""
+        """Transactions whose records stay until the reply of their request is stored, by key."""
 
     # One address.
 
@@ -292,9 +292,7 @@ class TransactionService:
         self._end(transaction)
 
     def forget(self, key: str) -> None:
-        """Schedule the deletion of the record that a request with an Idempotency-Key has kept, if
-        any.
-        """
+        """Schedule the deletion of the record that a request with an Idempotency-Key has left."""
         with self._lock:
             transaction = self._kept.pop(key, None)
         if transaction:
