@@ -1,8 +1,8 @@
-"""A request that comes twice is done once, when it names itself by an Idempotency-Key.
+"""Idempotency: a request with an Idempotency-Key that is sent several times is done once.
 
-The first to write the key's record does the work; its reply is kept for a day and repeated to
-whoever asks again. When an attempt comes to no end, the next takes its place under the same
-request id, so that what was written already is known for its own.
+The attempt that first writes the key's record does the work. Its reply is kept for a day and
+repeated to every later request with that key. If an attempt ends without a final outcome, the next
+attempt takes over under the same request id, so that it recognises what was written already.
 """
 
 import logging
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 
 class IdempotencyService:
-    """Keys, and the replies that belong to them.
+    """Claims keys, and keeps the replies that belong to them.
 
-    :param now: the time in Gregorian seconds
+    :param now: returns the time in Gregorian seconds
     """
 
     def __init__(
@@ -48,18 +48,19 @@ class IdempotencyService:
         self._now = now
 
     def begin(self, caller: str, key: str, fingerprint: str, request_id: str) -> IdempotencyRecord:
-        """Take a key, or find what it led to.
+        """Claim a key for an attempt, or return its record with the reply to repeat.
 
-        :param caller: whose key it is; other callers' keys are other keys
-        :param fingerprint: of all that the request asks for
-        :returns: with a reply when there is one to repeat; else the request is ours to do, under
-            the request id it says
-        :raises IdempotencyMismatch: the key came with another request
-        :raises InProgress: somebody is at it
-        :raises DatastoreUnreachable: it is not certain whether the key is ours
+        :param caller: the caller that the key belongs to; the same key of another caller is
+            another key
+        :param fingerprint: a digest of everything that the request asks for
+        :returns: a record with a reply if there is one to repeat; otherwise this attempt has to do
+            the request, under the request id of the record
+        :raises IdempotencyMismatch: the key was used for another request
+        :raises InProgress: another attempt is at work
+        :raises DatastoreUnreachable: it is unknown whether the key is claimed
         """
         now = self._now()
-        mine = IdempotencyRecord(
+        new = IdempotencyRecord(
             record_id(caller, key),
             fingerprint,
             request_id,
@@ -68,77 +69,78 @@ class IdempotencyService:
             until=now + LEASE,
             worker=liveness.identity(),
         )
-        known = self._records.find(mine.id)
-        if known is None or now - known.created > KEPT:
-            return self._take(replace(mine, revision=known.revision if known else None))
-        if known.fingerprint != fingerprint:
+        existing = self._records.find(new.id)
+        if existing is None or now - existing.created > KEPT:
+            return self._claim(replace(new, revision=existing.revision if existing else None))
+        if existing.fingerprint != fingerprint:
             raise IdempotencyMismatch
-        if known.reply is not None:
-            return known
-        if known.until > now and not liveness.is_dead(known.worker):
+        if existing.reply is not None:
+            return existing
+        if existing.until > now and not liveness.is_dead(existing.worker):
             raise InProgress
-        return self._take(
+        return self._claim(
             replace(
-                known,
-                attempt=known.attempt + 1,
+                existing,
+                attempt=existing.attempt + 1,
                 until=now + LEASE,
                 worker=liveness.identity(),
             )
         )
 
-    def _take(self, record: IdempotencyRecord) -> IdempotencyRecord:
+    def _claim(self, record: IdempotencyRecord) -> IdempotencyRecord:
         try:
-            taken = self._records.put(record)
+            claimed = self._records.put(record)
         except KazooIPsError:
-            # It may be written after all, and says then that somebody is at it.
-            self._retries.repeat(_attempt(record), lambda: self._leave(record))
+            # The record may be written all the same. Then it would block later attempts.
+            self._retries.repeat(_attempt(record), lambda: self._cancel_claim(record))
             raise
-        if taken is None:
+        if claimed is None:
             raise InProgress
-        return taken
+        return claimed
 
-    def _leave(self, record: IdempotencyRecord) -> None:
-        """End an attempt of which it was never certain that it had begun.
+    def _cancel_claim(self, record: IdempotencyRecord) -> None:
+        """End an attempt whose claim had an unknown outcome.
 
-        :raises DatastoreUnreachable: it is not certain that it has ended
+        :raises DatastoreUnreachable: it is unknown whether the attempt is ended
         """
         dropped = self._records.yield_to_others(record)
         if dropped is None and self._now() <= record.until:
-            raise DatastoreUnreachable(f"key {record.id}: it may yet show")
+            raise DatastoreUnreachable(f"key {record.id}: the record may still show up")
         if dropped is not False:
             return
-        # On what is there of it; where nothing is, in its place, so that it cannot arrive.
-        there = self._records.begun(record)
-        left = self._records.put(replace(record, until=0, revision=there or record.revision))
-        if left is None and self._records.begun(record):  # what was there did not show
-            raise DatastoreUnreachable(f"key {record.id}: under way still")
+        # If the record exists, the new write ends it. If not, the new write takes its place, so
+        # that CouchDB refuses the claim should it arrive later.
+        revision = self._records.begun(record)
+        ended = self._records.put(replace(record, until=0, revision=revision or record.revision))
+        if ended is None and self._records.begun(record):  # the read above has missed the record
+            raise DatastoreUnreachable(f"key {record.id}: still under way")
 
     def finish(self, record: IdempotencyRecord, reply: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Keep the reply, now or as soon as the database allows.
+        """Store the reply now, or as soon as the database allows it.
 
-        :returns: what the caller is told: this reply, or that of another attempt, which took this
-            one for dead and has come to its end
-        :raises InProgress: another attempt is at work by now, and has the last word
+        :returns: the reply for the client: this one, or that of another attempt, which took this
+            attempt for dead and has finished
+        :raises InProgress: another attempt has taken over and is at work; its reply will count
         """
         if self._end(replace(record, until=0, reply=reply)):
             return reply
-        now = self._records.find(record.id)
-        if now is None or now.attempt == record.attempt:
+        current = self._records.find(record.id)
+        if current is None or current.attempt == record.attempt:
             return reply
-        if now.reply is None:
+        if current.reply is None:
             raise InProgress
-        return now.reply
+        return current.reply
 
     def abandon(self, record: IdempotencyRecord) -> None:
-        """Let the next attempt try: this one came to no end that could be repeated."""
+        """End an attempt without a reply that could be repeated, so that the next one may try."""
         self._end(replace(record, until=0))
 
     def _end(self, record: IdempotencyRecord) -> bool:
-        """Whether the key is still this attempt's, as far as can be told."""
+        """End an attempt; return whether the key still belongs to it, as far as is known."""
         try:
             return self._put(record)
         except KazooIPsError as error:
-            log.warning("request %s: its key waits: %s", record.request_id, error)
+            log.warning("request %s: its key is not ended yet: %s", record.request_id, error)
             self._retries.repeat(_attempt(record), lambda: self._put(record))
             return True
 
@@ -150,10 +152,10 @@ class IdempotencyService:
         return True
 
     def sweep(self) -> int:
-        """Forget what was kept long enough; how many."""
+        """Delete the records that were kept long enough; return how many."""
         return self._records.sweep(self._now() - KEPT)
 
 
 def _attempt(record: IdempotencyRecord) -> str:
-    """Names an attempt. Of one key there may be several that have to be ended."""
+    """Return the name of an attempt in the retry queue, where several of one key may wait."""
     return f"key {record.id}, request {record.request_id}, attempt {record.attempt}"

@@ -19,7 +19,7 @@ from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.assigning.recovery import RecoveryService
 
 _MOMENT = 0.04
-"""Seconds within which a write that a majority has reaches the last replica of a healthy cluster."""
+"""Seconds in which a write that a majority has reaches the last replica of a healthy cluster."""
 _FEW = 1000
 """Number of addresses up to which an account's list is verified. The view alone answers longer
 ones."""

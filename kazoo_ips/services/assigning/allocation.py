@@ -157,7 +157,7 @@ class AllocationService:
         return [self._transactions.acknowledge(allocation.results)]
 
     def _count(self, command: AllocateIPs) -> int:
-        """Return how many addresses can be chosen from, or how many hosts or zones that have some.
+        """Return how many addresses, or hosts or zones with addresses, there are to choose from.
         """
         if command.distinct_hosts:
             hosts = self._views.hosts_available(command.zone)

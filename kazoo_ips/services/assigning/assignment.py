@@ -1,7 +1,7 @@
-"""What accounts do with addresses they know: look at them, take them, give them back.
+"""Reading, assigning and releasing addresses that the caller names.
 
-The pool's document decides who has an address; the account's copy follows it. Knows neither HTTP
-nor CouchDB.
+The pool document decides which account has an address; the account's copy follows it. This module
+knows neither HTTP nor CouchDB.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,10 +40,10 @@ Change = Callable[[DedicatedIP], DedicatedIP]
 class IPService:
     """The use cases of accounts.
 
-    `attempt` is that of a request with an Idempotency-Key: what an earlier one has done is found
-    and told, what it may still do is kept from happening.
+    `attempt` belongs to a request with an Idempotency-Key. The result of an earlier attempt is
+    found and returned, and earlier attempts cannot commit any more.
 
-    :param now: the time in Gregorian seconds
+    :param now: returns the time in Gregorian seconds
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
@@ -66,10 +66,11 @@ class IPService:
         self._now = now
 
     def fetch(self, address: str, caller: Caller | None = None) -> DedicatedIP:
-        """One dedicated IP.
+        """Return one dedicated IP.
 
-        :param caller: who asks; None is somebody who may see everything
-        :raises IPNotFound: not in the pool, or assigned to an account the caller may not see
+        :param caller: the caller that asks for it; None may see every dedicated IP
+        :raises IPNotFound: the address is not in the pool, or is assigned to an account that the
+            caller may not see
         """
         ip = self._reader.read(address)
         owned = ip.status is Status.ASSIGNED or (ip.assigned_to and not ip.has_known_status)
@@ -95,10 +96,10 @@ class IPService:
     ) -> DedicatedIP:
         """Assign one address to an account.
 
-        :raises IPNotFound: it is not in the pool
-        :raises ValidationFailed: it is not available; says why
-        :raises Conflict: somebody else was faster
-        :raises PreconditionFailed: If-Match no longer holds
+        :raises IPNotFound: the address is not in the pool
+        :raises ValidationFailed: the address is not available; the error says why
+        :raises Conflict: another writer was faster
+        :raises PreconditionFailed: the revision differs from If-Match
         """
         return self._resumption.once(
             attempt, lambda: self._assign(command, request_id, attempt, dry_run)
@@ -117,7 +118,7 @@ class IPService:
         [after] = _changed([command.address], [ip], change)
         if dry_run:
             return after
-        with _lost(command.if_match):
+        with _conflict_breaks(command.if_match):
             return self._transactions.assign_one(ip, after)
 
     def assign_all(
@@ -128,14 +129,15 @@ class IPService:
         attempt: Attempt | None = None,
         dry_run: bool = False,
     ) -> list[DedicatedIP]:
-        """Assign addresses to an account: all of them, in the order asked, or none.
+        """Assign addresses to an account: all of them, in the order of the request, or none.
 
-        :raises ValidationFailed: one is unknown or not available; says which and why
-        :raises Conflict: somebody else was faster; nothing of this request is left
+        :raises ValidationFailed: an address is unknown or not available; the error says which and
+            why
+        :raises Conflict: another writer was faster; nothing of this request is left
         """
         if len(command.addresses) == 1:
             one = AssignIP(command.account_id, command.addresses[0])
-            with _listed(one.address):
+            with _as_list_item(one.address):
                 return [self.assign(one, request_id, attempt=attempt, dry_run=dry_run)]
         done = self._done_earlier(Action.ASSIGN, command.account_id, request_id, attempt)
         if done:
@@ -145,7 +147,7 @@ class IPService:
         after = _changed(command.addresses, ips, change)
         if dry_run:
             return after
-        with _resumed(attempt):
+        with _own_conflict(attempt):
             return self._transactions.assign([ip for ip in ips if ip], after, attempt)
 
     def release(
@@ -156,12 +158,12 @@ class IPService:
         attempt: Attempt | None = None,
         dry_run: bool = False,
     ) -> DedicatedIP:
-        """Take one address back.
+        """Release one address.
 
-        :raises IPNotFound: it is not in the pool
-        :raises ValidationFailed: it is not the account's; says why
-        :raises Conflict: somebody else was faster
-        :raises PreconditionFailed: If-Match no longer holds
+        :raises IPNotFound: the address is not in the pool
+        :raises ValidationFailed: the address is not assigned to the account; the error says why
+        :raises Conflict: another writer was faster
+        :raises PreconditionFailed: the revision differs from If-Match
         """
         return self._resumption.once(
             attempt, lambda: self._release(command, request_id, attempt, dry_run)
@@ -180,7 +182,7 @@ class IPService:
         [after] = _changed([command.address], [ip], change)
         if dry_run:
             return after
-        with _lost(command.if_match):
+        with _conflict_breaks(command.if_match):
             return self._transactions.release_one(ip, after)
 
     def release_all(
@@ -191,54 +193,60 @@ class IPService:
         attempt: Attempt | None = None,
         dry_run: bool = False,
     ) -> list[DedicatedIP]:
-        """Take addresses back from an account: all of them, in the order asked, or none.
+        """Release addresses of an account: all of them, in the order of the request, or none.
 
-        :returns: them as they are now; where all that it has is asked for, also those that keep
-            their status because this release does not know it
-        :raises ValidationFailed: one is unknown or not the account's; says which and why
-        :raises Conflict: somebody else was faster; nothing of this request is left
+        :returns: the dedicated IPs after the release; if the command names no addresses, also
+            those that keep their status because this release does not know it
+        :raises ValidationFailed: an address is unknown or not assigned to the account; the error
+            says which and why
+        :raises Conflict: another writer was faster; nothing of this request is left
         """
         if command.addresses is not None and len(command.addresses) == 1:
             one = ReleaseIP(command.account_id, command.addresses[0])
-            with _listed(one.address):
+            with _as_list_item(one.address):
                 return [self.release(one, request_id, attempt=attempt, dry_run=dry_run)]
         done = self._done_earlier(Action.RELEASE, command.account_id, request_id, attempt)
         if done:
             return done
         change = self._releasing(command.account_id, request_id)
-        left: list[DedicatedIP] = []
+        unchanged: list[DedicatedIP] = []
         if command.addresses is None:
-            own = self._everything(command.account_id)
-            before = [ip for ip in own if ip.has_known_status]
-            left = [ip for ip in own if not ip.has_known_status]
+            owned = self._owned(command.account_id)
+            before = [ip for ip in owned if ip.has_known_status]
+            unchanged = [ip for ip in owned if not ip.has_known_status]
             after = [change(ip) for ip in before]
         else:
             ips = self._find(command.addresses)
             after = _changed(command.addresses, ips, change)
             before = [ip for ip in ips if ip]
         if before and not dry_run:
-            with _resumed(attempt):
+            with _own_conflict(attempt):
                 after = self._release_several(before, after, attempt)
-        return [*after, *left]
+        return [*after, *unchanged]
 
     def _release_several(
         self, before: list[DedicatedIP], after: list[DedicatedIP], attempt: Attempt | None
     ) -> list[DedicatedIP]:
-        # Which ones it was is known from the record, when it is asked for again.
+        # A request with an Idempotency-Key always writes a record: a later attempt reads from it
+        # which addresses were released.
         if len(before) == 1 and attempt is None:
             return [self._transactions.release_one(before[0], after[0])]
         return self._transactions.release(before, after, attempt)
 
-    def _everything(self, account_id: str) -> list[DedicatedIP]:
-        """All that the account has at this moment, as the pool's documents say."""
+    def _owned(self, account_id: str) -> list[DedicatedIP]:
+        """Return all dedicated IPs that the account holds at this moment, by the pool documents.
+        """
         found = self._reader.find(self._holdings.candidates(account_id))
-        # A view may lag behind a release that somebody else has just made.
+        # A view may lag behind a concurrent release.
         return [ip for ip in found.values() if ip.assigned_to == account_id]
 
     def _done_earlier(
         self, action: Action, account_id: str, request_id: str, attempt: Attempt | None
     ) -> list[DedicatedIP]:
-        """What an earlier attempt has done; empty when none has, and then none will."""
+        """Return what an earlier attempt has done, or an empty list.
+
+        After that no earlier attempt can commit any more.
+        """
         done = self._recovery.settle_attempts(attempt, action, account_id, request_id)
         return self._resumption.of_transaction(done) if done else []
 
@@ -256,8 +264,8 @@ class IPService:
 
 
 @contextmanager
-def _instead(kind: type[Exception], error: Exception | None) -> Iterator[None]:
-    """Raise an error in the place of another kind; None leaves it as it is."""
+def _translated(kind: type[Exception], error: Exception | None) -> Iterator[None]:
+    """Raise an error in place of any error of a class; None leaves them as they are."""
     try:
         yield
     except kind as cause:
@@ -266,23 +274,29 @@ def _instead(kind: type[Exception], error: Exception | None) -> Iterator[None]:
         raise error from cause
 
 
-def _lost(if_match: tuple[str, ...]) -> AbstractContextManager[None]:
-    """Say of a write that came second what If-Match promises: it was checked in that write."""
-    return _instead(Conflict, PreconditionFailed() if if_match else None)
+def _conflict_breaks(if_match: tuple[str, ...]) -> AbstractContextManager[None]:
+    """Translate a conflict to the failed precondition, if the request has an If-Match header.
 
-
-def _resumed(attempt: Attempt | None) -> AbstractContextManager[None]:
-    """Do not say of a later attempt that somebody else was faster: it may be an earlier one."""
-    came_first = DatastoreUnreachable("an earlier attempt's write came first")
-    return _instead(Conflict, came_first if is_resumed(attempt) else None)
-
-
-def _listed(address: str) -> AbstractContextManager[None]:
-    """Say of the only address of a list what is said of one among several: it is a rule broken.
-
-    :param address: as the caller wrote it
+    The write itself compares the revision, so a conflict means that If-Match does not hold.
     """
-    return _instead(IPNotFound, ValidationFailed({"ips.0": _not_found(address)}))
+    return _translated(Conflict, PreconditionFailed() if if_match else None)
+
+
+def _own_conflict(attempt: Attempt | None) -> AbstractContextManager[None]:
+    """Translate a conflict of a later attempt to an unknown outcome.
+
+    The write that came first may be that of an earlier attempt of the same request.
+    """
+    came_first = DatastoreUnreachable("an earlier attempt's write came first")
+    return _translated(Conflict, came_first if is_resumed(attempt) else None)
+
+
+def _as_list_item(address: str) -> AbstractContextManager[None]:
+    """Report an unknown address as a validation error, as for lists of several addresses.
+
+    :param address: the address as the client wrote it
+    """
+    return _translated(IPNotFound, ValidationFailed({"ips.0": _not_found(address)}))
 
 
 def _not_found(address: str) -> dict[str, dict[str, str]]:
@@ -292,10 +306,10 @@ def _not_found(address: str) -> dict[str, dict[str, str]]:
 def _changed(
     wanted: Sequence[str], ips: Sequence[DedicatedIP | None], change: Change
 ) -> list[DedicatedIP]:
-    """Apply to each; the errors of all go out together, by place in the list.
+    """Apply a change to each dedicated IP; report the errors of all, by position in the list.
 
-    :param ips: what there is at each address; None is nothing
-    :raises ValidationFailed: with every broken rule
+    :param ips: the dedicated IP of each address, or None if the pool does not have it
+    :raises ValidationFailed: at least one address is unknown or breaks a rule; names all of them
     """
     changed, errors = [], {}
     for index, (address, ip) in enumerate(zip(wanted, ips, strict=True)):
