@@ -1,8 +1,8 @@
-"""Follows a changes feed: everything that was written is handled, whichever process dies.
+"""A follower of a changes feed: every change is handled, whichever process dies.
 
-One process at a time, of all workers of all instances: whoever holds the lease. The checkpoint
-moves on when everything before it is handled, so that the next holder begins there and handles
-some of it again: each change at least once.
+Of all workers of all instances, one process follows the feed: the one that holds the lease. It
+moves the checkpoint forward when everything before it is handled. The next holder of the lease
+starts at the checkpoint and handles some changes again: each change is handled at least once.
 """
 
 import logging
@@ -18,42 +18,44 @@ from kazoo_ips.repositories.checkpoints import Checkpoint, Checkpoints
 log = logging.getLogger(__name__)
 
 LEASE = 30
-"""Seconds after which somebody else takes over, at once where the holder is known to be dead."""
+"""Seconds after which another process takes over, unless the holder has renewed the lease. A
+process that knows the holder to be dead takes over at once."""
 RENEW = 10
-"""Seconds before that at which the holder renews it."""
+"""Seconds before the end of the lease at which the holder renews it."""
 LOOK = 15
-"""Seconds between two looks at the lease by those who do not hold it."""
+"""Seconds between two reads of the lease by a process that does not hold it."""
 POLL = 5
-"""Seconds between two looks at the feed by the one who does."""
+"""Seconds between two reads of the feed by the holder of the lease."""
 AGAIN = 10
-"""Seconds after which what could not be handled is tried again."""
+"""Seconds after which changes that could not be handled are retried."""
 GIVEN_UP = 3600
-"""Seconds after which it is not tried any more."""
+"""Seconds after which a change is not retried any more."""
 BATCH = 1000
-"""Changes that are handled together."""
+"""Number of changes that are handled together."""
 _AHEAD = 100
-"""Batches that are read before the first of them is handled, and changes left over in each."""
+"""Maximum number of batches that are read but not handled, and of batches that wait for a retry."""
 
 Change = TypeVar("Change", bound=Hashable)
 Change_co = TypeVar("Change_co", bound=Hashable, covariant=True)
 
 
 class Feed(Protocol[Change_co]):
-    """What is followed."""
+    """The feed that is followed."""
 
     def history(self) -> str:
-        """Names the feed: another one when the database was made anew."""
+        """Return an id of the feed. It differs after the database was deleted and created again.
+        """
 
     def changed(self, since: str, limit: int) -> tuple[str, Sequence[Change_co], bool]:
-        """A part of the feed: where the next one starts, its changes, and whether there is more.
+        """Return a part of the feed: its end, its changes, and whether more changes follow.
 
-        :param since: where the part before ended, `0` for the start
+        :param since: the end of the previous part, or `0` for the start of the feed
         """
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch(Generic[Change]):
-    """Changes that were read at some time, in Gregorian seconds, and where they end."""
+    """Changes, the time they were read in Gregorian seconds, and their end in the feed."""
 
     changes: Sequence[Change]
     read: int
@@ -63,15 +65,15 @@ class _Batch(Generic[Change]):
 class ChangeFollower(Generic[Change]):
     """Follows one feed for one purpose.
 
-    The first time it starts with everything that there is.
+    When it runs for the first time, it starts at the beginning of the feed.
 
-    :param name: of the purpose, the same in all processes
-    :param handle: called with changes; returns those that have to be handled once more later
-    :param delay: seconds that a change waits for being handled
-    :param now: the time in Gregorian seconds
+    :param name: names the purpose, and so the lease; the same in all processes
+    :param handle: handles changes, and returns those that have to be handled again later
+    :param delay: seconds between reading a change and handling it
+    :param now: returns the time in Gregorian seconds
     """
 
-    def __init__(  # noqa: PLR0913 - who, what, how, when
+    def __init__(  # noqa: PLR0913 - one for each collaborator
         self,
         name: str,
         feed: Feed[Change],
@@ -94,18 +96,19 @@ class ChangeFollower(Generic[Change]):
         self._start("")
 
     def _start(self, since: str) -> None:
-        """Begin at some place of the feed."""
+        """Start at a position of the feed, with nothing read."""
         self._read = self._handled = since
         self._batches: deque[_Batch[Change]] = deque()
-        self._left: dict[Change, int] = {}
-        """Changes to be handled once more, and since when."""
+        self._to_retry: dict[Change, int] = {}
+        """Changes that wait for a retry, each with the time of its first attempt."""
 
     def step(self) -> int:
-        """Do what there is to do at this moment; how many changes were handled.
+        """Do what is due: renew the lease, read the feed, handle changes; return how many were
+        handled.
 
-        Called about once a second, from one thread.
+        The background thread calls it about once a second.
 
-        :raises DatastoreError: the rest has to wait; it is not lost
+        :raises DatastoreError: CouchDB failed; the remaining changes are handled later
         """
         if not self._holds_lease():
             return 0
@@ -113,8 +116,8 @@ class ChangeFollower(Generic[Change]):
         count = 0
         while self._keep_lease() and self._is_due():
             count += self._handle_next()
-        if self._left and self._now() >= self._next_again:
-            self._handle_left()
+        if self._to_retry and self._now() >= self._next_again:
+            self._retry()
         self._keep_lease()
         return count
 
@@ -128,20 +131,24 @@ class ChangeFollower(Generic[Change]):
         if now < self._next_look:
             return False
         self._next_look = now + LOOK
-        known = self._checkpoints.find(self._name)
-        if known and now < known.until and self._is_alive(known.holder):
+        stored = self._checkpoints.find(self._name)
+        if stored and now < stored.until and self._is_held_by_another(stored.holder):
             return False
-        return self._take_lease(known)
+        return self._take_lease(stored)
 
     @staticmethod
-    def _is_alive(holder: str) -> bool:
-        """Whether another process may be at it. What this one held it has lost track of."""
+    def _is_held_by_another(holder: str) -> bool:
+        """Return whether another process, which may be alive, holds the lease.
+
+        If this process is named as the holder, it has lost track of that lease, and may take it
+        again.
+        """
         return holder != liveness.identity() and not liveness.is_dead(holder)
 
-    def _take_lease(self, known: Checkpoint | None) -> bool:
+    def _take_lease(self, stored: Checkpoint | None) -> bool:
         history = self._feed.history()
-        since = known.since if known and known.history == history else "0"
-        revision = known.revision if known else None
+        since = stored.since if stored and stored.history == history else "0"
+        revision = stored.revision if stored else None
         until = self._now() + LEASE
         taken = Checkpoint(self._name, liveness.identity(), until, since, history, revision)
         self._held = self._checkpoints.put(taken)
@@ -152,22 +159,24 @@ class ChangeFollower(Generic[Change]):
         return self._held is not None
 
     def _keep_lease(self) -> bool:
-        """Renew the lease and move the checkpoint on where need be; whether it is still held."""
+        """Renew the lease and store the checkpoint if need be; return whether the lease is still
+        held.
+        """
         held = self._held
         if held is None:
             return False
-        left = held.until - self._now()
-        since = held.since if self._left else self._handled
-        if left > RENEW and since == held.since:
+        remaining = held.until - self._now()
+        since = held.since if self._to_retry else self._handled
+        if remaining > RENEW and since == held.since:
             return True
         history = held.history
-        if left <= RENEW:
+        if remaining <= RENEW:
             history = self._feed.history()
             if history != held.history:
-                log.warning("%s: the database was made anew", self._name)
+                log.warning("%s: the database was created again", self._name)
                 self._start(since := "0")
         until = self._now() + LEASE
-        self._held = None  # unless it is certain
+        self._held = None  # the lease is not held if the next write raises an error
         self._held = self._checkpoints.put(
             replace(held, until=until, since=since, history=history)
         )
@@ -182,7 +191,7 @@ class ChangeFollower(Generic[Change]):
         self._next_poll = now + POLL
         self._metrics.follower_polls.inc()
         more = True
-        while more and len(self._batches) < _AHEAD and len(self._left) < _AHEAD * BATCH:
+        while more and len(self._batches) < _AHEAD and len(self._to_retry) < _AHEAD * BATCH:
             self._read, changes, more = self._feed.changed(self._read, BATCH)
             if changes:
                 self._batches.append(_Batch(changes, now, self._read))
@@ -192,21 +201,21 @@ class ChangeFollower(Generic[Change]):
 
     def _handle_next(self) -> int:
         batch = self._batches[0]
-        left = self._handle(batch.changes)
+        to_retry = self._handle(batch.changes)
         self._batches.popleft()
         self._handled = batch.since
         now = self._now()
-        self._left |= {change: self._left.get(change, now) for change in left}
+        self._to_retry |= {change: self._to_retry.get(change, now) for change in to_retry}
         self._metrics.follower_lag.observe(now - batch.read)
         self._metrics.changes_followed.inc(len(batch.changes))
         return len(batch.changes)
 
-    def _handle_left(self) -> None:
-        """Handle once more what was left; the checkpoint waits for it."""
+    def _retry(self) -> None:
+        """Retry the changes that wait for it. The checkpoint stays until none is left."""
         now = self._now()
         self._next_again = now + AGAIN
-        left = set(self._handle(self._left))
-        for change in [c for c, at in self._left.items() if now - at > GIVEN_UP and c in left]:
-            log.error("%s: given up: %s", self._name, change)
-            left.discard(change)
-        self._left = {change: at for change, at in self._left.items() if change in left}
+        to_retry = set(self._handle(self._to_retry))
+        for change in [c for c, at in self._to_retry.items() if now - at > GIVEN_UP and c in to_retry]:
+            log.error("%s: no more retries: %s", self._name, change)
+            to_retry.discard(change)
+        self._to_retry = {change: at for change, at in self._to_retry.items() if change in to_retry}

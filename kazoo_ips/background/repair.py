@@ -1,8 +1,9 @@
-"""Every address is looked at once more half a minute after it changed, and put in order.
+"""Repair of every address half a minute after its document changed.
 
-By then whoever wrote it has ended, one way or another. What was killed half way is finished or
-taken back, conflicts and withdrawals are settled, and the copies follow the pool: of the owner,
-and of everybody who had the address in the last day.
+By then the request that wrote the document has ended. If its worker was killed, its transaction is
+rolled forward or rolled back here. Conflicts are resolved and withdrawn addresses restored. Then
+the copies are made to agree with the pool: those of the owner, and of every account that had the
+address in the last day.
 """
 
 import logging
@@ -29,24 +30,24 @@ from kazoo_ips.services.assigning.recovery import RecoveryService
 log = logging.getLogger(__name__)
 
 DELAY = GRACE
-"""Seconds after a change that its address is looked at."""
+"""Seconds between a change and the check of its address."""
 _TIMES = 5
-"""Times in an hour that one copy is mended. Each may write the pool's document, which is a change
-again: what does not stay mended would be mended for ever."""
+"""Times in an hour that one copy is repaired. A repair may write the pool document, which is a
+change again. So a copy that does not stay repaired would be repaired for ever."""
 
 
 class _Copy(NamedTuple):
-    """A copy that may be there or not."""
+    """The key of a copy, which may exist or not."""
 
     account_id: str
     address: str
 
 
 class RepairService:
-    """Puts in order what was written a while ago.
+    """Repairs addresses whose documents changed a while ago.
 
-    :param now: the time in Gregorian seconds
-    :param metrics: where what is mended is counted
+    :param now: returns the time in Gregorian seconds
+    :param metrics: counts the copies that are repaired
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
@@ -64,99 +65,106 @@ class RepairService:
         self._recovery = recovery
         self._now = now
         self._metrics = metrics
-        self._mended: TTLCache[_Copy, int] = TTLCache(10_000, 3600)
+        self._repairs: TTLCache[_Copy, int] = TTLCache(10_000, 3600)
 
     def look(self, changes: Collection[Changed]) -> set[Changed]:
-        """Put these addresses in order.
+        """Check these addresses and repair them.
 
-        :returns: those that have to be looked at once more
-        :raises DatastoreUnreachable: nothing is known of them
+        :returns: the changes whose addresses have to be checked again
+        :raises DatastoreUnreachable: the pool documents cannot be read
         """
         found, _ = self._ips.by_id({change.address for change in changes})
         if any(ip.transaction for ip in found.values()):
             self._recovery.recover()
-        again: set[str] = set()
-        wanted: dict[str, set[str]] = {}
+        recheck: set[str] = set()
+        to_check: dict[str, set[str]] = {}
         for change in changes:
             ip = found.get(change.address)
             accounts = {*change.accounts, *(ip.accounts if ip else ())}
             try:
                 if change.withdrawn or (ip and ip.conflicted):
-                    accounts |= self._settle(change.address)
+                    accounts |= self._resolve(change.address)
             except KazooIPsError as error:
-                log.warning("%s: not settled yet: %s", change.address, error)
-                again.add(change.address)
+                log.warning("%s: not resolved yet: %s", change.address, error)
+                recheck.add(change.address)
                 continue
             for account_id in accounts:
-                wanted.setdefault(account_id, set()).add(change.address)
-        again |= self._mend(wanted)
-        return {change for change in changes if change.address in again}
+                to_check.setdefault(account_id, set()).add(change.address)
+        recheck |= self._repair_copies(to_check)
+        return {change for change in changes if change.address in recheck}
 
-    def _settle(self, address: str) -> set[str]:
-        """Settle one address; the accounts that any of its revisions speaks of.
+    def _resolve(self, address: str) -> set[str]:
+        """Resolve the conflicts of one address; return the accounts that any of its revisions
+        names.
 
-        :raises Conflict: it is too fresh to tell
+        :raises Conflict: the conflict is too recent to resolve
         """
         leaves = self._ips.leaves(address).live
-        with suppress(IPNotFound):  # somebody deleted it
+        with suppress(IPNotFound):  # a client deleted the address
             self._conflicts.resolve(address)
         return {account_id for leaf in leaves for account_id in leaf.accounts}
 
-    def _mend(self, wanted: Mapping[str, Iterable[str]]) -> set[str]:
-        """Mend the accounts' copies of these addresses; those to be looked at once more."""
+    def _repair_copies(self, to_check: Mapping[str, Iterable[str]]) -> set[str]:
+        """Repair the accounts' copies of these addresses; return the addresses to check again."""
         copies: dict[_Copy, DedicatedIP | None] = {}
-        again: set[str] = set()
-        for account_id, addresses in wanted.items():
+        recheck: set[str] = set()
+        for account_id, addresses in to_check.items():
             try:
-                there = self._copies.find(account_id, addresses)
+                found = self._copies.find(account_id, addresses)
             except (DatastoreMissing, DatastoreForbidden):
-                continue  # the account is gone, or the doctor names it
+                continue  # the account is deleted, or the doctor reports the missing rights
             except DatastoreError as error:
-                log.warning("account %s: not looked at yet: %s", account_id, error)
-                again |= set(addresses)
+                log.warning("account %s: not checked yet: %s", account_id, error)
+                recheck |= set(addresses)
                 continue
-            copies |= {_Copy(account_id, a): there.get(a) for a in addresses}
-        wrong, early = self._wrong(copies)
+            copies |= {_Copy(account_id, a): found.get(a) for a in addresses}
+        wrong, busy = self._wrong(copies)
         for account_id in sorted({copy.account_id for copy in wrong}):
-            again |= self._mend_account([c for c in wrong if c.account_id == account_id])
-        return again | early
+            recheck |= self._repair_account([c for c in wrong if c.account_id == account_id])
+        return recheck | busy
 
     def _wrong(self, copies: Mapping[_Copy, DedicatedIP | None]) -> tuple[list[_Copy], set[str]]:
-        """Those that are not as the pool has them, and addresses that somebody may be at now.
+        """Return the copies that disagree with the pool, and the addresses that are in use.
 
-        The pool is read after the copies: one that is written after that is not among them.
+        An address is in use if a request may be writing to it now: it is checked again later. The
+        pool is read after the copies, so a copy that is written after its document is not
+        reported.
         """
         pool, _ = self._ips.by_id({copy.address for copy in copies})
-        wrong = [copy for copy, there in copies.items() if not _is_right(copy, there, pool)]
+        wrong = [copy for copy, document in copies.items() if not _is_right(copy, document, pool)]
         if not wrong:
             return [], set()
-        busy = self._recovery.under_way()
-        busy |= {address for address, ip in pool.items() if self._now() - ip.modified < GRACE}
-        early = {copy.address for copy in wrong} & busy
-        return [copy for copy in wrong if copy.address not in early], early
+        in_use = self._recovery.under_way()
+        in_use |= {address for address, ip in pool.items() if self._now() - ip.modified < GRACE}
+        busy = {copy.address for copy in wrong} & in_use
+        return [copy for copy in wrong if copy.address not in busy], busy
 
-    def _mend_account(self, wrong: Sequence[_Copy]) -> set[str]:
-        """Mend copies of one account; what is written is looked at once more."""
+    def _repair_account(self, wrong: Sequence[_Copy]) -> set[str]:
+        """Repair copies of one account; return the addresses of those that were written."""
         for copy in wrong:
-            self._mended[copy] = self._mended.get(copy, 0) + 1
-        for copy in (c for c in wrong if self._mended[c] > _TIMES):
-            log.error("account %s: its copy of %s does not stay mended", *copy)
-        due = [copy.address for copy in wrong if self._mended[copy] <= _TIMES]
+            self._repairs[copy] = self._repairs.get(copy, 0) + 1
+        for copy in (c for c in wrong if self._repairs[c] > _TIMES):
+            log.error("account %s: its copy of %s does not stay repaired", *copy)
+        due = [copy.address for copy in wrong if self._repairs[copy] <= _TIMES]
         if due:
             account_id = wrong[0].account_id
-            log.warning("account %s: mending the copies of %d addresses", account_id, len(due))
+            log.warning("account %s: repairing the copies of %d addresses", account_id, len(due))
             self._metrics.copies_mended.inc(len(due))
             try:
                 self._conflicts.repair_copies(account_id, due)
             except KazooIPsError as error:
-                log.warning("account %s: not mended yet: %s", account_id, error)
+                log.warning("account %s: not repaired yet: %s", account_id, error)
         return set(due)
 
 
-def _is_right(copy: _Copy, there: DedicatedIP | None, pool: Mapping[str, DedicatedIP]) -> bool:
+def _is_right(copy: _Copy, document: DedicatedIP | None, pool: Mapping[str, DedicatedIP]) -> bool:
+    """Return whether a copy agrees with the pool.
+
+    :param document: the copy as it was read, or None if there is none
+    """
     ip = pool.get(copy.address)
     if ip and not ip.has_known_status:
-        return True  # a newer release judges it
+        return True  # a newer release wrote the status, and its workers repair the copy
     if ip is None or ip.assigned_to != copy.account_id:
-        return there is None
-    return there is not None and not there.conflicted and is_copy(there, ip)
+        return document is None
+    return document is not None and not document.conflicted and is_copy(document, ip)

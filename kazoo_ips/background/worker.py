@@ -1,7 +1,7 @@
-"""What is looked at again a little later: withdrawn writes, orphans, replies kept too long.
+"""The background work of a worker process: retries, recovery, sweeps, the changes feed.
 
-Every worker does this by itself; two who do the same change nothing more. The pool's changes are
-followed by one worker of all.
+Each worker process does this work by itself. All of it is idempotent, so two workers that do the
+same do no harm. Only one worker of all follows the pool's changes feed.
 """
 
 import logging
@@ -23,15 +23,15 @@ from kazoo_ips.services.retry_queue import RetryQueue
 log = logging.getLogger(__name__)
 
 ROUND = 20.0
-"""Seconds between two looks for orphans."""
+"""Seconds between two searches for orphaned transactions."""
 SWEEP = 600.0
-"""Seconds between two looks for keys to forget: all keys of a day are read for it."""
+"""Seconds between two sweeps of expired Idempotency-Keys: each sweep reads all keys of a day."""
 
 
 class BackgroundWorker:
-    """The work itself, and a thread that does it again and again.
+    """The background work, and the thread that does it repeatedly.
 
-    :param metrics: where rounds that fail are counted
+    :param metrics: counts the rounds that fail
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - one for each kind of work
@@ -51,7 +51,7 @@ class BackgroundWorker:
         self._metrics = metrics
 
     def look_again(self, now: float | None = None) -> int:
-        """Settle the addresses whose time has come; how many there were."""
+        """Check the addresses whose check is due; return how many they were."""
         due = self._retries.take(now)
         for address, account_id in due:
             try:
@@ -60,31 +60,33 @@ class BackgroundWorker:
                 else:
                     self._conflicts.resolve(address)
             except (Conflict, IPNotFound):
-                pass  # its next time comes, or it is gone for good
+                pass  # the next check tries again, or the address is deleted
             except KazooIPsError as error:
-                log.warning("%s: not settled yet: %s", address, error)
+                log.warning("%s: not resolved yet: %s", address, error)
                 self._retries.look_again(address, account_id)
         return len(due)
 
     def recover(self) -> int:
-        """Bring the transactions of dead processes to their end; how many."""
+        """End the transactions of dead processes; return how many were recovered."""
         return self._recovery.recover()
 
     def follow(self) -> int:
-        """Look once more at what has changed, if that is this process's part; how much."""
+        """Handle changes of the pool if this process holds the lease; return how many."""
         return self._follower.step()
 
     def work(self) -> int:
-        """Do again what this process could not do, and what it put off; how much is done."""
+        """Repeat the work that this process could not finish or postponed; return how much
+        succeeded.
+        """
         return self._retries.work()
 
     def start(self) -> None:
-        """Keep doing it, in a thread of this process, for as long as the process lives."""
+        """Start the thread, which runs as long as the process."""
         threading.Thread(target=self._run, name="housekeeping", daemon=True).start()
 
     def _run(self) -> None:
         rounds = [(ROUND, self.recover), (SWEEP, self._idempotency.sweep)]
-        # Workers start together; they need not do the same at the same moment.
+        # Worker processes start together. A random delay spreads their rounds.
         due = [time.monotonic() + random.uniform(0, seconds) for seconds, _ in rounds]
         while True:
             time.sleep(1)
@@ -93,13 +95,13 @@ class BackgroundWorker:
                 self.work()
                 self.look_again()
                 self.follow()
-                for n, (seconds, do) in enumerate(rounds):
-                    if time.monotonic() >= due[n]:
-                        due[n] = time.monotonic() + seconds
+                for index, (seconds, do) in enumerate(rounds):
+                    if time.monotonic() >= due[index]:
+                        due[index] = time.monotonic() + seconds
                         do()
             except KazooIPsError as error:
                 self._metrics.housekeeping_failures.inc()
                 log.warning("housekeeping waits: %s", error)
-            except Exception:  # nobody else would notice that the thread has ended
+            except Exception:  # nothing restarts the thread, so no error may end it
                 self._metrics.housekeeping_failures.inc()
-                log.exception("housekeeping met what it does not know")
+                log.exception("housekeeping failed unexpectedly")

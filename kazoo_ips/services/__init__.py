@@ -18,7 +18,7 @@ from kazoo_ips.services.pool.membership import PoolService
 
 @dataclass(frozen=True)
 class Services:
-    """Everything the service can do, ready to be called."""
+    """All services of one process, connected and ready to be called."""
 
     accounts: AccountService
     auth: AuthenticationService

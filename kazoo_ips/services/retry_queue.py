@@ -1,7 +1,8 @@
-"""What a process has to do again a little later. It is lost with the process.
+"""The retry queue of a process: work that it repeats until it succeeds. It is lost with the
+process.
 
-Whatever must survive that is found by others: transactions by their records, keys by theirs,
-addresses by the changes of the pool.
+Work that must survive the process is found again in the database: transactions and
+Idempotency-Keys by their records, addresses by the changes feed of the pool.
 """
 
 import logging
@@ -14,12 +15,12 @@ from kazoo_ips.errors import KazooIPsError
 log = logging.getLogger(__name__)
 
 DELAYS = (1.0, 5.0)
-"""Seconds after which an address is looked at: nodes that lag have caught up. What takes longer is
-seen to by whoever follows the pool's changes."""
+"""Seconds after which an address is checked: lagging nodes have caught up by then. Whatever takes
+longer is repaired by the follower of the pool's changes feed."""
 
 
 class RetryQueue:
-    """Addresses to look at, and work to repeat until it is done. Safe to use from many threads."""
+    """Addresses to check later, and work to repeat until it succeeds. It is thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,18 +28,18 @@ class RetryQueue:
         self._work: dict[str, Callable[[], object]] = {}
 
     def look_again(self, address: str, account_id: str = "") -> None:
-        """Have an address looked at twice in the next seconds.
+        """Schedule two checks of an address in the next seconds.
 
-        :param account_id: whose copy of it may be wrong
+        :param account_id: the account whose copy of the address may be wrong
         """
         now = time.monotonic()
         with self._lock:
             self._due += [(now + delay, address, account_id) for delay in DELAYS]
 
     def take(self, now: float | None = None) -> list[tuple[str, str]]:
-        """The addresses and accounts whose time has come.
+        """Remove and return the addresses and accounts whose check is due.
 
-        :param now: of the monotonic clock
+        :param now: the time of the monotonic clock
         """
         now = time.monotonic() if now is None else now
         with self._lock:
@@ -47,15 +48,15 @@ class RetryQueue:
         return sorted(taken)
 
     def repeat(self, name: str, work: Callable[[], object]) -> None:
-        """Have work done soon, and again until it no longer raises one of our errors.
+        """Schedule work, to be repeated until it raises none of this package's errors.
 
-        :param name: of two by the same name the later one is done
+        :param name: identifies the work; a later call with the same name replaces the work
         """
         with self._lock:
             self._work[name] = work
 
     def work(self) -> int:
-        """Do what there is to do; how much of it came to its end."""
+        """Do the work that is scheduled; return how many pieces succeeded."""
         with self._lock:
             due, self._work = self._work, {}
         done = 0

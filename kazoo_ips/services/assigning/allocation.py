@@ -157,8 +157,7 @@ class AllocationService:
         return [self._transactions.acknowledge(allocation.results)]
 
     def _count(self, command: AllocateIPs) -> int:
-        """Return how many addresses, or hosts or zones with addresses, there are to choose from.
-        """
+        """Return how many addresses, or hosts or zones with addresses, can be chosen from."""
         if command.distinct_hosts:
             hosts = self._views.hosts_available(command.zone)
             return sum(command.host in (None, host) for host in hosts)

@@ -234,8 +234,7 @@ class IPService:
         return self._transactions.release(before, after, attempt)
 
     def _owned(self, account_id: str) -> list[DedicatedIP]:
-        """Return all dedicated IPs that the account holds at this moment, by the pool documents.
-        """
+        """Return all dedicated IPs that the account holds now, as the pool documents say."""
         found = self._reader.find(self._holdings.candidates(account_id))
         # A view may lag behind a concurrent release.
         return [ip for ip in found.values() if ip.assigned_to == account_id]
