@@ -33,7 +33,7 @@ GIVEN_UP = 3600
 BATCH = 1000
 """Number of changes that are handled together."""
 _AHEAD = 100
-"""Maximum number of batches that are read but not handled, and of batches that wait for a retry."""
+"""Maximum number of batches that wait to be handled, and of batches that wait for a retry."""
 
 Change = TypeVar("Change", bound=Hashable)
 Change_co = TypeVar("Change_co", bound=Hashable, covariant=True)
@@ -43,7 +43,9 @@ class Feed(Protocol[Change_co]):
     """The feed that is followed."""
 
     def history(self) -> str:
-        """Return an id of the feed. It differs after the database was deleted and created again.
+        """Return an id of the feed.
+
+        A database that was deleted and created again has another id.
         """
 
     def changed(self, since: str, limit: int) -> tuple[str, Sequence[Change_co], bool]:
@@ -103,10 +105,10 @@ class ChangeFollower(Generic[Change]):
         """Changes that wait for a retry, each with the time of its first attempt."""
 
     def step(self) -> int:
-        """Do what is due: renew the lease, read the feed, handle changes; return how many were
-        handled.
+        """Do what is due, and return how many changes were handled.
 
-        The background thread calls it about once a second.
+        It renews the lease, reads the feed and handles changes. The background thread calls it
+        about once a second.
 
         :raises DatastoreError: CouchDB failed; the remaining changes are handled later
         """
@@ -159,9 +161,7 @@ class ChangeFollower(Generic[Change]):
         return self._held is not None
 
     def _keep_lease(self) -> bool:
-        """Renew the lease and store the checkpoint if need be; return whether the lease is still
-        held.
-        """
+        """Renew the lease and store the checkpoint if need be; return whether it is still held."""
         held = self._held
         if held is None:
             return False
@@ -214,8 +214,9 @@ class ChangeFollower(Generic[Change]):
         """Retry the changes that wait for it. The checkpoint stays until none is left."""
         now = self._now()
         self._next_again = now + AGAIN
-        to_retry = set(self._handle(self._to_retry))
-        for change in [c for c, at in self._to_retry.items() if now - at > GIVEN_UP and c in to_retry]:
+        failed = set(self._handle(self._to_retry))
+        expired = {change for change, at in self._to_retry.items() if now - at > GIVEN_UP}
+        for change in failed & expired:
             log.error("%s: no more retries: %s", self._name, change)
-            to_retry.discard(change)
-        self._to_retry = {change: at for change, at in self._to_retry.items() if change in to_retry}
+            failed.discard(change)
+        self._to_retry = {c: at for c, at in self._to_retry.items() if c in failed}

@@ -94,8 +94,7 @@ class RepairService:
         return {change for change in changes if change.address in recheck}
 
     def _resolve(self, address: str) -> set[str]:
-        """Resolve the conflicts of one address; return the accounts that any of its revisions
-        names.
+        """Resolve the conflicts of one address; return the accounts that its revisions name.
 
         :raises Conflict: the conflict is too recent to resolve
         """

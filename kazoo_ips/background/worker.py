@@ -75,9 +75,7 @@ class BackgroundWorker:
         return self._follower.step()
 
     def work(self) -> int:
-        """Repeat the work that this process could not finish or postponed; return how much
-        succeeded.
-        """
+        """Do the work of the retry queue; return how many pieces succeeded."""
         return self._retries.work()
 
     def start(self) -> None:

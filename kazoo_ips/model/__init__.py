@@ -1,4 +1,4 @@
-"""The things this service is about, and the rules they obey. Standard library only."""
+"""The models and the rules that they obey. Standard library only."""
 
 from kazoo_ips.model.accounts import (
     Account,

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One node of the account tree. `tree` is its ancestors, root first, parent last."""
+    """One node of the account tree.
+
+    `tree` holds the ids of its ancestors, root first, parent last.
+    """
 
     id: str
     name: str
@@ -21,20 +24,20 @@ class Account:
     signature_secret: str | None = field(default=None, repr=False)
 
     def is_active(self, now: int) -> bool:
-        """Whether its tokens and logins work.
+        """Return whether tokens and logins of the account work.
 
-        :param now: Gregorian seconds
+        :param now: the time in Gregorian seconds
         """
         return self.enabled and (self.expires is None or self.expires > now)
 
     def is_within(self, ancestor_id: str) -> bool:
-        """Whether this is that account or one below it."""
+        """Return whether the account is the given one or one of its descendants."""
         return self.id == ancestor_id or ancestor_id in self.tree
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who logs in to an account."""
+    """A user who logs in to an account."""
 
     id: str
     account_id: str
@@ -45,16 +48,17 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is acting: the account of the token, and the user if it names one."""
+    """The sender of a request: the account of its token, and the user if the token names one."""
 
     account: Account
     user_id: str | None = None
 
     @property
     def is_operator(self) -> bool:
-        """Kazoo's superduper admin: a property of the account, not of the user."""
+        """Whether the account is the operator's: in Kazoo's words, a superduper admin."""
         return self.account.operator
 
     def may_see(self, account: Account) -> bool:
-        """Itself, what is below it, and for the operator everything."""
+        """Return whether the caller may see an account: its own, one below it, or as operator any.
+        """
         return self.is_operator or account.is_within(self.account.id)

@@ -1,14 +1,15 @@
-"""Commands: what a client asks for, checked in form and not yet in substance."""
+"""Commands: what a client asks for. Their form is valid; services check them against the pool."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a request that carries an Idempotency-Key.
+    """One attempt of a request that carries an Idempotency-Key.
 
-    :param key: names the request: the key, whose it is, and when it came first
-    :param number: from 1; a later one takes the place of those that came to no end
+    :param key: identifies the request: the key, its owner, and the time of the first attempt
+    :param number: counts from 1; a later attempt takes over from those that ended without an
+        outcome
     """
 
     key: str
@@ -16,7 +17,7 @@ class Attempt:
 
     @property
     def earlier(self) -> tuple["Attempt", ...]:
-        """Those whose place it takes."""
+        """The attempts that this one takes over from."""
         return tuple(Attempt(self.key, number) for number in range(1, self.number))
 
 
@@ -33,7 +34,7 @@ class CreateIP:
 class AssignIP:
     """Assign one address to an account.
 
-    :param if_match: the revisions it may have; empty is any
+    :param if_match: the revisions that the address may have; empty allows any
     """
 
     account_id: str
@@ -51,12 +52,12 @@ class AssignIPs:
 
 @dataclass(frozen=True, slots=True)
 class AllocateIPs:
-    """Pick available addresses and assign them to an account: so many or none.
+    """Choose available addresses and assign them to an account: as many as asked for, or none.
 
-    :param zone: of this zone only
-    :param host: on this host only
-    :param distinct_hosts: no two on one host
-    :param distinct_zones: no two in one zone
+    :param zone: the zone that the addresses have to be in; None allows any
+    :param host: the host that the addresses have to be on; None allows any
+    :param distinct_hosts: whether each address has to be on another host
+    :param distinct_zones: whether each address has to be in another zone
     """
 
     account_id: str
@@ -69,9 +70,10 @@ class AllocateIPs:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseIP:
-    """Take one address back from an account; None is whichever has it.
+    """Release one address of an account.
 
-    :param if_match: the revisions it may have; empty is any
+    :param account_id: the account; None releases the address whichever account has it
+    :param if_match: the revisions that the address may have; empty allows any
     """
 
     account_id: str | None
@@ -81,7 +83,10 @@ class ReleaseIP:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseIPs:
-    """Take these addresses back from an account, all or none; None is all that it has."""
+    """Release these addresses of an account, all or none.
+
+    :param addresses: the addresses; None releases all that the account has
+    """
 
     account_id: str
     addresses: tuple[str, ...] | None
@@ -89,10 +94,10 @@ class ReleaseIPs:
 
 @dataclass(frozen=True, slots=True)
 class DeleteIP:
-    """Take an address out of the pool.
+    """Delete an address from the pool.
 
-    :param force: release it first when it is assigned; take it out whatever its status
-    :param if_match: the revisions it may have; empty is any
+    :param force: whether to delete it whatever its status; an assigned address is released first
+    :param if_match: the revisions that the address may have; empty allows any
     """
 
     address: str
@@ -102,11 +107,12 @@ class DeleteIP:
 
 @dataclass(frozen=True, slots=True)
 class ListIPs:
-    """One page, the first few, or all of a list of addresses.
+    """List addresses: one page, the first few, or all of them.
 
-    :param limit: how many at the most; None is all
-    :param after: where the last page ended: zone, order and address of its last line
-    :param paged: whether there is a next page to speak of
+    :param limit: the maximum number of lines; None is no limit
+    :param after: the position where the last page ended: zone, sort key and address of its last
+        line
+    :param paged: whether the reply may say where the next page starts
     """
 
     zone: str | None = None
@@ -118,7 +124,7 @@ class ListIPs:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Credentials for a token: the hash of `user:password` and where the user belongs."""
+    """Credentials for a token: the hash of `user:password`, and the account's name or realm."""
 
     credentials: str = field(repr=False)
     method: str = "md5"

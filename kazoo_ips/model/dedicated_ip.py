@@ -1,7 +1,7 @@
 """A dedicated IP and the rules of its transitions. Standard library only.
 
-Nothing here knows HTTP, CouchDB or the clock: times (Gregorian seconds) and request ids are
-passed in, and a transition returns a new object or raises the rule it would break.
+This module knows neither HTTP nor CouchDB nor the clock. Times (Gregorian seconds) and request ids
+are parameters. A transition returns a new object, or raises the rule that it would break.
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,19 @@ from typing import Any, NamedTuple
 from kazoo_ips.errors import AlreadyAssigned, AssignedToAnother, NotAssigned, UnknownStatus
 
 GREGORIAN_EPOCH = 62_167_219_200
-"""Seconds from the year 0, where Erlang counts from, to 1970: Kazoo's documents use it."""
+"""Seconds from the year 0, the epoch of Erlang's and Kazoo's times, to 1970, the epoch of Unix."""
 
 TRAIL_LENGTH = 16
-"""Events that a document remembers at the most."""
+"""Maximum number of events in a document's trail."""
 TRAIL_SECONDS = 24 * 3600
-"""Seconds that it remembers them: as long as the replies of requests with a key are kept."""
+"""Seconds that an event stays in the trail: as long as replies to Idempotency-Keys are kept."""
 
 
 class Status(StrEnum):
     """The states of a dedicated IP that this release knows.
 
-    Any other is a newer release's: its address is shown, counted under its name, and left alone.
+    Any other status is that of a newer release. An address with such a status is shown and counted
+    by the name of the status, and is not changed.
     """
 
     AVAILABLE = "available"
@@ -38,15 +39,16 @@ class EventKind(StrEnum):
     RELEASED = "released"
     DELETED = "deleted"
     UNDONE = "undone"
-    """An assignment that nobody was told of was taken back."""
+    """An assignment that was not acknowledged was undone."""
 
 
 class Event(NamedTuple):
-    """One write of this service, as the document that it wrote remembers it.
+    """One write of this service, as the trail of the document records it.
 
-    :param kind: an `EventKind`, or one of a newer release
-    :param account_id: whose the address was or became; None where it was nobody's
-    :param at: Gregorian seconds
+    :param kind: an `EventKind`, or a kind that only a newer release knows
+    :param account_id: the account that has the address after an assignment, or had it before a
+        release or an undo; None for other events
+    :param at: the time in Gregorian seconds
     """
 
     kind: str
@@ -57,14 +59,15 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DedicatedIP:
-    """An address the operator owns and can give to an account.
+    """An address that the operator owns and can assign to an account.
 
-    `address` is the id it has, as it was first written. `status` is a `Status`, or the name of one
-    that only a newer release knows, kept as it is. `conflicted` says that the database holds
-    other revisions beside this one. `trail` is what this service did with it in the last day, the
-    latest last. `transaction` is the id of the transaction that wrote it last, which may be
-    undecided. `source` is the document it was read from; only the repository looks inside, so
-    that fields unknown to us survive every write.
+    * `address` is the document id, as the address was first written.
+    * `status` is a `Status`, or the unchanged name of one that only a newer release knows.
+    * `conflicted` says whether the database has other live revisions of the document.
+    * `trail` is what this service did with the address in the last day, the latest event last.
+    * `transaction` is the id of the transaction that wrote the document last. It may be pending.
+    * `source` is the document that it was read from. Only the repository reads it, so that fields
+      which this service does not know survive every write.
     """
 
     address: str
@@ -83,7 +86,7 @@ class DedicatedIP:
 
     @property
     def has_known_status(self) -> bool:
-        """Whether this release knows what its status means, and so may change it."""
+        """Whether this release knows the status, and so may change the address."""
         return isinstance(self.status, Status)
 
     @classmethod
@@ -97,20 +100,20 @@ class DedicatedIP:
         request_id: str,
         trail: tuple[Event, ...] = (),
     ) -> "DedicatedIP":
-        """An address that the pool does not have yet, available.
+        """Return an available dedicated IP for an address that the pool does not have.
 
-        :param trail: of the same address when it was deleted, if the pool had it once: retries of
-            what was done to it then, and accounts that had it, are known by that
+        :param trail: the trail of the same address when it was last deleted, if any; it still
+            shows retries what was done to the address then, and which accounts had it
         """
         ip = cls(address, zone, host, at, at, request_id=request_id, trail=trail)
-        return replace(ip, trail=ip._followed_by(EventKind.CREATED, None, at, request_id))
+        return replace(ip, trail=ip._trail_with(EventKind.CREATED, None, at, request_id))
 
     def assign(self, account_id: str, *, at: int, request_id: str) -> "DedicatedIP":
-        """This address, assigned to an account.
+        """Return this address, assigned to an account.
 
-        :raises UnknownStatus: this release does not know its status
-        :raises AlreadyAssigned: it is the account's already
-        :raises AssignedToAnother: it is another account's, or assigned to nobody known
+        :raises UnknownStatus: this release does not know the status
+        :raises AlreadyAssigned: it is assigned to the account already
+        :raises AssignedToAnother: it is assigned to another account, or has no known owner
         """
         if not self.has_known_status:
             raise UnknownStatus(self.address, self.status)
@@ -123,17 +126,17 @@ class DedicatedIP:
             assigned_to=account_id,
             modified=at,
             request_id=request_id,
-            trail=self._followed_by(EventKind.ASSIGNED, account_id, at, request_id),
+            trail=self._trail_with(EventKind.ASSIGNED, account_id, at, request_id),
             transaction=None,
         )
 
     def release(self, account_id: str | None, *, at: int, request_id: str) -> "DedicatedIP":
-        """This address, available again.
+        """Return this address, available again.
 
-        :param account_id: who gives it back; None is the operator, who may release any
-        :raises UnknownStatus: this release does not know its status
-        :raises NotAssigned: it is nobody's
-        :raises AssignedToAnother: it is another account's
+        :param account_id: the account that releases it; None is the operator, who may release any
+        :raises UnknownStatus: this release does not know the status
+        :raises NotAssigned: it is not assigned
+        :raises AssignedToAnother: it is assigned to another account
         """
         if not self.has_known_status:
             raise UnknownStatus(self.address, self.status)
@@ -147,23 +150,23 @@ class DedicatedIP:
             assigned_to=None,
             modified=at,
             request_id=request_id,
-            trail=self._followed_by(EventKind.RELEASED, self.assigned_to, at, request_id),
+            trail=self._trail_with(EventKind.RELEASED, self.assigned_to, at, request_id),
             transaction=None,
         )
 
     def delete(self, *, at: int, request_id: str) -> "DedicatedIP":
-        """What its tombstone remembers: this address, available, taken out of the pool."""
+        """Return what the tombstone records: this address, with the deletion in its trail."""
         return replace(
             self,
             request_id=request_id,
-            trail=self._followed_by(EventKind.DELETED, None, at, request_id),
+            trail=self._trail_with(EventKind.DELETED, None, at, request_id),
             transaction=None,
         )
 
     def undo(self) -> "DedicatedIP":
-        """This address, available again as before an assignment that nobody was told of.
+        """Return this address, available again as before an assignment that was not acknowledged.
 
-        The trail keeps whom it was assigned to: that account may have been given a copy.
+        The trail keeps the account that it was assigned to: that account may have a copy.
         """
         at, request_id = self.modified, self.request_id or ""
         before = replace(self, trail=self.trail[:-1])
@@ -171,24 +174,27 @@ class DedicatedIP:
             self,
             status=Status.AVAILABLE,
             assigned_to=None,
-            trail=before._followed_by(EventKind.UNDONE, self.assigned_to, at, request_id),
+            trail=before._trail_with(EventKind.UNDONE, self.assigned_to, at, request_id),
             transaction=None,
         )
 
     @property
     def accounts(self) -> set[str]:
-        """Those that have it, or had it lately."""
+        """The account that has the address, and those in its trail."""
         had = {event.account_id for event in self.trail}
         return {account_id for account_id in (self.assigned_to, *had) if account_id}
 
     def event(self, kind: str, account_id: str | None, request_id: str) -> Event | None:
-        """What a request did to this address last, however many have written since; or None."""
+        """Return the latest event of a kind that a request caused, or None.
+
+        Later events of other requests do not matter.
+        """
         wanted = (kind, account_id, request_id)
         events = (e for e in self.trail if (e.kind, e.account_id, e.request_id) == wanted)
         return max(events, key=lambda event: event.at, default=None)
 
     def is_release_of(self, assigned: "DedicatedIP") -> bool:
-        """Whether this is the very assignment after its release, by what the trails say."""
+        """Return whether this is the release of that very assignment, judged by the trails."""
         if self.status is not Status.AVAILABLE or not self.trail:
             return False
         last = self.trail[-1]
@@ -198,7 +204,7 @@ class DedicatedIP:
         return recent <= set(self.trail)
 
     def as_of(self, event: Event) -> "DedicatedIP":
-        """This address as it was right after one of its events."""
+        """Return this address as it was right after an event."""
         assigned = event.kind == EventKind.ASSIGNED
         return replace(
             self,
@@ -209,7 +215,7 @@ class DedicatedIP:
             transaction=None,
         )
 
-    def _followed_by(
+    def _trail_with(
         self, kind: EventKind, account_id: str | None, at: int, request_id: str
     ) -> tuple[Event, ...]:
         recent = [event for event in self.trail if at - event.at < TRAIL_SECONDS]
@@ -218,10 +224,10 @@ class DedicatedIP:
 
 
 class Changed(NamedTuple):
-    """An address whose document was written, or deleted.
+    """An address whose document was written or deleted.
 
-    :param accounts: those that have it, or had it lately
-    :param withdrawn: whether it is gone and its tombstone is a withdrawal
+    :param accounts: the account that has the address, and those in its trail
+    :param withdrawn: whether the document is deleted and its tombstone is a withdrawal
     """
 
     address: str
@@ -230,7 +236,7 @@ class Changed(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """One line of a list: what the views hold of a dedicated IP. There can be 100,000 of them."""
+    """One line of a list, as the views hold it. A list can have 100,000 of them."""
 
     address: str
     zone: str
@@ -240,7 +246,7 @@ class Listing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list, and where the next part starts: None is the end."""
+    """A part of a list, and the position at which the next part starts; None at the end."""
 
     items: tuple[Listing, ...]
     after: tuple[str, str, str] | None = None

@@ -1,4 +1,4 @@
-"""Revisions of a dedicated IP's document, and the outcome of writing one."""
+"""Revisions of a dedicated IP's document, and the outcome of a write."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -7,17 +7,17 @@ from kazoo_ips.model.dedicated_ip import DedicatedIP, Event
 
 
 def generation(revision: str | None) -> int:
-    """How many writes led to a revision; 0 for what was never written."""
+    """Return the number of writes that led to a revision; 0 for None."""
     return int(revision.split("-", maxsplit=1)[0]) if revision else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """A tombstone that a writer left where its claim had no quorum.
+    """A tombstone with which a writer withdrew its write because it had no quorum.
 
-    :param revision: the tombstone's own
-    :param base: the revision that the claim was made on
-    :param before: the dedicated IP as it was then
+    :param revision: the revision of the tombstone
+    :param base: the revision that the withdrawn write was based on
+    :param before: the dedicated IP at that revision
     """
 
     revision: str
@@ -27,11 +27,11 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """All current revisions of one address, as a read of all copies shows them.
+    """All leaf revisions of one address, read from all replicas.
 
-    :param live: the one everybody sees first; several are a conflict
-    :param withdrawn: claims that were taken back
-    :param deleted: what it was when somebody deleted it
+    :param live: the live revisions, CouchDB's winner first; more than one are a conflict
+    :param withdrawn: the tombstones of withdrawn writes
+    :param deleted: the dedicated IP as it was at each deletion by a client
     """
 
     live: tuple[DedicatedIP, ...]
@@ -40,15 +40,15 @@ class Leaves:
 
     @property
     def trail(self) -> tuple[Event, ...]:
-        """What happened to it until it was deleted, the latest last."""
+        """The events until the last deletion, the latest last."""
         events = dict.fromkeys(event for ip in self.deleted for event in ip.trail)
         return tuple(sorted(events, key=lambda event: event.at))
 
     @property
     def lost(self) -> Withdrawal | None:
-        """The withdrawal to bring the address back from, when every claimant withdrew.
+        """The withdrawal to restore the address from, if every writer withdrew its write.
 
-        None while it is alive, and when somebody deleted it since that claim began.
+        None if the address has a live revision, or a client deleted it after that write began.
         """
         if self.live or not self.withdrawn:
             return None
@@ -57,29 +57,32 @@ class Leaves:
         return None if deleted_since else last
 
     def supersede(self, revision: str | None) -> bool:
-        """Whether somebody else has written on a revision, or deleted it.
+        """Return whether another writer has replaced a revision, or a client has deleted it.
 
-        Where nothing shows that came after it, the copies that have it may not have answered.
+        If no later revision shows, the answer is no: the replicas that have the revision, or a
+        later one, may not have answered.
         """
         if any(leaf.revision == revision for leaf in self.live):
             return False
-        after = generation(revision)
-        newer = any(generation(leaf.revision) > after for leaf in self.live)
+        base = generation(revision)
+        newer = any(generation(leaf.revision) > base for leaf in self.live)
         return newer or self._is_deleted_after(revision)
 
     def reach(self, revision: str | None) -> bool:
-        """Whether the copies that answered know as much as a revision, or more.
+        """Return whether the replicas that answered know this revision or a later one.
 
-        Where they do not, what does not show may be on those that did not answer.
+        If they do not, a write that does not show may be on the replicas that did not answer.
         """
-        known = [
+        revisions = [
             *(ip.revision for ip in (*self.live, *self.deleted)),
             *(withdrawal.revision for withdrawal in self.withdrawn),
         ]
-        return max(map(generation, known), default=0) >= generation(revision)
+        return max(map(generation, revisions), default=0) >= generation(revision)
 
     def are_one_since(self, revision: str | None) -> bool:
-        """Whether there is one live revision, and nobody has deleted it since another."""
+        """Return whether one revision is live, and no client has deleted the address since
+        another.
+        """
         return len(self.live) == 1 and not self._is_deleted_after(revision)
 
     def _is_deleted_after(self, revision: str | None) -> bool:
@@ -87,10 +90,11 @@ class Leaves:
 
 
 class Outcome(Enum):
-    """What became of a write.
+    """The outcome of a write.
 
-    `DONE`: a quorum has it (201). `REFUSED`: nothing was written (409). `UNKNOWN`: it may have
-    been written, everywhere, somewhere or nowhere (202, a lost reply, a failure).
+    * `DONE`: a quorum has it (201).
+    * `REFUSED`: nothing was written (409).
+    * `UNKNOWN`: some, all or none of the nodes may have it (202, a lost reply, an error).
     """
 
     DONE = "done"
@@ -100,7 +104,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One write's outcome and, where CouchDB told it, the new revision."""
+    """The outcome of one write and, if CouchDB returned it, the new revision."""
 
     outcome: Outcome
     revision: str | None = None

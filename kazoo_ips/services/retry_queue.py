@@ -1,8 +1,7 @@
-"""The retry queue of a process: work that it repeats until it succeeds. It is lost with the
-process.
+"""The retry queue of a process: work that the process repeats until it succeeds.
 
-Work that must survive the process is found again in the database: transactions and
-Idempotency-Keys by their records, addresses by the changes feed of the pool.
+The queue is lost with the process. Work that must survive it is found again in the database:
+transactions and Idempotency-Keys by their records, addresses by the changes feed of the pool.
 """
 
 import logging
