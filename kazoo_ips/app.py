@@ -1,7 +1,7 @@
-"""The composition root: settings in, a service or a Flask application out.
+"""The composition root: builds the services and the Flask application from the settings.
 
-The one module that knows every layer. Flask and what speaks HTTP are imported when an application
-is made: commands do without, and start in half the time.
+This is the only module that imports every layer. Flask and everything that speaks HTTP are
+imported only when an application is created. So commands start in half the time.
 """
 
 import os
@@ -59,9 +59,10 @@ if TYPE_CHECKING:
     from flask import Flask
 
 _INDEX_TIMEOUT = 3600.0
-"""Seconds that building an index may take."""
-_PATIENCE = 1.0
-"""Seconds that a look at CouchDB may take, for load balancers and Prometheus."""
+"""Seconds that CouchDB may take to build an index."""
+_HEALTH_TIMEOUT = 1.0
+"""Seconds that a health check may wait for CouchDB: load balancers and Prometheus do not wait
+long."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def connect(
     trace: Callable[[str, str], None] | None = None,
     metrics: Metrics | None = None,
 ) -> Couch:
-    """The CouchDB of the settings. Sends nothing yet."""
+    """Return a client for the CouchDB of the settings. It sends nothing yet."""
     return Couch(
         settings.couchdb_url,
         settings.prefix,
@@ -92,15 +93,18 @@ def connect(
 
 
 def databases(settings: Settings) -> Databases:
-    """What the service needs in CouchDB, with time enough to build an index.
+    """Return the databases and design documents of the service, for an administrator to set up.
 
-    Databases and design documents take an administrator.
+    The client waits long enough for an index to be built.
     """
     return Databases(connect(replace(settings.as_administrator(), read_timeout=_INDEX_TIMEOUT)))
 
 
 def access(settings: Settings) -> DatabaseAccessService:
-    """Who may use the databases: an administrator says so, and the service's user is let in."""
+    """Return the service that gives the service's CouchDB user access to the databases.
+
+    An administrator's client changes the rights; the user's own client checks them.
+    """
     member = connect(settings)
     administrator = connect(settings.as_administrator())
     return DatabaseAccessService(AccessRepository(administrator), AccessRepository(member))
@@ -114,12 +118,12 @@ def build(
     trace: Callable[[str, str], None] | None = None,
     metrics: Metrics | None = None,
 ) -> Instance:
-    """Connect repositories and services. Sends nothing to CouchDB yet.
+    """Connect repositories and services. They send nothing to CouchDB yet.
 
-    :param clock: the time in Unix seconds
-    :param pause: waits so many seconds
-    :param trace: called with method and URL of every request sent to CouchDB
-    :param metrics: where what happens is counted
+    :param clock: returns the time in Unix seconds
+    :param pause: sleeps for a number of seconds
+    :param trace: called with method and URL of every request that is sent to CouchDB
+    :param metrics: counts what happens
     """
 
     def now() -> int:
@@ -128,7 +132,8 @@ def build(
     metrics = metrics or Metrics()
     couch = connect(settings, trace, metrics)
     keys = SigningKeyRepository(couch, now)
-    # What a token is known by rests on what accounts are known by: each for half of the time.
+    # The cache of tokens is filled from the cache of accounts, so their ages add up. Each gets
+    # half of the time.
     remember = settings.identity_cache / 2
     accounts = AccountService(AccountRepository(couch), now, remember)
     auth = AuthenticationService(
@@ -178,17 +183,17 @@ def build(
         idempotency=idempotency,
         background=BackgroundWorker(retries, conflicts, recovery, idempotency, follower, metrics),
         doctor=DoctorService(ips, copy_documents, accounts, recovery, conflicts, now),
-        health=_watch(settings, metrics),
+        health=_health_service(settings, metrics),
     )
 
 
-def _watch(settings: Settings, metrics: Metrics) -> HealthService:
-    """What is asked by those who do not wait long."""
+def _health_service(settings: Settings, metrics: Metrics) -> HealthService:
+    """Return the health checks, with a client that does not wait long."""
     couch = connect(
         replace(
             settings,
-            connect_timeout=min(settings.connect_timeout, _PATIENCE),
-            read_timeout=min(settings.read_timeout, _PATIENCE),
+            connect_timeout=min(settings.connect_timeout, _HEALTH_TIMEOUT),
+            read_timeout=min(settings.read_timeout, _HEALTH_TIMEOUT),
             threads=2,
         ),
         metrics=metrics,
@@ -203,8 +208,8 @@ def create_app(
     pause: Callable[[float], None] = time.sleep,
     trace: Callable[[str, str], None] | None = None,
 ) -> "Flask":
-    """The Flask application; the settings are the environment's unless given."""
-    from flask import Flask  # noqa: PLC0415 - see above
+    """Return the Flask application; without settings, those of the environment are used."""
+    from flask import Flask  # noqa: PLC0415 - see the module's docstring
 
     from kazoo_ips import api  # noqa: PLC0415
 

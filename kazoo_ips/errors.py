@@ -1,38 +1,38 @@
-"""Everything that can go wrong, as one tree. Knows neither HTTP codes nor CouchDB.
+"""All errors of the package, as one tree. They know neither HTTP status codes nor CouchDB.
 
 KazooIPsError
-├── ValidationFailed          what was sent breaks a rule; `errors` says where and which
-│   └── WriteInDryRun         a dry run cannot say more without a write
-├── InvalidCredentials        no token, a bad one, or a login that does not fit
-├── TooManyAttempts           too many logins went wrong; `seconds` says when to come again
+├── ValidationFailed          the request breaks rules; `errors` names each rule and its place
+│   └── WriteInDryRun         a dry run cannot go on without a write
+├── InvalidCredentials        no token, an invalid one, or a failed login
+├── TooManyAttempts           too many failed logins; `seconds` is the time to wait
 ├── Forbidden                 the caller may not act on this account
-├── BadIdentifier             nothing known by the name `cause`
+├── BadIdentifier             nothing is known under the name `cause`
 │   ├── AccountNotFound
 │   └── IPNotFound
-├── RuleBroken                one address is not in the state the request needs
-│   ├── AlreadyAssigned       it is the account's already
-│   ├── AssignedToAnother     it is another account's
-│   ├── NotAssigned           it is nobody's
+├── RuleBroken                an address is not in the state that the request needs
+│   ├── AlreadyAssigned       it is assigned to the account already
+│   ├── AssignedToAnother     it is assigned to another account
+│   ├── NotAssigned           it is not assigned
 │   └── UnknownStatus         only a newer release knows its status
-├── Conflict                  somebody else's write came first
+├── Conflict                  another writer was faster
 │   ├── IPExists              the address is in the pool already
 │   ├── IPsExist              some addresses of a list are in the pool already
 │   ├── IPAssigned            the address is assigned, so it stays in the pool
 │   └── IPStatusUnknown       only a newer release knows its status, so it stays in the pool
-├── InsufficientIPs           not as many available as were asked for
-├── IdempotencyMismatch       the Idempotency-Key came before, with another request
+├── InsufficientIPs           fewer addresses are available than requested
+├── IdempotencyMismatch       the Idempotency-Key was used before for another request
 ├── InProgress                the request with this Idempotency-Key is still under way
-├── PreconditionFailed        If-Match no longer holds
-├── NotSecured                the service's CouchDB user cannot be let in
+├── PreconditionFailed        the revision differs from If-Match
+├── NotSecured                the service's CouchDB user cannot be given access
 ├── NotReady                  requests cannot be served now; `reasons` says why
-└── DatastoreError            CouchDB could not do it
+└── DatastoreError            CouchDB failed
     ├── DatastoreUnreachable  no answer, or none in time
-    │   ├── DatastoreForbidden  it does not let the service's user do that
-    │   └── DatastoreLoginRefused  it refuses the service's user or password
-    ├── DatastoreMissing      the database is not there
-    ├── DatastoreMissingView  the design document is not there
-    ├── DocumentNotFound      the document is not there
-    └── RevisionConflict      the document has another revision by now
+    │   ├── DatastoreForbidden  the service's user lacks the right
+    │   └── DatastoreLoginRefused  the service's user or password is refused
+    ├── DatastoreMissing      the database does not exist
+    ├── DatastoreMissingView  the design document or the view does not exist
+    ├── DocumentNotFound      the document does not exist
+    └── RevisionConflict      the document has another revision
 """
 
 from collections.abc import Mapping
@@ -40,13 +40,13 @@ from typing import Any
 
 
 class KazooIPsError(Exception):
-    """The root: catching it catches whatever this package raises on purpose."""
+    """The base class of all errors that this package raises on purpose."""
 
 
 class ValidationFailed(KazooIPsError):
-    """What was sent breaks a rule; every broken rule is listed, not the first.
+    """The request breaks one or more rules; every broken rule is listed.
 
-    :param errors: `{path: {rule: {"message": text, …}}}`, Crossbar's shape
+    :param errors: `{path: {rule: {"message": text, …}}}`, as Crossbar reports them
     """
 
     def __init__(self, errors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
@@ -55,9 +55,9 @@ class ValidationFailed(KazooIPsError):
 
 
 class WriteInDryRun(ValidationFailed):
-    """A dry run has come to where it would have to write, and wrote nothing.
+    """A dry run has reached a step that needs a write. Nothing was written.
 
-    :param database: where to
+    :param database: the database that would be written to
     """
 
     def __init__(self, database: str) -> None:
@@ -67,13 +67,13 @@ class WriteInDryRun(ValidationFailed):
 
 
 class InvalidCredentials(KazooIPsError):
-    """No token, a bad or expired one, or a login that does not fit."""
+    """The request has no token or an invalid or expired one, or a login failed."""
 
 
 class TooManyAttempts(KazooIPsError):
-    """Too many logins went wrong, of this client or at this account.
+    """Too many logins of this client or at this account have failed.
 
-    :param seconds: until the next one is let through
+    :param seconds: the time until the next login is accepted
     """
 
     def __init__(self, seconds: int) -> None:
@@ -82,13 +82,13 @@ class TooManyAttempts(KazooIPsError):
 
 
 class Forbidden(KazooIPsError):
-    """The caller may not act on this account, whether it exists or not."""
+    """The caller may not act on this account, which may exist or not."""
 
 
 class BadIdentifier(KazooIPsError):
-    """Nothing is known by that name.
+    """Nothing is known under a name.
 
-    :param cause: the name as the caller wrote it
+    :param cause: the name as the client wrote it
     """
 
     def __init__(self, cause: str) -> None:
@@ -97,17 +97,17 @@ class BadIdentifier(KazooIPsError):
 
 
 class AccountNotFound(BadIdentifier):
-    """No account has that id."""
+    """No account has this id."""
 
 
 class IPNotFound(BadIdentifier):
-    """The pool has no such address, or it is not an address at all."""
+    """The pool does not have this address, or it is not a valid address."""
 
 
 class RuleBroken(KazooIPsError):
-    """One address is not in the state the request needs.
+    """One address is not in the state that the request needs.
 
-    `rule` and `message` are Crossbar's words for it (`cb_ips`).
+    `rule` and `message` are the texts that Crossbar uses (`cb_ips`).
     """
 
     rule = ""
@@ -119,30 +119,30 @@ class RuleBroken(KazooIPsError):
 
 
 class AlreadyAssigned(RuleBroken):
-    """The address is the account's already."""
+    """The address is assigned to the account already."""
 
     rule = "superfluous"
     message = "ip already assigned"
 
 
 class AssignedToAnother(RuleBroken):
-    """The address is another account's."""
+    """The address is assigned to another account."""
 
     rule = "forbidden"
     message = "ip assigned to another account"
 
 
 class NotAssigned(RuleBroken):
-    """The address is nobody's."""
+    """The address is not assigned."""
 
     rule = "superfluous"
     message = "ip not assigned"
 
 
 class UnknownStatus(RuleBroken):
-    """Only a newer release knows the address's status, so it is neither assigned nor released.
+    """Only a newer release knows the status, so the address can be neither assigned nor released.
 
-    :param status: as the document has it
+    :param status: the status in the document
     """
 
     rule = "forbidden"
@@ -154,9 +154,9 @@ class UnknownStatus(RuleBroken):
 
 
 class Conflict(KazooIPsError):
-    """Somebody else's write came first; nothing of this request is left.
+    """Another writer was faster; nothing of this request is left.
 
-    :param addresses: the addresses it was lost for
+    :param addresses: the addresses that the other writer has changed
     """
 
     reason = "conflict"
@@ -185,16 +185,16 @@ class IPAssigned(Conflict):
 
 
 class IPStatusUnknown(Conflict):
-    """Only a newer release knows the address's status, so it stays in the pool."""
+    """Only a newer release knows the status, so the address stays in the pool."""
 
     reason = "unknown_status"
 
 
 class InsufficientIPs(KazooIPsError):
-    """There are not as many available addresses as were asked for.
+    """Fewer addresses are available than requested.
 
-    :param requested: how many were asked for
-    :param available: how many there were
+    :param requested: the number of addresses requested
+    :param available: the number of addresses available
     """
 
     def __init__(self, requested: int, available: int) -> None:
@@ -204,7 +204,7 @@ class InsufficientIPs(KazooIPsError):
 
 
 class IdempotencyMismatch(KazooIPsError):
-    """The Idempotency-Key came before, with another request."""
+    """The Idempotency-Key was used before for another request."""
 
 
 class InProgress(KazooIPsError):
@@ -212,15 +212,15 @@ class InProgress(KazooIPsError):
 
 
 class PreconditionFailed(KazooIPsError):
-    """If-Match no longer holds."""
+    """The revision of the document differs from If-Match."""
 
 
 class NotSecured(KazooIPsError):
-    """The service's CouchDB user cannot be let in; the message says why and what helps."""
+    """The service's CouchDB user cannot be given access; the message says why and what helps."""
 
 
 class NotReady(KazooIPsError):
-    """Requests cannot be served now.
+    """The service cannot serve requests now.
 
     :param reasons: what is missing
     """
@@ -231,21 +231,22 @@ class NotReady(KazooIPsError):
 
 
 class DatastoreError(KazooIPsError):
-    """CouchDB could not do it."""
+    """CouchDB failed."""
 
 
 class DatastoreUnreachable(DatastoreError):
-    """No answer from CouchDB, or none in time, or one that says it cannot now."""
+    """CouchDB did not answer, not in time, or answered that it cannot do it now."""
 
 
 class DatastoreForbidden(DatastoreUnreachable):
-    """CouchDB does not let the service's user do that: nothing was done."""
+    """The service's CouchDB user lacks the right to do this; nothing was done."""
 
 
 class DatastoreLoginRefused(DatastoreUnreachable):
-    """CouchDB refuses the service's user or password, or did a moment ago: nothing was done.
+    """CouchDB refuses the service's user or password, or did so a moment ago; nothing was done.
 
-    :param locked: whether it was for the passwords of others, and this one may be right
+    :param locked: whether failed logins of others have locked the user, so that the password may
+        be right
     """
 
     def __init__(self, text: str = "", *, locked: bool = False) -> None:
@@ -254,16 +255,16 @@ class DatastoreLoginRefused(DatastoreUnreachable):
 
 
 class DatastoreMissing(DatastoreError):
-    """The database is not there."""
+    """The database does not exist."""
 
 
 class DatastoreMissingView(DatastoreError):
-    """The design document, or this view of it, is not there."""
+    """The design document does not exist, or lacks the view."""
 
 
 class DocumentNotFound(DatastoreError):
-    """The document is not there."""
+    """The document does not exist."""
 
 
 class RevisionConflict(DatastoreError):
-    """The document has another revision by now, or exists where none should."""
+    """The document has another revision, or exists although it should be new."""

@@ -1,4 +1,4 @@
-"""HTTP in, HTTP out: routes, envelopes, schemas. Knows no CouchDB."""
+"""The HTTP layer: routes, envelopes, schemas. It does not know CouchDB."""
 
 from collections.abc import Callable
 
@@ -29,20 +29,20 @@ MAX_BODY = 8_000_000
 
 
 class _NoSessions(SessionInterface):
-    """Who is calling is told by each request; the framework need not look for cookies."""
+    """Disables Flask's sessions: each request carries its token, so cookies need not be read."""
 
     def open_session(self, app: Flask, request: Request) -> NullSession:
-        """The one of nobody."""
-        return self._nobodys
+        """Return the empty session, the same for all requests."""
+        return self._empty
 
     def is_null_session(self, obj: object) -> bool:
-        """Always: nothing is to be saved."""
+        """Return True: no session is ever saved."""
         return True
 
-    _nobodys = NullSession()
+    _empty = NullSession()
 
 
-def init_app(  # noqa: PLR0913 - what it is made of
+def init_app(  # noqa: PLR0913 - one for each collaborator
     app: Flask,
     services: Services,
     clock: Callable[[], float],
@@ -51,10 +51,10 @@ def init_app(  # noqa: PLR0913 - what it is made of
     metrics_token: str = "",
     proxies: str = "",
 ) -> None:
-    """Give the application its routes and everything around them.
+    """Add the routes, error handlers and request hooks to the application.
 
-    :param metrics_token: what /metrics asks for; nothing if empty
-    :param proxies: the addresses and networks of proxies that are trusted
+    :param metrics_token: the bearer token that /metrics requires; none if empty
+    :param proxies: the addresses and networks of trusted proxies
     """
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.strict_slashes = False
@@ -67,7 +67,7 @@ def init_app(  # noqa: PLR0913 - what it is made of
     errors.init_app(app)
     client_address.init_app(app, proxies)
 
-    # One hook before and one after: the framework looks at each for every request.
+    # One hook before and one after each request: Flask takes time for every hook.
     @app.before_request
     def receive() -> Response | None:
         envelope.name_request(clock)

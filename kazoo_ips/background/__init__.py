@@ -1,1 +1,1 @@
-"""What runs without a request: one thread in each worker process."""
+"""Background work: one thread in each worker process that runs without a request."""

@@ -1,7 +1,8 @@
-"""The operator's commands: `kazoo-ips …`, and the same as Kazoo's `sup` knows them.
+"""The operator's commands: `kazoo-ips …`, and the same as Kazoo's `sup kazoo_ips_maintenance …`.
 
-Prints Kazoo's lines (`kazoo_ips_maintenance.erl`, `crossbar_maintenance.erl`); the exit status is
-0 when it was done and 1 when not. Takes no decisions: every command is one call of a service.
+They print the lines that Kazoo prints (`kazoo_ips_maintenance.erl`, `crossbar_maintenance.erl`).
+The exit status is 0 on success and 1 on failure. Commands take no decisions: each calls one
+service.
 """
 
 import sys
@@ -39,10 +40,10 @@ for command in (
 
 
 def main() -> None:
-    """`kazoo-ips`."""
+    """Run `kazoo-ips`."""
     run(cli.main)
 
 
 def sup() -> None:
-    """`sup`."""
+    """Run `sup`."""
     run(lambda: sup_main(sys.argv[1:]))

@@ -1,19 +1,19 @@
-"""CouchDB from Python: the driver on a short lead, and design documents from files."""
+"""The CouchDB adapter: the only package that imports the driver."""
 
 import sys
 
 
 def _load_driver() -> None:
-    """Import couchdb-python without `pkg_resources`, a third of all the time that a start takes.
+    """Import couchdb-python without `pkg_resources`, which takes a third of the start time.
 
-    The driver asks it for its own version where setuptools is installed, and does without it
-    where it is not.
+    The driver uses `pkg_resources` to find its own version if setuptools is installed. It does
+    without if the import fails.
     """
     if "pkg_resources" in sys.modules:
         return
     sys.modules["pkg_resources"] = None  # type: ignore[assignment]
     try:
-        import couchdb  # noqa: F401, PLC0415 - while it cannot be found
+        import couchdb  # noqa: F401, PLC0415 - while `pkg_resources` cannot be imported
     finally:
         del sys.modules["pkg_resources"]
 

@@ -59,6 +59,8 @@ class Caller:
         return self.account.operator
 
     def may_see(self, account: Account) -> bool:
-        """Return whether the caller may see an account: its own, one below it, or as operator any.
+        """Return whether the caller may see an account.
+
+        A caller sees its own account and those below it; the operator sees all.
         """
         return self.is_operator or account.is_within(self.account.id)

@@ -80,8 +80,9 @@ class Leaves:
         return max(map(generation, revisions), default=0) >= generation(revision)
 
     def are_one_since(self, revision: str | None) -> bool:
-        """Return whether one revision is live, and no client has deleted the address since
-        another.
+        """Return whether one revision is live, and no client has deleted the address since.
+
+        :param revision: the revision from which on deletions count
         """
         return len(self.live) == 1 and not self._is_deleted_after(revision)
 

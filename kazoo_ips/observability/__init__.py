@@ -1,1 +1,1 @@
-"""Logs, metrics and the context of a request."""
+"""Logs, metrics and the request context."""

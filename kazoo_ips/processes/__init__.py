@@ -1,1 +1,1 @@
-"""What the worker processes of one machine share: memory, and which of them live."""
+"""What the worker processes of one machine share: memory, and knowledge of which are alive."""

@@ -1,1 +1,1 @@
-"""From documents to models and back: the only room that sees documents."""
+"""Repositories: documents to models and back. No other package sees documents."""

@@ -1,1 +1,1 @@
-"""gunicorn and the processes: configuration, worker, sockets, the switch of releases."""
+"""gunicorn and its processes: configuration, worker, sockets, release switch."""

@@ -18,14 +18,14 @@ from tests.timing import LONG
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever watches waits for CouchDB: a busy machine is not what is tested."""
-    monkeypatch.setattr(composition, "_PATIENCE", LONG)
+    monkeypatch.setattr(composition, "_HEALTH_TIMEOUT", LONG)
     monkeypatch.setattr(databases, "_PATIENCE", LONG)
 
 
 @pytest.fixture
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever watches waits for an answer of CouchDB as long as in production."""
-    monkeypatch.setattr(composition, "_PATIENCE", 1.0)
+    monkeypatch.setattr(composition, "_HEALTH_TIMEOUT", 1.0)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """`/v2/openapi.json`, the description of the API, and `/v2/docs`, a page to read and try it.
 
-The page is Swagger UI, as the package flask-swagger-ui brings it: nothing comes from elsewhere.
+The page is Swagger UI from the package flask-swagger-ui. The browser loads nothing from other
+hosts.
 """
 
 from functools import cache
@@ -36,7 +37,7 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-"""Only what this service itself sends may run on the page, or hear from it."""
+"""The page may run scripts of this service only, and may connect to this service only."""
 
 
 @routes.on("GET", "/openapi.json", who=Who.ANYONE, replies=None)

@@ -1,1 +1,1 @@
-"""Addresses assigned to accounts, allocated and released."""
+"""Assigning, allocating and releasing addresses."""

@@ -1,1 +1,1 @@
-"""What operators run: doctor, health checks, access to the databases."""
+"""Operators' tools: the doctor, health checks, access to the databases."""

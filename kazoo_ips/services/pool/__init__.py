@@ -1,1 +1,1 @@
-"""The pool of addresses: adding, importing, deleting, listing."""
+"""The pool of addresses: adding, importing, deleting and listing."""
