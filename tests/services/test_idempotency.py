@@ -204,7 +204,7 @@ def test_an_attempt_that_nobody_was_certain_of_counts_less_than_one_that_was(
     uncertain = {**sure, "_rev": f"9-{HIGH}", "request_id": "another", "created": 1}
     unsure = replace(certain, request_id="another", created=1, revision=f"9-{HIGH}")
     database.graft(uncertain, parent=f"8-{HIGH}")
-    worker.idempotency._leave(unsure)
+    worker.idempotency._cancel_claim(unsure)
     services.idempotency.abandon(certain)
     again = begin(key)
     assert (again.request_id, again.attempt) == (certain.request_id, 2)

@@ -28,14 +28,14 @@ from kazoo_ips.services.assigning.conflicts import ConflictResolver
 log = logging.getLogger(__name__)
 
 LEASE = 60
-"""Seconds after which a request is considered dead if its process runs on another machine: longer
-than any request takes. If the request is alive after all, it finds its record aborted and
-fails."""
+"""Seconds after which the owner of a transaction is considered dead: longer than any request
+takes. The death of an owner on this machine is noticed at once. An owner that is alive after
+all finds its record aborted, and its request fails."""
 KEPT = 24 * 3600
 """Seconds that the record of a request with an Idempotency-Key is kept: as long as its reply."""
 
 _WAITS = (0.02, 0.05, 0.1, 0.2)
-"""Seconds to wait, look by look, for the owner of a pending transaction before giving up."""
+"""Seconds to wait between reads of the record of a pending transaction, before giving up."""
 _TRIES = 3
 """Times that documents are finished while other writers write to them."""
 _ENDED = 10_000

@@ -3,11 +3,12 @@
 One address needs no transaction: a single compare-and-swap on its document decides. For several
 addresses a transaction record is written first (`repositories/transaction_log.py`). Then each
 document is written with the record's id in it. Then the record is committed or aborted, and that
-decides for all documents. No address becomes available to other accounts before that decision.
+decides for all documents.
 
 * Assign: the documents are assigned and the copies written; then the record is committed.
 * Release: the documents are marked with the record's id and stay assigned; then the record is
-  committed. Only after that do the documents become available and are the copies removed.
+  committed. Only after that do the documents become available, and only then are the copies
+  removed.
 """
 
 import logging
@@ -323,7 +324,7 @@ class TransactionService:
 
     @contextmanager
     def _or_concluded(self, transaction: Transaction) -> Iterator[None]:
-        """Let recovery end the transaction if the body raises one of this package's errors."""
+        """End the transaction if the body raises one of this package's errors."""
         try:
             yield
         except KazooIPsError:
