@@ -235,7 +235,7 @@ class DatastoreError(KazooIPsError):
 
 
 class DatastoreUnreachable(DatastoreError):
-    """CouchDB did not answer, not in time, or answered that it cannot do it now."""
+    """CouchDB did not answer in time, or answered that it cannot serve the request now."""
 
 
 class DatastoreForbidden(DatastoreUnreachable):

@@ -178,7 +178,7 @@ inline bring_back() { /* ConflictResolver.resolve, ConflictResolver._restore_los
 #define OWN(j) (says[j] == me)
 #endif
 
-inline withdrawn(p) { /* PoolWriter._withdrawn, PoolWriter._withdraw */
+inline withdrawn(p) { /* PoolWriter._take_back, PoolWriter._withdraw */
   i = p; left = 0;
   do
   :: left < 2 ->

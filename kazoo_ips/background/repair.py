@@ -126,8 +126,8 @@ class RepairService:
         """Return the copies that disagree with the pool, and the addresses that are in use.
 
         An address is in use if a request may be writing to it now: it is checked again later. The
-        pool is read after the copies, so a copy that is written after its document is not
-        reported.
+        copies were read before the pool, so a copy that is written later is not compared with an
+        outdated pool document.
         """
         pool, _ = self._ips.by_id({copy.address for copy in copies})
         wrong = [copy for copy, document in copies.items() if not _is_right(copy, document, pool)]

@@ -90,7 +90,7 @@ class DedicatedIP:
         return isinstance(self.status, Status)
 
     @classmethod
-    def new(  # noqa: PLR0913 - one for each thing that is known of it
+    def new(  # noqa: PLR0913 - one for each field
         cls,
         address: str,
         zone: str,

@@ -134,7 +134,11 @@ class PoolWriter:
         return replace(ip, revision=written.revision)
 
     def _has_no_rival(self, ip: DedicatedIP, since: str | None) -> bool:
-        """Return whether no other writer's leaf revision exists beside one that has a quorum."""
+        """Return whether no other writer has a conflicting leaf revision.
+
+        :param ip: a dedicated IP at a revision that has a quorum
+        :param since: the revision from which on deletions count as conflicting
+        """
         return self._ips.replicas == 1 or self._ips.leaves(ip.address).are_one_since(since)
 
     def _confirmed(self, before: DedicatedIP, ours: DedicatedIP) -> Result:
