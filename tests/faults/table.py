@@ -1,7 +1,7 @@
-"""The table of faults: for each write of each request, what each fault leads to.
+"""The table of faults: the outcome of each fault at each write of each request.
 
-`test_faults.py` holds the service to every line of it; `docs/faults.md` shows it, and
-`test_table.py` keeps the two equal. Run as a program it prints the document's table.
+`test_faults.py` tests every line of it. `docs/faults.md` contains it, and `test_table.py`
+checks that the two are equal. `python -m tests.faults.table` prints it for the page.
 """
 
 from collections.abc import Iterator
@@ -11,25 +11,25 @@ FAULTS = {
     "202": "the write is done, but CouchDB answers 202: no quorum",
     "lost": "the write is done, its reply is lost",
     "500 after": "the write is done, but the answer is 500, without a content type",
-    "late": "the write arrives only after the caller has been answered",
-    "cut": "the connection ends before the write arrives",
-    "500": "the answer is 500, without a content type; nothing is done",
-    "502": "a proxy answers 502 in HTML; nothing is done",
-    "409": "the answer is 409, in chunks; nothing is done",
-    "away": "CouchDB goes away before the write arrives, and stays away until after the reply",
+    "late": "the write reaches CouchDB only after the client has got its reply",
+    "cut": "the connection is closed before the write reaches CouchDB",
+    "500": "the answer is 500, without a content type; nothing is written",
+    "502": "a proxy answers 502 in HTML; nothing is written",
+    "409": "the answer is 409, in chunks; nothing is written",
+    "away": "CouchDB is unreachable from before the write until after the reply to the client",
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """What some faults lead to at one write of a request.
+    """The outcome of some faults at one write of a request.
 
     :param request: one of the operations of `test_faults.py`
-    :param write: which of its writes meets the fault
-    :param faults: by the names of `FAULTS`
-    :param reply: status and message
-    :param then: what the database holds right after
-    :param finally_: what it holds once housekeeping was there
+    :param write: the write at which the fault happens
+    :param faults: names of faults, as in `FAULTS`
+    :param reply: status and message of the reply
+    :param then: what the database holds right after the reply
+    :param finally_: what it holds after the background worker has run
     """
 
     request: str
@@ -44,7 +44,7 @@ class Line:
 
     @property
     def cases(self) -> Iterator[tuple[str, str, str]]:
-        """The single cases."""
+        """Each fault as a case of its own: request, write, fault."""
         for fault in self.faults:
             yield self.request, self.write, fault
 
@@ -126,16 +126,16 @@ release all            | copy       | late, cut, 500, 502, 409, away            
 assign one, with a key | key taken  | 202, lost, 500 after, late, cut, 500, 502, 409 | 200                       | done            | done
 assign one, with a key | key taken  | away                                           | 503 datastore_unreachable | not done        | not done
 assign one, with a key | reply kept | all                                            | 200                       | done            | done
-""")  # noqa: E501 - a table is read by its columns
+""")  # noqa: E501 - aligned columns
 
 
 def render() -> str:
-    """The table as the document shows it."""
+    """Return the tables in Markdown, as the page contains them."""
     parts = ["| fault | what happens |", "|---|---|"]
     parts += [f"| {name} | {meaning} |" for name, meaning in FAULTS.items()]
     for request in dict.fromkeys(line.request for line in TABLE):
         parts += ["", f"## {request[0].upper()}{request[1:]}", ""]
-        parts.append("| at | faults | the caller gets | right after | in the end |")
+        parts.append("| write | faults | reply | right after | in the end |")
         parts.append("|---|---|---|---|---|")
         for line in TABLE:
             if line.request == request:
