@@ -1,6 +1,6 @@
-"""CouchDB's users, and who may use which database: `_users` and `_security`.
+"""CouchDB's users, and the members of each database: `_users` and `_security`.
 
-Knows nothing of what is in the databases.
+Does not read the contents of the databases.
 """
 
 import re
@@ -14,15 +14,15 @@ from kazoo_ips.model import Outcome
 from kazoo_ips.repositories.databases import DATABASES
 
 ROLE = "kazoo_ips"
-"""What the service's user is a member by: databases name the role, so that users can change."""
+"""The role of the service's user. It is the role that is a member, so the user can change."""
 
 _USER = "org.couchdb.user:"
 _ACCOUNT = re.compile(r"account/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}")
-"""An account's own database; its monthly ones have more behind it and are none of ours."""
+"""An account's database. Its monthly databases have a suffix, and the service does not use them."""
 
 
 class Change(Enum):
-    """What letting somebody in means for one database."""
+    """How `let_in` changes the members of a database."""
 
     NONE = "let in already"
     OPEN = "open to everybody, left so"
@@ -31,30 +31,30 @@ class Change(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Whom CouchDB takes us for."""
+    """The user and the roles that CouchDB has authenticated."""
 
     name: str | None
     roles: tuple[str, ...]
 
     @property
     def is_administrator(self) -> bool:
-        """Whether it may do everything."""
+        """Whether the user is a server administrator."""
         return "_admin" in self.roles
 
 
 class AccessRepository:
-    """Users and members, as one user of CouchDB sees and sets them."""
+    """Reads and changes users and members, with the permissions of one CouchDB user."""
 
     def __init__(self, couch: Couch) -> None:
         self._couch = couch
 
     @property
     def credentials(self) -> tuple[str, str] | None:
-        """The name and password that this connection has."""
+        """The name and password of this connection."""
         return self._couch.credentials
 
     def session(self) -> Session:
-        """Whom CouchDB takes us for.
+        """Return the user and the roles that CouchDB has authenticated.
 
         :raises DatastoreLoginRefused: name or password are wrong
         """
@@ -62,18 +62,18 @@ class AccessRepository:
         return Session(context["name"], tuple(context["roles"]))
 
     def roles(self, name: str) -> list[str] | None:
-        """The roles of a user, or None when there is no such user.
+        """Return the roles of a user, or None if the user does not exist.
 
-        :raises DatastoreMissing: CouchDB keeps no users
+        :raises DatastoreMissing: CouchDB has no `_users` database
         """
         document = self._couch.users().find(_USER + name)
         return None if document is None else list(document.get("roles", []))
 
     def save_user(self, name: str, roles: list[str], password: str | None) -> bool:
-        """Make a user, or change the one there is; nothing else about it changes.
+        """Create a user, or change its roles and password if it exists.
 
-        :param password: a new one; None leaves it as it is
-        :returns: whether it was done; not when somebody else changed the user meanwhile
+        :param password: the new password; None keeps the old one
+        :returns: whether it was written; False if another client changed the user meanwhile
         """
         users = self._couch.users()
         document: Document = users.find(_USER + name) or {
@@ -87,28 +87,28 @@ class AccessRepository:
         return users.put(document).outcome is Outcome.DONE
 
     def databases(self) -> list[str]:
-        """The databases that the service uses: its five, and the accounts' own."""
+        """Return the databases that the service uses: five, and one for each account."""
         names = self._couch.databases()
         return [name for name in names if name in DATABASES or _ACCOUNT.fullmatch(name)]
 
     def let_in(self, database: str, *, dry_run: bool = False) -> Change:
-        """Let the role be a member of a database; whom it knows already stays.
+        """Add the role to the members of a database. Existing members stay.
 
-        A database without any member is open to everybody: naming the first one would lock the
-        others out.
+        A database without members is open to every user. Adding the first member would lock all
+        others out, so such a database is not changed.
 
-        :raises DatastoreMissing: it has gone
+        :raises DatastoreMissing: the database does not exist any more
         """
-        there = self._couch.database(database)
-        security = there.security()
+        handle = self._couch.database(database)
+        security = handle.security()
         change, merged = merge(security)
         if change is Change.ADDED and not dry_run:
-            there.secure(merged)
+            handle.secure(merged)
         return change
 
 
 def merge(security: Mapping[str, Any]) -> tuple[Change, Document]:
-    """A `_security` object with the role among its members, and what that changes."""
+    """Return the change, and the `_security` object with the role among its members."""
     members = security.get("members") or {}
     roles, names = members.get("roles") or [], members.get("names") or []
     if not roles and not names:

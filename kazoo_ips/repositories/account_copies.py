@@ -1,6 +1,7 @@
-"""The accounts' copies of what they have, which Kazoo's billing counts.
+"""The accounts' copies of their dedicated IPs, which Kazoo's billing counts.
 
-A copy is the pool's document, in the account's database, at a revision of its own.
+A copy has the content of the pool document, is in the account's database, and has a revision of
+its own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,26 +21,27 @@ from kazoo_ips.repositories.documents import (
 )
 
 _ATTEMPTS = 3
-"""Times that a copy is written over one that is there: only its own account's requests race."""
+"""Attempts to overwrite an existing copy. Only requests of the same account compete for it."""
 
 _BY_TYPE = "maintenance/listing_by_type"
-"""Kazoo's view of an account's database: [type of a document] -> its name."""
+"""Kazoo's view of an account's database: the key is a document's type, the value its name."""
 
 
 class AccountCopyRepository:
-    """The copies of dedicated IPs."""
+    """Reads and writes the copies of dedicated IPs."""
 
     def __init__(self, couch: Couch) -> None:
         self._couch = couch
 
     def expect_change(self, account_id: str) -> None:
-        """Say that this thread is going to save or drop a copy there before long."""
+        """Announce that this thread will soon save or drop a copy in the account's database."""
         self._couch.database(account_database(account_id)).expect_write()
 
     def save(self, ips: Sequence[DedicatedIP]) -> list[Written]:
         """Write the accounts' copies of these assigned dedicated IPs.
 
-        Written blindly first, since most are new; what is there already is read and written over.
+        Most copies are new, so the first write carries no revision. Copies that exist already
+        are then read and overwritten.
         """
         outcomes: dict[str, Written] = {}
         for database, batch in self._by_account(ips):
@@ -47,26 +49,26 @@ class AccountCopyRepository:
                 outcomes[ip.address] = written
             for _ in range(_ATTEMPTS):
                 stale = [ip for ip in batch if outcomes[ip.address].outcome is Outcome.REFUSED]
-                there = database.get_all([ip.address for ip in stale]) if stale else {}
-                again = [_to_copy(ip, there.get(ip.address)) for ip in stale]
+                existing = database.get_all([ip.address for ip in stale]) if stale else {}
+                again = [_to_copy(ip, existing.get(ip.address)) for ip in stale]
                 for ip, written in zip(stale, _put(database, again), strict=True):
                     outcomes[ip.address] = written
         return [outcomes[ip.address] for ip in ips]
 
     def drop(self, account_id: str, copies: Iterable[DedicatedIP]) -> list[Written]:
-        """Delete these copies as they were read: one written since then stays."""
+        """Delete these copies at the revisions that were read. A copy written since then stays."""
         database = self._couch.database(account_database(account_id))
         return _put(database, [_tombstone(copy.source) for copy in copies])
 
     def drop_conflicts(self, account_id: str, copies: Iterable[DedicatedIP]) -> None:
-        """Delete all revisions of these copies but those that were read."""
+        """Delete the conflicting revisions of these copies. The revisions that were read stay."""
         database = self._couch.database(account_database(account_id))
         for copy in copies:
             for revision in copy.source.get("_conflicts", ()):
                 database.remove(copy.address, revision)
 
     def find(self, account_id: str, of: Iterable[str]) -> dict[str, DedicatedIP]:
-        """An account's copies of these addresses, by address.
+        """Return an account's copies of these addresses, by address.
 
         :raises DatastoreMissing: the account has no database
         """
@@ -75,7 +77,7 @@ class AccountCopyRepository:
         return {a: from_document(d) for a, d in documents.items() if is_ip(d)}
 
     def of_account(self, account_id: str) -> list[DedicatedIP]:
-        """All copies that an account has.
+        """Return all copies of an account.
 
         :raises DatastoreMissing: the account has no database
         """
@@ -84,17 +86,20 @@ class AccountCopyRepository:
         return [from_document(document) for document in documents if is_ip(document)]
 
     def addresses(self, account_id: str, limit: int = 1_000_000) -> list[str]:
-        """The addresses that an account has copies of, so many at the most.
+        """Return the addresses of an account's copies.
 
-        By the view that Kazoo has in every account's database: 3 ms beside 10,000 other documents,
-        which to look through takes most of a second. On a cluster it may lag.
+        Reads the view that Kazoo installs in every account's database: 3 ms with 10,000 other
+        documents in it. A scan of these documents takes most of a second. On a cluster the view
+        may lag.
+
+        :param limit: the maximum number of addresses
 
         :raises DatastoreMissing: the account has no database
         """
         database = self._couch.database(account_database(account_id))
         try:
             rows = database.rows(_BY_TYPE, key=TYPE, limit=limit)
-        except DatastoreMissingView:  # not made by Kazoo
+        except DatastoreMissingView:  # the database was not created by Kazoo
             selector = {"pvt_type": TYPE, "pvt_deleted": {"$ne": True}}
             return [d["_id"] for d in database.select(selector, limit, fields=["_id"])]
         return [row.id for row in rows]
@@ -110,7 +115,7 @@ class AccountCopyRepository:
 
 
 def _put(database: Database, documents: Iterable[Document]) -> list[Written]:
-    """One document by itself, unless others write at that time, several together."""
+    """Write one document with `write`, which may join a batch, and several in one request."""
     batch = list(documents)
     return [database.write(batch[0])] if len(batch) == 1 else database.put_all(batch)
 
@@ -119,7 +124,7 @@ def _tombstone(document: Mapping[str, Any]) -> Document:
     return {"_id": document["_id"], "_rev": document["_rev"], "_deleted": True}
 
 
-def _to_copy(ip: DedicatedIP, there: Document | None = None) -> Document:
-    left_out = {"_rev", "_attachments", TRAIL, TRANSACTION}
-    document = {k: v for k, v in to_document(ip).items() if k not in left_out}
-    return {**document, "_rev": there["_rev"]} if there else document
+def _to_copy(ip: DedicatedIP, existing: Document | None = None) -> Document:
+    omitted = {"_rev", "_attachments", TRAIL, TRANSACTION}
+    document = {k: v for k, v in to_document(ip).items() if k not in omitted}
+    return {**document, "_rev": existing["_rev"]} if existing else document

@@ -1,7 +1,7 @@
-"""Accounts and users as Kazoo stores them: an account in its own database and, as a copy, in
-`accounts`; its users in its own database (`core/kazoo_documents/src/kzd_accounts.erl`).
+"""Accounts and users as Kazoo stores them (`core/kazoo_documents/src/kzd_accounts.erl`).
 
-The one place that sees these documents. Knows no HTTP and takes no decisions.
+An account's document is in the account's own database, with a copy in `accounts`. Its users are in
+its own database. No other module handles these documents. Contains no business rules.
 """
 
 import re
@@ -27,7 +27,7 @@ _HASHES = {
 
 
 def account_database(account_id: str) -> str:
-    """The name of an account's database.
+    """Return the name of an account's database.
 
     >>> account_database("3f1b00000000000000000000000000aa")
     'account/3f/1b/00000000000000000000000000aa'
@@ -36,42 +36,42 @@ def account_database(account_id: str) -> str:
 
 
 def normalize_name(name: str) -> str:
-    """An account's name as it is looked up: lower case, letters and digits only."""
+    """Normalise an account's name for lookups: lower case, letters and digits only."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def one_spelling(kind: str, value: str) -> str:
-    """An account's `name`, `realm` or `api_key` as it is looked up, however it was written."""
+    """Normalise an account's `name`, `realm` or `api_key` for lookups."""
     spell: Callable[[str], str] = {"name": normalize_name, "realm": str.lower}.get(kind, str)
     return spell(value)
 
 
 class AccountRepository:
-    """The account tree, its users and what they log in with."""
+    """Reads and writes accounts and users."""
 
     def __init__(self, couch: Couch) -> None:
         self._couch = couch
         self._accounts = couch.database(ACCOUNTS)
 
     def get(self, account_id: str) -> Account:
-        """An account by its id.
+        """Return an account by its id.
 
-        :raises AccountNotFound: there is none, or Kazoo has deleted it
+        :raises AccountNotFound: the account does not exist, or Kazoo has deleted it
         """
         return _account(self._document(account_id))
 
     def find(self, kind: str, value: str) -> list[Account]:
-        """The accounts of that `name`, `realm` or `api_key`."""
+        """Return the accounts with that `name`, `realm` or `api_key`."""
         found = []
-        # By `keys`, which go in a body: what stands in a URL stands in logs.
+        # `keys` are sent in the body. A URL would be written to logs.
         keys = [[kind, one_spelling(kind, value)]]
         for row in self._accounts.rows("logins/by_login", keys=keys, reduce=False):
-            with suppress(AccountNotFound):  # a copy outlives its account's database
+            with suppress(AccountNotFound):  # the copy of a deleted account
                 found.append(self.get(row.id))
         return found
 
     def list(self) -> list[Account]:
-        """All accounts, from their copies in `accounts`."""
+        """Return all accounts, read from their copies in `accounts`."""
         rows = self._accounts.rows(
             "logins/by_login", startkey=["realm"], endkey=["realm", {}], reduce=False
         )
@@ -79,7 +79,7 @@ class AccountRepository:
         return [_account(documents[row.id]) for row in rows if row.id in documents]
 
     def get_user(self, account_id: str, user_id: str) -> User | None:
-        """A user of an account, or None."""
+        """Return a user of an account, or None if it does not exist."""
         try:
             document = self._database(account_id).read(user_id)
         except DatastoreMissing:
@@ -87,7 +87,7 @@ class AccountRepository:
         return _user(document, account_id) if _is(document, "user") else None
 
     def find_user(self, account_id: str, method: str, credentials: str) -> User | None:
-        """The user of an account whose credentials have that hash.
+        """Return the user of an account whose credentials have that hash, or None.
 
         :param method: `md5` or `sha`
         """
@@ -97,24 +97,28 @@ class AccountRepository:
             rows = database.rows(view, keys=[credentials], limit=1)
             document = database.find(rows[0].id) if rows else None
         except DatastoreMissingView:
-            # Where no Kazoo keeps its views in the accounts' databases.
+            # Only Kazoo installs this view in the accounts' databases.
             found = database.select({"pvt_type": "user", field: credentials}, limit=1)
             document = found[0] if found else None
         return _user(document, account_id) if _is(document, "user") else None
 
     def find_user_named(self, account_id: str, username: str) -> User | None:
-        """The user of that name, in lower case, or None."""
+        """Return the user of that name, or None.
+
+        :param username: in lower case
+        """
         selector = {"pvt_type": "user", "username": username}
         found = self._database(account_id).select(selector, limit=1)
         return _user(found[0], account_id) if found else None
 
     def create(self, account: Mapping[str, Any]) -> Account:
-        """Make an account: its database, its document there and the copy in `accounts`.
+        """Create an account: its database, its document and the copy in `accounts`.
 
-        :param account: the document, complete
+        :param account: the complete document
+        :raises RevisionConflict: a document with that id exists
         """
         database = self._database(account["_id"])
-        # Whom `accounts` lets in beside administrators shall be let in there as well.
+        # The new database gets the members of `accounts`, if there are any.
         security = self._accounts.security() if database.create() else {}
         if any(security.get("members", {}).values()):
             database.secure(security)
@@ -126,22 +130,25 @@ class AccountRepository:
         return _account(account)
 
     def _set_master(self, account_id: str) -> None:
-        # Kazoo takes the oldest account for the master where this is not set.
+        # Without this setting Kazoo uses the oldest account as the master account.
         config = self._couch.database("system_config")
         document = config.find("accounts") or {"_id": "accounts", "pvt_type": "config"}
         default = {**document.get("default", {}), "master_account_id": account_id}
         config.put({**document, "default": default})
 
     def create_user(self, user: Mapping[str, Any]) -> User:
-        """Add a user to the account that its document names."""
+        """Create a user in the account that its document names.
+
+        :raises RevisionConflict: a document with that id exists
+        """
         if self._database(user["pvt_account_id"]).put(user).outcome is Outcome.REFUSED:
             raise RevisionConflict(user["_id"])
         return _user(user, user["pvt_account_id"])
 
     def change_account(self, account_id: str, **fields: Any) -> Account:
-        """Change fields of an account's document, in both places.
+        """Change fields of an account's document and of its copy in `accounts`.
 
-        :raises RevisionConflict: somebody else changed it meanwhile
+        :raises RevisionConflict: another client changed the account meanwhile
         """
         document = self._document(account_id)
         changed = {k: v for k, v in document.items() if k != "_conflicts"} | fields
@@ -156,7 +163,7 @@ class AccountRepository:
     def change_user(self, account_id: str, user_id: str, **fields: Any) -> User:
         """Change fields of a user's document.
 
-        :raises RevisionConflict: somebody else changed it meanwhile
+        :raises RevisionConflict: another client changed the user meanwhile
         """
         database = self._database(account_id)
         changed = {**database.get(user_id), **fields}

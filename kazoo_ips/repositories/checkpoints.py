@@ -1,4 +1,4 @@
-"""How far each follower of a changes feed has come, and which process is at it."""
+"""The checkpoint of each follower of a changes feed, and the lease of the process that runs it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,14 +12,15 @@ _PREFIX = "follower-"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One follower. Lease and checkpoint are one document: whoever lost the one cannot move the
-    other.
+    """Lease and checkpoint of one follower.
 
-    :param name: of the follower
-    :param holder: the process that is at it
-    :param until: until when it is, in Gregorian seconds, unless it is dead
-    :param since: the place in the feed up to which everything is handled
-    :param history: the feed that this place is of
+    They are one document, so a process that has lost the lease cannot move the checkpoint.
+
+    :param name: the name of the follower
+    :param holder: the process that holds the lease
+    :param until: when the lease expires, in Gregorian seconds; it ends earlier if the process dies
+    :param since: the sequence in the feed up to which all changes are handled
+    :param history: the database history that the sequence belongs to
     """
 
     name: str
@@ -31,20 +32,21 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Reads and writes them."""
+    """Reads and writes checkpoints."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
 
     def find(self, name: str) -> Checkpoint | None:
-        """How far a follower has come, or None."""
-        document = self._records.find(_PREFIX + name, lambda known: (known["until"],))
+        """Return the checkpoint of a follower, or None if it has none."""
+        document = self._records.find(_PREFIX + name, lambda document: (document["until"],))
         return _checkpoint(document) if document else None
 
     def put(self, checkpoint: Checkpoint) -> Checkpoint | None:
-        """Write it at the revision it carries; None when somebody else has written.
+        """Write a checkpoint at the revision it carries (compare-and-swap).
 
-        :raises DatastoreUnreachable: it cannot be found out whether it is written
+        :returns: the checkpoint at its new revision; None if another process has written it
+        :raises DatastoreUnreachable: it is unknown whether the checkpoint was written
         """
         document = self._records.put(_document(checkpoint))
         return replace(checkpoint, revision=document["_rev"]) if document else None

@@ -1,4 +1,4 @@
-"""The databases and design documents that the service needs. Knows nothing of what is in them."""
+"""The databases and design documents that the service needs."""
 
 import time
 
@@ -19,26 +19,26 @@ from kazoo_ips.repositories.signing_keys import SYSTEM_AUTH, SYSTEM_CONFIG
 DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, RECORDS)
 _DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS}
 _PATIENCE = 1.5
-"""Seconds after which looking for problems ends: being slow is one as well."""
+"""Seconds after which the search for problems ends. A slow CouchDB is reported as a problem."""
 _FAILURES = {
     DatastoreLoginRefused: "CouchDB refuses the service's user or password",
     DatastoreForbidden: "CouchDB does not let the service in",
     DatastoreError: "CouchDB does not answer",
 }
 _GUARD = "guard"
-"""The design document that refuses what no address may become; only where it is asked for."""
+"""The design document that refuses invalid documents. Optional."""
 
 
 class Databases:
-    """What must be there before the first request."""
+    """The databases and design documents that must exist before the first request."""
 
     def __init__(self, couch: Couch) -> None:
         self._couch = couch
 
     def create(self) -> list[str]:
-        """Make the databases that are missing and bring the design documents up to date.
+        """Create missing databases, and install or update design documents.
 
-        :returns: what was made or changed; empty when there was nothing to do
+        :returns: the databases and design documents that were created or changed
         """
         made = [name for name in DATABASES if self._couch.database(name).create()]
         wanted = dict(_DESIGN_DOCS)
@@ -50,9 +50,9 @@ class Databases:
         return made
 
     def problems(self) -> list[str]:
-        """What keeps requests from being served, a sentence each; empty when nothing does.
+        """Return the reasons why requests cannot be served, one sentence each.
 
-        Each question is as cheap as can be; reading one row of a view waits for its index.
+        The checks are cheap. Whether an index is built is checked by reading one row of a view.
         """
         end = time.monotonic() + _PATIENCE
         found: list[str] = []
@@ -84,21 +84,22 @@ class Databases:
         return []
 
     def guard(self, wanted: bool) -> bool:
-        """Let CouchDB refuse what no address may become, whoever writes it, or do so no more.
+        """Install the design document with which CouchDB refuses invalid documents, or remove it.
 
-        :returns: whether that changed anything
+        :param wanted: True to install it, False to remove it
+        :returns: whether the database was changed
         """
         act = design_docs.deploy if wanted else design_docs.remove
         return act(self._couch.database(POOL), _GUARD)
 
     def version(self) -> str:
-        """The version of the CouchDB.
+        """Return the version of CouchDB.
 
-        :raises DatastoreUnreachable: it does not answer
+        :raises DatastoreUnreachable: CouchDB does not answer
         """
         return self._couch.version()
 
     def delete(self) -> None:
-        """Delete every database with the prefix of the settings: for tests."""
+        """Delete every database with the prefix of the settings. Only for tests."""
         for name in self._couch.databases():
             self._couch.database(name).delete()

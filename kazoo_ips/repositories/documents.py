@@ -1,6 +1,6 @@
-"""A dedicated IP's document, to a model and back (`core/kazoo_ips/src/kz_ip.erl`).
+"""Converts the document of a dedicated IP to a model and back (`core/kazoo_ips/src/kz_ip.erl`).
 
-Fields that are not ours survive: a model carries the document that it was read from.
+The model keeps the document that it was read from, so that unknown fields survive a write.
 """
 
 from typing import TypeGuard
@@ -15,25 +15,25 @@ TYPE = "dedicated_ip"
 """`pvt_type` of a dedicated IP."""
 
 TRAIL, TRANSACTION = "pvt_trail", "pvt_transaction"
-"""What only the pool's documents carry, not the accounts' copies of them."""
+"""Fields of pool documents that the accounts' copies do not have."""
 
-_KNOWN = frozenset(Status)
+_STATUSES = frozenset(Status)
 
 
 def is_ip(document: Document | None) -> TypeGuard[Document]:
-    """Whether it is the document of a dedicated IP that Kazoo has not deleted."""
+    """Whether this is the document of a dedicated IP that Kazoo has not marked as deleted."""
     return bool(document and document.get("pvt_type") == TYPE and not document.get("pvt_deleted"))
 
 
 def status_of(value: object) -> str:
-    """The status that a document's `pvt_status` stands for: a `Status`, or what it says there."""
+    """Return the status for a value of `pvt_status`: a `Status`, or the value if it is unknown."""
     if not isinstance(value, str) or not value:
-        return Status.ASSIGNED  # what has none is nothing to give away
-    return Status(value) if value in _KNOWN else value
+        return Status.ASSIGNED  # an address without a status must not be allocated
+    return Status(value) if value in _STATUSES else value
 
 
 def from_document(document: Document) -> DedicatedIP:
-    """The model of a document."""
+    """Return the model of a document."""
     return DedicatedIP(
         address=document["_id"],
         zone=document.get("pvt_zone") or "",
@@ -52,7 +52,7 @@ def from_document(document: Document) -> DedicatedIP:
 
 
 def to_document(ip: DedicatedIP) -> Document:
-    """The document of a model; fields that it was read with and that are not ours are kept."""
+    """Return the document of a model, with the unknown fields of the document it was read from."""
     document = {
         **{k: v for k, v in ip.source.items() if k != "_conflicts"},
         "_id": ip.address,
@@ -66,7 +66,7 @@ def to_document(ip: DedicatedIP) -> Document:
         "pvt_assigned_to": ip.assigned_to,
         "pvt_request_id": ip.request_id,
         TRAIL: [_event(event) for event in ip.trail] or None,
-        # Nobody may have what is available because of what an undecided transaction says of it.
+        # An available address is never part of a transaction.
         TRANSACTION: None if ip.status is Status.AVAILABLE else ip.transaction,
         "_rev": ip.revision,
     }
@@ -80,12 +80,12 @@ def _event(event: Event) -> Document:
 
 
 def _trail(events: object) -> tuple[Event, ...]:
-    """The events of a document, without what a hand wrote among them."""
-    known = []
+    """Return the events of a document. Malformed entries, written by hand, are left out."""
+    trail = []
     for event in events if isinstance(events, list) else ():
         try:
             kind, account_id = str(event["event"]), event.get("account_id")
-            known.append(Event(kind, account_id, int(event["at"]), str(event["request_id"])))
+            trail.append(Event(kind, account_id, int(event["at"]), str(event["request_id"])))
         except (AttributeError, KeyError, TypeError, ValueError):
             continue
-    return tuple(known)
+    return tuple(trail)

@@ -1,4 +1,4 @@
-"""What is known of each Idempotency-Key: who is at its request, and what was replied to it."""
+"""The record of each Idempotency-Key: the process that handles its request, and the reply."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,14 +14,15 @@ _PREFIX = "reply-"
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """One key.
+    """The record of one key.
 
-    :param id: of the key and whose it is
-    :param fingerprint: of method, path and body
-    :param attempt: how many attempts have been begun
-    :param until: until when, in Gregorian seconds, the last of them may be alive; 0 when it ended
-    :param worker: the process that is at it
-    :param reply: status, data and revision, once there is one
+    :param id: a hash of the caller and the key
+    :param fingerprint: a hash of method, path and body
+    :param attempt: the number of attempts that have started
+    :param until: the time, in Gregorian seconds, until which the last attempt may be running; 0
+        if it has ended
+    :param worker: the process of the last attempt
+    :param reply: status, data and revision; None before the first reply
     """
 
     id: str
@@ -36,37 +37,38 @@ class IdempotencyRecord:
 
     @property
     def current(self) -> Attempt:
-        """The last attempt. A key that is used again after its time makes others."""
+        """The last attempt. It includes `created`, because a key can be used again later."""
         return Attempt(f"{self.id}-{self.created}", self.attempt)
 
 
 def record_id(caller: str, key: str) -> str:
-    """The id of a caller's key: the same for everybody who asks."""
+    """Return the id of a caller's key, which is the same in every process."""
     return hashlib.sha256(f"{caller} {key}".encode()).hexdigest()
 
 
 class IdempotencyRecords:
-    """Reads and writes them."""
+    """Reads and writes the records of keys."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
 
     def find(self, record_id: str) -> IdempotencyRecord | None:
-        """What is known of a key, or None."""
+        """Return the record of a key, or None."""
         document = self._records.find(_PREFIX + record_id, _rank)
         return _record(document) if document else None
 
     def begun(self, record: IdempotencyRecord) -> str | None:
-        """The revision at which an attempt is there, on however few nodes; None when it is not."""
+        """Return the revision of an attempt, even if only a minority of nodes has it, or None."""
         leaves = self._records.leaves(_PREFIX + record.id)
         return next((str(leaf["_rev"]) for leaf in leaves if _is_of(leaf, record)), None)
 
     def yield_to_others(self, record: IdempotencyRecord) -> bool | None:
-        """Drop an attempt where somebody else has taken the key as well, for another request id.
+        """Drop an attempt if another request, with another request id, has taken the key too.
 
-        Nothing was done by an attempt that was not certain to have begun; by the other, perhaps.
+        The dropped attempt has changed nothing, because its start was not certain. The other one
+        may have changed something.
 
-        :returns: whether it is dropped; None when only the other one shows
+        :returns: whether the attempt was dropped; None if only the other attempt was found
         """
         leaves = self._records.leaves(_PREFIX + record.id)
         live = [leaf for leaf in leaves if not leaf.get("_deleted")]
@@ -77,34 +79,38 @@ class IdempotencyRecords:
         return True if mine else None
 
     def put(self, record: IdempotencyRecord) -> IdempotencyRecord | None:
-        """Write what is known of a key at the revision it carries; None if it is not ours.
+        """Write the record of a key at the revision it carries (compare-and-swap).
 
-        :raises DatastoreUnreachable: whether it is ours cannot be found out
+        :returns: the record at its new revision; None if another writer has changed it
+        :raises DatastoreUnreachable: it is unknown whether the record was written
         """
         document = self._records.put(_document(record))
         return replace(record, revision=document["_rev"]) if document else None
 
     def sweep(self, before: int) -> int:
-        """Delete those that were made before a time, in Gregorian seconds; how many."""
+        """Delete the records created before a time, in Gregorian seconds.
+
+        :returns: how many were deleted
+        """
         old = [d for d in self._records.range(_PREFIX) if d["created"] < before]
         self._records.remove(old)
         return len(old)
 
 
 def _is_of(leaf: Document, record: IdempotencyRecord) -> bool:
-    """Whether a revision is of this attempt, before it has ended."""
-    begun = (*_name(leaf), leaf.get("worker"), leaf.get("attempt"), leaf.get("until"))
+    """Whether a revision belongs to this attempt, from before its end."""
+    attempt = (*_name(leaf), leaf.get("worker"), leaf.get("attempt"), leaf.get("until"))
     name = (record.request_id, record.created)
-    return begun == (*name, record.worker, record.attempt, record.until)
+    return attempt == (*name, record.worker, record.attempt, record.until)
 
 
 def _name(leaf: Document) -> tuple[object, object]:
-    """What tells a use of a key from another one's, by whoever took it first."""
+    """Identify one use of a key, by the request that took the key first."""
     return leaf.get("request_id"), leaf.get("created")
 
 
 def _rank(document: Document) -> tuple[int, ...]:
-    # An attempt that has ended may show as under way on nodes that were cut off then.
+    # On a node that was cut off, an attempt may still look as if it were running.
     ended = document["until"] == 0
     return document["reply"] is not None, _number(document["attempt"]), ended
 
@@ -139,5 +145,5 @@ def _record(document: Document) -> IdempotencyRecord:
 
 
 def _number(attempt: object) -> int:
-    """The number of an attempt; earlier releases wrote a name there."""
+    """Return the number of an attempt. Earlier releases stored a name instead."""
     return attempt if isinstance(attempt, int) else 1

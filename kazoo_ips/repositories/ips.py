@@ -1,7 +1,7 @@
-"""The pool: dedicated IPs as Kazoo stores them, one by one or many at once.
+"""The pool: dedicated IPs as Kazoo stores them, read and written one by one or many at once.
 
-A document's fields that are not ours survive every write, and nothing is written with a revision
-other than the one read. Knows no HTTP and takes no decisions.
+Unknown fields of a document survive every write. A write always uses the revision that was read.
+Contains no business rules.
 """
 
 import hashlib
@@ -25,15 +25,14 @@ from kazoo_ips.repositories.lists import ListRepository
 _WITHDRAWN = "pvt_withdrawn"
 _DROPPED = "pvt_dropped"
 _FEW = 16
-"""IPv6 addresses that are asked for one by one; of more, all between the first and the last."""
+"""Up to this many IPv6 addresses are looked up by key. For more, a key range is scanned."""
 
 
 class IPRepository:
-    """The pool of dedicated IPs.
+    """Reads and writes the pool of dedicated IPs.
 
-    :param lists: finds addresses that are spelled in another way
-    :param all_copies: whether a write counts only once every node that should has it; otherwise
-        CouchDB's own majority does
+    :param lists: finds addresses whose ids are not canonical
+    :param all_copies: whether a write needs every copy; otherwise it needs CouchDB's majority
     """
 
     def __init__(self, couch: Couch, lists: ListRepository, all_copies: bool = False) -> None:
@@ -44,16 +43,16 @@ class IPRepository:
     # One address, or some.
 
     def get(self, address: str) -> DedicatedIP:
-        """The dedicated IP of that address, however it was spelled when it was added.
+        """Return the dedicated IP of an address, whatever spelling its id has.
 
-        :param address: as the caller wrote it
-        :raises IPNotFound: not in the pool, or not an address
+        :param address: as the client wrote it
+        :raises IPNotFound: the address is not in the pool, or is not a valid address
         """
         canonical = addresses.canonical(address)
         if canonical is None:
             raise IPNotFound(address)
         if canonical == address:
-            # Nearly always: one read of one document.
+            # The usual case: one read of one document.
             document = self._pool.read(address)
             if is_ip(document):
                 return from_document(document)
@@ -63,26 +62,28 @@ class IPRepository:
         return found[address]
 
     def find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
-        """Those of these addresses that the pool has, by the spelling asked for."""
+        """Return those of these addresses that are in the pool, by the spelling of the request."""
         return self.look_up(wanted)[0]
 
     def look_up(self, wanted: Sequence[str]) -> tuple[dict[str, DedicatedIP], set[str]]:
-        """Those of these addresses that the pool has, and those that it had once.
+        """Look these addresses up by the spelling of the request.
 
-        The id as written comes first, then the canonical one, then any other spelling that Kazoo
-        may have let somebody use for the same IPv6 address.
+        A document whose id has that spelling is preferred, then one with the canonical id, then
+        one with any other spelling. Kazoo accepts every spelling of an IPv6 address as an id.
+
+        :returns: the addresses that are in the pool, and those that were deleted
         """
         spellings = {a: addresses.canonical(a) for a in wanted}
-        known = {a: c for a, c in spellings.items() if c}
-        documents, gone = self._pool.look_up({*known, *known.values()})
+        valid = {a: c for a, c in spellings.items() if c}
+        documents, deleted = self._pool.look_up({*valid, *valid.values()})
         found = {}
-        for address, canonical in known.items():
+        for address, canonical in valid.items():
             document = documents.get(address) or documents.get(canonical)
             if is_ip(document):
                 found[address] = from_document(document)
-        missing = {a: c for a, c in known.items() if a not in found and ":" in c}
+        missing = {a: c for a, c in valid.items() if a not in found and ":" in c}
         found |= self._find_respelled(missing) if missing else {}
-        return found, {a for a, c in known.items() if a not in found and c in gone}
+        return found, {a for a, c in valid.items() if a not in found and c in deleted}
 
     def _find_respelled(self, missing: Mapping[str, str]) -> dict[str, DedicatedIP]:
         wanted = {canonical: address for address, canonical in missing.items()}
@@ -91,58 +92,58 @@ class IPRepository:
             spelled = self._lists.respelled(ends[0], ends[-1])
         else:
             spelled = self._lists.spelled(wanted)
-        there = self.by_id([i for canonical, i in spelled.items() if canonical in wanted])[0]
-        return {wanted[c]: there[i] for c, i in spelled.items() if c in wanted and i in there}
+        found = self.by_id([i for canonical, i in spelled.items() if canonical in wanted])[0]
+        return {wanted[c]: found[i] for c, i in spelled.items() if c in wanted and i in found}
 
     def by_id(self, ids: Iterable[str]) -> tuple[dict[str, DedicatedIP], dict[str, DedicatedIP]]:
-        """Those that the pool has under these very ids, and what those were that it had once."""
-        documents, gone = self._pool.look_up(ids)
-        there = {i: from_document(d) for i, d in documents.items() if is_ip(d)}
-        return there, {i: from_document(d) for i, d in gone.items()}
+        """Return the dedicated IPs with exactly these ids, and the last state of deleted ones."""
+        documents, deleted = self._pool.look_up(ids)
+        found = {i: from_document(d) for i, d in documents.items() if is_ip(d)}
+        return found, {i: from_document(d) for i, d in deleted.items()}
 
-    # Writes: each says what became of it.
+    # Writes. Each returns its outcome.
 
     def expect_save(self) -> None:
-        """Say that this thread is going to save one before long."""
+        """Announce that this thread will soon save a dedicated IP."""
         self._pool.expect_write()
 
     def save(self, ip: DedicatedIP) -> Written:
-        """Write one dedicated IP at the revision it was read at, or a new one."""
+        """Write one dedicated IP at the revision that was read, or as a new document."""
         return self._pool.write(to_document(ip), w=self._quorum())
 
     def save_all(self, ips: Sequence[DedicatedIP]) -> list[Written]:
-        """Write many, each with its own outcome, in the order given."""
-        if len(ips) == 1:  # cheaper for CouchDB than many of one
+        """Write many dedicated IPs. Each has its own outcome, in the given order."""
+        if len(ips) == 1:  # cheaper for CouchDB than a bulk write
             return [self.save(ips[0])]
         return self._pool.put_all([to_document(ip) for ip in ips], w=self._quorum())
 
     def remove(self, ip: DedicatedIP) -> Written:
-        """Take a dedicated IP out of the pool, at the revision it was read at.
+        """Delete a dedicated IP from the pool, at the revision that was read.
 
-        The tombstone keeps its fields, which tell what was removed.
+        The tombstone keeps the fields, so that it shows what was deleted.
         """
         return self._pool.put({**to_document(ip), "_deleted": True}, w=self._quorum())
 
-    # What a cluster leaves behind.
+    # Conflicts and withdrawals on a cluster.
 
     @property
     def replicas(self) -> int:
-        """On how many nodes CouchDB keeps each document; 1 where there is no cluster."""
+        """The number of copies of each document in the cluster; 1 on a single node."""
         return self._pool.replicas
 
     def _quorum(self) -> int | None:
         return self.replicas if self._all_copies else None
 
     def leaves(self, address: str) -> Leaves:
-        """Every current revision of an address, asked of all copies.
+        """Return every leaf revision of an address, read from all copies.
 
-        :param address: the id it has
+        :param address: the id of its document
         """
         leaves = self._pool.leaves(address, r=self.replicas)
         dead = [leaf for leaf in leaves if leaf.get("_deleted")]
         live = sorted(
             (leaf for leaf in leaves if not leaf.get("_deleted") and is_ip(leaf)),
-            # CouchDB's own choice of whom everybody sees.
+            # The order in which CouchDB chooses the winning revision.
             key=lambda leaf: (generation(leaf["_rev"]), leaf["_rev"]),
             reverse=True,
         )
@@ -157,23 +158,27 @@ class IPRepository:
         )
 
     def withdraw(self, claim: DedicatedIP, before: DedicatedIP) -> Written:
-        """Take back a claim that has no quorum: a tombstone on its own revision.
+        """Withdraw a write that has no quorum, by a tombstone on its revision.
 
-        A live revision beats a deleted one, so whoever did get the quorum has the address. The
-        tombstone carries what the address was before, in case nobody did.
+        A live revision wins over a deleted one, so a writer with a quorum keeps the address. If
+        no writer has a quorum, the address is restored from the tombstone, which carries the
+        document as it was before the write.
         """
         return self._pool.put(_withdrawn(claim, before))
 
     def drop(self, leaf: DedicatedIP) -> Written:
-        """Delete one of several live revisions, marked: the address itself was not deleted."""
+        """Delete one of several live revisions. A mark says that the address was not deleted."""
         return self._pool.put(_dropped(leaf))
 
     def drop_all(self, leaves: Iterable[DedicatedIP]) -> list[Written]:
-        """Drop many, each with its own outcome, in the order given."""
+        """Drop many revisions. Each has its own outcome, in the given order."""
         return self._pool.put_all([_dropped(leaf) for leaf in leaves])
 
     def spread(self, withdrawal: Withdrawal) -> bool:
-        """Make a tombstone known to a majority of the nodes; whether it is."""
+        """Replicate a tombstone to a majority of the nodes.
+
+        :returns: whether a majority has it
+        """
         leaves = self._pool.leaves(withdrawal.before.address, r=self.replicas, revs=True)
         tombstone = next((leaf for leaf in leaves if leaf["_rev"] == withdrawal.revision), None)
         if tombstone is None or not self._pool.replicate(tombstone):
@@ -181,22 +186,25 @@ class IPRepository:
         return self._pool.reaches_majority()
 
     def restore(self, withdrawal: Withdrawal) -> bool:
-        """Bring an address back that everybody withdrew from; whether that was written.
+        """Restore an address whose writers have all withdrawn.
 
-        The revision depends on nothing but the tombstone: two who do this write the same one.
+        The new revision is computed from the tombstone alone, so two workers that restore the
+        address write the same revision.
+
+        :returns: whether the document was written
         """
         tombstone = withdrawal.revision
         document = {**to_document(withdrawal.before), "_rev": _next_to(tombstone)}
         return self._pool.graft(document, parent=tombstone)
 
     def withdraw_deletion(self, deletion: str, was: DedicatedIP) -> Withdrawal:
-        """Mark a deletion that has no quorum as one that never was.
+        """Withdraw a deletion that has no quorum, by a second tombstone with a mark.
 
-        CouchDB makes no new revision on a tombstone, so it is written as `restore` does it.
+        CouchDB does not update a tombstone, so this computes the revision as `restore` does.
 
-        :param deletion: the revision of its tombstone
-        :param was: the dedicated IP as it was before
-        :raises OutcomeUnknown: nobody says whether it is marked
+        :param deletion: the revision of the deletion's tombstone
+        :param was: the dedicated IP before the deletion
+        :raises OutcomeUnknown: it is unknown whether the mark was written
         """
         claim = replace(was, revision=deletion)
         tombstone = {**_withdrawn(claim, was), "_rev": _next_to(deletion)}
@@ -204,23 +212,23 @@ class IPRepository:
         return _withdrawal(tombstone)
 
     def changes(self, since: str, limit: int) -> tuple[str, list[str], list[DedicatedIP], bool]:
-        """A part of the pool's history, for whoever must see every address that ever was.
+        """Read a page of the changes feed, with every address that was ever in the pool.
 
-        :returns: where the next part starts, the ids whose last revision is a withdrawal, the
-            live dedicated IPs, and whether there may be more
+        :returns: the sequence at which the next page starts, the ids whose last revision is a
+            withdrawal, the live dedicated IPs, and whether there may be more
         """
         feed = self._pool.changes(since=since, limit=limit, include_docs=True, conflicts=True)
-        marks = {_WITHDRAWN, _DROPPED}  # CouchDB shows one of several tombstones
+        marks = {_WITHDRAWN, _DROPPED}  # of several tombstones the feed shows one
         withdrawn = [row["id"] for row in feed["results"] if marks & set(row["doc"])]
         documents = (row["doc"] for row in feed["results"] if not row.get("deleted"))
-        there = [from_document(doc) for doc in documents if is_ip(doc)]
-        return str(feed["last_seq"]), withdrawn, there, len(feed["results"]) == limit
+        live = [from_document(doc) for doc in documents if is_ip(doc)]
+        return str(feed["last_seq"]), withdrawn, live, len(feed["results"]) == limit
 
     def changed(self, since: str, limit: int) -> tuple[str, list[Changed], bool]:
-        """A part of the pool's history, for whoever follows what is written.
+        """Read a page of the changes feed, for the change follower.
 
-        :returns: where the next part starts, the addresses that were written or deleted, and
-            whether there may be more
+        :returns: the sequence at which the next page starts, the addresses that were written or
+            deleted, and whether there may be more
         """
         feed = self._pool.changes(since=since, limit=limit, include_docs=True)
         documents = [row["doc"] for row in feed["results"]]
@@ -228,11 +236,11 @@ class IPRepository:
         return str(feed["last_seq"]), changed, len(documents) == limit
 
     def history(self) -> str:
-        """Names the pool's history: another one when the database was made anew."""
+        """Return an identifier of the database, which changes if the database is created again."""
         return str(self._pool.info().get("instance_start_time", ""))
 
     def count(self) -> int:
-        """How many documents the pool has, more or less."""
+        """Return the approximate number of documents in the pool."""
         return int(self._pool.info()["doc_count"])
 
 
@@ -252,7 +260,7 @@ def _withdrawn(claim: DedicatedIP, before: DedicatedIP) -> Document:
 
 
 def _next_to(tombstone: str) -> str:
-    """The revision that follows a tombstone, whoever writes it."""
+    """Return the revision after a tombstone, which is the same for every writer."""
     digest = hashlib.md5(tombstone.encode(), usedforsecurity=False).hexdigest()
     return f"{generation(tombstone) + 1}-{digest}"
 
@@ -262,7 +270,7 @@ def _dropped(leaf: DedicatedIP) -> Document:
 
 
 def _changed(document: Document) -> Changed:
-    """What a row of the history tells; a tombstone keeps what it was the end of."""
+    """Convert a row of the changes feed. A tombstone keeps the fields of the deleted document."""
     withdrawn = bool({_WITHDRAWN, _DROPPED} & set(document))
     return Changed(document["_id"], frozenset(from_document(document).accounts), withdrawn)
 

@@ -1,7 +1,8 @@
-"""The documents of our own database, each write of which ends in certainty.
+"""Compare-and-swap on the documents of the service's own database, `kazoo_ips`.
 
-The one database that is not Kazoo's. Losing it loses no address: what is in it only says what to
-finish, undo or repeat.
+Each write either has a certain outcome or raises an error. All other databases are Kazoo's. If
+this database is lost, no address is lost: its records only say what to complete, roll back or
+repeat.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,41 +13,41 @@ from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import Outcome, Written, generation
 
 RECORDS = "kazoo_ips"
-"""The database."""
+"""The name of the database."""
 
 LATE = "late"
-"""The field that says of a new document that a write of it may still arrive."""
+"""The field that says that an earlier write which creates this document may still arrive."""
 
 _TRIES = 3
 
 _WITHDRAWN = "withdrawn"
-"""The field of a tombstone that takes one revision back: the document itself is not deleted."""
+"""The field of a tombstone that removes one revision only. The document is not deleted by it."""
 
 _WRITE = "write"
-"""The field that tells a write from everybody else's: two writers of the same document at the
-same revision would otherwise make the same revision, and both be told that it was them."""
+"""The field with a random id for each write. Without it, two writers of equal documents at the
+same revision would create the same revision, and both would get 201."""
 
 
 class Records:
-    """Compare-and-swap, one document at a time."""
+    """Reads documents, and writes one at a time by compare-and-swap."""
 
     def __init__(self, couch: Couch) -> None:
         self._database = couch.database(RECORDS)
 
     @property
     def replicas(self) -> int:
-        """On how many nodes CouchDB keeps each document; 1 where there is no cluster."""
+        """The number of copies of each document in the cluster; 1 on a single node."""
         return self._database.replicas
 
     def put(self, document: Mapping[str, object]) -> Document | None:
-        """Write a document at the revision it carries, or a new one where that is None.
+        """Write a document at the revision it carries, or a new one if that is None.
 
-        A new one that took more than one try says so by `LATE`: should it be deleted, the first
-        try would make it anew whenever it arrives.
+        If creating a document took more than one try, `LATE` is set in the result: the first try
+        may still arrive, and would create the document again after it was deleted.
 
-        :returns: it at its new revision; None when somebody else has written, and nothing of
-            this write is left
-        :raises DatastoreUnreachable: it cannot be found out
+        :returns: the document at its new revision; None if another writer has changed it, and
+            this write has no effect
+        :raises DatastoreUnreachable: the outcome is unknown
         """
         wanted: Document = {**document, _WRITE: uuid4().hex}
         if wanted.get("_rev") is None:
@@ -63,17 +64,17 @@ class Records:
             if ours and self._database.replicas == 1:
                 return {**ours, LATE: late}
             if ours:
-                # On its own revision: a majority that takes it has had the first write as well.
+                # Written again on its own revision: a majority that accepts this has both writes.
                 wanted["_rev"] = ours["_rev"]
             elif rivals:
                 return None
-            # Else the same again: whichever of the two arrives first, it is this write. It may
-            # have been refused by a node that lags.
+            # Otherwise the same write is repeated. A node that lags may have refused the first
+            # one. If both arrive, they are the same write.
             late = late or "_rev" not in wanted
         raise DatastoreUnreachable(f"{wanted['_id']}: not known whether it is written")
 
     def _written(self, wanted: Document, base: str | None) -> tuple[Document | None, bool]:
-        """A write as it is there, if it is, and whether it has rivals: made on the same base."""
+        """Return the revision of a write, or None, and whether rivals wrote on the same base."""
         leaves = self.leaves(wanted["_id"], r=self._database.replicas, revs=True)
         ours = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
         rivals = any(leaf is not ours and _follows(leaf, base) for leaf in leaves)
@@ -82,44 +83,47 @@ class Records:
     def leaves(
         self, record_id: str, r: int | None = None, revs: bool | None = None
     ) -> list[Document]:
-        """Every current revision of a document, and what deleted it.
+        """Return every leaf revision of a document, tombstones included.
 
-        One that was taken back is as if it had never been.
+        Revisions that were dropped are left out.
 
-        :param r: how many copies are asked; a majority unless given
-        :param revs: whether each tells its `_revisions`
+        :param r: how many copies are read; a majority unless given
+        :param revs: whether each revision includes its `_revisions`
         """
         leaves = self._database.leaves(record_id, r=r, revs=revs)
         return [leaf for leaf in leaves if not leaf.get(_WITHDRAWN)]
 
     def find(self, record_id: str, rank: Callable[[Document], tuple[int, ...]]) -> Document | None:
-        """A document, or None.
+        """Return a document, or None if it does not exist.
 
-        Of several revisions that a cluster left side by side the one of the highest rank counts,
-        and of these the one that was written to most often; the others are dropped.
+        Of conflicting revisions the one with the highest rank wins, then the one with the highest
+        generation. The losing revisions are dropped.
+
+        :param rank: returns the rank of a revision
         """
         live = [leaf for leaf in self.leaves(record_id) if not leaf.get("_deleted")]
         if not live:
             return None
 
-        def place(leaf: Document) -> tuple[tuple[int, ...], int]:
+        def full_rank(leaf: Document) -> tuple[tuple[int, ...], int]:
             return rank(leaf), generation(leaf["_rev"])
 
-        first = max(live, key=lambda leaf: (place(leaf), leaf["_rev"]))
-        said = _said(first)
+        winner = max(live, key=lambda leaf: (full_rank(leaf), leaf["_rev"]))
+        content = _content(winner)
         self.drop(
             [
                 leaf
                 for leaf in live
-                if place(leaf) < place(first) or (leaf is not first and _said(leaf) == said)
+                if full_rank(leaf) < full_rank(winner)
+                or (leaf is not winner and _content(leaf) == content)
             ]
         )
-        return first
+        return winner
 
     def remove(self, documents: Sequence[Mapping[str, object]]) -> list[Written]:
-        """Delete documents at the revisions they carry. One that has changed since stays.
+        """Delete documents at the revisions they carry. A document that has changed since stays.
 
-        :returns: what became of each, in the order given
+        :returns: the outcome of each, in the given order
         :raises DatastoreUnreachable: nothing was sent
         """
         return self._database.put_all(
@@ -127,7 +131,7 @@ class Records:
         )
 
     def drop(self, leaves: Sequence[Mapping[str, object]]) -> None:
-        """Delete revisions, each marked: the document itself is not deleted by that.
+        """Delete single revisions. A mark in each tombstone says that the document is not deleted.
 
         :raises DatastoreUnreachable: nothing was sent
         """
@@ -139,23 +143,23 @@ class Records:
         )
 
     def range(self, prefix: str) -> Iterator[Document]:
-        """All documents whose ids begin so. On a cluster the list may lag."""
+        """Return all documents whose ids begin with a prefix. On a cluster the list may lag."""
         return self._database.range(prefix, f"{prefix}\uffff")
 
 
-def _said(leaf: Document) -> Document:
-    """What a revision says, whichever write it is."""
+def _content(leaf: Document) -> Document:
+    """Return the fields of a revision that do not depend on the single write."""
     return {k: v for k, v in leaf.items() if k not in ("_rev", _WRITE)}
 
 
 def _follows(leaf: Document, base: str | None) -> bool:
-    """Whether a revision was made on a certain one.
+    """Whether a revision is a descendant of a base revision.
 
-    One that was not is no rival of a write on that one: it stands beside it, from a writer that
-    had no majority. Where only such show, the nodes that know more have not answered.
+    A revision that is not is no rival of a write on that base: it is a conflict, left by a writer
+    without a majority. If only such revisions are found, the nodes with newer ones did not answer.
 
-    :param leaf: with its `_revisions`
-    :param base: None where a document is new, which may follow one that was deleted
+    :param leaf: a revision with its `_revisions`
+    :param base: None for a new document, which may follow a deleted one
     """
     if base is None:
         return not leaf.get("_deleted")

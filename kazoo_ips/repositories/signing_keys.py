@@ -1,8 +1,8 @@
-"""The key and the secret that all tokens of a Kazoo cluster are made with.
+"""The key and the secret with which all tokens of a Kazoo cluster are signed.
 
-The key lies in `system_auth` as an attachment, its id and the secret in `system_config/auth`
-(`core/kazoo_auth/src/kz_auth_keys.erl`). Whoever comes first, a Kazoo node or we, makes them.
-Knows nothing of tokens.
+The key is an attachment in `system_auth`. Its id and the secret are in `system_config/auth`
+(`core/kazoo_auth/src/kz_auth_keys.erl`). They are created by the first process that needs them,
+a Kazoo node or this service. Contains no code for tokens.
 """
 
 import base64
@@ -28,7 +28,7 @@ _PEM = "private_key.pem"
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """What tokens are signed with: an RSA key, its id, and the secret of all identities."""
+    """An RSA key that signs tokens, its id, and the secret of all identity signatures."""
 
     id: str
     private: rsa.RSAPrivateKey = field(repr=False)
@@ -36,7 +36,7 @@ class SigningKey:
 
 
 class SigningKeyRepository:
-    """The cluster's signing key.
+    """Reads and creates the cluster's signing key.
 
     :param now: the time in Gregorian seconds
     """
@@ -48,7 +48,7 @@ class SigningKeyRepository:
         self._loaded: dict[str, rsa.RSAPrivateKey] = {}
 
     def get(self) -> SigningKey:
-        """The key in use; made when the database has none."""
+        """Return the current key. Create it if the database has none."""
         while True:
             document = self._config.find("auth") or {"_id": "auth", "pvt_type": "config"}
             default = document.get("default", {})
@@ -62,7 +62,7 @@ class SigningKeyRepository:
                 **default,
                 "system_key": default.get("system_key") or self._make(),
             }
-            # Refused means that somebody else was first: then theirs is used.
+            # If the write is refused, another process was first, and its key is used.
             written = self._config.put({**document, "default": wanted})
             if written.outcome is Outcome.DONE:
                 continue

@@ -1,8 +1,9 @@
-"""The records of transactions: which documents of the pool belong together, and what is decided.
+"""The records of transactions. A record lists the addresses of a transaction and has its state.
 
-A record is written before the first of its documents. One compare-and-swap on it decides:
-`pending` becomes `committed` by its owner, or `aborted` by its owner or by whoever finds that its
-owner died. A record that is gone is finished: whatever its documents say is true.
+A record is written before the first of its documents. A compare-and-swap on it decides the
+transaction: its owner changes `pending` to `committed`; its owner, or a worker that finds the owner
+dead, changes `pending` to `aborted`. A record is deleted when its transaction is finished. Then its
+documents are valid as they are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +22,14 @@ _PREFIX = "transaction-"
 
 
 class Action(StrEnum):
-    """What a transaction does with its addresses."""
+    """The operation of a transaction on its addresses."""
 
     ASSIGN = "assign"
     RELEASE = "release"
 
 
 class State(StrEnum):
-    """What is decided of a transaction."""
+    """The state of a transaction."""
 
     PENDING = "pending"
     COMMITTED = "committed"
@@ -39,13 +40,13 @@ class State(StrEnum):
 class Transaction:
     """Several addresses that one request assigns or releases, all or none.
 
-    :param id: begins with the action; each document it writes names it in `pvt_transaction`
-    :param at: the time its writes carry, in Gregorian seconds
-    :param addresses: those it may write; of one that is committed, those it has written
-    :param worker: the process that is at it
-    :param attempt: of a request with an Idempotency-Key, or None
-    :param finished: whether its documents say what is decided
-    :param lasting: a write that makes its record may still arrive: it is not deleted
+    :param id: begins with the action; each document it writes has it in `pvt_transaction`
+    :param at: the time in its documents, in Gregorian seconds
+    :param addresses: the addresses it may write; after the commit, those it has written
+    :param worker: the process that owns it
+    :param attempt: the attempt of a request with an Idempotency-Key, or None
+    :param finished: whether its documents agree with its state
+    :param lasting: whether a late write may still create its record, which is then not deleted
     """
 
     id: str
@@ -63,20 +64,21 @@ class Transaction:
 
     @property
     def changes_documents(self) -> bool:
-        """Whether its documents have to be written again, now that it is decided."""
+        """Whether its documents have to be written again, after it was committed or aborted."""
         return (self.action is Action.ASSIGN) != (self.state is State.COMMITTED)
 
 
 def transaction_id(action: Action, attempt: Attempt | None) -> str:
-    """The id of a new transaction. Later attempts at the same request know those of earlier ones.
+    """Return the id of a new transaction.
 
-    Request ids will not do: they are the callers' to choose and may come twice.
+    Later attempts at the same request can compute the ids of earlier attempts. Request ids cannot
+    be used, because clients choose them and may use one twice.
     """
     return f"{action}-{f'{attempt.key}-{attempt.number}' if attempt else uuid4().hex}"
 
 
 def is_release(transaction: str) -> bool:
-    """Whether a transaction of this id releases addresses."""
+    """Whether the transaction with this id releases addresses."""
     return transaction.startswith(Action.RELEASE)
 
 
@@ -95,9 +97,10 @@ class TransactionLog:
         addresses: Sequence[str],
         attempt: Attempt | None = None,
     ) -> Transaction:
-        """Write the record of what is about to be done.
+        """Write the record of a new transaction.
 
-        :raises DatastoreUnreachable: it is not certain to be there, so nothing must be done
+        :raises DatastoreUnreachable: it is unknown whether the record was written; the
+            transaction must not start
         """
         transaction = Transaction(
             transaction_id(action, attempt),
@@ -112,63 +115,69 @@ class TransactionLog:
         return self._require(self._put(transaction))
 
     def extend(self, transaction: Transaction, addresses: Sequence[str]) -> Transaction:
-        """Add addresses to a pending record, before they are written.
+        """Add addresses to a pending record, before their documents are written.
 
-        :raises DatastoreUnreachable: it is not certain, or somebody has aborted it
+        :raises DatastoreUnreachable: the outcome is unknown, or another worker has aborted the
+            transaction
         """
         longer = replace(transaction, addresses=(*transaction.addresses, *addresses))
         return self._require(self._put(longer))
 
     def commit(self, transaction: Transaction, addresses: Sequence[str]) -> Transaction:
-        """Decide that it is done.
+        """Commit a transaction.
 
-        :param addresses: those that it has written
-        :raises DatastoreUnreachable: it is not certain, or somebody has aborted it
+        :param addresses: the addresses whose documents it has written
+        :raises DatastoreUnreachable: the outcome is unknown, or another worker has aborted the
+            transaction
         """
         committed = replace(transaction, state=State.COMMITTED, addresses=tuple(addresses))
         return self._require(self._put(committed))
 
     def confirm(self, transaction: Transaction) -> Transaction:
-        """Make certain that what was read of a record has a majority, before acting on it.
+        """Ensure that a majority of nodes has the record that was read, before acting on it.
 
-        On a cluster a commit that only some nodes have shows as well, and may yet be aborted.
+        On a cluster a read may return a commit that only a minority of nodes has. Such a
+        transaction can still be aborted.
 
-        :raises DatastoreUnreachable: it has none
+        :raises DatastoreUnreachable: no majority has it
         """
         if self._records.replicas == 1 or transaction.finished:
             return transaction
         return self._require(self._put(transaction))
 
     def abort(self, transaction: Transaction) -> Transaction | None:
-        """Decide that it is not done; None when somebody else has decided meanwhile.
+        """Abort a transaction.
 
-        :raises DatastoreUnreachable: it is not certain
+        :returns: the aborted transaction; None if another worker has changed its state meanwhile
+        :raises DatastoreUnreachable: the outcome is unknown
         """
         return self._put(replace(transaction, state=State.ABORTED))
 
     def fence(
         self, action: Action, account_id: str, request_id: str, at: int, attempt: Attempt
     ) -> Transaction | None:
-        """Keep the transaction of an attempt from beginning; None when it has begun by now.
+        """Prevent the transaction of an attempt from starting, by writing its record as aborted.
 
         :param at: now, in Gregorian seconds
-        :raises DatastoreUnreachable: it is not certain
+        :returns: the record; None if the transaction has already started
+        :raises DatastoreUnreachable: the outcome is unknown
         """
         name, worker = transaction_id(action, attempt), liveness.identity()
-        never = Transaction(name, action, account_id, request_id, at, (), worker, State.ABORTED)
-        return self._put(replace(never, attempt=attempt, finished=True))
+        aborted = Transaction(name, action, account_id, request_id, at, (), worker, State.ABORTED)
+        return self._put(replace(aborted, attempt=attempt, finished=True))
 
     def finish(self, transactions: Sequence[Transaction]) -> None:
-        """Note that the documents say what is decided: the records are deleted.
+        """Delete the records of transactions whose documents agree with their state.
 
-        Those of a request with a key stay, to tell its later attempts. They go with `forget`.
+        Records of requests with an Idempotency-Key stay for later attempts, marked as finished.
+        `forget` deletes them.
         """
         self._end(transactions, lambda t: t.lasting or t.attempt is not None)
 
     def forget(self, transactions: Sequence[Transaction]) -> list[Transaction]:
-        """Delete records that nobody will ask for any more; those that last are finished.
+        """Delete records that no later attempt needs. Lasting records are marked as finished.
 
-        :returns: those that may still be there, unfinished: others have written to them
+        :returns: the transactions whose records may still exist, because others have changed them
         """
         return self._end(transactions, lambda t: t.lasting)
 
@@ -182,28 +191,31 @@ class TransactionLog:
         return left
 
     def sweep(self, transactions: Sequence[Transaction]) -> list[Transaction]:
-        """Delete records whose time is over; those that may still be there."""
+        """Delete records that are no longer needed.
+
+        :returns: the transactions whose records may still exist
+        """
         written = self._records.remove([_reference(t) for t in transactions])
         outcomes = zip(transactions, written, strict=True)
         return [t for t, answer in outcomes if answer.outcome is not Outcome.DONE]
 
     def find(self, transaction: str) -> Transaction | None:
-        """A record as it is decided, or None when it is gone.
+        """Return a transaction, or None if its record was deleted.
 
-        Of two revisions that a cluster left side by side the committed one counts: its owner may
-        have been told so by a majority, and the other writer has not, or nobody waits for it.
+        Of two conflicting revisions the committed one wins: its writer may have had a majority.
+        Then the other writer had none, or no request depends on it.
         """
         leaves = self._records.leaves(_PREFIX + transaction)
         if not leaves or any(leaf.get("_deleted") for leaf in leaves):
             return None
-        known = [_transaction(leaf) for leaf in leaves]
-        decisive = min(known, key=lambda t: _DECISIVE.index(t.state))
+        found = [_transaction(leaf) for leaf in leaves]
+        decisive = min(found, key=lambda t: _PRECEDENCE.index(t.state))
         if decisive.finished:
-            self._records.drop([_reference(t) for t in known if t is not decisive])
+            self._records.drop([_reference(t) for t in found if t is not decisive])
         return decisive
 
     def all(self) -> list[Transaction]:
-        """All records. On a cluster the list may lag; `find` does not."""
+        """Return all transactions. On a cluster the list may lag; `find` does not lag."""
         documents = list(self._records.range(_PREFIX))
         found = (
             self.find(d["_id"].removeprefix(_PREFIX)) if "_conflicts" in d else _transaction(d)
@@ -225,7 +237,7 @@ class TransactionLog:
         return transaction
 
 
-_DECISIVE = (State.COMMITTED, State.ABORTED, State.PENDING)
+_PRECEDENCE = (State.COMMITTED, State.ABORTED, State.PENDING)
 
 
 def _reference(transaction: Transaction) -> Mapping[str, Any]:
