@@ -1,4 +1,4 @@
-"""Which process this is, and whether another one has certainly died. Standard library only."""
+"""The name of this process, and whether another process is dead. Standard library only."""
 
 import os
 from functools import cache
@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 @cache
-def _place() -> str:
-    """Where process ids mean what they mean here: this boot of this machine, this namespace."""
+def _namespace() -> str:
+    """Return the scope in which process ids are unique: boot id and process namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
@@ -16,18 +16,18 @@ def _place() -> str:
 
 
 def identity() -> str:
-    """The name of this process, as others find it in records."""
-    return f"{_place()}/{os.getpid()}"
+    """Return the name of this process, as it is stored in records."""
+    return f"{_namespace()}/{os.getpid()}"
 
 
 def is_dead(name: str) -> bool:
-    """Whether the process of that name is gone for certain.
+    """Whether the process of that name is certainly dead.
 
-    One on another machine may be alive for all we know, and so may one whose number somebody
-    else has by now: those are given their time.
+    A process of another machine may be alive. So may one whose id is in use again. Callers wait
+    for a timeout in these cases.
     """
-    place, _, pid = name.rpartition("/")
-    if not place or place != _place():
+    namespace, _, pid = name.rpartition("/")
+    if not namespace or namespace != _namespace():
         return False
     try:
         os.kill(int(pid), 0)

@@ -1,7 +1,7 @@
-"""What an instance has lately assigned, known to all its workers. Standard library only.
+"""The recent assignments of one instance, shared by its workers. Standard library only.
 
-A ring of fixed size: the oldest makes room. A hint where to look, not a truth: whoever asks reads
-the documents.
+A ring buffer of fixed size: a new entry replaces the oldest one. The entries are hints. Callers
+have to read the documents.
 """
 
 import hashlib
@@ -13,16 +13,16 @@ from functools import cache
 from kazoo_ips.processes.shared_table import SharedMemory
 
 _ENTRY = struct.Struct("<Qd48s")
-"""An account, a time, an address: the longest has 45 letters."""
+"""Hash of the account, time, address. The longest address has 45 characters."""
 _NEXT = struct.Struct("<Q")
 REMEMBERED = 60.0
-"""Seconds after which every copy of a healthy cluster has a write."""
+"""Seconds that an entry is valid. By then every copy of a healthy cluster has the write."""
 
 
 class RecentWrites(SharedMemory):
-    """Addresses by account, in a quarter of a megabyte unless said otherwise.
+    """Recently assigned addresses by account. The default size is a quarter of a megabyte.
 
-    :param entries: how many addresses it holds
+    :param entries: the number of addresses it can hold
     """
 
     def __init__(self, entries: int = 4096) -> None:
@@ -30,18 +30,18 @@ class RecentWrites(SharedMemory):
         self._count = entries
 
     def note(self, account_id: str, addresses: Iterable[str]) -> None:
-        """Remember that these addresses are an account's by now."""
+        """Record that these addresses were assigned to an account."""
         mark, now = _mark(account_id), time.monotonic()
         with self.locked():
-            [place] = _NEXT.unpack_from(self._entries)
+            [index] = _NEXT.unpack_from(self._entries)
             for address in addresses:
-                where = _ENTRY.size * (1 + place % self._count)
-                _ENTRY.pack_into(self._entries, where, mark, now, address.encode())
-                place += 1
-            _NEXT.pack_into(self._entries, 0, place)
+                offset = _ENTRY.size * (1 + index % self._count)
+                _ENTRY.pack_into(self._entries, offset, mark, now, address.encode())
+                index += 1
+            _NEXT.pack_into(self._entries, 0, index)
 
     def recent(self, account_id: str) -> set[str]:
-        """The addresses that were noted for an account in the last minute and are still known."""
+        """Return the addresses assigned to an account in the last minute, unless overwritten."""
         mark, oldest = _mark(account_id), time.monotonic() - REMEMBERED
         with self.locked():
             entries = self._entries[_ENTRY.size :]
@@ -59,5 +59,5 @@ def _mark(account_id: str) -> int:
 
 @cache
 def shared() -> RecentWrites:
-    """The one memory of this process and those forked after the first call."""
+    """Return the memory shared by this process and the processes forked after the first call."""
     return RecentWrites()

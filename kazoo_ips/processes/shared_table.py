@@ -1,8 +1,8 @@
-"""A table from keys to times, shared by a process and all that it forks. Standard library only.
+"""A table from keys to times, shared by a process and its forks. Standard library only.
 
-It has a fixed size: what is nearest to its end makes room. The lock is the kernel's (`lockf`), so
-that a killed process leaves none behind, and an entry that it left half written is an entry like
-any other. Whatever the table says is gone when the last of the processes is.
+The table has a fixed size: a new key replaces the key with the earliest time. The lock is a file
+lock (`lockf`), which the kernel releases when a process is killed. An entry that a killed process
+has written in part is still a valid entry. The table is lost when the last process ends.
 """
 
 import fcntl
@@ -20,18 +20,18 @@ from threading import Lock
 
 _ENTRY = struct.Struct("<Qd")
 _WAYS = 8
-"""Entries among which a key may lie."""
+"""Number of entries in which a key can be stored."""
 _SET = _WAYS * _ENTRY.size
 
 
 class SharedMemory:
-    """Memory with a lock, for a process and all that it forks.
+    """Memory with a lock, shared by a process and its forks.
 
-    :param size: bytes, zero at first
+    :param size: in bytes; the memory is zeroed
     """
 
     def __init__(self, size: int) -> None:
-        with tempfile.TemporaryFile() as file:  # it has no name, and is gone with its users
+        with tempfile.TemporaryFile() as file:  # has no name, and is freed when the last process ends
             file.truncate(size)
             self._entries = mmap.mmap(file.fileno(), size)
             self._file = os.dup(file.fileno())
@@ -40,7 +40,7 @@ class SharedMemory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep all other threads and processes out."""
+        """Hold the lock, which excludes all other threads and processes."""
         with self._lock:
             fcntl.lockf(self._file, fcntl.LOCK_EX)
             try:
@@ -50,61 +50,61 @@ class SharedMemory:
 
 
 class SharedTable(SharedMemory):
-    """Times by key, in half a megabyte unless said otherwise. `get` and `put` belong in `locked`.
+    """Times by key. The default size is half a megabyte. Call `get` and `put` inside `locked`.
 
-    :param sets: how many times eight keys it holds
+    :param sets: the number of sets; each can hold eight keys
     """
 
     def __init__(self, sets: int = 4096) -> None:
         super().__init__(sets * _SET)
         self._sets = sets
-        # Nobody outside can choose keys that fall together.
+        # A client that chooses keys cannot make them collide.
         self._secret = secrets.token_bytes(16)
 
     def get(self, key: str) -> float:
-        """The key's time in Unix seconds; 0 when it has none, or none any more."""
+        """Return the time of a key; 0 if it has none, or if it was replaced."""
         mark, start = self._place(key)
         return next((time for at, time in self._set(start).values() if at == mark), 0.0)
 
     def reader(self, key: str) -> Callable[[], float]:
-        """A function that does `get` for this key, in a tenth of the time, without the lock.
+        """Return a function like `get` for one key, ten times as fast, which needs no lock.
 
-        It may say what was so a moment ago.
+        Its result may be outdated by a moment.
         """
         mark, start = self._place(key)
-        where = start
+        offset = start
 
         def read() -> float:
-            nonlocal where
-            at, time = _ENTRY.unpack_from(self._entries, where)
+            nonlocal offset
+            at, time = _ENTRY.unpack_from(self._entries, offset)
             if at != mark:
-                where = next((i for i, (at, _) in self._set(start).items() if at == mark), start)
-                at, time = _ENTRY.unpack_from(self._entries, where)
+                offset = next((i for i, (at, _) in self._set(start).items() if at == mark), start)
+                at, time = _ENTRY.unpack_from(self._entries, offset)
             return float(time) if at == mark else 0.0
 
         return read
 
     def put(self, key: str, time: float) -> None:
-        """Give a key a time."""
+        """Set the time of a key."""
         mark, start = self._place(key)
         entries = self._set(start)
-        # Its own entry, or else the one whose time is over, or will be, before the others'.
-        where = min(entries, key=lambda i: (entries[i][0] != mark, entries[i][1]))
-        _ENTRY.pack_into(self._entries, where, mark, time)
+        # The entry of this key, if there is one, otherwise the entry with the earliest time.
+        offset = min(entries, key=lambda i: (entries[i][0] != mark, entries[i][1]))
+        _ENTRY.pack_into(self._entries, offset, mark, time)
 
     def _place(self, key: str) -> tuple[int, int]:
         digest = hashlib.blake2b(key.encode(), digest_size=16, key=self._secret).digest()
-        mark, place = struct.unpack("<QQ", digest)
-        return mark, place % self._sets * _SET
+        mark, index = struct.unpack("<QQ", digest)
+        return mark, index % self._sets * _SET
 
     def _set(self, start: int) -> dict[int, tuple[int, float]]:
         return {
-            where: _ENTRY.unpack_from(self._entries, where)
-            for where in range(start, start + _SET, _ENTRY.size)
+            offset: _ENTRY.unpack_from(self._entries, offset)
+            for offset in range(start, start + _SET, _ENTRY.size)
         }
 
 
 @cache
 def shared(_name: str) -> SharedTable:
-    """The one table of that name of this process and those forked after the first call."""
+    """Return the table of that name, shared with the processes forked after the first call."""
     return SharedTable()

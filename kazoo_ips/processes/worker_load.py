@@ -1,17 +1,18 @@
-"""How many connections each worker of one gunicorn holds, for the others to see.
+"""The number of connections of each worker of one gunicorn, shared by all its workers.
 
-Whoever is awake first takes all connections that come at once, and clients keep theirs: one worker
-had all eight of a load test, and the other nothing to do. Standard library only.
+Without it the first worker that wakes up accepts all connections that arrive at once, and clients
+keep connections open: in a load test one worker had all eight, and the other was idle. Standard
+library only.
 """
 
 import mmap
 
 _PLACES = 256
-_NOBODY = 2**32 - 1
+_NO_WORKER = 2**32 - 1
 
 
 class WorkerLoad:
-    """The numbers, in memory that processes forked from this one have in common."""
+    """The numbers, in memory shared with the processes forked from this one."""
 
     def __init__(self) -> None:
         self._numbers = memoryview(mmap.mmap(-1, 4 * _PLACES)).cast("I")
@@ -19,18 +20,18 @@ class WorkerLoad:
             self.leave(place)
 
     def note(self, place: int, connections: int) -> None:
-        """Say how many the worker at a place holds."""
+        """Set the number of connections of the worker at a place."""
         if place < _PLACES:
             self._numbers[place] = connections
 
     def leave(self, place: int) -> None:
-        """Say that there is no worker at a place."""
-        self.note(place, _NOBODY)
+        """Record that a place has no worker."""
+        self.note(place, _NO_WORKER)
 
     def least(self) -> int:
-        """How many the worker holds that holds the fewest."""
+        """Return the smallest number of connections of any worker."""
         return min(self._numbers)
 
 
 load = WorkerLoad()
-"""One for each gunicorn; made before its workers are."""
+"""One for each gunicorn, created before its workers are forked."""

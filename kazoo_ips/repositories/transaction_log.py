@@ -1,9 +1,9 @@
 """The records of transactions. A record lists the addresses of a transaction and has its state.
 
-A record is written before the first of its documents. A compare-and-swap on it decides the
-transaction: its owner changes `pending` to `committed`; its owner, or a worker that finds the owner
-dead, changes `pending` to `aborted`. A record is deleted when its transaction is finished. Then its
-documents are valid as they are.
+A record is written before the first of its documents. A compare-and-swap on the record decides
+the transaction: its owner changes `pending` to `committed`; its owner, or a worker that finds the
+owner dead, changes `pending` to `aborted`. A record is deleted when its transaction is finished.
+Then its documents are valid as they are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
