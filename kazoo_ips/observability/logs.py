@@ -1,7 +1,7 @@
-"""Log lines: one JSON object each, or a line for human eyes; either way without secrets.
+"""Log lines without secrets, as one JSON object each or as text for human readers.
 
-A record with `fields` is a request that was answered, whose fields are clean already. Everything
-else is looked through, since text that others wrote may quote what they were given.
+A record with `fields` is the log line of a request. Its fields contain no secrets. All other
+messages are searched for secrets, because text from libraries may quote input.
 """
 
 import json
@@ -23,7 +23,7 @@ from kazoo_ips.observability import request_context
 
 MASK = "***"
 _MOMENT = 0.1
-"""Seconds that a line may wait for others."""
+"""Seconds that a line may wait, so that several lines are written at once."""
 
 _SECRETS = re.compile(
     r"""eyJ[\w-]{6,}(?:\.[\w-]+)*             # a token
@@ -35,37 +35,37 @@ _SECRETS = re.compile(
     re.VERBOSE,
 )
 _LOUD = ("urllib3", "werkzeug")
-"""Loggers that at debug level quote whole requests."""
+"""Loggers that log whole requests at debug level."""
 
 
 def set_up(
     level: str, form: str, secrets: Iterable[str] = (), stream: TextIO | None = None
 ) -> None:
-    """Let every logger of this process write to one place in one form.
+    """Configure all loggers of this process to write to one stream in one format.
 
     :param level: debug, info, warning or error
     :param form: json or text
-    :param secrets: words that must not be in any line, whoever wrote it
-    :param stream: where to; standard error unless given
+    :param secrets: words that are masked in every line
+    :param stream: the stream; standard error unless given
     """
     handler = _BatchHandler(stream or sys.stderr)
-    known = tuple(secret for secret in secrets if secret)
-    handler.setFormatter(JSONFormatter(known) if form == "json" else TextFormatter(known))
+    words = tuple(secret for secret in secrets if secret)
+    handler.setFormatter(JSONFormatter(words) if form == "json" else TextFormatter(words))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    # What no line tells need not be found out.
+    # No line contains these, so logging need not determine them.
     logging.logThreads = logging.logMultiprocessing = False
 
 
 class _BatchHandler(logging.StreamHandler[TextIO]):
-    """Writes what comes within a moment together, and at once what is worse than information.
+    """Writes lines in batches. A line above the level info is written at once.
 
-    Python's lock goes to another thread at each write, which made a request cost a tenth more. A
-    process that is killed takes the lines of its last moment with it.
+    Each write releases Python's global lock to another thread, which made a request a tenth
+    slower. If a process is killed, the lines of its last tenth of a second are lost.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -74,14 +74,14 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
         os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
-        """Begin without lines and without a writer: neither comes along with a fork."""
+        """Start without lines and without a thread. A fork has copies of neither."""
         self._lines: deque[str] = deque()
         self._due = Event()
         self._writing = Lock()
         self._writer: Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line."""
+        """Queue a line. Write it at once if its level is above info."""
         try:
             self._lines.append(self.format(record))
         except Exception:
@@ -95,8 +95,8 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
                 self._writer.start()
 
     def flush(self) -> None:
-        """Write what there is; at the end of the process logging itself asks for it."""
-        with self._writing, suppress(OSError, ValueError):  # nobody reads any more
+        """Write the queued lines. `logging` calls this at the end of the process, too."""
+        with self._writing, suppress(OSError, ValueError):  # the stream is closed
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if lines:
                 self.stream.write("\n".join(lines) + "\n")
@@ -111,9 +111,9 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
 
 
 class _Formatter(logging.Formatter):
-    """What both forms share.
+    """The base of both formatters.
 
-    :param secrets: words that must not be in any line
+    :param secrets: words that are masked in every line
     """
 
     def __init__(self, secrets: tuple[str, ...] = ()) -> None:
@@ -121,22 +121,24 @@ class _Formatter(logging.Formatter):
         self._words = re.compile("|".join(map(re.escape, secrets))) if secrets else None
 
     def clean(self, text: str) -> str:
-        """The text without what looks like a secret, or is known to be one."""
+        """Return the text with secrets masked: the given words, and text that looks like a secret."""
         text = _SECRETS.sub(MASK, text)
         return self._words.sub(MASK, text) if self._words else text
 
     def exception(self, record: logging.LogRecord) -> str | None:
-        """The traceback, if there is one."""
+        """Return the traceback of a record, or None."""
         return self.clean(self.formatException(record.exc_info)) if record.exc_info else None
 
 
 class JSONFormatter(_Formatter):
-    """One object a line: `time` and `level` first, then a request's fields, or `logger`,
-    `message`, and `request_id` and `exception` where there are any.
+    """Formats a line as one JSON object.
+
+    `time` and `level` come first. Then come the fields of a request, or `logger`, `message`, and,
+    if there are any, `request_id` and `exception`.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
             "time": f"{moment[:-6]}Z",
@@ -156,15 +158,15 @@ class JSONFormatter(_Formatter):
                 line["exception"] = exception
         try:
             return orjson.dumps(line).decode()
-        except TypeError:  # text that is no UTF-8
+        except TypeError:  # text that is not valid UTF-8
             return json.dumps(line)
 
 
 class TextFormatter(_Formatter):
-    """A line for human eyes."""
+    """Formats a line as text for human readers."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and the traceback below it."""
+        """Return the line, followed by the traceback."""
         moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         level = f"{record.levelname.lower():7}"
         fields = record.__dict__.get("fields")

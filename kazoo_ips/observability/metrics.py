@@ -1,8 +1,8 @@
-"""What is counted, and how it is told to Prometheus.
+"""Counters, histograms and gauges, and their export in Prometheus's text format.
 
-Under gunicorn each worker counts in files that all of them read (`multiprocess_metrics.py`);
-elsewhere in memory. No label holds what callers choose freely: routes are rules, not paths, and no
-account is named. Knows neither HTTP nor CouchDB beyond methods, URLs and statuses.
+Under gunicorn each worker counts in files that all workers read (`multiprocess_metrics.py`).
+Elsewhere the counts are in memory. No label contains text that clients choose: routes are rules
+instead of paths, and there is no label for accounts.
 """
 
 import struct
@@ -28,7 +28,7 @@ from kazoo_ips.observability import request_context
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 NO_ANSWER, SENT_AGAIN = 0, -1
-"""What stands for a status of CouchDB where it sent none: that was that, or it was asked again."""
+"""Used as a status when CouchDB sent none: the request failed, or it was sent again."""
 
 _METHODS = frozenset(HTTPMethod)
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -43,21 +43,21 @@ _OUTCOMES = {
 }
 _TRIES = 3
 
-# Series that nobody asks for; several processes have none of them anyway.
+# These series are not used, and do not exist with several processes.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class PoolCounts(Protocol):
-    """Where the pool's size comes from, at the moment of asking."""
+    """The source of the number of addresses in the pool."""
 
     def counts(self) -> Mapping[tuple[str, str], int] | None:
-        """Addresses by zone and status, or None while CouchDB does not say."""
+        """Return the addresses by zone and status, or None while CouchDB does not answer."""
 
 
 class Metrics:
-    """The counts of one process; several in one process do not know of each other.
+    """The metrics of one process. Several instances in one process are independent.
 
-    :param version: of the service
+    :param version: the version of the service
     """
 
     def __init__(self, version: str = "") -> None:
@@ -84,55 +84,55 @@ class Metrics:
         )
         self._call_seconds = Histogram(
             "kazoo_ips_couchdb_request_duration_seconds",
-            "Time until CouchDB's answer was read, by kind.",
+            "Time until the response of CouchDB was read, by kind.",
             ["kind"],
             buckets=_COUCHDB_SECONDS,
             registry=own,
         )
         self.conflicts_settled = Counter(
             "kazoo_ips_conflicts_settled",
-            "Addresses with conflicting revisions of which one was kept.",
+            "Addresses whose conflicting revisions were resolved to one.",
             registry=own,
         )
         self.addresses_brought_back = Counter(
             "kazoo_ips_addresses_brought_back",
-            "Addresses that all claims were withdrawn from, put back into the pool.",
+            "Addresses restored to the pool after all writers had withdrawn.",
             registry=own,
         )
         self.claims_recovered = Counter(
             "kazoo_ips_claims_recovered",
-            "Claims that a dead process left half done, undone.",
+            "Transactions of dead processes that were completed or rolled back.",
             registry=own,
         )
         self.copies_mended = Counter(
             "kazoo_ips_copies_mended",
-            "Copies in accounts' databases that did not agree with the pool and were mended.",
+            "Copies in accounts' databases that did not agree with the pool and were corrected.",
             registry=own,
         )
         self.changes_followed = Counter(
             "kazoo_ips_changes_followed",
-            "Changes of the pool that were looked at once more.",
+            "Changes of the pool whose addresses the change follower has checked.",
             registry=own,
         )
         self.follower_polls = Counter(
             "kazoo_ips_follower_polls",
-            "Looks at the pool's changes; one process of all makes them.",
+            "Reads of the pool's changes feed. One process of all instances makes them.",
             registry=own,
         )
         self.follower_lag = Histogram(
             "kazoo_ips_follower_lag_seconds",
-            "Time from reading a change to looking at it; half a minute is meant.",
+            "Time from reading a change to checking its address. 30 to 35 s is intended.",
             buckets=_LAG_SECONDS,
             registry=own,
         )
         self.housekeeping_failures = Counter(
             "kazoo_ips_housekeeping_failures",
-            "Rounds of housekeeping that ended with an error.",
+            "Rounds of the background worker that ended with an error.",
             registry=own,
         )
         self.logins_refused = Counter(
             "kazoo_ips_couchdb_logins_refused",
-            "Times that CouchDB refused the service's user or password; a pause followed.",
+            "Times that CouchDB refused the service's user or password. A pause followed each.",
             registry=own,
         )
         self._worker_starts = Counter(
@@ -142,30 +142,30 @@ class Metrics:
         self._called: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def worker_started(self) -> None:
-        """Count a worker process; more than was asked for means that some have died."""
+        """Count the start of a worker process. A rising count means that workers die."""
         self._worker_starts.inc()
 
     def count_request(self, route: str, method: str, status: str, seconds: float) -> None:
         """Count a request that was answered.
 
-        :param route: the rule, or a word for what has none
+        :param route: the rule of the route, or a fixed word if there is none
         :param status: three digits
         """
         key = route, method, status
         children = self._answered.get(key)
         if children is None:
-            known = method if method in _METHODS else "other"
-            children = self._answered[route, known, status] = (
-                self._requests.labels(route, known, status),
-                self._request_seconds.labels(route, known),
+            label = method if method in _METHODS else "other"
+            children = self._answered[route, label, status] = (
+                self._requests.labels(route, label, status),
+                self._request_seconds.labels(route, label),
             )
         children[0].inc()
         children[1].observe(seconds)
 
     def count_call(self, method: str, url: str, status: int, seconds: float) -> None:
-        """Count a request to CouchDB, here and for the work that it was sent for.
+        """Count a request to CouchDB, in the metrics and in the current request context.
 
-        :param status: of the answer, `NO_ANSWER` or `SENT_AGAIN`
+        :param status: the status of the response, `NO_ANSWER` or `SENT_AGAIN`
         """
         current = request_context.current()
         if current is not None:
@@ -182,48 +182,48 @@ class Metrics:
         children[1].observe(seconds)
 
     def text(self, pool: PoolCounts) -> bytes:
-        """All of it in Prometheus's text form: every worker's counts, and the pool as it is."""
-        present = CollectorRegistry()
-        present.register(_Present(pool, self._version))
-        return self._counts() + generate_latest(present)
+        """Return the counts of all workers and the current gauges in Prometheus's text format."""
+        gauges = CollectorRegistry()
+        gauges.register(_Gauges(pool, self._version))
+        return self._counts() + generate_latest(gauges)
 
     def _counts(self) -> bytes:
         if not values.ValueClass._multiprocess:
             return generate_latest(self._own)
         for left in reversed(range(_TRIES)):
-            everybodys = CollectorRegistry()
-            MultiProcessCollector(everybodys)  # type: ignore[no-untyped-call]
+            all_workers = CollectorRegistry()
+            MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
             try:
-                return generate_latest(everybodys)
-            except struct.error:  # a worker is making its file at this moment
+                return generate_latest(all_workers)
+            except struct.error:  # a worker is just creating its file
                 if not left:
                     raise
                 time.sleep(0.01)
         raise AssertionError
 
 
-class _Present:
-    """What is so at the moment of asking, whichever worker is asked."""
+class _Gauges:
+    """Values that are the same in every worker, determined at each scrape."""
 
     def __init__(self, pool: PoolCounts, version: str) -> None:
         self._pool = pool
         self._version = version
 
     def describe(self) -> list[Metric]:
-        """Nothing: to be registered costs no question to CouchDB."""
+        """Return nothing, so that registering sends no request to CouchDB."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The gauges; the pool's are left out while nobody knows them."""
+        """Yield the gauges. Those of the pool are left out while CouchDB does not answer."""
         build = GaugeMetricFamily(
-            "kazoo_ips_build_info", "Always 1; the label tells what runs.", labels=["version"]
+            "kazoo_ips_build_info", "Always 1. The label is the version of the service.", labels=["version"]
         )
         build.add_metric([self._version], 1)
         yield build
         counts = self._pool.counts()
         yield GaugeMetricFamily(
             "kazoo_ips_couchdb_up",
-            "Whether CouchDB told the size of the pool.",
+            "1 if CouchDB has returned the size of the pool, otherwise 0.",
             value=counts is not None,
         )
         if counts is not None:
@@ -238,7 +238,7 @@ class _Present:
 
 
 def kind(method: str, url: str) -> str:
-    """What kind of question or order a request to CouchDB is, in a word."""
+    """Return the kind of a request to CouchDB, as used in labels."""
     path = url.partition("?")[0]
     if "/_" in path:
         for part, word in _KINDS.items():

@@ -1,8 +1,8 @@
-"""Where several gunicorn workers keep what they count, so that one of them can tell it all.
+"""The files in which gunicorn workers keep their counts, so that any worker can return the sums.
 
-One folder for each master, one set of memory-mapped files for each *place* in it. A worker takes a
-place that nobody has; who comes after a dead one takes its place and counts on from there. So no
-count goes backwards, and there are never more files than workers at once.
+Each gunicorn master has a folder, which has one set of memory-mapped files for each *place*. A new
+worker takes a free place. The successor of a dead worker takes its place and continues its counts.
+So no count decreases, and there are never more sets of files than workers at once.
 """
 
 import os
@@ -16,18 +16,18 @@ from prometheus_client import values
 from kazoo_ips.processes import liveness
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""By this name prometheus_client finds the folder."""
+"""The environment variable from which prometheus_client reads the folder."""
 _PREFIX = "kazoo-ips-counts-"
 _OWNER = "owner"
 
 
 def make_folder() -> Path:
-    """Make this master's folder, and remove those of masters that were killed."""
+    """Create the folder of this master, and remove the folders of masters that were killed."""
     for other in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
             if liveness.is_dead((other / _OWNER).read_text()):
                 shutil.rmtree(other, ignore_errors=True)
-        except OSError:  # somebody else's, or being removed
+        except OSError:  # it belongs to another user, or is being removed
             continue
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     (folder / _OWNER).write_text(liveness.identity())
@@ -36,16 +36,16 @@ def make_folder() -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove this master's folder, at its end."""
+    """Remove the folder of this master, when it exits."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_place(taken: Iterable[int]) -> int:
-    """The lowest place that is not taken."""
-    others = set(taken)
-    return next(place for place in range(len(others) + 1) if place not in others)
+    """Return the lowest place that is not taken."""
+    places = set(taken)
+    return next(place for place in range(len(places) + 1) if place not in places)
 
 
 def count_at(place: int) -> None:
-    """Let what this process counts from now on be counted at that place."""
+    """Store the counts of this process in the files of a place from now on."""
     values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]

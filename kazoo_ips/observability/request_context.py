@@ -1,7 +1,7 @@
-"""What this thread is working on, a request or a round of housekeeping, and what it has cost.
+"""The request context: the id and the costs of what this thread is working on.
 
-Whoever begins the work says its name once; what is done on its behalf further down, where nobody
-knows of requests, finds it here. Standard library only.
+The work is a request or a round of the background worker. Its id is set once, when it starts.
+Lower layers, which have no access to the request, read it here. Standard library only.
 """
 
 import hashlib
@@ -13,18 +13,18 @@ from contextvars import ContextVar
 from itertools import count
 
 _COUCHDB_TAKES = re.compile(r"[0-9A-Za-z_-]+")
-"""What CouchDB takes for the id of a request, 36 characters at the most (`nonce/1` of its
+"""The characters that CouchDB accepts in a request id, of 36 characters at most (`nonce/1` in its
 `chttpd.erl`)."""
 _LENGTH = 24
-"""So many of them say whose request it is; a hyphen and a number follow."""
+"""Characters of an id that identify the request. A hyphen and a number follow."""
 _NUMBERS = count(secrets.randbelow(10**10))
-"""From a number of chance on, so that no two processes send the same id."""
+"""Starts at a random number, so that no two processes send the same id."""
 
 
 class Work:
-    """One piece of work. Belongs to one thread, and to those that it has help from meanwhile.
+    """A request or another unit of work. Used by one thread, and by threads that help it.
 
-    :param request_id: its name, as the caller knows it
+    :param request_id: its id, as the client knows it
     """
 
     __slots__ = (
@@ -38,64 +38,66 @@ class Work:
         self.account_id: str | None = None
         self.user_id: str | None = None
         self.client = ""
-        """The address it comes from, where a trusted proxy says so."""
+        """The client's address, if a trusted proxy has named it."""
         self.dry_run = False
-        """Whether it may look at everything and write nothing."""
+        """Whether it must not write to the database."""
         self.calls = 0
-        """Requests sent to CouchDB."""
+        """Number of requests sent to CouchDB."""
         self.seconds = 0.0
-        """Time spent waiting for them, and for those of others that brought an answer."""
+        """Seconds spent waiting for these requests, and for shared requests of other threads."""
         self.shared: list[str] = []
-        """By what names others have asked CouchDB for it as well, instead of a request: those
-        that the ids of their requests begin with."""
+        """Shared requests to CouchDB that other threads have sent for this work too: the beginnings
+        of their ids."""
         self.notes: list[str] = []
-        """What was out of the ordinary, a word each."""
+        """Special events, one word each, for the log line."""
 
     @property
     def couchdb_id(self) -> str:
-        """What the ids of its requests to CouchDB begin with: the first 24 characters of its
-        name, or of its SHA-256 in hex where CouchDB would not take that.
+        """The beginning of the ids of its requests to CouchDB.
+
+        It is the first 24 characters of the request id, or of the id's SHA-256 in hex if CouchDB
+        does not accept the request id.
         """
         if _COUCHDB_TAKES.fullmatch(self.request_id):
             return self.request_id[:_LENGTH]
         return hashlib.sha256(self.request_id.encode()).hexdigest()[:_LENGTH]
 
     def share(self, asked_as: str, seconds: float) -> None:
-        """Note that somebody else's request to CouchDB brought what this needs.
+        """Record that another thread's request to CouchDB included what this work needs.
 
-        :param asked_as: what its id in CouchDB's log begins with
-        :param seconds: that this has waited for it
+        :param asked_as: the beginning of that request's id in CouchDB's log
+        :param seconds: how long this work has waited for it
         """
         self.shared.append(asked_as)
         self.seconds += seconds
 
 
-_NOBODYS = "command"
-"""What those ids begin with where no work has begun."""
+_NO_WORK = "command"
+"""The beginning of these ids if there is no current work."""
 
 _current: ContextVar[Work | None] = ContextVar("work", default=None)
 
 
 def begin(request_id: str) -> Work:
-    """Begin a piece of work in this thread; the one before is over."""
+    """Start a unit of work in this thread, and return it. It replaces the previous one."""
     work = Work(request_id)
     _current.set(work)
     return work
 
 
 def current() -> Work | None:
-    """What this thread is working on; None in commands."""
+    """Return the current work of this thread; None in commands."""
     return _current.get()
 
 
 def next_couchdb_id() -> str:
-    """An id for one request to CouchDB, which no other has: whose it is, and a number."""
+    """Return a unique id for one request to CouchDB: the id of the work, and a number."""
     work = _current.get()
-    return f"{work.couchdb_id if work else _NOBODYS}-{next(_NUMBERS)}"
+    return f"{work.couchdb_id if work else _NO_WORK}-{next(_NUMBERS)}"
 
 
 def rename(request_id: str) -> None:
-    """Give the current work, if there is any, its name."""
+    """Set the id of the current work, if there is any."""
     work = _current.get()
     if work is not None:
         work.request_id = request_id
@@ -103,10 +105,10 @@ def rename(request_id: str) -> None:
 
 @contextmanager
 def dry_run() -> Iterator[None]:
-    """In here the current work may look at everything and write nothing."""
+    """Forbid the current work to write to the database, inside this context."""
     work = _current.get()
     if work is None:
-        raise LookupError("only what has begun can be a dry run")
+        raise LookupError("a dry run needs a current request")
     work.dry_run = True
     note("dry_run")
     try:
@@ -116,13 +118,13 @@ def dry_run() -> Iterator[None]:
 
 
 def is_dry_run() -> bool:
-    """Whether the current work, if there is any, may write nothing."""
+    """Whether the current work, if there is any, must not write to the database."""
     work = _current.get()
     return work is not None and work.dry_run
 
 
 def note(word: str) -> None:
-    """Say of the current work what is out of the ordinary about it."""
+    """Add a word about a special event to the current work, if there is any."""
     work = _current.get()
     if work is not None and word not in work.notes:
         work.notes.append(word)

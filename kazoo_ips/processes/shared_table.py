@@ -31,7 +31,8 @@ class SharedMemory:
     """
 
     def __init__(self, size: int) -> None:
-        with tempfile.TemporaryFile() as file:  # has no name, and is freed when the last process ends
+        # The file has no name, and is freed when the last process ends.
+        with tempfile.TemporaryFile() as file:
             file.truncate(size)
             self._entries = mmap.mmap(file.fileno(), size)
             self._file = os.dup(file.fileno())

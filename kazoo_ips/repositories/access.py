@@ -18,7 +18,7 @@ ROLE = "kazoo_ips"
 
 _USER = "org.couchdb.user:"
 _ACCOUNT = re.compile(r"account/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}")
-"""An account's database. Its monthly databases have a suffix, and the service does not use them."""
+"""An account's database. The service does not use its monthly databases, which have a suffix."""
 
 
 class Change(Enum):
