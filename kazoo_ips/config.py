@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 _PREFIX = "KAZOO_IPS_"
 _OTHERS = ("KAZOO_IPS_DATA",)
-"""Names that are not settings of the service but of `make run`."""
+"""Names of settings of `make run`, which are not settings of the service."""
 
 
 class BadSetting(ValueError):
-    """A setting's value cannot be used; the message names the setting."""
+    """A setting has an invalid value. The message names the setting."""
 
 
 def _setting(name: str, default: Any, help: str) -> Any:
@@ -22,7 +22,7 @@ def _setting(name: str, default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """The service's settings, as read once at the start."""
+    """The service's settings, read once at startup."""
 
     couchdb_url: str = _setting(
         "COUCHDB_URL",
@@ -30,74 +30,74 @@ class Settings:
         "CouchDB, with user and password: http://user:password@host:5984",
     )
     couchdb_admin_url: str = _setting(
-        "COUCHDB_ADMIN_URL", "", "the same CouchDB for an administrator; only commands need it"
+        "COUCHDB_ADMIN_URL", "", "the same CouchDB with an administrator's name and password; used only by commands"
     )
     prefix: str = _setting(
-        "KAZOO_IPS_PREFIX", "", "stands before every database's name; for tests"
+        "KAZOO_IPS_PREFIX", "", "prefix of every database's name; for tests"
     )
     connect_timeout: float = _setting(
         "KAZOO_IPS_CONNECT_TIMEOUT", 1.0, "seconds to wait for a connection to CouchDB"
     )
     read_timeout: float = _setting(
-        "KAZOO_IPS_READ_TIMEOUT", 5.0, "seconds to wait for an answer of CouchDB"
+        "KAZOO_IPS_READ_TIMEOUT", 5.0, "seconds to wait for a response of CouchDB"
     )
     write_quorum: str = _setting(
         "KAZOO_IPS_WRITE_QUORUM",
         "majority",
-        "which nodes must have a write: `majority` of them, or `all`",
+        "copies that a write must reach: `majority` or `all`",
     )
     token_lifetime: int = _setting(
-        "KAZOO_IPS_TOKEN_LIFETIME", 3600, "seconds that a token is good for"
+        "KAZOO_IPS_TOKEN_LIFETIME", 3600, "seconds that a token is valid"
     )
     identity_cache: float = _setting(
         "KAZOO_IPS_IDENTITY_CACHE",
         3.0,
-        "seconds, at most 4, that a token's account and user may be remembered",
+        "seconds that a token's account and user are cached, at most 4",
     )
     refusal_time: float = _setting(
-        "KAZOO_IPS_REFUSAL_TIME", 0.1, "seconds that a refused login takes, whatever was wrong"
+        "KAZOO_IPS_REFUSAL_TIME", 0.1, "seconds that a refused login takes, whatever the reason"
     )
     login_limit: int = _setting(
         "KAZOO_IPS_LOGIN_LIMIT",
         10,
-        "wrong logins in 10 minutes of a client at an account; 0 is no limit",
+        "failed logins per client and account in 10 minutes; 0 is no limit",
     )
     trusted_proxies: str = _setting(
         "KAZOO_IPS_TRUSTED_PROXIES",
         "127.0.0.1 ::1",
-        "addresses and networks whose X-Forwarded-For is believed",
+        "addresses and networks of proxies whose X-Forwarded-For is trusted",
     )
     bind: str = _setting(
         "KAZOO_IPS_BIND",
         "127.0.0.1:8000",
-        "where to listen: host:port, [::]:port, or several with commas",
+        "addresses to listen on: host:port or [::]:port, separated by commas",
     )
     workers: int = _setting("KAZOO_IPS_WORKERS", 2, "gunicorn's worker processes")
     threads: int = _setting("KAZOO_IPS_THREADS", 16, "threads of each worker")
     client_timeout: float = _setting(
         "KAZOO_IPS_CLIENT_TIMEOUT",
         10.0,
-        "seconds a client may take to send a request, or to read a part of a reply",
+        "seconds that a client may take to send a request, or to read a part of a reply",
     )
     max_requests: int = _setting(
         "KAZOO_IPS_MAX_REQUESTS",
         1_000_000,
-        "requests after which a worker is replaced by a fresh one; 0: never",
+        "requests after which a worker is replaced by a new one; 0 is never",
     )
     log_level: str = _setting("KAZOO_IPS_LOG_LEVEL", "info", "debug, info, warning or error")
     log_format: str = _setting(
-        "KAZOO_IPS_LOG_FORMAT", "json", "json: one object a line, or text: for human eyes"
+        "KAZOO_IPS_LOG_FORMAT", "json", "json: one object a line, or text: for human readers"
     )
     metrics_token: str = _setting(
-        "KAZOO_IPS_METRICS_TOKEN", "", "the bearer token that /metrics asks for; none if empty"
+        "KAZOO_IPS_METRICS_TOKEN", "", "bearer token that /metrics requires; none if empty"
     )
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> "Settings":
-        """The settings of an environment; what it does not name has its default.
+        """Read the settings from an environment. A setting that is not set has its default.
 
-        :raises BadSetting: a value is of the wrong type or out of its range, or a name is of no
-            setting
+        :raises BadSetting: a value has the wrong type or is out of range, or there is no setting
+            of that name
         """
         names = [setting.metadata["name"] for setting in fields(cls)]
         for name in environ:
@@ -113,7 +113,7 @@ class Settings:
         return settings
 
     def as_administrator(self) -> "Settings":
-        """The same with the administrator's CouchDB URL, where there is one."""
+        """Return the settings with the administrator's CouchDB URL, if it is set."""
         return replace(self, couchdb_url=self.couchdb_admin_url or self.couchdb_url)
 
     def _check(self) -> None:
@@ -146,8 +146,8 @@ class Settings:
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
-    """The setting that was meant, perhaps: what all names begin with does not count."""
-    words = [known.removeprefix(_PREFIX) for known in names]
+    """Return the name of a similar setting, as text for the error. The prefix is ignored."""
+    words = [each.removeprefix(_PREFIX) for each in names]
     likely = get_close_matches(name.removeprefix(_PREFIX), words, 1)
     return f"; {_PREFIX}{likely[0]} is one" if likely else ""
 
@@ -156,12 +156,12 @@ def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port is no number, as when a password has a slash
+    except ValueError:  # the port is not a number, for example if a password contains a slash
         return False
 
 
 def _is_bind(text: str) -> bool:
-    """Whether gunicorn can listen there: host and port, a socket's path or a descriptor."""
+    """Whether gunicorn can listen on it: host and port, path of a socket, or file descriptor."""
     if text.startswith("unix:"):
         return len(text) > len("unix:")
     if text.startswith("fd://"):

@@ -95,7 +95,7 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
                 self._writer.start()
 
     def flush(self) -> None:
-        """Write the queued lines. `logging` calls this at the end of the process, too."""
+        """Write the queued lines. At the end of the process `logging` calls this."""
         with self._writing, suppress(OSError, ValueError):  # the stream is closed
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if lines:
@@ -121,7 +121,7 @@ class _Formatter(logging.Formatter):
         self._words = re.compile("|".join(map(re.escape, secrets))) if secrets else None
 
     def clean(self, text: str) -> str:
-        """Return the text with secrets masked: the given words, and text that looks like a secret."""
+        """Return the text without the given words and without text that looks like a secret."""
         text = _SECRETS.sub(MASK, text)
         return self._words.sub(MASK, text) if self._words else text
 

@@ -142,7 +142,7 @@ class Metrics:
         self._called: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def worker_started(self) -> None:
-        """Count the start of a worker process. A rising count means that workers die."""
+        """Count the start of a worker. More starts than expected mean that workers died."""
         self._worker_starts.inc()
 
     def count_request(self, route: str, method: str, status: str, seconds: float) -> None:
@@ -216,7 +216,9 @@ class _Gauges:
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges. Those of the pool are left out while CouchDB does not answer."""
         build = GaugeMetricFamily(
-            "kazoo_ips_build_info", "Always 1. The label is the version of the service.", labels=["version"]
+            "kazoo_ips_build_info",
+            "Always 1. The label is the version of the service.",
+            labels=["version"],
         )
         build.add_metric([self._version], 1)
         yield build

@@ -46,8 +46,8 @@ class Work:
         self.seconds = 0.0
         """Seconds spent waiting for these requests, and for shared requests of other threads."""
         self.shared: list[str] = []
-        """Shared requests to CouchDB that other threads have sent for this work too: the beginnings
-        of their ids."""
+        """Beginnings of the ids of requests to CouchDB that other threads have sent and whose
+        responses included what this work needs."""
         self.notes: list[str] = []
         """Special events, one word each, for the log line."""
 

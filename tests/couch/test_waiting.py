@@ -11,7 +11,7 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.errors import DatastoreUnreachable
-from kazoo_ips.services.maintenance.health import _Kept
+from kazoo_ips.services.maintenance.health import _Cached
 from tests.faults.proxy import FaultProxy, Forward, Reply, error_without_type
 
 THREADS = 8
@@ -63,7 +63,7 @@ def test_what_is_asked_for_whoever_watches_fails_for_all_together() -> None:
         time.sleep(DELAY)
         raise LookupError
 
-    kept = _Kept(ask, 1.0)
+    kept = _Cached(ask, 1.0)
     assert seconds([kept] * THREADS, LookupError) < DELAY * THREADS / 2
     assert len(asked) == 1
     with pytest.raises(LookupError):

@@ -1,7 +1,7 @@
-"""The account tree: who is who, who is above whom, and making accounts where no Kazoo does.
+"""The account tree: lookups of accounts and users, and creating them where there is no Kazoo.
 
-Lookups for authorisation are remembered for a few seconds, so that a disabled or moved account
-stops working everywhere within that time. Knows neither HTTP nor CouchDB.
+Lookups for authorisation are cached for a few seconds. So a disabled or moved account loses its
+access everywhere within that time.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class AccountService:
     """The use cases of accounts and users.
 
     :param now: the time in Gregorian seconds
-    :param remember: how long, in seconds, an account or user read for authorisation is kept
+    :param remember: seconds that an account or user is cached for authorisation
     """
 
     def __init__(
@@ -32,43 +32,43 @@ class AccountService:
     ) -> None:
         self._accounts = accounts
         self._now = now
-        self._known: TTLCache[Any, Any] = TTLCache(20_000, ttl=remember)
+        self._cache: TTLCache[Any, Any] = TTLCache(20_000, ttl=remember)
         self._lock = Lock()
 
-    @cachedmethod(attrgetter("_known"), key=methodkey, lock=attrgetter("_lock"))
+    @cachedmethod(attrgetter("_cache"), key=methodkey, lock=attrgetter("_lock"))
     def fetch(self, account_id: str) -> Account:
-        """An account as it was at most a few seconds ago.
+        """Return an account, from a cache that is at most a few seconds old.
 
-        :raises AccountNotFound: there is none
+        :raises AccountNotFound: the account does not exist
         """
         return self._accounts.get(account_id)
 
-    @cachedmethod(attrgetter("_known"), key=methodkey, lock=attrgetter("_lock"))
+    @cachedmethod(attrgetter("_cache"), key=methodkey, lock=attrgetter("_lock"))
     def fetch_user(self, account_id: str, user_id: str) -> User | None:
-        """A user as it was at most a few seconds ago, or None."""
+        """Return a user or None, from a cache that is at most a few seconds old."""
         return self._accounts.get_user(account_id, user_id)
 
     def exists(self, account_id: str) -> bool:
-        """Whether there is such an account."""
+        """Whether the account exists."""
         try:
             return bool(self.fetch(account_id))
         except AccountNotFound:
             return False
 
     def find(self, kind: str, value: str) -> list[Account]:
-        """The accounts of that `name`, `realm` or `api_key`."""
+        """Return the accounts with that `name`, `realm` or `api_key`."""
         return self._accounts.find(kind, value)
 
     def find_user(self, account_id: str, method: str, credentials: str) -> User | None:
-        """The user of an account whose credentials have that hash, or None."""
+        """Return the user of an account whose credentials have that hash, or None."""
         return self._accounts.find_user(account_id, method, credentials)
 
     def list(self) -> list[Account]:
-        """All accounts, by realm."""
+        """Return all accounts, by realm."""
         return self._accounts.list()
 
     def ensure_secrets(self, account: Account, user: User | None) -> tuple[Account, User | None]:
-        """The same identity with the secret that its tokens are bound to; made on first use."""
+        """Return the account and the user with their signature secret. Create it on first use."""
         secret = {"pvt_signature_secret": secrets.token_hex(16)}
         while True:
             try:
@@ -77,36 +77,36 @@ class AccountService:
                 elif user is None and account.signature_secret is None:
                     account = self._accounts.change_account(account.id, **secret)
                 return account, user
-            except RevisionConflict:  # somebody else was first: theirs is used
+            except RevisionConflict:  # another process was first, and its secret is used
                 account = self._accounts.get(account.id)
                 user = user and self._accounts.get_user(account.id, user.id)
             finally:
                 with self._lock:
-                    self._known.clear()
+                    self._cache.clear()
 
     def create(self, name: str, realm: str, parent_id: str | None = None) -> Account:
-        """Make an account; the first one is the operator, later ones are its descendants.
+        """Create an account. The first one is the operator, later ones are its descendants.
 
-        :param parent_id: whose child it is; None is the operator's
-        :raises ValidationFailed: the realm is taken
-        :raises AccountNotFound: there is no such parent
+        :param parent_id: the parent account; None is the operator
+        :raises ValidationFailed: another account has the realm
+        :raises AccountNotFound: the parent does not exist
         """
-        everyone = self._accounts.list()
-        if any(a.realm == realm.lower() for a in everyone):
+        accounts = self._accounts.list()
+        if any(a.realm == realm.lower() for a in accounts):
             raise ValidationFailed(
                 {"realm": {"unique": {"message": "Realm is not unique", "cause": realm}}}
             )
         if parent_id is None:
-            parent = next((a for a in everyone if a.operator), None)
+            parent = next((a for a in accounts if a.operator), None)
         else:
             parent = self._accounts.get(parent_id)
         return self._accounts.create(self._account_document(name, realm.lower(), parent))
 
     def create_user(self, account_id: str, username: str, password: str) -> User:
-        """Add an admin user to an account.
+        """Create an admin user in an account.
 
-        :raises AccountNotFound: there is no such account
-        :raises ValidationFailed: the name is taken
+        :raises AccountNotFound: the account does not exist
+        :raises ValidationFailed: another user of the account has the name
         """
         self._accounts.get(account_id)
         username = username.lower()
@@ -117,15 +117,15 @@ class AccountService:
         return self._accounts.create_user(self._user_document(account_id, username, password))
 
     def set_enabled(self, account_id: str, enabled: bool) -> Account:
-        """Enable or disable an account: a disabled one's tokens stop working."""
+        """Enable or disable an account. The tokens of a disabled account are invalid."""
         return self._accounts.change_account(
             account_id, pvt_enabled=enabled, pvt_modified=self._now()
         )
 
     def disable_user(self, account_id: str, username: str) -> User:
-        """Disable a user, by name or id: its tokens stop working.
+        """Disable a user, by name or id. Its tokens become invalid.
 
-        :raises AccountNotFound: there is no such account
+        :raises AccountNotFound: the account does not exist
         :raises ValidationFailed: the account has no such user
         """
         self._accounts.get(account_id)
@@ -174,7 +174,7 @@ class AccountService:
             "enabled": True,
             "verified": False,
             **self._private("user", account_id),
-            # Kazoo's own hashes: what its nodes compare a login with.
+            # The hashes with which Kazoo's nodes compare a login.
             "pvt_md5_auth": hashlib.md5(credentials, usedforsecurity=False).hexdigest(),
             "pvt_sha1_auth": hashlib.sha1(credentials, usedforsecurity=False).hexdigest(),
             "pvt_signature_secret": secrets.token_hex(16),

@@ -1,8 +1,8 @@
-"""Who is calling: Kazoo's tokens read and made, logins turned into tokens.
+"""Authentication: verifies Kazoo's tokens, and issues them for logins.
 
-A token is a JWT (RS256) that Kazoo nodes accept as their own and the other way round; it is bound
-to its user or account by `identity_sig`, so that changing the secret there ends it
-(`core/kazoo_auth/src/kz_auth_jwt.erl`, `kz_auth_identity.erl`). Knows neither HTTP nor CouchDB.
+A token is a JWT (RS256). Kazoo's nodes and this service accept each other's tokens. The claim
+`identity_sig` binds a token to the secret of its user or account: if the secret changes, the token
+becomes invalid (`core/kazoo_auth/src/kz_auth_jwt.erl`, `kz_auth_identity.erl`).
 """
 
 import base64
@@ -29,12 +29,12 @@ from kazoo_ips.services.accounts.login_rate_limit import LoginRateLimit
 ALGORITHM = "RS256"
 ISSUER = "kazoo"
 MAX_TOKEN = 8190
-"""Characters of a token: more than a header takes. Kazoo's have about 700."""
+"""Maximum characters of a token, the maximum of a header. Kazoo's tokens have about 700."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A login that went well: the token, and whose it is."""
+    """The result of a successful login: the token, and the caller that it authenticates."""
 
     token: str
     caller: Caller
@@ -44,10 +44,10 @@ class AuthenticationService:
     """The use cases of authentication.
 
     :param clock: the time in Unix seconds
-    :param lifetime: how long a token is good for, in seconds
-    :param remember: how long, in seconds, it is known whom a token speaks for, and the key; what
-        that rests on in `accounts` is remembered as long again
-    :param refusal_time: seconds that a refused login takes, whatever was wrong with it
+    :param lifetime: seconds that a token is valid
+    :param remember: seconds that the caller of a token, and the signing key, are cached; the
+        accounts and users are cached as long again in `accounts`
+    :param refusal_time: seconds that a refused login takes, whatever the reason
     """
 
     def __init__(  # noqa: PLR0913 - each is one setting
@@ -67,14 +67,14 @@ class AuthenticationService:
         self._clock = clock
         self._lifetime = lifetime
         self._refusal_time = refusal_time
-        self._known: TTLCache[Any, Any] = TTLCache(10_000, ttl=remember)
+        self._cache: TTLCache[Any, Any] = TTLCache(10_000, ttl=remember)
         self._lock = Lock()
 
     def authenticate(self, token: str) -> Caller:
-        """Who a token speaks for.
+        """Return the caller that a token authenticates.
 
-        :raises InvalidCredentials: it is not a token, not ours, expired, or its account or user
-            is gone, disabled or has another secret by now
+        :raises InvalidCredentials: the token is malformed, not signed by this cluster or expired,
+            or its account or user was deleted, disabled or got another secret
         """
         if len(token) > MAX_TOKEN:
             raise InvalidCredentials
@@ -83,11 +83,11 @@ class AuthenticationService:
             raise InvalidCredentials
         return caller
 
-    @cachedmethod(attrgetter("_known"), key=methodkey, lock=attrgetter("_lock"))
+    @cachedmethod(attrgetter("_cache"), key=methodkey, lock=attrgetter("_lock"))
     def _caller(self, token: str) -> tuple[int, Caller]:
-        """Until when a token is good, in Unix seconds, and who it speaks for.
+        """Return the expiry of a token, in Unix seconds, and its caller.
 
-        :raises InvalidCredentials: as `authenticate` has it
+        :raises InvalidCredentials: see `authenticate`
         """
         claims = self._read(token)
         account, user = self._identity(claims["account_id"], claims.get("owner_id"))
@@ -99,11 +99,13 @@ class AuthenticationService:
         return claims["exp"], Caller(account, user.id if user else None)
 
     def authenticate_basic(self, account_id: str, credentials: str, client: str) -> Caller:
-        """Who `account_id:md5 of user:password` speaks for, Crossbar's Basic authentication.
+        """Return the caller of Crossbar's Basic authentication.
 
-        :param client: the address it comes from
-        :raises InvalidCredentials: it does not fit, after the same time whatever was wrong
-        :raises TooManyAttempts: too many have not
+        The user name is the account's id, the password the MD5 of `user:password`.
+
+        :param client: the client's address
+        :raises InvalidCredentials: the credentials are wrong; raised after a constant time
+        :raises TooManyAttempts: too many logins of the client or the account have failed
         """
         with (
             ConstantTimeRefusal(self._refusal_time),
@@ -123,15 +125,18 @@ class AuthenticationService:
         return Caller(account, user.id)
 
     def log_in(self, login: Login, client: str) -> Session:
-        """A token for a user, by credentials and the account's realm or name.
+        """Issue a token for a user, by credentials and the account's realm or name.
 
-        :param client: the address it comes from
-        :raises InvalidCredentials: it does not fit, after the same time whatever was wrong
-        :raises TooManyAttempts: too many have not
+        :param client: the client's address
+        :raises InvalidCredentials: the login is wrong; raised after a constant time
+        :raises TooManyAttempts: too many logins of the client or the account have failed
         """
-        kind, word = ("realm", login.realm) if login.realm else ("name", login.name or "")
-        named = f"{kind} {one_spelling(kind, word)}"
-        with ConstantTimeRefusal(self._refusal_time), self._attempts.attempt(client, named):
+        kind, value = ("realm", login.realm) if login.realm else ("name", login.name or "")
+        account_name = f"{kind} {one_spelling(kind, value)}"
+        with (
+            ConstantTimeRefusal(self._refusal_time),
+            self._attempts.attempt(client, account_name),
+        ):
             for account in self._accounts_of(login):
                 user = self._accounts.find_user(account.id, login.method, login.credentials)
                 if user:
@@ -139,11 +144,11 @@ class AuthenticationService:
             raise InvalidCredentials
 
     def log_in_with_key(self, api_key: str, client: str) -> Session:
-        """A token for an account, by its API key.
+        """Issue a token for an account, by its API key.
 
-        :param client: the address it comes from
-        :raises InvalidCredentials: no account has it, after the same time whatever was wrong
-        :raises TooManyAttempts: too many were nobody's
+        :param client: the client's address
+        :raises InvalidCredentials: no account has the key; raised after a constant time
+        :raises TooManyAttempts: too many logins of the client have failed
         """
         with ConstantTimeRefusal(self._refusal_time), self._attempts.attempt(client, None):
             for account in self._accounts.find("api_key", api_key):
@@ -152,11 +157,11 @@ class AuthenticationService:
             raise InvalidCredentials
 
     def open_session(self, account: Account, user: User | None = None) -> Session:
-        """A token without a login, for whoever has the database's password anyway."""
+        """Issue a token without a login, for commands that have the database's password."""
         return self._open("cb_user_auth" if user else "cb_api_auth", account, user)
 
     def ensure_key(self) -> None:
-        """Make the cluster's signing key unless there is one."""
+        """Create the cluster's signing key, unless it exists."""
         self._keys.get()
 
     def _accounts_of(self, login: Login) -> list[Account]:
@@ -180,7 +185,7 @@ class AuthenticationService:
         return Session(token, Caller(account, user.id if user else None))
 
     def _read(self, token: str) -> dict[str, Any]:
-        """The claims of a token whose form and signature are right."""
+        """Return the claims of a token, after checking its form and signature."""
         key = self._signing_key()
         try:
             if jwt.get_unverified_header(token).get("kid") != key.id:
@@ -190,7 +195,7 @@ class AuthenticationService:
                 key.private.public_key(),
                 algorithms=[ALGORITHM],
                 issuer=ISSUER,
-                # The clock is ours, so that recorded tokens can be checked.
+                # `authenticate` checks the expiry, so that tests can set the clock.
                 options={
                     "verify_exp": False,
                     "require": ["exp", "iss", "account_id", "identity_sig"],
@@ -198,8 +203,8 @@ class AuthenticationService:
             )
         except (jwt.PyJWTError, ValueError) as error:
             raise InvalidCredentials from error
-        words = (claims["account_id"], claims["identity_sig"], claims.get("owner_id", ""))
-        if not isinstance(claims["exp"], int) or not all(isinstance(w, str) for w in words):
+        texts = (claims["account_id"], claims["identity_sig"], claims.get("owner_id", ""))
+        if not isinstance(claims["exp"], int) or not all(isinstance(t, str) for t in texts):
             raise InvalidCredentials
         return claims
 
@@ -223,19 +228,19 @@ class AuthenticationService:
 
     def _signature(self, account: Account, user: User | None) -> str:
         secret = (user or account).signature_secret
-        if secret is None:  # then no token was ever bound to it
+        if secret is None:  # without a secret no token was ever issued
             raise InvalidCredentials
         key = (secret + self._signing_key().identity_secret).encode()
         digest = hmac.digest(key, (user or account).id.encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
-    @cachedmethod(attrgetter("_known"), key=methodkey, lock=attrgetter("_lock"))
+    @cachedmethod(attrgetter("_cache"), key=methodkey, lock=attrgetter("_lock"))
     def _signing_key(self) -> SigningKey:
         return self._keys.get()
 
 
 class ConstantTimeRefusal:
-    """Lets a refusal take a fixed time, so that it does not tell how far the check came."""
+    """Delays a refusal to a fixed time, so that its timing does not reveal the reason."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -1,11 +1,11 @@
-"""How often a login may fail: for a client at one account, for a client, and for an account.
+"""The rate limit of failed logins: per client and account, per client, and per account.
 
-Each has an allowance that fills up again evenly (GCRA, "leaky bucket as a meter": one time for
-each, when its debt will be paid). Only failures cost, so nobody is locked out by logging in. The
-narrowest is that of one client at one account: who guesses uses that up first, and others may go
-on. The account's own, against guesses from many addresses, does not hold for a client that has
-logged in there within a day, so that an attacker cannot keep its users out (after OWASP's device
-cookies). Knows neither HTTP nor CouchDB.
+Each limit is a leaky bucket (GCRA: the table stores one time for each bucket, at which it will be
+empty). Only failed logins count, so successful logins lock out no one. The limit per client and
+account is the lowest. A client that guesses reaches it first, and does not affect other clients.
+The limit per account stops guesses from many addresses. It does not apply to a client that has
+logged in to the account within a day, so that an attacker cannot lock out the account's users
+(similar to OWASP's device cookies).
 """
 
 import ipaddress
@@ -17,20 +17,20 @@ from kazoo_ips.errors import InvalidCredentials, TooManyAttempts
 from kazoo_ips.processes.shared_table import SharedTable
 
 WINDOW = 600
-"""Seconds in which an allowance that is used up fills again."""
+"""Seconds in which a full bucket becomes empty."""
 CLIENT = 5
-"""So many times what a client may at one account it may at all accounts together."""
+"""Limit per client, as a multiple of the limit per client and account."""
 ACCOUNT = 20
-"""So many times what one client may at an account all clients together may."""
+"""Limit per account, as a multiple of the limit per client and account."""
 _KNOWN = 24 * 3600
-"""Seconds that a client is known at an account after a login."""
+"""Seconds after a login in which the limit per account does not apply to the client."""
 
 
 class LoginRateLimit:
-    """The limit on wrong logins.
+    """Limits failed logins.
 
-    :param table: where the processes of this machine keep count together
-    :param limit: wrong logins of a client at one account in ten minutes; 0 is no limit
+    :param table: the shared table in which all processes of this machine count
+    :param limit: failed logins per client and account in ten minutes; 0 is no limit
     :param clock: the time in Unix seconds
     """
 
@@ -41,20 +41,19 @@ class LoginRateLimit:
 
     @contextmanager
     def attempt(self, client: str, account: str | None) -> Iterator[None]:
-        """Try a login in here: whether it failed is seen by InvalidCredentials.
+        """Run a login in this context. It has failed if it raises InvalidCredentials.
 
-        Logins that are under way at the same time may pass the limit together; what they fail
-        with is counted, and paid for.
+        Concurrent logins can exceed the limit. Their failures are counted afterwards.
 
-        :param client: the address it comes from
-        :param account: as it was named, in one spelling; None when a key names it
-        :raises TooManyAttempts: not now, whatever the credentials
+        :param client: the client's address
+        :param account: the account's normalised name; None for a login with an API key
+        :raises TooManyAttempts: a limit is reached; the credentials are not checked
         """
         if not self._limit:
             yield
             return
-        allowances, known = self._allowances(_whose(client), account)
-        self._check(allowances, known)
+        allowances, login_key = self._allowances(_network(client), account)
+        self._check(allowances, login_key)
         try:
             yield
         except InvalidCredentials:
@@ -62,10 +61,10 @@ class LoginRateLimit:
             raise
         if account is not None:
             with self._table.locked():
-                self._table.put(known, self._clock() + _KNOWN)
+                self._table.put(login_key, self._clock() + _KNOWN)
 
     def _allowances(self, client: str, account: str | None) -> tuple[dict[str, float], str]:
-        """By key, the seconds that one failure takes to be paid; and the key of being known."""
+        """Return the cost of a failure in seconds, by bucket, and the key of the last login."""
         each = WINDOW / self._limit
         allowances = {f"client {client}": each / CLIENT}
         if account is not None:
@@ -73,30 +72,30 @@ class LoginRateLimit:
             allowances[f"account {account}"] = each / ACCOUNT
         return allowances, f"known {client} {account}"
 
-    def _check(self, allowances: dict[str, float], known: str) -> None:
+    def _check(self, allowances: dict[str, float], login_key: str) -> None:
         now = self._clock()
         with self._table.locked():
             debts = {key: self._table.get(key) - now for key in allowances}
-            is_known = self._table.get(known) > now
+            is_known = self._table.get(login_key) > now
         waits = [
             debts[key] + cost - WINDOW
             for key, cost in allowances.items()
             if not (is_known and key.startswith("account "))
         ]
-        if max(waits) > 1e-6:  # sums of fractions of a second
+        if max(waits) > 1e-6:  # rounding errors of sums
             raise TooManyAttempts(math.ceil(max(waits)))
 
     def _charge(self, allowances: dict[str, float]) -> None:
         now = self._clock()
         with self._table.locked():
             for key, cost in allowances.items():
-                # A clock that was put back must not keep anybody out for longer than this.
+                # If the clock is set back, no client is locked out for longer than this.
                 debt = min(max(self._table.get(key), now), now + 2 * WINDOW)
                 self._table.put(key, debt + cost)
 
 
-def _whose(client: str) -> str:
-    """Whose address that is: with IPv6 everybody has a network of 64 bits."""
+def _network(client: str) -> str:
+    """Return the address itself, or the /64 network of an IPv6 address, which is one client."""
     try:
         address = ipaddress.ip_address(client)
     except ValueError:

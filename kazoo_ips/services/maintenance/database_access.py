@@ -1,7 +1,7 @@
-"""Lets the service into its databases as a plain member, with an administrator's help.
+"""Gives the service's CouchDB user access to its databases as a plain member.
 
-Whom the databases know already stays, so that Kazoo's nodes go on; what is as it should be is not
-written again.
+This needs an administrator. Existing members stay, so that Kazoo's nodes keep their access. Only
+what has to change is written.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,10 +11,10 @@ from kazoo_ips.repositories.access import ROLE, AccessRepository, Change
 
 
 class DatabaseAccessService:
-    """Makes the service's CouchDB user and lets it into the databases.
+    """Creates the service's CouchDB user, and makes it a member of the databases.
 
-    :param administrator: what the administrator may see and set
-    :param member: the same for the service's user
+    :param administrator: users and members, with the administrator's permissions
+    :param member: the same with the permissions of the service's user
     """
 
     def __init__(self, administrator: AccessRepository, member: AccessRepository) -> None:
@@ -22,9 +22,9 @@ class DatabaseAccessService:
         self._member = member
 
     def check(self) -> None:
-        """Make sure that there are two users, and that one of them is an administrator.
+        """Check that the settings name two users, one of them an administrator.
 
-        :raises NotSecured: there are not
+        :raises NotSecured: they do not
         """
         if self._administrator.credentials is None:
             raise NotSecured("COUCHDB_ADMIN_URL: name and password of an administrator are needed")
@@ -36,11 +36,11 @@ class DatabaseAccessService:
             raise NotSecured("COUCHDB_ADMIN_URL: that user is no administrator of CouchDB")
 
     def ensure_user(self, *, new_password: bool = False, dry_run: bool = False) -> str | None:
-        """Make the user of COUCHDB_URL, or give the one there is the role.
+        """Create the user of COUCHDB_URL, or add the role to it if it exists.
 
-        :param new_password: whether a user that has another password gets this one
-        :returns: what was done; None when there was nothing to do
-        :raises NotSecured: there is one with another password, or CouchDB keeps no users
+        :param new_password: whether the password of an existing user is changed if it differs
+        :returns: what was done; None if nothing had to be changed
+        :raises NotSecured: the user has another password, or CouchDB has no users
         """
         name, password = self._member.credentials or ("", "")
         try:
@@ -65,9 +65,9 @@ class DatabaseAccessService:
             raise NotSecured(f"user {name}: somebody else changed it meanwhile; try again")
 
     def _password_is_right(self) -> bool:
-        """Whether CouchDB takes it.
+        """Whether CouchDB accepts the password of COUCHDB_URL.
 
-        :raises DatastoreLoginRefused: the user is locked out, so that nobody can tell
+        :raises DatastoreLoginRefused: the user is locked out, so the password cannot be checked
         """
         try:
             return self._member.session().name is not None
@@ -77,21 +77,21 @@ class DatabaseAccessService:
             return False
 
     def databases(self) -> list[str]:
-        """The databases that the service uses, those of all accounts included."""
+        """Return the databases that the service uses, including those of all accounts."""
         return self._administrator.databases()
 
     def let_in(
         self, databases: list[str], seen: Callable[[int], object], *, dry_run: bool = False
     ) -> Iterator[tuple[str, Change]]:
-        """Let the service into these databases.
+        """Make the service's user a member of these databases.
 
-        :param seen: called with how many were looked at since the last call
-        :returns: those that needed something or are open to everybody, and what was done
+        :param seen: called with the number of databases checked since the last call
+        :returns: the databases that were changed or are open to every user, and the change
         """
         for database in databases:
             try:
                 change = self._administrator.let_in(database, dry_run=dry_run)
-            except DatastoreMissing:  # an account that was deleted this moment
+            except DatastoreMissing:  # the account was deleted meanwhile
                 change = Change.NONE
             seen(1)
             if change is not Change.NONE:

@@ -1,6 +1,7 @@
-"""What whoever watches the service asks about CouchDB: whether it will do, how big the pool is.
+"""Health checks: whether CouchDB is usable, and the size of the pool.
 
-Asked often and by many: an answer is kept for a moment, and one question is asked at a time.
+Monitoring calls them often. So results are cached for a moment, and only one thread at a time
+queries CouchDB.
 """
 
 import math
@@ -15,31 +16,31 @@ from kazoo_ips.repositories.databases import Databases
 from kazoo_ips.repositories.lists import ListRepository
 
 READY_FOR = 1.0
-"""Seconds that an answer about CouchDB is kept."""
+"""Seconds that the state of CouchDB is cached."""
 COUNTED_FOR = 5.0
-"""Seconds that the pool's size is kept."""
+"""Seconds that the size of the pool is cached."""
 
 T = TypeVar("T")
 
 
 class HealthService:
-    """Answers soon, whatever CouchDB does.
+    """Health checks that return within seconds even if CouchDB does not result.
 
-    :param databases: what must be there, reached with little patience
-    :param lists: the pool's, reached likewise
+    :param databases: the databases, with short timeouts
+    :param lists: the lists of the pool, with short timeouts
     """
 
     def __init__(self, databases: Databases, lists: ListRepository) -> None:
-        self._problems = _Kept(databases.problems, READY_FOR)
+        self._problems = _Cached(databases.problems, READY_FOR)
         self._lists = lists
-        self._counts = _Kept(self._count, COUNTED_FOR)
+        self._counts = _Cached(self._count, COUNTED_FOR)
 
     def problems(self) -> list[str]:
-        """Why requests cannot be served just now, a sentence each; empty when they can."""
+        """Return the reasons why requests cannot be served, one sentence each."""
         return self._problems()
 
     def counts(self) -> Mapping[tuple[str, str], int] | None:
-        """Addresses by zone and status, or None while CouchDB does not say."""
+        """Return the addresses by zone and status, or None while CouchDB does not result."""
         return self._counts()
 
     def _count(self) -> Mapping[tuple[str, str], int] | None:
@@ -49,35 +50,37 @@ class HealthService:
             return None
 
 
-class _Kept(Generic[T]):
-    """An answer that is good for a while. Threads that want it while it is being asked for get the
-    same one, or the same error: nothing is asked under the lock.
+class _Cached(Generic[T]):
+    """A result that is cached for some seconds.
+
+    Threads that need it while another thread fetches it wait for that thread's result or error.
+    The lock is not held during the fetch.
     """
 
-    def __init__(self, ask: Callable[[], T], seconds: float) -> None:
-        self._ask = ask
+    def __init__(self, fetch: Callable[[], T], seconds: float) -> None:
+        self._fetch = fetch
         self._seconds = seconds
         self._lock = Lock()
-        self._good_until = -math.inf
-        self._answer: Future[T] = Future()
-        self._answer.cancel()  # there is none yet
+        self._valid_until = -math.inf
+        self._future: Future[T] = Future()
+        self._future.cancel()  # there is no result yet
 
     def __call__(self) -> T:
         with self._lock:
-            answer = self._answer
-            old = answer.done() and time.monotonic() >= self._good_until
-            if old:
-                answer = self._answer = Future()
-        if old:
-            self._fill(answer)
-        return answer.result()
+            future = self._future
+            expired = future.done() and time.monotonic() >= self._valid_until
+            if expired:
+                future = self._future = Future()
+        if expired:
+            self._fill(future)
+        return future.result()
 
-    def _fill(self, answer: Future[T]) -> None:
+    def _fill(self, future: Future[T]) -> None:
         try:
-            content = self._ask()
+            content = self._fetch()
         except BaseException as error:
-            self._good_until = -math.inf
-            answer.set_exception(error)
+            self._valid_until = -math.inf
+            future.set_exception(error)
         else:
-            self._good_until = time.monotonic() + self._seconds
-            answer.set_result(content)
+            self._valid_until = time.monotonic() + self._seconds
+            future.set_result(content)
