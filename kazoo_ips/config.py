@@ -30,11 +30,11 @@ class Settings:
         "CouchDB, with user and password: http://user:password@host:5984",
     )
     couchdb_admin_url: str = _setting(
-        "COUCHDB_ADMIN_URL", "", "the same CouchDB with an administrator's name and password; used only by commands"
+        "COUCHDB_ADMIN_URL",
+        "",
+        "the same CouchDB with an administrator's name and password; only for commands",
     )
-    prefix: str = _setting(
-        "KAZOO_IPS_PREFIX", "", "prefix of every database's name; for tests"
-    )
+    prefix: str = _setting("KAZOO_IPS_PREFIX", "", "prefix of every database's name; for tests")
     connect_timeout: float = _setting(
         "KAZOO_IPS_CONNECT_TIMEOUT", 1.0, "seconds to wait for a connection to CouchDB"
     )
