@@ -1,6 +1,6 @@
-"""Runs Spin on every model of the protocol: it must hold, and fail without any one guard.
+"""Runs Spin on every model of the protocol. A model must hold, and must fail without any guard.
 
-python spec/check.py [model]    prints a table; fails when a verdict is not the expected one
+python spec/check.py [model]    prints a table; the exit status is 1 if a verdict is unexpected
 """
 
 import os
@@ -16,15 +16,15 @@ from pathlib import Path
 
 SPEC = Path(__file__).parent
 LIMIT = 300
-"""Seconds that one run may take."""
+"""Maximum seconds of one run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One way to run a model.
+    """One scenario of a model.
 
-    :param name: the flag that chooses it, or empty
-    :param guards: what must not be left out, by the flags that leave it out
+    :param name: the flag that selects the scenario, or empty
+    :param guards: flags, each of which removes a guard, so that the model must fail
     """
 
     model: str
@@ -58,14 +58,14 @@ BY_HAND = {
     "REFUSALS", "LATECOMER", "WRITERS", "LOSSES", "NO_WITHDRAWAL", "NO_FENCE", "OWN_IS_RIVAL",
     "RESTORE_BLINDLY", "ABSENT_IS_LOST", "REFUSED_IS_LOST",
 }  # fmt: skip
-"""Flags of `replicas.pml` that no run here uses: with them the search is too long."""
+"""Flags of `replicas.pml` that this script does not use, because the search takes too long."""
 
 
 @dataclass(frozen=True, slots=True)
-class AdditionOutcome:
-    """What Spin says of one run.
+class RunResult:
+    """The result of one run.
 
-    :param holds: None when it came to no end
+    :param holds: whether the model holds; None if the search was not completed
     """
 
     holds: bool | None
@@ -73,7 +73,7 @@ class AdditionOutcome:
     seconds: float
 
 
-def check(compiler: str, model: str, flags: tuple[str, ...]) -> AdditionOutcome:
+def check(compiler: str, model: str, flags: tuple[str, ...]) -> RunResult:
     """Run Spin on a model with these preprocessor flags."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +96,7 @@ def check(compiler: str, model: str, flags: tuple[str, ...]) -> AdditionOutcome:
     errors = re.search(r"errors: (\d+)", out)
     states = re.search(r"(\d+) states, stored", out)
     whole = errors and (errors[1] != "0" or "Search not completed" not in out)
-    return AdditionOutcome(
+    return RunResult(
         errors[1] == "0" if errors and whole else None,
         states[1] if states else "?",
         time.monotonic() - began,
@@ -104,8 +104,8 @@ def check(compiler: str, model: str, flags: tuple[str, ...]) -> AdditionOutcome:
 
 
 def compiler() -> str:
-    """The C compiler to use. Exits when there is none, or no Spin."""
-    # tcc compiles in no time, which is most of it for all but the largest.
+    """Return the C compiler to use. Exit if there is none, or no Spin."""
+    # For all but the largest models, compiling takes longest, and tcc is the fastest compiler.
     found = [c for c in (os.environ.get("CC"), "tcc", "gcc", "cc") if c and shutil.which(c)]
     if not shutil.which("spin") or not found:
         missing = "a C compiler" if shutil.which("spin") else "spin"
@@ -114,7 +114,10 @@ def compiler() -> str:
 
 
 def main(models: list[str]) -> int:
-    """Check everything, or the models named; how many verdicts are not as expected."""
+    """Check all models, or those named.
+
+    :returns: the number of unexpected verdicts
+    """
     cc = compiler()
     runs = [
         (scenario, guard)
@@ -123,7 +126,7 @@ def main(models: list[str]) -> int:
         for guard in ("", *scenario.guards)
     ]
 
-    def run(scenario: Scenario, guard: str) -> AdditionOutcome:
+    def run(scenario: Scenario, guard: str) -> RunResult:
         flags = tuple(filter(None, (scenario.name, guard)))
         return check(cc, scenario.model, flags)
 

@@ -1,8 +1,8 @@
-/* A request with an Idempotency-Key whose first attempt is cut off, beside its retry, on one node.
+/* A request with an Idempotency-Key on a single node: the first attempt is cut off while the retry runs.
 
-   The kind of request is ASSIGN (one), ALLOCATE (one of two addresses) or RELEASE (two addresses). The first attempt
-   dies between any two of its requests, and the last of them may arrive at any later time, or never; of
-   one that has a record it may also only be taken for dead and go on. Others write in between. */
+   The kind of request is ASSIGN (one address), ALLOCATE (one of two addresses) or RELEASE (two addresses). The first
+   attempt dies between any two of its database requests. The last of them may arrive at any later time, or never. An
+   attempt that has a record may also go on although it is taken for dead. Another request writes concurrently. */
 
 #define FREE 0
 #define X 1
@@ -13,31 +13,31 @@
 mtype:decision = { PENDING, COMMITTED, ABORTED, GONE };
 mtype:answer = { DONE, REFUSED, UNSURE };
 
-/* `mark` is the attempt whose record decides about the document, `event` whether its trail has what the
-   request did. */
+/* `mark` is the attempt whose record decides about the document. `event` is true if the document's trail has an event of
+   the request. */
 typedef Document { byte rev = 1; byte holder; byte mark; bool event };
 typedef Record { mtype:decision state; byte rev; byte addresses; bool finished };
 typedef Flight { bool on; byte at; byte rev; byte holder; byte mark; byte effect };
 
 Document doc[N];
 Record rec[3];           /* of each attempt */
-Flight flight;           /* the last request of an attempt that was cut off */
-byte key_attempt;        /* the key's record: how many attempts were begun */
-mtype:answer reply;      /* the reply that is kept */
-mtype:answer told[3];    /* what each attempt has answered */
-bool dead;               /* the first attempt is dead, or taken to be */
+Flight flight;           /* the last database request of an attempt that was cut off */
+byte key_attempt;        /* the key's record: number of attempts started */
+mtype:answer reply;      /* the stored reply */
+mtype:answer told[3];    /* the reply of each attempt */
+bool dead;               /* the first attempt is dead, or taken for dead */
 
-/* What only the properties look at. */
-byte did;                /* times that the request has taken effect on the pool */
+/* Variables that only the properties use. */
+byte did;                /* how often the request has changed the pool */
 
 byte turn;
 bool waiting[5];
 #define STEP waiting[_pid] = true; turn = 0; (turn == _pid); waiting[_pid] = false
 #define LOCALS byte seen, holder, mark, k, n, version, taken, left; bool ok, event; mtype:decision state
 
-#define PLAIN 0  /* what a write does to the request's effect: nothing, */
-#define DO 1     /* it is done, */
-#define UNDO 2   /* or taken back */
+#define PLAIN 0  /* the write does not change the request's effect, */
+#define DO 1     /* it applies the effect, */
+#define UNDO 2   /* or it rolls the effect back */
 
 inline apply(j, r, h, m, e, ok_) {
   if
@@ -51,7 +51,7 @@ inline apply(j, r, h, m, e, ok_) {
   fi
 }
 
-/* The first attempt may be cut off at each of its writes: the write arrives now, later or never. */
+/* The first attempt may be cut off at each of its writes. That write arrives now, later or never. */
 inline put(j, r, h, m, e) { /* PoolWriter.write, IPRepository.save */
   STEP;
   if
@@ -138,7 +138,7 @@ inline settle_attempts() { /* RecoveryService.settle_attempts */
 #endif
 }
 
-/* The reply is kept, unless another attempt has begun; then the record of the transaction may go. */
+/* The reply is stored, unless another attempt has started. Then the transaction record may be deleted. */
 inline end_attempt() { /* IdempotencyService.finish, IdempotencyService.abandon, IdempotencyService._put */
   STEP;
   if
@@ -158,7 +158,7 @@ proctype Request(byte attempt) {
   LOCALS; byte revision[N];
   atomic {
   STEP;
-  if /* IdempotencyService.begin: the second waits until the first is dead, or taken to be */
+  if /* IdempotencyService.begin: the second waits until the first is dead or taken for dead */
   :: attempt == 1 -> key_attempt = 1
   :: attempt == 2 -> (dead || reply); if :: reply -> told[2] = reply; goto out :: else -> key_attempt = 2 fi
   fi;
@@ -188,7 +188,7 @@ proctype Request(byte attempt) {
         :: else ->
            MAY_DIE;
            if :: told[attempt] = DONE           /* TransactionService.acknowledge */
-              :: attempt == 1 ->                /* the copy can't be written */
+              :: attempt == 1 ->                /* the copy cannot be written */
                  put(0, seen + 1, FREE, 0, UNDO); /* PoolWriter.put_back, DedicatedIP.undo */
                  told[attempt] = UNSURE
            fi
@@ -266,7 +266,7 @@ out:
   }
 }
 
-proctype Other() { /* another request: of X giving back, or of Y taking */
+proctype Other() { /* another request: a release by X, or an assignment to Y */
   LOCALS;
   atomic {
   if :: k = 0 :: k = 1 fi;
@@ -312,13 +312,13 @@ out:
   atomic {
     if :: flight.on -> deliver() :: else fi;
 #ifdef RELEASE
-    assert(did == 0 || did == 2);                          /* all or none, and once */
+    assert(did == 0 || did == 2);                          /* all or none, and only once */
     assert(reply != DONE || did == 2);
     assert(reply != REFUSED || did == 0);
     assert(told[1] != DONE || did == 2);
 #else
-    assert(did <= 1);                                      /* once */
-    assert(reply != DONE || did == 1);                       /* the final answer is true */
+    assert(did <= 1);                                      /* only once */
+    assert(reply != DONE || did == 1);                       /* the final reply is true */
     assert(reply != REFUSED || did == 0);
     assert(told[1] != DONE || did == 1);
     assert(told[2] == UNSURE || told[2] == reply || told[2] == NONE);

@@ -1,32 +1,32 @@
-/* Accounts that want one address on a cluster of three copies, of which two are a majority.
+/* Several accounts assign one address on a cluster of three copies. Two copies are a majority.
 
-   A write reaches each copy now, later or never, and is taken where the revision that it follows is a leaf.
-   Copies are replicated at any time. Reads that count ask all copies and get two answers at least; others are
-   content with two copies that agree. A writer may die between any two requests. */
+   A write reaches each copy now, later or never. A copy accepts it if the parent revision is a leaf there.
+   Copies are replicated at any time. A read of all leaves queries all copies and gets at least two responses; a simple
+   read needs two copies that agree. A writer may die between any two database requests. */
 
 #ifndef WRITERS
 #define WRITERS 2
 #endif
 #define REVISIONS 12
-#define FREE 0           /* what a revision says: nobody has it, */
-#define TOMB 9           /* deleted by a withdrawal, or the account that has it: 1, 2, 3 */
+#define FREE 0           /* content of a revision: the address is available, */
+#define TOMB 9           /* it was withdrawn (a tombstone), or the account that has it: 1, 2, 3 */
 #define NOTHING 15
 #define BIT(v) (1 << (v))
 
-mtype:outcome = { DONE, ACCEPTED, REFUSED, UNANSWERED };    /* 201, 202, 409, no answer */
+mtype:outcome = { DONE, ACCEPTED, REFUSED, UNANSWERED };    /* 201, 202, 409, no reply */
 mtype:fate = { HAS, LOST, UNDONE, UNKNOWN };
 
-short known[3];          /* the revisions that each copy knows */
+short known[3];          /* the revisions that each copy has */
 byte parent[REVISIONS];
 byte says[REVISIONS];
 short children[REVISIONS];
 byte generation[REVISIONS];
 byte count = 1;
-byte late[4];            /* where a write of each account may still arrive */
+byte late[4];            /* copies at which a write of each account may still arrive */
 byte late_revision[4];
 mtype:fate told[4];
 
-/* How much may go wrong in one run. */
+/* Limits on the faults of one run. */
 #ifndef LOSSES
 #define LOSSES 2         /* writes that do not reach a copy */
 #endif
@@ -40,7 +40,7 @@ bool waiting[5];
 
 #define IS_LEAF(tree, v) (((tree) & BIT(v)) && !((tree) & children[v]))
 
-inline make(p, what, v) { /* the same content on the same revision is the same revision */
+inline make(p, what, v) { /* equal content on the same parent gives the same revision */
   v = 1;
   do
   :: v < count && !(parent[v] == p && says[v] == what) -> v++
@@ -53,7 +53,7 @@ inline make(p, what, v) { /* the same content on the same revision is the same r
   fi
 }
 
-inline look(tree) { /* what a tree shows: live leaves, the one that wins, how many there are, the latest tombstone */
+inline look(tree) { /* of a tree: the live leaves, the winner, their number, the latest tombstone */
   alive = 0; winner = NOTHING; number = 0; tomb = NOTHING; j = 0;
   do
   :: j < count ->
@@ -71,7 +71,7 @@ inline look(tree) { /* what a tree shows: live leaves, the one that wins, how ma
   j = 0
 }
 
-/* Requests to the database. */
+/* Database requests. */
 
 inline arrive(c, v, taken) {
   if :: IS_LEAF(known[c], parent[v]) && !(known[c] & BIT(v)) -> known[c] = known[c] | BIT(v); taken++
@@ -129,14 +129,14 @@ inline read() { /* IPReader.get, IPRepository.get */
   look(known[c]); i = winner; tree = number;
   c = (c + 1) % 3;
   look(known[c]);
-  if :: winner == i -> if :: number = tree :: skip fi /* the first that says it shows its conflicts, or none */
+  if :: winner == i -> if :: number = tree :: skip fi /* the first of the two shows its conflicts, or none */
      :: else -> tree = known[0] | known[1] | known[2]; look(tree)
   fi;
   printf("%d reads revision %d of %d\n", _pid, winner, number);
   c = 0; i = 0; tree = 0
 }
 
-/* What is done with them. */
+/* How the service uses them. */
 
 inline graft(c_, v) { if :: known[c_] = known[c_] | BIT(v) | BIT(parent[v]) :: skip fi }
 
@@ -152,7 +152,7 @@ inline bring_back() { /* ConflictResolver.resolve, ConflictResolver._restore_los
   if
   :: !alive && tomb != NOTHING ->
 #ifndef RESTORE_BLINDLY
-     /* IPRepository.spread: first a majority has to know of the withdrawal, so that nobody can write on what was before */
+     /* IPRepository.spread: first a majority gets the tombstone, so that no write on the base revision succeeds */
      STEP;
      c = 0; accepted = 0;
      do
@@ -178,7 +178,7 @@ inline bring_back() { /* ConflictResolver.resolve, ConflictResolver._restore_los
 #define OWN(j) (says[j] == me)
 #endif
 
-inline withdrawn(p) { /* PoolWriter._take_back, PoolWriter._withdraw */
+inline withdrawn(p) { /* PoolWriter._withdrawn, PoolWriter._withdraw */
   i = p; left = 0;
   do
   :: left < 2 ->
@@ -187,7 +187,7 @@ inline withdrawn(p) { /* PoolWriter._take_back, PoolWriter._withdraw */
      leaves();
      alive = alive & ~BIT(base);
      j = 0;
-     do /* what of it is left: its own write, or the fence */
+     do /* which revision of the writer is left: its write, or the fence */
      :: j < count && !((alive & BIT(j)) && (j == i || OWN(j))) -> j++
      :: else -> break
      od;
@@ -227,7 +227,7 @@ proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
 #ifdef LATECOMER
   if :: me < 3 -> winner = 0; number = 1 :: else -> read() fi;
 #else
-  winner = 0; number = 1; /* as it was before */
+  winner = 0; number = 1; /* the state before the race */
 #endif
   if :: winner == NOTHING && tomb != NOTHING -> bring_back(); read() :: else fi;  /* IPReader._restored */
   if :: winner == NOTHING || number > 1 || says[winner] != FREE -> told[me] = LOST; goto out :: else fi;
@@ -254,7 +254,7 @@ proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
      :: v != NOTHING && number > 1 -> claim = v; v = 0; withdrawn(claim); goto out
      :: v == NOTHING && !(alive & BIT(base)) ->
 #ifndef ABSENT_IS_LOST
-        if :: !(shown & BIT(base)) -> told[me] = UNKNOWN; goto out :: else fi; /* these copies lag behind */
+        if :: !(shown & BIT(base)) -> told[me] = UNKNOWN; goto out :: else fi; /* these copies lag */
 #endif
         told[me] = LOST; goto out
 #ifdef REFUSED_IS_LOST
@@ -317,22 +317,22 @@ init {
     if :: late[1] -> deliver(1) :: else fi; if :: late[2] -> deliver(2) :: else fi; if :: late[3] -> deliver(3) :: else fi;
     tree = known[0] | known[1] | known[2];
     look(tree);
-    assert(alive || tomb != NOTHING);                                    /* nothing is lost */
+    assert(alive || tomb != NOTHING);                                    /* the address is not lost */
     accepted = (told[1] == HAS) + (told[2] == HAS) + (told[3] == HAS);
-    assert(accepted <= 1);                                               /* one holder at the most */
+    assert(accepted <= 1);                                               /* one owner at most */
     c = 1;
     do
     :: c < 4 ->
-       /* whether the address is this account's: of several leaves the acknowledged one is kept, else it is nobody's */
+       /* whether this account has the address: of conflicting leaves the acknowledged one wins, otherwise none */
        i = (number == 1 && says[winner] == c);
        j = 0;
        do
        :: j < count -> if :: number > 1 && (alive & BIT(j)) && says[j] == c && told[c] == HAS -> i = 1 :: else fi; j++
        :: else -> break
        od;
-       assert(told[c] != HAS || i);                                      /* what is acknowledged stays */
+       assert(told[c] != HAS || i);                                      /* an acknowledged assignment stays */
 #ifdef REFUSALS
-       assert(!(told[c] == UNDONE || told[c] == LOST) || !i);            /* what is refused has left nothing */
+       assert(!(told[c] == UNDONE || told[c] == LOST) || !i);            /* a refused assignment has no effect */
 #endif
        c++
     :: else -> break

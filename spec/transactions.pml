@@ -1,9 +1,9 @@
-/* Requests over several addresses beside each other and beside requests over one, on one node.
+/* Transactions over several addresses, concurrent with each other and with requests for one address, on a single node.
 
-   The processes are those of one scenario (-D...): RELEASE, ASSIGN, ALLOCATE or KAZOO. An owner may die between any two
-   of its requests, or only be taken for dead and go on; one of its writes may stay unanswered and arrive at any
-   time, also after recovery, or never. Each step names the method that it stands for; tests/test_spec.py
-   compares these names with the code. */
+   A flag (-D...) chooses the processes of a scenario: RELEASE, ASSIGN, ALLOCATE, BOTH or KAZOO. The owner of a
+   transaction may die between any two of its database requests, or go on although it is taken for dead. One of its
+   writes may get no reply and arrive at any time, even after recovery, or never. Each step names the method that it
+   models. tests/test_spec.py compares these names with the code. */
 
 #define FREE 0
 #define X 1
@@ -28,16 +28,16 @@ typedef Flight { bool on; byte at; byte rev; byte holder; byte mark };
 
 Document doc[N];
 Record rec[3];           /* by the number of the transaction, from 1 */
-Flight flight;           /* the write that nobody has answered */
+Flight flight;           /* the write without a reply */
 mtype:answer told[6];     /* by the number of the request */
 
-/* What only the properties look at. */
-byte owned[N];           /* the account for which it is decided that it has the address */
+/* Variables that only the properties use. */
+byte owned[N];           /* the account that has the address by the decisions so far */
 byte freed[3];           /* the addresses that a transaction has made available */
 bool meddled[N];         /* a Kazoo node has written */
 bool flown;
 
-/* One request to the database after the other, in any order of the processes: init chooses who is next. */
+/* One database request at a time: init chooses the process that sends the next one, in any order. */
 byte turn;
 bool waiting[8];
 #define STEP waiting[_pid] = true; turn = 0; (turn == _pid); waiting[_pid] = false
@@ -102,7 +102,7 @@ inline commit(t, written) { /* TransactionLog.commit */
        k = 0;
        do
        :: k < N && (written & BIT(k)) ->
-          /* at this moment all is as the record says */
+          /* at the commit all documents agree with the record */
 #ifndef FREE_BEFORE_COMMIT
           assert(meddled[k] || (doc[k].holder == rec[t].account && doc[k].mark == t));
 #endif
@@ -142,7 +142,7 @@ inline forget(t) { /* TransactionLog.finish, TransactionLog.forget, Records.remo
   atomic { if :: rec[t].rev == version -> rec[t].state = GONE; rec[t].rev++ :: else fi }
 }
 
-/* What anybody does with a transaction that is decided. */
+/* What every process does with a transaction that is committed or aborted. */
 
 #ifdef ANY_MARK
 #define IS_OWN(t) (holder == rec[t].account)
@@ -159,12 +159,12 @@ inline forget(t) { /* TransactionLog.finish, TransactionLog.forget, Records.remo
 #define GIVEN account
 #endif
 
-inline decided(t, j) { /* one document becomes what is decided */
+inline decided(t, j) { /* one document is changed to agree with the decision */
   ok = true;
   if
   :: IS_OWN(t) ->
 #ifdef TRUST_MARKS
-     /* DedicatedIP.release raises, and the record never ends */
+     /* DedicatedIP.release raises, and the record is never deleted */
      assert(rec[t].action == TAKE || holder == rec[t].account);
 #endif
      atomic {
@@ -202,7 +202,7 @@ inline conclude(t) { /* RecoveryService.conclude */
   if :: state == COMMITTED || state == ABORTED -> finish(t) :: else fi
 }
 
-/* What a request meets: `blocked` when an undecided transaction has the address. */
+/* Reading an address before writing it: `blocked` if a pending transaction has marked it. */
 
 inline look_up(k) { /* IPReader.get, IPReader.find, RecoveryService.resolve */
   blocked = false;
@@ -218,7 +218,7 @@ inline look_up(k) { /* IPReader.get, IPReader.find, RecoveryService.resolve */
         :: state == PENDING && !rec[met].orphan -> blocked = true; break
         :: (state == COMMITTED && rec[met].action == GIVE) || (state == ABORTED && rec[met].action == TAKE) ->
            decided(met, k);  /* RecoveryService._apply */
-           /* what a Kazoo node has made of it is left to it */
+           /* a change by a Kazoo node is left as it is */
            if :: mark == met && (holder != rec[met].account || (rec[met].action == TAKE && by != met)) -> break :: else fi
         :: else -> break
         fi
@@ -230,7 +230,7 @@ inline look_up(k) { /* IPReader.get, IPReader.find, RecoveryService.resolve */
   od
 }
 
-/* Requests over several. */
+/* Requests for several addresses. */
 
 #define MAY_DIE if :: skip :: t == 1 -> rec[t].orphan = true; goto out fi
 
@@ -240,7 +240,7 @@ inline write_one(j) { /* PoolWriter.write */
   :: put(j, revision[j], target, t, t, ok);
      if :: ok -> done = done | BIT(j); revision[j]++ :: else -> lost = lost | BIT(j) fi
 #ifndef RECORD_AFTER_WRITES
-  :: atomic { /* no answer, and it could not be found out */
+  :: atomic { /* no reply, and the outcome stays unknown */
        t == 1 && !flown ->
        flown = true; flight.on = true; flight.at = j; flight.rev = revision[j]; flight.mark = t;
        flight.holder = target; unknown = unknown | BIT(j)
@@ -329,7 +329,7 @@ proctype Several(byte t; mtype:kind action; byte account; byte wanted) {
 
 #ifdef ALLOCATE
   if
-  :: action == TAKE && lost && !unknown -> /* AllocationService._take: another one instead */
+  :: action == TAKE && lost && !unknown -> /* AllocationService._take: another address instead */
      more = 4; todo = 0;
      read(2);
      if
@@ -360,7 +360,7 @@ proctype Several(byte t; mtype:kind action; byte account; byte wanted) {
      :: action == TAKE -> roll_back()         /* TransactionService.assign */
      :: action == GIVE -> forget(t)           /* TransactionService.release, TransactionService.abandon */
 #else
-     :: true -> i = 0;                        /* what is released is taken back */
+     :: true -> i = 0;                        /* the release is rolled back */
         do :: i < N -> if :: done & BIT(i) -> put(i, revision[i], account, 0, t, ok) :: else fi; i++ :: else -> break od;
         i = 0; forget(t)
 #endif
@@ -391,7 +391,7 @@ out:
   }
 }
 
-/* Requests over one. */
+/* Requests for one address. */
 
 proctype AssignOne(byte q; byte account; byte a) { /* TransactionService.assign_one, TransactionService.write */
   LOCALS;
@@ -431,7 +431,7 @@ out:
   }
 }
 
-/* The others. */
+/* Other processes. */
 
 proctype Housekeeping(byte t) { /* RecoveryService.recover */
   LOCALS;
@@ -443,7 +443,7 @@ out:
   }
 }
 
-inline deliver() { /* the write that nobody has answered */
+inline deliver() { /* the write without a reply arrives */
   atomic {
     seen = flight.rev; holder = flight.holder; mark = flight.mark; k = flight.at; flight.on = false;
     apply(k, seen, holder, mark, mark, ok);
@@ -451,7 +451,7 @@ inline deliver() { /* the write that nobody has answered */
   }
 }
 
-proctype Operator(byte a; byte account) { /* of a Kazoo node: kz_ip:release, kz_ip:assign; fields that it doesn't know stay */
+proctype Operator(byte a; byte account) { /* on a Kazoo node: kz_ip:release, kz_ip:assign; unknown fields stay */
   LOCALS;
   atomic {
     read(a);
@@ -510,7 +510,7 @@ init {
   :: atomic { turn == 0 && rec[1].state == COMMITTED && !rec[1].orphan -> rec[1].orphan = true }
   :: turn == 0 && _nr_pr == 1 -> break
   od;
-  /* Later every process is known to be dead. */
+  /* At the end every process is known to be dead. */
   rec[1].orphan = true; rec[2].orphan = true;
   t = 1;
   do :: t < 3 -> if :: rec[t].state != NONE && rec[t].state != GONE -> conclude(t) :: else fi; t++ :: else -> break od;
@@ -521,14 +521,14 @@ out:
     t = 1;
     do
     :: t < 3 && rec[t].state != NONE ->
-       assert(rec[t].state == GONE);                                  /* every record comes to its end */
+       assert(rec[t].state == GONE);                                  /* every record is deleted in the end */
        k = 0;
        do
        :: k < N ->
-          /* a transaction that is not committed has taken nothing and made nothing available */
+          /* a transaction that is not committed has assigned and released nothing */
           assert(!(told[t] == REFUSED) || rec[t].action == TAKE || freed[t] == 0);
           assert(!(doc[k].by == t && doc[k].holder == X && rec[t].action == TAKE) || owned[k] == doc[k].holder || meddled[k]);
-          /* what is decided stays, unless the account itself gives it back */
+          /* a decision stays, unless the account itself releases the address */
           assert(owned[k] == FREE || doc[k].holder == owned[k]);
           assert(owned[k] != FREE || doc[k].holder == FREE || meddled[k]);
           k++

@@ -1,1 +1,1 @@
-"""State shared by the worker processes of one machine: memory, and which processes are alive."""
+"""What the worker processes of one machine share: memory, and knowledge of which are alive."""

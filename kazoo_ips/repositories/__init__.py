@@ -1,1 +1,1 @@
-"""Convert documents to models and back. No other package handles documents."""
+"""Repositories: documents to models and back. No other package sees documents."""
