@@ -57,15 +57,15 @@ class Records:
             written = self._database.put(wanted)
             if written.outcome is Outcome.DONE:
                 return {**wanted, "_rev": written.revision, LATE: late}
-            ours, rivals = self._written(wanted, base)
-            if ours and rivals:
-                self.drop([ours])
+            own, rivals = self._written(wanted, base)
+            if own and rivals:
+                self.drop([own])
                 return None
-            if ours and self._database.replicas == 1:
-                return {**ours, LATE: late}
-            if ours:
+            if own and self._database.replicas == 1:
+                return {**own, LATE: late}
+            if own:
                 # Written again on its own revision: a majority that accepts this has both writes.
-                wanted["_rev"] = ours["_rev"]
+                wanted["_rev"] = own["_rev"]
             elif rivals:
                 return None
             # Otherwise the same write is repeated. A node that lags may have refused the first
@@ -76,9 +76,9 @@ class Records:
     def _written(self, wanted: Document, base: str | None) -> tuple[Document | None, bool]:
         """Return the revision of a write, or None, and whether rivals wrote on the same base."""
         leaves = self.leaves(wanted["_id"], r=self._database.replicas, revs=True)
-        ours = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
-        rivals = any(leaf is not ours and _follows(leaf, base) for leaf in leaves)
-        return {k: v for k, v in ours.items() if k != "_revisions"} if ours else None, rivals
+        own = next((leaf for leaf in leaves if leaf.get(_WRITE) == wanted[_WRITE]), None)
+        rivals = any(leaf is not own and _follows(leaf, base) for leaf in leaves)
+        return {k: v for k, v in own.items() if k != "_revisions"} if own else None, rivals
 
     def leaves(
         self, record_id: str, r: int | None = None, revs: bool | None = None

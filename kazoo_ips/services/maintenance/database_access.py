@@ -62,7 +62,7 @@ class DatabaseAccessService:
 
     def _save(self, name: str, roles: list[str], password: str | None) -> None:
         if not self._administrator.save_user(name, roles, password):
-            raise NotSecured(f"user {name}: somebody else changed it meanwhile; try again")
+            raise NotSecured(f"user {name}: another client has changed it meanwhile; try again")
 
     def _password_is_right(self) -> bool:
         """Whether CouchDB accepts the password of COUCHDB_URL.
