@@ -182,7 +182,7 @@ class ConflictResolver:
         """
         if leaves.lost is None:
             raise IPNotFound(address)
-        log.warning("%s: all claims were withdrawn, bringing it back", address)
+        log.warning("%s: all writes were withdrawn, restoring the address", address)
         self.restore(leaves.lost)
         self._metrics.addresses_brought_back.inc()
         request_context.note("brought_back")
@@ -207,7 +207,7 @@ class ConflictResolver:
         if leaves.live or any(generation(other) > generation(lost.base) for other in others):
             raise Conflict(address)
         if not self._ips.restore(lost):
-            raise DatastoreUnreachable(f"{address}: not certain to be brought back")
+            raise DatastoreUnreachable(f"{address}: not certain to be restored")
 
 
 def _is_resolved(ip: DedicatedIP) -> bool:
