@@ -55,7 +55,7 @@ MAY_IMPORT = {
         "api", "background", "services", "repositories", "couch", "config", "model",
         "observability", "processes", "flask",
     },
-    "server": {"server", "api", "config", "observability", "processes", "gunicorn"},
+    "server": {"server", "api", "config", "couch", "observability", "processes", "gunicorn"},
     "cli": {"cli", "app", "services", "repositories", "config", "errors", "model", "click"},
     "gunicorn_conf": {"server"},
     "supervisor": {"server"},

@@ -19,7 +19,6 @@ from kazoo_ips.api.request_state import here
 from kazoo_ips.observability import request_context
 from kazoo_ips.observability.logs import MASK
 from kazoo_ips.observability.request_context import Work
-from kazoo_ips.processes.rendezvous import leave_all
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -50,7 +49,7 @@ def init_app(app: Flask, count: Count) -> None:
 
 def tell() -> None:
     """Say what the application has found out about the request: its rule, and who is calling."""
-    current = request_context.current()
+    current = request_context.CURRENT.get()
     if current is not None:
         asked, known = here()
         rule, caller = asked.url_rule, known.get("caller")
@@ -91,7 +90,6 @@ def _watched(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
 
         def finish() -> None:
             seconds = perf_counter() - started
-            leave_all()
             route = current.route or UNMATCHED
             count(route, environ["REQUEST_METHOD"], status, seconds)
             _write(current, environ, int(status), seconds)

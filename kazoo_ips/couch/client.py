@@ -1,7 +1,7 @@
-"""Documents, views and bulk writes of a CouchDB, with outcomes instead of hopes.
+"""The client of a CouchDB server: documents, views and bulk writes.
 
-The one room that imports couchdb-python, together with its neighbours. Knows revisions and
-rows; does not know what is in the documents.
+Each write returns its outcome: done, refused or unknown. Knows revisions and rows, not what is in
+the documents.
 """
 
 import json
@@ -23,8 +23,9 @@ from cachetools import LRUCache, cachedmethod
 from cachetools.keys import methodkey
 from couchdb.http import Resource
 
-from kazoo_ips.couch.batching import Batches
-from kazoo_ips.couch.http_client import NotInTime, Observe, OutcomeUnknown, Transport
+from kazoo_ips.couch.batching import READ_SIBLINGS, Batcher, Siblings
+from kazoo_ips.couch.error_responses import OutcomeUnknown, ReadFailed
+from kazoo_ips.couch.http_client import Observe, Transport
 from kazoo_ips.couch.http_connections import Connections
 from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
 from kazoo_ips.errors import (
@@ -35,32 +36,32 @@ from kazoo_ips.errors import (
 )
 from kazoo_ips.model import Outcome, Written, generation
 from kazoo_ips.observability import request_context
-from kazoo_ips.processes.rendezvous import FIRST_QUESTION, Rendezvous
 
 log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
-_PLAIN = re.compile(r"[\w.-]+", re.ASCII)
-"""An id that stands in a URL as it is."""
-_MANY = 200
-"""Documents of which two halves are read side by side."""
-_PATIENCE = 0.02
-"""Seconds that a question about a document waits for its turn to be asked with others: several
-times what a busy CouchDB takes for a batch."""
-_PATIENCE_WRITING = 0.2
-"""Seconds that a document waits for its turn to be written with others: a slow disk takes a tenth
-of one for each commit, however many documents are in it."""
-_GATHER, _GATHER_WRITES = 0.005, 0.02
-"""Seconds at the most that reads, and writes, wait for others that are on their way."""
-_PATIENCE_ALIKE = 2.5
-"""Seconds to wait for the answer to the very same question: to ask it once more beside it would
-only make both slower, and a view of the embedded server can take a second."""
+_PLAIN_ID = re.compile(r"[\w.-]+", re.ASCII)
+"""A document id that needs no quoting in a URL."""
+_PARALLEL_READ = 200
+"""The number of documents from which on two halves are read in parallel."""
+_MAX_WAIT_READ = 0.02
+"""Seconds that the read of a document waits for its turn in a batch: several times the duration of
+a batch in a busy CouchDB."""
+_MAX_WAIT_WRITE = 0.2
+"""Seconds that a write waits for its turn in a batch. A slow disk takes a tenth of a second for
+each commit, however many documents it contains."""
+_MAX_GATHER_READS, _MAX_GATHER_WRITES = 0.005, 0.02
+"""The maximum of seconds that a batch waits for requests that other threads are about to send."""
+_MAX_WAIT_SAME_QUERY = 2.5
+"""Seconds to wait for the response to the same query. A second copy of the query would only make
+both slower, and a view of the embedded server can take a second."""
 _DATABASES, _QUERIES = 1000, 100
-"""So many are remembered, with how long their answers take."""
+"""The number of databases, and of queries per database, whose batchers are kept."""
 Key = list[Any]
 
 _FORBIDDEN = ("forbidden", "unauthorized")
-"""What CouchDB calls it when the user may not, or a `validate_doc_update` says no."""
+"""CouchDB's errors if the user lacks a permission, or a `validate_doc_update` rejects a
+document."""
 
 
 class Row(NamedTuple):
@@ -71,22 +72,25 @@ class Row(NamedTuple):
     value: Any
 
 
-class _Told(NamedTuple):
-    """An answer for all who asked for it, and by what name CouchDB was asked."""
+class _Shared(NamedTuple):
+    """A result for all threads that requested it.
 
-    answer: Any
-    asked_as: str
+    :param sent_as: the beginning of the request's id in CouchDB's log
+    """
+
+    result: Any
+    sent_as: str
 
 
 class _Write(NamedTuple):
-    """A document to be written, and how many nodes must have it."""
+    """A document to be written, and the number of nodes that must confirm it."""
 
     document: Document
     w: int | None
 
 
 class Database:
-    """One database, by its name in CouchDB. Making this object sends nothing."""
+    """One database, by its full name in CouchDB. Creating this object sends nothing."""
 
     def __init__(self, name: str, resource: Resource) -> None:
         self.name = name
@@ -94,78 +98,85 @@ class Database:
         self._credentials = resource.credentials
         self._transport: Transport = resource.session
         self._lock = Lock()
-        self._writers = Rendezvous()
-        self._queries: LRUCache[str, Batches[str, _Told]] = LRUCache(_QUERIES)
-        self._reads: Batches[str, _Told] = Batches(
-            self._read, self._read_all, _PATIENCE, FIRST_QUESTION, _GATHER
+        self._writers = Siblings()
+        self._queries: LRUCache[str, Batcher[str, _Shared]] = LRUCache(_QUERIES)
+        self._reads: Batcher[str, _Shared] = Batcher(
+            self._read, self._read_all, _MAX_WAIT_READ, READ_SIBLINGS, _MAX_GATHER_READS
         )
-        self._writes: Batches[_Write, _Told] = Batches(
-            self._write, self._write_all, _PATIENCE_WRITING, self._writers, _GATHER_WRITES
+        self._writes: Batcher[_Write, _Shared] = Batcher(
+            self._write, self._write_all, _MAX_WAIT_WRITE, self._writers, _MAX_GATHER_WRITES
         )
         self._replicas: int | None = None
 
     @cachedmethod(attrgetter("_queries"), key=methodkey, lock=attrgetter("_lock"))
-    def _alike(self, _url: str) -> Batches[str, _Told]:
-        """Where those meet who ask the same: different questions do not wait for each other."""
-        return Batches(self._rows_at, self._rows_for_all, _PATIENCE_ALIKE, FIRST_QUESTION, _GATHER)
+    def _query_batcher(self, _url: str) -> Batcher[str, _Shared]:
+        """Return the batcher of one query. Different queries do not wait for each other."""
+        return Batcher(
+            self._query_one, self._query_all, _MAX_WAIT_SAME_QUERY, READ_SIBLINGS,
+            _MAX_GATHER_READS,
+        )  # fmt: skip
 
     def get(self, document_id: str, **params: Any) -> Document:
-        """A document as it is now.
+        """Read a document.
 
-        :raises DocumentNotFound: it is not there
-        :raises DatastoreMissing: the database is not there
+        :raises DocumentNotFound: the document does not exist
+        :raises DatastoreMissing: the database does not exist
         """
-        # The most frequent request by far; the driver takes longer to join a URL than to send it.
-        plain = _PLAIN.fullmatch(document_id)
-        path = document_id if plain else "/".join(quote(p, safe="") for p in _path(document_id))
+        # The most frequent request by far. The driver takes longer to join a URL than to send it.
+        if _PLAIN_ID.fullmatch(document_id):
+            path = document_id
+        else:
+            path = "/".join(quote(part, safe="") for part in _path(document_id))
         url = f"{self._resource.url}/{path}"
         if params:
             url += _encoded(tuple(params.items()))
-        document: Document = json.loads(self._transport.ask("GET", url, self._credentials))
+        response = self._transport.send("GET", url, None, {}, self._credentials)
+        document: Document = json.loads(response.body)
         return document
 
     def find(self, document_id: str, **params: Any) -> Document | None:
-        """A document as it is now, or None."""
+        """Read a document, or return None if it does not exist."""
         try:
             return self.get(document_id, **params)
         except DocumentNotFound:
             return None
 
     def read(self, document_id: str) -> Document | None:
-        """A document as it is now, or None; those read at the same time share a request.
+        """Read a document, or return None if it does not exist. Concurrent reads are batched.
 
-        One in conflict names its other revisions in `_conflicts`. Who asked for the same document
-        at that time has the same object: it is not to be changed.
+        A document in conflict has its other revisions in `_conflicts`. Threads that read the same
+        document at the same time get the same object. They must not change it.
         """
         document: Document | None = _share(self._reads, document_id)
         return document
 
-    def _read(self, document_id: str) -> _Told:
-        return _Told(self.find(document_id, conflicts=True), _name())
+    def _read(self, document_id: str) -> _Shared:
+        return _Shared(self.find(document_id, conflicts=True), _work_id())
 
-    def _read_all(self, document_ids: Sequence[str]) -> list[_Told | None]:
+    def _read_all(self, document_ids: Sequence[str]) -> list[_Shared | None]:
         try:
-            there, _ = self.look_up(set(document_ids))
-        except NotInTime:  # it may be one of them alone that cannot be read
+            live, _ = self.look_up(set(document_ids))
+        except ReadFailed:  # perhaps only one of them cannot be read
             return [None for _ in document_ids]
-        return [_Told(there.get(i), _name()) for i in document_ids]
+        sent_as = _work_id()
+        return [_Shared(live.get(document_id), sent_as) for document_id in document_ids]
 
     def leaves(self, document_id: str, **params: Any) -> list[Document]:
-        """Every current revision of a document: more than one in a conflict, tombstones too."""
+        """Read all leaf revisions of a document, tombstones included: several in a conflict."""
         path = _path(document_id)
         try:
-            answer = self._resource.get(path, **_query({"open_revs": "all", **params}))
+            response = self._resource.get(path, **_query({"open_revs": "all", **params}))
         except DocumentNotFound:
             return []
-        return [leaf["ok"] for leaf in json.load(answer[2]) if "ok" in leaf]
+        return [leaf["ok"] for leaf in json.load(response[2]) if "ok" in leaf]
 
     def put(self, document: Mapping[str, Any], **params: Any) -> Written:
-        """Write one document at the revision it carries.
+        """Write one document at its `_rev`.
 
-        :returns: done, refused or unknown: a write never fails silently and is never repeated
+        :returns: the outcome: done, refused or unknown. The write is never repeated
         :raises DatastoreUnreachable: nothing was sent
         """
-        self._before_write()
+        self._require_no_dry_run()
         path = _path(document["_id"])
         try:
             status, _, body = self._resource.put(path, body=document, **_query(params))
@@ -176,46 +187,50 @@ class Database:
         outcome = Outcome.UNKNOWN if status == 202 else Outcome.DONE
         return Written(outcome, json.load(body).get("rev"))
 
-    def _before_write(self) -> None:
-        """Called where anything is written, by whoever wants it written.
+    def _require_no_dry_run(self) -> None:
+        """Refuse a write in a dry run. The thread that wants to write calls it.
 
-        :raises WriteInDryRun: it may not
+        :raises WriteInDryRun: the current request is a dry run
         """
         if request_context.is_dry_run():
             raise WriteInDryRun(self.name)
 
     def expect_write(self) -> None:
-        """Say that this thread is going to `write` here before long: others may wait."""
+        """Announce that this thread will soon `write` here, so that others may wait for it."""
         if not request_context.is_dry_run():
             self._writers.expect()
 
     def write(self, document: Document, w: int | None = None) -> Written:
-        """Write one document as `put` does; those written at the same time share a request.
+        """Write one document as `put` does. Concurrent writes are batched.
 
-        :param w: how many nodes must have it for it to be done
+        :param w: the number of nodes that must confirm it
         """
-        self._before_write()
+        self._require_no_dry_run()
         written: Written = _share(self._writes, _Write(document, w))
         return written
 
-    def _write(self, write: _Write) -> _Told:
-        return _Told(self.put(write.document, w=write.w), _name())
+    def _write(self, write: _Write) -> _Shared:
+        return _Shared(self.put(write.document, w=write.w), _work_id())
 
-    def _write_all(self, writes: Sequence[_Write]) -> list[_Told | None]:
-        """Those of different documents together. What CouchDB forbids, it has to say by itself."""
+    def _write_all(self, writes: Sequence[_Write]) -> list[_Shared | None]:
+        """Write different documents as one request.
+
+        A write that CouchDB forbids gets None, so that it is sent by itself and its own thread
+        raises the error.
+        """
         w = writes[0].w
         together = {each.document["_id"]: each for each in reversed(writes) if each.w == w}
         rows = self._put_all([each.document for each in together.values()], w=w)
-        told = {
-            id(each): _Told(_written(row), _name())
+        shared = {
+            id(each): _Shared(_written(row), _work_id())
             for each, row in zip(together.values(), rows, strict=True)
             if row.get("error") not in _FORBIDDEN
         }
-        return [told.get(id(each)) for each in writes]
+        return [shared.get(id(each)) for each in writes]
 
     def remove(self, document_id: str, revision: str) -> Written:
-        """Delete one document at a revision; the outcome is as for `put`."""
-        self._before_write()
+        """Delete one document at a revision. The outcome is as for `put`."""
+        self._require_no_dry_run()
         try:
             status, _, body = self._resource.delete(_path(document_id), rev=revision)
         except (RevisionConflict, DocumentNotFound):
@@ -226,8 +241,8 @@ class Database:
         return Written(outcome, json.load(body).get("rev"))
 
     def put_all(self, documents: Sequence[Mapping[str, Any]], **params: Any) -> list[Written]:
-        """Write many documents in one request; each has its own outcome, in the order given."""
-        self._before_write()
+        """Write many documents in one request. Return the outcome of each, in their order."""
+        self._require_no_dry_run()
         rows = self._put_all(documents, **params)
         for row in rows:
             if row.get("error") in _FORBIDDEN:
@@ -235,57 +250,61 @@ class Database:
         return [_written(row) for row in rows]
 
     def _put_all(self, documents: Sequence[Mapping[str, Any]], **params: Any) -> list[Document]:
-        """What CouchDB says of each, or would have said."""
+        """Write many documents in one request. Return CouchDB's row for each, in their order.
+
+        If there is no response, each row has the error `unknown`.
+        """
         if not documents:
             return []
         body = {"docs": list(documents)}
         try:
-            _, _, answer = self._resource.post("_bulk_docs", body=body, **_query(params))
-        except RevisionConflict:  # not CouchDB's own words, but a proxy may say so
+            _, _, response = self._resource.post("_bulk_docs", body=body, **_query(params))
+        except RevisionConflict:  # CouchDB does not answer 409 here, but a proxy may
             return [{"error": "conflict"} for _ in documents]
         except OutcomeUnknown:
             return [{"error": "unknown"} for _ in documents]
-        rows: list[Document] = json.load(answer)
+        rows: list[Document] = json.load(response)
         return rows
 
     def graft(self, document: Mapping[str, Any], parent: str) -> bool:
-        """Write a document at a revision of our choosing, as replication does.
+        """Write a document with a given revision, as replication does.
 
-        Whoever grafts the same document writes the same revision, so that nobody conflicts.
+        Several clients that graft the same document write the same revision, so that there is no
+        conflict.
 
-        :param document: with the `_rev` that it shall have
-        :param parent: the revision it follows
+        :param document: with the `_rev` that it gets
+        :param parent: the revision before it
         :returns: as `replicate`
-        :raises OutcomeUnknown: nobody says
+        :raises OutcomeUnknown: as `replicate`
         """
-        self._before_write()
+        self._require_no_dry_run()
         generation, digest = document["_rev"].split("-")
         ids = [digest, parent.split("-")[1]]
         return self.replicate({**document, "_revisions": {"start": int(generation), "ids": ids}})
 
     def replicate(self, document: Mapping[str, Any]) -> bool:
-        """Write a revision that some node has to all of them, as replication does.
+        """Write a revision that some node has to all nodes, as replication does.
 
-        :param document: with its `_rev` and the `_revisions` that led to it
-        :returns: whether all nodes that answered have it now; it can be a single one
-        :raises OutcomeUnknown: nobody says
+        :param document: with its `_rev`, and the `_revisions` before it
+        :returns: whether all nodes that answered have it now; that can be a single one
+        :raises OutcomeUnknown: it is unknown whether any node has it
         """
         body = {"docs": [document], "new_edits": False}
-        status, _, answer = self._resource.post("_bulk_docs", body=body)
-        return bool(status == 201) and not json.load(answer)
+        status, _, response = self._resource.post("_bulk_docs", body=body)
+        return bool(status == 201) and not json.load(response)
 
     def reaches_majority(self) -> bool:
-        """Whether a majority of the nodes takes writes at this moment.
+        """Whether a majority of the nodes accepts writes at this moment.
 
-        CouchDB says so of a write that makes a new revision only, not of a read nor of
-        `replicate`, and makes none on a tombstone. What is written here has no other purpose.
+        CouchDB shows this only by the status of a write that makes a new revision: not of a read,
+        nor of `replicate`, which makes none on a tombstone. This document has no other purpose.
         """
         return self.put({"_id": "_local/kazoo_ips"}).outcome is Outcome.DONE
 
     def get_all(self, document_ids: Iterable[str]) -> dict[str, Document]:
-        """Those of these documents that are there, by id, in one request.
+        """Read several documents in one request. Return those that exist, by id.
 
-        One by itself is read as `read` does it.
+        A single document is read as `read` does it.
         """
         ids = list(document_ids)
         if len(ids) != 1:
@@ -296,108 +315,101 @@ class Database:
     def look_up(
         self, document_ids: Iterable[str]
     ) -> tuple[dict[str, Document], dict[str, Document]]:
-        """Those of these documents that are there, and the tombstones of those that were; by id.
+        """Read several documents. Return those that exist, and the tombstones of deleted ones.
 
-        A document in conflict names its other revisions in `_conflicts`. For 1,000 documents
-        `_bulk_get` takes CouchDB a quarter of the time of `_all_docs`, which opens one by one what
-        it is given keys of (3.5.0: 0.13 s and 0.45 s). Two halves side by side take three fifths
-        of that again, as CouchDB makes each answer on one core; writes gain nothing by it.
+        Both by id. A document in conflict has its other revisions in `_conflicts`. For 1,000
+        documents `_bulk_get` takes a quarter of the time of `_all_docs`, which opens each key by
+        itself (3.5.0: 0.13 s and 0.45 s). Two halves in parallel take three fifths of that again,
+        because CouchDB makes each response on one core. Writes gain nothing by it.
 
-        :raises NotInTime: CouchDB could not read one of them
+        :raises ReadFailed: CouchDB could not read one of them
         """
         ids = list(document_ids)
-        if len(ids) < _MANY:
+        if len(ids) < _PARALLEL_READ:
             return self._look_up(ids)
         half = len(ids) // 2
-        with ThreadPoolExecutor(1) as beside:
-            other = beside.submit(copy_context().run, self._look_up, ids[half:])
-            there, gone = self._look_up(ids[:half])
-        more_there, more_gone = other.result()
-        return there | more_there, gone | more_gone
+        with ThreadPoolExecutor(1) as executor:
+            second = executor.submit(copy_context().run, self._look_up, ids[half:])
+            live, deleted = self._look_up(ids[:half])
+        more_live, more_deleted = second.result()
+        return live | more_live, deleted | more_deleted
 
     def _look_up(self, ids: Sequence[str]) -> tuple[dict[str, Document], dict[str, Document]]:
         body = {"docs": [{"id": document_id} for document_id in ids]}
         results = _object(self._resource.post("_bulk_get", body=body))["results"]
-        there: dict[str, Document] = {}
-        gone: dict[str, Document] = {}
+        live: dict[str, Document] = {}
+        deleted: dict[str, Document] = {}
         for result in results:
             leaves = [_leaf(leaf) for leaf in result["docs"] if not _is_missing(leaf)]
-            live = [leaf for leaf in leaves if not leaf.get("_deleted")]
-            if live:
-                there[result["id"]] = _winner(live)
+            candidates = [leaf for leaf in leaves if not leaf.get("_deleted")]
+            if candidates:
+                live[result["id"]] = _winner(candidates)
             elif leaves:
-                gone[result["id"]] = _winner(leaves)
-        return there, gone
+                deleted[result["id"]] = _winner(leaves)
+        return live, deleted
 
     def range(self, start: str, end: str, chunk: int = 1000) -> Iterator[Document]:
-        """All documents whose ids lie between two, read in chunks.
+        """Read all documents whose ids lie between two ids, in chunks.
 
-        One in conflict names its other revisions in `_conflicts`.
+        A document in conflict has its other revisions in `_conflicts`.
         """
         while True:
-            answer = self._resource.get(
-                "_all_docs",
-                **_query(
-                    {
-                        "startkey": start,
-                        "endkey": end,
-                        "limit": chunk,
-                        "include_docs": True,
-                        "conflicts": True,
-                    }
-                ),
-            )
-            rows = _object(answer)["rows"]
+            params = {
+                "startkey": start, "endkey": end, "limit": chunk,
+                "include_docs": True, "conflicts": True,
+            }  # fmt: skip
+            rows = _object(self._resource.get("_all_docs", **_query(params)))["rows"]
             yield from (row["doc"] for row in rows)
             if len(rows) < chunk:
                 return
             start = rows[-1]["id"] + "\0"
 
     def rows(self, view: str, **params: Any) -> list[Row]:
-        """The rows of a view, all read at once so that errors show here and nowhere else.
+        """Read the rows of a view, all at once.
 
-        Who sends the same query at the same time shares a request, and the rows: they are not to
-        be changed.
+        Threads that send the same query at the same time share one request, and get the same list.
+        They must not change it.
 
         :param view: `design document/view`
-        :param params: CouchDB's own; `keys` is sent as a body, other values as JSON
-        :raises DatastoreMissingView: the view is not there
+        :param params: CouchDB's parameters; `keys` is sent as a body, other values as JSON
+        :raises DatastoreMissingView: the view does not exist
         """
         design, name = view.split("/")
         path = ["_design", design, "_view", name]
         keys = params.pop("keys", None)
         if keys is not None:
-            answer = self._resource.post(path, body={"keys": keys}, **_query(params))
-            return _rows(answer[2].read())
+            response = self._resource.post(path, body={"keys": keys}, **_query(params))
+            return _rows(response[2].read())
         url = f"{self._resource.url}/{'/'.join(path)}?{urlencode(_query(params))}"
-        rows: list[Row] = _share(self._alike(url), url)
+        rows: list[Row] = _share(self._query_batcher(url), url)
         return rows
 
-    def _rows_at(self, url: str) -> _Told:
-        return _Told(_rows(self._transport.ask("GET", url, self._credentials)), _name())
+    def _query_one(self, url: str) -> _Shared:
+        response = self._transport.send("GET", url, None, {}, self._credentials)
+        return _Shared(_rows(response.body), _work_id())
 
-    def _rows_for_all(self, urls: Sequence[str]) -> list[_Told]:
-        return [self._rows_at(urls[0])] * len(urls)  # they are all the same
+    def _query_all(self, urls: Sequence[str]) -> list[_Shared]:
+        return [self._query_one(urls[0])] * len(urls)  # all URLs are equal
 
     def select(self, selector: Mapping[str, Any], limit: int, **params: Any) -> list[Document]:
-        """Documents by a Mango selector: for questions that no view answers."""
+        """Read documents by a Mango selector, for queries that no view answers."""
         body = {"selector": selector, "limit": limit, **params}
         docs: list[Document] = _object(self._resource.post("_find", body=body))["docs"]
         return docs
 
     def changes(self, **params: Any) -> Document:
-        """CouchDB's `_changes`, one request."""
+        """Send one request to `_changes`, and return CouchDB's response."""
         return _object(self._resource.get("_changes", **_query(params)))
 
     def attachment(self, document_id: str, name: str) -> bytes:
-        """The bytes of an attachment."""
+        """Return the bytes of an attachment."""
         _, _, body = self._resource.get([document_id, name])
         content: bytes = body.read()
         return content
 
     def create(self) -> bool:
-        """Make the database; False when it is there already."""
-        self._before_write()
+        """Create the database. Return False if it exists already."""
+        self._require_no_dry_run()
         try:
             self._resource.put()
         except RevisionConflict:  # 412, file_exists
@@ -405,54 +417,60 @@ class Database:
         return True
 
     def delete(self) -> None:
-        """Delete the database; nothing happens when it is not there."""
-        self._before_write()
+        """Delete the database, if it exists."""
+        self._require_no_dry_run()
         try:
             self._resource.delete()
         except (DatastoreMissing, DocumentNotFound):
             return
 
     def info(self) -> Document:
-        """What CouchDB says of the database.
+        """Return CouchDB's information about the database.
 
-        :raises DatastoreMissing: it is not there
+        :raises DatastoreMissing: the database does not exist
         """
         return _object(self._resource.get())
 
     @property
     def replicas(self) -> int:
-        """On how many nodes CouchDB keeps each document; 1 where there is no cluster.
+        """The number of nodes that keep each document; 1 without a cluster.
 
-        Asked once, and by each thread that needs it before there is an answer: no thread waits
-        for another's request.
+        It is read once. Until then, each thread that needs it reads it, so that no thread waits
+        for the request of another one.
         """
         if self._replicas is None:
             self._replicas = int(self.info().get("cluster", {}).get("n", 1))
         return self._replicas
 
     def security(self) -> Document:
-        """Who may use the database, CouchDB's `_security`; empty where the server has none."""
+        """Return the database's `_security` object; an empty one if the server has none."""
         try:
             return _object(self._resource.get("_security"))
         except DocumentNotFound:
             return {}
 
     def secure(self, security: Mapping[str, Any]) -> None:
-        """Say who may use the database. It has no revision: the last one to write wins."""
-        self._before_write()
+        """Set the database's `_security` object. It has no revision: the last write wins."""
+        self._require_no_dry_run()
         self._resource.put("_security", body=security)
 
     def clean_up_views(self) -> None:
-        """Let CouchDB remove the indexes that no design document needs any more."""
-        self._before_write()
+        """Have CouchDB remove the indexes that no design document uses."""
+        self._require_no_dry_run()
         self._resource.post("_view_cleanup", headers={"Content-Type": "application/json"})
 
 
 class Couch:
-    """A CouchDB by its URL.
+    """A CouchDB server.
 
-    :param url: with user and password in it
-    :param prefix: stands before every database's name, for tests and shared servers
+    :param url: with user and password
+    :param prefix: precedes each database's name, for tests and shared servers
+    :param connect_timeout: seconds to wait for a connection
+    :param read_timeout: seconds to wait for a response, and between two parts of it
+    :param connections: the number of idle connections kept open
+    :param trace: see `Transport`
+    :param observe: see `Transport`
+    :param breaker: see `Transport`
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - each is one setting
@@ -466,17 +484,17 @@ class Couch:
         observe: Observe | None = None,
         breaker: LoginBreaker | None = None,
     ) -> None:
-        kept = Connections(url, connect_timeout, read_timeout, connections)
-        self._server = couchdb.Server(url, session=Transport(kept, trace, observe, breaker))
+        pool = Connections(url, connect_timeout, read_timeout, connections)
+        self._server = couchdb.Server(url, session=Transport(pool, trace, observe, breaker))
         self._prefix = prefix
         self._lock = Lock()
         self._databases: LRUCache[str, Database] = LRUCache(_DATABASES)
 
     @cachedmethod(attrgetter("_databases"), key=methodkey, lock=attrgetter("_lock"))
     def database(self, name: str) -> Database:
-        """The database of that name. Nothing is sent.
+        """Return the database of a name. Nothing is sent.
 
-        All who use one at the same time have the same object, and so share requests.
+        All threads get the same object, so that their requests are batched.
         """
         full = self._prefix + name
         return Database(full, self._server.resource(full))
@@ -488,31 +506,31 @@ class Couch:
         return credentials
 
     def users(self) -> Database:
-        """The database of CouchDB's own users, the same for every prefix. Nothing is sent."""
+        """Return the database `_users`, which has no prefix. Nothing is sent."""
         return Database("_users", self._server.resource("_users"))
 
     def session(self) -> Document:
-        """Who CouchDB takes us for, by `userCtx`.
+        """Return the `userCtx` of the user that the service logs in as.
 
-        :raises DatastoreLoginRefused: name or password are wrong
+        :raises DatastoreLoginRefused: the name or the password is wrong
         """
         context: Document = _object(self._server.resource.get("_session"))["userCtx"]
         return context
 
     def databases(self) -> list[str]:
-        """The names of all databases with our prefix, without it."""
+        """Return the names of all databases with the prefix, without the prefix."""
         names = json.load(self._server.resource.get("_all_dbs")[2])
         return [n.removeprefix(self._prefix) for n in names if n.startswith(self._prefix)]
 
     def greeting(self) -> Document:
-        """What the server says of itself.
+        """Return the server's welcome message.
 
         :raises DatastoreUnreachable: it does not answer
         """
         return _object(self._server.resource.get(""))
 
     def version(self) -> str:
-        """The server's version.
+        """Return the server's version.
 
         :raises DatastoreUnreachable: it does not answer
         """
@@ -520,7 +538,7 @@ class Couch:
 
 
 def _winner(live: list[Document]) -> Document:
-    """The one that CouchDB shows first, by its own rule, and what it is in conflict with."""
+    """Return the revision that wins by CouchDB's rule, with the other ones in `_conflicts`."""
     if len(live) == 1:
         return live[0]
     first, *others = sorted(
@@ -534,43 +552,43 @@ def _is_missing(leaf: Mapping[str, Any]) -> bool:
 
 
 def _leaf(leaf: Mapping[str, Any]) -> Document:
-    """One revision of an answer of `_bulk_get`.
+    """Return one revision of a response of `_bulk_get`.
 
-    :raises NotInTime: there is an error in its place: most of its copies are out of reach
+    :raises ReadFailed: it is an error, because most of its replicas cannot be reached
     """
     if "error" in leaf:
         error = leaf["error"]
-        raise NotInTime(f"{error.get('id')}: {error.get('error')} {error.get('reason')}")
+        raise ReadFailed(f"{error.get('id')}: {error.get('error')} {error.get('reason')}")
     document: Document = leaf["ok"]
     return document
 
 
 def _rows(body: bytes) -> list[Row]:
-    # Rows are only looked at; a document has to keep its numbers as they are, see `_object`.
+    # Rows are never written back, so orjson may round long integers; see `_object`.
     rows = orjson.loads(body)["rows"]
     return [Row(row.get("id", ""), row["key"], row["value"]) for row in rows]
 
 
-def _share(batches: Batches[Any, _Told], asked: Any) -> Any:
-    """The answer to a question, noted where somebody else has asked it."""
+def _share(batcher: Batcher[Any, _Shared], content: Any) -> Any:
+    """Send a request by a batcher. Record it in the request context if another thread sent it."""
     started = perf_counter()
-    told = batches.answer(asked)
-    current = request_context.current()
-    if current is not None and current.couchdb_id != told.asked_as:
-        current.share(told.asked_as, perf_counter() - started)
-    return told.answer
+    shared = batcher.send(content)
+    work = request_context.CURRENT.get()
+    if work is not None and work.couchdb_id != shared.sent_as:
+        work.share(shared.sent_as, perf_counter() - started)
+    return shared.result
 
 
-def _name() -> str:
-    """The name by which CouchDB is asked at this moment."""
-    current = request_context.current()
-    return current.couchdb_id if current else ""
+def _work_id() -> str:
+    """Return the beginning of the ids of this thread's requests to CouchDB."""
+    work = request_context.CURRENT.get()
+    return work.couchdb_id if work else ""
 
 
 def _path(document_id: str) -> list[str]:
-    # The slash of such an id is the one that CouchDB wants to see.
-    named = document_id.startswith(("_design/", "_local/"))
-    return document_id.split("/", 1) if named else [document_id]
+    """Return the path segments of a document id. CouchDB expects the slash of these unquoted."""
+    has_slash = document_id.startswith(("_design/", "_local/"))
+    return document_id.split("/", 1) if has_slash else [document_id]
 
 
 @lru_cache
@@ -579,7 +597,7 @@ def _encoded(params: tuple[tuple[str, Any], ...]) -> str:
 
 
 def _query(params: Mapping[str, Any]) -> dict[str, str]:
-    """CouchDB reads most parameters as JSON; a revision is a bare word."""
+    """Return CouchDB's query parameters. Most are JSON; a revision is plain text."""
     return {
         name: value if name in ("rev", "since", "style", "open_revs") else json.dumps(value)
         for name, value in params.items()
@@ -587,9 +605,9 @@ def _query(params: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _object(answer: tuple[int, Mapping[str, str], Any]) -> Document:
-    # Not with the faster parser: a whole number beyond 64 bits would come back another one.
-    body: Document = json.load(answer[2])
+def _object(response: tuple[int, Mapping[str, str], Any]) -> Document:
+    # Not by orjson, which would change an integer of more than 64 bits.
+    body: Document = json.load(response[2])
     return body
 
 

@@ -1,8 +1,8 @@
-"""From `couch_views/` to design documents that readers never wait for.
+"""Installs the design documents of `couch_views/` without making readers wait for an index.
 
-A changed design document is written under a temporary id first, its index built there, and only
-then put in place: CouchDB keeps indexes by the content of the views, so readers go over to a
-finished one. Knows files and design documents, not what the views are for.
+A changed design document is first written under a temporary id, and its index is built there. Then
+it is written under its own id. CouchDB identifies an index by the source of the views, so readers
+get the finished index. Knows files and design documents, not what the views are for.
 """
 
 import time
@@ -14,26 +14,26 @@ from typing import Any
 from couchdb.loader import load_design_doc
 
 from kazoo_ips.couch.client import Database
-from kazoo_ips.couch.http_client import NotInTime
+from kazoo_ips.couch.error_responses import ReadFailed
 from kazoo_ips.errors import DatastoreMissingView
 from kazoo_ips.model import Outcome
 
 _PACKAGE = Path(__file__).parent.parent
-# Beside the package in a checkout, inside it in a wheel.
+# Next to the package in a checkout, inside it in a wheel.
 _TREE = next(
     (p for p in (_PACKAGE / "couch_views", _PACKAGE.parent / "couch_views") if p.is_dir()),
     _PACKAGE / "couch_views",
 )
 
 _ATTEMPTS = 60
-"""Times that a view is asked for until its index is built; CouchDB waits a minute each time."""
+"""The number of queries until an index is built. CouchDB lets each wait for a minute."""
 
 _PAUSE = 1.0
-"""Seconds between two of them."""
+"""Seconds between two of these queries."""
 
 
 def load(name: str) -> dict[str, Any]:
-    """The design document that the folder `couch_views/<name>` describes."""
+    """Return the design document that the folder `couch_views/<name>` describes."""
 
     def belongs(path: str) -> bool:
         return Path(path).is_dir() or Path(path).suffix in ("", ".js", ".json")
@@ -43,34 +43,34 @@ def load(name: str) -> dict[str, Any]:
 
 
 def is_current(database: Database, name: str) -> bool:
-    """Whether the database has the design document as the folder describes it."""
+    """Whether the database has the design document in the version of the folder."""
     return _same(database.find(f"_design/{name}"), load(name))
 
 
 def wait_for_index(database: Database, name: str) -> None:
-    """Return once the index of a design document is up to date.
+    """Wait until the index of a design document is up to date.
 
-    :raises DatastoreUnreachable: that takes longer than this database's patience
+    :raises DatastoreUnreachable: it takes longer than the read timeout of this database
     """
     _build(database, name, load(name))
 
 
 def is_there(database: Database, name: str) -> bool:
-    """Whether the database has the design document, current or not."""
+    """Whether the database has the design document, in any version."""
     return database.find(f"_design/{name}") is not None
 
 
 def remove(database: Database, name: str) -> bool:
-    """Remove a design document; False when there was none."""
+    """Remove a design document. Return False if it does not exist."""
     current = database.find(f"_design/{name}")
     return current is not None and bool(database.remove(current["_id"], current["_rev"]).revision)
 
 
 def deploy(database: Database, name: str) -> bool:
-    """Bring a design document up to date, index first; False when there was nothing to do.
+    """Update a design document, after its index is built. Return False if it is up to date.
 
-    Several processes may do this at once: each writes the same, and who comes second finds it
-    done.
+    Several processes may do this at once: each writes the same content, and the second one finds
+    the document up to date.
     """
     wanted = load(name)
     current = database.find(wanted["_id"])
@@ -87,13 +87,13 @@ def deploy(database: Database, name: str) -> bool:
 
 
 def _build_aside(database: Database, wanted: Mapping[str, Any]) -> None:
-    """Build the index under a temporary id, so that it is ready when the real one wants it."""
+    """Build the index under a temporary id, so that it is ready when the document is replaced."""
     name = wanted["_id"].removeprefix("_design/") + "-new"
     aside = f"_design/{name}"
     left_over = database.find(aside)
     revision = {"_rev": left_over["_rev"]} if left_over else {}
     database.put({**wanted, "_id": aside, **revision})
-    # Whoever does the same at this moment may have finished it and cleared it away.
+    # Another process that does the same may have finished and removed this document.
     with suppress(DatastoreMissingView):
         _build(database, name, wanted)
     written = database.find(aside)
@@ -102,18 +102,18 @@ def _build_aside(database: Database, wanted: Mapping[str, Any]) -> None:
 
 
 def _build(database: Database, name: str, document: Mapping[str, Any]) -> None:
-    """Wait until the index is built, however often CouchDB gives up waiting for it.
+    """Wait until the index is built, even if CouchDB's own wait times out several times.
 
-    It answers 500 after a minute (`fabric/request_timeout`), or when the machine is so busy that
-    a map function takes five seconds, and goes on building where it was.
+    CouchDB answers 500 after a minute (`fabric/request_timeout`), or if the machine is so busy
+    that a map function takes five seconds. The build continues meanwhile.
     """
-    # Asking one view builds all of its design document.
+    # A query of one view builds the indexes of all views of its design document.
     for view in list(document["views"])[:1]:
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
                 database.rows(f"{name}/{view}", limit=1, reduce=False)
                 break
-            except NotInTime:
+            except ReadFailed:
                 if not attempts_left:
                     raise
                 time.sleep(_PAUSE)

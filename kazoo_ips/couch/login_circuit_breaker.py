@@ -1,12 +1,12 @@
 """A circuit breaker for CouchDB's logins: a refused password is not sent again for a while.
 
 CouchDB 3.4 and later counts wrong passwords by user and client address. After five of them in five
-minutes it refuses that user from there altogether, the right password too
-(`[chttpd_auth_lockout]`). Every request carries the password, and load balancers ask for readiness
-all the time. So the pauses are such that three requests at the most, of all workers together,
-carry a wrong password in any five minutes; the first of them goes alone, and others wait for its
-answer. A password that turns wrong under load is noticed when the first refusal comes: the
-requests that are under way by then have carried it as well.
+minutes it refuses that user from that address, even with the right password
+(`[chttpd_auth_lockout]`). Every request carries the password, and load balancers request
+`/readyz` all the time. So all workers together send at most three requests with a wrong password
+in any five minutes. The first one is sent alone, and other requests wait for its response. If a
+password becomes wrong under load, the requests that are under way when the first refusal is
+received have carried it as well.
 
 The state is in a table that the workers share. Knows neither HTTP nor what a refusal looks like.
 """
@@ -19,24 +19,25 @@ from kazoo_ips.errors import DatastoreLoginRefused
 from kazoo_ips.processes.shared_table import SharedTable
 
 PAUSES = (5.0, 60.0, 330.0)
-"""Seconds without a request after the first refusal, the second, and each that follows. The last
-is longer than CouchDB counts."""
+"""Seconds without a request after the first refusal, the second, and each later one. The last
+pause is longer than the time over which CouchDB counts."""
 LOCKED = PAUSES[1]
-"""Seconds after an answer that the user is locked out: such answers are not counted."""
-PATIENCE = 1.0
-"""Seconds to wait for the answer to the first request with a password: a refusal takes less."""
+"""Seconds without a request after CouchDB has locked the user out. CouchDB does not count the
+refusals of a lockout."""
+MAX_WAIT = 1.0
+"""Seconds to wait for the response to the first request with a password. A refusal takes less."""
 _LEASE = 60.0
-"""Seconds after which a request that was to try a password is given up: its process is dead."""
+"""Seconds after which the trial of a password is taken for abandoned: its process has died."""
 _INTERVAL = 0.005
 _ACCEPTED = -1.0
 
 
 class LoginBreaker:
-    """The state of each login, for any thread and all processes with that table.
+    """The state of each login, for all threads of all processes that share the table.
 
-    :param table: holds when each login may be tried again
-    :param count: called for each pause that begins
-    :param clock: seconds of a clock that all those processes have in common
+    :param table: contains when each login may be tried again
+    :param count: called at the beginning of each pause
+    :param clock: seconds of a clock that these processes have in common
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class LoginBreaker:
         self._readers: dict[str, Callable[[], float]] = {}
 
     def is_closed(self, login: str) -> bool:
-        """Whether requests may go out with this login as they come: it was accepted last time."""
+        """Whether CouchDB accepted this login last time, so that requests may be sent at once."""
         read = self._readers.get(login)
         if read is None:
             read = self._readers[login] = self._table.reader(f"until {login}")
@@ -59,11 +60,12 @@ class LoginBreaker:
 
     @contextmanager
     def trial(self, login: str) -> Iterator[None]:
-        """Send one request in here with a login of which it is not known whether it is good.
+        """Send one request in this context, with a login that may be wrong.
 
-        It is good when nothing is raised; refused when `refuse` was called; otherwise as before.
+        The login counts as accepted if nothing is raised, and as refused if `refuse` was called.
+        Otherwise its state does not change.
 
-        :raises DatastoreLoginRefused: it was refused, and is not to be tried yet
+        :raises DatastoreLoginRefused: it was refused, and must not be tried yet
         """
         tries = self._admit(login)
         try:
@@ -77,10 +79,10 @@ class LoginBreaker:
                 self._set(login, _ACCEPTED, pauses=0)
 
     def refuse(self, login: str, *, locked: bool) -> float | None:
-        """Note that a login was refused.
+        """Record that a login was refused.
 
-        :param locked: not for the password, but because others were wrong before
-        :returns: seconds until it is tried again, or None when it has been noted already
+        :param locked: whether CouchDB has locked the user out because of earlier wrong passwords
+        :returns: seconds until it is tried again, or None if the refusal was recorded already
         """
         now = self._clock()
         with self._table.locked():
@@ -93,8 +95,8 @@ class LoginBreaker:
         return pause
 
     def _admit(self, login: str) -> bool:
-        """Wait until a request may go out with this login; whether it is the one to try it."""
-        end = time.monotonic() + PATIENCE
+        """Wait until a request may be sent with this login. Return whether it is a trial."""
+        end = time.monotonic() + MAX_WAIT
         while True:
             now = self._clock()
             with self._table.locked():
@@ -110,7 +112,7 @@ class LoginBreaker:
             time.sleep(_INTERVAL)
 
     def _give_up(self, login: str) -> None:
-        """Let another request try it, a little later where it was refused before."""
+        """Let another request try the login: after a short pause if it was refused before."""
         now = self._clock()
         with self._table.locked():
             self._table.put(f"trial {login}", 0)

@@ -1,12 +1,12 @@
-"""Which request an answer of CouchDB belongs to, as far as the answer itself shows it.
+"""Checks that a response of CouchDB belongs to its request.
 
-CouchDB's protocol lets a client check that: an answer carries the request id that the request had,
-a document its `_id`, the answer to a write the `id` of what was written, and the answer to a bulk
-request the ids that were sent, in their order. The answer to another request, sent twice or too
-late by a server or a proxy, fails these checks. The rows of a view do not say what was asked: they
-are checked by the request id alone.
+CouchDB's protocol allows this: a response carries the request id of its request, a document
+carries its `_id`, the response to a write the `id` of the document, and the response to a bulk
+request the ids that were sent, in their order. The response to another request, sent twice or too
+late by a server or a proxy, fails these checks. The rows of a view do not show what was requested,
+so only their request id is checked.
 
-Knows CouchDB's protocol; neither connections nor what is in the documents.
+Knows CouchDB's protocol. Does not know connections or what is in the documents.
 """
 
 import json
@@ -17,9 +17,11 @@ from urllib.parse import parse_qs, unquote
 
 import orjson
 
-REQUEST_ID = "x-couch-request-id"
-_OWN_ID = re.compile("[0-9a-f]{10}")
-"""An id that CouchDB has made itself: always before 3.4.3, later where it got none."""
+from kazoo_ips.couch.http_connections import Response
+
+_COUCHDBS_OWN_ID = re.compile("[0-9a-f]{10}")
+"""A request id that CouchDB has generated: before 3.4.3 for every request, since then for a
+request without one."""
 _MEMBERS = {
     "": '"version"',
     "_session": '"userCtx"',
@@ -27,35 +29,32 @@ _MEMBERS = {
     "_find": '"docs"',
     "_changes": '"results"',
 }
-"""What an answer is known by that is not looked into further."""
+"""A member that every response from these endpoints has. Nothing else of it is checked."""
 
 
 class Mismatch(Exception):
-    """The answer is to another request, or is no answer of CouchDB."""
+    """The response belongs to another request, or does not come from CouchDB."""
 
 
-def check_request_id(sent: str, received: str | None) -> None:
-    """Check the request id that an answer carries, if it carries one.
-
-    :raises Mismatch: it is the id of another request
-    """
-    if received is not None and received != sent and not _OWN_ID.fullmatch(received):
-        raise Mismatch(f"the answer has the request id {received[:36]!r}")
-
-
-def check_success(method: str, target: str, sent: Any, body: bytes) -> None:
-    """Check what a successful answer says.
+def check(method: str, target: str, sent: Any, request_id: str, response: Response) -> None:
+    """Check a response.
 
     :param target: path and query below the server's root, quoted
-    :param sent: the request's body as it was before it became JSON
-    :raises Mismatch: it does not fit the request
+    :param sent: the request's body before it was encoded as JSON
+    :param request_id: the id that was sent with the request
+    :raises Mismatch: it does not belong to the request
     """
+    received = response.raw_headers.get(b"x-couch-request-id", b"").decode("latin-1")
+    if received not in ("", request_id) and not _COUCHDBS_OWN_ID.fullmatch(received):
+        raise Mismatch(f"the response has the request id {received[:36]!r}")
+    if not 200 <= response.status < 300:
+        return
     try:
-        fits = _fits(method, target, sent, body)
+        fits = _fits(method, target, sent, response.body)
     except (ValueError, LookupError, TypeError, AttributeError):
         fits = False
     if not fits:
-        raise Mismatch("the answer is not one to this request")
+        raise Mismatch("the response does not belong to this request")
 
 
 def _fits(method: str, target: str, sent: Any, body: bytes) -> bool:
@@ -69,7 +68,7 @@ def _fits(method: str, target: str, sent: Any, body: bytes) -> bool:
         return _fits_bulk(below[0], sent, body) if method == "POST" else _has(body, below[0])
     length = 2 if below[0] in ("_design", "_local") else 1
     if len(below) > length:
-        return below[length] != "_view" or _has(body, "_view")  # else an attachment
+        return below[length] != "_view" or _has(body, "_view")  # otherwise it is an attachment
     return _fits_document(method, unquote("/".join(below)), query, _parsed(body))
 
 
@@ -78,10 +77,10 @@ def _fits_document(method: str, document_id: str, query: str, content: Any) -> b
         return bool(content["id"] == document_id)
     if "rev" not in query:
         return bool(content["_id"] == document_id)
-    asked = parse_qs(query)
-    if "open_revs" in asked:
+    parameters = parse_qs(query)
+    if "open_revs" in parameters:
         return all(leaf["ok"]["_id"] == document_id for leaf in content if "ok" in leaf)
-    wanted = asked.get("rev", [content["_rev"]])
+    wanted = parameters.get("rev", [content["_rev"]])
     return bool(content["_id"] == document_id) and wanted == [content["_rev"]]
 
 
@@ -89,7 +88,7 @@ def _fits_bulk(endpoint: str, sent: Any, body: bytes) -> bool:
     if endpoint == "_bulk_docs":
         ids = [document["_id"] for document in sent["docs"]]
         answered = [row["id"] for row in _parsed(body)]
-        # As replication writes, only what failed has a row.
+        # With new_edits=false, only documents that failed have a row.
         return answered == ids if sent.get("new_edits", True) else set(answered) <= set(ids)
     if endpoint == "_bulk_get":
         return _fits_bulk_get([each["id"] for each in sent["docs"]], _parsed(body)["results"])
@@ -114,5 +113,5 @@ def _has(body: bytes, name: str) -> bool:
 def _parsed(body: bytes) -> Any:
     try:
         return orjson.loads(body)
-    except orjson.JSONDecodeError:  # stricter than CouchDB in what it takes for text
+    except orjson.JSONDecodeError:  # orjson rejects strings that CouchDB accepts
         return json.loads(body)

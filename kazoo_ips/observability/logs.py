@@ -150,7 +150,7 @@ class JSONFormatter(_Formatter):
         else:
             line["logger"] = record.name
             line["message"] = self.clean(record.getMessage())
-            current = request_context.current()
+            current = request_context.CURRENT.get()
             if current is not None:
                 line["request_id"] = current.request_id
             exception = self.exception(record)

@@ -23,8 +23,6 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from kazoo_ips.observability import request_context
-
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 NO_ANSWER, SENT_AGAIN = 0, -1
@@ -163,14 +161,10 @@ class Metrics:
         children[1].observe(seconds)
 
     def count_call(self, method: str, url: str, status: int, seconds: float) -> None:
-        """Count a request to CouchDB, in the metrics and in the current request context.
+        """Count a request to CouchDB.
 
         :param status: the status of the response, `NO_ANSWER` or `SENT_AGAIN`
         """
-        current = request_context.current()
-        if current is not None:
-            current.calls += 1
-            current.seconds += seconds
         key = kind(method, url), status
         children = self._called.get(key)
         if children is None:

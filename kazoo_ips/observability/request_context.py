@@ -17,8 +17,9 @@ _COUCHDB_TAKES = re.compile(r"[0-9A-Za-z_-]+")
 `chttpd.erl`)."""
 _LENGTH = 24
 """Characters of an id that identify the request. A hyphen and a number follow."""
-_NUMBERS = count(secrets.randbelow(10**10))
-"""Starts at a random number, so that no two processes send the same id."""
+NUMBERS = count(secrets.randbelow(10**10))
+"""Makes the ids of requests to CouchDB unique. Starts at a random number, so that no two processes
+send the same id."""
 
 
 class Work:
@@ -28,12 +29,12 @@ class Work:
     """
 
     __slots__ = (
-        "account_id", "calls", "client", "dry_run", "notes", "request_id", "route", "seconds",
-        "shared", "user_id",
+        "account_id", "calls", "client", "couchdb_id", "dry_run", "notes", "request_id", "route",
+        "seconds", "shared", "user_id",
     )  # fmt: skip
 
     def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
+        self.rename(request_id)
         self.route = ""
         self.account_id: str | None = None
         self.user_id: str | None = None
@@ -51,62 +52,53 @@ class Work:
         self.notes: list[str] = []
         """Special events, one word each, for the log line."""
 
-    @property
-    def couchdb_id(self) -> str:
-        """The beginning of the ids of its requests to CouchDB.
+    def rename(self, request_id: str) -> None:
+        """Set the request id, and the beginning of the ids of its requests to CouchDB.
 
-        It is the first 24 characters of the request id, or of the id's SHA-256 in hex if CouchDB
+        That is the first 24 characters of the request id, or of the id's SHA-256 in hex if CouchDB
         does not accept the request id.
         """
-        if _COUCHDB_TAKES.fullmatch(self.request_id):
-            return self.request_id[:_LENGTH]
-        return hashlib.sha256(self.request_id.encode()).hexdigest()[:_LENGTH]
+        self.request_id = self.couchdb_id = request_id
+        if _COUCHDB_TAKES.fullmatch(request_id):
+            self.couchdb_id = request_id[:_LENGTH]
+        elif request_id:
+            self.couchdb_id = hashlib.sha256(request_id.encode()).hexdigest()[:_LENGTH]
 
-    def share(self, asked_as: str, seconds: float) -> None:
+    def share(self, sent_as: str, seconds: float) -> None:
         """Record that another thread's request to CouchDB included what this work needs.
 
-        :param asked_as: the beginning of that request's id in CouchDB's log
+        :param sent_as: the beginning of that request's id in CouchDB's log
         :param seconds: how long this work has waited for it
         """
-        self.shared.append(asked_as)
+        self.shared.append(sent_as)
         self.seconds += seconds
 
 
-_NO_WORK = "command"
+NO_WORK = "command"
 """The beginning of these ids if there is no current work."""
 
-_current: ContextVar[Work | None] = ContextVar("work", default=None)
+CURRENT: ContextVar[Work | None] = ContextVar("work", default=None)
+"""The current work of this thread; None in commands."""
 
 
 def begin(request_id: str) -> Work:
     """Start a unit of work in this thread, and return it. It replaces the previous one."""
     work = Work(request_id)
-    _current.set(work)
+    CURRENT.set(work)
     return work
-
-
-def current() -> Work | None:
-    """Return the current work of this thread; None in commands."""
-    return _current.get()
-
-
-def next_couchdb_id() -> str:
-    """Return a unique id for one request to CouchDB: the id of the work, and a number."""
-    work = _current.get()
-    return f"{work.couchdb_id if work else _NO_WORK}-{next(_NUMBERS)}"
 
 
 def rename(request_id: str) -> None:
     """Set the id of the current work, if there is any."""
-    work = _current.get()
+    work = CURRENT.get()
     if work is not None:
-        work.request_id = request_id
+        work.rename(request_id)
 
 
 @contextmanager
 def dry_run() -> Iterator[None]:
     """Forbid the current work to write to the database, inside this context."""
-    work = _current.get()
+    work = CURRENT.get()
     if work is None:
         raise LookupError("a dry run needs a current request")
     work.dry_run = True
@@ -119,12 +111,12 @@ def dry_run() -> Iterator[None]:
 
 def is_dry_run() -> bool:
     """Whether the current work, if there is any, must not write to the database."""
-    work = _current.get()
+    work = CURRENT.get()
     return work is not None and work.dry_run
 
 
 def note(word: str) -> None:
     """Add a word about a special event to the current work, if there is any."""
-    work = _current.get()
+    work = CURRENT.get()
     if work is not None and word not in work.notes:
         work.notes.append(word)

@@ -18,7 +18,7 @@ from enum import Enum
 from threading import BoundedSemaphore
 from typing import Any
 
-from kazoo_ips.processes.rendezvous import leave_all
+from kazoo_ips.couch.batching import withdraw
 
 _CHUNK = 65_536
 _HEAD = 65_536
@@ -60,7 +60,7 @@ class Patience:
         :param queue: seconds to wait for one's turn
         :raises TimeoutError: too many others are waiting
         """
-        leave_all()  # who waits for a client is not waited for
+        withdraw()  # other threads do not wait for a thread that waits for its client
         if not self._places.acquire(timeout=queue):
             raise TimeoutError("too many clients are waited for")
         try:

@@ -26,8 +26,8 @@ from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from kazoo_ips.api import envelope, middleware, response_headers
 from kazoo_ips.config import Settings
+from kazoo_ips.couch.batching import READ_SIBLINGS, withdraw
 from kazoo_ips.observability import logs
-from kazoo_ips.processes.rendezvous import FIRST_QUESTION, leave_all
 from kazoo_ips.processes.worker_load import load
 from kazoo_ips.server.client_socket import Arrived, ClientSocket, Patience
 
@@ -101,13 +101,13 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         """Handle the requests of a connection for as long as one follows the other."""
         if self.cfg.is_ssl:
             return super().handle(conn)
-        FIRST_QUESTION.expect()
+        READ_SIBLINGS.expect()
         try:
             result = self._handle(conn)
             while result is True and self._follows(conn):
                 result = self._handle(conn)
         finally:
-            leave_all()
+            withdraw()
         return result
 
     def _follows(self, conn: Any) -> bool:
@@ -118,7 +118,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         """
         if not self.alive or self.tpool._work_queue.qsize():
             return False
-        FIRST_QUESTION.expect()
+        READ_SIBLINGS.expect()
         return bool(conn.parser.unreader.buf.getvalue()) or conn.sock.is_readable(_MOMENT)
 
     def _handle(self, conn: Any) -> Any:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from kazoo_ips.couch.http_client import Transport
-from kazoo_ips.couch.http_connections import Answer, Connections, NotSent, Unanswered
+from kazoo_ips.couch.http_connections import ConnectFailed, Connections, NoResponse, Response
 
 
 class Scripted:
@@ -86,7 +86,7 @@ def serve() -> Iterator[Callable[..., Scripted]]:
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
-def get(connections: Connections, target: str = "/a") -> Answer:
+def get(connections: Connections, target: str = "/a") -> Response:
     return connections.request("GET", target, {"Accept": "application/json"}, None)
 
 
@@ -161,7 +161,8 @@ def test_a_read_is_sent_again_when_all_kept_connections_were_closed_meanwhile(
         ours, theirs = socket.socketpair()
         theirs.close()
         connections._keep(ours)
-    assert Transport(connections).ask("GET", f"{server.url}/_up", None) == b"{}"
+    response = Transport(connections).send("GET", f"{server.url}/_up", None, {}, None)
+    assert response.body == b"{}"
 
 
 BROKEN = {
@@ -179,9 +180,9 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_no_whole_answer_is_told(serve: Callable[..., Scripted], name: str) -> None:
     connections = kept(serve(BROKEN[name], OK))
-    with pytest.raises(Unanswered) as told:
+    with pytest.raises(NoResponse) as told:
         get(connections)
-    assert not told.value.late
+    assert not told.value.timed_out
     assert get(connections).body == b"{}"
 
 
@@ -244,7 +245,7 @@ def test_an_interim_answer_that_was_not_asked_for_is_none(
     serve: Callable[..., Scripted], name: str, rest: bytes
 ) -> None:
     connections = kept(serve(INTERIM[name] + rest))
-    with pytest.raises(Unanswered):
+    with pytest.raises(NoResponse):
         get(connections)
     assert not connections._idle
 
@@ -263,7 +264,7 @@ def test_a_connection_on_which_something_has_come_meanwhile_is_not_used(
 def test_an_answer_that_fails_its_check_closes_its_connection(
     serve: Callable[..., Scripted],
 ) -> None:
-    def refuse(answer: Answer) -> None:
+    def refuse(answer: Response) -> None:
         raise LookupError(answer.body)
 
     connections = kept(serve(OK))
@@ -275,16 +276,16 @@ def test_an_answer_that_fails_its_check_closes_its_connection(
 def test_an_answer_that_does_not_come_is_told_as_late(serve: Callable[..., Scripted]) -> None:
     gate = threading.Event()
     connections = kept(serve(OK, pause=gate), read_timeout=0.1)
-    with pytest.raises(Unanswered) as told:
+    with pytest.raises(NoResponse) as told:
         get(connections)
     gate.set()
-    assert told.value.late
+    assert told.value.timed_out
 
 
 def test_where_nobody_listens_nothing_was_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(NotSent, match=str(port)):
+    with pytest.raises(ConnectFailed, match=str(port)):
         get(Connections(f"http://127.0.0.1:{port}", 1, 1, 1))
 
 
@@ -294,7 +295,7 @@ def test_a_child_does_not_use_its_parents_connections(serve: Callable[..., Scrip
     get(connections)
     child = os.fork()
     if child == 0:
-        os._exit(0 if connections._take() is None else 1)
+        os._exit(0 if connections._take_idle() is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     get(connections)
     assert server.connections == 1, "and the parent keeps its own"

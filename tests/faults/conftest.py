@@ -14,7 +14,7 @@ from webtest import TestApp
 from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
-from kazoo_ips.couch.batching import Batches
+from kazoo_ips.couch.batching import Batcher
 from tests.described import CheckedApp
 from tests.faults.proxy import GONE_AFTER, FaultProxy, hold
 
@@ -27,9 +27,9 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
     return holds
 
 
-def wait_behind(batches: Batches[Any, Any], count: int) -> None:
+def wait_behind(batcher: Batcher[Any, Any], count: int) -> None:
     """Wait until so many questions wait for their turn."""
-    assert eventually(lambda: len(batches._waiting) == count)
+    assert eventually(lambda: len(batcher._pending) == count)
 
 
 Begin = Callable[[Callable[[], Any]], Future[Any]]
@@ -37,7 +37,7 @@ Begin = Callable[[Callable[[], Any]], Future[Any]]
 
 @contextmanager
 def held_up(
-    proxy: FaultProxy, method: str, path: str, first: Callable[[], Any], meet: Batches[Any, Any]
+    proxy: FaultProxy, method: str, path: str, first: Callable[[], Any], meet: Batcher[Any, Any]
 ) -> Iterator[tuple[Future[Any], Begin]]:
     """Hold up a call's request as long as this lasts; what begins meanwhile waits behind it.
 

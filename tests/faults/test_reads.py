@@ -33,7 +33,7 @@ POOL = "-dedicated_ips/"
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kazoo_ips.couch.client._PATIENCE", 5)
+    monkeypatch.setattr("kazoo_ips.couch.client._MAX_WAIT_READ", 5)
 
 
 @pytest.fixture
@@ -156,9 +156,9 @@ def test_the_same_list_is_read_once_for_all_who_want_it_and_holds_up_no_other(
     with ThreadPoolExecutor(8) as threads:
         first = threads.submit(lists.available, ListIPs())
         assert eventually(lambda: bool(rule.met))
-        [alike] = lists._pool._queries.values()
+        [batcher] = lists._pool._queries.values()
         others = [threads.submit(lists.available, ListIPs()) for _ in range(3)]
-        wait_behind(alike, 3)
+        wait_behind(batcher, 3)
         assert lists.available(ListIPs(zone="b")) == [], "another list does not wait"
         add(SECOND, zone="a")
         gate.set()

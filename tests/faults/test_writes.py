@@ -33,7 +33,7 @@ def through(
     proxy: FaultProxy, behind: Settings, monkeypatch: pytest.MonkeyPatch, operator: Member
 ) -> Instance:
     """The services by way of the proxy, whose writes wait for their turn however long."""
-    monkeypatch.setattr("kazoo_ips.couch.client._PATIENCE_WRITING", 30)
+    monkeypatch.setattr("kazoo_ips.couch.client._MAX_WAIT_WRITE", 30)
     return composition.build(behind)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self
 
-from kazoo_ips.couch.http_connections import Answer, Connections, NotSent, Unanswered
+from kazoo_ips.couch.http_connections import ConnectFailed, Connections, NoResponse, Response
 
 LONGEST = 400
 """Steps after which a run is taken for one that does not end."""
@@ -135,7 +135,7 @@ class Late:
     aside = True
     sleeps_until = 0.0
 
-    def __init__(self, name: str, request: Request, send: Callable[[], Answer]) -> None:
+    def __init__(self, name: str, request: Request, send: Callable[[], Response]) -> None:
         self.name, self.request = f"{name}, late", request
         self.done = False
         self._send = send
@@ -209,7 +209,7 @@ class Client:
         self._stop(None)
         self.sleeps_until = 0.0
 
-    def send(self, request: Request, send: Callable[[], Answer]) -> Answer:
+    def send(self, request: Request, send: Callable[[], Response]) -> Response:
         """Stop before a request, then send it, or not."""
         fault = self._stop(request)
         answer = send() if fault in _CARRIED_OUT else None
@@ -219,13 +219,13 @@ class Client:
             self.killed = True
             raise Killed
         if fault == "refused":
-            raise NotSent("the schedule says so")
+            raise ConnectFailed("the schedule says so")
         if answer is None or fault == "lost":
-            raise Unanswered("the schedule says so", late=True)
+            raise NoResponse("the schedule says so", timed_out=True)
         return _accepted(answer) if fault == "accepted" else answer
 
 
-def _accepted(answer: Answer) -> Answer:
+def _accepted(answer: Response) -> Response:
     """The same answer as CouchDB gives it when it has no quorum for the write."""
     if answer.status not in (200, 201, 202):
         return answer
@@ -253,9 +253,9 @@ def gated(describe: Describe) -> type[Connections]:
             target: str,
             headers: dict[str, str],
             body: bytes | None,
-            check: Callable[[Answer], None] | None = None,
-        ) -> Answer:
-            def send() -> Answer:
+            check: Callable[[Response], None] | None = None,
+        ) -> Response:
+            def send() -> Response:
                 return Connections.request(self, method, target, headers, body, check)
 
             request = describe(method, target, body)

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from kazoo_ips.couch.http_connections import Answer, Unanswered
+from kazoo_ips.couch.http_connections import NoResponse, Response
 from tests.schedules.judge import Told, untrue
 from tests.schedules.operations import Operation, read_pool
 from tests.schedules.scheduler import (
@@ -35,11 +35,11 @@ class Counter:
 
     def _add(self, client: list[Client]) -> None:
         for request in self._before:
-            client[0].send(request, Answer)
+            client[0].send(request, Response)
         read = []
-        client[0].send(READ, lambda: read.append(self.count) or Answer())
-        with suppress(Unanswered):
-            client[0].send(WRITE, lambda: setattr(self, "count", read[0] + 1) or Answer())
+        client[0].send(READ, lambda: read.append(self.count) or Response())
+        with suppress(NoResponse):
+            client[0].send(WRITE, lambda: setattr(self, "count", read[0] + 1) or Response())
 
     def go(self, schedule: Sequence[Choice]) -> Run:
         """One run from scratch."""

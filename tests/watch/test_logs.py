@@ -157,7 +157,7 @@ def test_a_reply_of_503_is_one_warning_and_one_line(
     server.send("GET", path, headers={**alice.headers, "X-Request-ID": "fails"}, retries=False)
     line = server.line("fails")
     assert (line["status"], line["level"]) == (503, "error")
-    assert line["notes"] == ["NotInTime"]
+    assert line["notes"] == ["ReadFailed"]
     about = [line for line in server.lines() if line.get("request_id") == "fails"]
     assert all("exception" not in line for line in about)
 
@@ -298,7 +298,7 @@ def set_up(form: str, stream: io.StringIO) -> Iterator[None]:
     """The loggers as the service has them; afterwards as they were."""
     root = logging.getLogger()
     before, level = root.handlers, root.level
-    token = request_context._current.set(None)
+    token = request_context.CURRENT.set(None)
     logs.set_up("debug", form, ("pa/ss", ""), stream)
     try:
         yield
@@ -307,7 +307,7 @@ def set_up(form: str, stream: io.StringIO) -> Iterator[None]:
         root.handlers = before
         root.setLevel(level)
         logging.captureWarnings(False)
-        request_context._current.reset(token)
+        request_context.CURRENT.reset(token)
 
 
 QUOTED = [

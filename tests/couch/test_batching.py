@@ -7,23 +7,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from kazoo_ips.couch.batching import Batches
-from kazoo_ips.processes.rendezvous import Rendezvous, leave_all
+from kazoo_ips.couch.batching import Batcher, Siblings, withdraw
 from tests.faults.conftest import eventually, wait_behind
 
 
 class Asked:
     """What is asked, and a gate for each time something is."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, max_wait: float) -> None:
         self.questions: list[list[str]] = []
         self.failing: dict[int, Exception] = {}
         self.unknown: set[str] = set()
         self._gates: list[threading.Event] = []
         self._changed = threading.Condition()
-        self.place = Rendezvous()
-        self.batches: Batches[str, str] = Batches(
-            self._one, self._all, patience, self.place, longest=10
+        self.siblings = Siblings()
+        self.batcher: Batcher[str, str] = Batcher(
+            self._one, self._all, max_wait, self.siblings, max_gather=10
         )
 
     def open(self, number: int) -> None:
@@ -58,7 +57,7 @@ class Asked:
 @pytest.fixture
 def asked() -> Asked:
     """Nothing yet."""
-    return Asked(patience=5)
+    return Asked(max_wait=5)
 
 
 Start = Callable[[str], Future[str]]
@@ -68,7 +67,7 @@ Start = Callable[[str], Future[str]]
 def start(asked: Asked) -> Iterator[Start]:
     """A function that asks in a thread of its own."""
     with ThreadPoolExecutor(8) as threads:
-        yield lambda key: threads.submit(asked.batches.answer, key)
+        yield lambda key: threads.submit(asked.batcher.send, key)
 
 
 def ask_behind_another(
@@ -81,7 +80,7 @@ def ask_behind_another(
     first = start("a")
     asked.wait(1)
     others = [start(key) for key in keys]
-    wait_behind(asked.batches, len(keys))
+    wait_behind(asked.batcher, len(keys))
     asked.open(0)
     asked.wait(2)
     return first, others
@@ -110,7 +109,7 @@ def test_no_answer_is_older_than_its_question(asked: Asked, start: Start) -> Non
     for number in range(3):
         asked.wait(number + 1)
         answers.append(start("a"))
-        wait_behind(asked.batches, 1)
+        wait_behind(asked.batcher, 1)
         asked.open(number)
     asked.wait(4)
     asked.open(3)
@@ -127,16 +126,16 @@ def test_who_is_on_the_way_is_waited_for_and_asked_with(asked: Asked, start: Sta
     expected, go = threading.Event(), threading.Event()
 
     def come() -> str:
-        asked.place.expect()
+        asked.siblings.expect()
         expected.set()
         assert go.wait(5)
-        return asked.batches.answer("c")
+        return asked.batcher.send("c")
 
     with ThreadPoolExecutor(1) as threads:
         coming = threads.submit(come)
         assert expected.wait(5)
         second = start("b")
-        assert eventually(lambda: asked.batches._busy)
+        assert eventually(lambda: asked.batcher._has_leader)
         go.set()
         asked.wait(2)
         asked.open(1)
@@ -151,19 +150,19 @@ def test_who_does_not_come_is_not_waited_for_longer_than_the_last_answer_took(
     asked.wait(1)
     asked.open(0)
     assert first.result(5) == "a!"
-    asked.place.expect()  # this thread, which asks nothing
+    asked.siblings.expect()  # this thread, which asks nothing
     second = start("b")
     asked.wait(2)  # for 5 seconds, where 10 would be the longest
     asked.open(1)
     assert second.result(5) == "b!"
-    leave_all()
+    withdraw()
 
 
 def test_an_error_is_everybodys_who_asked_and_nobody_elses(asked: Asked, start: Start) -> None:
     asked.failing[1] = ValueError("the second fails")
     first, others = ask_behind_another(asked, start, "bc")
     after = start("d")
-    wait_behind(asked.batches, 1)
+    wait_behind(asked.batcher, 1)
     asked.open(1)
     errors = [each.exception(5) for each in others]
     assert [str(error) for error in errors] == ["the second fails"] * 2
@@ -194,11 +193,11 @@ def test_what_a_batch_does_not_answer_is_asked_about_by_itself(asked: Asked, sta
 
 
 def test_nobody_waits_long_behind_an_answer_that_does_not_come() -> None:
-    asked = Asked(patience=0.02)
+    asked = Asked(max_wait=0.02)
     with ThreadPoolExecutor(8) as threads:
-        held_up = threads.submit(asked.batches.answer, "a")
+        held_up = threads.submit(asked.batcher.send, "a")
         asked.wait(1)
-        others = [threads.submit(asked.batches.answer, key) for key in "bc"]
+        others = [threads.submit(asked.batcher.send, key) for key in "bc"]
         asked.wait(3)
         assert sorted(asked.questions[1:]) == [["b"], ["c"]]
         asked.open(1)
@@ -207,7 +206,7 @@ def test_nobody_waits_long_behind_an_answer_that_does_not_come() -> None:
         assert not held_up.done()
         asked.open(0)
         assert held_up.result(5) == "a!"
-        last = threads.submit(asked.batches.answer, "d")
+        last = threads.submit(asked.batcher.send, "d")
         asked.wait(4)
         asked.open(3)
         assert last.result(5) == "d!"

@@ -7,14 +7,14 @@ from time import monotonic
 
 import pytest
 
-from kazoo_ips.processes.rendezvous import Rendezvous, leave_all
+from kazoo_ips.couch.batching import Siblings, withdraw
 from kazoo_ips.server.client_socket import Patience
 from tests.timing import LONG
 
 
-def come(place: Rendezvous, expected: Event, go: Event, *, end: Callable[[], None]) -> None:
-    """Be expected at a place until told to go."""
-    place.expect()
+def come(siblings: Siblings, expected: Event, go: Event, *, end: Callable[[], None]) -> None:
+    """Be expected at a siblings until told to go."""
+    siblings.expect()
     expected.set()
     assert go.wait(LONG)
     end()
@@ -22,12 +22,12 @@ def come(place: Rendezvous, expected: Event, go: Event, *, end: Callable[[], Non
 
 @pytest.mark.parametrize("goes_there", [True, False])
 def test_who_is_expected_is_waited_for_until_he_comes_or_does_not(goes_there: bool) -> None:
-    place, expected, go = Rendezvous(), Event(), Event()
+    siblings, expected, go = Siblings(), Event(), Event()
     with ThreadPoolExecutor(2) as threads:
-        end = place.arrive if goes_there else leave_all
-        coming = threads.submit(come, place, expected, go, end=end)
+        end = siblings.arrived if goes_there else withdraw
+        coming = threads.submit(come, siblings, expected, go, end=end)
         assert expected.wait(LONG)
-        waiting = threads.submit(place.wait, LONG)
+        waiting = threads.submit(siblings.wait, LONG)
         assert not is_over(waiting, 0.1)
         begun = monotonic()
         go.set()
@@ -37,23 +37,23 @@ def test_who_is_expected_is_waited_for_until_he_comes_or_does_not(goes_there: bo
 
 
 def test_he_is_not_waited_for_longer_than_that() -> None:
-    place, expected, go = Rendezvous(), Event(), Event()
+    siblings, expected, go = Siblings(), Event(), Event()
     with ThreadPoolExecutor(1) as threads:
-        coming = threads.submit(come, place, expected, go, end=place.arrive)
+        coming = threads.submit(come, siblings, expected, go, end=siblings.arrived)
         assert expected.wait(LONG)
         begun = monotonic()
-        place.wait(0.1)
+        siblings.wait(0.1)
         assert 0.1 <= monotonic() - begun < LONG / 2
         go.set()
         coming.result()
 
 
 def test_all_who_are_expected_are_waited_for() -> None:
-    place, events = Rendezvous(), [(Event(), Event()) for _ in range(2)]
+    siblings, events = Siblings(), [(Event(), Event()) for _ in range(2)]
     with ThreadPoolExecutor(3) as threads:
-        coming = [threads.submit(come, place, *each, end=place.arrive) for each in events]
+        coming = [threads.submit(come, siblings, *each, end=siblings.arrived) for each in events]
         assert all(expected.wait(LONG) for expected, _ in events)
-        waiting = threads.submit(place.wait, LONG)
+        waiting = threads.submit(siblings.wait, LONG)
         events[0][1].set()
         coming[0].result()
         assert not is_over(waiting, 0.1)
@@ -62,23 +62,23 @@ def test_all_who_are_expected_are_waited_for() -> None:
 
 
 def test_who_is_alone_does_not_wait_nor_for_himself() -> None:
-    place, other = Rendezvous(), Rendezvous()
+    siblings, other = Siblings(), Siblings()
     begun = monotonic()
-    place.wait(LONG)
-    place.expect()
+    siblings.wait(LONG)
+    siblings.expect()
     other.expect()
-    place.arrive()
-    place.wait(LONG)
-    leave_all()
+    siblings.arrived()
+    siblings.wait(LONG)
+    withdraw()
     other.wait(LONG)
     assert monotonic() - begun < LONG / 2
 
 
 def test_who_waits_for_a_client_is_not_waited_for() -> None:
-    place = Rendezvous()
-    place.expect()
+    siblings = Siblings()
+    siblings.expect()
     with Patience(LONG, 1).waiting(), ThreadPoolExecutor(1) as threads:
-        assert is_over(threads.submit(place.wait, LONG), LONG / 2)
+        assert is_over(threads.submit(siblings.wait, LONG), LONG / 2)
 
 
 def is_over(future: Future[None], seconds: float) -> bool:
