@@ -1,4 +1,4 @@
-"""The HTTP layer: routes, envelopes, schemas. It does not know CouchDB."""
+"""The HTTP layer: routes, envelopes, schemas. It imports nothing of CouchDB."""
 
 from collections.abc import Callable
 
@@ -62,7 +62,7 @@ def init_app(  # noqa: PLR0913 - one for each collaborator
     app.url_map.converters["address"] = routes.AddressConverter
     app.extensions["kazoo_ips"] = services
     app.session_interface = _NoSessions()
-    wsgi = response_headers.guarded(routes.keep_slashes(app.wsgi_app))
+    wsgi = response_headers.add_headers(routes.keep_encoded_slashes(app.wsgi_app))
     app.wsgi_app = wsgi  # type: ignore[method-assign, assignment]
     errors.init_app(app)
     client_address.init_app(app, proxies)
@@ -70,17 +70,17 @@ def init_app(  # noqa: PLR0913 - one for each collaborator
     # One hook before and one after each request: Flask takes time for every hook.
     @app.before_request
     def receive() -> Response | None:
-        envelope.name_request(clock)
+        envelope.set_request_id(clock)
         reply = cors.preflight()
         if reply is None:
-            routes.read(app)
+            routes.read_request(app)
         return reply
 
     @app.after_request
     def finish(response: Response) -> Response:
-        envelope.say_name(response)
-        cors.allow(response)
-        middleware.tell()
+        envelope.add_request_id(response)
+        cors.add_headers(response)
+        middleware.record_request()
         return response
 
     health.init_app(app, lambda: metrics.text(services.health), CONTENT_TYPE, metrics_token)

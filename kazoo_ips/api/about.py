@@ -1,4 +1,4 @@
-"""`/v2/about`: which version runs here."""
+"""`/v2/about`: the version of the service."""
 
 import platform
 
@@ -13,7 +13,7 @@ routes = Routes("about", __name__, url_prefix="/v2")
 
 
 class AboutSchema(Schema):
-    """What runs here."""
+    """The versions of the service and of Python."""
 
     version = fields.String(required=True)
     python_version = fields.String(required=True)
@@ -21,7 +21,7 @@ class AboutSchema(Schema):
 
 @routes.on("GET", "/about", who=Who.OPERATOR, replies=AboutSchema())
 def about() -> Response:
-    """The version of the service and of what it runs on."""
+    """The versions of the service and of Python."""
     return envelope.success(
         {"version": envelope.VERSION, "python_version": platform.python_version()}
     )

@@ -1,4 +1,4 @@
-"""`/v2/accounts/{account_id}/ips`: what an account has and may have."""
+"""`/v2/accounts/{account_id}/ips`: the addresses of an account, and those that it can get."""
 
 from flask import Response, g
 
@@ -21,7 +21,10 @@ def list_available(account_id: str) -> Response:
 
 @routes.on("PUT", "", **ips.CREATION)
 def create(account_id: str) -> Response:
-    """Add an address to the pool; the documentation's curl line uses this path."""
+    """Add an address to the pool.
+
+    Crossbar's documentation shows this path in its curl example.
+    """
     return ips.create()
 
 
@@ -35,7 +38,10 @@ def create(account_id: str) -> Response:
     raises=(Conflict, InsufficientIPs),
 )
 def assign_all(account_id: str) -> Response:
-    """Assign the addresses of the body, or so many that are picked here; all or none."""
+    """Assign addresses, all or none.
+
+    The body names the addresses, or a quantity of available addresses for the service to choose.
+    """
     command = schemas.load_assign(account_id, g.envelope.data())
     if isinstance(command, AllocateIPs):
         return _addresses(services().allocation.allocate(command, **write()))
@@ -53,7 +59,10 @@ def assign_all(account_id: str) -> Response:
     raises=(Conflict,),
 )
 def release_all(account_id: str) -> Response:
-    """Release the addresses of the body, all or none; without any, all that the account has."""
+    """Release addresses, all or none.
+
+    The body names the addresses. Without a body, all addresses of the account are released.
+    """
     addresses = schemas.load_addresses(g.envelope.data(required=False))
     ips = services().ips.release_all(ReleaseIPs(account_id, addresses), **write())
     left = {ip.address: ip.status for ip in ips if not ip.has_known_status}
@@ -65,19 +74,19 @@ def release_all(account_id: str) -> Response:
     "GET", "/assigned", who=Who.ACCOUNT, replies=lists.LINES, query=schemas.ListSchema, csv=True
 )
 def list_assigned(account_id: str) -> Response:
-    """What the account has."""
+    """The addresses that are assigned to the account."""
     return lists.reply(lambda query: services().lists.assigned(query, account_id))
 
 
 @routes.on("GET", "/zones", who=Who.ACCOUNT, replies=resources.NAMES, csv=True)
 def list_zones(account_id: str) -> Response:
-    """The zones in use, over the whole pool."""
+    """The zones of all addresses in the pool."""
     return lists.names("zone", services().lists.zones())
 
 
 @routes.on("GET", "/hosts", who=Who.ACCOUNT, replies=resources.NAMES, csv=True)
 def list_hosts(account_id: str) -> Response:
-    """The hosts in use, over the whole pool."""
+    """The hosts of all addresses in the pool."""
     return lists.names("host", services().lists.hosts())
 
 
@@ -97,7 +106,10 @@ def fetch(account_id: str, address: str) -> Response:
     raises=(Conflict,),
 )
 def assign(account_id: str, address: str) -> Response:
-    """Assign one address; SDKs send the whole document back, which is ignored."""
+    """Assign one address.
+
+    Kazoo's SDKs send the whole document in the body. The service ignores it.
+    """
     command = AssignIP(account_id, address, if_match())
     return _ip(services().ips.assign(command, **write()))
 

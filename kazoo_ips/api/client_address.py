@@ -1,7 +1,7 @@
-"""Which address a request comes from: the connection's, or what trusted proxies say of theirs.
+"""The client's address: that of the connection, or one that a trusted proxy has reported.
 
-`X-Forwarded-For` grows to the right: each proxy adds the address that it was connected from, so
-only what a trusted one added counts, and what is left of it may be anybody's invention.
+Each proxy appends the address of its own client to `X-Forwarded-For`. So an entry is reliable only
+if a trusted proxy has added it. Clients can forge the entries to the left of it.
 """
 
 import re
@@ -12,43 +12,44 @@ from flask import Flask, current_app, request
 
 _WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 _HOPS = 20
-"""Proxies in a row that are followed."""
+"""The maximum number of entries of X-Forwarded-For that are read."""
 
 Networks = Sequence[IPv4Network | IPv6Network]
 
 
 def init_app(app: Flask, trusted: str) -> None:
-    """Have the application trust proxies.
+    """Set the proxies that the application trusts.
 
-    :param trusted: their addresses and networks, with spaces or commas between them
+    :param trusted: their addresses and networks, separated by spaces or commas
+    :raises ValueError: an entry is neither an address nor a network
     """
     networks = [ip_network(word) for word in trusted.replace(",", " ").split()]
     app.extensions["trusted_proxies"] = networks
 
 
 def client_address() -> str:
-    """The address that the request at hand comes from; empty for a local socket's."""
-    asked = request.environ
-    peer, forwarded = asked.get("REMOTE_ADDR", ""), asked.get("HTTP_X_FORWARDED_FOR", "")
-    if not forwarded and ":" not in peer:  # as it is, and nearly always
+    """Return the client's address of the current request; empty for a Unix socket."""
+    environ = request.environ
+    peer, forwarded = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", "")
+    if not forwarded and ":" not in peer:  # the common case needs no parsing
         return str(peer)
     return find(peer, forwarded, current_app.extensions["trusted_proxies"])
 
 
 def find(peer: str, forwarded: str, trusted: Networks) -> str:
-    """The rightmost address that is not a trusted proxy's.
+    """Return the rightmost address that is not a trusted proxy's.
 
-    :param peer: what the connection comes from; empty for a local socket, which is trusted
-    :param forwarded: X-Forwarded-For
+    :param peer: the address of the connection; empty for a Unix socket, which is trusted
+    :param forwarded: the value of X-Forwarded-For
     """
     hop = _parse(peer)
     for text in reversed(forwarded.rsplit(",", _HOPS)):
         if hop is not None and not any(hop in network for network in trusted):
             break
-        before = _parse(text.strip())
-        if before is None:
+        previous = _parse(text.strip())
+        if previous is None:
             break
-        hop = before
+        hop = previous
     return str(hop or "")
 
 

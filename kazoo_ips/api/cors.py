@@ -1,6 +1,6 @@
-"""Letting browsers call the API from other sites' pages, as Crossbar does (`api_util.erl`).
+"""CORS: pages of other origins may call the API in a browser, as with Crossbar (`api_util.erl`).
 
-The token travels in a header that a page must know, never in a cookie, so any origin may ask.
+Every origin is allowed. A page must know the token, because no cookie carries it.
 """
 
 from flask import Response, current_app, g, request
@@ -22,22 +22,22 @@ _HEADERS = {
 
 
 def preflight() -> Response | None:
-    """The reply to what browsers ask beforehand, if this is that."""
+    """Return the reply to a preflight request; None for other requests and unknown paths."""
     if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
         return None
-    known = isinstance(request.routing_exception, MethodNotAllowed)
-    return Response(status=200) if known else None
+    path_exists = isinstance(request.routing_exception, MethodNotAllowed)
+    return Response(status=200) if path_exists else None
 
 
-def allow(response: Response) -> None:
-    """Say in a reply what a page of another site may read of it."""
+def add_headers(response: Response) -> None:
+    """Add the CORS headers to the reply, if the request has an Origin header."""
     if "HTTP_ORIGIN" in request.environ:
         response.headers.update(_HEADERS)
         response.headers["Access-Control-Allow-Methods"] = ", ".join(_methods())
 
 
 def _methods() -> list[str]:
-    """The methods of the path, whatever the request's own was."""
+    """Return the methods that the request's path allows."""
     if "allowed" not in g:
         adapter = current_app.create_url_adapter(request)
         g.allowed = adapter.allowed_methods(request.path) if adapter else []

@@ -1,7 +1,8 @@
-"""Crossbar's envelope, in and out: the only module that knows its members.
+"""Crossbar's envelope: reading that of a request, and building that of a reply.
 
-Requests are read as leniently as Crossbar reads them (`api_util.erl`): any or no content type
-that curl or a browser puts on JSON will do, and no body at all where no data is needed.
+No other module knows the members of the envelope. Requests are read as leniently as Crossbar does
+(`api_util.erl`): JSON may have any content type that curl or a browser sends with it, or none, and
+the body may be missing where no data is needed.
 """
 
 import base64
@@ -28,7 +29,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from kazoo_ips.api.request_state import here
+from kazoo_ips.api.request_state import request_and_state
 from kazoo_ips.errors import ValidationFailed
 from kazoo_ips.observability import request_context
 
@@ -44,35 +45,42 @@ VERSION = version("kazoo_ips")
 
 @dataclass(frozen=True)
 class Envelope:
-    """What came in: `data` and the members beside it, or what is wrong with it."""
+    """The envelope of a request.
+
+    :param members: `data` and the other members, their names in lower case
+    :param problem: the error that the body has caused, if any; `check` raises it
+    """
 
     members: Mapping[str, Any] = field(default_factory=dict)
     problem: Exception | None = None
 
     @property
     def has_data(self) -> bool:
-        """Whether there is any `data`; null is none."""
+        """Whether the envelope has `data` that is not null."""
         return self.members.get("data") is not None
 
     def text(self, name: str) -> str | None:
-        """A parameter, wherever Crossbar looks for it: data, query, envelope, in that order."""
+        """Return a parameter if it is a string, from `data`, the query or the envelope.
+
+        They are searched in this order, as Crossbar does.
+        """
         data = self.members.get("data")
-        inside = data.get(name) if isinstance(data, dict) else None
-        value = inside or request.args.get(name) or self.members.get(name)
+        in_data = data.get(name) if isinstance(data, dict) else None
+        value = in_data or request.args.get(name) or self.members.get(name)
         return value if isinstance(value, str) else None
 
     def all(self, name: str) -> list[Any]:
-        """All values of a parameter, from wherever Crossbar looks for it."""
+        """Return all values of a parameter in `data`, the query and the envelope."""
         data = self.members.get("data")
-        inside = [data[name]] if isinstance(data, dict) and name in data else []
-        beside = [self.members[name]] if name in self.members else []
-        return [*inside, *request.args.getlist(name), *beside]
+        in_data = [data[name]] if isinstance(data, dict) and name in data else []
+        in_envelope = [self.members[name]] if name in self.members else []
+        return [*in_data, *request.args.getlist(name), *in_envelope]
 
     def data(self, *, required: bool = True) -> dict[str, Any]:
-        """The `data` object.
+        """Return the `data` object.
 
         :param required: whether a request without a body is an error
-        :raises ValidationFailed: it is missing or not an object
+        :raises ValidationFailed: `data` is missing or not an object
         """
         self.check()
         if not self.members and not required and not request.get_data():
@@ -92,18 +100,21 @@ class Envelope:
         return dict(data)
 
     def check(self) -> None:
-        """Raise what was wrong with the body, if anything was."""
+        """Raise the error that the body has caused, if any."""
         if self.problem:
             raise self.problem
 
 
 def fail(path: str, rule: str, message: str, **more: Any) -> NoReturn:
-    """Refuse a request for one broken rule, in Crossbar's words."""
+    """Refuse a request that breaks one rule, in the form of Crossbar's validation errors.
+
+    :raises ValidationFailed: always
+    """
     raise ValidationFailed({path: {rule: {"message": message, **more}}})
 
 
 def read() -> Envelope:
-    """The request's envelope. What is wrong with it is kept, to be raised in its turn."""
+    """Return the request's envelope. An error in it is raised later, after the authorisation."""
     try:
         body = _body()
     except HTTPException as error:
@@ -114,7 +125,7 @@ def read() -> Envelope:
         return Envelope(problem=UnsupportedMediaType())
     try:
         members = json.loads(body.decode(), parse_constant=_no_constant)
-        # Refuses halves of surrogate pairs, and 1e999, which is no number here.
+        # This refuses lone surrogates, and numbers such as 1e999 that become infinity.
         json.dumps(members, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         return Envelope(problem=_bad_json(str(error)[:200]))
@@ -130,10 +141,11 @@ def _body() -> bytes:
         body = request.get_data()
     except RequestEntityTooLarge:
         raise
-    except Exception as error:  # a bad chunk, or it breaks off: each server has its own word
-        late = isinstance(error.__context__ or error, TimeoutError)
-        raise (RequestTimeout if late else BadRequest) from error
-    # Where no length was announced, what is too long comes cut off.
+    # A malformed chunk, or an incomplete body: each server raises another class.
+    except Exception as error:
+        timed_out = isinstance(error.__context__ or error, TimeoutError)
+        raise (RequestTimeout if timed_out else BadRequest) from error
+    # Without a Content-Length, the framework truncates a body that is too long.
     if request.content_length is None and len(body) >= (request.max_content_length or 0):
         raise RequestEntityTooLarge
     return body
@@ -147,45 +159,46 @@ def _bad_json(message: str) -> ValidationFailed:
     return ValidationFailed({"json": {"invalid": {"message": message, "target": "body"}}})
 
 
-def name_request(clock: Callable[[], float]) -> None:
-    """Give the request the name that it goes by everywhere: the caller's, if that is one."""
-    asked, known = here()
-    offered = asked.environ.get("HTTP_X_REQUEST_ID")
-    name = offered if offered and _REQUEST_ID.fullmatch(offered) else token_hex(16)
-    known.request_id, known.clock = name, clock
-    request_context.rename(name)
+def set_request_id(clock: Callable[[], float]) -> None:
+    """Set the id of the request: the client's X-Request-ID if it is valid, or a random one."""
+    incoming, state = request_and_state()
+    sent = incoming.environ.get("HTTP_X_REQUEST_ID")
+    request_id = sent if sent and _REQUEST_ID.fullmatch(sent) else token_hex(16)
+    state.request_id, state.clock = request_id, clock
+    request_context.rename(request_id)
 
 
-def say_name(response: Response) -> None:
-    """Have a reply carry the name of its request."""
+def add_request_id(response: Response) -> None:
+    """Add the X-Request-ID header to the reply."""
     response.headers["X-Request-ID"] = g.request_id
 
 
 def success(
     data: Any, *, status: int = 200, revision: str | None = None, **members: Any
 ) -> Response:
-    """The reply to a request that went well.
+    """Return the reply to a successful request.
 
-    :param status: of what was done; a dry run's is 200
-    :param revision: of the one document that `data` shows; a list's is a digest of it
+    :param status: the HTTP status; a dry run's is always 200
+    :param revision: the revision of the document that `data` shows; without it, a digest of `data`
     :param members: further members of the envelope; those that are None are left out
     """
     text = dump(data)
     revision = revision or digest(text)
     headers = {"ETag": f'"{revision}"'}
-    asked = here()[0]
-    known = "HTTP_IF_NONE_MATCH" in asked.environ and asked.if_none_match.contains_weak(revision)
-    if known and asked.method == "GET":
+    incoming, state = request_and_state()
+    conditional = incoming.method == "GET" and "HTTP_IF_NONE_MATCH" in incoming.environ
+    if conditional and incoming.if_none_match.contains_weak(revision):
         return Response(status=304, headers=headers)
     rest = {"status": "success", "revision": revision, **_present(members), **_common()}
-    status = 200 if here()[1].get("dry_run") else status
+    status = 200 if state.get("dry_run") else status
     return _json(b'{"data":%b,%b' % (text, dump(rest)[1:]), status, headers)
 
 
 def stream(items: Iterable[Any]) -> Response:
-    """The reply with a list of any length: its parts go out as they are read.
+    """Return a reply that streams a list of any length.
 
-    The revision closes the body, since only then it is known; so there is no ETag.
+    :param items: the list in parts, each a list
+    :returns: a reply without an ETag, because the revision is known only at the end of the body
     """
     common = _common()
 
@@ -203,16 +216,22 @@ def stream(items: Iterable[Any]) -> Response:
         rest = {"status": "success", "revision": hashed.hexdigest()[:32], **common}
         yield b"%b,%b" % (ending, dump(rest)[1:])
 
-    return _json(started(parts()), 200)
+    return _json(read_ahead(parts()), 200)
 
 
-def started(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The same parts, the first two read already: what goes wrong there still gets its reply."""
+def read_ahead(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Return the same parts with the first two read now.
+
+    An error while they are read can still become an error reply.
+    """
     return chain(list(islice(parts, 2)), parts)
 
 
 def failure(code: int, message: str, data: Mapping[str, Any]) -> Response:
-    """The reply to a request that did not go well: `error` is the code as a string."""
+    """Return the reply to a request that failed.
+
+    :param code: the HTTP status; the member `error` has it as a string
+    """
     body = {
         "data": data,
         "status": "error",
@@ -223,22 +242,26 @@ def failure(code: int, message: str, data: Mapping[str, Any]) -> Response:
     return _json(dump(body), code)
 
 
-def repeat(body: Mapping[str, Any], status: int) -> Response:
-    """A reply that was given before, with the token of whoever asks now."""
+def replay(body: Mapping[str, Any], status: int) -> Response:
+    """Return a stored reply with the token of the current request.
+
+    :param body: the envelope without a token
+    """
     token = g.get("auth_token")
     return _json(dump({**body, **({"auth_token": token} if token else {})}), status)
 
 
 def dump(value: Any) -> bytes:
-    """JSON in UTF-8, without spaces."""
+    """Return JSON in UTF-8, without spaces."""
     try:
         return orjson.dumps(value)
-    except TypeError:  # what somebody sent goes back to him: huge numbers, a thousand levels
+    # An error reply can quote a value that orjson refuses: a huge number, or deep nesting.
+    except TypeError:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
 def digest(text: bytes) -> str:
-    """The revision of what has no document of its own."""
+    """Return the revision of a reply that does not show one document."""
     return hashlib.sha256(text).hexdigest()[:32]
 
 
@@ -249,9 +272,9 @@ def _json(
 
 
 def common(request_id: str, auth_token: str | None, now: float) -> dict[str, Any]:
-    """The members that every reply has.
+    """Return the members that every reply has.
 
-    :param now: Unix seconds
+    :param now: the time in Unix seconds
     """
     members = {
         "request_id": request_id,
@@ -268,9 +291,9 @@ def _timestamp(second: int) -> str:
 
 
 def _common() -> dict[str, Any]:
-    known = here()[1]
-    members = common(known.request_id, known.get("auth_token"), known.clock())
-    return {**members, "dry_run": True} if known.get("dry_run") else members
+    _, state = request_and_state()
+    members = common(state.request_id, state.get("auth_token"), state.clock())
+    return {**members, "dry_run": True} if state.get("dry_run") else members
 
 
 def _present(members: Mapping[str, Any]) -> dict[str, Any]:

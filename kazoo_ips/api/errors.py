@@ -1,4 +1,4 @@
-"""One table from what went wrong to the reply that says so; every failure leaves through it."""
+"""The reply to each error: one table maps all exceptions to a status, a message and `data`."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -21,13 +21,13 @@ def _text(message: str) -> Callable[[Any], Mapping[str, Any]]:
 
 
 def _conflict(error: errors.Conflict) -> Mapping[str, Any]:
-    lost = {"ips": {address: error.reason for address in error.addresses}}
-    return {**({} if isinstance(error, errors.IPExists) else lost), **_CONFLICTING}
+    reasons = {"ips": {address: error.reason for address in error.addresses}}
+    return {**({} if isinstance(error, errors.IPExists) else reasons), **_CONFLICTING}
 
 
 _CONFLICTING = {"message": "conflicting documents"}
 
-# The nearest class of an error's ancestry counts.
+# An error without an entry has the reply of its nearest base class.
 REPLIES: dict[type[Exception], Reply] = {
     errors.ValidationFailed: (400, "validation error", lambda error: error.errors),
     errors.InvalidCredentials: (401, "invalid_credentials", _text("invalid credentials")),
@@ -81,7 +81,7 @@ REPLIES: dict[type[Exception], Reply] = {
     Exception: (500, "unspecified_fault", _text("unspecified fault")),
 }
 
-# What the framework itself refuses.
+# Errors that Flask and werkzeug raise.
 TOKENS = {
     400: ("faulty_request", "faulty request"),
     404: ("not_found", "not found"),
@@ -100,12 +100,12 @@ HEADERS = {
 
 
 def init_app(app: Flask) -> None:
-    """Let every error of the application leave through the table."""
+    """Register `reply` for every exception of the application."""
     app.register_error_handler(Exception, reply)
 
 
 def reply(error: Exception) -> Response:
-    """The envelope for an error."""
+    """Return the reply to an error."""
     if isinstance(error, HTTPException):
         return _from_framework(error)
     code, message, data = next(REPLIES[c] for c in type(error).__mro__ if c in REPLIES)
@@ -127,7 +127,7 @@ def _from_framework(error: HTTPException) -> Response:
     response = envelope.failure(code, message, {"message": text})
     for name, value in error.get_headers():
         if name == "Allow":
-            # The framework adds these two to every GET; Crossbar does not know them.
+            # Flask adds these two to every GET. Crossbar has neither.
             methods = sorted(set(value.split(", ")) - {"HEAD", "OPTIONS"})
             response.headers[name] = ", ".join(methods)
     return response

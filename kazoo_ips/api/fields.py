@@ -1,4 +1,4 @@
-"""Fields that complain in Crossbar's words (`kz_json_schema.erl`) when what they read is wrong."""
+"""marshmallow fields with the error texts of Crossbar (`kz_json_schema.erl`)."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from marshmallow import ValidationError, fields
 from kazoo_ips.model import addresses
 
 MAX_ADDRESSES = 1000
-"""Addresses in one list."""
+"""The maximum number of addresses in one request."""
 
 _HIGHEST = 999_999_999
 _AN_ADDRESS = {
@@ -21,27 +21,31 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def broken(rule: str, message: str, **more: Any) -> ValidationError:
-    """One broken rule, as Crossbar reports it: by its name, with a text and what it was about."""
+    """Return an error for one broken rule, in Crossbar's form.
+
+    :param rule: the name of the rule, for example `minLength`
+    :param more: details, for example the limit (`target`) and the value that was sent (`value`)
+    """
     return ValidationError({rule: {"message": message, **more}})
 
 
 class Field(fields.Field[Any]):
-    """A field that complains in Crossbar's words."""
+    """A field with Crossbar's error texts."""
 
     type_name = "string"
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
-        """What marshmallow itself finds: a missing value or a null."""
+        """Return the error for a missing value or a null, the two that marshmallow detects."""
         if key == "required":
             return broken("required", "Field is required but missing", value=self.name)
         return self.wrong_type(None)
 
     def json_schema(self) -> dict[str, Any]:
-        """What the field takes, in JSON Schema."""
+        """Return what the field accepts, in JSON Schema."""
         return {"type": self.type_name}
 
     def wrong_type(self, value: Any) -> ValidationError:
-        """The value is not of this field's type."""
+        """Return the error for a value of another type."""
         return broken(
             "type",
             f"Value did not match type(s): {self.type_name}",
@@ -51,7 +55,7 @@ class Field(fields.Field[Any]):
 
 
 class Text(Field):
-    """A string of a certain length, or one of a few."""
+    """A string, with limits of its length or a list of the values that are allowed."""
 
     def __init__(
         self, least: int = 1, most: int | None = None, one_of: tuple[str, ...] = (), **more: Any
@@ -60,7 +64,7 @@ class Text(Field):
         self._least, self._most, self._one_of = least, most, one_of
 
     def json_schema(self) -> dict[str, Any]:
-        """What the field takes, in JSON Schema."""
+        """Return what the field accepts, in JSON Schema."""
         rules = {
             "minLength": self._least or None,
             "maxLength": self._most,
@@ -95,7 +99,7 @@ class Text(Field):
 
 
 class Number(Field):
-    """A whole number, in a query or a body."""
+    """A positive integer, in a query or a body."""
 
     type_name = "integer"
 
@@ -104,7 +108,7 @@ class Number(Field):
         self._most = most
 
     def json_schema(self) -> dict[str, Any]:
-        """What the field takes, in JSON Schema; a query's are strings of digits."""
+        """Return what the field accepts, in JSON Schema. A query has the digits as a string."""
         return {"type": "integer", "minimum": 1, "maximum": self._most or _HIGHEST}
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
@@ -123,12 +127,12 @@ class Number(Field):
 
 
 class Flag(Field):
-    """A yes or no, in a query or a body."""
+    """A boolean, in a query or a body."""
 
     type_name = "boolean"
 
     def json_schema(self) -> dict[str, Any]:
-        """What the field takes, in JSON Schema; upper case will do as well."""
+        """Return what the field accepts, in JSON Schema. Upper case is accepted as well."""
         return {
             "anyOf": [
                 {"type": "boolean"},
@@ -145,14 +149,14 @@ class Flag(Field):
 
 
 class Address(Field):
-    """An IPv4 or IPv6 address, in whatever spelling; its canonical one is kept."""
+    """An IPv4 or IPv6 address in any spelling. Its value is the canonical form."""
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
-        """A null is no address, which is all that Crossbar says of it."""
+        """Return the error for a missing value, or for a null, which Crossbar calls no address."""
         return super().make_error(key, **kwargs) if key == "required" else _not_an_address(None)
 
     def json_schema(self) -> dict[str, Any]:
-        """What the field takes, in JSON Schema."""
+        """Return what the field accepts, in JSON Schema."""
         return dict(_AN_ADDRESS)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
@@ -163,12 +167,12 @@ class Address(Field):
 
 
 class Addresses(Field):
-    """A list of addresses, each spelled as it was sent, none twice."""
+    """A list of different addresses. Its value has them as they were sent."""
 
     type_name = "array"
 
     def json_schema(self) -> dict[str, Any]:
-        """What the field takes, in JSON Schema."""
+        """Return what the field accepts, in JSON Schema."""
         return {
             "type": "array",
             "items": {"description": "IP address", **_AN_ADDRESS},
@@ -193,12 +197,12 @@ class Addresses(Field):
 
 
 class Items(Field):
-    """A list of one to `MAX_ADDRESSES` items, whatever they are."""
+    """A list of one to `MAX_ADDRESSES` items of any type."""
 
     type_name = "array"
 
     def json_schema(self) -> dict[str, Any]:
-        """What the field takes, in JSON Schema."""
+        """Return what the field accepts, in JSON Schema."""
         return {"type": "array", "minItems": 1, "maxItems": MAX_ADDRESSES}
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
@@ -206,11 +210,11 @@ class Items(Field):
         return list(value)
 
 
-class After(Field):
-    """A `start_key`, as the last page's `next_start_key` had it."""
+class StartKey(Field):
+    """A `start_key`: the `next_start_key` of the previous page."""
 
     def json_schema(self) -> dict[str, Any]:
-        """What the field takes, in JSON Schema; what it means is nobody's to know."""
+        """Return what the field accepts, in JSON Schema. Its content is opaque to clients."""
         return {"type": "string", "minLength": 1}
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[str, str, str]:
@@ -238,7 +242,7 @@ def _check_length(field: Field, value: Any) -> None:
 
 
 def repeated(item: Any) -> ValidationError:
-    """An item was in the list before."""
+    """Return the error for an item that occurs a second time in a list."""
     return broken("uniqueItems", "List of items is not unique", value=item)
 
 
@@ -247,5 +251,5 @@ def _not_an_address(value: Any) -> ValidationError:
 
 
 def start_key(after: tuple[str, str, str] | None) -> str | None:
-    """The `next_start_key` of a page: opaque, safe in a URL."""
+    """Return the `next_start_key` of a page, safe in a URL; None after the last page."""
     return after and base64.urlsafe_b64encode(json.dumps(after).encode()).decode()

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics`: for load balancers and Prometheus, outside `/v2`."""
+"""`/healthz`, `/readyz` and `/metrics`, for load balancers and Prometheus."""
 
 import hmac
 from collections.abc import Callable
@@ -16,23 +16,23 @@ routes = Routes("health", __name__)
 
 
 def init_app(app: Flask, text: Callable[[], bytes], content_type: str, token: str) -> None:
-    """Say where the metrics come from.
+    """Set the source of the metrics.
 
-    :param text: all metrics, in Prometheus's text form
-    :param token: who wants them must bring this; everybody may have them when it is empty
+    :param text: returns all metrics in Prometheus's text format
+    :param token: the bearer token that /metrics requires; none if empty
     """
     app.extensions["kazoo_ips_metrics"] = text, content_type, token
 
 
 @routes.on("GET", "/healthz", who=Who.ANYONE, replies=fields.Dict())
 def healthz() -> Response:
-    """The process answers. Whether CouchDB does is another question."""
+    """Whether the process replies. This does not check CouchDB."""
     return envelope.success({"healthy": True})
 
 
 @routes.on("GET", "/readyz", who=Who.ANYONE, replies=fields.Dict(), raises=(NotReady,))
 def readyz() -> Response:
-    """Requests can be served; otherwise 503 with the reasons."""
+    """Whether the service can serve requests; 503 with the reasons if not."""
     reasons = services().health.problems()
     if reasons:
         raise NotReady(reasons)
@@ -43,7 +43,7 @@ def readyz() -> Response:
     "GET", "/metrics", who=Who.ANYONE, replies=None, media=ANY, raises=(InvalidCredentials,)
 )
 def metrics() -> Response:
-    """All workers' metrics."""
+    """The metrics of all workers, for Prometheus."""
     text, content_type, token = current_app.extensions["kazoo_ips_metrics"]
     if token and not hmac.compare_digest((g.auth_token or "").encode(), token.encode()):
         raise InvalidCredentials

@@ -1,4 +1,7 @@
-"""The Idempotency-Key of a write: the same request again gives the same reply again."""
+"""The Idempotency-Key header: a write that is sent several times is done once.
+
+Every later request with the same key gets the reply of the first.
+"""
 
 import hashlib
 import json
@@ -18,11 +21,11 @@ _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def once(handle: Callable[[], Response]) -> Response:
-    """The reply to a write, which is done once for each key.
+    """Call the handler of a write, or return the stored reply of the request's key.
 
-    :raises ValidationFailed: the key is not one
-    :raises IdempotencyMismatch: the key came with another request
-    :raises InProgress: the request with this key is still under way
+    :raises ValidationFailed: the key is malformed
+    :raises IdempotencyMismatch: the key was used with another request
+    :raises InProgress: the first request with this key has not ended
     """
     key = request.headers.get("Idempotency-Key")
     if key is None:
@@ -31,12 +34,12 @@ def once(handle: Callable[[], Response]) -> Response:
         envelope.fail(
             "Idempotency-Key", "wrong_format", "Field is not in the correct format", value=key
         )
-    who = f"{caller().account.id}/{caller().user_id or ''}"
-    record = services().idempotency.begin(who, key, _fingerprint(), g.request_id)
+    owner = f"{caller().account.id}/{caller().user_id or ''}"
+    record = services().idempotency.begin(owner, key, _fingerprint(), g.request_id)
     if record.reply is not None:
         request_context.note("replayed")
-        return _repeat(record.reply)
-    _go_by(record.request_id, record.current)
+        return _replay(record.reply)
+    _set_attempt(record.request_id, record.current)
     try:
         response = handle()
     except KazooIPsError as error:
@@ -47,13 +50,13 @@ def once(handle: Callable[[], Response]) -> Response:
     if response.status_code >= 500:
         services().idempotency.abandon(record)
         return response
-    own = _kept(response)
+    own = _storable(response)
     final = services().idempotency.finish(record, own)
-    return response if final is own else _repeat(final)
+    return response if final is own else _replay(final)
 
 
-def _go_by(request_id: str, attempt: Attempt) -> None:
-    """Work under the name of the first attempt, which may be this one."""
+def _set_attempt(request_id: str, attempt: Attempt) -> None:
+    """Set the attempt, and the request id of the first attempt, which may be this one."""
     g.attempt, g.request_id = attempt, request_id
     request_context.rename(request_id)
     if attempt.number > 1:
@@ -61,21 +64,21 @@ def _go_by(request_id: str, attempt: Attempt) -> None:
 
 
 def _fingerprint() -> str:
-    """Of all that the request asks for; the token it comes with may change."""
+    """Return a digest of the request without its token, which may change between attempts."""
     members = {k: v for k, v in g.envelope.members.items() if k != "auth_token"}
     query = sorted((k, v) for k, v in request.args.items(multi=True) if k != "auth_token")
-    asked = [request.method, request.path, query, members]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    content = [request.method, request.path, query, members]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _kept(response: Response) -> Mapping[str, Any]:
-    """A reply without the token, which is nobody's to keep."""
+def _storable(response: Response) -> Mapping[str, Any]:
+    """Return the reply as it is stored: without the token, which is a secret."""
     body = {k: v for k, v in json.loads(response.get_data()).items() if k != "auth_token"}
     return {"status": response.status_code, "body": body, "etag": response.get_etag()[0]}
 
 
-def _repeat(reply: Mapping[str, Any]) -> Response:
-    response = envelope.repeat(reply["body"], reply["status"])
+def _replay(reply: Mapping[str, Any]) -> Response:
+    response = envelope.replay(reply["body"], reply["status"])
     if reply["etag"]:
         response.set_etag(reply["etag"])
     response.headers["Idempotency-Replayed"] = "true"

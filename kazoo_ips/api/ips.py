@@ -1,4 +1,4 @@
-"""`/v2/ips`: the operator's pool."""
+"""`/v2/ips`: the pool, for the operator."""
 
 from typing import Any
 
@@ -30,19 +30,19 @@ CREATION: dict[str, Any] = {
     "dry_run": True,
     "raises": (Conflict,),
 }
-"""What there is to know of `PUT`, under whichever path."""
+"""The description of `PUT`, which two paths have."""
 
 
 @routes.on("PUT", "", **CREATION)
 def create() -> Response:
     """Add an address to the pool, or a list of addresses: all or none."""
     command = schemas.load_create(g.envelope.data())
-    if if_match():  # what is yet to be made has no revision that could match
+    if if_match():  # an address that does not exist has no revision that could match
         raise PreconditionFailed
     if isinstance(command, list):
-        made = services().bulk_additions.create_all(command, **write())
-        shown = [resources.dump_read_only(ip) for ip in made]
-        return envelope.success({"ips": shown}, status=201)
+        created = services().bulk_additions.create_all(command, **write())
+        data = [resources.dump_read_only(ip) for ip in created]
+        return envelope.success({"ips": data}, status=201)
     ip = services().pool.create(command, **write())
     return envelope.success(resources.dump_read_only(ip), status=201, revision=ip.revision)
 
@@ -56,19 +56,19 @@ def create() -> Response:
     csv=True,
 )
 def list_assigned() -> Response:
-    """What all accounts have, and which account has it."""
+    """The assigned addresses of all accounts, each with its account."""
     return lists.reply(services().lists.assigned, owner=True)
 
 
 @routes.on("GET", "/zones", who=Who.OPERATOR, replies=resources.NAMES, csv=True)
 def list_zones() -> Response:
-    """The zones in use."""
+    """The zones of all addresses."""
     return lists.names("zone", services().lists.zones())
 
 
 @routes.on("GET", "/hosts", who=Who.OPERATOR, replies=resources.NAMES, csv=True)
 def list_hosts() -> Response:
-    """The hosts in use."""
+    """The hosts of all addresses."""
     return lists.names("host", services().lists.hosts())
 
 
@@ -90,7 +90,7 @@ def fetch(address: str) -> Response:
     raises=(Conflict,),
 )
 def delete(address: str) -> Response:
-    """Take an address out of the pool; `force=true` releases it first."""
+    """Delete an address from the pool. `force=true` releases it first."""
     command = DeleteIP(address, schemas.load_force(g.envelope.text("force")), if_match())
     ip = services().pool.delete(command, **write())
     return envelope.success(resources.dump_read_only(ip, deleted=True), revision=ip.revision)

@@ -1,7 +1,7 @@
-"""`/v2/schemas`: the JSON schemas of what is sent, as Kazoo has them (`cb_schemas.erl`).
+"""`/v2/schemas`: the JSON schemas of request data, as Kazoo serves them (`cb_schemas.erl`).
 
-They are those that requests are checked with here; in Kazoo they are documents. Kazoo's form is
-draft 4 of JSON Schema, with an `id` that is the schema's name, and anybody may read them.
+In Kazoo they are documents. Here they are generated from the schemas that check requests. Kazoo
+uses draft 4 of JSON Schema, with the schema's name as its `id`. Everybody may read them.
 """
 
 from flask import Response
@@ -35,5 +35,5 @@ def fetch(name: str) -> Response:
     if name not in _SCHEMAS:
         raise BadIdentifier(name)
     schema, description = _SCHEMAS[name]
-    made = {"$schema": _DRAFT, "id": name, "description": description}
-    return envelope.success({**made, **openapi.json_schema(schema)})
+    header = {"$schema": _DRAFT, "id": name, "description": description}
+    return envelope.success({**header, **openapi.json_schema(schema)})

@@ -1,4 +1,4 @@
-"""Lists of addresses as replies: a page, the first few, or all of it, in JSON or CSV."""
+"""Lists of addresses as replies: one page, the first addresses, or the whole list; JSON or CSV."""
 
 import csv
 import io
@@ -14,27 +14,27 @@ from kazoo_ips.services.pool.lists import walk
 
 LINES = resources.ListingSchema(many=True, exclude=["assigned_to"])
 OWNED_LINES = resources.ListingSchema(many=True)
-"""The forms of a list; the second says whose each address is."""
+"""The form of a list without and with the account of each address."""
 
 _CHUNK = 1000
 ListPage = Callable[[ListIPs], Page]
 
 
 def reply(list_page: ListPage, *, owner: bool = False) -> Response:
-    """The reply to a request for a list.
+    """Return the reply to a request for a list.
 
-    :param list_page: the service's list
-    :param owner: whether each line says whose the address is
+    :param list_page: returns one page of the list
+    :param owner: whether each line has the account of the address
     """
-    # A table is asked for to be kept, so it has all lines unless pages are spoken of.
+    # A CSV file is usually stored, so it has all lines unless the query names a page.
     query = schemas.load_list(request.args, everything=g.csv)
 
     def dump(listing: Listing) -> dict[str, Any]:
         return resources.dump_listing(listing, owner=owner)
 
     if g.csv:
-        names = ["ip", "zone", "host", *(["assigned_to"] if owner else [])]
-        return _table(names, map(dump, _lines(list_page, query)))
+        columns = ["ip", "zone", "host", *(["assigned_to"] if owner else [])]
+        return _csv(columns, map(dump, _lines(list_page, query)))
     if query.limit is None or query.limit > schemas.MAX_PAGE:
         return envelope.stream(_chunks(map(dump, walk(list_page, query))))
     page = list_page(query)
@@ -50,9 +50,12 @@ def reply(list_page: ListPage, *, owner: bool = False) -> Response:
 
 
 def names(column: str, values: list[str]) -> Response:
-    """The reply with a list of names: all of them."""
+    """Return the reply with all names of zones or hosts.
+
+    :param column: the header of the column in CSV
+    """
     if g.csv:
-        return _table([column], ({column: value} for value in values))
+        return _csv([column], ({column: value} for value in values))
     return envelope.success(values)
 
 
@@ -65,22 +68,25 @@ def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _inert(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula; names of zones and hosts never look so."""
+def _escape_formula(cell: str) -> str:
+    """Return the cell with an apostrophe in front if a spreadsheet would read it as a formula.
+
+    The usual names of zones and hosts stay as they are.
+    """
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def _table(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
+def _csv(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
     def rows() -> Iterator[bytes]:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns)
         writer.writeheader()
         for line in lines:
-            writer.writerow({name: _inert(cell) for name, cell in line.items()})
+            writer.writerow({name: _escape_formula(cell) for name, cell in line.items()})
             if buffer.tell() > 16_384:
                 yield buffer.getvalue().encode()
                 buffer.seek(0)
                 buffer.truncate()
         yield buffer.getvalue().encode()
 
-    return Response(envelope.started(rows()), content_type="text/csv")
+    return Response(envelope.read_ahead(rows()), content_type="text/csv")

@@ -1,4 +1,4 @@
-"""`/v2/user_auth` and `/v2/api_auth`: from a login to a token."""
+"""`/v2/user_auth` and `/v2/api_auth`: logins, which return a token."""
 
 from typing import Any
 
@@ -25,10 +25,10 @@ routes = Routes("login", __name__, url_prefix="/v2")
 
 
 class SessionSchema(Schema):
-    """Whose token it is; the token itself is `auth_token`, beside `data`."""
+    """The account and the user of a token, which itself is `auth_token` in the envelope."""
 
     account_id = fields.String(required=True)
-    owner_id = fields.String(metadata={"description": "The user, where there is one"})
+    owner_id = fields.String(metadata={"description": "The user; missing after `api_auth`"})
     account_name = fields.String(required=True)
     is_master_account = fields.Boolean(required=True)
     is_reseller = fields.Boolean(required=True)
@@ -54,24 +54,24 @@ _LOGIN: dict[str, Any] = {
         DatastoreMissingView,
     ),
 }
-"""What there is to know of a login, whatever it goes by."""
+"""The description that both login routes have."""
 
 
 @routes.on("PUT", "/user_auth", body=(schemas.UserAuthSchema,), **_LOGIN)
 def user_auth() -> Response:
-    """A token for a user, by the hash of its credentials and its account's name or realm."""
+    """A token for a user, for the hash of the credentials and the account's name or realm."""
     login = schemas.load_login(g.envelope.data())
-    return _opened(services().auth.log_in(login, client_address()))
+    return _reply(services().auth.log_in(login, client_address()))
 
 
 @routes.on("PUT", "/api_auth", body=(schemas.ApiAuthSchema,), **_LOGIN)
 def api_auth() -> Response:
-    """A token for an account, by its API key."""
+    """A token for an account, for its API key."""
     api_key = schemas.load_api_key(g.envelope.data())
-    return _opened(services().auth.log_in_with_key(api_key, client_address()))
+    return _reply(services().auth.log_in_with_key(api_key, client_address()))
 
 
-def _opened(session: Session) -> Response:
+def _reply(session: Session) -> Response:
     g.auth_token, g.caller = session.token, session.caller
     account, user_id = session.caller.account, session.caller.user_id
     root = account.tree[0] if account.tree else account.id

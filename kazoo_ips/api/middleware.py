@@ -1,6 +1,7 @@
-"""Every request is timed, counted and logged as one line, from the outside of the application.
+"""WSGI middleware that times, counts and logs every request.
 
-The line has no secret in it: no header, no body, and of the query only what is known to be none.
+The log line of a request contains no secret: no header, no body, and the values of those query
+parameters only that are never secret.
 """
 
 import logging
@@ -15,7 +16,7 @@ from urllib.parse import parse_qsl, quote
 from flask import Flask
 
 from kazoo_ips.api.client_address import client_address
-from kazoo_ips.api.request_state import here
+from kazoo_ips.api.request_state import request_and_state
 from kazoo_ips.observability import request_context
 from kazoo_ips.observability.logs import MASK
 from kazoo_ips.observability.request_context import Work
@@ -28,9 +29,9 @@ log = logging.getLogger("kazoo_ips.requests")
 Count = Callable[[str, str, str, float], None]
 
 UNMATCHED, UNREADABLE = "unmatched", "unreadable"
-"""Instead of a route: there is none for the path and method, or the request was none."""
+"""In place of the route: no route matches the path and method; the bytes are no HTTP request."""
 
-_HARMLESS = {
+_LOGGED_PARAMETERS = {
     "zone", "host", "quantity", "page_size", "start_key", "paginate", "force", "verb",
     "dry_run",
 }  # fmt: skip
@@ -39,20 +40,20 @@ _TOKEN = re.compile(r"eyJ[\w.-]+")
 
 
 def init_app(app: Flask, count: Count) -> None:
-    """Watch every request of the application.
+    """Time, count and log every request of the application.
 
-    :param count: told route, method, status and seconds of each
+    :param count: called with the route, method, status and seconds of each request
     """
     app.extensions["kazoo_ips_count"] = count
-    app.wsgi_app = _watched(app.wsgi_app, count)  # type: ignore[method-assign, assignment]
+    app.wsgi_app = _logged(app.wsgi_app, count)  # type: ignore[method-assign, assignment]
 
 
-def tell() -> None:
-    """Say what the application has found out about the request: its rule, and who is calling."""
+def record_request() -> None:
+    """Put the route, the client and the caller of the request into the request context."""
     current = request_context.CURRENT.get()
     if current is not None:
-        asked, known = here()
-        rule, caller = asked.url_rule, known.get("caller")
+        incoming, state = request_and_state()
+        rule, caller = incoming.url_rule, state.get("caller")
         current.route = _route(rule.rule) if rule else UNMATCHED
         current.client = client_address()
         if caller is not None:
@@ -61,15 +62,15 @@ def tell() -> None:
 
 @cache
 def _route(rule: str) -> str:
-    """A rule with its variables as the documentation writes them."""
+    """Return a Flask rule with its variables in braces, as the documentation writes them."""
     return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
-def unreadable(app: Flask, status: int, request_id: str, client: str, error: str) -> None:
-    """Count and log what never became a request.
+def log_unreadable(app: Flask, status: int, request_id: str, client: str, error: str) -> None:
+    """Count and log bytes that gunicorn could not read as a request.
 
-    :param client: its address
-    :param error: what kind of error it was; its text may quote what was sent
+    :param client: the client's address
+    :param error: the name of the error's class; its text could quote a secret
     """
     app.extensions["kazoo_ips_count"](UNREADABLE, "other", str(status), 0.0)
     current = request_context.begin(request_id)
@@ -78,7 +79,7 @@ def unreadable(app: Flask, status: int, request_id: str, client: str, error: str
     _write(current, {"REMOTE_ADDR": client}, status, 0.0)
 
 
-def _watched(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
+def _logged(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
     def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         started, current = perf_counter(), request_context.begin("")
         status = "500"
@@ -104,7 +105,7 @@ def _watched(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
 
 
 class _Body:
-    """A reply's parts; when the last is out, or nobody wants more, the request is finished."""
+    """The parts of a reply. The server calls `close` after the last part, or when it gives up."""
 
     __slots__ = ("_current", "_finish", "_parts")
 
@@ -121,7 +122,7 @@ class _Body:
             raise
 
     def close(self) -> None:
-        """What servers call at the end."""
+        """Close the reply, and log the request."""
         try:
             close = getattr(self._parts, "close", None)
             if close:
@@ -153,7 +154,7 @@ def _write(current: Work, environ: "WSGIEnvironment", status: int, seconds: floa
         fields["couchdb_shared"] = current.shared
     if current.notes:
         fields["notes"] = current.notes
-    # As log.log() does it, without looking for who has called it.
+    # Like log.log(), but without the search for the calling line, which takes time.
     record = log.makeRecord(
         log.name, level, __file__, 0, "request", (), None, extra={"fields": fields}
     )
@@ -161,27 +162,26 @@ def _write(current: Work, environ: "WSGIEnvironment", status: int, seconds: floa
 
 
 def _path(environ: "WSGIEnvironment") -> str:
-    """The path as it was sent; of the query what is known to be harmless."""
+    """Return the path as it was sent, and the query with values masked."""
     path = environ.get("PATH_INFO", "")
     if not _PLAIN.fullmatch(path):
         path = quote(path, safe="/:@,;+$!*'()~", encoding="latin-1")
     if "eyJ" in path:
         path = _TOKEN.sub(MASK, path)
     query = environ.get("QUERY_STRING")
-    return f"{path}?{_harmless(query)}" if query else path
+    return f"{path}?{_masked_query(query)}" if query else path
 
 
-def _harmless(query: str) -> str:
-    """The query with the values of all but known parameters masked."""
+def _masked_query(query: str) -> str:
+    """Return the query with the values masked of all parameters that could be secret."""
     with suppress(ValueError):
         pairs = parse_qsl(query, keep_blank_values=True)
-        return "&".join(
-            f"{name}={quote(value)}" if name in _HARMLESS and "eyJ" not in value else _masked(name)
-            for name, value in pairs
-        )
+        return "&".join(_masked_parameter(name, value) for name, value in pairs)
     return MASK
 
 
-def _masked(name: str) -> str:
-    # A name that is none may be a secret that lost its own.
+def _masked_parameter(name: str, value: str) -> str:
+    if name in _LOGGED_PARAMETERS and "eyJ" not in value:
+        return f"{name}={quote(value)}"
+    # An unusual name can be a secret whose own name is missing.
     return f"{name}={MASK}" if re.fullmatch("[a-z_]{1,20}", name) else MASK

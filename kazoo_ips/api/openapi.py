@@ -1,7 +1,6 @@
-"""The description of the API in OpenAPI 3.1, made from its routes, schemas and table of errors.
+"""The OpenAPI 3.1 description, generated from the routes, the schemas and the table of errors.
 
-Nothing is told here that a route, a schema or `errors.py` tells: this module knows only how
-OpenAPI writes it. Made once, when first asked for.
+What a route, a schema or `errors.py` states is not repeated in this module.
 """
 
 import re
@@ -22,19 +21,19 @@ from kazoo_ips.api.fields import Field
 from kazoo_ips.api.route_descriptions import CSV, JSON, Operation, Shape, Who
 
 _DESCRIPTION = """\
-The dedicated IP addresses of Kazoo, as Crossbar's IPs API has them. Every reply is an envelope:
-`data` and what belongs to it, or what was wrong, every broken rule at once.
+The dedicated IP addresses of Kazoo, with the routes of Crossbar's IPs API. Every reply is an
+envelope: a JSON object with `data`. A validation error lists all broken rules.
 
-A token comes from `PUT /v2/user_auth` or `PUT /v2/api_auth`. Beside the `data` of a body there may
-be `auth_token`, the token, and in a POST `verb`, the method that is meant.
+`PUT /v2/user_auth` and `PUT /v2/api_auth` return a token. The envelope of a request has `data`. It
+can also have `auth_token` (the token) and, in a POST, `verb` (the method to use instead of POST).
 """
 
 _TAGS = {
-    "account_ips": "What an account has and may have",
-    "ips": "The operator's pool",
+    "account_ips": "The addresses of an account, and those that it can get",
+    "ips": "The pool, for the operator",
     "login": "Tokens",
-    "about": "What runs here",
-    "kazoo_schemas": "JSON schemas, as Kazoo has them",
+    "about": "Versions",
+    "kazoo_schemas": "JSON schemas, as Kazoo serves them",
     "health": "Health and metrics",
     "docs": "This description",
 }
@@ -45,7 +44,7 @@ _SECURITY = {
     "Basic": {
         "type": "http",
         "scheme": "basic",
-        "description": "The account's id, and the MD5 of `user:password` in hex digits",
+        "description": "The account's id, and the MD5 hash of `user:password` in hex digits",
     },
     "AuthToken": {"type": "apiKey", "in": "query", "name": "auth_token"},
 }
@@ -55,24 +54,27 @@ _PRINTABLE = {"type": "string", "pattern": "^[!-~]{1,128}$"}
 _ALWAYS = {
     "request_id": {
         **_PRINTABLE,
-        "description": "The name of the request, as in `X-Request-ID`",
+        "description": "The id of the request, as in `X-Request-ID`",
         "examples": ["07752b1c6d3f4e9a8b5c0d1e2f3a4b5c"],
     },
     "node": {
         **_TEXT,
-        "description": "Which machine has replied",
+        "description": "Identifies the machine that has replied",
         "pattern": r"^[\w-]{22}$",
         "examples": ["aGyCGoCRSu-CJGW0gBnNNA"],
     },
     "timestamp": {"type": "string", "format": "date-time"},
-    "version": {**_TEXT, "description": "Of the service"},
+    "version": {**_TEXT, "description": "Version of the service"},
 }
-_TOKEN = {"auth_token": {**_TEXT, "description": "The token, where one was given or made"}}
-_DRY_RUN = {"dry_run": {"const": True, "description": "Nothing was done: it was asked for that"}}
+_TOKEN = {"auth_token": {**_TEXT, "description": "The token of the request, or the new one"}}
+_DRY_RUN = {"dry_run": {"const": True, "description": "This was a dry run: nothing was written"}}
 _PAGING = {
-    "page_size": {"type": "integer", "minimum": 0, "description": "Lines on this page"},
-    "start_key": {**_TEXT, "description": "Where it starts, as it was asked for"},
-    "next_start_key": {**_TEXT, "description": "Where the next page starts; the last has none"},
+    "page_size": {"type": "integer", "minimum": 0, "description": "Number of lines on this page"},
+    "start_key": {**_TEXT, "description": "The `start_key` of the request"},
+    "next_start_key": {
+        **_TEXT,
+        "description": "The `start_key` of the next page; missing on the last page",
+    },
 }
 _ENVELOPES = {
     "Success": {
@@ -81,7 +83,11 @@ _ENVELOPES = {
         "properties": {
             "data": {},
             "status": {"const": "success"},
-            "revision": {**_TEXT, "description": "Of `data`, as in `ETag`", "minLength": 1},
+            "revision": {
+                **_TEXT,
+                "description": "Revision of `data`, as in `ETag`",
+                "minLength": 1,
+            },
             **_ALWAYS,
             **_TOKEN,
             **_DRY_RUN,
@@ -93,8 +99,8 @@ _ENVELOPES = {
         "properties": {
             "data": {"type": "object"},
             "status": {"const": "error"},
-            "error": {**_TEXT, "description": "The status, as a string"},
-            "message": {**_TEXT, "description": "What went wrong, in a word"},
+            "error": {**_TEXT, "description": "The HTTP status, as a string"},
+            "message": {**_TEXT, "description": "The kind of error"},
             **_ALWAYS,
             **_TOKEN,
             **_DRY_RUN,
@@ -107,7 +113,7 @@ _REASONS = [kind.reason for kind in _CONFLICTS]
 _COUNT = {"type": "integer", "minimum": 0}
 _DATA: dict[type[Exception], dict[str, Any]] = {
     errors.ValidationFailed: {
-        "description": "Every broken rule, by the field and the rule",
+        "description": "Every broken rule, by field and by name of the rule",
         "minProperties": 1,
         "additionalProperties": {
             "type": "object",
@@ -147,7 +153,7 @@ _DATA: dict[type[Exception], dict[str, Any]] = {
         "additionalProperties": False,
     },
 }
-"""The `data` of those failures that say more than a text."""
+"""The `data` of the errors whose `data` is more than a message."""
 
 _EVERYWHERE: tuple[type[Exception] | int, ...] = (
     400, errors.ValidationFailed, 406, 408, 413, 415, Exception,
@@ -170,46 +176,46 @@ _PARAMETERS = {
 
 
 def describe(app: Flask) -> dict[str, Any]:
-    """The OpenAPI document of an application's routes."""
+    """Return the OpenAPI document of an application's routes."""
     return _Description(app).document()
 
 
 def json_schema(schema: type[Schema]) -> dict[str, Any]:
-    """A schema of requests in JSON Schema, nothing else around it."""
-    made: dict[str, Any] = _spec()[1].schema2jsonschema(schema)
-    return made
+    """Return a schema of request data in JSON Schema."""
+    converted: dict[str, Any] = _spec()[1].schema2jsonschema(schema)
+    return converted
 
 
-def operation(app: Flask, rule: Rule) -> Operation:
-    """What a route has told of itself."""
+def operation_of(app: Flask, rule: Rule) -> Operation:
+    """Return the description that a route was registered with."""
     handler: Any = app.view_functions[rule.endpoint]
-    told: Operation = handler.operation
-    return told
+    operation: Operation = handler.operation
+    return operation
 
 
 def _name(schema: Any) -> str:
-    """A schema's name; one that leaves fields out has a name of its own."""
+    """Return the name of a schema. A schema that excludes fields gets another name."""
     name = type(schema).__name__.removeprefix("_").removesuffix("Schema")
     return "".join([name, *(f"-without-{each}" for each in sorted(schema.exclude))])
 
 
-def _spec(**told: Any) -> tuple[APISpec, Any]:
-    """An empty document and what turns schemas into parts of it."""
+def _spec(**options: Any) -> tuple[APISpec, Any]:
+    """Return an empty document, and the converter from marshmallow schemas to JSON Schema."""
     plugin = MarshmallowPlugin(schema_name_resolver=_name)
-    spec = APISpec("kazoo_ips", envelope.VERSION, "3.1.0", plugins=[plugin], **told)
+    spec = APISpec("kazoo_ips", envelope.VERSION, "3.1.0", plugins=[plugin], **options)
     converter: Any = plugin.converter
 
-    def own(self: Any, field: Any, **_: Any) -> dict[str, Any]:
+    def convert_own_fields(self: Any, field: Any, **_: Any) -> dict[str, Any]:
         if isinstance(field, fields.Constant):
             return {"const": field.constant}
         return field.json_schema() if isinstance(field, Field) else {}
 
-    converter.add_attribute_function(own)
+    converter.add_attribute_function(convert_own_fields)
     return spec, converter
 
 
 class _Description:
-    """One document in the making."""
+    """Builds one document."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -224,77 +230,80 @@ class _Description:
         )
 
     def document(self) -> dict[str, Any]:
-        """All routes."""
+        """Return the description of all routes."""
         components = self._spec.components
         for name, scheme in _SECURITY.items():
             components.security_scheme(name, scheme)
         for name, schema in _ENVELOPES.items():
             components.schema(name, schema)
         kinds: list[type[Exception] | int] = [*TOKENS, *REPLIES]
-        for kind in kinds:  # also those that no route has: a path that is none
+        for kind in kinds:  # includes errors that no route has, such as that of an unknown path
             self._failure(kind)
         for rule in sorted(self._app.url_map.iter_rules(), key=lambda rule: rule.rule):
             path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-            told = operation(self._app, rule)
-            self._spec.path(path=path, operations={told.method.lower(): self._made(rule, told)})
+            operation = operation_of(self._app, rule)
+            description = self._operation(rule, operation)
+            self._spec.path(path=path, operations={operation.method.lower(): description})
         document: dict[str, Any] = self._spec.to_dict()
         return document
 
-    def _made(self, rule: Rule, told: Operation) -> dict[str, Any]:
-        summary, _, more = told.summary.partition("\n")
-        made = {
+    def _operation(self, rule: Rule, operation: Operation) -> dict[str, Any]:
+        summary, _, more = operation.summary.partition("\n")
+        description: dict[str, Any] = {
             "tags": [rule.endpoint.partition(".")[0]],
             "operationId": rule.endpoint,
             "summary": summary.strip().removesuffix("."),
-            "description": f"For {told.who.value}. {' '.join(more.split())}".strip(),
-            "parameters": [*self._parameters(rule, told)],
-            "responses": {**self._success(told), **self._failures(rule, told)},
+            "description": f"For {operation.who.value}. {' '.join(more.split())}".strip(),
+            "parameters": [*self._parameters(rule, operation)],
+            "responses": {**self._success(operation), **self._failures(rule, operation)},
         }
-        if told.who is Who.ANYONE:
-            made["security"] = []
-        if told.body or told.method in ("POST", "DELETE"):
-            made["requestBody"] = self._body(told)
-        return made
+        if operation.who is Who.ANYONE:
+            description["security"] = []
+        if operation.body or operation.method in ("POST", "DELETE"):
+            description["requestBody"] = self._body(operation)
+        return description
 
-    def _parameters(self, rule: Rule, told: Operation) -> Iterator[dict[str, Any]]:
+    def _parameters(self, rule: Rule, operation: Operation) -> Iterator[dict[str, Any]]:
         for name in sorted(rule.arguments):
             yield {"name": name, "in": "path", "required": True, **_PARAMETERS[name]}
-        if told.query:
-            yield from self._marshmallow.schema2parameters(told.query, location="query")
-        if told.dry_run:
+        if operation.query:
+            yield from self._marshmallow.schema2parameters(operation.query, location="query")
+        if operation.dry_run:
             yield {**self._dry_run_parameter, "required": False}
-        headers = {"X-Request-ID": "A name for the request, to find it by"}
-        if told.method == "GET":
-            headers["If-None-Match"] = "The `ETag` of a reply at hand: 304 when nothing changed"
-        if told.if_match:
-            headers["If-Match"] = "The `ETag` of what is to be changed: 412 when it has changed"
-        if told.is_write:
-            headers["Idempotency-Key"] = "Repeated, it gives the first reply again, for a day"
+        headers = {"X-Request-ID": "An id for the request, to find it in logs"}
+        if operation.method == "GET":
+            headers["If-None-Match"] = "The `ETag` of an earlier reply: 304 if nothing has changed"
+        if operation.if_match:
+            headers["If-Match"] = "The `ETag` of the address: 412 if the address has changed"
+        if operation.is_write:
+            headers["Idempotency-Key"] = (
+                "A request with the same key gets the same reply, for a day, and is done once"
+            )
         for name, text in headers.items():
             schema = _PRINTABLE if name == "Idempotency-Key" else _TEXT
             yield {"name": name, "in": "header", "description": text, "schema": schema}
 
     @cached_property
     def _dry_run_parameter(self) -> dict[str, Any]:
-        made: list[dict[str, Any]] = self._marshmallow.schema2parameters(
+        parameters: list[dict[str, Any]] = self._marshmallow.schema2parameters(
             schemas.DryRunSchema, location="query"
         )
-        return made[0]
+        return parameters[0]
 
-    def _body(self, told: Operation) -> dict[str, Any]:
-        required = bool(told.body) and not told.optional_body
+    def _body(self, operation: Operation) -> dict[str, Any]:
+        required = bool(operation.body) and not operation.optional_body
         envelope_ = {
             "type": "object",
             "properties": {
-                "data": self._data(told.body),
-                **({"dry_run": self._dry_run_parameter["schema"]} if told.dry_run else {}),
+                "data": self._data(operation.body),
+                **({"dry_run": self._dry_run_parameter["schema"]} if operation.dry_run else {}),
             },
-            **({"required": ["data"]} if required or told.optional_body else {}),
+            **({"required": ["data"]} if required or operation.optional_body else {}),
         }
         return {"required": required, "content": {JSON: {"schema": envelope_}}}
 
     def _data(self, accepted: tuple[type[Schema], ...]) -> dict[str, Any]:
-        """The form of `data`: where there are several, the required fields tell which."""
+        """Return the form of `data`. Of several forms, the required fields decide which it is."""
         if not accepted:
             return {"description": "Ignored"}
         refs = {each: self._ref(each()) for each in accepted}
@@ -317,58 +326,61 @@ class _Description:
             ref = converter.field2property(shape)
         return ref
 
-    def _success(self, told: Operation) -> dict[str, Any]:
-        status, headers = str(told.status), _headers("X-Request-ID")
-        if told.replies is None:
-            schema = {"type": "object"} if told.media == JSON else _TEXT
-            content: dict[str, Any] = {told.media: {"schema": schema}}
+    def _success(self, operation: Operation) -> dict[str, Any]:
+        status, headers = str(operation.status), _headers("X-Request-ID")
+        if operation.replies is None:
+            schema = {"type": "object"} if operation.media == JSON else _TEXT
+            content: dict[str, Any] = {operation.media: {"schema": schema}}
             unchanged = {"description": "Nothing has changed", "headers": headers}
-            done = {"description": "Done", "headers": headers, "content": content}
-            return {status: done, "304": unchanged}
-        paging = _PAGING if told.query is schemas.ListSchema else {}
+            success = {"description": "Success", "headers": headers, "content": content}
+            return {status: success, "304": unchanged}
+        paging = _PAGING if operation.query is schemas.ListSchema else {}
         content = {
             JSON: {
                 "schema": {
                     "allOf": [{"$ref": "#/components/schemas/Success"}],
-                    "properties": {"data": self._ref(told.replies), **paging},
+                    "properties": {"data": self._ref(operation.replies), **paging},
                     "unevaluatedProperties": False,
                 }
             }
         }
-        if told.csv:
-            content[CSV] = {"schema": {**_TEXT, "description": "A header row, then the lines"}}
+        if operation.csv:
+            content[CSV] = {"schema": {**_TEXT, "description": "A header line, then the lines"}}
         tags = _headers("ETag", required=False)
-        replayed = _headers("Idempotency-Replayed", required=False) if told.is_write else {}
-        made = {
+        replayed = _headers("Idempotency-Replayed", required=False) if operation.is_write else {}
+        responses = {
             status: {
-                "description": "Done",
+                "description": "Success",
                 "headers": {**headers, **tags, **replayed},
                 "content": content,
             }
         }
-        if told.dry_run and told.status != 200:
-            made["200"] = {**made[status], "description": "What a dry run would have done"}
-        if told.method == "GET":
-            made["304"] = {"description": "Nothing has changed", "headers": {**headers, **tags}}
-        return made
+        if operation.dry_run and operation.status != 200:
+            responses["200"] = {**responses[status], "description": "Success of a dry run"}
+        if operation.method == "GET":
+            responses["304"] = {
+                "description": "Nothing has changed",
+                "headers": {**headers, **tags},
+            }
+        return responses
 
-    def _failures(self, rule: Rule, told: Operation) -> dict[str, Any]:
+    def _failures(self, rule: Rule, operation: Operation) -> dict[str, Any]:
         by_status: dict[str, list[str]] = {}
-        for kind in dict.fromkeys(_possible(rule, told)):
+        for kind in dict.fromkeys(_possible(rule, operation)):
             status, name = self._failure(kind)
             by_status.setdefault(status, []).append(name)
         return {each: self._response(each, by_status[each]) for each in sorted(by_status)}
 
     def _failure(self, kind: type[Exception] | int) -> tuple[str, str]:
-        """The status and the name of the form of one failure."""
+        """Return the status of an error and the name of its form, which is added if it is new."""
         if isinstance(kind, int):
             message, text = TOKENS[kind]
             status, name = str(kind), message.title().replace("_", "")
-            data = _just(text)
+            data = _only_message(text)
         else:
-            code, message, said = REPLIES[kind]
+            code, message, make_data = REPLIES[kind]
             status, name = str(code), "Fault" if kind is Exception else kind.__name__
-            data = _DATA.get(kind) or _just(_text_of(said))
+            data = _DATA.get(kind) or _only_message(_message(make_data))
         if name not in self._spec.components.schemas:
             schema = {
                 "allOf": [{"$ref": "#/components/schemas/Failure"}],
@@ -383,7 +395,7 @@ class _Description:
         return status, name
 
     def _response(self, status: str, names: list[str]) -> str:
-        """The name of the reply of a status that can have several reasons."""
+        """Return the name of the reply with a status that several errors can have."""
         name = "-or-".join(names)
         if name not in self._spec.components.responses:
             refs = [{"$ref": f"#/components/schemas/{each}"} for each in names]
@@ -398,27 +410,27 @@ class _Description:
         return name
 
 
-def _possible(rule: Rule, told: Operation) -> Iterator[type[Exception] | int]:
-    """All that can go wrong in a route."""
+def _possible(rule: Rule, operation: Operation) -> Iterator[type[Exception] | int]:
+    """Yield all errors that a route can reply with."""
     yield from _EVERYWHERE
-    if told.method == "POST":
-        yield 405  # the verb of the body may be none that the path has
-    if told.who is not Who.ANYONE:
+    if operation.method == "POST":
+        yield 405  # the path may not have the method that the member `verb` names
+    if operation.who is not Who.ANYONE:
         yield from _WITH_TOKEN
-    if told.who is Who.ACCOUNT or rule.arguments - {"account_id"}:
+    if operation.who is Who.ACCOUNT or rule.arguments - {"account_id"}:
         yield errors.BadIdentifier
-    if told.is_write:
+    if operation.is_write:
         yield from (errors.IdempotencyMismatch, errors.InProgress)
-    if told.if_match:
+    if operation.if_match:
         yield errors.PreconditionFailed
-    yield from told.raises
+    yield from operation.raises
 
 
 def _headers(*names: str, required: bool = True) -> dict[str, Any]:
     return {name: {"schema": _TEXT, "required": required} for name in names}
 
 
-def _just(text: str) -> dict[str, Any]:
+def _only_message(text: str) -> dict[str, Any]:
     return {
         "required": ["message"],
         "properties": {"message": {"const": text}},
@@ -426,8 +438,8 @@ def _just(text: str) -> dict[str, Any]:
     }
 
 
-def _text_of(said: Callable[[Any], Any]) -> str:
-    return str(said(None)["message"])
+def _message(make_data: Callable[[Any], Any]) -> str:
+    return str(make_data(None)["message"])
 
 
 def _required(others: Iterable[type[Schema]]) -> Iterator[dict[str, Any]]:

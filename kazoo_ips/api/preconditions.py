@@ -1,12 +1,13 @@
-"""If-Match on a write, as the revisions that the writer takes for current."""
+"""The If-Match header of a write."""
 
 from flask import request
 
 
 def if_match() -> tuple[str, ...]:
-    """The revisions of If-Match; empty when there is none, `*` is any.
+    """Return the revisions in If-Match.
 
-    A weak tag, or what is no tag at all, is the revision of nothing.
+    :returns: empty without the header; `("*",)` for any revision; an empty string, which no
+        document has as its revision, for a weak or malformed tag
     """
     tags = request.if_match
     if tags.star_tag:

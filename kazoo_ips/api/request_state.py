@@ -1,4 +1,4 @@
-"""What a request's handler finds at hand: the services, who is calling, and the request's name."""
+"""The state of the current request for its handler: the services, the caller, the request id."""
 
 from typing import Any, cast
 
@@ -9,25 +9,28 @@ from kazoo_ips.services import Services
 
 
 def services() -> Services:
-    """The services of the running application."""
+    """Return the services of the application."""
     return cast(Services, current_app.extensions["kazoo_ips"])
 
 
-def here() -> tuple[Request, Any]:
-    """The request and what is known of it, once found: each look through the framework's own
-    names for them takes as long as ten attributes.
+def request_and_state() -> tuple[Request, Any]:
+    """Return the objects behind Flask's `request` and `g`.
+
+    An attribute of Flask's proxies takes ten times as long as one of these objects.
     """
     return request._get_current_object(), g._get_current_object()  # type: ignore[attr-defined]
 
 
 def caller() -> Caller:
-    """Who is calling, once admitted."""
+    """Return the caller, after the authentication."""
     return cast(Caller, g.caller)
 
 
 def write() -> dict[str, Any]:
-    """By what name a write goes, which attempt it is at a request with an Idempotency-Key, and
-    whether it is only spoken of.
+    """Return the arguments that every write of a service takes.
+
+    They are the request id, the attempt (None without an Idempotency-Key), and whether it is a dry
+    run.
     """
     return {
         "request_id": g.request_id,

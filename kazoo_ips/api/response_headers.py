@@ -1,7 +1,7 @@
-"""Headers that tell browsers and caches what not to do with a reply.
+"""Response headers for security and caches.
 
-Every reply repeats the caller's token, so none may be kept. `Strict-Transport-Security` is for
-whoever speaks TLS, the reverse proxy.
+Every reply contains the caller's token, so caches must not store it. The reverse proxy, which
+terminates TLS, sets `Strict-Transport-Security`.
 """
 
 from collections.abc import Iterable
@@ -16,16 +16,16 @@ HEADERS = [
     ("Cache-Control", "no-store"),
 ]
 POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-"""A reply is no page. One that is brings a policy of its own."""
+"""For replies that are no web page. The page of `/v2/docs` sets a policy of its own."""
 
 
-def guarded(wsgi: "WSGIApplication") -> "WSGIApplication":
-    """The same application; its replies carry those of the headers that they do not have."""
+def add_headers(wsgi: "WSGIApplication") -> "WSGIApplication":
+    """Return middleware that adds each of the headers to replies that do not have it."""
 
     def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         def started(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            there = {name for name, _ in headers}
-            more = [header for header in (POLICY, *HEADERS) if header[0] not in there]
+            present = {name for name, _ in headers}
+            more = [header for header in (POLICY, *HEADERS) if header[0] not in present]
             return start(status, headers + more, exc_info)
 
         return wsgi(environ, started)

@@ -1,7 +1,4 @@
-"""What a route tells of itself, beside its handler, for the description in `openapi.py`.
-
-It is read once, when somebody asks for the description, and by tests; no request looks at it.
-"""
+"""The description of a route, from which `openapi.py` generates the OpenAPI description."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -12,10 +9,11 @@ from marshmallow import Schema, fields
 
 JSON, CSV = "application/json", "text/csv"
 ANY = "*/*"
-"""Of what every caller gets, whatever it accepts."""
+"""The media type of a reply that does not depend on the Accept header."""
 
 Shape = Schema | fields.Field[Any] | tuple[Schema, ...]
-"""The form of a reply's `data`: a resource, many of them, one field's, or one of several."""
+"""The form of a reply's `data`: a schema (one resource or many), a field, or one of several
+schemas."""
 
 
 class Who(Enum):
@@ -30,16 +28,16 @@ class Who(Enum):
 class Operation:
     """One method of one path.
 
-    :param replies: the form of a success's `data`; None: the reply is a file, in no envelope
-    :param status: of a success
-    :param media: of a success
-    :param csv: whether the reply can be CSV as well
+    :param replies: the form of `data` in a successful reply; None for a reply without an envelope
+    :param status: the HTTP status of a successful reply
+    :param media: the media type of a successful reply
+    :param csv: whether the reply can also be CSV
     :param query: the schema of the query
-    :param body: the schemas of the body's `data`, one of which it fits; empty: it is ignored
+    :param body: the schemas of `data` in the body, which fits one of them; empty if it is ignored
     :param optional_body: whether the body may be missing
-    :param if_match: whether If-Match is looked at
-    :param dry_run: of what is no GET: whether it can be asked what it would do
-    :param raises: what goes wrong here and not in every route
+    :param if_match: whether the route reads If-Match
+    :param dry_run: whether the route, a write, supports dry runs
+    :param raises: the errors that this route can raise, without those that every route can raise
     """
 
     method: str
@@ -58,10 +56,10 @@ class Operation:
 
     @cached_property
     def offered(self) -> tuple[str, ...]:
-        """The media types that a success can have."""
+        """The media types that a successful reply can have."""
         return (self.media, CSV) if self.csv else (self.media,)
 
     @property
     def is_write(self) -> bool:
-        """Whether it takes an Idempotency-Key."""
+        """Whether the route accepts an Idempotency-Key."""
         return self.method != "GET" and self.who is not Who.ANYONE

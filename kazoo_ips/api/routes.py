@@ -1,7 +1,7 @@
-"""Who may call what, and what it replies: a route that does not say so cannot be made.
+"""Routes, with an authorisation rule for each of them.
 
-Every request passes here before its handler: verbs tunnelled through POST, the token, the account
-in the path, and what the reply may look like.
+Before a handler is called, this module reads the envelope and the token, replaces the method if a
+POST names another one (`verb`), authorises the caller, and negotiates the media type of the reply.
 """
 
 import base64
@@ -17,7 +17,7 @@ from werkzeug.routing import BaseConverter, MapAdapter
 
 from kazoo_ips.api import envelope, idempotency, schemas
 from kazoo_ips.api.client_address import client_address
-from kazoo_ips.api.request_state import here, services
+from kazoo_ips.api.request_state import request_and_state, services
 from kazoo_ips.api.route_descriptions import ANY, CSV, Operation, Shape, Who
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
 from kazoo_ips.model import Account, Caller
@@ -30,57 +30,56 @@ Handler = Callable[..., Response]
 
 
 class AddressConverter(BaseConverter):
-    """A segment that stands for an address: not the name of one of the lists beside it."""
+    """A path segment that is an address, and not `assigned`, `zones` or `hosts`."""
 
     regex = r"(?!(?:assigned|zones|hosts)\Z)[^/]+"
     part_isolating = True
 
 
 class Routes(Blueprint):
-    """A blueprint whose routes cannot forget to say who may call them and what they reply, nor,
-    where they write, whether they can be asked for a dry run.
+    """A blueprint that requires an authorisation rule and the form of the reply for each route.
+
+    A write must also declare whether it supports dry runs.
     """
 
     def on(
-        self, method: str, rule: str, *, who: Who, replies: Shape | None, **told: Any
+        self, method: str, rule: str, *, who: Who, replies: Shape | None, **more: Any
     ) -> Callable[[Handler], Handler]:
-        """Register a handler.
+        """Return a decorator that registers a handler.
 
-        One that can be asked for a dry run hands `write()` to a service, which decides as ever
-        and returns what it would have written. A write in a dry run is refused (WriteInDryRun).
+        A handler that supports dry runs passes `write()` to a service. In a dry run the service
+        returns what it would have written. If it writes all the same, WriteInDryRun is raised.
 
-        :param who: who may call it
-        :param replies: the form of its reply's `data`; None: a file, in no envelope
-        :param told: what else there is to know of it: the fields of `Operation`
-        :raises TypeError: `dry_run` is missing where the method is no GET, or is there where it is
+        :param who: who may call the route
+        :param replies: the form of `data` in the reply; None for a reply without an envelope
+        :param more: further fields of `Operation`
+        :raises TypeError: `dry_run` is missing for a write, or given for a GET
         """
-        if (method == "GET") == ("dry_run" in told):
-            raise TypeError(
-                f"{method} {rule}: dry_run is told of what writes, and of nothing else"
-            )
+        if (method == "GET") == ("dry_run" in more):
+            raise TypeError(f"{method} {rule}: dry_run is required for writes, and only for them")
 
         def register(handler: Handler) -> Handler:
             summary = inspect.getdoc(handler) or ""
-            operation = Operation(method=method, who=who, summary=summary, replies=replies, **told)
+            operation = Operation(method=method, who=who, summary=summary, replies=replies, **more)
 
-            def guarded(**path: str) -> Response:
-                asked, known = here()
-                _admit(known, who, path)
-                known.envelope.check()
-                known.csv = operation.media != ANY and _negotiate(asked, operation.offered)
-                if method != "GET" and _is_dry_run(known.envelope, operation.dry_run):
-                    known.dry_run = True
+            def authorised(**path: str) -> Response:
+                incoming, state = request_and_state()
+                _authorise(state, who, path)
+                state.envelope.check()
+                state.csv = operation.media != ANY and _negotiate(incoming, operation.offered)
+                if method != "GET" and _is_dry_run(state.envelope, operation.dry_run):
+                    state.dry_run = True
                     with request_context.dry_run():
                         return handler(**path)
                 if method == "GET" or who is Who.ANYONE:
                     return handler(**path)
                 return idempotency.once(lambda: handler(**path))
 
-            guarded.operation = operation  # type: ignore[attr-defined]
+            authorised.operation = operation  # type: ignore[attr-defined]
             super(Routes, self).add_url_rule(
                 rule,
                 endpoint=handler.__name__,
-                view_func=guarded,
+                view_func=authorised,
                 methods=[method],
                 provide_automatic_options=False,
             )
@@ -89,12 +88,18 @@ class Routes(Blueprint):
         return register
 
     def add_url_rule(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse what `route` and its kin would register: they do not ask."""
-        raise TypeError("a route is made by on(), which asks who may call it")
+        """Refuse Flask's own decorators, such as `route`, which need no authorisation rule.
+
+        :raises TypeError: always
+        """
+        raise TypeError("use on() to register a route: it requires who may call it")
 
 
-def keep_slashes(wsgi: "WSGIApplication") -> "WSGIApplication":
-    """An encoded slash belongs to its segment, where the server tells the path as it was sent."""
+def keep_encoded_slashes(wsgi: "WSGIApplication") -> "WSGIApplication":
+    """Return middleware that keeps `%2F` inside its path segment.
+
+    This needs a server such as gunicorn that passes the path as it was sent (`RAW_URI`).
+    """
 
     def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         sent = environ.get("RAW_URI", "").partition("?")[0]
@@ -106,15 +111,18 @@ def keep_slashes(wsgi: "WSGIApplication") -> "WSGIApplication":
     return call
 
 
-def read(app: Flask) -> None:
-    """Read the envelope and the token and, where the request says so, replace its verb."""
-    asked, known = here()
-    known.envelope = envelope.read()
-    known.auth_token = asked.environ.get("HTTP_X_AUTH_TOKEN") or _token()
-    method = asked.method
-    verb = (known.envelope.text("verb") or "").upper() if method == "POST" else ""
+def read_request(app: Flask) -> None:
+    """Read the envelope and the token, and replace the method if a POST names another one.
+
+    :raises MethodNotAllowed: the method is HEAD
+    """
+    incoming, state = request_and_state()
+    state.envelope = envelope.read()
+    state.auth_token = incoming.environ.get("HTTP_X_AUTH_TOKEN") or _token()
+    method = incoming.method
+    verb = (state.envelope.text("verb") or "").upper() if method == "POST" else ""
     if "HEAD" in (verb, method):
-        # Crossbar does not know HEAD; the framework adds it to every GET.
+        # Crossbar does not support HEAD. Flask adds it to every GET.
         if request.url_rule:
             raise MethodNotAllowed(_adapter(app).allowed_methods())
     elif verb:
@@ -122,7 +130,7 @@ def read(app: Flask) -> None:
 
 
 def _tunnel(app: Flask, verb: str) -> None:
-    """Route the request as if it had come with that verb."""
+    """Route the request as if that verb was its method."""
     try:
         rule, arguments = _adapter(app).match(method=verb, return_rule=True)
         request.url_rule, request.view_args = rule, dict(arguments)
@@ -140,14 +148,14 @@ def _adapter(app: Flask) -> MapAdapter:
 
 
 def _token() -> str | None:
-    """The token, from the places where Crossbar looks after `X-Auth-Token`, in its order."""
+    """Return the token of a request without X-Auth-Token, from the places where Crossbar looks."""
     scheme, _, word = request.headers.get("Authorization", "").partition(" ")
     bearer = word.strip() if scheme.lower() == "bearer" else None
     return g.envelope.text("auth_token") or bearer or None
 
 
 def _basic() -> tuple[str, str] | None:
-    """`account_id:md5 of user:password`, from Basic authentication."""
+    """Return the account id and the MD5 hash of `user:password`, from Basic authentication."""
     scheme, _, word = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -158,21 +166,21 @@ def _basic() -> tuple[str, str] | None:
     return account_id, credentials
 
 
-def _admit(known: Any, who: Who, path: dict[str, str]) -> None:
-    """Let through whoever may pass.
+def _authorise(state: Any, who: Who, path: dict[str, str]) -> None:
+    """Identify the caller, and check that the caller may call the route.
 
-    :raises InvalidCredentials: no token, or not a good one
-    :raises Forbidden: the token's account may not do this, or act on this account
-    :raises AccountNotFound: the operator asks for an account that is not there
+    :raises InvalidCredentials: the token is missing or invalid
+    :raises Forbidden: the caller may not call this route, or not for this account
+    :raises AccountNotFound: the account does not exist, and the caller is the operator
     """
     if who is Who.ANYONE:
         return
-    known.caller = _authenticate(known.auth_token)
+    state.caller = _authenticate(state.auth_token)
     if who is Who.OPERATOR:
-        if not known.caller.is_operator:
+        if not state.caller.is_operator:
             raise Forbidden
         return
-    known.account = _account(known.caller, path["account_id"])
+    state.account = _account(state.caller, path["account_id"])
 
 
 def _authenticate(token: str | None) -> Caller:
@@ -184,47 +192,47 @@ def _authenticate(token: str | None) -> Caller:
     raise InvalidCredentials
 
 
-def _account(who: Caller, account_id: str) -> Account:
-    if who.account.id == account_id:
-        return who.account
+def _account(caller: Caller, account_id: str) -> Account:
+    if caller.account.id == account_id:
+        return caller.account
     try:
         account = services().accounts.fetch(account_id)
     except AccountNotFound:
-        # Whether an account exists is the operator's to know.
-        if who.is_operator:
+        # Only the operator may find out whether an account exists.
+        if caller.is_operator:
             raise
         raise Forbidden from None
-    if not who.may_see(account):
+    if not caller.may_see(account):
         raise Forbidden
     return account
 
 
-def _is_dry_run(given: envelope.Envelope, possible: bool) -> bool:
-    """Whether a write is only to be spoken of.
+def _is_dry_run(given: envelope.Envelope, supported: bool) -> bool:
+    """Return whether a write is a dry run.
 
-    :raises ValidationFailed: neither a yes nor a no, or a yes that cannot be honoured
+    :raises ValidationFailed: `dry_run` is not a boolean, or is true where no dry run is possible
     """
     values = given.all("dry_run")
     if not values or not schemas.load_dry_run(values):
         return False
-    if not possible:
-        envelope.fail("dry_run", "forbidden", "no dry run of this is possible", value=True)
+    if not supported:
+        envelope.fail("dry_run", "forbidden", "this request supports no dry run", value=True)
     if "Idempotency-Key" in request.headers:
-        text = "a dry run is not kept, so it goes without an Idempotency-Key"
+        text = "a dry run cannot have an Idempotency-Key, because its reply is not stored"
         envelope.fail("dry_run", "forbidden", text, value=True)
     return True
 
 
-def _negotiate(asked: Request, offered: tuple[str, ...]) -> bool:
-    """Whether the reply shall be CSV.
+def _negotiate(incoming: Request, offered: tuple[str, ...]) -> bool:
+    """Return whether the client prefers CSV.
 
-    :raises NotAcceptable: the caller takes nothing that we have
+    :raises NotAcceptable: the client accepts none of the media types that are offered
     """
-    if asked.environ.get("HTTP_ACCEPT", "") in ("", "*/*", "application/json"):
+    if incoming.environ.get("HTTP_ACCEPT", "") in ("", "*/*", "application/json"):
         return False
-    if not asked.accept_mimetypes:
+    if not incoming.accept_mimetypes:
         return False
-    best: Any = asked.accept_mimetypes.best_match(offered)
+    best: Any = incoming.accept_mimetypes.best_match(offered)
     if best is None:
         raise NotAcceptable
     return bool(best == CSV)

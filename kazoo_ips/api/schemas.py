@@ -1,4 +1,4 @@
-"""From `data` and the query to commands. All that breaks a rule is reported, not the first."""
+"""Convert `data` and the query to commands. An error lists all broken rules."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,11 +9,11 @@ from kazoo_ips.api.fields import (
     MAX_ADDRESSES,
     Address,
     Addresses,
-    After,
     Field,
     Flag,
     Items,
     Number,
+    StartKey,
     Text,
     broken,
     repeated,
@@ -27,7 +27,7 @@ PAGE = 50
 
 class _Request(Schema):
     class Meta:
-        """Fields nobody asked for are ignored, as Crossbar does."""
+        """Unknown fields are ignored, as in Crossbar."""
 
         unknown = EXCLUDE
 
@@ -36,10 +36,15 @@ class CreateIPSchema(_Request):
     """`data` of `PUT /v2/ips`."""
 
     ip = Address(required=True, metadata={"description": "IP address", "examples": ["1.2.3.4"]})
-    zone = Text(required=True, metadata={"description": "Zone it is in", "examples": ["us-east"]})
+    zone = Text(
+        required=True, metadata={"description": "Zone of the address", "examples": ["us-east"]}
+    )
     host = Text(
         required=True,
-        metadata={"description": "Host it is on", "examples": ["proxy1.us-east.myswitch.com"]},
+        metadata={
+            "description": "Host of the address",
+            "examples": ["proxy1.us-east.myswitch.com"],
+        },
     )
 
 
@@ -51,39 +56,39 @@ class _Object(Field):
 
 
 class CreateIPsSchema(_Request):
-    """`data` of `PUT /v2/ips` with a list; each item is `data` of one."""
+    """`data` of `PUT /v2/ips` with a list. Each item has the form of `CreateIPSchema`."""
 
     ips = Items(required=True, metadata={"items": {"$ref": "#/components/schemas/CreateIP"}})
 
 
 class AddressesSchema(_Request):
-    """`data` of a bulk assign or release."""
+    """`data` of a request that assigns or releases several addresses."""
 
     ips = Addresses(metadata=_LISTED)
 
 
 class AssignSchema(AddressesSchema):
-    """`data` of a bulk assign."""
+    """`data` of a request that assigns several addresses."""
 
     ips = Addresses(required=True, metadata=_LISTED)
 
 
 class AllocateSchema(_Request):
-    """`data` of an allocation: so many addresses, picked by the service."""
+    """`data` of an allocation: a quantity of addresses, which the service chooses."""
 
     quantity = Number(
         most=MAX_ADDRESSES,
         required=True,
         metadata={"description": "How many addresses", "examples": [2]},
     )
-    zone = Text(metadata={"description": "Of this zone only", "examples": ["us-east"]})
-    host = Text(metadata={"description": "On this host only"})
-    distinct_hosts = Flag(metadata={"description": "No two on one host"})
-    distinct_zones = Flag(metadata={"description": "No two in one zone"})
+    zone = Text(metadata={"description": "Only addresses of this zone", "examples": ["us-east"]})
+    host = Text(metadata={"description": "Only addresses of this host"})
+    distinct_hosts = Flag(metadata={"description": "Each address from another host"})
+    distinct_zones = Flag(metadata={"description": "Each address from another zone"})
 
     @validates_schema
-    def one_wish(self, data: dict[str, Any], **_: Any) -> None:
-        """:raises ValidationError: distinct hosts and zones are asked for at once"""
+    def hosts_or_zones(self, data: dict[str, Any], **_: Any) -> None:
+        """:raises ValidationError: the request has both distinct_hosts and distinct_zones"""
         if data.get("distinct_hosts") and data.get("distinct_zones"):
             raise ValidationError(
                 broken("forbidden", "only one of distinct_hosts and distinct_zones").messages,
@@ -96,17 +101,17 @@ class DeleteSchema(_Request):
 
     force = Flag(
         metadata={
-            "description": "Release it first when it is assigned; delete it whatever its status"
+            "description": "Release the address first if it is assigned; delete it in any status"
         }
     )
 
 
 class DryRunSchema(_Request):
-    """Whether a write shall only be spoken of."""
+    """The parameter `dry_run` of a write."""
 
     dry_run = Flag(
         required=True,
-        metadata={"description": "Say what would be done or refused, and write nothing"},
+        metadata={"description": "Return the reply that the write would get, and write nothing"},
     )
 
 
@@ -116,7 +121,7 @@ class UserAuthSchema(_Request):
     credentials = Text(
         most=64, required=True, metadata={"description": "Hash of `user:password`, in hex digits"}
     )
-    method = Text(one_of=("md5", "sha"), metadata={"description": "The hash; md5 unless given"})
+    method = Text(one_of=("md5", "sha"), metadata={"description": "The hash; md5 by default"})
     account_name = Text(most=128, metadata={"description": "Name of the user's account"})
     account_realm = Text(most=253, metadata={"description": "Realm of the user's account"})
     realm = Text(most=253, metadata={"description": "The same as `account_realm`"})
@@ -134,17 +139,22 @@ class ApiAuthSchema(_Request):
 class ListSchema(_Request):
     """The query of a list."""
 
-    zone = Text(least=0, metadata={"description": "Those of this zone", "examples": ["us-east"]})
-    host = Text(least=0, metadata={"description": "Those on this host"})
-    quantity = Number(metadata={"description": "The first so many, on one page"})
-    page_size = Number(
-        most=MAX_PAGE, metadata={"description": f"Of each page; {PAGE} unless given"}
+    zone = Text(
+        least=0,
+        metadata={"description": "Only addresses of this zone", "examples": ["us-east"]},
     )
-    start_key = After(metadata={"description": "The `next_start_key` of the page before"})
-    paginate = Flag(metadata={"description": "`false`: all of it at once"})
+    host = Text(least=0, metadata={"description": "Only addresses of this host"})
+    quantity = Number(
+        metadata={"description": "Number of addresses, from the first; without pages"}
+    )
+    page_size = Number(
+        most=MAX_PAGE, metadata={"description": f"Addresses on each page; {PAGE} by default"}
+    )
+    start_key = StartKey(metadata={"description": "The `next_start_key` of the previous page"})
+    paginate = Flag(metadata={"description": "`false`: the whole list in one reply"})
 
 
-# Made once: that takes longer than to load with them.
+# Created once, because creating a schema takes longer than loading data with it.
 _CREATE_IP, _CREATE_IPS, _DELETE = CreateIPSchema(), CreateIPsSchema(), DeleteSchema()
 _ADDRESSES, _ASSIGN, _ALLOCATE = AddressesSchema(), AssignSchema(), AllocateSchema()
 _USER_AUTH, _API_AUTH, _LIST = UserAuthSchema(), ApiAuthSchema(), ListSchema()
@@ -152,9 +162,9 @@ _DRY_RUN = DryRunSchema()
 
 
 def load_create(data: Mapping[str, Any]) -> CreateIP | list[CreateIP]:
-    """One address to add, or a list of them.
+    """Return the command to add one address, or a list of such commands.
 
-    :raises ValidationFailed: with every broken rule, a list's by `ips.<index>.<field>`
+    :raises ValidationFailed: with every broken rule; for a list, under `ips.<index>.<field>`
     """
     if "ips" not in data:
         return _create(data)
@@ -186,7 +196,7 @@ def _create(data: Mapping[str, Any]) -> CreateIP:
 
 
 def load_addresses(data: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The addresses of a bulk request, or None when it names none.
+    """Return the addresses that a request names; None if it names none.
 
     :raises ValidationFailed: with every broken rule
     """
@@ -195,7 +205,7 @@ def load_addresses(data: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def load_assign(account_id: str, data: Mapping[str, Any]) -> AssignIPs | AllocateIPs:
-    """The addresses that an account names, or how many it wants.
+    """Return the command to assign addresses that the request names, or to allocate a quantity.
 
     :raises ValidationFailed: with every broken rule
     """
@@ -208,23 +218,26 @@ def load_assign(account_id: str, data: Mapping[str, Any]) -> AssignIPs | Allocat
 
 
 def load_force(text: str | None) -> bool:
-    """Whether an assigned address shall be released, to be deleted.
+    """Return whether to release the address before it is deleted.
 
-    :raises ValidationFailed: neither a yes nor a no
+    :raises ValidationFailed: the text is not a boolean
     """
     return bool(_load(_DELETE, {"force": text} if text else {}).get("force"))
 
 
 def load_dry_run(given: Iterable[Any]) -> bool:
-    """Whether any of the values given for it asks for a dry run.
+    """Return whether any of these values of `dry_run` is true.
 
-    :raises ValidationFailed: one is neither a yes nor a no
+    :raises ValidationFailed: a value is not a boolean
     """
     return any([_load(_DRY_RUN, {"dry_run": value})["dry_run"] for value in given])
 
 
 def load_login(data: Mapping[str, Any]) -> Login:
-    """:raises ValidationFailed: with every broken rule"""
+    """Return the credentials of a user.
+
+    :raises ValidationFailed: with every broken rule
+    """
     given = _load(_USER_AUTH, data)
     return Login(
         given["credentials"],
@@ -235,25 +248,28 @@ def load_login(data: Mapping[str, Any]) -> Login:
 
 
 def load_api_key(data: Mapping[str, Any]) -> str:
-    """:raises ValidationFailed: with every broken rule"""
+    """Return the API key of an account.
+
+    :raises ValidationFailed: with every broken rule
+    """
     return str(_load(_API_AUTH, data)["api_key"])
 
 
 def load_list(query: Mapping[str, str], *, everything: bool = False) -> ListIPs:
-    """What a list's query asks for.
+    """Return the command to list addresses.
 
-    :param everything: whether all is meant when nothing is said of pages
+    :param everything: whether a query without page_size and start_key means the whole list
     :raises ValidationFailed: with every broken rule
     """
-    asked = _load(_LIST, query) if query else {}
-    paged = "quantity" not in asked and asked.get("paginate", True)
-    if paged and everything and not {"page_size", "start_key"} & asked.keys():
+    given = _load(_LIST, query) if query else {}
+    paged = "quantity" not in given and given.get("paginate", True)
+    if paged and everything and not {"page_size", "start_key"} & given.keys():
         paged = False
     return ListIPs(
-        zone=asked.get("zone") or None,
-        host=asked.get("host") or None,
-        limit=asked.get("page_size", PAGE) if paged else asked.get("quantity"),
-        after=asked.get("start_key") if paged else None,
+        zone=given.get("zone") or None,
+        host=given.get("host") or None,
+        limit=given.get("page_size", PAGE) if paged else given.get("quantity"),
+        after=given.get("start_key") if paged else None,
         paged=paged,
     )
 
@@ -267,7 +283,7 @@ def _load(schema: Schema, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(path: str, messages: Mapping[Any, Any]) -> Any:
-    """`{"ips": {0: {rule: …}}}` as Crossbar writes it: `ips.0`."""
+    """Yield marshmallow's nested errors with Crossbar's paths: `{"ips": {0: …}}` is `ips.0`."""
     for name, inner in messages.items():
         if isinstance(name, int) or not path:
             yield from _flat(f"{path}.{name}" if path else name, inner)

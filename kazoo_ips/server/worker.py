@@ -199,7 +199,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         super().handle_error(req, answered, addr, exc)
         if answered.code not in (0, 500):  # 500 is the application's, and logged by now
             where = str(addr[0]) if addr else ""
-            middleware.unreadable(
+            middleware.log_unreadable(
                 self.wsgi, answered.code, answered.request_id, where, type(exc).__name__
             )
 

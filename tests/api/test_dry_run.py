@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from webtest import TestApp
 
-from kazoo_ips.api.openapi import operation
+from kazoo_ips.api.openapi import operation_of
 from kazoo_ips.api.resources import NAMES
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes
@@ -88,7 +88,7 @@ def flat(table: dict[Any, list[Case]]) -> list[Any]:
 
 def writes(wsgi: Any) -> dict[tuple[str, str], bool]:
     """Every route that is no GET, and whether it can be asked for a dry run."""
-    told = [(operation(wsgi, rule), rule.rule) for rule in wsgi.url_map.iter_rules()]
+    told = [(operation_of(wsgi, rule), rule.rule) for rule in wsgi.url_map.iter_rules()]
     return {(each.method, rule): each.dry_run for each, rule in told if each.method != "GET"}
 
 
@@ -267,7 +267,7 @@ def test_no_token_is_made_in_a_dry_run(
     before = stored()
     reply = send(*route, Case({}), dry_run=where)
     assert invalid(reply, operator.token) == broken(
-        "dry_run", "forbidden", "no dry run of this is possible", value=True
+        "dry_run", "forbidden", "this request supports no dry run", value=True
     )
     assert stored() == before
 

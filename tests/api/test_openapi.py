@@ -10,7 +10,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from kazoo_ips.api.errors import REPLIES, TOKENS
-from kazoo_ips.api.openapi import operation
+from kazoo_ips.api.openapi import operation_of
 from tests.api.replies import failure, success
 from tests.api.test_documentation import SAMPLES, TEXT, Sample
 from tests.conftest import Member
@@ -31,7 +31,7 @@ def test_anybody_gets_the_description(api: CheckedApp) -> None:
 
 def test_every_route_is_described(wsgi: Any) -> None:
     routes = {
-        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), operation(wsgi, rule).method.lower())
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), operation_of(wsgi, rule).method.lower())
         for rule in wsgi.url_map.iter_rules()
     }
     described = {(path, method) for path, item in document()["paths"].items() for method in item}

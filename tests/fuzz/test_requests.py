@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from webtest import TestApp
 
 from kazoo_ips import app as composition
-from kazoo_ips.api.openapi import operation
+from kazoo_ips.api.openapi import operation_of
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from tests import strategies
@@ -249,7 +249,7 @@ def routes(service: Service) -> list[str]:
     """The path of every route with an envelope, with its parameters in angle brackets."""
     app = service.app.app
     rules = app.url_map.iter_rules()
-    return sorted({rule.rule for rule in rules if operation(app, rule).replies is not None})
+    return sorted({rule.rule for rule in rules if operation_of(app, rule).replies is not None})
 
 
 def path(data: st.DataObject, service: Service, rule: str) -> str:

@@ -1,4 +1,4 @@
-"""`/v2/openapi.json`, the description of the API, and `/v2/docs`, a page to read and try it.
+"""`/v2/openapi.json`, the OpenAPI description, and `/v2/docs`, a page that shows it.
 
 The page is Swagger UI from the package flask-swagger-ui. The browser loads nothing from other
 hosts.
@@ -18,7 +18,7 @@ from kazoo_ips.errors import BadIdentifier
 routes = Routes("docs", __name__, url_prefix="/v2")
 
 _OWN, _SWAGGER_UI = files(__name__), files("flask_swagger_ui") / "dist"
-_PARTS: dict[str, tuple[Traversable, str]] = {
+_ASSETS: dict[str, tuple[Traversable, str]] = {
     "start.js": (_OWN, "text/javascript"),
     "swagger-ui-bundle.js": (_SWAGGER_UI, "text/javascript"),
     "swagger-ui.css": (_SWAGGER_UI, "text/css"),
@@ -42,35 +42,35 @@ _POLICY = "; ".join(
 
 @routes.on("GET", "/openapi.json", who=Who.ANYONE, replies=None)
 def description() -> Response:
-    """The API in OpenAPI 3.1: this document."""
+    """The OpenAPI 3.1 description of the API: this document."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return _file(_described(app), JSON)
+    return _file(_document(app), JSON)
 
 
 @routes.on("GET", "/docs", who=Who.ANYONE, replies=None, media="text/html")
 def page() -> Response:
-    """A page to read this description and to try what it describes."""
+    """A page (Swagger UI) that shows this description and can send requests."""
     response = _file((_OWN / "page.html").read_bytes(), "text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = _POLICY
     return response
 
 
 @routes.on("GET", "/docs/<name>", who=Who.ANYONE, replies=None, media=ANY)
-def part(name: str) -> Response:
-    """A part of that page: script, style, picture."""
-    if name not in _PARTS:
+def asset(name: str) -> Response:
+    """A script, style sheet or image of that page."""
+    if name not in _ASSETS:
         raise BadIdentifier(name)
-    return _file(_read(name), _PARTS[name][1])
+    return _file(_read(name), _ASSETS[name][1])
 
 
 @cache
-def _described(app: Flask) -> bytes:
+def _document(app: Flask) -> bytes:
     return envelope.dump(openapi.describe(app))
 
 
 @cache
 def _read(name: str) -> bytes:
-    return (_PARTS[name][0] / name).read_bytes()
+    return (_ASSETS[name][0] / name).read_bytes()
 
 
 def _file(content: bytes, media: str) -> Response:
