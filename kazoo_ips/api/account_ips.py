@@ -4,9 +4,8 @@ from flask import Response, g
 
 from kazoo_ips.api import envelope, ips, lists, resources, schemas
 from kazoo_ips.api.preconditions import if_match
-from kazoo_ips.api.request_state import caller, services, write
 from kazoo_ips.api.route_descriptions import Who
-from kazoo_ips.api.routes import Routes
+from kazoo_ips.api.routes import Routes, caller, services, write
 from kazoo_ips.errors import Conflict, InsufficientIPs
 from kazoo_ips.model import AllocateIPs, AssignIP, DedicatedIP, ReleaseIP, ReleaseIPs
 

@@ -20,7 +20,7 @@ from secrets import token_hex
 from typing import Any, NoReturn
 
 import orjson
-from flask import Response, g, request
+from flask import Request, Response, g, request
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -29,7 +29,6 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from kazoo_ips.api.request_state import request_and_state
 from kazoo_ips.errors import ValidationFailed
 from kazoo_ips.observability import request_context
 
@@ -159,6 +158,14 @@ def _bad_json(message: str) -> ValidationFailed:
     return ValidationFailed({"json": {"invalid": {"message": message, "target": "body"}}})
 
 
+def request_and_state() -> tuple[Request, Any]:
+    """Return the objects behind Flask's `request` and `g`.
+
+    An attribute of Flask's proxies takes ten times as long as one of these objects.
+    """
+    return request._get_current_object(), g._get_current_object()  # type: ignore[attr-defined]
+
+
 def set_request_id(clock: Callable[[], float]) -> None:
     """Set the id of the request: the client's X-Request-ID if it is valid, or a random one."""
     incoming, state = request_and_state()
@@ -166,11 +173,6 @@ def set_request_id(clock: Callable[[], float]) -> None:
     request_id = sent if sent and _REQUEST_ID.fullmatch(sent) else token_hex(16)
     state.request_id, state.clock = request_id, clock
     request_context.rename(request_id)
-
-
-def add_request_id(response: Response) -> None:
-    """Add the X-Request-ID header to the reply."""
-    response.headers["X-Request-ID"] = g.request_id
 
 
 def success(

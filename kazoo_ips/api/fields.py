@@ -250,6 +250,6 @@ def _not_an_address(value: Any) -> ValidationError:
     return broken("not_one_schema_valid", "failed to validate", value=value)
 
 
-def start_key(after: tuple[str, str, str] | None) -> str | None:
-    """Return the `next_start_key` of a page, safe in a URL; None after the last page."""
-    return after and base64.urlsafe_b64encode(json.dumps(after).encode()).decode()
+def start_key(after: tuple[str, str, str]) -> str:
+    """Return the `next_start_key` of a page that is not the last, safe in a URL."""
+    return base64.urlsafe_b64encode(json.dumps(after).encode()).decode()

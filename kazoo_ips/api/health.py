@@ -7,9 +7,8 @@ from flask import Flask, Response, current_app, g
 from marshmallow import fields
 
 from kazoo_ips.api import envelope
-from kazoo_ips.api.request_state import services
 from kazoo_ips.api.route_descriptions import ANY, Who
-from kazoo_ips.api.routes import Routes
+from kazoo_ips.api.routes import Routes, services
 from kazoo_ips.errors import InvalidCredentials, NotReady
 
 routes = Routes("health", __name__)

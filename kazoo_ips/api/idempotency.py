@@ -12,17 +12,19 @@ from typing import Any
 from flask import Response, g, request
 
 from kazoo_ips.api import envelope, errors
-from kazoo_ips.api.request_state import caller, services
 from kazoo_ips.errors import KazooIPsError
-from kazoo_ips.model import Attempt
+from kazoo_ips.model import Attempt, Caller
 from kazoo_ips.observability import request_context
+from kazoo_ips.services.idempotency import IdempotencyService
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def once(handle: Callable[[], Response]) -> Response:
+def once(service: IdempotencyService, caller: Caller, handle: Callable[[], Response]) -> Response:
     """Call the handler of a write, or return the stored reply of the request's key.
 
+    :param caller: keys of different callers are different
+    :param handle: the handler
     :raises ValidationFailed: the key is malformed
     :raises IdempotencyMismatch: the key was used with another request
     :raises InProgress: the first request with this key has not ended
@@ -34,8 +36,8 @@ def once(handle: Callable[[], Response]) -> Response:
         envelope.fail(
             "Idempotency-Key", "wrong_format", "Field is not in the correct format", value=key
         )
-    owner = f"{caller().account.id}/{caller().user_id or ''}"
-    record = services().idempotency.begin(owner, key, _fingerprint(), g.request_id)
+    owner = f"{caller.account.id}/{caller.user_id or ''}"
+    record = service.begin(owner, key, _fingerprint(), g.request_id)
     if record.reply is not None:
         request_context.note("replayed")
         return _replay(record.reply)
@@ -45,13 +47,13 @@ def once(handle: Callable[[], Response]) -> Response:
     except KazooIPsError as error:
         response = errors.reply(error)
     except Exception:
-        services().idempotency.abandon(record)
+        service.abandon(record)
         raise
     if response.status_code >= 500:
-        services().idempotency.abandon(record)
+        service.abandon(record)
         return response
     own = _storable(response)
-    final = services().idempotency.finish(record, own)
+    final = service.finish(record, own)
     return response if final is own else _replay(final)
 
 

@@ -6,9 +6,8 @@ from flask import Response, g
 
 from kazoo_ips.api import envelope, lists, resources, schemas
 from kazoo_ips.api.preconditions import if_match
-from kazoo_ips.api.request_state import services, write
 from kazoo_ips.api.route_descriptions import Who
-from kazoo_ips.api.routes import Routes
+from kazoo_ips.api.routes import Routes, services, write
 from kazoo_ips.errors import Conflict, PreconditionFailed
 from kazoo_ips.model import DeleteIP
 

@@ -45,7 +45,7 @@ def reply(list_page: ListPage, *, owner: bool = False) -> Response:
         data,
         page_size=len(data),
         start_key=request.args.get("start_key"),
-        next_start_key=fields.start_key(page.after),
+        next_start_key=fields.start_key(page.after) if page.after else None,
     )
 
 

@@ -7,9 +7,8 @@ from marshmallow import Schema, fields
 
 from kazoo_ips.api import envelope, schemas
 from kazoo_ips.api.client_address import client_address
-from kazoo_ips.api.request_state import services
 from kazoo_ips.api.route_descriptions import Who
-from kazoo_ips.api.routes import Routes
+from kazoo_ips.api.routes import Routes, services
 from kazoo_ips.errors import (
     DatastoreForbidden,
     DatastoreLoginRefused,

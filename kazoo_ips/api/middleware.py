@@ -1,6 +1,7 @@
-"""WSGI middleware that times, counts and logs every request.
+"""What every request passes: the WSGI middleware, and the hooks before and after its handler.
 
-The log line of a request contains no secret: no header, no body, and the values of those query
+The middleware times, counts and logs the request, and adds the response headers for security and
+caches. The log line contains no secret: no header, no body, and the values of those query
 parameters only that are never secret.
 """
 
@@ -11,12 +12,13 @@ from contextlib import suppress
 from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-from flask import Flask
+from flask import Flask, Request, Response, g, request
+from flask.sessions import NullSession, SessionInterface
 
+from kazoo_ips.api import cors, envelope, routes
 from kazoo_ips.api.client_address import client_address
-from kazoo_ips.api.request_state import request_and_state
 from kazoo_ips.observability import request_context
 from kazoo_ips.observability.logs import MASK
 from kazoo_ips.observability.request_context import Work
@@ -31,6 +33,19 @@ Count = Callable[[str, str, str, float], None]
 UNMATCHED, UNREADABLE = "unmatched", "unreadable"
 """In place of the route: no route matches the path and method; the bytes are no HTTP request."""
 
+HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+]
+"""Headers of every reply that does not set them itself.
+
+A reply contains the caller's token, so caches must not store it. The reverse proxy, which
+terminates TLS, sets `Strict-Transport-Security`.
+"""
+POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+"""For replies that are no web page. A page sets a policy of its own."""
+
 _LOGGED_PARAMETERS = {
     "zone", "host", "quantity", "page_size", "start_key", "paginate", "force", "verb",
     "dry_run",
@@ -39,25 +54,54 @@ _PLAIN = re.compile(r"[a-zA-Z0-9/.:_-]*")
 _TOKEN = re.compile(r"eyJ[\w.-]+")
 
 
-def init_app(app: Flask, count: Count) -> None:
-    """Time, count and log every request of the application.
+def init_app(app: Flask, clock: Callable[[], float], count: Count) -> None:
+    """Add the middleware and the hooks to the application.
 
+    :param clock: the time in Unix seconds
     :param count: called with the route, method, status and seconds of each request
     """
     app.extensions["kazoo_ips_count"] = count
-    app.wsgi_app = _logged(app.wsgi_app, count)  # type: ignore[method-assign, assignment]
+    app.session_interface = _NoSessions()
+    app.wsgi_app = wrap(app.wsgi_app, count)  # type: ignore[method-assign, assignment]
+
+    # One hook before and one after each request: Flask takes time for every hook.
+    @app.before_request
+    def before() -> Response | None:
+        envelope.set_request_id(clock)
+        reply = cors.preflight() if request.method == "OPTIONS" else None
+        if reply is None:
+            routes.read_request(app)
+        return reply
+
+    @app.after_request
+    def after(response: Response) -> Response:
+        environ = request.environ
+        response.headers["X-Request-ID"] = g.request_id
+        if "HTTP_ORIGIN" in environ:
+            cors.add_headers(response)
+        current = request_context.CURRENT.get()
+        if current is not None:
+            current.route = _route(request.url_rule.rule) if request.url_rule else UNMATCHED
+            if "HTTP_X_FORWARDED_FOR" in environ or ":" in environ.get("REMOTE_ADDR", ""):
+                current.client = client_address()
+            caller = g.get("caller")
+            if caller is not None:
+                current.account_id, current.user_id = caller.account.id, caller.user_id
+        return response
 
 
-def record_request() -> None:
-    """Put the route, the client and the caller of the request into the request context."""
-    current = request_context.CURRENT.get()
-    if current is not None:
-        incoming, state = request_and_state()
-        rule, caller = incoming.url_rule, state.get("caller")
-        current.route = _route(rule.rule) if rule else UNMATCHED
-        current.client = client_address()
-        if caller is not None:
-            current.account_id, current.user_id = caller.account.id, caller.user_id
+class _NoSessions(SessionInterface):
+    """Disables Flask's sessions: each request carries its token, so cookies need not be read."""
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        """Return the empty session, the same for all requests."""
+        return self._empty
+
+    def is_null_session(self, obj: object) -> bool:
+        """Return True: no session is ever saved."""
+        return True
+
+    _empty = NullSession()
 
 
 @cache
@@ -79,15 +123,20 @@ def log_unreadable(app: Flask, status: int, request_id: str, client: str, error:
     _write(current, {"REMOTE_ADDR": client}, status, 0.0)
 
 
-def _logged(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
+def wrap(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
+    """Return the application with the middleware around it."""
+
     def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         started, current = perf_counter(), request_context.begin("")
+        _keep_encoded_slashes(environ)
         status = "500"
 
-        def note_status(line: str, *rest: Any) -> Any:
+        def start_response(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             nonlocal status
             status = line[:3]
-            return start(line, *rest)
+            present = {name for name, _ in headers}
+            more = [header for header in (POLICY, *HEADERS) if header[0] not in present]
+            return start(line, headers + more, exc_info)
 
         def finish() -> None:
             seconds = perf_counter() - started
@@ -96,12 +145,20 @@ def _logged(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
             _write(current, environ, int(status), seconds)
 
         try:
-            return _Body(wsgi(environ, note_status), current, finish)
+            return _Body(wsgi(environ, start_response), current, finish)
         except BaseException:
             finish()
             raise
 
     return call
+
+
+def _keep_encoded_slashes(environ: "WSGIEnvironment") -> None:
+    """Keep an encoded slash within its path segment, if the server passes the path undecoded."""
+    path = environ.get("RAW_URI", "").partition("?")[0]
+    if path.startswith("/") and "%2f" in path.lower():
+        kept = re.sub("%2f", "%252F", path, flags=re.IGNORECASE)
+        environ["PATH_INFO"] = unquote_to_bytes(kept).decode("latin-1")
 
 
 class _Body:

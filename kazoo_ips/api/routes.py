@@ -6,25 +6,20 @@ POST names another one (`verb`), authorises the caller, and negotiates the media
 
 import base64
 import inspect
-import re
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import unquote_to_bytes
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
 
-from flask import Blueprint, Flask, Request, Response, g, request
+from flask import Blueprint, Flask, Request, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
 from werkzeug.routing import BaseConverter, MapAdapter
 
 from kazoo_ips.api import envelope, idempotency, schemas
 from kazoo_ips.api.client_address import client_address
-from kazoo_ips.api.request_state import request_and_state, services
 from kazoo_ips.api.route_descriptions import ANY, CSV, Operation, Shape, Who
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
 from kazoo_ips.model import Account, Caller
 from kazoo_ips.observability import request_context
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from kazoo_ips.services import Services
 
 Handler = Callable[..., Response]
 
@@ -63,7 +58,7 @@ class Routes(Blueprint):
             operation = Operation(method=method, who=who, summary=summary, replies=replies, **more)
 
             def authorised(**path: str) -> Response:
-                incoming, state = request_and_state()
+                incoming, state = envelope.request_and_state()
                 _authorise(state, who, path)
                 state.envelope.check()
                 state.csv = operation.media != ANY and _negotiate(incoming, operation.offered)
@@ -73,7 +68,8 @@ class Routes(Blueprint):
                         return handler(**path)
                 if method == "GET" or who is Who.ANYONE:
                     return handler(**path)
-                return idempotency.once(lambda: handler(**path))
+                service = services().idempotency
+                return idempotency.once(service, state.caller, lambda: handler(**path))
 
             authorised.operation = operation  # type: ignore[attr-defined]
             super(Routes, self).add_url_rule(
@@ -95,20 +91,27 @@ class Routes(Blueprint):
         raise TypeError("use on() to register a route: it requires who may call it")
 
 
-def keep_encoded_slashes(wsgi: "WSGIApplication") -> "WSGIApplication":
-    """Return middleware that keeps `%2F` inside its path segment.
+def services() -> Services:
+    """Return the services of the application."""
+    return cast(Services, current_app.extensions["kazoo_ips"])
 
-    This needs a server such as gunicorn that passes the path as it was sent (`RAW_URI`).
+
+def caller() -> Caller:
+    """Return the caller, after the authentication."""
+    return cast(Caller, g.caller)
+
+
+def write() -> dict[str, Any]:
+    """Return the arguments that every write of a service takes.
+
+    They are the request id, the attempt (None without an Idempotency-Key), and whether it is a dry
+    run.
     """
-
-    def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
-        sent = environ.get("RAW_URI", "").partition("?")[0]
-        if sent.startswith("/") and "%2f" in sent.lower():
-            kept = re.sub("%2f", "%252F", sent, flags=re.IGNORECASE)
-            environ["PATH_INFO"] = unquote_to_bytes(kept).decode("latin-1")
-        return wsgi(environ, start)
-
-    return call
+    return {
+        "request_id": g.request_id,
+        "attempt": g.get("attempt"),
+        "dry_run": g.get("dry_run", False),
+    }
 
 
 def read_request(app: Flask) -> None:
@@ -116,7 +119,7 @@ def read_request(app: Flask) -> None:
 
     :raises MethodNotAllowed: the method is HEAD
     """
-    incoming, state = request_and_state()
+    incoming, state = envelope.request_and_state()
     state.envelope = envelope.read()
     state.auth_token = incoming.environ.get("HTTP_X_AUTH_TOKEN") or _token()
     method = incoming.method

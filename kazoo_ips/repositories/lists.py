@@ -25,6 +25,11 @@ class ListRepository:
         self._pool = couch.database(POOL)
         self._grouped: dict[str, _Groups] = {}
 
+    @property
+    def may_lag(self) -> bool:
+        """Whether views may lag behind acknowledged writes: on a cluster."""
+        return self._pool.replicas > 1
+
     def available(self, page: ListIPs, skip: int | None = None) -> list[Listing]:
         """Return available addresses, optionally of one zone or host, by zone and address."""
         if page.host:

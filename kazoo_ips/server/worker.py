@@ -24,7 +24,7 @@ from uuid import uuid4
 from gunicorn import glogging
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
-from kazoo_ips.api import envelope, middleware, response_headers
+from kazoo_ips.api import envelope, middleware
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.batching import READ_SIBLINGS, withdraw
 from kazoo_ips.observability import logs
@@ -240,6 +240,6 @@ class _JSONSocket:
             f"Content-Length: {len(body)}\r\n"
             f"X-Request-ID: {self.request_id}\r\n"
         )
-        for name, value in (response_headers.POLICY, *response_headers.HEADERS):
+        for name, value in (middleware.POLICY, *middleware.HEADERS):
             head += f"{name}: {value}\r\n"
         self._client.sendall(f"{head}\r\n".encode() + body)

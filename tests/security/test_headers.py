@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from webtest import TestApp
 
-from kazoo_ips.api.response_headers import guarded
+from kazoo_ips.api import middleware
 
 SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -80,6 +80,8 @@ def test_a_page_keeps_a_policy_of_its_own() -> None:
         start("200 OK", [own])
         return [b""]
 
-    guarded(page)({}, lambda status, headers, exc_info=None: said.extend(headers))  # type: ignore[arg-type,return-value]
+    wsgi = middleware.wrap(page, lambda *_: None)  # type: ignore[arg-type]
+    environ = {"REQUEST_METHOD": "GET"}
+    wsgi(environ, lambda status, headers, exc_info=None: said.extend(headers)).close()  # type: ignore
     assert [value for name, value in said if name == own[0]] == [own[1]]
     assert {name for name, _ in said} == set(SAFE)

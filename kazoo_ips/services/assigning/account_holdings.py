@@ -48,14 +48,9 @@ class AccountHoldings:
         self._written = written
         self._pause = pause
 
-    @property
-    def lag(self) -> bool:
-        """Whether views may lag behind acknowledged writes."""
-        return self._ips.replicas > 1
-
     def note(self, ips: Iterable[DedicatedIP]) -> None:
         """Remember assignments that are about to be acknowledged."""
-        if self.lag:
+        if self._views.may_lag:
             for account_id, owned in by_owner(ips).items():
                 self._written.note(account_id, [ip.address for ip in owned])
 
@@ -67,7 +62,7 @@ class AccountHoldings:
         query = ListIPs(limit=None)
         rows = self._views.assigned_to(account_id, query)
         others: set[str] = set()
-        if self.lag:
+        if self._views.may_lag:
             others = self._outside_the_view(account_id)
             self._pause(_MOMENT)
             others |= self._outside_the_view(account_id)

@@ -31,7 +31,7 @@ class ListService:
         """What an account has, or all accounts, by zone and address."""
         if account_id is None:
             return _page(self._lists.assigned, query)
-        page = self._holdings.page(account_id, query) if self._holdings.lag else None
+        page = self._holdings.page(account_id, query) if self._lists.may_lag else None
         return page or _page(lambda q: self._lists.assigned_to(account_id, q), query)
 
     def all_assigned(self) -> list[Listing]:
