@@ -1,7 +1,7 @@
 """The composition root: builds the services and the Flask application from the settings.
 
-This is the only module that imports every layer. Flask and everything that speaks HTTP are
-imported only when an application is created. So commands start in half the time.
+This is the only module that imports every layer. Flask and the HTTP layer are imported only when
+an application is created, so commands start in half the time.
 """
 
 import os
@@ -103,7 +103,7 @@ def databases(settings: Settings) -> Databases:
 def access(settings: Settings) -> DatabaseAccessService:
     """Return the service that gives the service's CouchDB user access to the databases.
 
-    An administrator's client changes the rights; the user's own client checks them.
+    An administrator's client changes the permissions. The user's own client checks them.
     """
     member = connect(settings)
     administrator = connect(settings.as_administrator())
@@ -123,7 +123,7 @@ def build(
     :param clock: returns the time in Unix seconds
     :param pause: sleeps for a number of seconds
     :param trace: called with method and URL of every request that is sent to CouchDB
-    :param metrics: counts what happens
+    :param metrics: the metrics to count in; new ones by default
     """
 
     def now() -> int:
@@ -134,15 +134,15 @@ def build(
     keys = SigningKeyRepository(couch, now)
     # The cache of tokens is filled from the cache of accounts, so their ages add up. Each gets
     # half of the time.
-    remember = settings.identity_cache / 2
-    accounts = AccountService(AccountRepository(couch), now, remember)
+    cache_time = settings.identity_cache / 2
+    accounts = AccountService(AccountRepository(couch), now, cache_time)
     auth = AuthenticationService(
         keys,
         accounts,
         LoginRateLimit(shared_table.shared("attempts"), settings.login_limit, clock),
         clock=clock,
         lifetime=settings.token_lifetime,
-        remember=remember,
+        cache_time=cache_time,
         refusal_time=settings.refusal_time,
     )
     views, records = ListRepository(couch), Records(couch)
@@ -188,7 +188,7 @@ def build(
 
 
 def _health_service(settings: Settings, metrics: Metrics) -> HealthService:
-    """Return the health checks, with a client that does not wait long."""
+    """Return the health checks, with a client of short timeouts."""
     couch = connect(
         replace(
             settings,
@@ -208,7 +208,7 @@ def create_app(
     pause: Callable[[float], None] = time.sleep,
     trace: Callable[[str, str], None] | None = None,
 ) -> "Flask":
-    """Return the Flask application; without settings, those of the environment are used."""
+    """Return the Flask application. By default, the settings are those of the environment."""
     from flask import Flask  # noqa: PLC0415 - see the module's docstring
 
     from kazoo_ips import api  # noqa: PLC0415

@@ -1,12 +1,12 @@
 """All errors of the package, as one tree. They know neither HTTP status codes nor CouchDB.
 
 KazooIPsError
-├── ValidationFailed          the request breaks rules; `errors` names each rule and its place
+├── ValidationFailed          the request breaks rules; `errors` lists each rule by its field
 │   └── WriteInDryRun         a dry run cannot go on without a write
 ├── InvalidCredentials        no token, an invalid one, or a failed login
 ├── TooManyAttempts           too many failed logins; `seconds` is the time to wait
 ├── Forbidden                 the caller may not act on this account
-├── BadIdentifier             nothing is known under the name `cause`
+├── BadIdentifier             nothing has the name `cause`
 │   ├── AccountNotFound
 │   └── IPNotFound
 ├── RuleBroken                an address is not in the state that the request needs
@@ -27,7 +27,7 @@ KazooIPsError
 ├── NotReady                  requests cannot be served now; `reasons` says why
 └── DatastoreError            CouchDB failed
     ├── DatastoreUnreachable  no answer, or none in time
-    │   ├── DatastoreForbidden  the service's user lacks the right
+    │   ├── DatastoreForbidden  the service's user lacks the permission
     │   └── DatastoreLoginRefused  the service's user or password is refused
     ├── DatastoreMissing      the database does not exist
     ├── DatastoreMissingView  the design document or the view does not exist
@@ -61,7 +61,7 @@ class WriteInDryRun(ValidationFailed):
     """
 
     def __init__(self, database: str) -> None:
-        message = "something has to be written first, which a dry run does not"
+        message = "a dry run cannot continue, because another write has to come first"
         super().__init__({"dry_run": {"forbidden": {"message": message, "value": True}}})
         self.database = database
 
@@ -77,7 +77,7 @@ class TooManyAttempts(KazooIPsError):
     """
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"not for {seconds} s")
+        super().__init__(f"the next login is accepted in {seconds} s")
         self.seconds = seconds
 
 
@@ -86,13 +86,13 @@ class Forbidden(KazooIPsError):
 
 
 class BadIdentifier(KazooIPsError):
-    """Nothing is known under a name.
+    """Nothing has this name.
 
     :param cause: the name as the client wrote it
     """
 
     def __init__(self, cause: str) -> None:
-        super().__init__(f"nothing known as {cause!r}")
+        super().__init__(f"unknown name {cause!r}")
         self.cause = cause
 
 
@@ -154,7 +154,7 @@ class UnknownStatus(RuleBroken):
 
 
 class Conflict(KazooIPsError):
-    """Another writer was faster; nothing of this request is left.
+    """Another writer was faster. This request has changed nothing, or its changes are undone.
 
     :param addresses: the addresses that the other writer has changed
     """
@@ -239,14 +239,14 @@ class DatastoreUnreachable(DatastoreError):
 
 
 class DatastoreForbidden(DatastoreUnreachable):
-    """The service's CouchDB user lacks the right to do this; nothing was done."""
+    """The service's CouchDB user lacks the permission for this; nothing was done."""
 
 
 class DatastoreLoginRefused(DatastoreUnreachable):
     """CouchDB refuses the service's user or password, or did so a moment ago; nothing was done.
 
-    :param locked: whether failed logins of others have locked the user, so that the password may
-        be right
+    :param locked: whether failed logins of other clients have locked the user, so that the
+        password may be right
     """
 
     def __init__(self, text: str = "", *, locked: bool = False) -> None:

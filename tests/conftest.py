@@ -25,7 +25,7 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, Outcome, User
 from kazoo_ips.repositories.accounts import account_database
 from tests.described import CheckedApp
-from tests.members import let_in
+from tests.members import add_member
 from tests.servers import Gunicorn
 
 pytest.register_assert_rewrite("tests.api.replies")
@@ -55,7 +55,7 @@ def settings(couchdb_url: str) -> Iterator[Settings]:
     )
     databases = composition.databases(made)
     databases.create()
-    let_in(made)
+    add_member(made)
     yield made
     databases.delete()
 

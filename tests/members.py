@@ -4,9 +4,9 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 
 
-def let_in(settings: Settings) -> None:
+def add_member(settings: Settings) -> None:
     """Let the service's user into the databases there are, unless it may do everything anyway."""
     if settings.couchdb_admin_url:
         access = composition.access(settings)
         access.ensure_user()
-        list(access.let_in(access.databases(), lambda count: None))
+        list(access.add_member(access.databases(), lambda count: None))

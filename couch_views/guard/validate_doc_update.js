@@ -1,6 +1,6 @@
-// Refuses what no address may become, whoever writes it: (new document, old document or null)
+// Refuses invalid documents of addresses, whichever client writes them: (new document, old document or null)
 (function (doc, old) {
-  // Kazoo checks no more than this when it adds an address; `%` and a zone id may follow IPv6.
+  // Kazoo checks the same when it adds an address; `%` and a zone id may follow an IPv6 address.
   function isAddress(id) {
     var ipv4 = /^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/;
     if (ipv4.test(id)) return true;
@@ -14,16 +14,16 @@
   }
   function refuse(why) { throw({forbidden: doc._id + ': ' + why}); }
 
-  // A deletion says no more than its revision, Kazoo's no more than anybody else's.
+  // A deletion has no fields to check. Kazoo deletes assigned addresses too.
   if (doc._deleted) return;
-  // What everybody withdrew from comes back as it was; any other deleted document is begun anew.
+  // A withdrawn document is restored as it was; any other deleted document starts afresh.
   var was = old && old._deleted ? (old.pvt_withdrawn || {}).document : old;
   if (!was || was.pvt_type !== 'dedicated_ip') was = null;
   if (doc.pvt_type !== 'dedicated_ip') {
-    if (was) refuse('pvt_type is dedicated_ip and stays so');
+    if (was) refuse('pvt_type must stay dedicated_ip');
     return;
   }
-  // What was wrong before can still be written, as long as it does not change.
+  // A field that was invalid before can still be written, if it does not change.
   function isAsBefore(field) {
     return was !== null && JSON.stringify(was[field] || '') === JSON.stringify(doc[field] || '');
   }
@@ -31,29 +31,29 @@
 
   if (was === null && !isAddress(doc._id)) refuse('the id is not an address');
   if (!(isAsBefore('pvt_status') && isAsBefore('pvt_assigned_to'))) {
-    // Another release may know more of them than available and assigned.
+    // A newer release may have more statuses than available and assigned.
     if (typeof doc.pvt_status !== 'string' || !/^[a-z][a-z_]{0,31}$/.test(doc.pvt_status)) {
-      refuse('pvt_status is a word in lower case');
+      refuse('pvt_status must be a word in lower case');
     }
     var isAccount = typeof owner === 'string' && /^[0-9a-f]{32}$/.test(owner);
-    if (doc.pvt_status === 'available' && owner) refuse('available, so it has no pvt_assigned_to');
+    if (doc.pvt_status === 'available' && owner) refuse('an available address must not have pvt_assigned_to');
     if (doc.pvt_status === 'assigned' && !isAccount) {
-      refuse('assigned, so pvt_assigned_to is the id of an account');
+      refuse('an assigned address needs the id of an account in pvt_assigned_to');
     }
-    if (owner && !isAccount) refuse('pvt_assigned_to is the id of an account');
+    if (owner && !isAccount) refuse('pvt_assigned_to must be the id of an account');
     if (was !== null && was.pvt_status === 'assigned' && was.pvt_assigned_to && owner && owner !== was.pvt_assigned_to) {
-      refuse('it is another account\'s and has to be released first');
+      refuse('it is assigned to another account, and must be released first');
     }
   }
   ['pvt_zone', 'pvt_host'].forEach(function (field) {
     if (!isAsBefore(field) && (typeof doc[field] !== 'string' || doc[field] === '')) {
-      refuse(field + ' is a text');
+      refuse(field + ' must be a text');
     }
   });
-  if (was !== null && was.pvt_created && !isAsBefore('pvt_created')) refuse('pvt_created stays as it is');
+  if (was !== null && was.pvt_created && !isAsBefore('pvt_created')) refuse('pvt_created must not change');
   ['pvt_created', 'pvt_modified'].forEach(function (field) {
     if (!isAsBefore(field) && (typeof doc[field] !== 'number' || doc[field] % 1 !== 0)) {
-      refuse(field + ' is a time in Gregorian seconds');
+      refuse(field + ' must be a time in Gregorian seconds');
     }
   });
 });

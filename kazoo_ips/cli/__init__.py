@@ -1,8 +1,8 @@
-"""The operator's commands: `kazoo-ips …`, and the same as Kazoo's `sup kazoo_ips_maintenance …`.
+"""The operator's commands: `kazoo-ips …`, and Kazoo's `sup kazoo_ips_maintenance …`.
 
 They print the lines that Kazoo prints (`kazoo_ips_maintenance.erl`, `crossbar_maintenance.erl`).
-The exit status is 0 on success and 1 on failure. Commands take no decisions: each calls one
-service.
+The exit status is 0 on success and 1 on failure. Each command calls one service, which decides
+everything.
 """
 
 import sys
@@ -17,9 +17,9 @@ from kazoo_ips.cli.sup import sup_main
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kazoo_ips")
 def cli() -> None:
-    """Manage Kazoo's dedicated IP addresses and the account tree they belong to.
+    """Manage Kazoo's dedicated IP addresses, accounts and users.
 
-    Settings come from the environment; COUCHDB_URL names the database.
+    The settings are environment variables. COUCHDB_URL is the URL of the database.
     """
 
 

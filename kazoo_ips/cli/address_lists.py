@@ -1,8 +1,8 @@
-"""Lists of addresses as operators write them, read line by line: CSV with ip, zone and host.
+"""Read CSV lists of addresses: ip, zone and host.
 
-Kind to what spreadsheets make of a list: a byte order mark, CRLF, quotes, semicolons or tabs,
-columns in any order, further columns, blank lines and lines that start with `#`. Every other line
-is a wish, of use or not; knows nothing of what becomes of it.
+The reader accepts what spreadsheets write: a byte order mark, CRLF, quotes, semicolons or tabs,
+columns in any order, and further columns. It skips blank lines and lines that start with `#`.
+Every other line becomes a row of an import, valid or not.
 """
 
 import csv
@@ -14,20 +14,20 @@ from kazoo_ips.services.pool.imports import ImportRow
 
 COLUMNS = ("ip", "zone", "host")
 _MAX_LINE = 65_536
-"""Bytes of one line; more is not a list of addresses."""
+"""The maximum length of a line in bytes."""
 
 
 class NoList(ValueError):
-    """What was given is not a list of addresses; the text says why."""
+    """The file is not a list of addresses. The message says why."""
 
 
 def read_list(file: BinaryIO) -> Iterator[ImportRow]:
-    """The wishes of a list.
+    """Yield the rows of a list.
 
-    The first line names the columns, unless it has three cells and starts with an address: then
-    they are ip, zone and host, in this order.
+    The first line names the columns. If it has three cells and starts with an address, it is a row
+    already, and the columns are ip, zone and host.
 
-    :raises NoList: the first line says neither, or a line is endless
+    :raises NoList: the first line is neither, or a line is too long
     """
     read: Callable[[int, str], ImportRow] | None = None
     for number, raw in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
@@ -59,9 +59,9 @@ def wish(given: str, zone: str, host: str, line: int = 1) -> ImportRow:
 
 
 def _reader(number: int, line: str) -> tuple[Callable[[int, str], ImportRow], bool]:
-    """A function that reads lines like this first one, and whether this one names the columns.
+    """Return a function that reads lines like the first one, and whether that names the columns.
 
-    :raises NoList: it neither names them nor is what they would be without names
+    :raises NoList: the first line neither names the columns nor is a row
     """
     delimiter = max(",;\t", key=line.count)
     try:
@@ -97,6 +97,6 @@ def _read_by(delimiter: str, names: list[str]) -> Callable[[int, str], ImportRow
 def _cells(line: str, delimiter: str) -> list[str]:
     if '"' in line:
         cells = next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
-    else:  # as nearly always
+    else:  # the common case, and faster
         cells = line.split(delimiter)
     return [cell.strip() for cell in cells]

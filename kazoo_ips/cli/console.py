@@ -1,4 +1,4 @@
-"""What all commands share: the services at hand, output, and how a failure is told."""
+"""The parts that all commands use: the services, output, and error messages."""
 
 import json
 import logging
@@ -26,8 +26,8 @@ from kazoo_ips.errors import (
 
 
 def run(command: Callable[[], Any]) -> None:
-    """Carry out a command; what goes wrong is told in one line, and the status is 1."""
-    # What CouchDB refuses is told below, once.
+    """Run a command. An error is printed in one line, and the exit status is 1."""
+    # The HTTP client logs what CouchDB refuses. The command prints it once, below.
     logging.getLogger("kazoo_ips.couch.http_client").addHandler(logging.NullHandler())
     try:
         command()
@@ -42,17 +42,20 @@ def run(command: Callable[[], Any]) -> None:
 
 
 class reported:
-    """Prints what went wrong behind a colon, in Kazoo's words, and ends with status 1."""
+    """A context that prints an error as Kazoo does, and exits with status 1.
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    :param failure: the text before the colon and the reason
+    """
+
+    def __init__(self, failure: str) -> None:
+        self._failure = failure
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, *_: Any) -> None:
         if isinstance(error, KazooIPsError) and not isinstance(error, DatastoreUnreachable):
-            fail(f"{self._what}: {_reason(error)}")
+            fail(f"{self._failure}: {_reason(error)}")
 
 
 def _reason(error: KazooIPsError) -> str:
@@ -61,7 +64,7 @@ def _reason(error: KazooIPsError) -> str:
         text = next(iter(rules.values()))["message"]
         if text.startswith(UnknownStatus.message):
             return str(text)
-        # Only an assignment can break another rule of an address's state.
+        # An error under `ips.` comes from an assignment only.
         return "already_assigned" if path.startswith("ips.") else json.dumps(error.errors)
     if isinstance(error, IPAssigned | IPStatusUnknown):
         return error.reason
@@ -69,40 +72,40 @@ def _reason(error: KazooIPsError) -> str:
 
 
 def settings() -> Settings:
-    """The settings of the environment.
+    """Return the settings of the environment.
 
-    :raises BadSetting: one of them cannot be used
+    :raises BadSetting: a setting has an invalid value
     """
     return Settings.load(os.environ)
 
 
 def services() -> Instance:
-    """The services of these settings. Sends nothing yet."""
-    return _built(settings())
+    """Return the services. They send nothing to CouchDB yet."""
+    return _build(settings())
 
 
 def administrator() -> Instance:
-    """The same by the administrator's hand, where COUCHDB_ADMIN_URL names one."""
-    return _built(settings().as_administrator())
+    """Return the services with the user of COUCHDB_ADMIN_URL, if it is set."""
+    return _build(settings().as_administrator())
 
 
-def _built(settings: Settings) -> Instance:
-    built = app.build(settings)
+def _build(settings: Settings) -> Instance:
+    instance = app.build(settings)
     context = click.get_current_context(silent=True)
-    if context:  # what a worker's housekeeping does a second later
-        context.call_on_close(built.background.work)
-    return built
+    if context:  # a process of the service would do this work in its background thread
+        context.call_on_close(instance.background.work)
+    return instance
 
 
 def print_json(value: Any) -> None:
-    """Print a value for programs to read."""
+    """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2))
 
 
 def print_table(columns: Mapping[str, int], lines: list[list[str]]) -> None:
-    """Print a table as Kazoo does.
+    """Print a table in the form that Kazoo prints.
 
-    :param columns: the least width of each
+    :param columns: the minimum width of each column, in characters, by the column's header
     """
     widths = [
         max(least, *(len(line[i]) for line in lines)) for i, least in enumerate(columns.values())
@@ -120,6 +123,6 @@ def print_table(columns: Mapping[str, int], lines: list[list[str]]) -> None:
 
 
 def fail(message: str) -> NoReturn:
-    """Say what went wrong and end with status 1."""
+    """Print an error message, and exit with status 1."""
     click.echo(message, err=True)
     sys.exit(1)

@@ -1,4 +1,4 @@
-"""The pool filled from a list: a line of report for each address, and a last one with the sums."""
+"""The import command: a line of output for each address, and a summary."""
 
 import itertools
 import json
@@ -17,18 +17,18 @@ from kazoo_ips.services.pool.imports import GOOD, ImportRow, Result
 
 _WHY = {
     "contradictory": "an earlier line has another zone or host",
-    "failed": "CouchDB did not take it",
-    "unknown": "CouchDB does not say whether it is there",
+    "failed": "CouchDB did not store it",
+    "unknown": "it is not known whether CouchDB has stored it",
 }
 
 
 def fill_from(file: BinaryIO, *, dry_run: bool, as_json: bool) -> None:
-    """Bring the addresses of a CSV file into the pool, and end with status 0 or 1."""
+    """Add the addresses of a CSV file to the pool, and exit with status 0 or 1."""
     _fill(read_list(file), _lines(file), "line {}: ", dry_run=dry_run, as_json=as_json)
 
 
 def fill_with(given: str, zone: str, host: str, *, dry_run: bool, as_json: bool) -> None:
-    """As `fill_from`, with an address, a block or a range."""
+    """Add an address, a block or a range to the pool, and exit with status 0 or 1."""
     asked = wish(given, zone, host)
     if asked.block is None:
         fail(f"unable to add IP {given}: {asked.problem}")
@@ -45,14 +45,14 @@ def _fill(
 ) -> None:
     counts: Counter[str] = Counter()
     tell = _json if as_json else lambda result: place.format(result.wish.line) + _text(result)
-    # Where nobody knows how long it is, the bar shows that it moves.
+    # Without a length, the progress bar only shows that the import goes on.
     more: dict[str, Any] = {"length": length} if length else {"iterable": itertools.count()}
     hidden = not sys.stderr.isatty()
     try:
         with click.progressbar(label="filling", file=sys.stderr, hidden=hidden, **more) as bar:
             for results in services().imports.fill(wishes, uuid4().hex, dry_run=dry_run):
                 counts.update(result.verdict for result in results)
-                if not hidden:  # the report scrolls by above the bar
+                if not hidden:  # clears the bar, so that the output scrolls above it
                     click.echo("\r\x1b[K", nl=False, err=True)
                 click.echo("\n".join(map(tell, results)))
                 bar.update(results[-1].wish.line - bar.pos)
@@ -86,7 +86,7 @@ def _json(result: Result) -> str:
 
 
 def _sum_up(counts: Counter[str], as_json: bool) -> None:
-    """What was done, also when it ended early."""
+    """Print the number of addresses with each result, also after an error."""
     if as_json:
         click.echo(json.dumps({"sum": dict(counts)}))
     else:
@@ -95,9 +95,9 @@ def _sum_up(counts: Counter[str], as_json: bool) -> None:
 
 
 def _lines(file: BinaryIO) -> int | None:
-    """How many lines it has, where that can be found out without losing them."""
+    """Return the number of lines; None for a stream, which can be read once only."""
     if not file.seekable():
         return None
     count = sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
     file.seek(0)
-    return count + 1  # the last one may lack its end
+    return count + 1  # the last line may have no line end

@@ -1,4 +1,4 @@
-"""The pool: addresses added, given, taken back and shown."""
+"""The commands `add`, `assign`, `release`, `delete` and `summary`."""
 
 from typing import BinaryIO
 from uuid import uuid4
@@ -10,7 +10,7 @@ from kazoo_ips.cli.imports import fill_from, fill_with
 from kazoo_ips.model import AssignIP, CreateIP, DeleteIP, ReleaseIP, ReleaseIPs, Status, addresses
 
 _COLUMNS = {"IP": 15, "Status": 10, "Zone": 10, "Host": 30, "Account": 32}
-"""Kazoo's column widths; here a longer value widens its column instead of being cut off."""
+"""Kazoo's column widths. A longer value makes its column wider; Kazoo truncates it."""
 
 
 @click.command()
@@ -19,10 +19,10 @@ _COLUMNS = {"IP": 15, "Status": 10, "Zone": 10, "Host": 30, "Account": 32}
 @click.argument("host", required=False)
 @click.option(
     "--from", "file", type=click.File("rb", lazy=False),
-    help="Add what this CSV file lists: ip, zone, host; - is standard input.",
+    help="Add the addresses of this CSV file: ip, zone, host; - is standard input.",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON, one object a line.")
+@click.option("--dry-run", is_flag=True, help="Print the results, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def add(  # noqa: PLR0913 - each is one argument or option
     ip: str | None,
     zone: str | None,
@@ -32,11 +32,12 @@ def add(  # noqa: PLR0913 - each is one argument or option
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Add an address to the pool; or many, each with a line of report.
+    """Add one address to the pool, or many, with a line of output for each.
 
     IP is an address, a CIDR block (192.0.2.0/28: all of its 16 addresses) or a range
-    (192.0.2.10-192.0.2.20). What is there already stays as it is, so that the same list can be
-    added again. Exit status 0 when the pool is as the list wants it, 1 otherwise.
+    (192.0.2.10-192.0.2.20). Addresses that are in the pool already are not changed, so the same
+    list can be added again. The exit status is 0 if the pool then agrees with the list, and 1
+    otherwise.
     """
     if file and ip is None:
         fill_from(file, dry_run=dry_run, as_json=as_json)
@@ -67,31 +68,31 @@ def add_one(ip: str, zone: str, host: str) -> None:
 @click.argument("account")
 def assign(ip: str, account: str) -> None:
     """Assign an address to an account."""
-    built = services()
+    instance = services()
     with reported("unable to find account"):
-        built.accounts.fetch(account)
+        instance.accounts.fetch(account)
     with reported("unable to assign IP"):
-        built.ips.assign(AssignIP(account, ip), uuid4().hex)
+        instance.ips.assign(AssignIP(account, ip), uuid4().hex)
     click.echo(f"assigned IP {ip} to {account}")
 
 
 @click.command()
 @click.argument("ip", required=False)
-@click.option("--account", help="Release all that this account has, whether it exists or not.")
+@click.option("--account", help="Release all addresses of this account, even if it is deleted.")
 def release(ip: str | None, account: str | None) -> None:
-    """Take an address back from whomever has it, or all of an account's."""
+    """Release an address from its account, or all addresses of an account."""
     if (ip is None) == (account is None):
         raise click.UsageError("either an address or --account")
     if ip is None:
         with reported("unable to release IPs"):
             ips = services().ips.release_all(ReleaseIPs(account or "", None), uuid4().hex)
-        for kept in (ip for ip in ips if not ip.has_known_status):
-            click.echo(f"left IP {kept.address}: {kept.status}")
+        for skipped in (ip for ip in ips if not ip.has_known_status):
+            click.echo(f"skipped IP {skipped.address}: {skipped.status}")
         click.echo(f"released {sum(ip.has_known_status for ip in ips)} IPs of {account}")
         return
     service = services().ips
     with reported("unable to release IP"):
-        # As Kazoo has it, there is nothing wrong with releasing it twice.
+        # As in Kazoo, releasing an available address is not an error.
         if service.fetch(ip).status != Status.AVAILABLE:
             service.release(ReleaseIP(None, ip), uuid4().hex)
     click.echo(f"released IP {ip}")
@@ -101,10 +102,10 @@ def release(ip: str | None, account: str | None) -> None:
 @click.argument("ip")
 @click.option(
     "--force", is_flag=True,
-    help="Release it first when it is assigned; delete it whatever its status.",
+    help="Release the address first if it is assigned; delete it in any status.",
 )  # fmt: skip
 def delete(ip: str, force: bool) -> None:
-    """Take an address out of the pool."""
+    """Delete an address from the pool."""
     with reported("unable to delete IP"):
         services().pool.delete(DeleteIP(ip, force), uuid4().hex)
     click.echo(f"deleted IP {ip}")
@@ -113,7 +114,7 @@ def delete(ip: str, force: bool) -> None:
 @click.command()
 @click.argument("host", required=False)
 def summary(host: str | None) -> None:
-    """Show the pool, or one host's part of it, as a table."""
+    """Show all addresses, or those of one host, as a table."""
     with reported(f"Unable to list IPs assigned to host {host or 'undefined'}"):
         lines = services().lists.summary(host)
     if not lines:

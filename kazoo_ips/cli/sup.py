@@ -1,4 +1,4 @@
-"""`sup`: the commands under the names that Kazoo's operators know."""
+"""The command `sup`: the same commands under the names that they have on a Kazoo node."""
 
 import sys
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _SUP = {
 
 
 def sup_main(arguments: Sequence[str]) -> None:
-    """`sup <module> <function> <argument>…`, as on a Kazoo node."""
+    """Run `sup <module> <function> <argument>…`, as on a Kazoo node."""
     module, function, *rest = [*arguments, "", ""][: max(2, len(arguments))]
     if (module, function) == ("crossbar_maintenance", "create_account"):
         if len(rest) != 4:
@@ -32,15 +32,15 @@ def sup_main(arguments: Sequence[str]) -> None:
         _create_account_and_user(*rest)
         return
     if function not in _SUP.get(module, {}):
-        known = [
+        usages = [
             f"  sup {name} {usage}"
             for name, functions in _SUP.items()
             for _, usage, _ in functions.values()
         ]
-        known.append(f"  sup crossbar_maintenance {_CREATE_ACCOUNT}")
-        wanted = function not in ("", "--help", "-h") or module not in ("", "--help", "-h")
-        click.echo("\n".join(["Please use:", *known]), err=wanted)
-        sys.exit(1 if wanted else 0)
+        usages.append(f"  sup crossbar_maintenance {_CREATE_ACCOUNT}")
+        is_error = function not in ("", "--help", "-h") or module not in ("", "--help", "-h")
+        click.echo("\n".join(["Please use:", *usages]), err=is_error)
+        sys.exit(1 if is_error else 0)
     command, usage, counts = _SUP[module][function]
     if len(rest) not in counts:
         fail(f"Please use: sup {module} {usage}")
@@ -50,7 +50,7 @@ def sup_main(arguments: Sequence[str]) -> None:
 def _create_account_and_user(name: str, realm: str, username: str, password: str) -> None:
     accounts = administrator().accounts
     with reported(f"failed to create '{name}'"):
-        made = accounts.create(name, realm)
-        print_created(made)
-        admin = accounts.create_user(made.id, username, password)
+        created = accounts.create(name, realm)
+        print_created(created)
+        admin = accounts.create_user(created.id, username, password)
     click.echo(f"created new account admin user '{admin.id}'")

@@ -22,11 +22,11 @@ _ACCOUNT = re.compile(r"account/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}")
 
 
 class Change(Enum):
-    """How `let_in` changes the members of a database."""
+    """How `add_member` changes the members of a database."""
 
-    NONE = "let in already"
-    OPEN = "open to everybody, left so"
-    ADDED = "let in"
+    NONE = "already a member"
+    OPEN = "open to every user, not changed"
+    ADDED = "member added"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class AccessRepository:
         names = self._couch.databases()
         return [name for name in names if name in DATABASES or _ACCOUNT.fullmatch(name)]
 
-    def let_in(self, database: str, *, dry_run: bool = False) -> Change:
+    def add_member(self, database: str, *, dry_run: bool = False) -> Change:
         """Add the role to the members of a database. Existing members stay.
 
         A database without members is open to every user. Adding the first member would lock all

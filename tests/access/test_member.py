@@ -112,9 +112,9 @@ def test_secure_makes_the_user_and_lets_it_in_and_twice_changes_nothing(secured:
     time.sleep(PAUSES[0])  # the user was refused above
     assert told.exit_code == 0
     assert set(told.stdout.splitlines()) == {
-        f"user {secured.user}: made",
+        f"user {secured.user}: created",
         *(
-            f"{name}: let in"
+            f"{name}: member added"
             for name in ("accounts", "dedicated_ips", "kazoo_ips", "system_auth", "system_config")
         ),
     }
@@ -128,8 +128,8 @@ def test_secure_leaves_everybody_in_who_was_in(secured: Secured) -> None:
     secured.couch.database("accounts").secure(KAZOO)
     secured.couch.database("system_auth").secure({})
     told = secured.run("secure").stdout
-    assert "accounts: let in\n" in told
-    assert "system_auth: open to everybody, left so\n" in told
+    assert "accounts: member added\n" in told
+    assert "system_auth: open to every user, not changed\n" in told
     merged = {**KAZOO, "members": {"names": ["kazoo"], "roles": ["voip", ROLE]}}
     assert secured.couch.database("accounts").security() == merged
     assert "roles" not in secured.couch.database("system_auth").security().get("members", {})
@@ -198,7 +198,7 @@ def test_a_new_account_of_kazoos_is_503_until_secure_has_run_again(
     reply = api.post(path, headers=headers, status=503)
     assert reply.json["message"] == "datastore_fault"
     assert secured.administrator.ips.fetch(ADDRESS).assigned_to is None
-    assert secured.run("secure").stdout == f"{account_database(kazoos.id)}: let in\n"
+    assert secured.run("secure").stdout == f"{account_database(kazoos.id)}: member added\n"
     api.post(path, headers=headers, status=200)
     api.delete(path, headers=headers, status=200)
 
@@ -232,5 +232,5 @@ def test_watching_lets_new_accounts_in(
 
     monkeypatch.setattr("kazoo_ips.cli.database_access.time.sleep", wait)
     told = secured.run("secure", "--watch", "7")
-    assert told.stdout.startswith(f"{account_database('f' * 32)}: let in\n")
+    assert told.stdout.startswith(f"{account_database('f' * 32)}: member added\n")
     assert roles(database) == ["_admin", ROLE]

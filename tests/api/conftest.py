@@ -12,7 +12,7 @@ from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
 from tests.api.fresh import Fresh, made_fresh
 from tests.api.recorded import Kazoo
-from tests.members import let_in
+from tests.members import add_member
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def kazoo(settings: Settings) -> Iterator[Kazoo]:
     try:
         restored.restore()
         databases.create()
-        let_in(own)
+        add_member(own)
         yield restored
     finally:
         databases.delete()

@@ -12,7 +12,7 @@ from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
 from tests.described import CheckedApp
-from tests.members import let_in
+from tests.members import add_member
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def made_fresh(settings: Settings) -> Iterator[Fresh]:
     own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
     databases = composition.databases(own)
     databases.create()
-    let_in(own)
+    add_member(own)
     try:
         services = composition.build(own.as_administrator())
         account = services.accounts.create("Operator", "operator.example.com")

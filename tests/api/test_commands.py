@@ -21,7 +21,7 @@ from kazoo_ips.model import AssignIP
 from tests.api.couchdb import Databases, account_database, kazoo_document
 from tests.api.fresh import Fresh
 from tests.api.recorded import SUB_TWO, document
-from tests.members import let_in
+from tests.members import add_member
 
 ADDRESS, ZONE, HOST = "192.0.2.1", "us-east", "proxy1.example.com"
 IPS = "kazoo_ips_maintenance"
@@ -273,7 +273,7 @@ def test_the_first_account_is_the_operator_and_later_ones_are_its_children(
     settings = fresh.settings
     composition.databases(settings).delete()
     composition.databases(settings).create()
-    let_in(settings)
+    add_member(settings)
     use(settings)
     first = sup(*CREATE, "Master", "Master.example.com", "Admin", "pass:word")
     [created, updated, admin] = first.out.splitlines()

@@ -234,7 +234,7 @@ def test_the_doctor_tells_how_many_it_has_left_alone(
     told = CliRunner(env=environment).invoke(cli, ["doctor", "--repair"])
     assert told.exit_code == 0
     assert told.stdout.splitlines()[-1:] == ["nothing found"]
-    assert told.stderr.endswith("left alone: 1 of the unknown status aging\n")
+    assert told.stderr.endswith("skipped: 1 with the unknown status aging\n")
 
 
 def test_housekeeping_leaves_its_copies_alone(

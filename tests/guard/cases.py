@@ -17,13 +17,13 @@ def without(document: dict[str, Any], *fields: str) -> dict[str, Any]:
     return {k: v for k, v in document.items() if k not in fields}
 
 
-TIME = "is a time in Gregorian seconds"
-STATUS = "pvt_status is a word in lower case"
-NO_OWNER = "assigned, so pvt_assigned_to is the id of an account"
-OWNER = "available, so it has no pvt_assigned_to"
-ANOTHERS = "it is another account's and has to be released first"
-TYPE = "pvt_type is dedicated_ip and stays so"
-CREATED = "pvt_created stays as it is"
+TIME = "must be a time in Gregorian seconds"
+STATUS = "pvt_status must be a word in lower case"
+NO_OWNER = "an assigned address needs the id of an account in pvt_assigned_to"
+OWNER = "an available address must not have pvt_assigned_to"
+ANOTHERS = "it is assigned to another account, and must be released first"
+TYPE = "pvt_type must stay dedicated_ip"
+CREATED = "pvt_created must not change"
 ID = "the id is not an address"
 
 REFUSED: dict[str, Case] = {
@@ -34,7 +34,7 @@ REFUSED: dict[str, Case] = {
     "another status with an owner that is no id": (
         FREE,
         {**FREE, "pvt_status": "suspended", "pvt_assigned_to": "Alice"},
-        "pvt_assigned_to is the id of an account",
+        "pvt_assigned_to must be the id of an account",
     ),
     "another status and another account": (
         TAKEN,
@@ -60,12 +60,12 @@ REFUSED: dict[str, Case] = {
     "a creation at no time": (None, {**FREE, "pvt_created": "x"}, f"pvt_created {TIME}"),
     "a change at no time": (FREE, {**FREE, "pvt_modified": "now"}, f"pvt_modified {TIME}"),
     "a change at half a second": (FREE, {**FREE, "pvt_modified": 1.5}, f"pvt_modified {TIME}"),
-    "a zone that is no text": (FREE, {**FREE, "pvt_zone": 7}, "pvt_zone is a text"),
-    "a zone in a list": (FREE, {**FREE, "pvt_zone": ["us-east"]}, "pvt_zone is a text"),
-    "an empty zone": (FREE, {**FREE, "pvt_zone": ""}, "pvt_zone is a text"),
-    "a new one without a zone": (None, without(FREE, "pvt_zone"), "pvt_zone is a text"),
-    "a host that is no text": (FREE, {**FREE, "pvt_host": None}, "pvt_host is a text"),
-    "a new one without a host": (None, without(FREE, "pvt_host"), "pvt_host is a text"),
+    "a zone that is no text": (FREE, {**FREE, "pvt_zone": 7}, "pvt_zone must be a text"),
+    "a zone in a list": (FREE, {**FREE, "pvt_zone": ["us-east"]}, "pvt_zone must be a text"),
+    "an empty zone": (FREE, {**FREE, "pvt_zone": ""}, "pvt_zone must be a text"),
+    "a new one without a zone": (None, without(FREE, "pvt_zone"), "pvt_zone must be a text"),
+    "a host that is no text": (FREE, {**FREE, "pvt_host": None}, "pvt_host must be a text"),
+    "a new one without a host": (None, without(FREE, "pvt_host"), "pvt_host must be a text"),
     **{
         f"an id that is no address: {bad}": (None, kazoo_document(bad), ID)
         for bad in (

@@ -72,7 +72,7 @@ def test_what_was_wrong_before_can_be_written_and_put_in_order(ask: Ask, what: s
 
 def test_an_address_that_comes_back_is_as_it_was(ask: Ask) -> None:
     old, new = PASSED["brought back"]
-    assert ask({**new, "pvt_created": 1}, old) == f"{ADDRESS}: pvt_created stays as it is"
+    assert ask({**new, "pvt_created": 1}, old) == f"{ADDRESS}: pvt_created must not change"
 
 
 def test_what_kazoo_stored_passes_and_so_does_all_it_may_do_with_it(ask: Ask) -> None:

@@ -23,7 +23,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from kazoo_ips.model import AssignIP, CreateIP
 from kazoo_ips.repositories.accounts import account_database
-from tests.members import let_in
+from tests.members import add_member
 from tests.schedules.operations import ADDRESSES, LETTERS, NOBODY, Operation, Pool
 from tests.schedules.scheduler import Clock, Request, gated, sleeping
 
@@ -281,7 +281,7 @@ def world(settings: Settings, start: Pool, uncopied: str = "") -> Iterator[World
     own = replace(settings, prefix=f"{settings.prefix}{uuid4().hex[:6]}-", identity_cache=1e6)
     databases = composition.databases(own)
     databases.create()
-    let_in(own)
+    add_member(own)
     try:
         made = World(own, start, uncopied)
         with patch(PATCHED, gated(made.describe)):

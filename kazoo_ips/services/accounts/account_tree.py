@@ -24,15 +24,15 @@ class AccountService:
     """The use cases of accounts and users.
 
     :param now: the time in Gregorian seconds
-    :param remember: seconds that an account or user is cached for authorisation
+    :param cache_time: seconds that an account or user is cached for authorisation
     """
 
     def __init__(
-        self, accounts: AccountRepository, now: Callable[[], int], remember: float
+        self, accounts: AccountRepository, now: Callable[[], int], cache_time: float
     ) -> None:
         self._accounts = accounts
         self._now = now
-        self._cache: TTLCache[Any, Any] = TTLCache(20_000, ttl=remember)
+        self._cache: TTLCache[Any, Any] = TTLCache(20_000, ttl=cache_time)
         self._lock = Lock()
 
     @cachedmethod(attrgetter("_cache"), key=methodkey, lock=attrgetter("_lock"))

@@ -45,7 +45,7 @@ class AuthenticationService:
 
     :param clock: the time in Unix seconds
     :param lifetime: seconds that a token is valid
-    :param remember: seconds that the caller of a token, and the signing key, are cached; the
+    :param cache_time: seconds that the caller of a token, and the signing key, are cached; the
         accounts and users are cached as long again in `accounts`
     :param refusal_time: seconds that a refused login takes, whatever the reason
     """
@@ -58,7 +58,7 @@ class AuthenticationService:
         *,
         clock: Callable[[], float],
         lifetime: int,
-        remember: float,
+        cache_time: float,
         refusal_time: float,
     ) -> None:
         self._keys = keys
@@ -67,7 +67,7 @@ class AuthenticationService:
         self._clock = clock
         self._lifetime = lifetime
         self._refusal_time = refusal_time
-        self._cache: TTLCache[Any, Any] = TTLCache(10_000, ttl=remember)
+        self._cache: TTLCache[Any, Any] = TTLCache(10_000, ttl=cache_time)
         self._lock = Lock()
 
     def authenticate(self, token: str) -> Caller:

@@ -50,7 +50,7 @@ class DatabaseAccessService:
         if roles is None:
             if not dry_run:
                 self._save(name, [ROLE], password)
-            return f"user {name}: made"
+            return f"user {name}: created"
         wrong = not self._password_is_right()
         if wrong and not new_password:
             raise NotSecured(f"user {name}: has another password; --new-password changes it")
@@ -80,7 +80,7 @@ class DatabaseAccessService:
         """Return the databases that the service uses, including those of all accounts."""
         return self._administrator.databases()
 
-    def let_in(
+    def add_member(
         self, databases: list[str], seen: Callable[[int], object], *, dry_run: bool = False
     ) -> Iterator[tuple[str, Change]]:
         """Make the service's user a member of these databases.
@@ -90,7 +90,7 @@ class DatabaseAccessService:
         """
         for database in databases:
             try:
-                change = self._administrator.let_in(database, dry_run=dry_run)
+                change = self._administrator.add_member(database, dry_run=dry_run)
             except DatastoreMissing:  # the account was deleted meanwhile
                 change = Change.NONE
             seen(1)

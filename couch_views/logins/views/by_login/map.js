@@ -1,4 +1,4 @@
-// How an account is found by what its users type: ["name" | "realm" | "api_key", value] -> null
+// Accounts by what users enter at login: ["name" | "realm" | "api_key", value] -> null
 (function (doc) {
   if (doc.pvt_type !== 'account' || doc.pvt_deleted) return;
   if (doc.name) emit(['name', doc.name.toLowerCase().replace(/[^a-z0-9]/g, '')], null);
