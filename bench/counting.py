@@ -16,7 +16,7 @@ from bench.servers import Gunicorn
 from bench.wrk import Plan, Request
 from tests.faults.proxy import FaultProxy
 
-_HOUSEKEEPING = b"x-couch-request-id: housekeeping-"
+_BACKGROUND = b"x-couch-request-id: background-"
 """What goes by this name is nobody's request: each worker looks once a second."""
 _LEFT_OUT = {"host", "content-length", "content-type", "connection", "transfer-encoding"}
 
@@ -74,7 +74,7 @@ class CountingService:
         status = self._send(plan, request)
         self._proxy.wait_until_idle()
         records = [record.request for record in self._proxy.records]
-        own = [r for r in records if _HOUSEKEEPING not in r.head.lower()]
+        own = [r for r in records if _BACKGROUND not in r.head.lower()]
         return Counted(status, tuple(f"{r.method} {r.target}" for r in own))
 
     def headers(self, plan: Plan) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Puts the service into production: `make deploy`, `make rollback`, `make undeploy`.
+"""Installs the service on a machine: `make deploy`, `make rollback`, `make undeploy`.
 
-Runs on the target, on the machine's own Python (3.11 or newer), with nothing but the standard
-library; `run.sh` brings it there. Knows nothing of the API: the release's own supervisor
-(`kazoo_ips/server/release_switch.py`) starts, tries and changes releases, this tells it which.
+`run.sh` copies this package to the machine, where it runs with the machine's own Python (3.11 or
+newer) and the standard library only. It installs releases and selects one. The supervisor
+(`kazoo_ips/server/release_switch.py`) starts it, checks its health, and switches to it.
 """

@@ -6,32 +6,32 @@ import sys
 from pathlib import Path
 
 from deploy import actions
-from deploy.host import Failed, Host, alone
+from deploy.host import Failed, Host, exclusive
 
 
 def main() -> None:
-    """Run one action, alone on the machine; what goes wrong is one line."""
+    """Run one action. No other action runs at the same time. An error is printed in one line."""
     parser = argparse.ArgumentParser(prog="deploy")
     parser.add_argument("--root", type=Path, default=Path("/"))
     names = parser.add_subparsers(dest="action", required=True)
     names.add_parser("deploy").add_argument("wheel", type=Path)
     names.add_parser("rollback")
     names.add_parser("undeploy").add_argument("--purge", action="store_true")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     os.umask(0o022)
-    host = Host(asked.root.resolve())
-    if host.whole and os.geteuid() != 0:
-        sys.exit("only root can do this, or whoever owns the folder that KAZOO_IPS_ROOT names")
+    host = Host(arguments.root.resolve())
+    if host.is_system and os.geteuid() != 0:
+        sys.exit("this needs root; without root, set KAZOO_IPS_ROOT to a directory of your own")
     try:
-        with alone(host):
-            if asked.action == "deploy":
-                actions.deploy(host, asked.wheel)
-            elif asked.action == "rollback":
+        with exclusive(host):
+            if arguments.action == "deploy":
+                actions.deploy(host, arguments.wheel)
+            elif arguments.action == "rollback":
                 actions.rollback(host)
             else:
-                actions.undeploy(host, asked.purge)
+                actions.undeploy(host, arguments.purge)
     except (Failed, OSError) as error:
-        sys.exit(f"{asked.action}: {error}")
+        sys.exit(f"{arguments.action}: {error}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `make deploy`, `make rollback` and `make undeploy` do on the machine."""
+"""The actions `deploy`, `rollback` and `undeploy`, on the machine itself."""
 
 import os
 import pwd
@@ -7,14 +7,14 @@ import subprocess
 from pathlib import Path
 
 from deploy.host import HERE, NAME, Failed, Host, run, say, write
-from deploy.releases import install, point, prune, release_name, setup
+from deploy.releases import install, prune, release_name, replace_link, setup
 from deploy.service import install_unit, serve, serves, stop
 
 
 def deploy(host: Host, wheel: Path) -> None:
-    """Install a wheel beside what serves, try it, and go over to it.
+    """Install a wheel as a new release, and switch to it if it is healthy.
 
-    :raises Failed: it is not healthy; what served before still does
+    :raises Failed: the new release is not healthy; the old release still serves
     """
     prepare(host)
     release = host.releases / release_name(wheel)
@@ -26,90 +26,99 @@ def deploy(host: Host, wheel: Path) -> None:
         return
     switch(host, release, "it is not deployed")
     if new_unit and host.systemd:
-        say(f"the unit has changed: that counts from the next `systemctl restart {NAME}` on")
+        say(f"the unit has changed: run `systemctl restart {NAME}` to apply it")
     prune(host)
 
 
 def rollback(host: Host) -> None:
-    """Go back to the release before; a second time comes back to this one."""
+    """Switch to the previous release. A second rollback returns to the current one.
+
+    :raises Failed: there is no previous release, or it is not healthy
+    """
     if not host.previous.exists():
         raise Failed("there is no release to go back to")
     switch(host, host.previous.resolve(), "not rolled back")
 
 
-def switch(host: Host, release: Path, otherwise: str) -> None:
-    """Have `release` serve, and remember what did.
+def switch(host: Host, release: Path, failure: str) -> None:
+    """Switch to a release.
 
-    Design documents come first; the release that serves reads them as well until it goes, so they
-    suit the release before. When the new one is refused, they are put back.
+    Its design documents are installed first. The old release reads them too until it ends, so they
+    have to work for both. If the new release is refused, the old ones are restored.
+
+    :param failure: the result to report if the release is refused
+    :raises Failed: the release is not healthy; the old release still serves
     """
     before = host.current.resolve() if host.current.exists() else None
     setup(host, release)
-    point(host.current, release)
+    replace_link(host.current, release)
     refused = serve(host)
     if refused:
         if before is None:
             stop(host)
             host.current.unlink()
         else:
-            point(host.current, before)
+            replace_link(host.current, before)
             setup(host, before)
-        stays = f"; {before.name} serves as before" if before else ""
-        raise Failed(f"{release.name} is not healthy ({refused}): {otherwise}{stays}")
+        serving = f"; {before.name} serves as before" if before else ""
+        raise Failed(f"{release.name} is not healthy ({refused}): {failure}{serving}")
     if before not in (None, release):
-        point(host.previous, before)
+        replace_link(host.previous, before)
     say(f"{release.name} serves")
 
 
 def undeploy(host: Host, purge: bool) -> None:
-    """Remove it all but the settings and the log; those as well when asked to."""
+    """Remove the service.
+
+    :param purge: whether to remove the settings, the log and the user as well
+    """
     stop(host)
     for path in (host.unit, host.sysusers):
         path.unlink(missing_ok=True)
     if host.systemd:
         run(["systemctl", "daemon-reload"])
-    for folder in (host.app, host.run, *((host.etc, host.log.parent) if purge else ())):
-        if folder.exists():
-            shutil.rmtree(folder)
-            say(f"removed {folder}")
-    if purge and host.whole:
+    for directory in (host.app, host.run, *((host.etc, host.log.parent) if purge else ())):
+        if directory.exists():
+            shutil.rmtree(directory)
+            say(f"removed {directory}")
+    if purge and host.is_system:
         subprocess.run(["userdel", NAME], check=False)
     elif host.etc.exists():
         say(f"kept {host.etc}")
 
 
 def prepare(host: Host) -> None:
-    """Make user, folders, settings and commands where they are missing."""
-    if host.whole:
-        make_user(host)
-    for folder in (host.releases, host.app / "bin"):
-        folder.mkdir(parents=True, exist_ok=True)
-    _own(host, host.etc, 0o750)
-    if not host.systemd:  # which makes them itself
-        _own(host, host.run, 0o750)
-        _own(host, host.log.parent, 0o750)
+    """Create the user, directories, settings and commands that are missing."""
+    if host.is_system:
+        create_user(host)
+    for directory in (host.releases, host.app / "bin"):
+        directory.mkdir(parents=True, exist_ok=True)
+    _create_directory(host, host.etc, 0o750)
+    if not host.systemd:  # systemd creates these two
+        _create_directory(host, host.run, 0o750)
+        _create_directory(host, host.log.parent, 0o750)
     if not host.settings.exists():
         write(host.settings, (HERE / "kazoo-ips.env").read_text(), 0o640)
         say(f"wrote {host.settings}: set COUCHDB_URL there")
     host.settings.chmod(0o640)
     user = host.user()
-    if user:  # root's own; the service reads them
+    if user:  # root owns them; the service may read them
         os.chown(host.etc, 0, user.pw_gid)
         os.chown(host.settings, 0, user.pw_gid)
     for command in ("kazoo-ips", "sup"):
         write(host.app / "bin" / command, _command(host, command), 0o755)
 
 
-def _own(host: Host, folder: Path, mode: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(mode)
+def _create_directory(host: Host, directory: Path, mode: int) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(mode)
     user = host.user()
     if user:
-        os.chown(folder, user.pw_uid, user.pw_gid)
+        os.chown(directory, user.pw_uid, user.pw_gid)
 
 
-def make_user(host: Host) -> None:
-    """The user that the service runs as, by sysusers where there is systemd."""
+def create_user(host: Host) -> None:
+    """Create the user that the service runs as, by sysusers if there is systemd."""
     try:
         pwd.getpwnam(NAME)
     except KeyError:

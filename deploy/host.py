@@ -1,13 +1,13 @@
-"""The places on the machine, and what is known of the service that runs there.
+"""The paths on the machine, and the state of the service that runs there.
 
 Below ROOT (or /):
 
-    opt/kazoo-ips/releases/VERSION-BUILD   a virtual environment each, the last few of them
-    opt/kazoo-ips/current, previous        links to the one that serves, and the one before it
+    opt/kazoo-ips/releases/VERSION-BUILD   a virtual environment for each of the last releases
+    opt/kazoo-ips/current, previous        links to the release that serves and the one before it
     opt/kazoo-ips/bin                      `kazoo-ips` and `sup`, with the settings
     etc/kazoo-ips/kazoo-ips.env            the settings; never overwritten
-    etc/kazoo-ips/setup.env                settings for `kazoo-ips setup` only, if there are any
-    run/kazoo-ips, var/log/kazoo-ips       the supervisor's state; its log where no systemd is
+    etc/kazoo-ips/setup.env                optional settings for `kazoo-ips setup` only
+    run/kazoo-ips, var/log/kazoo-ips       the supervisor's state; its log if there is no systemd
 """
 
 import fcntl
@@ -25,18 +25,18 @@ HERE = Path(__file__).resolve().parent
 
 
 class Failed(Exception):
-    """It cannot be done; the message is for whoever runs this."""
+    """The action failed. The message is for the user."""
 
 
 def say(text: str) -> None:
-    """Tell what is being done."""
+    """Print a line at once."""
     print(text, flush=True)
 
 
 class Host:
-    """The places on the machine, and whether it is the whole machine or a folder.
+    """The paths on the machine.
 
-    :param root: where `opt`, `etc`, `run` and `var` are
+    :param root: the directory with `opt`, `etc`, `run` and `var`: `/`, or one of the user's own
     """
 
     def __init__(self, root: Path) -> None:
@@ -51,23 +51,23 @@ class Host:
         self.log = root / "var" / "log" / NAME / "log"
         self.unit = root / "etc/systemd/system" / f"{NAME}.service"
         self.sysusers = root / "etc/sysusers.d" / f"{NAME}.conf"
-        # A folder is for whoever owns it: no user is made, no unit installed.
-        self.whole = root == Path("/")
-        self.systemd = self.whole and Path("/run/systemd/system").is_dir()
+        # In another directory no user is created and no unit is installed.
+        self.is_system = root == Path("/")
+        self.systemd = self.is_system and Path("/run/systemd/system").is_dir()
 
     def user(self) -> pwd.struct_passwd | None:
-        """Who the service runs as; None is whoever runs this."""
-        return pwd.getpwnam(NAME) if self.whole else None
+        """Return the user that the service runs as; None for the user of this process."""
+        return pwd.getpwnam(NAME) if self.is_system else None
 
     def as_user(self) -> dict[str, Any]:
-        """The arguments for `subprocess` that say so."""
+        """Return the arguments with which `subprocess` runs a command as this user."""
         user = self.user()
         if user is None:
             return {}
         return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
     def state(self) -> dict[str, Any]:
-        """What the supervisor has written last; empty when it does not run."""
+        """Return the state that the supervisor has written last; empty if it does not run."""
         if self.supervisor() is None:
             return {}
         try:
@@ -77,9 +77,9 @@ class Host:
         return state
 
     def supervisor(self) -> int | None:
-        """The process id of the supervisor; None when it does not run.
+        """Return the process id of the supervisor; None if it does not run.
 
-        A pid file that somebody left behind is not locked.
+        It holds a lock on its pid file. An old pid file is not locked.
         """
         try:
             with (self.run / "pid").open() as file:
@@ -93,8 +93,8 @@ class Host:
 
 
 @contextmanager
-def alone(host: Host) -> Iterator[None]:
-    """One at a time: a second one waits for the first."""
+def exclusive(host: Host) -> Iterator[None]:
+    """Hold a lock, so that a second action waits for the first."""
     host.app.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(host.app, os.O_RDONLY)
     try:
@@ -104,20 +104,20 @@ def alone(host: Host) -> Iterator[None]:
         os.close(descriptor)
 
 
-def run(command: Sequence[Path | str], why: str = "") -> None:
+def run(command: Sequence[Path | str], hint: str = "") -> None:
     """Run a command.
 
-    :param why: what may be the reason, should it fail
-    :raises Failed: its status is not 0
+    :param hint: a likely reason, added to the message if it fails
+    :raises Failed: its exit status is not 0
     """
     result = subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
     if result.returncode:
         name = Path(command[0]).name
-        raise Failed(f"{name} failed, status {result.returncode}" + (f": {why}" if why else ""))
+        raise Failed(f"{name} failed, status {result.returncode}" + (f": {hint}" if hint else ""))
 
 
 def write(path: Path, text: str, mode: int) -> None:
-    """Write a file, with its mode from the first moment; nothing when it says so already."""
+    """Write a file if its content differs. It has its mode before it has its content."""
     if path.exists() and path.read_text() == text:
         return
     path.touch(mode)

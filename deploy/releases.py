@@ -1,4 +1,4 @@
-"""Releases: a virtual environment for each wheel, the links to them, and how they are removed."""
+"""Releases: a virtual environment for each wheel, and the links to them."""
 
 import hashlib
 import importlib.util
@@ -11,11 +11,11 @@ from pathlib import Path
 from deploy.host import Failed, Host, run, say
 
 KEPT = 5
-"""Releases that are kept; older ones go with the next deployment."""
+"""Number of releases that are kept. A deployment removes older ones."""
 
 
 def release_name(wheel: Path) -> str:
-    """The version, and a digest of what the wheel holds: the same code has the same name."""
+    """Return the version and a digest of the wheel's files: the same code has the same name."""
     digest = hashlib.sha256()
     with zipfile.ZipFile(wheel) as archive:
         for name in sorted(archive.namelist()):
@@ -24,13 +24,16 @@ def release_name(wheel: Path) -> str:
 
 
 def install(host: Host, release: Path, wheel: Path) -> bool:
-    """Make the release's virtual environment; False when it is there."""
+    """Create the release's virtual environment; return False if it exists already.
+
+    :raises Failed: a command failed, or the service's user cannot run the release
+    """
     complete = release / "complete"
     if complete.exists():
         return False
-    if release.exists():  # somebody stopped half way
+    if release.exists():  # an earlier deployment was interrupted
         shutil.rmtree(release)
-    has_pip = importlib.util.find_spec("pip") is not None  # saves a copy in every release
+    has_pip = importlib.util.find_spec("pip") is not None  # then no release needs a copy of pip
     run([sys.executable, "-m", "venv", *(["--without-pip"] if has_pip else []), release])
     python = release / "bin" / "python"
     pip: list[Path | str] = (
@@ -42,35 +45,39 @@ def install(host: Host, release: Path, wheel: Path) -> bool:
         subprocess.run([python, "-c", "import kazoo_ips"], check=True, cwd="/", **host.as_user())
     except (OSError, subprocess.CalledProcessError) as error:
         raise Failed(
-            f"the service's user cannot run {python.resolve()} ({error}): PYTHON=... names another"
+            f"the service's user cannot run {python.resolve()} ({error}): "
+            "set PYTHON=... to another one"
         ) from error
     complete.touch()
     return True
 
 
 def setup(host: Host, release: Path) -> None:
-    """Databases, design documents and the signing key, as this release wants them."""
+    """Create or update databases, design documents and the signing key for this release.
+
+    :raises Failed: `kazoo-ips setup` of this release failed
+    """
     command: list[Path | str] = [release / "bin" / "kazoo-ips", "setup"]
-    for settings in (host.setup_settings, host.settings):  # the first counts last
+    for settings in (host.setup_settings, host.settings):  # the first overrides the second
         if settings.exists():
             python = release / "bin" / "python"
             command = [python, "-m", "kazoo_ips.settings_file", settings, *command]
-    # Reads setup.env as root: the service's own user never can.
-    run(command, why=f"see COUCHDB_URL in {host.settings}")
+    # This runs as root, because the service's user may not read setup.env.
+    run(command, hint=f"see COUCHDB_URL in {host.settings}")
 
 
 def prune(host: Host) -> None:
-    """Remove the oldest releases, but neither what serves nor what served before."""
+    """Remove the oldest releases, but never the current and the previous one."""
     links = (host.current, host.previous)
-    wanted = {link.resolve() for link in links if link.exists()}
+    in_use = {link.resolve() for link in links if link.exists()}
     by_age = sorted(host.releases.iterdir(), key=lambda path: path.stat().st_mtime)
-    for release in [each for each in by_age if each not in wanted][: max(0, len(by_age) - KEPT)]:
+    for release in [each for each in by_age if each not in in_use][: max(0, len(by_age) - KEPT)]:
         shutil.rmtree(release)
         say(f"removed {release.name}")
 
 
-def point(link: Path, release: Path) -> None:
-    """Let a link name the release, with no moment at which it names nothing."""
+def replace_link(link: Path, release: Path) -> None:
+    """Point a link to the release, in one step."""
     new = link.with_suffix(".new")
     new.unlink(missing_ok=True)
     new.symlink_to(release)

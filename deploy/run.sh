@@ -1,20 +1,21 @@
 #!/bin/sh
-# Runs the package `deploy` here, or on HOST over ssh: run.sh deploy WHEEL, rollback, undeploy [--purge]
-# From the environment: HOST, KAZOO_IPS_ROOT (a folder instead of /), PYTHON (the machine's; python3)
-# and SSH (ssh, with options).
+# Runs the package `deploy` on this machine, or on HOST over ssh:
+# run.sh deploy WHEEL | rollback | undeploy [--purge]
+# Environment: HOST, KAZOO_IPS_ROOT (a directory instead of /), PYTHON (on that machine; python3) and
+# SSH (ssh, with options).
 set -eu
 cd "$(dirname "$0")/.."
 action=$1
 argument=${2:-}
 python=${PYTHON:-python3}
 root=${KAZOO_IPS_ROOT:-/}
-unset KAZOO_IPS_ROOT # the service knows no setting of that name
+unset KAZOO_IPS_ROOT # the service would refuse it as an unknown setting
 
-# shellcheck disable=SC2016 # it is the machine's to know who one is
+# shellcheck disable=SC2016 # the machine itself evaluates `id -u`
 sudo='$([ "$(id -u)" = 0 ] || echo sudo)'
 [ "$root" = / ] || sudo=
 check="$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    { echo '$python is not Python 3.11 or newer: name one with PYTHON=...' >&2; exit 1; }"
+    { echo '$python is not Python 3.11 or newer: set PYTHON=...' >&2; exit 1; }"
 command="$sudo $python -B -m deploy --root '$root' $action $argument"
 
 [ -n "${HOST:-}" ] || exec sh -c "$check; $command"
@@ -30,6 +31,6 @@ set -- deploy
 [ "$action" != deploy ] || set -- deploy "$argument"
 tar -cf - "$@" | remote "$HOST" "tar -xf - -C $folder"
 terminal=
-[ ! -t 0 ] || terminal=-t # for sudo's question
+[ ! -t 0 ] || terminal=-t # sudo may ask for a password
 # shellcheck disable=SC2086 # -t, or nothing
 remote $terminal "$HOST" "cd $folder && $check; $command"

@@ -1,4 +1,4 @@
-"""The running service: by systemd where there is one, else as a process of its own."""
+"""The running service: a unit of systemd, or a background process if there is no systemd."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ from typing import Any
 
 from deploy.host import HERE, NAME, Failed, Host, run, write
 
-PATIENCE = 120.0
-"""Seconds for the supervisor to try a release, start it, and say what came of it."""
+TIMEOUT = 120.0
+"""Seconds for the supervisor to check a release, switch to it, and write the result."""
 
 
 def serves(host: Host, release: Path) -> bool:
-    """Whether this release serves, with the settings as they are now."""
+    """Whether this release serves with the current settings."""
     state = host.state()
     return (
         state.get("release") == str(release)
@@ -25,29 +25,29 @@ def serves(host: Host, release: Path) -> bool:
 
 
 def serve(host: Host) -> str:
-    """Have the supervisor serve `current`; why it would not, or nothing."""
+    """Let the supervisor switch to `current`; return why it refused, or an empty string."""
     before = host.state()
     if before:
         os.kill(host.supervisor() or 0, signal.SIGHUP)
     elif host.systemd:
         run(["systemctl", "enable", "--quiet", NAME])
-        # Returns when the service has said that it is ready.
+        # Returns when the supervisor has reported that it is ready.
         subprocess.run(["systemctl", "restart", NAME], check=False)
     else:
         _start_daemon(host)
     changes = before.get("changes", -1)
-    if not _wait(lambda: host.state().get("changes", -1) > changes, lambda: _gone(host, before)):
+    if not _wait(lambda: host.state().get("changes", -1) > changes, lambda: _ended(host, before)):
         return f"it did not start: see {'journalctl -u ' + NAME if host.systemd else host.log}"
     state = host.state()
-    return state["refused"] or ("" if state["healthy"] else "it is not ready: is CouchDB?")
+    return state["refused"] or ("" if state["healthy"] else "it is not ready: check CouchDB")
 
 
 _daemon: subprocess.Popen[bytes] | None = None
 
 
 def _start_daemon(host: Host) -> None:
-    """The supervisor as a process of its own, where nothing else looks after processes."""
-    global _daemon  # noqa: PLW0603 - only to see it fail
+    """Start the supervisor as a background process."""
+    global _daemon  # noqa: PLW0603 - to notice when it ends
     (host.run / "serving.json").unlink(missing_ok=True)
     python = host.current.resolve() / "bin" / "python"
     user = host.user()
@@ -65,14 +65,18 @@ def _start_daemon(host: Host) -> None:
         )
 
 
-def _gone(host: Host, before: dict[str, Any]) -> bool:
+def _ended(host: Host, before: dict[str, Any]) -> bool:
+    """Whether the supervisor has ended."""
     if _daemon is not None:
         return _daemon.poll() is not None
     return (bool(before) or host.systemd) and host.supervisor() is None
 
 
 def stop(host: Host) -> None:
-    """Let the service finish what it has accepted, and end."""
+    """Let the service finish the connections that it has accepted, and end.
+
+    :raises Failed: it has not ended in time
+    """
     if host.systemd:
         subprocess.run(["systemctl", "disable", "--quiet", "--now", NAME], check=False)
         return
@@ -84,20 +88,20 @@ def stop(host: Host) -> None:
 
 
 def install_unit(host: Host) -> bool:
-    """Write the unit where there is systemd; whether it is another one than before."""
+    """Write the unit if there is systemd; return whether it replaced a different one."""
     text = (HERE / f"{NAME}.service").read_text()
     if not host.systemd or (host.unit.exists() and host.unit.read_text() == text):
         return False
-    there_was = host.unit.exists()
+    existed = host.unit.exists()
     write(host.unit, text, 0o644)
     run(["systemctl", "daemon-reload"])
-    return there_was
+    return existed
 
 
-def _wait(done: Callable[[], bool], lost: Callable[[], bool] = lambda: False) -> bool:
-    end = time.monotonic() + PATIENCE
+def _wait(done: Callable[[], bool], failed: Callable[[], bool] = lambda: False) -> bool:
+    end = time.monotonic() + TIMEOUT
     while not done():
-        if time.monotonic() > end or lost():
+        if time.monotonic() > end or failed():
             return done()
         time.sleep(0.1)
     return True

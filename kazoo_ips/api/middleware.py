@@ -175,7 +175,7 @@ class _Body:
         try:
             yield from self._parts
         except BaseException:
-            self._current.notes.append("broken_off")
+            self._current.notes.append("aborted")
             raise
 
     def close(self) -> None:

@@ -148,7 +148,7 @@ class RepairService:
         if due:
             account_id = wrong[0].account_id
             log.warning("account %s: repairing the copies of %d addresses", account_id, len(due))
-            self._metrics.copies_mended.inc(len(due))
+            self._metrics.copies_repaired.inc(len(due))
             try:
                 self._conflicts.repair_copies(account_id, due)
             except KazooIPsError as error:

@@ -80,7 +80,7 @@ class BackgroundWorker:
 
     def start(self) -> None:
         """Start the thread, which runs as long as the process."""
-        threading.Thread(target=self._run, name="housekeeping", daemon=True).start()
+        threading.Thread(target=self._run, name="background", daemon=True).start()
 
     def _run(self) -> None:
         rounds = [(ROUND, self.recover), (SWEEP, self._idempotency.sweep)]
@@ -88,7 +88,7 @@ class BackgroundWorker:
         due = [time.monotonic() + random.uniform(0, seconds) for seconds, _ in rounds]
         while True:
             time.sleep(1)
-            request_context.begin(f"housekeeping-{uuid4().hex[:16]}")
+            request_context.begin(f"background-{uuid4().hex[:16]}")
             try:
                 self.work()
                 self.look_again()
@@ -98,8 +98,8 @@ class BackgroundWorker:
                         due[index] = time.monotonic() + seconds
                         do()
             except KazooIPsError as error:
-                self._metrics.housekeeping_failures.inc()
-                log.warning("housekeeping waits: %s", error)
+                self._metrics.background_failures.inc()
+                log.warning("background work failed, and is repeated: %s", error)
             except Exception:  # nothing restarts the thread, so no error may end it
-                self._metrics.housekeeping_failures.inc()
-                log.exception("housekeeping failed unexpectedly")
+                self._metrics.background_failures.inc()
+                log.exception("background work failed unexpectedly")

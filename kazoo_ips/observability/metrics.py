@@ -5,6 +5,7 @@ Elsewhere the counts are in memory. No label contains text that clients choose: 
 instead of paths, and there is no label for accounts.
 """
 
+import re
 import struct
 import time
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,16 @@ _OUTCOMES = {
     412: "conflict",
 }
 _TRIES = 3
+
+_OLD_NAMES = {
+    b"kazoo_ips_addresses_restored_total": b"kazoo_ips_addresses_brought_back_total",
+    b"kazoo_ips_background_failures_total": b"kazoo_ips_housekeeping_failures_total",
+    b"kazoo_ips_conflicts_resolved_total": b"kazoo_ips_conflicts_settled_total",
+    b"kazoo_ips_copies_repaired_total": b"kazoo_ips_copies_mended_total",
+    b"kazoo_ips_transactions_recovered_total": b"kazoo_ips_claims_recovered_total",
+}
+"""The former names of counters. Dashboards and alarms of operators may use them."""
+_RENAMED = re.compile(rb"^(?:# \w+ )?(%b)\b.*\n" % b"|".join(_OLD_NAMES), re.M)
 
 # These series are not used, and do not exist with several processes.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -87,23 +98,23 @@ class Metrics:
             buckets=_COUCHDB_SECONDS,
             registry=own,
         )
-        self.conflicts_settled = Counter(
-            "kazoo_ips_conflicts_settled",
+        self.conflicts_resolved = Counter(
+            "kazoo_ips_conflicts_resolved",
             "Addresses whose conflicting revisions were resolved to one.",
             registry=own,
         )
-        self.addresses_brought_back = Counter(
-            "kazoo_ips_addresses_brought_back",
+        self.addresses_restored = Counter(
+            "kazoo_ips_addresses_restored",
             "Addresses restored to the pool after all writers had withdrawn.",
             registry=own,
         )
-        self.claims_recovered = Counter(
-            "kazoo_ips_claims_recovered",
+        self.transactions_recovered = Counter(
+            "kazoo_ips_transactions_recovered",
             "Transactions of dead processes that were completed or rolled back.",
             registry=own,
         )
-        self.copies_mended = Counter(
-            "kazoo_ips_copies_mended",
+        self.copies_repaired = Counter(
+            "kazoo_ips_copies_repaired",
             "Copies in accounts' databases that did not agree with the pool and were corrected.",
             registry=own,
         )
@@ -123,8 +134,8 @@ class Metrics:
             buckets=_LAG_SECONDS,
             registry=own,
         )
-        self.housekeeping_failures = Counter(
-            "kazoo_ips_housekeeping_failures",
+        self.background_failures = Counter(
+            "kazoo_ips_background_failures",
             "Rounds of the background worker that ended with an error.",
             registry=own,
         )
@@ -179,7 +190,11 @@ class Metrics:
         """Return the counts of all workers and the current gauges in Prometheus's text format."""
         gauges = CollectorRegistry()
         gauges.register(_Gauges(pool, self._version))
-        return self._counts() + generate_latest(gauges)
+        counts = self._counts()
+        old = (
+            match[0].replace(match[1], _OLD_NAMES[match[1]]) for match in _RENAMED.finditer(counts)
+        )
+        return counts + b"".join(old) + generate_latest(gauges)
 
     def _counts(self) -> bytes:
         if not values.ValueClass._multiprocess:

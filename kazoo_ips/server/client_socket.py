@@ -1,10 +1,9 @@
-"""A client's socket on which no thread waits for long: requests are gathered without waiting.
+"""A client socket with bounded waiting, so that slow clients do not occupy the threads.
 
-gunicorn's threaded worker lets a thread wait for a request's bytes, and for a client to take in
-the reply, as long as the client likes; as many dawdling clients as there are threads are the end
-of the service. Here a request comes to a thread when its head and, up to `_BODY`, its body have
-arrived, and only some of the threads may wait for what is longer. Knows sockets, and where
-a request ends.
+A thread of gunicorn's threaded worker waits for the bytes of a request, and for a client to read
+the reply, without a limit. As many slow clients as there are threads block such a service. With
+this socket, a thread handles a request only when its head has arrived, and up to `_BODY` bytes of
+its body. Only some of the threads may wait for longer bodies, and for clients that read slowly.
 """
 
 import errno
@@ -22,31 +21,31 @@ from kazoo_ips.couch.batching import withdraw
 
 _CHUNK = 65_536
 _HEAD = 65_536
-"""Bytes of a request's line and headers. gunicorn's own limits are narrower for each of them."""
+"""The maximum size in bytes of request line and headers together. gunicorn limits each of them."""
 _BODY = 131_072
-"""Bytes of a body that are gathered before a thread begins: more than a list of a thousand
-addresses takes, so hardly any request ever needs a thread to wait."""
+"""Bytes of a body that are received before a thread handles the request. A list of a thousand
+addresses is shorter, so a thread rarely has to wait for a body."""
 _QUEUE = 0.25
-"""Seconds that a thread with a reply waits for its turn to wait for the client. With a request,
-which anybody may send, it does not."""
+"""Seconds that a thread waits for permission to wait for a client that reads a reply slowly. For a
+request, it does not wait for the permission: every client can send requests slowly."""
 _FRAMING = re.compile(
     rb"\r\n(content-length|transfer-encoding|expect)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE
 )
 
 
 class Arrived(Enum):
-    """What there is of a request."""
+    """How much of a request has arrived."""
 
-    PART = "not enough to begin with"
+    PART = "not enough to handle it"
     ENOUGH = "all of it, or all but a long body; or the client has closed its end"
-    TOO_MUCH = "a head that does not end"
+    TOO_MUCH = "a head that is too long"
 
 
-class Patience:
-    """How long clients are waited for, and by how many threads at once.
+class WaitLimit:
+    """Limits how long threads wait for clients, and how many threads wait at the same time.
 
-    :param seconds: for a request to arrive, and for a client to take in one part of a reply
-    :param threads: how many may wait at the same time
+    :param seconds: the time for a request to arrive, and for a client to read a part of a reply
+    :param threads: the maximum number of threads that wait
     """
 
     def __init__(self, seconds: float, threads: int) -> None:
@@ -55,14 +54,14 @@ class Patience:
 
     @contextmanager
     def waiting(self, queue: float = 0.0) -> Iterator[None]:
-        """Wait in here.
+        """A context for waiting for a client.
 
-        :param queue: seconds to wait for one's turn
-        :raises TimeoutError: too many others are waiting
+        :param queue: the maximum number of seconds to wait before this thread may enter
+        :raises TimeoutError: too many other threads are waiting for clients
         """
         withdraw()  # other threads do not wait for a thread that waits for its client
         if not self._places.acquire(timeout=queue):
-            raise TimeoutError("too many clients are waited for")
+            raise TimeoutError("too many threads are waiting for slow clients")
         try:
             yield
         finally:
@@ -70,56 +69,56 @@ class Patience:
 
 
 class ClientSocket:
-    """What gunicorn takes for the client's socket.
+    """Takes the place of the client's socket in gunicorn.
 
-    :param linger: called with the real socket when it is to be closed as soon as the client has
-        closed its own end: closing it at once could cost the client the end of the reply
+    :param linger: called with the real socket, to close it after the client has closed its end. If
+        the service closed it at once, the client could lose the end of the reply
     """
 
     def __init__(
-        self, sock: socket.socket, patience: Patience, linger: Callable[[socket.socket], None]
+        self, sock: socket.socket, limit: WaitLimit, linger: Callable[[socket.socket], None]
     ) -> None:
         self._sock = sock
-        self._patience = patience
+        self._limit = limit
         self._linger = linger
         self._received = bytearray()
         self._head = b""
         self._half_closed = self._ended = False
-        self.deadline = time.monotonic() + patience.seconds
+        self.deadline = time.monotonic() + limit.seconds
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
-    def gather(self, ahead: bytes = b"") -> Arrived:
-        """Take what has arrived of a request, without waiting.
+    def receive(self, ahead: bytes = b"") -> Arrived:
+        """Receive what has arrived of a request, without waiting.
 
-        :param ahead: what was read already, with the end of the request before
+        :param ahead: bytes of this request that were read with the end of the previous one
         """
         received = self._received
         if ahead:
             received[:0] = ahead
         if ahead or not received:
-            self.deadline = time.monotonic() + self._patience.seconds
+            self.deadline = time.monotonic() + self._limit.seconds
         try:
             while len(received) < _HEAD + _BODY:
                 data = self._sock.recv(_CHUNK, socket.MSG_DONTWAIT)
                 received += data
                 if not data:
-                    return Arrived.ENOUGH  # the end, which whoever reads on will find as well
+                    return Arrived.ENOUGH  # the client has closed its end; gunicorn handles that
                 if len(data) < _CHUNK:
                     break
         except BlockingIOError:
             pass
-        return _look(received)
+        return _arrived(received)
 
     def is_readable(self, seconds: float) -> bool:
-        """Whether something of the next request, or the client's end, is here before long."""
+        """Whether bytes of the next request, or the end of the connection, arrive in this time."""
         return bool(self._received) or self._poll(select.POLLIN, seconds)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """The next bytes: those gathered, then those of a long body, until the deadline.
+        """Return the next bytes: first those received already, then those of a long body.
 
-        :raises TimeoutError: they have not come, or too many others are waited for
+        :raises TimeoutError: no bytes arrived until the deadline, or too many threads are waiting
         """
         if self._received:
             data = bytes(self._received[:size])
@@ -130,16 +129,16 @@ class ClientSocket:
             self._ended = not data
             return data
         except BlockingIOError:
-            if self._half_closed:  # the reply is sent, and nobody waits for more
+            if self._half_closed:  # the reply is sent; gunicorn only checks for further bytes
                 raise
-        with self._patience.waiting():
+        with self._limit.waiting():
             self._wait(select.POLLIN, self.deadline)
             return self._sock.recv(size, flags)
 
     def sendall(self, data: bytes) -> None:
-        """Send a part of a reply. Its head waits for what follows it: the client wakes up once.
+        """Send a part of a reply. The head is sent together with the part after it.
 
-        :raises BrokenPipeError: the client does not take it in, or too many others do not either
+        :raises BrokenPipeError: the client does not read, or too many threads are waiting
         """
         if not self._head and data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
             self._head = data
@@ -150,8 +149,8 @@ class ClientSocket:
             return
         rest = memoryview(data)[sent:]
         try:
-            with self._patience.waiting(_QUEUE):
-                deadline = time.monotonic() + self._patience.seconds
+            with self._limit.waiting(_QUEUE):
+                deadline = time.monotonic() + self._limit.seconds
                 while rest:
                     self._wait(select.POLLOUT, deadline)
                     rest = rest[self._send(rest) :]
@@ -159,7 +158,7 @@ class ClientSocket:
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
 
     def flush(self) -> None:
-        """Send the head that nothing follows."""
+        """Send a head without a body."""
         if self._head:
             self.sendall(b"")
 
@@ -179,13 +178,13 @@ class ClientSocket:
         return bool(poll.poll(seconds * 1000))
 
     def setblocking(self, _: bool) -> None:
-        """Nothing: each call says for itself whether it waits."""
+        """Do nothing: each method sets for itself whether it waits."""
 
     def gettimeout(self) -> None:
-        """None: the socket never has a timeout, which would make its other calls wait."""
+        """Return None: the socket itself never has a timeout."""
 
     def settimeout(self, seconds: float | None) -> None:
-        """Wait for what is being received so long and no longer."""
+        """Move the deadline for the request to an earlier time."""
         if seconds is not None:
             self.deadline = min(self.deadline, time.monotonic() + seconds)
 
@@ -195,24 +194,24 @@ class ClientSocket:
         self._half_closed = True
 
     def close(self) -> None:
-        """Close it, when the client has if it is told so that it can."""
+        """Close the socket; after a `shutdown`, only when the client has closed its end."""
         if self._half_closed and not self._ended:
             self._linger(self._sock)
         else:
             self._sock.close()
 
 
-def _look(received: bytearray) -> Arrived:
-    """Whether a thread can begin with what has arrived.
+def _arrived(received: bytearray) -> Arrived:
+    """Return how much of a request has arrived.
 
-    What is malformed is enough: gunicorn refuses it without reading on.
+    A malformed request is enough, because gunicorn refuses it without reading more.
     """
     end = received.find(b"\r\n\r\n")
     if end < 0:
         return Arrived.PART if len(received) < _HEAD else Arrived.TOO_MUCH
     framing = {name.lower(): value for name, value in _FRAMING.findall(received, 0, end)}
     length = framing.get(b"content-length", b"0").strip()
-    # Who expects `100 Continue` sends no body before, and where chunks end only a parser knows.
+    # A client that expects `100 Continue` sends no body yet. The end of chunks needs a parser.
     if len(framing) > (b"content-length" in framing) or not length.isdigit():
         return Arrived.ENOUGH
     if len(length) > 9 or int(length) > _BODY or len(received) - end - 4 >= int(length):

@@ -1,7 +1,6 @@
 """gunicorn's settings, with their reasons: `gunicorn -c python:kazoo_ips.gunicorn_conf`.
 
-The application is made in each worker (no preload), so that no connection is older than its
-process.
+Each worker creates its own application (no preload), so workers share no connection to CouchDB.
 """
 
 import math
@@ -19,88 +18,89 @@ try:
 except BadSetting as error:
     sys.exit(str(error))
 
-# Made before the workers are, so that they have it in common.
+# Created before the workers are forked, so that they share this memory.
 shared_table.shared("attempts")
 shared_table.shared("logins")
 recent_writes.shared()
 
 wsgi_app = "kazoo_ips.app:create_app()"
-# host:port, [host]:port, or several with commas between them.
+# host:port, [host]:port, or several, separated by commas.
 bind = [each.strip() for each in _settings.bind.split(",")]
-# Connections that wait while all workers are busy, or while a release changes.
+# The maximum number of connections that wait while all workers are busy, or a release is switched.
 backlog = 2048
 
-# A request waits for CouchDB most of its time: threads share what a process costs. More workers
-# than processor cores do not help, more threads do, until CouchDB is what is waited for.
+# A request spends most of its time waiting for CouchDB, so several threads share one process. More
+# workers than processor cores do not help. More threads help until CouchDB is the bottleneck.
 workers = _settings.workers
 worker_class = "kazoo_ips.server.worker.EnvelopeWorker"
 threads = _settings.threads
 
-# Seconds that a worker's main loop may be silent: it beats once a second whatever the threads do,
-# so this is for a process that has stopped altogether. How long a request may take is bounded by
-# the time CouchDB is given for each answer.
+# Seconds without a heartbeat after which a worker is killed. The main loop sends one every second,
+# whatever the threads do, so only a process that hangs is killed. The timeouts for CouchDB limit
+# the duration of a request.
 timeout = 60
-# Seconds to finish what was accepted: longer than the slowest chain of CouchDB requests that one
-# write makes. What takes longer is cut off, and undone by another worker from its note.
+# Seconds to finish accepted requests: longer than the slowest chain of CouchDB requests of one
+# write. A request that takes longer is aborted, and another worker recovers its transaction.
 graceful_timeout = 30
-# Longer than the 60 s for which reverse proxies keep an idle connection, so that it is they who
-# close it and none sends a request into a closing one.
+# Longer than the 60 s for which reverse proxies keep an idle connection. So the proxy closes it
+# first, and never sends a request on a connection that gunicorn is closing.
 keepalive = 75
 # Below the 1,024 files that a process may usually have open.
 worker_connections = 800
-# A token is about 700 bytes; a head of more than 64 KiB in all is refused as well.
+# A token has about 700 bytes. Request line and headers may have 64 KiB in all (client_socket.py).
 limit_request_line = 4094
 limit_request_fields = 100
 limit_request_field_size = 8190
-# Nobody is trusted here: `X-Forwarded-For` is read in api/client_address.py.
+# gunicorn trusts no proxy: `X-Forwarded-For` is read in api/client_address.py.
 forwarded_allow_ips = ""
 
-# A fresh process now and then, against whatever may leak. The worker answers what it has accepted,
-# with "Connection: close", before it goes; with the jitter they do not all go at once.
+# A worker is replaced after this number of requests, as a precaution against memory leaks. It
+# replies to accepted requests, with "Connection: close", before it ends. The jitter prevents that
+# all workers end at once.
 max_requests = _settings.max_requests
 max_requests_jitter = max_requests // 10
 
-# The heartbeat's file: in memory, as a slow disk would look like a silent worker.
+# The directory of the heartbeat's file: in memory, because a slow disk would delay heartbeats.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 loglevel = _settings.log_level
-# The application logs each request itself, and knows what must not be in the line.
+# The application logs requests itself, without secrets.
 logger_class = "kazoo_ips.server.worker.Logger"
 control_socket_disable = True
 
 
 def on_starting(server: Any) -> None:
-    """Make a folder for what the workers count."""
+    """Create the directory for the metrics of the workers."""
     server.counts = multiprocess_metrics.make_folder()
 
 
 def on_exit(server: Any) -> None:
-    """Remove it."""
+    """Remove the directory for the metrics."""
     if hasattr(server, "counts"):
         multiprocess_metrics.remove_folder(server.counts)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Choose where the new worker counts: one that has died has left the list, and its place."""
+    """Choose the files for the new worker's metrics. Those of a dead worker are used again."""
     worker.place = multiprocess_metrics.free_place(each.place for each in server.WORKERS.values())
 
 
 def post_fork(_server: Any, worker: Any) -> None:
-    """Count there, before the application is made."""
+    """Open these files, before the application is created."""
     multiprocess_metrics.count_at(worker.place)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Every worker looks after what was left unfinished, in a thread of its own."""
+    """Start the thread for background work."""
     worker.wsgi.extensions["kazoo_ips"].background.start()
 
 
 def child_exit(_: Any, worker: Any) -> None:
-    """A worker that has gone holds no connections, however it went."""
+    """Remove a worker that has ended from the numbers of connections."""
     load.leave(worker.place)
 
 
 def worker_exit(_: Any, worker: Any) -> None:
-    """What a worker meant to look at later, it looks at before it goes."""
-    application = getattr(worker, "wsgi", None)  # none in the master, nor when it did not start
+    """Do the checks of addresses that this worker has scheduled for later."""
+    application = getattr(worker, "wsgi", None)  # missing in the master, and if the start failed
     if application is not None:
         application.extensions["kazoo_ips"].background.look_again(math.inf)

@@ -1,19 +1,20 @@
-"""Keeps the service running, and changes its release or settings without losing a request.
+"""The supervisor: runs gunicorn, and switches to another release or settings without downtime.
 
     python -m kazoo_ips.supervisor APP SETTINGS RUN
 
-The listening sockets are this process's, for as long as it lives; gunicorn, started from the
-release that `APP/current` points to, inherits them. gunicorn itself cannot change releases: SIGHUP
-keeps its master's code and import path, SIGUSR2 its interpreter and environment.
+The supervisor owns the listening sockets. It starts gunicorn from the release that `APP/current`
+points to, and gunicorn inherits the sockets. gunicorn itself cannot change releases: SIGHUP keeps
+its master's code and import path, SIGUSR2 its interpreter and environment.
 
-* SIGHUP: reads SETTINGS anew and tries `APP/current` on a socket that no client knows. Only when
-  it is healthy there a second gunicorn gets the listening sockets as well, and only when that is
-  healthy the first is told to finish what it has accepted, and to go. Otherwise nothing changes.
-* SIGTERM, SIGINT: gunicorn finishes, then this process ends.
-* gunicorn that ends by itself is started again.
+* SIGHUP: read SETTINGS again, and start `APP/current` on a private socket. If it is healthy, start
+  a second gunicorn of it with the listening sockets. If that is healthy, the old gunicorn finishes
+  the connections that it has accepted, and ends. Otherwise nothing changes.
+* SIGTERM, SIGINT: let gunicorn finish, then end.
+* If gunicorn ends by itself, it is started again.
 
-`RUN/pid` is locked while this runs; `RUN/serving.json` tells what came of the last SIGHUP. Imports
-everything at once and little: the release it came from may be gone when another one serves.
+`RUN/pid` is locked while the supervisor runs. `RUN/serving.json` has the result of the last
+SIGHUP. All imports are at the top, and few: the files of this release may be deleted while a newer
+release serves.
 """
 
 import ctypes
@@ -40,30 +41,33 @@ from kazoo_ips.server import settings_file
 log = logging.getLogger(__name__)
 
 HEALTH_PATH = "/readyz"
-"""Answers 200 when a release can do its work; 404 is a release of before there was one."""
+"""Replies 200 if a release is healthy. Releases without this route reply 404."""
 HEALTHY = (200, 404)
-PATIENCE = 30.0
-"""Seconds for a release to become healthy."""
-FAREWELL = 45.0
-"""Seconds to finish; longer than gunicorn's own `graceful_timeout`."""
+START_TIMEOUT = 30.0
+"""Seconds in which a release must become healthy."""
+GRACE_PERIOD = 45.0
+"""Seconds until a gunicorn that has to end is killed; longer than its own `graceful_timeout`."""
 BACKLOG = 2048
-"""Connections that wait to be accepted, as gunicorn has it."""
+"""The maximum number of connections that wait to be accepted: gunicorn's default."""
 
 
 @dataclass
 class Gunicorn:
-    """One gunicorn of one release, and the socket on which only this process asks it."""
+    """One gunicorn of one release.
+
+    :param health_socket: the path of the private socket for health checks
+    :param deadline: the time at which it is killed, by the monotonic clock
+    """
 
     release: Path
     environ: Mapping[str, str] = field(repr=False)
     process: subprocess.Popen[bytes]
-    door: Path
-    until: float = field(default=float("inf"))
-    """When it must have gone, by the monotonic clock."""
+    health_socket: Path
+    deadline: float = field(default=float("inf"))
 
     def status(self) -> int | None:
-        """The status of its answer to the question for its health; None without an answer."""
-        connection = _Door(self.door)
+        """Return the HTTP status of the health check; None without a reply."""
+        connection = _UnixConnection(self.health_socket)
         try:
             connection.request("GET", HEALTH_PATH, headers={"Connection": "close"})
             return connection.getresponse().status
@@ -73,19 +77,19 @@ class Gunicorn:
             connection.close()
 
     def ended(self) -> bool:
-        """Whether it has; its door goes with it."""
+        """Whether it has ended. Its health socket is removed then."""
         if self.process.poll() is None:
             return False
-        self.door.unlink(missing_ok=True)
+        self.health_socket.unlink(missing_ok=True)
         return True
 
     def finish(self) -> None:
-        """Tell it to finish what it has accepted, and to go."""
-        self.until = time.monotonic() + FAREWELL
+        """Let it finish the connections that it has accepted, and end."""
+        self.deadline = time.monotonic() + GRACE_PERIOD
         self.process.terminate()
 
 
-class _Door(HTTPConnection):
+class _UnixConnection(HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=10)
         self._path = path
@@ -97,15 +101,15 @@ class _Door(HTTPConnection):
 
 
 class Refused(Exception):
-    """The release or the settings will not do; the message says why."""
+    """The release or the settings are refused. The message says why."""
 
 
 class Supervisor:
-    """What serves now, what is about to go, and the sockets of both.
+    """Owns the listening sockets, the gunicorn that serves, and those that are ending.
 
-    :param app: the folder with `current`
+    :param app: the directory with the link `current`
     :param settings: the file with the settings
-    :param run: a folder for the pid file, the state and the doors
+    :param run: the directory for the pid file, the state and the health sockets
     """
 
     def __init__(self, app: Path, settings: Path, run: Path) -> None:
@@ -113,100 +117,104 @@ class Supervisor:
         self._settings = settings
         self._run = run
         self._listeners: dict[str, socket.socket] = {}
-        self._leaving: list[Gunicorn] = []
-        self._asked = {signal.SIGHUP: False, signal.SIGTERM: False}
+        self._ending: list[Gunicorn] = []
+        self._received = {signal.SIGHUP: False, signal.SIGTERM: False}
         self._started = 0
         self._changes = 0
 
     def run(self) -> None:
-        """Serve until a signal says otherwise.
+        """Serve until SIGTERM or SIGINT.
 
         :raises Refused: the first start failed
         """
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+            signal.signal(number, self._receive)
         with (self._run / "pid").open("a+") as pid:
             self._lock(pid.fileno())
-            self._serving = self._first()
+            self._serving = self._start_first()
             sd_notify("READY=1", log)
-            while not self._asked[signal.SIGTERM]:
-                if self._asked[signal.SIGHUP]:
-                    self._asked[signal.SIGHUP] = False
-                    self._change()
+            while not self._received[signal.SIGTERM]:
+                if self._received[signal.SIGHUP]:
+                    self._received[signal.SIGHUP] = False
+                    self._switch()
                 elif self._serving.ended():
                     log.error("gunicorn ended with status %s", self._serving.process.returncode)
                     time.sleep(1)
                     self._serving = self._start(self._serving.release, self._serving.environ)
-                self._see_off()
+                self._reap()
                 time.sleep(0.1)
             self._end()
 
-    def _note(self, number: int, _: object) -> None:
-        self._asked[signal.SIGHUP if number == signal.SIGHUP else signal.SIGTERM] = True
+    def _receive(self, number: int, _: object) -> None:
+        self._received[signal.SIGHUP if number == signal.SIGHUP else signal.SIGTERM] = True
 
     def _lock(self, descriptor: int) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise Refused(f"another one runs: {self._run / 'pid'} is locked") from error
+            raise Refused(f"another supervisor runs: {self._run / 'pid'} is locked") from error
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
 
-    def _first(self) -> Gunicorn:
-        """Start, healthy or not: without CouchDB the service says so, and waits for it."""
+    def _start_first(self) -> Gunicorn:
+        """Start gunicorn, healthy or not: without CouchDB the service replies 503 and waits."""
         environ = self._environ()
         self._listen(_binds(environ))
         first = self._start(self._current.resolve(), environ)
         status = self._wait(first, lambda status: status is not None)
         if status is None:
-            self._drop(first)
+            self._drain(first)
             raise Refused("gunicorn does not answer")
         self._record(first.release, status in HEALTHY)
         return first
 
-    def _change(self) -> None:
-        """Go over to what `current` and the settings are now, if that is healthy."""
+    def _switch(self) -> None:
+        """Switch to the release `current` and the settings as they are now, if it is healthy."""
         release = self._current.resolve()
         try:
             environ = self._environ()
-            self._drop(self._healthy(release, {**environ, "KAZOO_IPS_WORKERS": "1"}, aside=True))
+            one_worker = {**environ, "KAZOO_IPS_WORKERS": "1"}
+            self._drain(self._start_healthy(release, one_worker, private=True))
             self._listen(_binds(environ))
-            new = self._healthy(release, environ)
+            new = self._start_healthy(release, environ)
         except (Refused, BadSetting) as error:
             log.error("%s is refused: %s", release, error)
             self._record(self._serving.release, True, f"{error}")
         else:
             log.info("%s serves", release)
-            self._drop(self._serving)
+            self._drain(self._serving)
             self._serving = new
             self._record(release, True)
         self._close_all_but(_binds(self._serving.environ))
 
-    def _healthy(
-        self, release: Path, environ: Mapping[str, str], *, aside: bool = False
+    def _start_healthy(
+        self, release: Path, environ: Mapping[str, str], *, private: bool = False
     ) -> Gunicorn:
-        """A gunicorn that is; `aside` keeps the clients from it."""
-        new = self._start(release, environ, aside=aside)
+        """Start gunicorn, and wait until it is healthy.
+
+        :param private: whether it listens on its health socket only
+        :raises Refused: it does not become healthy
+        """
+        new = self._start(release, environ, private=private)
         status = self._wait(new, lambda status: status in HEALTHY)
         if status not in HEALTHY:
-            self._drop(new)
+            self._drain(new)
             raise Refused(f"{HEALTH_PATH} answers {status}" if status else "it does not answer")
         return new
 
     def _start(
-        self, release: Path, environ: Mapping[str, str], *, aside: bool = False
+        self, release: Path, environ: Mapping[str, str], *, private: bool = False
     ) -> Gunicorn:
-        # By its real path: what it imports later comes from the same release, whatever `current`
-        # is by then.
+        # Not by the link `current`, which may change while gunicorn still imports modules.
         python = release / "bin" / "python"
         self._started += 1
-        door = self._run / f"{self._started}.sock"
-        door.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX) as own:
-            own.bind(str(door))
-            own.listen()
-            binds = [] if aside else _binds(environ)
-            listeners = [*(self._listeners[bind] for bind in binds), own]
+        path = self._run / f"{self._started}.sock"
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as health_socket:
+            health_socket.bind(str(path))
+            health_socket.listen()
+            binds = [] if private else _binds(environ)
+            listeners = [*(self._listeners[bind] for bind in binds), health_socket]
             files = [listener.fileno() for listener in listeners]
             try:
                 process = subprocess.Popen(
@@ -218,13 +226,16 @@ class Supervisor:
                 )
             except OSError as error:
                 raise Refused(f"{python}: {error.strerror}") from error
-        return Gunicorn(release, environ, process, door)
+        return Gunicorn(release, environ, process, path)
 
     def _wait(self, new: Gunicorn, enough: Callable[[int | None], bool]) -> int | None:
-        """Ask until the answer is enough, or there is nobody to answer; the last answer."""
-        end = time.monotonic() + PATIENCE
+        """Check the health until the status is enough or the time is up; return the last status.
+
+        :returns: None if gunicorn or the supervisor has to end meanwhile
+        """
+        end = time.monotonic() + START_TIMEOUT
         status = None
-        while not (new.ended() or self._asked[signal.SIGTERM]):
+        while not (new.ended() or self._received[signal.SIGTERM]):
             status = new.status()
             if enough(status) or time.monotonic() > end:
                 return status
@@ -232,7 +243,7 @@ class Supervisor:
         return None
 
     def _environ(self) -> dict[str, str]:
-        """The environment for gunicorn: settings only from the file, nothing of systemd's."""
+        """Return the environment for gunicorn: settings come from the file only."""
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -254,24 +265,29 @@ class Supervisor:
         for bind in self._listeners.keys() - set(binds):
             self._listeners.pop(bind).close()
 
-    def _see_off(self) -> None:
-        for old in self._leaving:
-            if time.monotonic() > old.until:
-                old.process.kill()
-        self._leaving = [old for old in self._leaving if not old.ended()]
+    def _drain(self, old: Gunicorn) -> None:
+        """Let a gunicorn finish its connections. `_reap` removes it when it has ended."""
+        old.finish()
+        self._ending.append(old)
 
-    def _drop(self, other: Gunicorn) -> None:
-        other.finish()
-        self._leaving.append(other)
+    def _reap(self) -> None:
+        """Kill those whose grace period is over, and forget those that have ended."""
+        for old in self._ending:
+            if time.monotonic() > old.deadline:
+                old.process.kill()
+        self._ending = [old for old in self._ending if not old.ended()]
 
     def _end(self) -> None:
-        self._drop(self._serving)
-        while self._leaving:
-            self._see_off()
+        self._drain(self._serving)
+        while self._ending:
+            self._reap()
             time.sleep(0.1)
 
     def _record(self, release: Path, healthy: bool, refused: str = "") -> None:
-        """Tell whoever sent the signal what came of it, all at once."""
+        """Write the result of a start or switch, for the sender of the signal.
+
+        The file is replaced in one step, so readers see all of it or the previous one.
+        """
         state = {
             "changes": self._changes,
             "release": str(release),
@@ -286,7 +302,7 @@ class Supervisor:
 
 
 def _binds(environ: Mapping[str, str]) -> list[str]:
-    # Nothing else of the settings is looked at: a newer release may know more of them.
+    # Other settings are not checked: a newer release may have settings that are unknown here.
     return [bind.strip() for bind in (environ.get("KAZOO_IPS_BIND") or Settings.bind).split(",")]
 
 
@@ -295,14 +311,17 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def _die_with_parent() -> None:
-    """Should this process be killed, gunicorn finishes too, and the port is free again."""
+    """Let gunicorn finish if the supervisor is killed, so that the port is free again."""
     _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _listener(bind: str) -> socket.socket:
-    """A listening socket for `host:port` or `[host]:port`."""
+    """Return a listening socket for `host:port` or `[host]:port`.
+
+    :raises ValueError: the setting is a path or a file descriptor
+    """
     address = parse_address(bind)
-    if not isinstance(address, tuple):  # gunicorn would remove a socket's path at each change
+    if not isinstance(address, tuple):  # the old gunicorn would remove the path when it ends
         raise ValueError("the supervisor listens on host:port only")
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -318,7 +337,7 @@ def _listener(bind: str) -> socket.socket:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m kazoo_ips.supervisor`."""
+    """Run `python -m kazoo_ips.supervisor`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(process)d] %(message)s")
     os.umask(0o077)
     app, settings, run = map(Path, arguments)

@@ -1,9 +1,10 @@
-"""The settings as a file of lines `NAME=value`, and commands run with them.
+"""Run a command with the settings of a file.
 
     python -m kazoo_ips.settings_file FILE COMMAND [ARGUMENT...]
 
-The format is that of systemd's EnvironmentFile: comments begin with # or ;, a value may stand in
-quotes. Nothing is expanded, so that a password may hold any character. Knows no setting by name.
+The file has lines `NAME=value`, in the format of systemd's EnvironmentFile: comments begin with #
+or ;, and a value may be quoted. Variables are not expanded, so a password may contain any
+character.
 """
 
 import os
@@ -18,10 +19,10 @@ _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
 def read(path: Path) -> dict[str, str]:
-    """The names and values of a file.
+    """Return the settings of a file by name.
 
-    :raises BadSetting: it cannot be read, or a line is none; the message does not show the line,
-        which may hold a password
+    :raises BadSetting: the file cannot be read, or a line is malformed; the message does not quote
+        the line, which may contain a password
     """
     found = {}
     try:
@@ -42,7 +43,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Become the command, with the file's settings over those of the environment."""
+    """Replace this process by the command. Settings of the file override the environment's."""
     file, *command = arguments
     try:
         os.execve(command[0], command, {**os.environ, **read(Path(file))})

@@ -1,9 +1,11 @@
-"""A gunicorn worker that slow clients cannot stop, and that answers in the envelope to the last.
+"""gunicorn's threaded worker, changed in four ways.
 
-A request line or header that gunicorn itself refuses gets HTML from it; clients of this API
-decode JSON whatever the status. A request that has not arrived waits in the worker's poller, where
-gunicorn keeps idle connections, rather than in a thread (`client_socket`). And gunicorn's own log,
-in the form that all others have.
+* Slow clients do not occupy threads: a request that has not arrived waits in the poller, where
+  gunicorn keeps idle connections (`client_socket.py`).
+* New connections are spread evenly over the workers (`processes/worker_load.py`).
+* If gunicorn refuses a request line or header, the reply is JSON in the envelope; gunicorn sends
+  HTML.
+* gunicorn's log has the form of the application's log.
 """
 
 import gc
@@ -29,25 +31,25 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.batching import READ_SIBLINGS, withdraw
 from kazoo_ips.observability import logs
 from kazoo_ips.processes.worker_load import load
-from kazoo_ips.server.client_socket import Arrived, ClientSocket, Patience
+from kazoo_ips.server.client_socket import Arrived, ClientSocket, WaitLimit
 
 _LINGER = 2.0
-"""Seconds that a client has to close its end after ours, as in gunicorn."""
+"""Seconds in which a client has to close its end after the service has, as in gunicorn."""
 _LINGERING = 100
-"""Connections that may be at that; what is more is closed at once."""
-_MOMENT = 0.001
-"""Seconds that a thread waits for the next request of a connection itself."""
+"""The maximum number of such connections. Further ones are closed at once."""
+_NEXT_REQUEST = 0.001
+"""Seconds that a thread waits for the next request of a connection before the poller does."""
 _YIELD = 0.002
-"""Seconds that a connection is left to workers that hold fewer: to be woken takes 0.1 ms."""
-_CROWD = 50
-"""Waiting connections that make room at a time when no more can be accepted."""
+"""Seconds that a worker leaves a new connection to workers that have fewer: they need 0.1 ms."""
+_EVICTED = 50
+"""Number of waiting connections that are closed at a time when no more can be accepted."""
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """gunicorn's log, written where the application's goes; requests are the application's."""
+    """gunicorn's logger. It writes to the application's log, and logs no requests."""
 
     def setup(self, cfg: Any) -> None:
-        """Have all loggers of this process write in one form."""
+        """Configure all loggers of this process in the same way."""
         super().setup(cfg)
         settings = Settings.load(os.environ)
         password = urlsplit(settings.couchdb_url).password or ""
@@ -60,30 +62,30 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         self.error_log.propagate = True
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
-        """Nothing: the application has done it."""
+        """Do nothing: the application logs requests."""
 
     def warning(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """A warning, but none that quotes what a client has sent; `EnvelopeWorker` tells that."""
+        """Log a warning, unless it quotes a client's request; `EnvelopeWorker` logs those."""
         if not str(msg).startswith("Invalid request from"):
             super().warning(msg, *args, **kwargs)
 
 
 class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, patient with nobody and speaking JSON to everybody."""
+    """gunicorn's threaded worker with bounded waiting for clients, and errors in the envelope."""
 
     def init_process(self) -> None:
-        """Start; ends when the worker does."""
+        """Run the worker. Returns when the worker ends."""
         seconds = Settings.load(os.environ).client_timeout
-        self._patience = Patience(seconds, max(1, self.cfg.threads // 2))
+        self._limit = WaitLimit(seconds, max(1, self.cfg.threads // 2))
         self._lingering: deque[tuple[float, socket.socket]] = deque()
         load.note(self.place, 0)
         super().init_process()
 
     def load_wsgi(self) -> None:
-        """Make the application.
+        """Create the application.
 
-        What is there then stays, so the garbage collector need not look through it again; and of
-        what a request makes hardly anything is in a cycle.
+        Its objects live as long as the process, so the garbage collector does not have to check
+        them again. Requests create few cycles, so it runs less often.
         """
         super().load_wsgi()
         gc.collect()
@@ -91,51 +93,50 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         gc.set_threshold(20_000)
 
     def accept(self, listener: Any) -> None:
-        """Accept a connection, unless another worker with fewer of them does within a moment."""
+        """Accept a connection, unless another worker with fewer connections accepts it first."""
         if self.nr_conns > load.least():
             time.sleep(_YIELD)
         super().accept(listener)
         load.note(self.place, self.nr_conns)
 
     def handle(self, conn: Any) -> Any:
-        """Handle the requests of a connection for as long as one follows the other."""
+        """Handle the requests of a connection, as long as the next one arrives at once."""
         if self.cfg.is_ssl:
             return super().handle(conn)
         READ_SIBLINGS.expect()
         try:
             result = self._handle(conn)
-            while result is True and self._follows(conn):
+            while result is True and self._next_arrives(conn):
                 result = self._handle(conn)
         finally:
             withdraw()
         return result
 
-    def _follows(self, conn: Any) -> bool:
-        """Whether the next request is here in a moment, and no other is waiting for a thread.
+    def _next_arrives(self, conn: Any) -> bool:
+        """Whether the next request arrives within a millisecond, and no connection needs a thread.
 
-        The thread that has sent the reply is awake: to hand the connection over to the poller,
-        and to be given it back, would take it longer than most clients take to go on.
+        Passing the connection to the poller and back would take longer than that.
         """
         if not self.alive or self.tpool._work_queue.qsize():
             return False
         READ_SIBLINGS.expect()
-        return bool(conn.parser.unreader.buf.getvalue()) or conn.sock.is_readable(_MOMENT)
+        return bool(conn.parser.unreader.buf.getvalue()) or conn.sock.is_readable(_NEXT_REQUEST)
 
     def _handle(self, conn: Any) -> Any:
-        """Handle a request when enough of it is there, or leave the connection to the poller."""
+        """Handle a request if enough of it has arrived, or leave the connection to the poller."""
         if not isinstance(conn.sock, ClientSocket):
-            conn.sock = ClientSocket(conn.sock, self._patience, self._linger)
-            conn.data_ready = True  # gunicorn need not wait for it as well
+            conn.sock = ClientSocket(conn.sock, self._limit, self._linger)
+            conn.data_ready = True  # so that gunicorn does not wait for data too
         client: ClientSocket = conn.sock
         ahead = conn.parser.unreader.take_buffered() if conn.parser else b""
         try:
-            arrived = client.gather(ahead)
+            arrived = client.receive(ahead)
         except OSError:
             return False
         if arrived is Arrived.ENOUGH:
-            client.deadline = time.monotonic() + self._patience.seconds
+            client.deadline = time.monotonic() + self._limit.seconds
             result = super().handle(conn)
-            with suppress(OSError):  # then it is not told
+            with suppress(OSError):  # the client has closed the connection
                 client.flush()
             return result
         if arrived is Arrived.TOO_MUCH:
@@ -143,33 +144,33 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         elif time.monotonic() > client.deadline:
             _refuse(client, 408)
         else:
-            conn.init()  # a worker that stops looks for its parser, and closes what has none
+            conn.init()  # a worker that stops closes connections that have no parser
             return _DEFER
         return False
 
     def finish_request(self, conn: Any, fs: Any) -> None:
-        """What follows when a thread is done with a connection; runs in the main thread."""
+        """Called in the main thread when a thread has finished with a connection."""
         super().finish_request(conn, fs)
         load.note(self.place, self.nr_conns)
         if self.pending_conns and self.pending_conns[-1] is conn:
             conn.timeout = conn.sock.deadline
 
     def murder_pending(self) -> None:
-        """Close what has waited long enough; runs in the main thread, every second at least.
+        """Close connections whose time is up. Called in the main thread, at least every second.
 
-        When no more connections can be accepted those go that have waited longest, for a request
-        that does not come to its end or for the next one.
+        If no more connections can be accepted, this closes those that have waited longest for the
+        rest of a request, or for the next request.
         """
         if self.nr_conns >= self.worker_connections:
-            for conn in islice(self.pending_conns or self.keepalived_conns, _CROWD):
+            for conn in islice(self.pending_conns or self.keepalived_conns, _EVICTED):
                 conn.timeout = 0.0
             self.murder_keepalived()
         super().murder_pending()
         while self._lingering and self._lingering[0][0] < time.monotonic():
-            self._let_go(self._lingering.popleft()[1])
+            self._close(self._lingering.popleft()[1])
 
     def _linger(self, sock: socket.socket) -> None:
-        """Close a connection when its client does; gunicorn would have everybody wait for that."""
+        """Close a connection after its client has. In gunicorn a thread would wait for that."""
         self.method_queue.defer(self._start_lingering, sock)
 
     def _start_lingering(self, sock: socket.socket) -> None:
@@ -187,30 +188,30 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         except OSError:
             pass
         self._lingering = deque(each for each in self._lingering if each[1] is not sock)
-        self._let_go(sock)
+        self._close(sock)
 
-    def _let_go(self, sock: socket.socket) -> None:
+    def _close(self, sock: socket.socket) -> None:
         self.poller.unregister(sock)
         sock.close()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer a request that could not be read."""
-        answered = _JSONSocket(client)
-        super().handle_error(req, answered, addr, exc)
-        if answered.code not in (0, 500):  # 500 is the application's, and logged by now
-            where = str(addr[0]) if addr else ""
+        """Reply to a request that could not be read."""
+        json_socket = _JSONSocket(client)
+        super().handle_error(req, json_socket, addr, exc)
+        if json_socket.code not in (0, 500):  # the application has logged an error 500
+            address = str(addr[0]) if addr else ""
             middleware.log_unreadable(
-                self.wsgi, answered.code, answered.request_id, where, type(exc).__name__
+                self.wsgi, json_socket.code, json_socket.request_id, address, type(exc).__name__
             )
 
 
 def _refuse(client: ClientSocket, code: int) -> None:
-    with suppress(OSError):  # then it is not told
+    with suppress(OSError):  # the client has closed the connection
         _JSONSocket(client).sendall(b"HTTP/1.1 %d " % code)
 
 
 class _JSONSocket:
-    """The client's socket; what gunicorn sends through it keeps its status only."""
+    """The client's socket. It replaces gunicorn's error page by an envelope of the same status."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -221,7 +222,7 @@ class _JSONSocket:
         return getattr(self._client, name)
 
     def sendall(self, data: bytes) -> None:
-        """Send an envelope of the status in `data`'s first line."""
+        """Send an envelope with the status of gunicorn's reply."""
         self.code = code = int(data.split(b" ", 2)[1])
         phrase = http.HTTPStatus(code).phrase.lower()
         body = envelope.dump(

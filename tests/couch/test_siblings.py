@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from kazoo_ips.couch.batching import Siblings, withdraw
-from kazoo_ips.server.client_socket import Patience
+from kazoo_ips.server.client_socket import WaitLimit
 from tests.timing import LONG
 
 
@@ -77,7 +77,7 @@ def test_who_is_alone_does_not_wait_nor_for_himself() -> None:
 def test_who_waits_for_a_client_is_not_waited_for() -> None:
     siblings = Siblings()
     siblings.expect()
-    with Patience(LONG, 1).waiting(), ThreadPoolExecutor(1) as threads:
+    with WaitLimit(LONG, 1).waiting(), ThreadPoolExecutor(1) as threads:
         assert is_over(threads.submit(siblings.wait, LONG), LONG / 2)
 
 

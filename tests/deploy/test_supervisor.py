@@ -24,7 +24,7 @@ RELEASE = Path(__file__).with_name("release.py")
 IMPATIENT = """
 import sys
 from kazoo_ips.server import release_switch
-release_switch.PATIENCE = 1.5
+release_switch.START_TIMEOUT = 1.5
 release_switch.main(sys.argv[1:])
 """
 
@@ -216,7 +216,10 @@ def test_there_is_one_at_a_time_and_a_stop_leaves_nothing(service: Service) -> N
         check=False,
     )
     assert second.returncode == 1
-    assert second.stderr == f"cannot start: another one runs: {service.run / 'pid'} is locked\n"
+    assert (
+        second.stderr
+        == f"cannot start: another supervisor runs: {service.run / 'pid'} is locked\n"
+    )
     service.process.terminate()
     assert service.process.wait(30) == 0
     assert closed(service.port)

@@ -213,14 +213,14 @@ def test_a_request_to_couchdb_that_serves_several_is_told_by_all_of_them(
         assert line["couchdb_ms"] > 5
 
 
-def test_housekeeping_has_a_name_of_its_own(
+def test_background_work_has_request_ids_of_its_own(
     server: Server, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     add("192.0.2.1")
     server.proxy.rule(faults.answer_202, "PUT", "-dedicated_ips/192")
     path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
     assert server.send("POST", path, headers=alice.headers, retries=False).status == 503
-    name = re.compile(rb"(?i)x-couch-request-id: housekeeping-[0-9a-f]{11}-[0-9]{1,11}\r\n")
+    name = re.compile(rb"(?i)x-couch-request-id: background-[0-9a-f]{13}-[0-9]{1,11}\r\n")
     assert eventually(lambda: any(name.search(r.request.head) for r in server.proxy.records))
 
 

@@ -156,7 +156,24 @@ def test_without_couchdb_the_rest_is_told(watched: TestApp, proxy: FaultProxy) -
     assert value(counts, "kazoo_ips_requests_total", route="/healthz") == 1
 
 
-def test_conflicts_settled_and_addresses_brought_back(
+def test_a_renamed_counter_keeps_its_old_name_too(
+    watched: TestApp, add: Callable[..., DedicatedIP], alice: Member, pool: Any
+) -> None:
+    add("192.0.2.78")
+    there = pool.get("192.0.2.78")
+    for digest in ("0" * 32, "f" * 32):
+        pool.graft({**there, "_rev": f"2-{digest}", "pvt_host": digest}, parent=there["_rev"])
+    watched.get(f"/v2/accounts/{alice.id}/ips/192.0.2.78", headers=alice.headers)
+    text = watched.get("/metrics").text
+    counts = samples(text)
+    assert value(counts, "kazoo_ips_conflicts_settled_total") == 1
+    for old in ("addresses_brought_back", "claims_recovered", "copies_mended"):
+        assert value(counts, f"kazoo_ips_{old}_total") == 0
+    assert value(counts, "kazoo_ips_housekeeping_failures_total") == 0
+    assert text.count("# TYPE kazoo_ips_conflicts_settled_total counter\n") == 1
+
+
+def test_conflicts_resolved_and_addresses_restored(
     watched: TestApp, add: Callable[..., DedicatedIP], alice: Member, pool: Any
 ) -> None:
     add("192.0.2.77")
@@ -164,10 +181,10 @@ def test_conflicts_settled_and_addresses_brought_back(
     for digest in ("0" * 32, "f" * 32):
         pool.graft({**there, "_rev": f"2-{digest}", "pvt_host": digest}, parent=there["_rev"])
     watched.get(f"/v2/accounts/{alice.id}/ips/192.0.2.77", headers=alice.headers)
-    assert value(told(watched), "kazoo_ips_conflicts_settled_total") == 1
+    assert value(told(watched), "kazoo_ips_conflicts_resolved_total") == 1
 
 
-def test_claims_recovered(settings: Settings, add: Any, couch: Any, alice: Member) -> None:
+def test_transactions_recovered(settings: Settings, add: Any, couch: Any, alice: Member) -> None:
     add("192.0.2.1")
     clock, metrics = Clock(), Metrics()
     services = composition.build(settings, clock=clock, metrics=metrics)
@@ -177,7 +194,7 @@ def test_claims_recovered(settings: Settings, add: Any, couch: Any, alice: Membe
     clock.ahead = LEASE + 80
     services.background.recover()
     assert value(
-        samples(metrics.text(services.health).decode()), "kazoo_ips_claims_recovered_total"
+        samples(metrics.text(services.health).decode()), "kazoo_ips_transactions_recovered_total"
     )
 
 

@@ -75,8 +75,8 @@ class ConflictResolver:
             if leaf.revision != kept.revision:
                 log.warning("%s: dropping revision %s", address, leaf.revision)
                 self._ips.drop(leaf)
-        self._metrics.conflicts_settled.inc()
-        request_context.note("settled")
+        self._metrics.conflicts_resolved.inc()
+        request_context.note("conflict_resolved")
         return kept
 
     def _chosen(self, address: str, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
@@ -184,8 +184,8 @@ class ConflictResolver:
             raise IPNotFound(address)
         log.warning("%s: all writes were withdrawn, restoring the address", address)
         self.restore(leaves.lost)
-        self._metrics.addresses_brought_back.inc()
-        request_context.note("brought_back")
+        self._metrics.addresses_restored.inc()
+        request_context.note("restored")
         return self._ips.get(address)
 
     def restore(self, lost: Withdrawal) -> None:

@@ -187,7 +187,7 @@ class RecoveryService:
         if transaction is None:  # ended before; on a cluster a revision may outlive the deletion
             self._log.forget([listed])
         else:
-            self._metrics.claims_recovered.inc()
+            self._metrics.transactions_recovered.inc()
             log.warning(
                 "request %s: its transaction is %s", transaction.request_id, transaction.state
             )
