@@ -39,7 +39,7 @@ def doctor(repair: bool, as_json: bool) -> None:
     """
     instance = services()
     service = instance.doctor
-    with click.progressbar(length=service.extent(), label="examined", file=sys.stderr) as bar:
+    with click.progressbar(length=service.size(), label="examined", file=sys.stderr) as bar:
         findings = list(service.examine(repair=repair, seen=bar.update))
     if as_json:
         print_json([asdict(finding) for finding in findings])

@@ -55,7 +55,7 @@ def wait_for_index(database: Database, name: str) -> None:
     _build(database, name, load(name))
 
 
-def is_there(database: Database, name: str) -> bool:
+def exists(database: Database, name: str) -> bool:
     """Whether the database has the design document, in any version."""
     return database.find(f"_design/{name}") is not None
 

@@ -18,7 +18,7 @@ from kazoo_ips.repositories.signing_keys import SYSTEM_AUTH, SYSTEM_CONFIG
 
 DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, RECORDS)
 _DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS}
-_PATIENCE = 1.5
+_TIME_LIMIT = 1.5
 """Seconds after which the search for problems ends. A slow CouchDB is reported as a problem."""
 _FAILURES = {
     DatastoreLoginRefused: "CouchDB refuses the service's user or password",
@@ -40,21 +40,21 @@ class Databases:
 
         :returns: the databases and design documents that were created or changed
         """
-        made = [name for name in DATABASES if self._couch.database(name).create()]
+        changed = [name for name in DATABASES if self._couch.database(name).create()]
         wanted = dict(_DESIGN_DOCS)
-        if design_docs.is_there(self._couch.database(POOL), _GUARD):
+        if design_docs.exists(self._couch.database(POOL), _GUARD):
             wanted[_GUARD] = POOL
         for design_doc, name in wanted.items():
             if design_docs.deploy(self._couch.database(name), design_doc):
-                made.append(f"{name}/_design/{design_doc}")
-        return made
+                changed.append(f"{name}/_design/{design_doc}")
+        return changed
 
     def problems(self) -> list[str]:
         """Return the reasons why requests cannot be served, one sentence each.
 
         The checks are cheap. Whether an index is built is checked by reading one row of a view.
         """
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + _TIME_LIMIT
         found: list[str] = []
         missing = set()
         try:

@@ -214,7 +214,7 @@ def test_the_doctor_names_the_accounts_that_keep_the_service_out(
     assert found == {("no_access", ADDRESS, kazoos.id), ("no_access", "", kazoos.id)}
     done = secured.run("doctor")
     assert done.exit_code == 1
-    assert "CouchDB keeps the service out of this account" in done.stdout
+    assert "CouchDB refuses access to this account" in done.stdout
     secured.run("secure")
     assert list(secured.member.doctor.examine()) == []
 

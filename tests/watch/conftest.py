@@ -19,7 +19,7 @@ from tests.timing import LONG
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever watches waits for CouchDB: a busy machine is not what is tested."""
     monkeypatch.setattr(composition, "_HEALTH_TIMEOUT", LONG)
-    monkeypatch.setattr(databases, "_PATIENCE", LONG)
+    monkeypatch.setattr(databases, "_TIME_LIMIT", LONG)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_a_couchdb_that_hangs_is_not_waited_for(watched: TestApp, proxy: FaultPr
 def test_a_couchdb_that_is_slow_is_not_waited_for_either(
     behind: Settings, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "_PATIENCE", 1.5)
+    monkeypatch.setattr(databases, "_TIME_LIMIT", 1.5)
     rule = proxy.rule(faults.delay(before=0.6), times=None)
     assert reasons(CheckedApp(composition.create_app(behind))) == ["CouchDB is slow"]
     assert len(rule.met) <= 3

@@ -1,9 +1,9 @@
-"""Looks at everything once and says what is wrong; puts in order what can be, when asked to.
+"""The doctor: checks all documents once, and repairs problems if it is asked to.
 
-Safe while the service is busy: what was written within the last half minute is somebody's work
-under way and left alone, and every repair looks again before and after it writes. Doing it twice
-changes nothing more. An address with a status that only a newer release knows is that release's to
-judge: it and the copies of it are left alone.
+It may run while the service is busy. Documents written within the last half minute are skipped,
+because a request may still be working on them. Every repair reads the documents again before and
+after it writes. A second run changes nothing more. Addresses with a status that only a newer
+release knows are skipped, and so are their copies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,24 +21,24 @@ from kazoo_ips.services.assigning.recovery import RecoveryService
 _CHUNK = 1000
 
 PROBLEMS = {
-    "orphaned_transaction": "a request died half way; it is finished or taken back, as decided",
-    "conflict": "several revisions; the acknowledged one stays",
-    "withdrawn": "everybody withdrew and the address is gone; it is brought back",
-    "copy_missing": "the owner's account has no copy; it is written",
-    "copy_stale": "the copy in the owner's account differs; it is written again",
-    "copy_extra": "an account has a copy but not the address; it is removed",
-    "no_owner": "assigned to nobody; it is made available",
+    "orphaned_transaction": "a worker died during a transaction; it is committed or rolled back",
+    "conflict": "conflicting revisions; the acknowledged one is kept",
+    "withdrawn": "all writers withdrew, and the address is missing; it is restored",
+    "copy_missing": "the account has no copy of its address; the copy is written",
+    "copy_stale": "the account's copy differs from the pool; the copy is written again",
+    "copy_extra": "the account has a copy of an address that it does not have; it is deleted",
+    "no_owner": "assigned, but to no account; it is made available",
     "unknown_owner": "assigned to an account that does not exist; see `release --account`",
-    "no_access": "CouchDB keeps the service out of this account; see `kazoo-ips secure`",
-    "duplicate": "one address under two ids; one of them has to be deleted by hand",
-    "not_an_address": "the id is not an address; it has to be deleted by hand",
+    "no_access": "CouchDB refuses access to this account; see `kazoo-ips secure`",
+    "duplicate": "one address has two documents; delete one of them by hand",
+    "not_an_address": "the id is not an address; delete the document by hand",
 }
-"""What can be found, and what is done about it."""
+"""The problems that are found, each with its meaning and its repair."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, and whether it was put in order."""
+    """One problem, and whether it was repaired."""
 
     problem: str
     address: str
@@ -47,12 +47,12 @@ class Finding:
 
 
 class DoctorService:
-    """The examination.
+    """Checks all documents of the pool and of the accounts.
 
-    :param now: the time in Gregorian seconds
+    :param now: returns the time in Gregorian seconds
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it examines with
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
         self,
         ips: IPRepository,
         copies: AccountCopyRepository,
@@ -68,26 +68,26 @@ class DoctorService:
         self._conflicts = conflicts
         self._now = now
 
-    def extent(self) -> int:
-        """How many things there are to look at, for a progress bar: addresses and accounts."""
+    def size(self) -> int:
+        """Return the number of addresses and accounts to check, for a progress bar."""
         return self._ips.count() + len(self._accounts.list())
 
     def examine(
         self, *, repair: bool = False, seen: Callable[[int], object] = lambda count: None
     ) -> Iterator[Finding]:
-        """Everything that is wrong.
+        """Yield all problems.
 
-        :param repair: whether to put in order what can be
-        :param seen: called with how many things were looked at since the last call
+        :param repair: whether to repair them
+        :param seen: called with the number of addresses and accounts checked since the last call
         """
         yield from self._orphaned_transactions(repair)
-        known: dict[str, str] = {}
+        ids: dict[str, str] = {}
         since, more = "0", True
         while more:
             since, withdrawn, ips, more = self._ips.changes(since, _CHUNK)
             yield from self._withdrawn(withdrawn, repair)
             for ip in ips:
-                yield from self._one(ip, known, repair)
+                yield from self._document(ip, ids, repair)
             yield from self._examine_copies([ip for ip in ips if not ip.conflicted], repair)
             seen(len(ips))
         for account in self._accounts.list():
@@ -104,28 +104,31 @@ class DoctorService:
     def _withdrawn(self, withdrawn: Sequence[str], repair: bool) -> Iterator[Finding]:
         for address in withdrawn:
             if self._ips.leaves(address).lost:
-                yield Finding("withdrawn", address, repaired=repair and self._settle(address))
+                yield Finding("withdrawn", address, repaired=repair and self._restore(address))
 
-    def _settle(self, address: str) -> bool:
+    def _restore(self, address: str) -> bool:
         try:
             self._conflicts.resolve(address)
-        except (Conflict, IPNotFound):  # somebody is at it this moment
+        except (Conflict, IPNotFound):  # another client is writing to it
             return False
         return True
 
-    def _one(self, ip: DedicatedIP, known: dict[str, str], repair: bool) -> Iterator[Finding]:
-        """What is wrong with one document by itself."""
+    def _document(self, ip: DedicatedIP, ids: dict[str, str], repair: bool) -> Iterator[Finding]:
+        """Yield the problems that one document shows by itself.
+
+        :param ids: the document id of each canonical address so far; extended by this call
+        """
         canonical = addresses.canonical(ip.address)
         if canonical is None:
             yield Finding("not_an_address", ip.address)
             return
-        if known.setdefault(canonical, ip.address) != ip.address:
+        if ids.setdefault(canonical, ip.address) != ip.address:
             yield Finding("duplicate", ip.address, ip.assigned_to)
         if ip.conflicted:
             yield from self._conflict(ip, repair)
         elif ip.status is Status.ASSIGNED and not self._is_fresh(ip):
             if not ip.assigned_to:
-                yield Finding("no_owner", ip.address, repaired=repair and self._free(ip))
+                yield Finding("no_owner", ip.address, repaired=repair and self._release(ip))
             elif not self._has_owner(ip.assigned_to):
                 yield Finding("unknown_owner", ip.address, ip.assigned_to)
 
@@ -133,21 +136,21 @@ class DoctorService:
         try:
             return self._accounts.exists(account_id)
         except DatastoreForbidden:
-            return True  # there is a database, and it is reported that we are kept out
+            return True  # the database exists; the missing permission is reported elsewhere
 
     def _conflict(self, ip: DedicatedIP, repair: bool) -> Iterator[Finding]:
         try:
             kept = self._conflicts.resolve(ip.address) if repair else ip
             yield Finding("conflict", ip.address, kept.assigned_to, repaired=repair)
-        except (Conflict, IPNotFound):  # somebody is at it this moment
+        except (Conflict, IPNotFound):  # another client is writing to it
             yield Finding("conflict", ip.address, ip.assigned_to)
 
-    def _free(self, ip: DedicatedIP) -> bool:
-        free = replace(ip, status=Status.AVAILABLE, assigned_to=None, modified=self._now())
-        return self._ips.save(free).revision is not None
+    def _release(self, ip: DedicatedIP) -> bool:
+        available = replace(ip, status=Status.AVAILABLE, assigned_to=None, modified=self._now())
+        return self._ips.save(available).revision is not None
 
     def _examine_copies(self, ips: Sequence[DedicatedIP], repair: bool) -> Iterator[Finding]:
-        """Assigned addresses whose owner has no copy, or another one."""
+        """Yield the assigned addresses whose account has no copy, or one that differs."""
         under_way = self._recovery.under_way()
         due = (
             ip
@@ -167,12 +170,12 @@ class DoctorService:
                 copy = copies.get(ip.address)
                 if copy is None or not is_copy(copy, ip):
                     problem = "copy_stale" if copy else "copy_missing"
-                    yield Finding(problem, ip.address, owner_id, repair and self._copy(ip))
+                    yield Finding(problem, ip.address, owner_id, repair and self._write_copy(ip))
 
-    def _copy(self, ip: DedicatedIP) -> bool:
-        """Write the copy, unless the address has gone elsewhere meanwhile."""
-        now = self._ips.by_id([ip.address])[0].get(ip.address)
-        if now is None or now.revision != ip.revision:
+    def _write_copy(self, ip: DedicatedIP) -> bool:
+        """Write the copy, unless the pool document has changed meanwhile."""
+        current = self._ips.by_id([ip.address])[0].get(ip.address)
+        if current is None or current.revision != ip.revision:
             return False
         self._copies.save([ip])
         self._conflicts.drop_copy(ip.assigned_to or "", ip.address)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class HealthService:
-    """Health checks that return within seconds even if CouchDB does not result.
+    """Health checks that return within seconds even if CouchDB does not answer.
 
     :param databases: the databases, with short timeouts
     :param lists: the lists of the pool, with short timeouts
@@ -40,7 +40,7 @@ class HealthService:
         return self._problems()
 
     def counts(self) -> Mapping[tuple[str, str], int] | None:
-        """Return the addresses by zone and status, or None while CouchDB does not result."""
+        """Return the addresses by zone and status, or None while CouchDB does not answer."""
         return self._counts()
 
     def _count(self) -> Mapping[tuple[str, str], int] | None:

@@ -1,7 +1,7 @@
-"""Lists of the pool: what is available, what is assigned, and the names in use.
+"""Lists of available and assigned addresses, zones and hosts, read from views.
 
-What the views say; a list may lag behind a write by a moment, and decides nothing. What an account
-has is put right on a cluster, unless it is too much.
+A view may lag behind a write, so no write depends on a list. On a cluster the list of an account
+is verified by reading the documents, unless it is too long.
 """
 
 from collections import Counter
@@ -13,45 +13,45 @@ from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.assigning.account_holdings import AccountHoldings, position
 
 CHUNK = 1000
-"""Addresses read at a time where the number is not the caller's."""
+"""Number of addresses that are read in one request for a long list."""
 
 
 class ListService:
-    """The lists there are."""
+    """Returns lists of addresses and of names."""
 
     def __init__(self, lists: ListRepository, holdings: AccountHoldings) -> None:
         self._lists = lists
         self._holdings = holdings
 
     def available(self, query: ListIPs) -> Page:
-        """Available addresses, by zone and address."""
+        """Return a page of the available addresses, by zone and address."""
         return _page(self._lists.available, query)
 
     def assigned(self, query: ListIPs, account_id: str | None = None) -> Page:
-        """What an account has, or all accounts, by zone and address."""
+        """Return a page of the assigned addresses of one account, or of all accounts."""
         if account_id is None:
             return _page(self._lists.assigned, query)
         page = self._holdings.page(account_id, query) if self._lists.may_lag else None
         return page or _page(lambda q: self._lists.assigned_to(account_id, q), query)
 
     def all_assigned(self) -> list[Listing]:
-        """All that all accounts have."""
+        """Return the assigned addresses of all accounts."""
         return list(walk(self.assigned, ListIPs(limit=None)))
 
     def zones(self) -> list[str]:
-        """The names of the zones in use, over the whole pool."""
+        """Return the names of all zones in the pool."""
         return self._lists.zones()
 
     def hosts(self) -> list[str]:
-        """The names of the hosts in use, over the whole pool."""
+        """Return the names of all hosts in the pool."""
         return self._lists.hosts()
 
     def summary(self, host: str | None = None) -> list[tuple[Listing, str]]:
-        """The whole pool or one host's part of it, by host, each address with its status."""
+        """Return all addresses, or those of one host, by host, each with its status."""
         return self._lists.by_host(host)
 
     def unknown_statuses(self) -> dict[str, int]:
-        """How many addresses have which status that this release does not know."""
+        """Return the number of addresses of each status that this release does not know."""
         counts: Counter[str] = Counter()
         for (_, status), count in self._lists.counts().items():
             if status and status not in {*Status}:
@@ -60,20 +60,23 @@ class ListService:
 
 
 def walk(list_page: Callable[[ListIPs], Page], query: ListIPs) -> Iterator[Listing]:
-    """A list of any length, read in chunks: `query.limit` items of it, None being all."""
-    left, after = query.limit, query.after
-    while left is None or left > 0:
-        limit = CHUNK if left is None else min(left, CHUNK)
+    """Yield a list of any length, read in chunks.
+
+    :param query: its `limit` is the number of items to yield; None yields all
+    """
+    remaining, after = query.limit, query.after
+    while remaining is None or remaining > 0:
+        limit = CHUNK if remaining is None else min(remaining, CHUNK)
         page = list_page(replace(query, limit=limit, after=after))
         yield from page.items
         after = page.after
         if after is None:
             return
-        left = left and left - len(page.items)
+        remaining = remaining and remaining - len(page.items)
 
 
 def _page(read: Callable[[ListIPs], list[Listing]], query: ListIPs) -> Page:
-    """One page, and where the next one starts if there is more."""
+    """Return one page, with the position of the next one if there is one."""
     if query.limit is None:
         return Page(tuple(read(query)))
     rows = read(replace(query, limit=query.limit + 1))
