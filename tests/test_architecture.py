@@ -66,7 +66,7 @@ MAY_IMPORT = {
 NEVER = {"model": {"os", "time", "datetime", "uuid", "random"}, "errors": {"os", "time"}}
 """Parts of the standard library that would let a clock or the world in."""
 
-BLUEPRINTS = {"about", "account_ips", "docs", "health", "ips", "kazoo_schemas", "login"}
+BLUEPRINTS = {"about", "account_ips", "docs", "health", "home", "ips", "kazoo_schemas", "login"}
 BORROWS = {"account_ips": {"ips"}}
 """`PUT /v2/accounts/{A}/ips` is `PUT /v2/ips` under another path: its handler is called."""
 

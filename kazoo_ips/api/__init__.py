@@ -11,6 +11,7 @@ from kazoo_ips.api import (
     docs,
     errors,
     health,
+    home,
     ips,
     kazoo_schemas,
     login,
@@ -46,6 +47,6 @@ def init_app(  # noqa: PLR0913 - one for each collaborator
     errors.init_app(app)
     client_address.init_app(app, proxies)
     health.init_app(app, lambda: metrics.text(services.health), CONTENT_TYPE, metrics_token)
-    for module in (ips, account_ips, login, about, health, kazoo_schemas, docs):
+    for module in (ips, account_ips, login, about, health, home, kazoo_schemas, docs):
         app.register_blueprint(module.routes)
     middleware.init_app(app, clock, metrics.count_request)

@@ -9,6 +9,7 @@ from typing import Any
 from flask import Response, g, request
 
 from kazoo_ips.api import envelope, fields, resources, schemas
+from kazoo_ips.api.route_descriptions import CSV
 from kazoo_ips.model import Listing, ListIPs, Page
 from kazoo_ips.services.pool.lists import walk
 
@@ -27,12 +28,12 @@ def reply(list_page: ListPage, *, owner: bool = False) -> Response:
     :param owner: whether each line has the account of the address
     """
     # A CSV file is usually stored, so it has all lines unless the query names a page.
-    query = schemas.load_list(request.args, everything=g.csv)
+    query = schemas.load_list(request.args, everything=g.media == CSV)
 
     def dump(listing: Listing) -> dict[str, Any]:
         return resources.dump_listing(listing, owner=owner)
 
-    if g.csv:
+    if g.media == CSV:
         columns = ["ip", "zone", "host", *(["assigned_to"] if owner else [])]
         return _csv(columns, map(dump, _lines(list_page, query)))
     if query.limit is None or query.limit > schemas.MAX_PAGE:
@@ -54,7 +55,7 @@ def names(column: str, values: list[str]) -> Response:
 
     :param column: the header of the column in CSV
     """
-    if g.csv:
+    if g.media == CSV:
         return _csv([column], ({column: value} for value in values))
     return envelope.success(values)
 

@@ -18,7 +18,7 @@ from kazoo_ips import errors
 from kazoo_ips.api import envelope, schemas
 from kazoo_ips.api.errors import HEADERS, REPLIES, TOKENS
 from kazoo_ips.api.fields import Field
-from kazoo_ips.api.route_descriptions import CSV, JSON, Operation, Shape, Who
+from kazoo_ips.api.route_descriptions import CSV, HTML, JSON, Operation, Shape, Who
 
 _DESCRIPTION = """\
 The dedicated IP addresses of Kazoo, with the routes of Crossbar's IPs API. Every reply is an
@@ -35,6 +35,7 @@ _TAGS = {
     "about": "Versions",
     "kazoo_schemas": "JSON schemas, as Kazoo serves them",
     "health": "Health and metrics",
+    "home": "Links to the documentation",
     "docs": "This description",
 }
 
@@ -346,6 +347,8 @@ class _Description:
         }
         if operation.csv:
             content[CSV] = {"schema": {**_TEXT, "description": "A header line, then the lines"}}
+        if operation.page:
+            content[HTML] = {"schema": {**_TEXT, "description": "A page with the same links"}}
         tags = _headers("ETag", required=False)
         replayed = _headers("Idempotency-Replayed", required=False) if operation.is_write else {}
         responses = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
-JSON, CSV = "application/json", "text/csv"
+JSON, CSV, HTML = "application/json", "text/csv", "text/html"
 ANY = "*/*"
 """The media type of a reply that does not depend on the Accept header."""
 
@@ -32,6 +32,7 @@ class Operation:
     :param status: the HTTP status of a successful reply
     :param media: the media type of a successful reply
     :param csv: whether the reply can also be CSV
+    :param page: whether the reply can also be a page for a browser
     :param query: the schema of the query
     :param body: the schemas of `data` in the body, which fits one of them; empty if it is ignored
     :param optional_body: whether the body may be missing
@@ -47,6 +48,7 @@ class Operation:
     status: int = 200
     media: str = JSON
     csv: bool = False
+    page: bool = False
     query: type[Schema] | None = None
     body: tuple[type[Schema], ...] = ()
     optional_body: bool = False
@@ -57,7 +59,7 @@ class Operation:
     @cached_property
     def offered(self) -> tuple[str, ...]:
         """The media types that a successful reply can have."""
-        return (self.media, CSV) if self.csv else (self.media,)
+        return (self.media, *([CSV] if self.csv else []), *([HTML] if self.page else []))
 
     @property
     def is_write(self) -> bool:

@@ -15,7 +15,7 @@ from werkzeug.routing import BaseConverter, MapAdapter
 
 from kazoo_ips.api import envelope, idempotency, schemas
 from kazoo_ips.api.client_address import client_address
-from kazoo_ips.api.route_descriptions import ANY, CSV, Operation, Shape, Who
+from kazoo_ips.api.route_descriptions import ANY, Operation, Shape, Who
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
 from kazoo_ips.model import Account, Caller
 from kazoo_ips.observability import request_context
@@ -61,7 +61,7 @@ class Routes(Blueprint):
                 incoming, state = envelope.request_and_state()
                 _authorise(state, who, path)
                 state.envelope.check()
-                state.csv = operation.media != ANY and _negotiate(incoming, operation.offered)
+                state.media = _negotiate(incoming, operation.offered)
                 if method != "GET" and _is_dry_run(state.envelope, operation.dry_run):
                     state.dry_run = True
                     with request_context.dry_run():
@@ -226,16 +226,18 @@ def _is_dry_run(given: envelope.Envelope, supported: bool) -> bool:
     return True
 
 
-def _negotiate(incoming: Request, offered: tuple[str, ...]) -> bool:
-    """Return whether the client prefers CSV.
+def _negotiate(incoming: Request, offered: tuple[str, ...]) -> str:
+    """Return the media type of the reply: of those offered, the one that the client prefers.
 
-    :raises NotAcceptable: the client accepts none of the media types that are offered
+    :param offered: the first one is for clients that accept anything
+    :raises NotAcceptable: the client accepts none of them
     """
-    if incoming.environ.get("HTTP_ACCEPT", "") in ("", "*/*", "application/json"):
-        return False
+    accepted = incoming.environ.get("HTTP_ACCEPT", "")
+    if accepted in ("", "*/*", "application/json") or offered == (ANY,):
+        return offered[0]
     if not incoming.accept_mimetypes:
-        return False
-    best: Any = incoming.accept_mimetypes.best_match(offered)
+        return offered[0]
+    best: str | None = incoming.accept_mimetypes.best_match(offered)
     if best is None:
         raise NotAcceptable
-    return bool(best == CSV)
+    return best

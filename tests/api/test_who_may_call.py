@@ -38,6 +38,8 @@ OPERATOR_ROUTES = {
 }
 NAMED = {"/v2/schemas/<name>": "/v2/schemas/ips", "/v2/docs/<name>": "/v2/docs/start.js"}
 OPEN_ROUTES = {
+    "/": {"GET": 200},
+    "/v2": {"GET": 200},
     "/v2/user_auth": {"PUT": 400},
     "/v2/api_auth": {"PUT": 400},
     "/v2/schemas": {"GET": 200},

@@ -1,0 +1,56 @@
+"""`/` and `/v2`: where the documentation is, for somebody who has only the service's address.
+
+A browser gets a page with links; every other client gets the same links in the envelope.
+"""
+
+from flask import Response, g
+from marshmallow import Schema, fields
+
+from kazoo_ips.api import envelope
+from kazoo_ips.api.route_descriptions import HTML, Who
+from kazoo_ips.api.routes import Routes
+
+routes = Routes("home", __name__)
+
+_LINKS = {
+    "docs": ("/v2/docs", "every request and reply, to read and to try"),
+    "openapi": ("/v2/openapi.json", "the same as an OpenAPI 3.1 document"),
+    "schemas": ("/v2/schemas", "the JSON schemas of request data"),
+    "health": ("/readyz", "whether requests can be served"),
+}
+"""The path of each page, and what is there."""
+
+
+class HomeSchema(Schema):
+    """The paths of the documentation."""
+
+    docs = fields.String(required=True)
+    openapi = fields.String(required=True)
+    schemas = fields.String(required=True)
+    health = fields.String(required=True)
+
+
+@routes.on("GET", "/", who=Who.ANYONE, replies=HomeSchema(), page=True)
+def home() -> Response:
+    """Links to the documentation."""
+    if g.media == HTML:
+        return Response(_page(), content_type="text/html; charset=utf-8")
+    return envelope.success({name: path for name, (path, _) in _LINKS.items()})
+
+
+@routes.on("GET", "/v2", who=Who.ANYONE, replies=HomeSchema(), page=True)
+def home_of_version() -> Response:
+    """Links to the documentation."""
+    return home()
+
+
+def _page() -> str:
+    links = "".join(
+        f'<li><a href="{path}">{path}</a>: {text}</li>\n' for path, text in _LINKS.values()
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>kazoo_ips</title>\n<h1>kazoo_ips {envelope.VERSION}</h1>\n"
+        f"<p>Kazoo's dedicated IP addresses.</p>\n<ul>\n{links}</ul>\n</html>\n"
+    )
