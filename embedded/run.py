@@ -5,6 +5,7 @@ Everything it writes is in one folder, KAZOO_IPS_DATA, or in the CouchDB named. 
 ports; what is in the database is `samples`'s.
 """
 
+import errno
 import logging
 import os
 import signal
@@ -36,20 +37,21 @@ class Gunicorn:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "python:kazoo_ips.gunicorn_conf"],
+            [sys.executable, "-m", "gunicorn", "-c", "python:embedded.gunicorn_conf"],
+            cwd=HERE.parent,  # where gunicorn finds this folder
             env=self._environ,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # ends with this process; gunicorn watches it
             start_new_session=True,  # Ctrl-C is for its parent, which stops it in good order
         )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
-        with suppress(ProcessLookupError, PermissionError):  # nothing is left of its group
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with self._process as process:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            with suppress(ProcessLookupError, PermissionError):  # nothing is left of its group
+                os.killpg(process.pid, signal.SIGKILL)
 
     def failure(self) -> str | None:
         """Why it ended, in one line; None while it runs."""
@@ -117,7 +119,7 @@ def _free_port(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name) or str(default)
     try:
         port = int(text)
-        socket.create_server(("127.0.0.1", port)).close()
+        _wait_until_free(port)
     except (ValueError, OverflowError) as error:
         raise EmbeddedError(f"{name}: {text!r} is not a port") from error
     except OSError as error:
@@ -126,6 +128,22 @@ def _free_port(environ: Mapping[str, str], name: str, default: int) -> int:
             f"port {port} cannot be used: {why}; {name}=... takes another"
         ) from error
     return port
+
+
+def _wait_until_free(port: int) -> None:
+    """Return when a server can listen on a port.
+
+    :raises OSError: none can, for 3 s: as long may what a killed `make run` has started hold it
+    """
+    end = time.monotonic() + 3
+    while True:
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise
+        time.sleep(0.1)
 
 
 def _answers(port: int) -> bool:

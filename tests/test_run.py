@@ -118,9 +118,13 @@ def stat_of(pid: int) -> list[str]:
         return []
 
 
+def alive(pid: int) -> bool:
+    return stat_of(pid)[:1] not in ([], ["Z"])
+
+
 def nothing_is_left(run: Run) -> bool:
     end = time.monotonic() + 5
-    while any(stat_of(pid)[:1] not in ([], ["Z"]) for pid in run.children):
+    while any(alive(pid) for pid in run.children):
         if time.monotonic() > end:
             return False
         time.sleep(0.05)
@@ -191,6 +195,20 @@ def test_when_one_of_its_processes_dies_the_rest_is_stopped(
     assert errors.endswith("ended with status -9\n")
     assert errors.count("\n") == 1
     assert nothing_is_left(run)
+
+
+@linux
+def test_after_a_kill_nothing_is_left_and_the_next_one_starts_at_once(
+    start: Callable[..., Run], tmp_path: Path
+) -> None:
+    killed = start()
+    ports = {"PORT": str(killed.port), "COUCHDB_PORT": str(killed.couch_port)}
+    killed.process.kill()
+    following = start(tmp_path, **ports)
+    assert following.accounts() == killed.accounts()
+    assert not any(alive(pid) for pid in killed.children)
+    following.process.send_signal(signal.SIGINT)
+    assert following.end() == (0, "")
 
 
 @linux
