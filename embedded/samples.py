@@ -59,7 +59,7 @@ def set_up(environ: Mapping[str, str], data: Path, port: int) -> str:
         app.databases(settings).create()
         return _set_up(app.build(settings.as_administrator()), data / "logins.json", port, url)
     except KazooIPsError as error:
-        raise EmbeddedError(f"the CouchDB at {url} cannot be used: {_reason(error)}") from error
+        raise EmbeddedError(f"the CouchDB at {url} cannot be used: {error}") from error
 
 
 def make_folder(folder: Path) -> None:
@@ -150,7 +150,3 @@ def _tried(services: Instance, accounts: list[Account], port: int) -> list[str]:
         "",
         f"curl -H 'X-Auth-Token: {token}' http://127.0.0.1:{port}/v2/accounts/{below.id}/ips",
     ]
-
-
-def _reason(error: KazooIPsError) -> str:
-    return str(error).rpartition(": ")[2] or type(error).__name__

@@ -1,6 +1,7 @@
 """Every setting: its name in the environment, its default and one line of help."""
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -132,12 +133,17 @@ class Settings:
             "KAZOO_IPS_BIND": all(_is_bind(each.strip()) for each in self.bind.split(",")),
             "KAZOO_IPS_LOG_LEVEL": self.log_level in ("debug", "info", "warning", "error"),
             "KAZOO_IPS_LOG_FORMAT": self.log_format in ("json", "text"),
-            "COUCHDB_URL": _is_url(self.couchdb_url),
-            "COUCHDB_ADMIN_URL": _is_url(self.couchdb_admin_url or self.couchdb_url),
         }
         for name, holds in ranges.items():
             if not holds:
                 raise BadSetting(f"{name}: out of range")
+        urls = {"COUCHDB_URL": self.couchdb_url, "COUCHDB_ADMIN_URL": self.couchdb_admin_url}
+        for name, url in urls.items():
+            if url and not _is_url(url):
+                raise BadSetting(
+                    f"{name}: {_without_password(url)!r} is not of the form"
+                    " http://user:password@host:5984, with / : @ in the password percent-encoded"
+                )
         for word in self.trusted_proxies.replace(",", " ").split():
             try:
                 ipaddress.ip_network(word)
@@ -158,6 +164,15 @@ def _is_url(text: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # the port is not a number, for example if a password contains a slash
         return False
+
+
+def _without_password(text: str) -> str:
+    """Return an invalid URL for an error, with `***` for whatever may be a password."""
+    scheme = re.match(r"\w+://|", text)
+    assert scheme is not None
+    _, at, host = text[scheme.end() :].rpartition("@")
+    host = re.sub(r":(?!\d+(/|$)).*", ":***", host)  # no port: perhaps the host was forgotten
+    return f"{scheme[0]}{'***@' if at else ''}{host}"
 
 
 def _is_bind(text: str) -> bool:

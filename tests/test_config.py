@@ -30,6 +30,30 @@ def test_a_bad_setting_is_named_in_one_line(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("127.0.0.1:5984", "127.0.0.1:5984"),
+        ("ftp://127.0.0.1", "ftp://127.0.0.1"),
+        ("http://", "http://"),
+        ("http://admin:pa/ss@host:5984", "http://***@host:5984"),
+        ("http://admin:p@//ss@host:port", "http://***@host:***"),
+        ("admin:pass//word@host:5984", "***@host:5984"),
+        ("http://admin:pass/word", "http://admin:***"),
+    ],
+)
+@pytest.mark.parametrize("name", ["COUCHDB_URL", "COUCHDB_ADMIN_URL"])
+def test_a_url_that_is_none_is_shown_without_its_password(
+    name: str, value: str, shown: str
+) -> None:
+    with pytest.raises(BadSetting) as raised:
+        Settings.load({name: value})
+    assert str(raised.value) == (
+        f"{name}: '{shown}' is not of the form http://user:password@host:5984,"
+        " with / : @ in the password percent-encoded"
+    )
+
+
+@pytest.mark.parametrize(
     "bind", ["127.0.0.1:8000", "[::]:8000", "[::1]:0", "host:80", "unix:/run/x.sock", "fd://3"]
 )
 def test_what_gunicorn_can_listen_on_is_taken(bind: str) -> None:

@@ -263,6 +263,18 @@ def test_an_unreachable_couchdb_is_one_line_without_its_password(tmp_path: Path)
     assert "refused" in said
 
 
+def test_a_couchdb_without_tls_is_told_with_the_whole_error(tmp_path: Path) -> None:
+    with EmbeddedCouch(tmp_path / "couch") as couch:
+        said = Run(tmp_path, COUCHDB_URL=f"https://127.0.0.1:{couch.port}").fail()
+    assert said.startswith(f"the CouchDB at https://127.0.0.1:{couch.port} cannot be used: [SSL: ")
+    assert "wrong version number" in said.lower()
+
+
+def test_a_couchdb_url_that_is_none_is_one_line_with_the_form_of_one(tmp_path: Path) -> None:
+    said = Run(tmp_path, COUCHDB_URL="admin:secret@127.0.0.1:5984").fail()
+    assert said.startswith("COUCHDB_URL: '***@127.0.0.1:5984' is not of the form http://")
+
+
 def test_a_setting_out_of_range_is_one_line(tmp_path: Path) -> None:
     said = Run(tmp_path, KAZOO_IPS_WORKERS="0").fail()
     assert said == "KAZOO_IPS_WORKERS: out of range"
