@@ -147,6 +147,9 @@ def test_all_that_the_service_writes_passes(guarded: Fresh, pool: Database) -> N
     services.pool.create(CreateIP(addresses[3], "us-west", "proxy2.example.com"), "nine")
     free = ["available"] * 4
     assert eventually(lambda: [d["pvt_status"] for d in pool.range("1", "2")] == free)
+    services.background.work()  # no thread does it here
+    records = composition.connect(guarded.settings.as_administrator()).database("kazoo_ips")
+    assert not list(records.range("transaction-", "transaction."))
 
 
 def test_withdrawals_and_what_undoes_them_pass(guarded: Fresh, pool: Database) -> None:
