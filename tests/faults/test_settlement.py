@@ -510,6 +510,19 @@ def test_on_a_cluster_a_copy_that_lacks_is_written_when_a_majority_has_the_assig
     assert leaves.copies(alice) == quorum
 
 
+def test_on_a_cluster_the_copy_of_a_recent_assignment_is_left_to_its_request(
+    leaves: Leaves, proxy: FaultProxy, behind: Settings, alice: Member
+) -> None:
+    claim = leaves.claim(leaves.base(), LOW, alice, ago=0)
+    proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
+    composition.build(behind).copies.mend(alice.id, [leaves.address])
+    assert [leaf["_rev"] for leaf in leaves.live] == [claim["_rev"]], "a release would be refused"
+    assert leaves.copies(alice) == 0
+    later = composition.build(behind, clock=lambda: time.time() + GRACE)
+    later.copies.mend(alice.id, [leaves.address])
+    assert leaves.copies(alice) == 1
+
+
 def test_a_fresh_conflict_is_shown_and_not_written_to(
     leaves: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:

@@ -123,6 +123,9 @@ class ConflictResolver:
         The copies are read before the pool. A copy written after that read has another revision
         and is not removed. After a change both are compared again: if an address has left the
         account while its copy was written, the next comparison removes that copy.
+
+        On a cluster the copy of an assignment of the last half minute is not written: its request
+        may be about to write it. The follower of the pool's changes feed checks it again later.
         """
         requested = list(addresses)
         for _ in range(_LOOKS):
@@ -134,14 +137,21 @@ class ConflictResolver:
             pool = self._ips.find(requested)
             resolved = [a for a in requested if a not in pool or _is_resolved(pool[a])]
             owned = {a for a in resolved if a in pool and pool[a].assigned_to == account_id}
-            missing = [
-                pool[a] for a in owned if a not in copies or not is_copy(copies[a], pool[a])
-            ]
+            wrong = (pool[a] for a in owned if a not in copies or not is_copy(copies[a], pool[a]))
+            missing = [ip for ip in wrong if not self._is_in_use(ip)]
             extra = [copies[a] for a in resolved if a in copies and a not in owned]
             if not missing and not extra:
                 return
             self._copies.drop(account_id, extra)
             self._copies.save([ip for ip in missing if self._has_quorum(ip)])
+
+    def _is_in_use(self, ip: DedicatedIP) -> bool:
+        """Return whether `_has_quorum` would write an address that a request may be writing now.
+
+        Its new revision would come between the read and the write of a request that releases the
+        address. The request would then be refused, although no client was faster.
+        """
+        return self._ips.replicas > 1 and self._now() - ip.modified < GRACE
 
     def _has_quorum(self, ip: DedicatedIP) -> bool:
         """Return whether a majority of the nodes has an assignment that may be unacknowledged.
