@@ -181,7 +181,9 @@ def build(
         ),
         copies=copies,
         idempotency=idempotency,
-        background=BackgroundWorker(retries, conflicts, recovery, idempotency, follower, metrics),
+        background=BackgroundWorker(
+            ips, retries, conflicts, recovery, idempotency, follower, metrics
+        ),
         doctor=DoctorService(ips, copy_documents, accounts, recovery, conflicts, now),
         health=_health_service(settings, metrics),
     )

@@ -13,6 +13,7 @@ KazooIPsError
 │   ├── AlreadyAssigned       it is assigned to the account already
 │   ├── AssignedToAnother     it is assigned to another account
 │   ├── NotAssigned           it is not assigned
+│   ├── Unusable              it is never assigned, whatever its status
 │   └── UnknownStatus         only a newer release knows its status
 ├── Conflict                  another writer was faster
 │   ├── IPExists              the address is in the pool already
@@ -137,6 +138,20 @@ class NotAssigned(RuleBroken):
 
     rule = "superfluous"
     message = "ip not assigned"
+
+
+class Unusable(RuleBroken):
+    """The address is never assigned, whatever its status.
+
+    :param reason: why, as a clause
+    """
+
+    rule = "forbidden"
+    message = "ip cannot be assigned"
+
+    def __init__(self, address: str, reason: str = "") -> None:
+        self.message = f"{self.message}: {reason}" if reason else self.message
+        super().__init__(address)
 
 
 class UnknownStatus(RuleBroken):

@@ -11,7 +11,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kazoo_ips.model import addresses
-from kazoo_ips.model.addresses import MAX_BLOCK, canonical, parse_block, sort_key
+from kazoo_ips.model.addresses import (
+    MAX_BLOCK,
+    canonical,
+    likely_spellings,
+    parse_block,
+    sort_key,
+)
 from tests import strategies
 
 
@@ -38,10 +44,14 @@ from tests import strategies
         ("2001:0:0:1:0:0:0:1", "2001:0:0:1::1"),
         ("2001:db8:aaaa:bbbb:cccc:dddd:eeee:AaAa", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:aaaa"),
         # RFC 5952, section 5.
-        ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
-        ("::FFFF:c000:201", "::ffff:192.0.2.1"),
-        ("0:0:0:0:0:ffff:192.0.2.1", "::ffff:192.0.2.1"),
         ("2001:db8::192.0.2.1", "2001:db8::c000:201"),
+        # RFC 4291, section 2.5.5.2: the same address as IPv4.
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:c000:201", "192.0.2.1"),
+        ("0:0:0:0:0:ffff:192.0.2.1", "192.0.2.1"),
+        ("0000:0000:0000:0000:0000:ffff:c000:0201", "192.0.2.1"),
+        ("::ffff:0:192.0.2.1", "::ffff:0:c000:201"),
         ("::", "::"),
         ("0:0:0:0:0:0:0:0", "::"),
         ("::1", "::1"),
@@ -95,7 +105,8 @@ def test_the_canonical_form_is_its_own(spelling: str) -> None:
 
 @given(strategies.ipv6_numbers())
 def test_the_canonical_form_is_what_the_c_library_prints(number: int) -> None:
-    assume(number >> 32 != 0)  # there it still shows the IPv4-compatible addresses of RFC 2373
+    # There it shows IPv4 as part of an IPv6 address, as RFC 2373 had it.
+    assume(number >> 32 not in {0, 0xFFFF})
     packed = number.to_bytes(16, "big")
     written = canonical(str(ipaddress.IPv6Address(number)))
     assert written == socket.inet_ntop(socket.AF_INET6, packed)
@@ -103,7 +114,25 @@ def test_the_canonical_form_is_what_the_c_library_prints(number: int) -> None:
 
 @given(strategies.addresses())
 def test_the_canonical_form_is_the_same_address(spelling: str) -> None:
-    assert ipaddress.ip_address(canonical(spelling) or "") == ipaddress.ip_address(spelling)
+    address = ipaddress.ip_address(spelling)
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    assert ipaddress.ip_address(canonical(spelling) or "") == (mapped or address)
+
+
+@given(st.integers(0, 2**32 - 1), st.data())
+def test_any_spelling_of_an_ipv4_mapped_address_is_the_ipv4_address(
+    number: int, data: st.DataObject
+) -> None:
+    spelling = data.draw(strategies.ipv6_spelling(0xFFFF << 32 | number), label="spelling")
+    assert canonical(spelling) == str(ipaddress.IPv4Address(number))
+
+
+@given(strategies.addresses())
+def test_a_likely_spelling_is_another_spelling_of_the_address(spelling: str) -> None:
+    address = canonical(spelling) or ""
+    likely = likely_spellings(address)
+    assert {canonical(each) for each in likely} == {address}
+    assert address not in likely
 
 
 @given(st.text(max_size=60))
@@ -189,7 +218,9 @@ def test_the_examples_in_the_docstring_hold() -> None:
         ("2001:DB8::/127", "2001:db8::", "2001:db8::1", 2),
         ("2001:db8::/112", "2001:db8::", "2001:db8::ffff", MAX_BLOCK),
         ("2001:db8::fffe-2001:db8:0::1:0", "2001:db8::fffe", "2001:db8::1:0", 3),
-        ("::ffff:192.0.2.0/127", "::ffff:192.0.2.0", "::ffff:192.0.2.1", 2),
+        ("::ffff:192.0.2.0/127", "192.0.2.0", "192.0.2.1", 2),
+        ("::ffff:c000:0/112", "192.0.0.0", "192.0.255.255", MAX_BLOCK),
+        ("::ffff:192.0.2.8-192.0.2.9", "192.0.2.8", "192.0.2.9", 2),
     ],
 )
 def test_a_block_is_all_its_addresses(text: str, first: str, last: str, count: int) -> None:
@@ -213,6 +244,9 @@ def test_a_block_is_all_its_addresses(text: str, first: str, last: str, count: i
         ("192.0.2.0/", "/ is not a prefix length of IPv4"),
         ("192.0.2.0/255.255.255.0", "/255.255.255.0 is not a prefix length of IPv4"),
         ("2001:db8::/129", "/129 is not a prefix length of IPv6"),
+        ("::ffff:192.0.2.0/24", "/24 is not a prefix length of IPv4"),
+        ("::ffff:192.0.2.0/129", "/129 is not a prefix length of IPv4"),
+        ("::/95", "more than 65536 addresses"),
         ("10.0.0.0/15", "more than 65536 addresses"),
         ("2001:db8::/64", "more than 65536 addresses"),
         ("::/0", "more than 65536 addresses"),

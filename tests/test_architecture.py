@@ -255,6 +255,7 @@ NO_REPLY = {
     errors.AlreadyAssigned: "goes out as ValidationFailed",
     errors.AssignedToAnother: "goes out as ValidationFailed",
     errors.NotAssigned: "goes out as ValidationFailed",
+    errors.Unusable: "goes out as ValidationFailed",
     errors.UnknownStatus: "goes out as ValidationFailed",
     errors.DatastoreError: "its subclasses are raised",
     errors.DocumentNotFound: "becomes whatever the document stands for",

@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from uuid import uuid4
 
 from kazoo_ips.background.change_follower import ChangeFollower
@@ -15,6 +16,7 @@ from kazoo_ips.errors import Conflict, IPNotFound, KazooIPsError
 from kazoo_ips.model import Changed
 from kazoo_ips.observability import request_context
 from kazoo_ips.observability.metrics import Metrics
+from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
 from kazoo_ips.services.assigning.recovery import RecoveryService
 from kazoo_ips.services.idempotency import IdempotencyService
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 ROUND = 20.0
 """Seconds between two searches for orphaned transactions."""
+SPELLINGS = 60.0
+"""Seconds between two searches for addresses in unusual spellings."""
 SWEEP = 600.0
 """Seconds between two sweeps of expired Idempotency-Keys: each sweep reads all keys of a day."""
 
@@ -36,6 +40,7 @@ class BackgroundWorker:
 
     def __init__(  # noqa: PLR0913, PLR0917 - one for each kind of work
         self,
+        ips: IPRepository,
         retries: RetryQueue,
         conflicts: ConflictResolver,
         recovery: RecoveryService,
@@ -43,6 +48,7 @@ class BackgroundWorker:
         follower: ChangeFollower[Changed],
         metrics: Metrics,
     ) -> None:
+        self._ips = ips
         self._retries = retries
         self._conflicts = conflicts
         self._recovery = recovery
@@ -70,6 +76,10 @@ class BackgroundWorker:
         """End the transactions of dead processes; return how many were recovered."""
         return self._recovery.recover()
 
+    def learn_spellings(self) -> None:
+        """Note under which unusual spellings the pool has addresses."""
+        self._ips.learn_spellings()
+
     def follow(self) -> int:
         """Handle changes of the pool if this process holds the lease; return how many."""
         return self._follower.step()
@@ -83,9 +93,14 @@ class BackgroundWorker:
         threading.Thread(target=self._run, name="background", daemon=True).start()
 
     def _run(self) -> None:
-        rounds = [(ROUND, self.recover), (SWEEP, self._idempotency.sweep)]
+        rounds: list[tuple[float, Callable[[], object]]] = [
+            (ROUND, self.recover),
+            (SWEEP, self._idempotency.sweep),
+            (SPELLINGS, self.learn_spellings),
+        ]
         # Worker processes start together. A random delay spreads their rounds.
         due = [time.monotonic() + random.uniform(0, seconds) for seconds, _ in rounds]
+        due[-1] = time.monotonic()  # assignments need it from the start
         while True:
             time.sleep(1)
             request_context.begin(f"background-{uuid4().hex[:16]}")

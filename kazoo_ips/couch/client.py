@@ -100,7 +100,7 @@ class Database:
         self._lock = Lock()
         self._writers = Siblings()
         self._queries: LRUCache[str, Batcher[str, _Shared]] = LRUCache(_QUERIES)
-        self._reads: Batcher[str, _Shared] = Batcher(
+        self._reads: Batcher[tuple[str, ...], _Shared] = Batcher(
             self._read, self._read_all, _MAX_WAIT_READ, READ_SIBLINGS, _MAX_GATHER_READS
         )
         self._writes: Batcher[_Write, _Shared] = Batcher(
@@ -147,19 +147,28 @@ class Database:
         A document in conflict has its other revisions in `_conflicts`. Threads that read the same
         document at the same time get the same object. They must not change it.
         """
-        document: Document | None = _share(self._reads, document_id)
-        return document
+        return self.read_several((document_id,)).get(document_id)
 
-    def _read(self, document_id: str) -> _Shared:
-        return _Shared(self.find(document_id, conflicts=True), _work_id())
+    def read_several(self, document_ids: tuple[str, ...]) -> dict[str, Document]:
+        """Read documents, by id, as `read` does. Those that do not exist are left out.
 
-    def _read_all(self, document_ids: Sequence[str]) -> list[_Shared | None]:
+        The result may contain other documents, which other threads read at the same time.
+        """
+        documents: dict[str, Document] = _share(self._reads, document_ids)
+        return documents
+
+    def _read(self, document_ids: tuple[str, ...]) -> _Shared:
+        if len(document_ids) > 1:
+            return _Shared(self.look_up(document_ids)[0], _work_id())
+        document = self.find(document_ids[0], conflicts=True)
+        return _Shared({document_ids[0]: document} if document else {}, _work_id())
+
+    def _read_all(self, reads: Sequence[tuple[str, ...]]) -> list[_Shared | None]:
         try:
-            live, _ = self.look_up(set(document_ids))
+            live, _ = self.look_up({i for document_ids in reads for i in document_ids})
         except ReadFailed:  # perhaps only one of them cannot be read
-            return [None for _ in document_ids]
-        sent_as = _work_id()
-        return [_Shared(live.get(document_id), sent_as) for document_id in document_ids]
+            return [None for _ in reads]
+        return [_Shared(live, _work_id())] * len(reads)
 
     def leaves(self, document_id: str, **params: Any) -> list[Document]:
         """Read all leaf revisions of a document, tombstones included: several in a conflict."""

@@ -1,8 +1,9 @@
 """What an address is: strict to read, one spelling to keep, one order to sort by.
 
 Knows nothing of the pool. IPv4 as four decimal octets without leading zeros; IPv6 as RFC 4291
-writes it, kept as RFC 5952 recommends. No spaces or zone ids, and prefix lengths only where
-several addresses may be meant: see `parse_block`.
+writes it, kept as RFC 5952 recommends. An IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) is the IPv4
+address. No spaces or zone ids, and prefix lengths only where several addresses may be meant: see
+`parse_block`.
 """
 
 import re
@@ -21,6 +22,8 @@ def canonical(text: object) -> str | None:
 
     >>> canonical("2001:DB8:0::1")
     '2001:db8::1'
+    >>> canonical("::FFFF:c000:201")
+    '192.0.2.1'
     >>> canonical("192.0.2.01") is None
     True
     """
@@ -29,24 +32,38 @@ def canonical(text: object) -> str | None:
     if _IPV4.fullmatch(text):  # nearly always; it has one spelling, and this is ten times as fast
         return text
     address = _read(text)
-    return None if address is None else _spell(address)
+    return None if address is None else address.compressed
 
 
 def _read(text: str) -> IPv4Address | IPv6Address | None:
     if "%" in text:
         return None
     try:
-        return IPv6Address(text) if ":" in text else IPv4Address(text)
+        if ":" not in text:
+            return IPv4Address(text)
+        address = IPv6Address(text)
     except AddressValueError:
         return None
+    return address.ipv4_mapped or address
 
 
-def _spell(address: IPv4Address | IPv6Address) -> str:
-    if isinstance(address, IPv4Address):
-        return str(address)
-    # RFC 5952 §5: addresses that carry an IPv4 address show it. Python does so only since 3.13.
-    mapped = address.ipv4_mapped
-    return f"::ffff:{mapped}" if mapped else address.compressed
+def likely_spellings(address: str) -> tuple[str, ...]:
+    """The spellings, other than the canonical one, in which an address is most likely written.
+
+    An address has hundreds of spellings. These few are cheap to look for among document ids.
+
+    :param address: a canonical address
+
+    >>> likely_spellings("192.0.2.1")
+    ('::ffff:192.0.2.1', '::FFFF:192.0.2.1', '::ffff:c000:201')
+    """
+    if ":" not in address:
+        number = int(IPv4Address(address))
+        mapped = f"::ffff:{address}", f"::FFFF:{address}"
+        return (*mapped, f"::ffff:{number >> 16:x}:{number & 0xFFFF:x}")
+    exploded = IPv6Address(address).exploded
+    spellings = dict.fromkeys([address.upper(), exploded, exploded.upper()])
+    return tuple(spelling for spelling in spellings if spelling != address)
 
 
 def sort_key(address: str) -> str:
@@ -82,7 +99,7 @@ class Block:
         """Each address as a number and in its canonical spelling."""
         kind = IPv4Address if self.version == 4 else IPv6Address
         for number in range(self.first, self.last + 1):
-            yield number, _spell(kind(number))
+            yield number, kind(number).compressed
 
 
 def parse_block(text: str) -> Block:
@@ -111,9 +128,12 @@ def parse_block(text: str) -> Block:
 
 def _cidr(text: str, length: str) -> Block:
     base = _read_or_fail(text)
-    if not (length.isascii() and length.isdigit() and int(length[:4]) <= base.max_prefixlen):
+    # Of an IPv4-mapped address, 96 bits say that it is one.
+    spare = 96 if base.version == 4 and ":" in text else 0
+    bits = int(length[:4]) - spare if length.isascii() and length.isdigit() else -1
+    if not 0 <= bits <= base.max_prefixlen:
         raise ValueError(f"/{length} is not a prefix length of IPv{base.version}")
-    network = ip_network((base, int(length)), strict=False)
+    network = ip_network((base, bits), strict=False)
     if network.network_address != base:
         raise ValueError(f"{text} is inside the block, which is {network}")
     return Block(base.version, int(base), int(network.broadcast_address))

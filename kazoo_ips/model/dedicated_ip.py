@@ -4,12 +4,19 @@ This module knows neither HTTP nor CouchDB nor the clock. Times (Gregorian secon
 are parameters. A transition returns a new object, or raises the rule that it would break.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from kazoo_ips.errors import AlreadyAssigned, AssignedToAnother, NotAssigned, UnknownStatus
+from kazoo_ips.errors import (
+    AlreadyAssigned,
+    AssignedToAnother,
+    NotAssigned,
+    UnknownStatus,
+    Unusable,
+)
+from kazoo_ips.model import addresses
 
 GREGORIAN_EPOCH = 62_167_219_200
 """Seconds from the year 0, the epoch of Erlang's and Kazoo's times, to 1970, the epoch of Unix."""
@@ -108,18 +115,31 @@ class DedicatedIP:
         ip = cls(address, zone, host, at, at, request_id=request_id, trail=trail)
         return replace(ip, trail=ip._trail_with(EventKind.CREATED, None, at, request_id))
 
-    def assign(self, account_id: str, *, at: int, request_id: str) -> "DedicatedIP":
+    def assign(
+        self,
+        account_id: str,
+        *,
+        at: int,
+        request_id: str,
+        others: Iterable["DedicatedIP"] = (),
+    ) -> "DedicatedIP":
         """Return this address, assigned to an account.
 
+        :param others: the pool's other documents of the same address, under other spellings
         :raises UnknownStatus: this release does not know the status
         :raises AlreadyAssigned: it is assigned to the account already
         :raises AssignedToAnother: it is assigned to another account, or has no known owner
+        :raises Unusable: another document of the same address is the one to assign
         """
         if not self.has_known_status:
             raise UnknownStatus(self.address, self.status)
-        if self.status is Status.ASSIGNED:
-            own = self.assigned_to == account_id
-            raise (AlreadyAssigned if own else AssignedToAnother)(self.address)
+        for ip in (self, *others):
+            if ip.status is not Status.AVAILABLE:
+                own = ip.assigned_to == account_id
+                raise (AlreadyAssigned if own else AssignedToAnother)(self.address)
+        first = min((self, *others), key=DedicatedIP._precedence)
+        if first is not self:
+            raise Unusable(self.address, f"the pool has it as {first.address} as well")
         return replace(
             self,
             status=Status.ASSIGNED,
@@ -129,6 +149,10 @@ class DedicatedIP:
             trail=self._trail_with(EventKind.ASSIGNED, account_id, at, request_id),
             transaction=None,
         )
+
+    def _precedence(self) -> tuple[bool, str]:
+        """Return the sort key by which one of several documents of an address can be assigned."""
+        return addresses.canonical(self.address) != self.address, self.address
 
     def release(self, account_id: str | None, *, at: int, request_id: str) -> "DedicatedIP":
         """Return this address, available again.

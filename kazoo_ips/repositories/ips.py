@@ -5,7 +5,7 @@ Contains no business rules.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from kazoo_ips.couch.client import Couch, Document
@@ -24,8 +24,6 @@ from kazoo_ips.repositories.lists import ListRepository
 
 _WITHDRAWN = "pvt_withdrawn"
 _DROPPED = "pvt_dropped"
-_FEW = 16
-"""Up to this many IPv6 addresses are looked up by key. For more, a key range is scanned."""
 
 
 class IPRepository:
@@ -39,6 +37,8 @@ class IPRepository:
         self._pool = couch.database(POOL)
         self._lists = lists
         self._all_copies = all_copies
+        self._unusual: dict[str, list[str]] = {}
+        """Ids that `likely_spellings` does not contain, by canonical address."""
 
     # One address, or some.
 
@@ -56,10 +56,59 @@ class IPRepository:
             document = self._pool.read(address)
             if is_ip(document):
                 return from_document(document)
-        found = self.find([address])
+            found = self._find_respelled({address: canonical})
+        else:
+            found = self.find([address])
         if address not in found:
             raise IPNotFound(address)
         return found[address]
+
+    def get_to_assign(self, address: str) -> tuple[DedicatedIP, list[DedicatedIP]]:
+        """Return the dedicated IP of an address, and the pool's other documents of that address.
+
+        If the request names the id of the document, one read finds it and the other documents
+        whose ids are likely spellings or were learned. Otherwise `of_same_address` finds all.
+
+        :param address: as the client wrote it
+        :raises IPNotFound: the address is not in the pool, or is not a valid address
+        """
+        if addresses.canonical(address) == address:
+            unusual = self._unusual.get(address, ())
+            ids = (address, *addresses.likely_spellings(address), *unusual)
+            documents = self._pool.read_several(ids)
+            document, *others = [documents.get(i) for i in ids]
+            if is_ip(document):
+                return from_document(document), [from_document(d) for d in others if is_ip(d)]
+        ip = self.get(address)
+        return ip, self.of_same_address([ip])[ip.address]
+
+    def learn_spellings(self) -> None:
+        """Remember the ids in unusual spellings, for `get_to_assign`."""
+        spelled = self._lists.other_spellings().items()
+        unusual = {a: set(ids).difference(addresses.likely_spellings(a)) for a, ids in spelled}
+        self._unusual = {a: sorted(ids) for a, ids in unusual.items() if ids}
+
+    def has_other_spelling(self, address: str) -> bool:
+        """Return whether the pool has an address under another spelling.
+
+        :param address: a canonical address
+        """
+        return bool(self._find_respelled({address: address}))
+
+    def of_same_address(self, ips: Collection[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
+        """Return, by document id, the pool's other documents of the same address."""
+        canonical = {ip.address: addresses.canonical(ip.address) or ip.address for ip in ips}
+        spelled = self._lists.other_spellings(set(canonical.values()))
+        same = {
+            i: {c, *spelled.get(c, ())} - {i}
+            for i, c in canonical.items()
+            if i != c or c in spelled
+        }
+        found = self.by_id(set().union(*same.values()))[0] if same else {}
+        return {
+            i: [found[other] for other in sorted(same.get(i, ())) if other in found]
+            for i in canonical
+        }
 
     def find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
         """Return those of these addresses that are in the pool, by the spelling of the request."""
@@ -69,7 +118,7 @@ class IPRepository:
         """Look these addresses up by the spelling of the request.
 
         A document whose id has that spelling is preferred, then one with the canonical id, then
-        one with any other spelling. Kazoo accepts every spelling of an IPv6 address as an id.
+        one with any other spelling. Kazoo accepts every spelling of an address as an id.
 
         :returns: the addresses that are in the pool, and those that were deleted
         """
@@ -81,19 +130,15 @@ class IPRepository:
             document = documents.get(address) or documents.get(canonical)
             if is_ip(document):
                 found[address] = from_document(document)
-        missing = {a: c for a, c in valid.items() if a not in found and ":" in c}
-        found |= self._find_respelled(missing) if missing else {}
+        found |= self._find_respelled({a: c for a, c in valid.items() if a not in found})
         return found, {a for a, c in valid.items() if a not in found and c in deleted}
 
     def _find_respelled(self, missing: Mapping[str, str]) -> dict[str, DedicatedIP]:
-        wanted = {canonical: address for address, canonical in missing.items()}
-        if len(wanted) > _FEW:
-            ends = sorted(wanted, key=addresses.sort_key)
-            spelled = self._lists.respelled(ends[0], ends[-1])
-        else:
-            spelled = self._lists.spelled(wanted)
-        found = self.by_id([i for canonical, i in spelled.items() if canonical in wanted])[0]
-        return {wanted[c]: found[i] for c, i in spelled.items() if c in wanted and i in found}
+        spelled = self._lists.other_spellings(set(missing.values())) if missing else {}
+        ids = {a: sorted(spelled[c]) for a, c in missing.items() if c in spelled}
+        found = self.by_id({i for each in ids.values() for i in each})[0] if ids else {}
+        first = {a: next((i for i in each if i in found), None) for a, each in ids.items()}
+        return {a: found[i] for a, i in first.items() if i}
 
     def by_id(self, ids: Iterable[str]) -> tuple[dict[str, DedicatedIP], dict[str, DedicatedIP]]:
         """Return the dedicated IPs with exactly these ids, and the last state of deleted ones."""

@@ -5,7 +5,7 @@ a write for a moment.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from kazoo_ips.couch.client import Couch, Key, Row
@@ -16,6 +16,9 @@ _NAMES_KEPT = 2.0
 """Seconds that the names of zones and hosts are cached at most."""
 _CHUNK = 5000
 """Rows of a view that are read at a time when all are needed."""
+_OTHERS = "ips/other_spellings"
+_FEW = 16
+"""Up to this many addresses are looked up by key. For more, a key range is read."""
 
 
 class ListRepository:
@@ -136,44 +139,40 @@ class ListRepository:
             rows = rows[1:]
         return [_listing(view, row) for row in rows[: page.limit]]
 
-    def respelled(self, first: str | None = None, last: str | None = None) -> dict[str, str]:
-        """Return the ids of IPv6 addresses that are not canonical, by the canonical address.
+    def other_spellings(self, wanted: Collection[str] | None = None) -> dict[str, list[str]]:
+        """Return the ids that are not the canonical spelling of their address.
 
-        Kazoo creates such ids, because it accepts any spelling. For many addresses this scan is
-        much cheaper than a lookup of each.
+        Kazoo creates such ids, because it accepts any spelling.
 
-        :param first: the canonical address at which the scan starts
-        :param last: the canonical address at which it ends
+        :param wanted: the canonical addresses to look for; None is all of the pool. The answer
+            may contain others as well
+        :returns: the ids by canonical address; an address can have several
         """
-        start = addresses.sort_key(first) if first else "6"
-        end = addresses.sort_key(last) if last else {}
-        ids = (
-            row.id
-            for prefix in self._groups("ips/by_zone", 2).keys
-            for row in self._walk([*prefix, start], [*prefix, end])
-        )
-        spelled = ((addresses.canonical(i), i) for i in ids)
-        return {canonical: i for canonical, i in spelled if canonical and canonical != i}
+        keys = sorted([addresses.sort_key(address)] for address in wanted or ())
+        if wanted is None:
+            rows = self._walk([], [{}])
+        elif len(keys) > _FEW:
+            rows = self._walk(keys[0], keys[-1])
+        else:
+            rows = self._pool.rows(_OTHERS, keys=keys, reduce=False) if keys else []
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            canonical = addresses.canonical(row.id)
+            if canonical:
+                found.setdefault(canonical, []).append(row.id)
+        return found
 
     def _walk(self, start: Key, end: Key) -> Iterable[Row]:
         last_id = None
         while True:
             rows = self._pool.rows(
-                "ips/by_zone", startkey=start, startkey_docid=last_id, endkey=end, limit=_CHUNK,
+                _OTHERS, startkey=start, startkey_docid=last_id, endkey=end, limit=_CHUNK,
                 skip=1 if last_id else None, reduce=False,
             )  # fmt: skip
             yield from rows
             if len(rows) < _CHUNK:
                 return
             start, last_id = rows[-1].key, rows[-1].id
-
-    def spelled(self, canonical: Iterable[str]) -> dict[str, str]:
-        """Return the ids of these addresses in the pool, by canonical address."""
-        order = {addresses.sort_key(address): address for address in canonical}
-        prefixes = self._groups("ips/by_zone", 2).keys if order else []
-        keys = [[*prefix, key] for prefix in prefixes for key in order]
-        rows = self._pool.rows("ips/by_zone", keys=keys, reduce=False) if keys else []
-        return {order[row.key[2]]: row.id for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

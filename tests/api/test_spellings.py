@@ -6,6 +6,9 @@ from urllib.parse import quote
 import pytest
 from webtest import TestApp
 
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
+from kazoo_ips.model import AssignIP, AssignIPs, ReleaseIP, ReleaseIPs
 from tests.api.couchdb import Databases, account_database, kazoo_document
 from tests.api.replies import IP, broken, failure, invalid, page, success
 
@@ -16,7 +19,7 @@ SPELLINGS = [
 ]  # fmt: skip
 IN_PATHS = [*SPELLINGS, quote("2001:DB8::1", safe=""), "2001%3adb8%3a%3a1", "%32001:db8::1"]
 PAIRS = {
-    "::ffff:192.0.2.1": ["::FFFF:192.0.2.1", "::ffff:c000:201", "0:0:0:0:0:ffff:c000:0201"],
+    "192.0.2.1": ["::FFFF:192.0.2.1", "::ffff:c000:201", "0:0:0:0:0:ffff:c000:0201"],
     "2001:db8:0:1:1:1:1:1": ["2001:db8::1:1:1:1:1"],
     "2001:db8::1:0:0:1": ["2001:db8:0:0:1::1", "2001:db8:0:0:1:0:0:1"],
     "::": ["0::0", "0:0:0:0:0:0:0:0", "::0.0.0.0"],
@@ -163,23 +166,195 @@ def test_what_kazoo_wrote_otherwise_is_listed_under_its_id_in_its_place(
     assert success(reply, alice.token) == {"ips": sorted(took, key=ids.index)}
 
 
-def test_each_document_of_one_address_is_usable_under_its_own_id(
-    api: TestApp, load: Any, databases: Databases, alice: Any
+# Two documents of one address: Kazoo, and releases up to this one, could make them.
+
+
+MAPPED = "::ffff:192.0.2.1"
+TWINS = [
+    (CANONICAL, KAZOOS),
+    (CANONICAL, "2001:DB8::1"),
+    ("192.0.2.1", MAPPED),
+    ("192.0.2.1", "::ffff:c000:201"),
+    ("192.0.2.1", "0:0:0:0:0:ffff:c000:0201"),
+    ("2001:0db8::1", "2001:DB8::1"),
+]
+"""Two ids of one address each; the first is the one that can be assigned."""
+
+
+def refused(reply: Any, token: str, address: str, message: str, rule: str = "forbidden") -> None:
+    assert invalid(reply, token) == broken("ips.0", rule, message, value=address)
+
+
+@pytest.mark.parametrize(("first", "second"), TWINS)
+def test_each_document_of_one_address_is_readable_and_releasable_under_its_own_id(
+    api: TestApp, load: Any, databases: Databases, alice: Any, bob: Any, first: str, second: str
 ) -> None:
-    load(kazoo_document(CANONICAL), kazoo_document(KAZOOS))
+    load(kazoo_document(first, owner=alice.id), kazoo_document(second, owner=bob.id))
+    for address, owner in ((first, alice), (second, bob)):
+        path = f"/v2/accounts/{owner.id}/ips"
+        reply = api.get(f"{path}/{address}", headers=owner.headers, status=200)
+        assert success(reply, owner.token)["id"] == address
+        reply = api.get(f"{path}/assigned", headers=owner.headers, status=200)
+        assert [line["ip"] for line in page(reply, owner.token)] == [address]
+        reply = api.delete(f"{path}/{address}", headers=owner.headers, status=200)
+        assert success(reply, owner.token)["status"] == "available"
+        reply = api.get(f"{path}/{address}", headers=owner.headers, status=200)
+        assert success(reply, owner.token)["id"] == address
+
+
+@pytest.mark.parametrize(("first", "second"), TWINS)
+def test_of_two_documents_of_one_address_only_one_is_ever_assigned(
+    api: TestApp, load: Any, alice: Any, bob: Any, first: str, second: str
+) -> None:
+    load(kazoo_document(first), kazoo_document(second), kazoo_document("192.0.2.9"))
+    path = f"/v2/accounts/{bob.id}/ips"
+    why = f"ip cannot be assigned: the pool has it as {first} as well"
+    reply = api.post(f"{path}/{second}", headers=bob.headers, status=400)
+    refused(reply, bob.token, second, why)
+    for items in ([second], [second, "192.0.2.9"]):
+        reply = api.post_json(path, {"data": {"ips": items}}, headers=bob.headers, status=400)
+        refused(reply, bob.token, second, why)
+    reply = api.post(f"/v2/accounts/{alice.id}/ips/{first}", headers=alice.headers, status=200)
+    assert success(reply, alice.token) == assigned(first, alice)
+    taken = "ip assigned to another account"
+    for address in (first, second):
+        reply = api.post(f"{path}/{address}", headers=bob.headers, status=400)
+        refused(reply, bob.token, address, taken)
+
+
+UNUSUAL = {KAZOOS, "0:0:0:0:0:ffff:c000:0201"}
+
+
+@pytest.mark.parametrize(("first", "second"), TWINS)
+def test_an_address_that_an_account_has_under_one_spelling_is_not_assigned_under_another(
+    wsgi: Any, api: TestApp, load: Any, alice: Any, bob: Any, first: str, second: str
+) -> None:
+    load(kazoo_document(first), kazoo_document(second, owner=bob.id), kazoo_document("192.0.2.9"))
+    path = f"/v2/accounts/{alice.id}/ips"
+    taken = "ip assigned to another account"
+    if second in UNUSUAL:  # every process looks for them when it starts
+        wsgi.extensions["kazoo_ips"].background.learn_spellings()
+    for items in ([first, "192.0.2.9"], [first]):
+        reply = api.post_json(path, {"data": {"ips": items}}, headers=alice.headers, status=400)
+        refused(reply, alice.token, first, taken)
+    body = {"data": {"ips": [first]}}
+    reply = api.post_json(f"/v2/accounts/{bob.id}/ips", body, headers=bob.headers, status=400)
+    refused(reply, bob.token, first, "ip already assigned", "superfluous")
+    reply = api.post_json(path, {"data": {"quantity": 1}}, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": ["192.0.2.9"]}
+    api.delete(f"/v2/accounts/{bob.id}/ips/{second}", headers=bob.headers, status=200)
+    api.post(f"{path}/{first}", headers=alice.headers, status=200)
+
+
+@pytest.mark.parametrize(("first", "second"), TWINS)
+def test_allocation_assigns_one_of_two_documents_of_one_address(
+    api: TestApp, load: Any, alice: Any, first: str, second: str
+) -> None:
+    load(kazoo_document(first), kazoo_document(second))
+    path = f"/v2/accounts/{alice.id}/ips"
+    reply = api.post_json(path, {"data": {"quantity": 2}}, headers=alice.headers, status=409)
+    assert failure(reply, alice.token, "insufficient_ips")["available"] == 1
+    reply = api.post_json(path, {"data": {"quantity": 1}}, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": [first]}
+    api.post_json(path, {"data": {"quantity": 1}}, headers=alice.headers, status=409)
+
+
+@pytest.mark.parametrize(("first", "second"), TWINS)
+def test_each_document_of_one_address_can_be_deleted_and_the_other_is_then_usable(
+    api: TestApp, load: Any, operator: Any, alice: Any, first: str, second: str
+) -> None:
+    load(kazoo_document(first), kazoo_document(second))
+    api.delete(f"/v2/ips/{first}", headers=operator.headers, status=200)
+    path = f"/v2/accounts/{alice.id}/ips"
+    for spelling in (first, second):
+        reply = api.post(f"{path}/{spelling}", headers=alice.headers, status=200)
+        assert success(reply, alice.token) == assigned(second, alice)
+        api.delete(f"{path}/{spelling}", headers=alice.headers, status=200)
+    api.delete(f"/v2/ips/{second}", headers=operator.headers, status=200)
+    api.get(f"/v2/ips/{first}", headers=operator.headers, status=404)
+
+
+def test_assigning_an_address_by_name_takes_three_database_requests(
+    settings: Settings, load: Any, alice: Any
+) -> None:
+    load(kazoo_document("192.0.2.1"), kazoo_document(CANONICAL))
+    sent: list[str] = []
+    services = composition.build(settings, trace=lambda method, url: sent.append(url))
+    services.ips.assign(AssignIP(alice.id, "192.0.2.1"), "first")
+    for address in (CANONICAL, "192.0.2.1"):
+        if address == "192.0.2.1":
+            sent.clear()
+            services.ips.release(ReleaseIP(alice.id, address), "release")
+            assert len(sent) == 4
+        sent.clear()
+        services.ips.assign(AssignIP(alice.id, address), "assign")
+        assert len(sent) == 3
+
+
+def test_assigning_a_thousand_addresses_takes_ten_database_requests(
+    settings: Settings, load: Any, alice: Any
+) -> None:
+    ids = [f"10.0.{n // 250}.{n % 250}" for n in range(1000)]
+    load(*map(kazoo_document, ids))
+    sent: list[str] = []
+    services = composition.build(settings, trace=lambda method, url: sent.append(url))
+    services.ips.assign_all(AssignIPs(alice.id, tuple(ids)), "assign")
+    assert len(sent) <= 10, sent
+    sent.clear()
+    services.ips.release_all(ReleaseIPs(alice.id, tuple(ids)), "release")
+    assert len(sent) <= 10, sent
+
+
+# IPv4-mapped IPv6
+
+
+@pytest.mark.parametrize("spelling", [MAPPED, "::FFFF:C000:0201", "0:0:0:0:0:ffff:c000:0201"])
+def test_an_ipv4_mapped_address_is_the_ipv4_address_everywhere(
+    api: TestApp, pool: Any, operator: Any, alice: Any, spelling: str
+) -> None:
+    data = {"zone": "us-east", "host": "proxy1.example.com"}
+    body = {"data": {**data, "ip": spelling}}
+    reply = api.put_json("/v2/ips", body, headers=operator.headers, status=201)
+    assert success(reply, operator.token)["id"] == "192.0.2.1"
+    for ip in ("192.0.2.1", spelling):
+        body = {"data": {**data, "ip": ip}}
+        api.put_json("/v2/ips", body, headers=operator.headers, status=409)
+        body = {"data": {"ips": [{**data, "ip": "192.0.2.2"}, {**data, "ip": ip}]}}
+        reply = api.put_json("/v2/ips", body, headers=operator.headers, status=409)
+        told = failure(reply, operator.token, "datastore_conflict")
+        assert told["ips"] == {"192.0.2.1": "exists"}
+    path = f"/v2/accounts/{alice.id}/ips"
+    body = {"data": {"ips": [spelling]}}
+    reply = api.post_json(path, body, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": ["192.0.2.1"]}
+    reply = api.get(f"{path}/{spelling}", headers=alice.headers, status=200)
+    assert success(reply, alice.token)["id"] == "192.0.2.1"
+    twice = {"data": {"ips": [spelling, "192.0.2.1"]}}
+    reply = api.delete_json(path, twice, headers=alice.headers, status=400)
+    assert invalid(reply, alice.token).keys() == {"ips.1"}
+    reply = api.delete_json(path, body, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": ["192.0.2.1"]}
+
+
+@pytest.mark.parametrize("kazoos", [MAPPED, "0:0:0:0:0:FFFF:C000:0201"])
+def test_an_ipv4_mapped_id_that_kazoo_wrote_is_the_ipv4_address(
+    api: TestApp, load: Any, operator: Any, alice: Any, kazoos: str
+) -> None:
+    load(kazoo_document("192.0.2.2"), kazoo_document(kazoos), kazoo_document("192.0.2.0"))
     path = f"/v2/accounts/{alice.id}/ips"
     reply = api.get(path, headers=alice.headers, status=200)
-    listed = page(reply, alice.token)
-    assert sorted(line["ip"] for line in listed) == sorted([CANONICAL, KAZOOS])
-    for address in (CANONICAL, KAZOOS):
-        reply = api.get(f"{path}/{address}", headers=alice.headers, status=200)
-        assert success(reply, alice.token)["id"] == address
-        reply = api.post(f"{path}/{address}", headers=alice.headers, status=200)
-        assert success(reply, alice.token) == assigned(address, alice)
-    reply = api.get(f"{path}/2001:0db8::1", headers=alice.headers, status=200)
-    assert success(reply, alice.token)["id"] == CANONICAL
-    reply = api.delete(path, headers=alice.headers, status=200)
-    assert sorted(success(reply, alice.token)["ips"]) == sorted([CANONICAL, KAZOOS])
+    assert [line["ip"] for line in page(reply, alice.token)] == ["192.0.2.0", kazoos, "192.0.2.2"]
+    data = {"zone": "us-east", "host": "proxy1.example.com"}
+    one, several = {**data, "ip": "192.0.2.1"}, {"ips": [{**data, "ip": "192.0.2.1"}]}
+    for query in ("", "?dry_run=true"):
+        for body in (one, several):
+            send = {"data": body}
+            api.put_json(f"/v2/ips{query}", send, headers=operator.headers, status=409)
+    reply = api.post(f"{path}/192.0.2.1", headers=alice.headers, status=200)
+    assert success(reply, alice.token) == assigned(kazoos, alice)
+    body = {"data": {"ips": ["192.0.2.1"]}}
+    reply = api.delete_json(path, body, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": [kazoos]}
 
 
 def test_what_kazoo_wrote_otherwise_is_found_among_many_that_are_not_there(

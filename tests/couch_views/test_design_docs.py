@@ -129,6 +129,7 @@ def test_every_list_reads_only_views_of_the_tree(
     services.lists.assigned(ListIPs())
     services.lists.assigned(ListIPs(), alice.id)
     services.accounts.list()
+    services.bulk_additions.respelled()
     assert read == VIEWS
 
 

@@ -181,13 +181,21 @@ def test_what_a_deleted_account_had_is_found_and_freed(
             accounts.remove(gone, accounts.get(gone)["_rev"])
 
 
+@pytest.mark.parametrize(
+    ("address", "other"),
+    [
+        ("2001:db8::1", "2001:DB8::1"),
+        (ADDRESS, f"::ffff:{ADDRESS}"),
+        (ADDRESS, "0:0:0:0:0:ffff:c000:201"),
+    ],
+)
 def test_two_spellings_of_one_address_are_told(
-    later: Instance, pool: Database, add: Callable[..., DedicatedIP]
+    later: Instance, pool: Database, add: Callable[..., DedicatedIP], address: str, other: str
 ) -> None:
-    add("2001:db8::1")
-    document = pool.get("2001:db8::1")
+    add(address)
+    document = pool.get(address)
     del document["_rev"]
-    pool.put({**document, "_id": "2001:DB8::1"})
+    pool.put({**document, "_id": other})
     assert [p for p, _, _ in problems(later, repair=True)] == ["duplicate"]
 
 

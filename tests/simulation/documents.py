@@ -277,6 +277,12 @@ def _by_assignee(document: Document) -> Emitted:
         yield [owner, document.get("pvt_zone"), order], document.get("pvt_host")
 
 
+def _other_spellings(document: Document) -> Emitted:
+    order = _order(document)
+    if order and canonical(document["_id"]) != document["_id"]:
+        yield [order], None
+
+
 def _by_login(document: Document) -> Emitted:
     if document.get("pvt_type") != "account" or document.get("pvt_deleted"):
         return
@@ -292,6 +298,7 @@ VIEWS: dict[str, Callable[[Document], Emitted]] = {
     "ips/by_zone": _by_zone,
     "ips/by_host": _by_host,
     "ips/by_assignee": _by_assignee,
+    "ips/other_spellings": _other_spellings,
     "logins/by_login": _by_login,
 }
 """The maps of `couch_views/`; each reduce counts."""

@@ -21,6 +21,7 @@ def documents(chance: Random) -> list[dict[str, Any]]:
     for number in range(60):
         status = chance.choice(["available", "assigned", "assigned", "aging"])
         address = chance.choice([f"192.0.2.{number}", f"2001:db8::{number:x}"])
+        address = chance.choice([address, address, f"::ffff:192.0.2.{number}", address.upper()])
         made.append(
             {
                 "_id": chance.choice([address, address, address, f"no address {number}"]),
@@ -45,6 +46,7 @@ QUERIES = [
     ("ips/by_host", {"reduce": False}),
     ("ips/by_assignee", {"startkey": [OWNERS[0]], "endkey": [OWNERS[0], HIGH], "reduce": False}),
     ("ips/by_assignee", {"reduce": False}),
+    ("ips/other_spellings", {"reduce": False}),
 ]  # fmt: skip
 
 

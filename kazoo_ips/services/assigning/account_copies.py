@@ -153,7 +153,7 @@ class AccountCopyService:
     def _refresh(self, assigned: Sequence[Listing]) -> Iterator[int]:
         for start in range(0, len(assigned), CHUNK):
             chunk = assigned[start : start + CHUNK]
-            pool = self._ips.find([row.address for row in chunk]).values()
+            pool = self._ips.by_id([row.address for row in chunk])[0].values()
             supported = (ip for ip in pool if ip.has_known_status)
             for owner_id, ips in by_owner(supported).items():
                 self._refresh_account(owner_id, ips)

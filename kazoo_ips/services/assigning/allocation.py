@@ -10,9 +10,10 @@ documents decide.
 import random
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kazoo_ips.errors import DatastoreUnreachable, InsufficientIPs
+from kazoo_ips.errors import DatastoreUnreachable, InsufficientIPs, RuleBroken
 from kazoo_ips.model import AllocateIPs, Attempt, DedicatedIP, Listing, Status
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
@@ -105,20 +106,22 @@ class AllocationService:
                 self._put_back(allocation)
                 return False
             tried.update(proposed)
-            found = self._ips.find(proposed).values()
-            before = [ip for ip in found if ip.status is Status.AVAILABLE and not ip.conflicted]
-            if before:
-                self._take(allocation, before)
+            found = self._ips.by_id(proposed)[0].values()
+            free = [ip for ip in found if ip.status is Status.AVAILABLE and not ip.conflicted]
+            if free:
+                self._take(allocation, free)
         return True
 
-    def _take(self, allocation: "_Allocation", before: Sequence[DedicatedIP]) -> None:
-        """Assign the proposed addresses.
+    def _take(self, allocation: "_Allocation", free: Sequence[DedicatedIP]) -> None:
+        """Assign those of the proposed addresses that can be assigned.
 
         :raises DatastoreUnreachable: the outcome of a write is unknown; nothing is kept
         """
         account_id = allocation.command.account_id
-        at, request_id = allocation.at, allocation.request_id
-        after = [ip.assign(account_id, at=at, request_id=request_id) for ip in before]
+        changes = self._assigned(allocation, free)
+        if not changes:
+            return
+        before, after = zip(*changes, strict=True)
         if allocation.dry_run:
             allocation.results += [Result(Fate.DONE, ip) for ip in after]
         elif allocation.alone:
@@ -135,6 +138,24 @@ class AllocationService:
             if allocation.transaction:
                 self._transactions.roll_back(allocation.transaction, allocation.results)
             raise DatastoreUnreachable("not known which addresses are taken")
+
+    def _assigned(
+        self, allocation: "_Allocation", free: Sequence[DedicatedIP]
+    ) -> list[tuple[DedicatedIP, DedicatedIP]]:
+        """Return these dedicated IPs before and after; those that are never assigned left out."""
+        account_id, at = allocation.command.account_id, allocation.at
+        others = self._ips.of_same_address(free)
+        changes = []
+        for ip in free:
+            with suppress(RuleBroken):
+                after = ip.assign(
+                    account_id,
+                    at=at,
+                    request_id=allocation.request_id,
+                    others=others[ip.address],
+                )
+                changes.append((ip, after))
+        return changes
 
     def _put_back(self, allocation: "_Allocation") -> None:
         """Make the addresses available again that this round has taken.

@@ -4,7 +4,7 @@ The pool document decides which account has an address; the account's copy follo
 knows neither HTTP nor CouchDB.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from kazoo_ips.errors import (
@@ -108,13 +108,13 @@ class IPService:
     def _assign(
         self, command: AssignIP, request_id: str, attempt: Attempt | None, dry_run: bool
     ) -> DedicatedIP:
-        ip = self._reader.get(command.address)
+        ip, others = self._reader.get_to_assign(command.address)
         if is_resumed(attempt):
             done = self._resumption.assigned(ip, command.account_id, request_id)
             if done:
                 return done
         require_match(ip, command.if_match)
-        change = self._assigning(command.account_id, request_id)
+        change = self._assigning(command.account_id, request_id, {ip.address: others})
         [after] = _changed([command.address], [ip], change)
         if dry_run:
             return after
@@ -143,7 +143,8 @@ class IPService:
         if done:
             return done
         ips = self._find(command.addresses)
-        change = self._assigning(command.account_id, request_id)
+        others = self._reader.others([ip for ip in ips if ip])
+        change = self._assigning(command.account_id, request_id, others)
         after = _changed(command.addresses, ips, change)
         if dry_run:
             return after
@@ -253,9 +254,13 @@ class IPService:
         found = self._reader.find(wanted)
         return [found.get(address) for address in wanted]
 
-    def _assigning(self, account_id: str, request_id: str) -> Change:
+    def _assigning(
+        self, account_id: str, request_id: str, others: Mapping[str, list[DedicatedIP]]
+    ) -> Change:
         at = self._now()
-        return lambda ip: ip.assign(account_id, at=at, request_id=request_id)
+        return lambda ip: ip.assign(
+            account_id, at=at, request_id=request_id, others=others[ip.address]
+        )
 
     def _releasing(self, account_id: str | None, request_id: str) -> Change:
         at = self._now()

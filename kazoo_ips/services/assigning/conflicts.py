@@ -134,7 +134,7 @@ class ConflictResolver:
             except DatastoreMissing:
                 return
             self._copies.drop_conflicts(account_id, copies.values())
-            pool = self._ips.find(requested)
+            pool = self._ips.by_id(requested)[0]
             resolved = [a for a in requested if a not in pool or _is_resolved(pool[a])]
             owned = {a for a in resolved if a in pool and pool[a].assigned_to == account_id}
             wrong = (pool[a] for a in owned if a not in copies or not is_copy(copies[a], pool[a]))

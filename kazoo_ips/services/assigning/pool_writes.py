@@ -238,7 +238,7 @@ class PoolWriter:
         """
         if not refused:
             return []
-        found = self._ips.find([ip.address for ip in refused])
+        found = self._ips.by_id([ip.address for ip in refused])[0]
         pairs = [(ip, found[ip.address]) for ip in refused if ip.address in found]
         # An older revision comes from a node that lags: then the written one is used.
         return [

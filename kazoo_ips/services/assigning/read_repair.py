@@ -1,6 +1,6 @@
 """Reads of dedicated IPs that resolve conflicts and finish transactions: read repair."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from kazoo_ips.errors import Conflict, IPNotFound, PreconditionFailed
@@ -37,6 +37,9 @@ class IPReader:
             ip = self._ips.get(address)
         except IPNotFound:
             return self._restored(address)
+        return self._with_conflict_resolved(ip)
+
+    def _with_conflict_resolved(self, ip: DedicatedIP) -> DedicatedIP:
         if ip.conflicted:
             with suppress(Conflict):  # too recent to resolve; `conflicted` stays set
                 return self._conflicts.resolve(ip.address)
@@ -49,7 +52,25 @@ class IPReader:
         :raises Conflict: it has a conflict that is too recent to resolve, or a pending transaction
         """
         self._ips.expect_save()
-        ip = self._resolved(self._read(address))
+        return self._unconflicted(self._resolved(self._read(address)))
+
+    def get_to_assign(self, address: str) -> tuple[DedicatedIP, list[DedicatedIP]]:
+        """Return one dedicated IP as `get` does, and the pool's other documents of its address."""
+        self._ips.expect_save()
+        try:
+            ip, others = self._ips.get_to_assign(address)
+        except IPNotFound:
+            ip = self._restored(address)
+            others = self.others([ip])[ip.address]
+        ip = self._resolved(self._with_conflict_resolved(ip))
+        return self._unconflicted(ip), others
+
+    @staticmethod
+    def _unconflicted(ip: DedicatedIP) -> DedicatedIP:
+        """Return a dedicated IP that has no conflict.
+
+        :raises Conflict: it has one
+        """
         if ip.conflicted:
             raise Conflict(ip.address)
         return ip
@@ -80,6 +101,10 @@ class IPReader:
             current = {a: ip for a, ip in found.items() if a not in outdated}
             found = current | self._find(outdated)
         raise Conflict(*changed)
+
+    def others(self, ips: Collection[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
+        """Return, by document id, the pool's other documents of the same address."""
+        return self._ips.of_same_address(ips)
 
     def _find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
         found: dict[str, DedicatedIP] = {}

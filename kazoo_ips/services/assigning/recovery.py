@@ -249,7 +249,7 @@ class RecoveryService:
         if not transaction.changes_documents:
             return
         for _ in range(_TRIES):
-            found = self._ips.find(transaction.addresses).values()
+            found = self._ips.by_id(transaction.addresses)[0].values()
             due = [_decided(transaction, ip) for ip in found if _is_written(transaction, ip)]
             due += [ip for ip in found if self._is_to_confirm(transaction, ip)]
             written = self._ips.save_all(due)

@@ -118,7 +118,7 @@ class Resumption:
         assigned = transaction.action is Action.ASSIGN
         kind = EventKind.ASSIGNED if assigned else EventKind.RELEASED
         event = Event(kind, transaction.account_id, transaction.at, transaction.request_id)
-        found = self._ips.find(transaction.addresses)
+        found = self._ips.by_id(transaction.addresses)[0]
         deleted = DedicatedIP("", "", "", 0, 0)
         return [
             found.get(address, replace(deleted, address=address)).as_of(event)

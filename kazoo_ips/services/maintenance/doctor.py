@@ -30,7 +30,7 @@ PROBLEMS = {
     "no_owner": "assigned, but to no account; it is made available",
     "unknown_owner": "assigned to an account that does not exist; see `release --account`",
     "no_access": "CouchDB refuses access to this account; see `kazoo-ips secure`",
-    "duplicate": "one address has two documents; delete one of them by hand",
+    "duplicate": "one address has two documents, one is never assigned; delete one by hand",
     "not_an_address": "the id is not an address; delete the document by hand",
 }
 """The problems that are found, each with its meaning and its repair."""
@@ -189,7 +189,7 @@ class DoctorService:
         except DatastoreForbidden:
             yield Finding("no_access", "", account_id)
             return
-        pool = self._ips.find([copy.address for copy in copies])
+        pool = self._ips.by_id([copy.address for copy in copies])[0]
         for copy in copies:
             ip = pool.get(copy.address)
             if ip and (ip.assigned_to == account_id or self._is_fresh(ip) or ip.conflicted):

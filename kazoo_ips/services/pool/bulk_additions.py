@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, IPsExist
-from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, EventKind, Outcome, Written, addresses
+from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, EventKind, Outcome, Written
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
@@ -120,7 +120,7 @@ class BulkAdditionService:
         self,
         commands: Sequence[CreateIP],
         request_id: str,
-        respelled: Mapping[str, str],
+        respelled: Mapping[str, list[str]],
     ) -> list[AdditionResult]:
         """Add addresses to the pool, each for itself, in one write.
 
@@ -142,7 +142,7 @@ class BulkAdditionService:
         ]
 
     def preview(
-        self, commands: Sequence[CreateIP], respelled: Mapping[str, str]
+        self, commands: Sequence[CreateIP], respelled: Mapping[str, list[str]]
     ) -> list[AdditionResult]:
         """What `add` would do. Writes nothing."""
         wanted = [command.address for command in commands]
@@ -154,31 +154,26 @@ class BulkAdditionService:
             for command in commands
         ]
 
-    def respelled(self, commands: Sequence[CreateIP] | None = None) -> dict[str, str]:
-        """The ids of IPv6 addresses of the pool that are not canonical, by canonical address.
+    def respelled(self, commands: Sequence[CreateIP] | None = None) -> dict[str, list[str]]:
+        """The ids of the pool that are not canonical, by canonical address.
 
         :param commands: only those among these addresses matter; None: all of the pool's
         """
         if commands is None:
-            return self._lists.respelled()
-        ipv6 = [command.address for command in commands if ":" in command.address]
-        if not ipv6:
-            return {}
-        return self._lists.respelled(
-            min(ipv6, key=addresses.sort_key), max(ipv6, key=addresses.sort_key)
-        )
+            return self._lists.other_spellings()
+        return self._lists.other_spellings([command.address for command in commands])
 
     def _known(
-        self, wanted: Sequence[str], respelled: Mapping[str, str]
+        self, wanted: Sequence[str], respelled: Mapping[str, list[str]]
     ) -> tuple[dict[str, DedicatedIP], dict[str, DedicatedIP]]:
         """Those that the pool has, in whatever spelling, and what those were that it had once."""
         there, gone = self._ips.by_id(wanted)
         return there | self._other_spellings(wanted, respelled), gone
 
     def _other_spellings(
-        self, wanted: Sequence[str], respelled: Mapping[str, str]
+        self, wanted: Sequence[str], respelled: Mapping[str, list[str]]
     ) -> dict[str, DedicatedIP]:
-        ids = {respelled[a]: a for a in wanted if a in respelled} if respelled else {}
+        ids = {i: a for a in wanted for i in respelled.get(a, ())} if respelled else {}
         found = self._ips.by_id(ids)[0] if ids else {}
         return {ids[i]: ip for i, ip in found.items()}
 

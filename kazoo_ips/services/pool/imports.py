@@ -100,19 +100,18 @@ class _Run:
         self._additions = additions
         self._request_id = request_id
         self._dry_run = dry_run
-        self._respelled: dict[str, str] | None = None
+        self._respelled: dict[str, list[str]] | None = None
 
     def carry_out(self, batch: list[Result]) -> list[Result]:
         """Fill in the verdicts that are due."""
         due = [result for result in batch if result.verdict == _DUE]
         commands = [CreateIP(r.address, r.wish.zone, r.wish.host) for r in due]
-        if self._respelled is None and any(":" in c.address for c in commands):
+        if self._respelled is None:
             self._respelled = self._additions.respelled()
-        respelled = self._respelled or {}
         if self._dry_run:
-            made = self._additions.preview(commands, respelled)
+            made = self._additions.preview(commands, self._respelled)
         else:
-            made = self._additions.add(commands, self._request_id, respelled)
+            made = self._additions.add(commands, self._request_id, self._respelled)
         for result, addition in zip(due, made, strict=True):
             result.verdict, result.there = addition.verdict, addition.ip
         return batch

@@ -80,8 +80,9 @@ class PoolService:
             made = self._resumption.created(command, request_id)
             if made:
                 return made
-        # Of IPv4, which has one spelling, the write itself says whether it is there.
-        if (dry_run or ":" in command.address) and self._ips.find([command.address]):
+        # Whether it is there under this spelling the write itself says.
+        there = self._ips.find([command.address]) if dry_run else None
+        if there or self._ips.has_other_spelling(command.address):
             raise IPExists(command.address)
         ip = DedicatedIP.new(
             command.address,

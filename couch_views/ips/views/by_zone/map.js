@@ -1,6 +1,6 @@
 // The whole pool by status and zone: [status, zone, order of the address] -> [host, account if assigned]
 (function (doc) {
-  // The address in numeric order, IPv4 before IPv6, as kazoo_ips.addresses.sort_key has it; null is no address.
+  // The address in numeric order, IPv4 before IPv6, as kazoo_ips.model.addresses.sort_key has it; null is no address.
   function order(id) {
     var ipv4 = /^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/;
     function hex(octets) {
@@ -17,7 +17,8 @@
     while (groups.length + tail.length < 8) groups.push('0');
     groups = groups.concat(tail);
     if (!groups.every(function (group) { return /^[0-9a-f]{1,4}$/.test(group); })) return null;
-    return '6' + groups.map(function (group) { return ('000' + group).slice(-4); }).join('');
+    var hexes = groups.map(function (group) { return ('000' + group).slice(-4); }).join('');
+    return /^0{20}f{4}/.test(hexes) ? '4' + hexes.slice(24) : '6' + hexes;
   }
   if (doc.pvt_type !== 'dedicated_ip' || doc.pvt_deleted) return;
   var key = order(doc._id);
