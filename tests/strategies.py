@@ -96,3 +96,26 @@ BROKEN = [
     lambda address: address[:-1],
 ]
 """Small damage to an address; some of it leaves one."""
+
+UNUSABLE = {
+    "0.0.0.0": "an unspecified address",
+    "0.1.2.3": "an unspecified address",
+    "127.0.0.1": "a loopback address",
+    "169.254.0.1": "a link-local address",
+    "224.0.0.1": "a multicast address",
+    "239.255.255.255": "a multicast address",
+    "240.0.0.1": "a reserved address",
+    "255.255.255.255": "the broadcast address",
+    "::": "an unspecified address",
+    "0:0:0:0:0:0:0:0": "an unspecified address",
+    "::1": "a loopback address",
+    "::192.0.2.1": "an IPv4-compatible address",
+    "0:0:0:0:0:0:c000:201": "an IPv4-compatible address",
+    "fe80::1": "a link-local address",
+    "FEBF::1": "a link-local address",
+    "ff02::1": "a multicast address",
+    "FF0E::101": "a multicast address",
+    "::ffff:127.0.0.1": "a loopback address",
+    "::FFFF:E000:1": "a multicast address",
+}
+"""Addresses that no proxy can have, and what they are."""

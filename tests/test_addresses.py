@@ -17,6 +17,7 @@ from kazoo_ips.model.addresses import (
     likely_spellings,
     parse_block,
     sort_key,
+    unusable,
 )
 from tests import strategies
 
@@ -258,3 +259,51 @@ def test_a_block_is_all_its_addresses(text: str, first: str, last: str, count: i
 def test_what_is_no_block_says_why(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(why)}$"):
         parse_block(text)
+
+
+# What no proxy can have.
+
+
+@pytest.mark.parametrize(("text", "what"), strategies.UNUSABLE.items())
+def test_an_address_that_no_proxy_can_have_is_told_by_its_kind(text: str, what: str) -> None:
+    assert unusable(text) == f"it is {what}"
+    assert parse_block(text).unusable == f"it is {what}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1.0.0.0", "10.0.0.1", "100.64.0.1", "126.255.255.255", "128.0.0.0", "169.253.255.255",
+        "169.255.0.0", "172.16.0.1", "192.0.2.1", "192.168.0.1", "223.255.255.255", "::1:0:0",
+        "2001:db8::1", "fd00::1", "fec0::1", "feff::1", "::ffff:192.0.2.1", "64:ff9b::192.0.2.1",
+        "fe00::1", "nonsense", "",
+    ],
+)  # fmt: skip
+def test_any_other_address_can_be_had(text: str) -> None:
+    assert unusable(text) is None
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_an_ipv4_address_that_can_be_had_is_none_of_those_that_cannot(number: int) -> None:
+    address = ipaddress.IPv4Address(number)
+    cannot = (
+        number >> 24 == 0, address.is_loopback, address.is_link_local, address.is_multicast,
+        address.is_reserved,
+    )  # fmt: skip
+    assert (unusable(str(address)) is not None) == any(cannot)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("126.255.255.254-127.0.0.1", "a loopback address"),
+        ("223.255.255.0-224.0.1.0", "a multicast address"),
+        ("169.254.0.0/16", "a link-local address"),
+        ("255.255.255.254/31", "the broadcast address"),
+        ("::/112", "an unspecified address"),
+        ("ff02::/112", "a multicast address"),
+        ("::ffff:127.0.0.0/120", "a loopback address"),
+    ],
+)
+def test_a_block_that_contains_one_is_told(text: str, what: str) -> None:
+    assert parse_block(text).unusable == f"it contains {what}"

@@ -1,16 +1,49 @@
 // Refuses invalid documents of addresses, whichever client writes them: (new document, old document or null)
 (function (doc, old) {
-  // Kazoo checks the same when it adds an address; `%` and a zone id may follow an IPv6 address.
-  function isAddress(id) {
+  // The 4 or 16 octets of an address, or null. Kazoo checks no more than this when it adds an address;
+  // `%` and a zone id may follow IPv6. IPv4-mapped IPv6 is the IPv4 address.
+  function octetsOf(id) {
     var ipv4 = /^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/;
-    if (ipv4.test(id)) return true;
+    if (ipv4.test(id)) return id.split('.').map(Number);
     id = id.replace(/%.+$/, '');
     var last = id.slice(id.lastIndexOf(':') + 1);
-    if (ipv4.test(last)) id = id.slice(0, -last.length) + '0:0';
+    if (ipv4.test(last)) {
+      var four = last.split('.').map(Number);
+      id = id.slice(0, -last.length) + [four[0] * 256 + four[1], four[2] * 256 + four[3]].map(hex).join(':');
+    }
     var halves = id.split('::').map(function (half) { return half ? half.split(':') : []; });
-    var groups = halves[0].concat(halves[1] || []);
-    if (halves.length > 2 || (halves.length === 2 ? groups.length > 7 : groups.length !== 8)) return false;
-    return groups.every(function (group) { return /^[0-9a-fA-F]{1,4}$/.test(group); });
+    var groups = halves[0], tail = halves[1] || [];
+    var missing = 8 - groups.length - tail.length;
+    if (halves.length > 2 || (halves.length === 2 ? missing < 1 : missing !== 0)) return null;
+    while (groups.length + tail.length < 8) groups.push('0');
+    groups = groups.concat(tail);
+    if (!groups.every(function (group) { return /^[0-9a-fA-F]{1,4}$/.test(group); })) return null;
+    var octets = [];
+    groups.forEach(function (group) {
+      var number = parseInt(group, 16);
+      octets.push(number >> 8, number & 255);
+    });
+    return /^(0,){10}255,255,/.test(octets.join() + ',') ? octets.slice(12) : octets;
+  }
+  function hex(number) { return number.toString(16); }
+  // What no proxy can have, as kazoo_ips.model.addresses.unusable names it.
+  function unusable(octets) {
+    var first = octets[0], second = octets[1];
+    if (octets.length === 4) {
+      if (first === 0) return 'an unspecified address';
+      if (first === 127) return 'a loopback address';
+      if (first === 169 && second === 254) return 'a link-local address';
+      if (first >= 224 && first < 240) return 'a multicast address';
+      if (octets.join() === '255,255,255,255') return 'the broadcast address';
+      return first >= 240 ? 'a reserved address' : '';
+    }
+    if (/^(0,){12}/.test(octets.join())) {
+      var rest = octets.slice(12).join();
+      if (rest === '0,0,0,0') return 'an unspecified address';
+      return rest === '0,0,0,1' ? 'a loopback address' : 'an IPv4-compatible address';
+    }
+    if (first === 254 && (second & 192) === 128) return 'a link-local address';
+    return first === 255 ? 'a multicast address' : '';
   }
   function refuse(why) { throw({forbidden: doc._id + ': ' + why}); }
 
@@ -29,7 +62,11 @@
   }
   var owner = doc.pvt_assigned_to;
 
-  if (was === null && !isAddress(doc._id)) refuse('the id is not an address');
+  if (was === null) {
+    var octets = octetsOf(doc._id);
+    if (octets === null) refuse('the id is not an address');
+    if (unusable(octets)) refuse('no proxy can have ' + unusable(octets));
+  }
   if (!(isAsBefore('pvt_status') && isAsBefore('pvt_assigned_to'))) {
     // A newer release may have more statuses than available and assigned.
     if (typeof doc.pvt_status !== 'string' || !/^[a-z][a-z_]{0,31}$/.test(doc.pvt_status)) {

@@ -16,6 +16,19 @@ _HIGHEST = 999_999_999
 _AN_ADDRESS = {
     "oneOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]
 }
+_USABLE = {
+    # Without 0/8, 127/8, 169.254/16 and 224/3.
+    "ipv4": r"^(?!0\.|127\.|169\.254\.|22[4-9]\.|2[3-5][0-9]\.)",
+    # Without fe80::/10, ff00::/8 and ::/96. In ::ffff:0:0/96 the service refuses more than that.
+    "ipv6": r"^(?!([Ff][Ee][89ABab][0-9A-Fa-f]|[Ff]{2}[0-9A-Fa-f]{2}):"
+    r"|[0:]*([0-9A-Fa-f]{1,4}:)?[0-9A-Fa-f]{0,4}$|[0:]*[0-9]+\.)",
+}
+"""What the addresses of proxies look like, of those that have the format."""
+_A_USABLE_ADDRESS = {
+    "oneOf": [
+        {"type": "string", "format": name, "pattern": pattern} for name, pattern in _USABLE.items()
+    ]
+}
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -149,7 +162,10 @@ class Flag(Field):
 
 
 class Address(Field):
-    """An IPv4 or IPv6 address in any spelling. Its value is the canonical form."""
+    """An IPv4 or IPv6 address that a proxy can have, in any spelling.
+
+    Its value is the canonical form.
+    """
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
         """Return the error for a missing value, or for a null, which Crossbar calls no address."""
@@ -157,12 +173,15 @@ class Address(Field):
 
     def json_schema(self) -> dict[str, Any]:
         """Return what the field accepts, in JSON Schema."""
-        return dict(_AN_ADDRESS)
+        return dict(_A_USABLE_ADDRESS)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
         canonical = addresses.canonical(value)
         if canonical is None:
             raise _not_an_address(value)
+        unusable = addresses.unusable(canonical)
+        if unusable:
+            raise _not_an_address(value, cause=unusable)
         return canonical
 
 
@@ -246,8 +265,8 @@ def repeated(item: Any) -> ValidationError:
     return broken("uniqueItems", "List of items is not unique", value=item)
 
 
-def _not_an_address(value: Any) -> ValidationError:
-    return broken("not_one_schema_valid", "failed to validate", value=value)
+def _not_an_address(value: Any, **more: Any) -> ValidationError:
+    return broken("not_one_schema_valid", "failed to validate", value=value, **more)
 
 
 def start_key(after: tuple[str, str, str]) -> str:

@@ -53,9 +53,19 @@ def wish(given: str, zone: str, host: str, line: int = 1) -> ImportRow:
         if not value:
             return ImportRow(line, given, zone, host, problem=f"no {name}")
     try:
-        return ImportRow(line, given, zone, host, parse_block(given))
+        block = parse_block(given)
     except ValueError as error:
         return ImportRow(line, given, zone, host, problem=str(error))
+    if block.unusable:
+        return ImportRow(line, given, zone, host, problem=block.unusable)
+    return ImportRow(line, given, zone, host, block)
+
+
+def _names_addresses(text: str) -> bool:
+    try:
+        return bool(parse_block(text))
+    except ValueError:
+        return False
 
 
 def _reader(number: int, line: str) -> tuple[Callable[[int, str], ImportRow], bool]:
@@ -73,7 +83,7 @@ def _reader(number: int, line: str) -> tuple[Callable[[int, str], ImportRow], bo
         raise NoList(f"line {number} has the column {twice[0]} twice")
     if set(COLUMNS) <= set(names):
         return _read_by(delimiter, names), True
-    if len(names) == len(COLUMNS) and wish(names[0], "zone", "host").block:
+    if len(names) == len(COLUMNS) and _names_addresses(names[0]):
         return _read_by(delimiter, list(COLUMNS)), False
     raise NoList(f"line {number} does not name the columns ip, zone and host: {line}")
 

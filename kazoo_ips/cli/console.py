@@ -21,6 +21,7 @@ from kazoo_ips.errors import (
     IPStatusUnknown,
     KazooIPsError,
     UnknownStatus,
+    Unusable,
     ValidationFailed,
 )
 
@@ -62,7 +63,7 @@ def _reason(error: KazooIPsError) -> str:
     if isinstance(error, ValidationFailed):
         path, rules = next(iter(error.errors.items()))
         text = next(iter(rules.values()))["message"]
-        if text.startswith(UnknownStatus.message):
+        if text.startswith((UnknownStatus.message, Unusable.message)):
             return str(text)
         # An error under `ips.` comes from an assignment only.
         return "already_assigned" if path.startswith("ips.") else json.dumps(error.errors)

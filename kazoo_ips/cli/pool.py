@@ -58,6 +58,9 @@ def add_one(ip: str, zone: str, host: str) -> None:
     address = addresses.canonical(ip)
     if address is None or not zone or not host:
         fail(f"unable to add IP {ip}: {'invalid_address' if address is None else 'invalid'}")
+    unusable = addresses.unusable(address)
+    if unusable:
+        fail(f"unable to add IP {ip}: invalid_address: {unusable}")
     with reported(f"unable to add IP {ip}"):
         services().pool.create(CreateIP(address, zone, host), uuid4().hex)
     click.echo(f"added IP {ip} to available dedicated ips")

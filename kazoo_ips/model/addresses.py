@@ -79,6 +79,49 @@ def sort_key(address: str) -> str:
     return f"4{int(IPv4Address(address)):08x}"
 
 
+_UNUSABLE = [
+    (ip_network("0.0.0.0/8"), "an unspecified address"),
+    (ip_network("127.0.0.0/8"), "a loopback address"),
+    (ip_network("169.254.0.0/16"), "a link-local address"),
+    (ip_network("224.0.0.0/4"), "a multicast address"),
+    (ip_network("255.255.255.255/32"), "the broadcast address"),
+    (ip_network("240.0.0.0/4"), "a reserved address"),
+    (ip_network("::/128"), "an unspecified address"),
+    (ip_network("::1/128"), "a loopback address"),
+    (ip_network("::/96"), "an IPv4-compatible address"),
+    (ip_network("fe80::/10"), "a link-local address"),
+    (ip_network("ff00::/8"), "a multicast address"),
+]
+"""What is never the address of a single host beyond its own link (RFC 6890, RFC 4291 §2.5.5.1)."""
+_UNUSABLE_RANGES = {
+    version: [
+        (int(network.network_address), int(network.broadcast_address), what)
+        for network, what in _UNUSABLE
+        if network.version == version
+    ]
+    for version in (4, 6)
+}
+
+
+def unusable(address: str) -> str | None:
+    """Say why no proxy can have an address, or return None if one can. Private ones can be had.
+
+    :param address: in any spelling; what is not an address is not judged
+
+    >>> unusable("::ffff:127.0.0.1")
+    'it is a loopback address'
+    """
+    known = _read(address)
+    return _unusable(known.version, int(known), int(known)) if known else None
+
+
+def _unusable(version: int, first: int, last: int) -> str | None:
+    for start, end, what in _UNUSABLE_RANGES[version]:
+        if first <= end and start <= last:
+            return f"it is {what}" if first == last else f"it contains {what}"
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Addresses that follow one another: one, a CIDR block's or a range's.
@@ -94,6 +137,11 @@ class Block:
 
     def __len__(self) -> int:
         return self.last - self.first + 1
+
+    @property
+    def unusable(self) -> str | None:
+        """Why no proxy can have these addresses, or one of them; None if all can be had."""
+        return _unusable(self.version, self.first, self.last)
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         """Each address as a number and in its canonical spelling."""

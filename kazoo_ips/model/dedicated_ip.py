@@ -129,7 +129,8 @@ class DedicatedIP:
         :raises UnknownStatus: this release does not know the status
         :raises AlreadyAssigned: it is assigned to the account already
         :raises AssignedToAnother: it is assigned to another account, or has no known owner
-        :raises Unusable: another document of the same address is the one to assign
+        :raises Unusable: no proxy can have the address, or another document of the same address
+            is the one to assign
         """
         if not self.has_known_status:
             raise UnknownStatus(self.address, self.status)
@@ -137,6 +138,9 @@ class DedicatedIP:
             if ip.status is not Status.AVAILABLE:
                 own = ip.assigned_to == account_id
                 raise (AlreadyAssigned if own else AssignedToAnother)(self.address)
+        unusable = addresses.unusable(self.address)
+        if unusable:
+            raise Unusable(self.address, unusable)
         first = min((self, *others), key=DedicatedIP._precedence)
         if first is not self:
             raise Unusable(self.address, f"the pool has it as {first.address} as well")

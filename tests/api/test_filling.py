@@ -320,7 +320,8 @@ def test_a_list_with_an_address_that_exists_creates_none(
 def test_every_broken_rule_of_a_list_is_told_by_its_index(
     api: TestApp, pool: Any, databases: Databases, operator: Any
 ) -> None:
-    wanted = [item("192.0.2.1"), 5, {"ip": "nope", "zone": 7}, item("192.0.2.1"), item("::1", "")]
+    nope = {"ip": "nope", "zone": 7}
+    wanted = [item("192.0.2.1"), 5, nope, item("192.0.2.1"), item("2001:db8::1", "")]
     body = {"data": {"ips": wanted}}
     reply = api.put_json("/v2/ips", body, headers=operator.headers, status=400)
     host = required("host")["host"]

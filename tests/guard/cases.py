@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.api.couchdb import kazoo_document
+from tests.strategies import UNUSABLE
 
 ADDRESS = "192.0.2.1"
 ALICE, BOB = "a" * 32, "b" * 32
@@ -73,6 +74,10 @@ REFUSED: dict[str, Case] = {
             "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9", "::192.0.2.300", "a" * 32,
         )
     },
+    **{
+        f"no proxy can have it: {bad}": (None, kazoo_document(bad), f"no proxy can have {what}")
+        for bad, what in {**UNUSABLE, "fe80::1%eth0": "a link-local address"}.items()
+    },
 }  # fmt: skip
 
 PASSED: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
@@ -105,8 +110,10 @@ PASSED: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
     **{
         f"an address: {good}": (None, kazoo_document(good))
         for good in (
-            "192.0.2.1", "::", "::1", "2001:db8::", "2001:DB8::A", "1:2:3:4:5:6:7:8",
-            "::ffff:192.0.2.1", "1:2:3:4:5:6:192.0.2.1", "fe80::1%eth0",
+            "192.0.2.1", "2001:db8::", "2001:DB8::A", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8%eth0",
+            "::ffff:192.0.2.1", "::ffff:c000:201", "1:2:3:4:5:6:192.0.2.1", "10.0.0.1",
+            "172.16.0.1", "192.168.0.1", "100.64.0.1", "fd00::1", "fec0::1", "223.255.255.255",
+            "::1:0:0", "64:ff9b::192.0.2.1",
         )
     },
 }  # fmt: skip
@@ -118,5 +125,6 @@ BROKEN: dict[str, dict[str, Any]] = {
     "no times": without(FREE, "pvt_created", "pvt_modified"),
     "a zone in a list": {**FREE, "pvt_zone": ["us-east"]},
     "no address": kazoo_document("junk"),
+    "an address that no proxy can have": kazoo_document("127.0.0.1"),
 }
 """Documents from before there was a guard: whoever does not touch what is wrong may write them."""

@@ -31,6 +31,7 @@ PROBLEMS = {
     "unknown_owner": "assigned to an account that does not exist; see `release --account`",
     "no_access": "CouchDB refuses access to this account; see `kazoo-ips secure`",
     "duplicate": "one address has two documents, one is never assigned; delete one by hand",
+    "unusable": "no proxy can have this address; it is never assigned, and can be deleted",
     "not_an_address": "the id is not an address; delete the document by hand",
 }
 """The problems that are found, each with its meaning and its repair."""
@@ -122,6 +123,8 @@ class DoctorService:
         if canonical is None:
             yield Finding("not_an_address", ip.address)
             return
+        if addresses.unusable(canonical):
+            yield Finding("unusable", ip.address, ip.assigned_to)
         if ids.setdefault(canonical, ip.address) != ip.address:
             yield Finding("duplicate", ip.address, ip.assigned_to)
         if ip.conflicted:
