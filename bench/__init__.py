@@ -1,8 +1,8 @@
-"""`make bench`: how fast the service is, beside what CouchDB and Flask allow on the same machine.
+"""`make bench`: how fast the service is, compared with CouchDB and Flask on the same machine.
 
-Nothing timed here is ever a test. `bench/README.md` says how each figure is made.
+No test depends on these times. `bench/README.md` says how each figure is measured.
 """
 
 
 class BenchError(Exception):
-    """Something cannot be measured; the message is one line."""
+    """A row cannot be measured. The message is one line."""

@@ -1,6 +1,6 @@
-"""`python -m bench`: measures the rows that were asked for and prints them as they come.
+"""`python -m bench`: measures rows of the table, and prints each when it is measured.
 
-Options come from the environment, as `make bench` passes them on: SIZES, ROUNDS, SECONDS,
+The options are environment variables, which `make bench` passes on: SIZES, ROUNDS, SECONDS,
 CONNECTIONS, ROWS, QUICK, PUBLISH and COUCHDB_URL. `bench/README.md` explains them.
 """
 
@@ -40,11 +40,11 @@ ROWS: Mapping[str, Measure] = {
     "build": processes.build,
     "memory": processes.worker_memory,
 }
-"""What is measured, in this order: reads before writes, that no index is behind."""
+"""The rows in the order in which they are measured: reads first, while all indexes are current."""
 
 
 def run(environ: Mapping[str, str]) -> int:
-    """Measure; returns the exit status: 1 when a row could not be measured.
+    """Measure; return the exit status, which is 1 if a row could not be measured.
 
     :raises BenchError: nothing can be measured
     """
@@ -55,7 +55,7 @@ def run(environ: Mapping[str, str]) -> int:
         options = Options.load(environ, engine[0])
         unknown = set(options.rows) - set(ROWS)
         if unknown:
-            raise BenchError(f"ROWS: {', '.join(unknown)}: there are {', '.join(ROWS)}")
+            raise BenchError(f"ROWS: unknown: {', '.join(unknown)}; known: {', '.join(ROWS)}")
         if options.publish and options.publish not in report.COLUMNS:
             raise BenchError(f"PUBLISH: 1, or one of {', '.join(report.COLUMNS)}")
         rows: list[Row] = []
@@ -83,7 +83,7 @@ def _measured(name: str, bench: Bench) -> Iterator[Row]:
 
 
 def main() -> None:
-    """The command. What was started is stopped whatever ends it."""
+    """Run the benchmark. All processes that it started are stopped, also after an error."""
     logging.disable()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

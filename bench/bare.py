@@ -1,6 +1,6 @@
-"""The `bare` route: what Flask and gunicorn cost when nobody has to do anything.
+"""The `bare` route, which measures the cost of Flask and gunicorn without any work.
 
-It returns replies that were prepared before, one file each in the folder that BENCH_BARE names.
+It returns prepared replies: the files of the directory that BENCH_BARE names.
 """
 
 import os
@@ -19,5 +19,5 @@ def _prepared(name: str) -> bytes:
 
 @app.route("/<name>", methods=["GET", "POST", "PUT", "DELETE"])
 def prepared(name: str) -> Response:
-    """The reply of that name, byte for byte."""
+    """Return the prepared reply of that name."""
     return Response(_prepared(name), content_type="application/json")

@@ -1,4 +1,4 @@
-"""gunicorn's settings for the bare route: the service's own, without what it counts and keeps."""
+"""gunicorn's settings for the bare route: those of the service, without its hooks."""
 
 from gunicorn.config import KNOWN_SETTINGS
 
@@ -12,5 +12,5 @@ globals().update(
         if name in _names and not callable(value)
     }
 )
-# What shares connections out among the workers.
+# These two spread connections over the workers.
 pre_fork, child_exit = gunicorn_conf.pre_fork, gunicorn_conf.child_exit

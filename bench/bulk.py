@@ -1,4 +1,4 @@
-"""Rows about many addresses at once: assigned or released by one request, added from a file."""
+"""Rows for many addresses: assigned or released by one request, or added from a file."""
 
 import csv
 import json
@@ -21,10 +21,10 @@ from bench.world import World, addresses, document, host, tombstone, zone
 from bench.wrk import Request
 
 _MANY = 1000
-"""Addresses that a bulk request is about. Each round has its own, as the raw writes have: what has
-been written again and again takes CouchDB longer."""
+"""Addresses of a bulk request. Each round uses others, because CouchDB takes longer for a document
+that was written many times."""
 _THOUSANDS = 7
-"""Those that the pool has for this, one in each 1,250 of its numbers."""
+"""Number of such groups in the pool. Each begins at a multiple of 1,250."""
 
 _CSV = 10_000
 """Lines of the file that addresses are added from."""
@@ -73,7 +73,7 @@ def bulk(bench: Bench) -> list[Row]:
 
 
 def _numbers(world: World, n: int) -> list[int]:
-    """The thousand of a round."""
+    """Return the numbers of a round's thousand addresses."""
     return world.available(_MANY, start=1000 + n % _THOUSANDS * 1250)
 
 
@@ -120,7 +120,7 @@ def _count_bulk(bench: Bench, method: str) -> Counted:
 
 
 def add(bench: Bench) -> list[Row]:
-    """Ten thousand addresses from a CSV file, by the operator's command."""
+    """Add ten thousand addresses from a CSV file with the operator's command."""
     world = bench.empty
     bench.as_service(bench.writes)
     world.couch.headers = bench.writes.couch.headers

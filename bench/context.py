@@ -1,4 +1,4 @@
-"""What all rows of the table share: options, worlds, the bare route and the counting service."""
+"""The context of all rows: options, worlds, the bare route and the counting service."""
 
 import tempfile
 from collections.abc import Mapping
@@ -20,19 +20,19 @@ from kazoo_ips import app
 from kazoo_ips.config import Settings
 
 WRITES = 10_000
-"""The size of the pool that is written to, whatever sizes are asked for."""
+"""The size of the pool for the rows about writes, independent of SIZES."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `make bench` was asked for.
+    """The options of `make bench`.
 
-    :param sizes: of the pools, in ascending order
-    :param rounds: how often everything is measured
-    :param seconds: how long each run of wrk is
-    :param connections: of the routes measured at several; the first is for all others
-    :param rows: names of rows, or none for all
-    :param publish: the column of the README's table, or nothing
+    :param sizes: the sizes of the pools, in ascending order
+    :param rounds: how often each comparison is measured
+    :param seconds: the duration of each run of wrk
+    :param connections: the numbers of connections; most routes are measured with the first only
+    :param rows: the names of the rows; empty for all
+    :param publish: the column of the published table; empty if nothing is published
     """
 
     sizes: tuple[int, ...]
@@ -44,12 +44,12 @@ class Options:
 
     @classmethod
     def load(cls, environ: Mapping[str, str], engine: str) -> "Options":
-        """The options of an environment.
+        """Return the options of an environment.
 
-        :raises BenchError: one is not what it should be
+        :raises BenchError: an option is invalid
         """
         quick = bool(environ.get("QUICK"))
-        # The embedded database indexes a thousand documents a second, so it gets no more.
+        # The embedded database indexes a thousand documents a second, so its pools are smaller.
         every = "1000 10000" if quick or engine == "embedded" else "1000 10000 100000"
         publish = environ.get("PUBLISH", "")
         try:
@@ -73,9 +73,9 @@ class Options:
 
 
 class Bench:
-    """Worlds and servers, made when a row first asks for them and gone at the end.
+    """Worlds and servers. They are created when a row first needs them, and removed at the end.
 
-    :param url: the database, with user and password in it
+    :param url: the URL of the database, with user and password
     """
 
     def __init__(self, url: str, options: Options) -> None:
@@ -111,7 +111,7 @@ class Bench:
 
     @property
     def middle(self) -> World:
-        """The pool that most rows are measured on: 10,000 addresses where that is asked for."""
+        """The pool for most rows: that of 10,000 addresses, if it is among the sizes."""
         sizes = self.options.sizes
         return self.world(WRITES if WRITES in sizes else sizes[len(sizes) // 2])
 
@@ -122,12 +122,12 @@ class Bench:
 
     @property
     def writes(self) -> World:
-        """The pool that is written to; no views of Kazoo's are kept up to date there."""
+        """The pool for rows about writes. It has no views of Kazoo."""
         return self._world("writes", WRITES)
 
     @property
     def empty(self) -> World:
-        """A pool with nothing in it yet."""
+        """An empty pool."""
         return self._world("empty", 0)
 
     def world(self, size: int) -> World:
@@ -136,7 +136,7 @@ class Bench:
 
     def _world(self, name: str, size: int) -> World:
         if name not in self.worlds:
-            # A name of its own each time: one that could not be made may have left something.
+            # Each try has a name of its own, because a failed one may have left documents.
             mark = uuid4().hex[:4]
             made = World(self._settings(f"{self.prefix}{name}-{mark}-"), size)
             self._running.callback(made.close)
@@ -146,18 +146,18 @@ class Bench:
     def _settings(self, prefix: str) -> Settings:
         return Settings(couchdb_url=self.url, prefix=prefix, read_timeout=60)
 
-    # Beside the service.
+    # Servers that the service is compared with.
 
     def bare(self, name: str, plan: Plan) -> Plan:
-        """The bare route that returns what the service replies to a plan's first request.
+        """Return a plan for the bare route, with the service's reply to a plan's first request.
 
-        :param name: of the route, for this row only
+        :param name: the name of the route, which only this row uses
         """
         first = plan.requests[0]
         return self.bare_reply(name, fetch(plan), first.method)
 
     def bare_reply(self, name: str, reply: bytes, method: str = "GET") -> Plan:
-        """The bare route that returns this reply."""
+        """Return a plan for the bare route, with this reply."""
         Path(self._prepared.name, name).write_bytes(reply)
         if self._bare is None:
             environment = {"BENCH_BARE": self._prepared.name}
@@ -166,7 +166,7 @@ class Bench:
         return Plan(self._bare.url, (Request(method, f"/{name}"),))
 
     def counting(self, world: World) -> CountingService:
-        """The service on a pool, behind a counting proxy. There is one at a time."""
+        """Return a service on a pool behind a counting proxy. It replaces the previous one."""
         if self._counting is None or self._counting[0] is not world:
             self._stop_counting()
             service = CountingService(self.url, world.environment)
@@ -180,20 +180,20 @@ class Bench:
             self._counting = None
 
     def as_service(self, world: World) -> None:
-        """Let what is sent directly carry the headers that the service sends now."""
+        """Use the headers of the service for requests that are sent to CouchDB directly."""
         plan = world.plan(world.details(range(100, 101)))
         world.couch.headers = self.counting(world).headers(plan)
 
     def workers(self) -> list[int]:
-        """The process ids of all workers that have served so far."""
+        """Return the process ids of the workers of all services that were used so far."""
         running = [world.service for world in self.worlds.values() if world.is_serving]
         return [pid for service in running for pid in service.workers()]
 
 
 def fetch(plan: Plan, request: Request | None = None) -> bytes:
-    """The reply to one request of a plan, its first one unless another is given.
+    """Return the reply to a request of a plan, by default to its first one.
 
-    :raises BenchError: it is not a success
+    :raises BenchError: the request fails
     """
     request = request or plan.requests[0]
     try:

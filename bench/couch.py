@@ -1,7 +1,7 @@
-"""The database directly: what the service does is compared with this.
+"""Direct requests to CouchDB, with which the service is compared.
 
-Every request that is measured carries the headers that the service itself sends there, read off
-the wire (`counting.py`), so that both pay for the same kind of authentication.
+Every measured request has the headers that the service sends to CouchDB, as a proxy has recorded
+them (`counting.py`). So both use the same kind of authentication.
 """
 
 import json
@@ -19,20 +19,20 @@ from bench.servers import address
 from bench.wrk import Plan, Request
 
 Document = dict[str, Any]
-_PATIENCE = 3600
-"""Seconds that an index may take."""
+_INDEX_TIMEOUT = 3600
+"""Seconds that CouchDB may take to build an index."""
 
-_IDLE = 120
-"""Seconds at the most to wait for work in the background."""
+_IDLE_TIMEOUT = 120
+"""Maximum number of seconds to wait for CouchDB's background work."""
 
 _BATCH = 1000
-"""Documents sent at once."""
+"""Documents in one bulk write."""
 
 
 class Couch:
-    """A CouchDB by its URL, with user and password in it.
+    """A CouchDB, by its URL with user and password.
 
-    `headers` are what the service sends with each request, once `counting` has seen them.
+    `headers` are those that the service sends with each request, once `counting` has seen them.
     """
 
     def __init__(self, url: str, prefix: str) -> None:
@@ -45,7 +45,7 @@ class Couch:
         self._pool = urllib3.PoolManager(maxsize=4, timeout=7200, retries=False)
 
     def send(self, method: str, path: str, body: Any = None) -> Any:
-        """One request that is not measured.
+        """Send a request that is not measured, and return the response as JSON.
 
         :raises BenchError: CouchDB refuses it
         """
@@ -55,7 +55,7 @@ class Couch:
         return json.loads(self._answer(method, url, content, headers))
 
     def timed(self, method: str, path: str, body: Any = None) -> float:
-        """Seconds that one request takes, with the headers of the service and JSON made before."""
+        """Return the seconds that a request takes. It has the headers of the service."""
         content = None if body is None else json.dumps(body)
         headers = {**(self.headers or self._own), "Content-Type": "application/json"}
         url = address(self.url) + path
@@ -75,17 +75,17 @@ class Couch:
         return reply.data
 
     def plan(self, requests: Iterable[Request], *, once: bool = False) -> Plan:
-        """Requests for wrk to send, as the service would."""
+        """Return a plan with which wrk sends these requests, with the headers of the service."""
         headers = {**self.headers, "Content-Type": "application/json"}
         return Plan(address(self.url), tuple(requests), headers, once)
 
     def database(self, name: str) -> "Database":
-        """A database, by its name without the prefix."""
+        """Return the database of a name, which has no prefix."""
         return Database(self, f"/{quote(self.prefix + name, safe='')}")
 
     def wait_until_idle(self) -> None:
-        """Wait for what CouchDB does in the background after a load, such as compaction."""
-        end = time.monotonic() + _IDLE
+        """Wait until CouchDB has ended its background work, such as compaction."""
+        end = time.monotonic() + _IDLE_TIMEOUT
         while time.monotonic() < end:
             tasks = self.send("GET", "/_active_tasks")
             if not any(self.prefix in task.get("database", "") for task in tasks):
@@ -93,28 +93,32 @@ class Couch:
             time.sleep(0.5)
 
     def engine(self) -> tuple[str, str]:
-        """Which it is, `couchdb` or `embedded`, and its version."""
-        said = self.send("GET", "/")
-        return ("couchdb" if "couchdb" in said else "embedded"), str(said.get("version", "?"))
+        """Return the server's kind, `couchdb` or `embedded`, and its version."""
+        welcome = self.send("GET", "/")
+        kind = "couchdb" if "couchdb" in welcome else "embedded"
+        return kind, str(welcome.get("version", "?"))
 
 
 @dataclass(frozen=True)
 class Database:
-    """One database. `path` is its own, quoted."""
+    """One database.
+
+    :param path: its path in a URL, quoted
+    """
 
     couch: Couch
     path: str
 
     def create(self) -> None:
-        """Make it."""
+        """Create the database."""
         self.couch.send("PUT", self.path)
 
     def delete(self) -> None:
-        """Delete it."""
+        """Delete the database."""
         self.couch.send("DELETE", self.path)
 
     def load(self, documents: Sequence[Document]) -> list[Document]:
-        """Write documents in batches; returns them at their revisions."""
+        """Write documents in batches; return them with their revisions."""
         written = []
         for start in range(0, len(documents), _BATCH):
             batch = documents[start : start + _BATCH]
@@ -125,23 +129,23 @@ class Database:
         return written
 
     def fetch(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Those of these documents that are there."""
+        """Return those of these documents that exist, by id."""
         path = f"{self.path}/_all_docs?include_docs=true"
         rows = self.couch.send("POST", path, {"keys": list(ids)})["rows"]
         return {row["id"]: row["doc"] for row in rows if row.get("doc")}
 
     def build(self, design: Mapping[str, Any]) -> float:
-        """Write a design document and wait for its index; returns the seconds it took."""
+        """Write a design document and wait for its index; return the seconds that this took."""
         path = f"{self.path}/{design['_id']}"
         start = time.perf_counter()
         self.couch.send("PUT", path, design)
-        for view in design["views"]:  # the embedded database keeps an index for each
+        for view in design["views"]:  # the embedded database has an index for each view
             self._wait(f"{path}/_view/{view}?limit=1&reduce=false")
         return time.perf_counter() - start
 
     def _wait(self, view: str) -> None:
-        """Ask a view until it answers: CouchDB gives up after a minute, and goes on indexing."""
-        end = time.monotonic() + _PATIENCE
+        """Query a view until it answers: CouchDB times out after a minute and goes on indexing."""
+        end = time.monotonic() + _INDEX_TIMEOUT
         while True:
             try:
                 self.couch.send("GET", view)
@@ -151,7 +155,7 @@ class Database:
                     raise
 
     def resolve(self, designs: Iterable[str]) -> None:
-        """Wait until indexes have caught up, so that nothing is done beside what is measured."""
+        """Wait until all indexes are current, so that CouchDB is idle before a measurement."""
         for name in designs:
             design = f"{self.path}/_design/{name}"
             for view in self.couch.send("GET", design)["views"]:
@@ -160,16 +164,16 @@ class Database:
     # Requests for wrk.
 
     def read(self, document_id: str) -> Request:
-        """Read a document."""
+        """Return a request that reads a document."""
         return Request("GET", f"{self.path}/{quote(document_id, safe='')}")
 
     def view(self, design: str, view: str, **params: Any) -> Request:
-        """Read a view; values of parameters are JSON."""
+        """Return a request that reads a view. Values of parameters are converted to JSON."""
         query = urlencode({name: json.dumps(value) for name, value in params.items()})
         return Request("GET", f"{self.path}/_design/{design}/_view/{view}?{query}")
 
     def write(self, document: Document) -> Request:
-        """Write a document, at the revision it has."""
+        """Return a request that writes a document at its revision."""
         path = f"{self.path}/{quote(document['_id'], safe='')}"
         return Request("PUT", path, json.dumps(document, separators=(",", ":")))
 

@@ -1,7 +1,6 @@
-"""What the service sends to the database for one request, counted on the wire.
+"""Counts the requests that the service sends to CouchDB for one request of a client.
 
-A gunicorn of one worker stands behind a proxy that passes everything on and keeps a record. It is
-never timed.
+A proxy between a service with one worker and CouchDB records every request. It is never timed.
 """
 
 import json
@@ -17,13 +16,13 @@ from bench.wrk import Plan, Request
 from tests.faults.proxy import FaultProxy
 
 _BACKGROUND = b"x-couch-request-id: background-"
-"""What goes by this name is nobody's request: each worker looks once a second."""
+"""Requests of the background worker, which belong to no request of a client."""
 _LEFT_OUT = {"host", "content-length", "content-type", "connection", "transfer-encoding"}
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What one request of a client cost: each request to the database, `METHOD target`."""
+    """The status of one request of a client, and its requests to CouchDB, as `METHOD target`."""
 
     status: int
     sent: tuple[str, ...]
@@ -32,7 +31,7 @@ class Counted:
 class CountingService:
     """The service behind a counting proxy, from `start` to `stop`.
 
-    :param url: the database, with user and password in it
+    :param url: the URL of the database, with user and password
     :param environment: the service's settings
     """
 
@@ -42,7 +41,7 @@ class CountingService:
         self._client = urllib3.PoolManager(retries=False, timeout=300)
 
     def start(self) -> None:
-        """Return when it answers."""
+        """Start the proxy and the service, and return when the service answers."""
         self._proxy.come_back()
         settings = {
             **self._environment,
@@ -54,17 +53,17 @@ class CountingService:
         self._gunicorn.__enter__()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the service and the proxy."""
         self._gunicorn.__exit__()
         self._proxy.go_away()
 
     @property
     def url(self) -> str:
-        """Where the service listens."""
+        """The URL of the service."""
         return self._gunicorn.url
 
     def count(self, plan: Plan, request: Request) -> Counted:
-        """What one request sends, right after a read that has made the worker warm.
+        """Return what one request sends, right after a read that has filled the caches.
 
         :param plan: its first request is that read; its headers are used for both
         """
@@ -78,7 +77,7 @@ class CountingService:
         return Counted(status, tuple(f"{r.method} {r.target}" for r in own))
 
     def headers(self, plan: Plan) -> dict[str, str]:
-        """What the service sends with a request to the database, apart from the body's own."""
+        """Return the headers of the service's requests to CouchDB, without those of a body."""
         self._proxy.clear()
         end = time.monotonic() + 10
         while not self._proxy.records and time.monotonic() < end:
@@ -91,12 +90,12 @@ class CountingService:
         return {n: v for n, v in headers.items() if n.lower() not in _LEFT_OUT}
 
     def per_request(self, requests: int) -> float:
-        """How many requests to the database each of so many of clients' has cost."""
+        """Return the mean number of requests to CouchDB for each of these requests of clients."""
         self._proxy.wait_until_idle()
         return len(self._proxy.records) / requests
 
     def clear(self) -> None:
-        """Forget what was counted."""
+        """Delete the records."""
         self._proxy.clear()
 
     def _send(self, plan: Plan, request: Request) -> int:

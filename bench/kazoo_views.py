@@ -1,7 +1,7 @@
-"""Kazoo's design document of the pool, to be compared with: `_design/dedicated_ips`.
+"""Kazoo's design document of the pool, `_design/dedicated_ips`, for comparison.
 
-Written from what its views are known to do (Kazoo 4.3, `core/kazoo_ips`): five views, all passing
-over documents of other types, and a reduce in JavaScript where only the group keys are wanted.
+It has views with the behaviour of those of Kazoo 4.3 (`core/kazoo_ips`): five views that skip
+documents of other types. Two of them, which list names, have a reduce function in JavaScript.
 """
 
 

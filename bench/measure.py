@@ -1,7 +1,4 @@
-"""Figures that are compared: measured in turns, in one run, with the spread of their ratios.
-
-Pure, except that `alternate` lets wrk run.
-"""
+"""Comparisons: the parts are measured alternately in one run, and their ratios have a spread."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,18 +9,18 @@ from bench import BenchError, wrk
 from bench.wrk import Load, Plan
 
 _SLOW = 10
-"""Seconds at least that something is measured which replies less than twice in one."""
+"""Minimum duration in seconds for a part with less than two replies per second and connection."""
 
 MakePlan = Callable[[], Plan]
 
 
 @dataclass(frozen=True)
 class Leg:
-    """One of the things compared.
+    """One part of a comparison.
 
-    :param plan: what wrk sends; a function makes it anew before every run, as writes need
-    :param seconds: how long, if not as long as the others
-    :param rest: seconds to wait afterwards, for a server that goes on without its client
+    :param plan: the plan for wrk, or a function that returns a new one before each run, for writes
+    :param seconds: the duration of each run, if it differs from that of the other parts
+    :param rest: seconds to wait after each run, for a server that goes on working
     """
 
     name: str
@@ -34,7 +31,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Spread:
-    """A median with the least and the greatest of what was measured."""
+    """The median, the minimum and the maximum of measured values."""
 
     median: float
     low: float
@@ -43,13 +40,13 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """The spread of some values, at least one."""
+        """Return the spread of at least one value."""
         ordered = sorted(values)
         return cls(median(ordered), ordered[0], ordered[-1], len(ordered))
 
     @classmethod
     def greatest(cls, values: Iterable[float]) -> "Spread":
-        """The greatest of some values, where it is the one that counts."""
+        """Return a spread with the maximum in place of the median."""
         ordered = sorted(values)
         return cls(ordered[-1], ordered[0], ordered[-1], len(ordered))
 
@@ -57,10 +54,10 @@ class Spread:
 def alternate(
     legs: Sequence[Leg], rounds: int, seconds: int, connections: int
 ) -> Mapping[str, list[Load]]:
-    """Measure in turns, A B C A B C …, after one second of each that does not count.
+    """Measure alternately, A B C A B C …, after a second of each that does not count.
 
-    :returns: what each leg measured in each round, by its name
-    :raises BenchError: a request failed, so that the figures would say nothing
+    :returns: the results of each leg, one for each round, by its name
+    :raises BenchError: a request failed, so the figures are not valid
     """
     lengths = {leg.name: leg.seconds or seconds for leg in legs}
     for leg in legs:
@@ -71,7 +68,7 @@ def alternate(
         for leg in legs:
             plan = leg.plan if isinstance(leg.plan, Plan) else leg.plan()
             load = wrk.run(plan, connections, lengths[leg.name])
-            if not load.requests and not load.errors:  # something else held it up
+            if not load.requests and not load.errors:  # other processes have delayed it
                 load = wrk.run(plan, connections, 2 * _SLOW)
             if load.errors or not load.requests:
                 raise BenchError(f"{leg.name}: {load.errors} of {load.requests} requests failed")
@@ -81,18 +78,17 @@ def alternate(
 
 
 def _is_slow(warm: Load) -> bool:
-    """Whether a second is too short to measure something in."""
+    """Whether a run of one second is too short."""
     return warm.requests < 2 * warm.connections
 
 
 def limit(bare: float, raws: Iterable[float]) -> float:
-    """The requests per second that the parts of a service allow it: L of the README.
+    """Return the limit L: the requests per second that a route could reach.
 
-    One request costs what a bare Flask route costs, and the CouchDB requests that it cannot do
-    without.
+    A request costs at least as much as a bare Flask route, and the CouchDB requests that it needs.
 
     :param bare: requests per second of the bare route
-    :param raws: of each CouchDB request, made directly
+    :param raws: requests per second of each of the CouchDB requests, sent directly
     """
     return 1 / (1 / bare + sum(1 / raw for raw in raws))
 
@@ -100,7 +96,7 @@ def limit(bare: float, raws: Iterable[float]) -> float:
 def share_of_limit(
     measured: Mapping[str, list[Load]], service: str, bare: str, raws: Sequence[str]
 ) -> Spread:
-    """How much of its limit a route reaches, round by round."""
+    """Return the share of its limit that a route reaches, from a value for each round."""
     return Spread.of(
         measured[service][n].rate
         / limit(measured[bare][n].rate, [measured[raw][n].rate for raw in raws])
@@ -111,6 +107,6 @@ def share_of_limit(
 def ratio(
     measured: Mapping[str, list[Load]], above: str, below: str, figure: Callable[[Load], float]
 ) -> Spread:
-    """One leg's figure by another's, round by round."""
+    """Return the ratio of two legs' figures, from a value for each round."""
     pairs = zip(measured[above], measured[below], strict=True)
     return Spread.of(figure(a) / figure(b) for a, b in pairs)

@@ -1,4 +1,4 @@
-"""Rows about processes: memory, starting, many clients at once, the first build of an index."""
+"""Rows about processes: memory, start, many clients at once, the first build of an index."""
 
 import os
 import signal
@@ -10,14 +10,14 @@ from bench import BenchError, kazoo_views, wrk
 from bench.context import Bench, fetch
 from bench.measure import Spread
 from bench.row import Goal, Row, loads
-from bench.servers import Gunicorn, forget_peak, memory
+from bench.servers import Gunicorn, memory, reset_peak
 from bench.world import OURS, World
 from bench.wrk import Plan, Request
 from kazoo_ips.couch import design_docs
 
 _CLIENTS = 64
 _MOST_BUILDS = 150.0
-"""Seconds of one comparison of index builds above which there is only one."""
+"""A comparison of index builds that takes more seconds than this is made only once."""
 
 
 def everything(bench: Bench) -> list[Row]:
@@ -26,13 +26,13 @@ def everything(bench: Bench) -> list[Row]:
     path = "/v2/ips?paginate=false"
     grown, first_bytes, seconds = [], [], []
     for _ in range(bench.options.rounds):
-        # A fresh service each time: memory once used is kept, and would not grow again.
+        # A new service each time, because a process does not return memory that it has used.
         with Gunicorn(world.environment) as service:
             plan = _at(service, world.plan([Request("GET", "/v2/ips")], world.operator))
             wrk.run(plan, bench.options.connections[0], 1)
             before = {pid: memory(pid) for pid in service.workers()}
             for pid in before:
-                forget_peak(pid)
+                reset_peak(pid)
             first_byte, whole = _stream(plan, path)
             grown.append(max(memory(pid, "VmHWM") - was for pid, was in before.items()))
             first_bytes.append(first_byte / whole)
@@ -61,7 +61,7 @@ def everything(bench: Bench) -> list[Row]:
 
 
 def _stream(plan: Plan, path: str) -> tuple[float, float]:
-    """Seconds until the first byte of a reply's body, and until the last."""
+    """Return the seconds until the first byte of a reply's body, and until the last."""
     connection = HTTPConnection(urlsplit(plan.url).netloc, timeout=600)
     start = time.perf_counter()
     connection.request("GET", path, headers=dict(plan.headers))
@@ -103,7 +103,7 @@ def build(bench: Bench) -> list[Row]:
 
 
 def _build(world: World) -> tuple[float, float]:
-    """Seconds of both builds in another database with the same documents."""
+    """Return the seconds of both builds in another database with the same documents."""
     copy = world.couch.database("built")
     copy.create()
     try:
@@ -117,7 +117,7 @@ def _build(world: World) -> tuple[float, float]:
 
 
 def clients(bench: Bench) -> list[Row]:
-    """Sixty-four clients on the two workers: no errors, and nobody waits long."""
+    """64 clients on two workers: the ratio of p99 to p50, and the number of errors."""
     world = bench.middle
     plan = world.plan(world.details())
     runs = [
@@ -145,7 +145,7 @@ def clients(bench: Bench) -> list[Row]:
 
 
 def cold_start(bench: Bench) -> list[Row]:
-    """From the end of a worker to the first reply, full authentication and all, of the next."""
+    """The time from the end of a worker to the first authenticated reply of the next."""
     world = bench.middle
     seconds = []
     with Gunicorn({**world.environment, "KAZOO_IPS_WORKERS": "1"}) as service:
@@ -156,7 +156,7 @@ def cold_start(bench: Bench) -> list[Row]:
             start = time.perf_counter()
             for pid in old:
                 os.kill(pid, signal.SIGKILL)
-            # The listening socket is the master's: the request waits there for the new worker.
+            # The master owns the listening socket, where the request waits for the new worker.
             _fetch_from_next(plan)
             seconds.append(time.perf_counter() - start)
             if service.workers() == old:
@@ -173,7 +173,7 @@ def cold_start(bench: Bench) -> list[Row]:
 
 
 def _fetch_from_next(plan: Plan) -> None:
-    """Fetch from a worker that is not yet there; the last one may still take the connection."""
+    """Fetch from a worker that starts now. The killed one may still accept the connection."""
     end = time.monotonic() + 60
     while True:
         try:
@@ -185,7 +185,7 @@ def _fetch_from_next(plan: Plan) -> None:
 
 
 def worker_memory(bench: Bench) -> list[Row]:
-    """The memory of all workers, after everything else."""
+    """The memory of all workers at the end of the run."""
     world = bench.middle
     wrk.run(world.plan(world.details()), bench.options.connections[0], 1)
     return [

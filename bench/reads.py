@@ -1,4 +1,4 @@
-"""Rows about reads: one address, lists, names, at every size of the pool."""
+"""Rows about reads: one address, lists and names, in pools of several sizes."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from bench.world import World, host, zone
 from bench.wrk import Plan, Request
 
 _LONGEST = 45
-"""Seconds that one measurement of Kazoo's listings may take at the most."""
+"""Maximum seconds of one measurement of Kazoo's lists."""
 
 
 def _get(world: World, path: str) -> Plan:
@@ -24,7 +24,7 @@ def _get(world: World, path: str) -> Plan:
 
 
 def detail(bench: Bench) -> Iterator[Row]:
-    """One address, by an ordinary account's user."""
+    """One address, read by a user of an account."""
     world = bench.middle
     bench.as_service(world)
     service, raw = world.plan(world.details()), world.couch.plan(world.raw_details())
@@ -48,7 +48,7 @@ def detail(bench: Bench) -> Iterator[Row]:
 
 
 def requests(bench: Bench) -> list[Row]:
-    """Requests to the database for one authorised read, of each kind."""
+    """The number of CouchDB requests of each kind of authorised read."""
     world = bench.middle
     plan, service = world.plan(world.details(range(100, 120))), bench.counting(world)
     lists = ["", "/assigned?page_size=100", "/zones", "/hosts"]
@@ -74,7 +74,7 @@ def requests(bench: Bench) -> list[Row]:
 
 
 def assigned(bench: Bench) -> list[Row]:
-    """The account's hundred addresses."""
+    """The list of the account's 100 addresses."""
     world = bench.middle
     account = world.measured.account.id
     view = world.pool.view(
@@ -90,7 +90,7 @@ def assigned(bench: Bench) -> list[Row]:
 
 
 def page(bench: Bench) -> list[Row]:
-    """The first page of what is available."""
+    """The first page of the available addresses."""
     view = bench.middle.pool.view(
         "ips",
         "by_zone",
@@ -131,12 +131,12 @@ def _list(bench: Bench, name: str, path: str, view: Request, what: str) -> list[
 
 
 def zones(bench: Bench) -> Iterator[Row]:
-    """Names of zones."""
+    """The names of zones."""
     return _names(bench, "zones", "zone_listing")
 
 
 def hosts(bench: Bench) -> Iterator[Row]:
-    """Names of hosts."""
+    """The names of hosts."""
     return _names(bench, "hosts", "host_listing")
 
 
@@ -151,7 +151,7 @@ def _names(bench: Bench, name: str, view: str) -> Iterator[Row]:
 def _against_kazoo(bench: Bench, world: World, name: str, view: str) -> Row:
     bench.as_service(world)
     kazoo = world.couch.plan([world.kazoo.view("dedicated_ips", view, group=True)])
-    # One client for both, which is kindest to Kazoo's; the first request tells how long it takes.
+    # One client for both, which favours Kazoo's view. The first request shows its duration.
     once = _once(world, kazoo.requests[0].path)
     seconds = max(bench.options.seconds, min(_LONGEST, int(once * 3) + 1))
     rounds = bench.options.rounds if seconds < 10 else 1
@@ -169,14 +169,14 @@ def _against_kazoo(bench: Bench, world: World, name: str, view: str) -> Row:
 
 
 def _once(world: World, path: str) -> float:
-    """Seconds that one read takes.
+    """Return the seconds of one read.
 
-    :raises BenchError: it takes longer than CouchDB's own patience, a minute
+    :raises BenchError: it takes longer than a minute, CouchDB's own timeout
     """
     try:
         return world.couch.timed("GET", path)
     except BenchError as error:
-        time.sleep(_LONGEST)  # CouchDB goes on for a while
+        time.sleep(_LONGEST)  # CouchDB goes on working for a while
         raise BenchError(
             f"{path.partition('?')[0]} is too slow to be measured: {error}"
         ) from error
@@ -186,7 +186,7 @@ def _once(world: World, path: str) -> float:
 
 
 def growth(bench: Bench) -> Iterator[Row]:
-    """A filtered page, the assigned list and one address, in a large pool and in a small one."""
+    """A filtered page, the assigned addresses and one address, in a large and a small pool."""
     if len(bench.options.sizes) > 1:
         by_host = f"?host={host(3)}&page_size=5"
         yield _growth(bench, "growth", "`GET …/ips?zone=`, one page", f"?zone={zone(3)}", 1.3)
@@ -214,7 +214,7 @@ def _growth(bench: Bench, name: str, what: str, path: str | None, most: float) -
 
 
 def last_page(bench: Bench) -> list[Row]:
-    """The last page of a walk through all that is available, and its first."""
+    """The last page of the available addresses, compared with the first."""
     world = bench.large
     last = _last_page(bench, world)
     legs = [Leg("last", _get(world, last)), Leg("first", _get(world, ""))]
@@ -233,7 +233,7 @@ def last_page(bench: Bench) -> list[Row]:
 
 
 def _last_page(bench: Bench, world: World) -> str:
-    """The query of the last page: found in great steps, then in those of the walk."""
+    """Return the query of the last page, found in large steps first and then page by page."""
     query = ""
     for step in (1000, 50):
         while True:
@@ -245,7 +245,7 @@ def _last_page(bench: Bench, world: World) -> str:
     return query
 
 
-# Beside Kazoo's own figures.
+# Compared with Kazoo's own figures.
 
 _KAZOO: Mapping[str, Mapping[int, float]] = {
     "ips/{ip}": {1: 152, 8: 235, 32: 227},
@@ -257,11 +257,12 @@ _KAZOO: Mapping[str, Mapping[int, float]] = {
 """Requests per second of Kazoo's Crossbar with 10,000 addresses on two cores."""
 
 KAZOO_RAW = {1: 545, 8: 997, 32: 1282}
-"""What reading a document from its CouchDB gave there, which makes two machines comparable."""
+"""Requests per second for reading a document from CouchDB on that machine. The ratio to the same
+figure here makes the two machines comparable."""
 
 
 def kazoo(bench: Bench) -> Iterator[Row]:
-    """Every read beside Kazoo's, at one, eight and 32 connections."""
+    """Every read compared with Kazoo's, with 1, 8 and 32 connections."""
     world = bench.middle
     bench.as_service(world)
     paths = {

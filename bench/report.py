@@ -1,4 +1,4 @@
-"""Rows as a table in Markdown, as a file of raw figures, and as a part of the README."""
+"""The rows as a Markdown table, as a file with raw figures, and as a part of the README."""
 
 import json
 import os
@@ -23,7 +23,7 @@ COLUMNS = {
     "couchdb-sbwt-none": "the same, `+sbwt none`",
     "embedded": "embedded",
 }
-"""What the README shows side by side, by the names of the files in `results`."""
+"""The columns of the README's table, by the names of the files in `results`."""
 _PACKAGES = (
     "flask",
     "werkzeug",
@@ -37,14 +37,14 @@ _PACKAGES = (
 
 
 def line(row: Row) -> str:
-    """A row of the table on the screen."""
+    """Return a row of the printed table."""
     reached = {True: "reached", False: "**not reached**", None: ""}[row.reached]
     cells = [row.what, row.against, str(row.goal), _shown(row.value), reached, row.note]
     return f"| {' | '.join(cells)} |"
 
 
 def heading() -> str:
-    """What stands above the rows."""
+    """Return the header of the printed table."""
     cells = ["what", "against", "goal", "median (least to greatest)", "", ""]
     return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
 
@@ -52,7 +52,7 @@ def heading() -> str:
 def to_json(
     rows: Sequence[Row], options: Options, engine: tuple[str, str], seconds: float
 ) -> dict[str, Any]:
-    """Everything that was measured, and with what."""
+    """Return all results, with the versions and options."""
     return {
         "versions": versions(engine),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -68,7 +68,7 @@ def to_json(
 
 
 def versions(engine: tuple[str, str]) -> dict[str, Any]:
-    """The versions of everything that has a part in the figures."""
+    """Return the versions of all software that the figures depend on."""
     return {
         "kazoo_ips": version("kazoo_ips"),
         "commit": _commit(),
@@ -83,7 +83,7 @@ def versions(engine: tuple[str, str]) -> dict[str, Any]:
 
 
 def save(results: Mapping[str, Any], name: str) -> Path:
-    """Write the raw figures; returns where."""
+    """Write the raw figures; return the path of the file."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
@@ -91,7 +91,7 @@ def save(results: Mapping[str, Any], name: str) -> Path:
 
 
 def publish() -> None:
-    """Bring the README's table up to date with the raw figures."""
+    """Update the README's table from the raw figures."""
     readme = ROOT / "README.md"
     files = {title: RESULTS / f"{name}.json" for name, title in COLUMNS.items()}
     runs = {title: json.loads(f.read_text()) for title, f in files.items() if f.exists()}
@@ -102,9 +102,9 @@ def publish() -> None:
 
 
 def published(runs: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
-    """The README's table: a line for each row, a column for each database.
+    """Yield the lines of the README's table: one for each row, with a column for each database.
 
-    :param runs: results as `to_json` has them, by the titles of their columns
+    :param runs: the results that `to_json` returns, by the title of their column
     """
     yield f"| what | against | goal | {' | '.join(runs)} |"
     yield f"|{'---|' * (3 + len(runs))}"

@@ -1,4 +1,4 @@
-"""One line of the table: what was measured, against what, and whether the goal is reached."""
+"""One line of the table: what is measured, what it is compared with, and its goal."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,13 +11,13 @@ from bench.wrk import Load
 
 @dataclass(frozen=True)
 class Goal:
-    """What a median should be: at least, or at the most."""
+    """A lower or an upper limit for a median."""
 
     at_least: float | None = None
     at_most: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether it is reached."""
+        """Whether a value reaches the goal."""
         enough = self.at_least is None or value >= self.at_least
         return enough and (self.at_most is None or value <= self.at_most)
 
@@ -35,8 +35,9 @@ class Row:
 
     :param what: what is measured
     :param against: what it is divided by, or the unit
-    :param value: None says that it could not be measured; `note` says why
-    :param note: what a reader should know beside, such as absolute figures
+    :param value: None if it could not be measured; `note` says why
+    :param note: further information, such as absolute figures
+    :param raw: the raw figures
     """
 
     name: str
@@ -49,13 +50,13 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the goal is reached; None where there is none or nothing was measured."""
+        """Whether the goal is reached; None without a goal or a value."""
         if self.value is None or self.goal == Goal():
             return None
         return self.goal.holds(self.value.median)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, the raw figures too."""
+        """Return the row with its raw figures as JSON."""
         return {**asdict(self), "goal": str(self.goal), "reached": self.reached}
 
 
@@ -64,7 +65,7 @@ Measure = Callable[[Bench], Iterable[Row]]
 
 
 def loads(measured: Mapping[str, Sequence[Load]]) -> dict[str, Any]:
-    """Raw figures as JSON can have them."""
+    """Return the raw figures of runs of wrk as JSON."""
     return {
         name: [{**asdict(load), "rate": round(load.rate, 2)} for load in each]
         for name, each in measured.items()
@@ -72,7 +73,7 @@ def loads(measured: Mapping[str, Sequence[Load]]) -> dict[str, Any]:
 
 
 def rates(measured: Mapping[str, Sequence[Load]]) -> str:
-    """The medians of requests per second, for a note."""
+    """Return the medians of requests per second, as text for a note."""
     return ", ".join(
         f"{name} {Spread.of(load.rate for load in each).median:.0f}"
         for name, each in measured.items()

@@ -1,4 +1,4 @@
-"""Databases to write to directly, with what the service would write there."""
+"""Databases for direct writes of the documents that the service would write."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -10,7 +10,7 @@ from kazoo_ips.couch import design_docs
 
 
 class Scratch:
-    """New databases like the pool and an account's, beside a world's."""
+    """A new pool and a new account database for a world."""
 
     def __init__(self, world: World) -> None:
         name = uuid4().hex[:8]
@@ -20,23 +20,23 @@ class Scratch:
         self._used = count(1_000_000)
         for made in (self.pool, self.account):
             made.create()
-        # What is written to the pool is indexed in the background, and so it is here.
+        # The pool's documents are indexed in the background, so they are indexed here too.
         for design in OURS:
             self.pool.build(design_docs.load(design))
 
     def some(self, numbers: Sequence[int], *, assigned: bool) -> list[Document]:
-        """New documents of these addresses, under ids that were not used here before."""
+        """Return documents of these addresses, with ids that were not used before."""
         owner = self.account_id if assigned else None
         return [{**document(n, owner), "_id": addresses([next(self._used)])[0]} for n in numbers]
 
     def stored(self, numbers: Sequence[int], *, assigned: bool) -> list[Document]:
-        """The same, in the pool and indexed."""
+        """Return such documents after they were written to the pool and indexed."""
         there = self.pool.load(self.some(numbers, assigned=assigned))
         self.pool.resolve(OURS)
         return there
 
     def changed(self, there: Sequence[Document], *, assigned: bool) -> list[Document]:
-        """The same documents at the revisions they have, given to the account or to nobody."""
+        """Return the same documents at their revisions, assigned to the account or available."""
         new = document(0, self.account_id if assigned else None)
         kept = ("_id", "_rev", "pvt_zone", "pvt_host", "pvt_created")
         return [{**new, **{k: each[k] for k in kept}} for each in there]

@@ -1,4 +1,4 @@
-"""The processes that are measured: gunicorns and the database. Knows ports and process ids."""
+"""The processes that are measured: gunicorn and the database."""
 
 import os
 import signal
@@ -19,14 +19,14 @@ from embedded import EmbeddedCouch
 
 ROOT = Path(__file__).parents[1]
 _START = 60
-"""Seconds that a server may take to answer for the first time."""
+"""Seconds in which a server must answer for the first time."""
 
 
 class Gunicorn:
-    """An application under gunicorn with the service's own settings, for the length of a `with`.
+    """An application under gunicorn with the service's settings. It runs inside a `with`.
 
     :param environment: settings that differ from the defaults
-    :param arguments: gunicorn's
+    :param arguments: arguments of gunicorn
     """
 
     def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
@@ -36,11 +36,11 @@ class Gunicorn:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Its URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        # Whatever settings this machine's user has: production's are the defaults.
+        # The defaults are measured, so the user's own settings are removed.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("KAZOO_IPS_")}
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
@@ -50,7 +50,7 @@ class Gunicorn:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            start_new_session=True,  # Ctrl-C is for its parent, which stops it in good order
+            start_new_session=True,  # Ctrl-C reaches this process only, which then stops gunicorn
         )
         try:
             self._wait()
@@ -63,13 +63,13 @@ class Gunicorn:
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
-        with suppress(ProcessLookupError, PermissionError):  # nothing is left of its group
+        with suppress(ProcessLookupError, PermissionError):  # all processes have ended
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._log.close()
 
     def workers(self) -> list[int]:
-        """The process ids of its workers."""
+        """Return the process ids of its workers."""
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [int(child) for child in children]
@@ -87,7 +87,7 @@ class Gunicorn:
 
 @contextmanager
 def database(url: str | None) -> Iterator[str]:
-    """The URL of the database: the one given, or an embedded server's over an empty folder."""
+    """Yield the URL of the database: the given one, or that of an empty embedded server."""
     if url:
         yield url.rstrip("/")
         return
@@ -96,13 +96,13 @@ def database(url: str | None) -> Iterator[str]:
 
 
 def address(url: str) -> str:
-    """A URL without user and password, as wrk wants it."""
+    """Return a URL without user and password, for wrk."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or 5984}"
 
 
 def answers(port: int) -> bool:
-    """Whether an HTTP server at that port says anything."""
+    """Whether an HTTP server answers at that port."""
     connection = HTTPConnection("127.0.0.1", port, timeout=_START)
     try:
         connection.request("GET", "/v2/about")
@@ -120,16 +120,16 @@ def _free_port() -> int:
         return port
 
 
-# Memory, as Linux counts it.
+# Memory, as Linux reports it.
 
 
 def memory(pid: int, name: str = "VmRSS") -> float:
-    """A process's memory in MB: what it has in RAM, or with `VmHWM` the most it has had."""
+    """Return the memory of a process in MB: `VmRSS` is the current size, `VmHWM` the maximum."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     line = next(line for line in lines if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def forget_peak(pid: int) -> None:
-    """Let `VmHWM` start again from what the process has now."""
+def reset_peak(pid: int) -> None:
+    """Reset `VmHWM` to the current size."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")

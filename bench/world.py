@@ -1,9 +1,10 @@
-"""A pool of a given size with accounts, and the service on it: what every figure is measured on.
+"""A world: a pool of a given size with accounts, and a service on it.
 
-Ten zones, a hundred hosts. Address number `n` is in zone `n % 10` on host `n % 100`; so each
-hundred in a row has one address on every host. The first hundred belong to the account that is
-measured, of every ten hundreds the last belongs to its neighbours, and the rest is available.
-Addresses are those set aside for measurements (198.18.0.0/15, RFC 2544).
+There are ten zones and a hundred hosts. Address number `n` is in zone `n % 10` on host `n % 100`,
+so each hundred consecutive addresses have one address on every host. The first hundred are
+assigned to the measured account. Of every thousand addresses, the last hundred are assigned to
+other accounts. The others are available. The addresses are those reserved for benchmarks
+(198.18.0.0/15, RFC 2544).
 """
 
 import ipaddress
@@ -27,7 +28,7 @@ from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import POOL
 
 OURS = ("ips",)
-"""The design documents of the pool, as `couch_views` has them."""
+"""The design documents of the pool in `couch_views`."""
 
 PASSWORD = "measured"
 _NEIGHBOURS = 5
@@ -48,15 +49,15 @@ class Member:
         return f"/v2/accounts/{self.account.id}/ips"
 
     def single(self, method: str, address: str) -> Request:
-        """A request about one address."""
+        """Return a request for one address."""
         return Request(method, f"{self.ips}/{address}")
 
 
 class World:
-    """One pool, in databases of its own, and a gunicorn that serves it.
+    """A pool in databases of its own, and a gunicorn that serves it.
 
-    :param settings: the service's, with a prefix that no other world has
-    :param size: addresses in the pool
+    :param settings: the settings of the service, with a unique prefix
+    :param size: the number of addresses in the pool
     """
 
     def __init__(self, settings: Settings, size: int) -> None:
@@ -65,13 +66,13 @@ class World:
         self.couch = Couch(settings.couchdb_url, settings.prefix)
         self.pool = self.couch.database(POOL)
         self.seconds: dict[str, float] = {}
-        """How long the first build of a design document took: `ours` and `kazoo`."""
+        """The seconds that the first build of a design document took: `ours` and `kazoo`."""
         self._running = ExitStack()
         self._load()
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of a service on this pool; all else has its default."""
+        """The environment of a service on this pool. Other settings have their defaults."""
         return {
             "COUCHDB_URL": self.settings.couchdb_url,
             "KAZOO_IPS_PREFIX": self.settings.prefix,
@@ -79,17 +80,17 @@ class World:
 
     @cached_property
     def service(self) -> Gunicorn:
-        """The service, with production's settings."""
+        """The service, which is started by the first use."""
         return self._running.enter_context(Gunicorn(self.environment))
 
     @property
     def is_serving(self) -> bool:
-        """Whether anybody has asked for the service."""
+        """Whether the service was started."""
         return "service" in self.__dict__
 
     @cached_property
     def kazoo(self) -> Database:
-        """The pool, with Kazoo's views built."""
+        """The pool, after Kazoo's views were built."""
         self.seconds["kazoo"] = self.pool.build(kazoo_views.DESIGN)
         self.couch.wait_until_idle()
         return self.pool
@@ -100,18 +101,18 @@ class World:
         return self.couch.database(account_database(self.measured.account.id))
 
     def available(self, count: int, start: int = 1000) -> list[int]:
-        """The numbers of addresses that were available at first, from one on."""
+        """Return the numbers of addresses that are available at the start, from a number on."""
         numbers = (n for n in range(start, self.size) if n // 100 % 10 != 9)
         return list(islice(numbers, count))
 
     def close(self) -> None:
-        """Stop the service; the databases stay until all of the run's are deleted."""
+        """Stop the service. The databases are deleted at the end of the run."""
         self._running.close()
 
     # Requests.
 
     def plan(self, requests: Sequence[Request], member: "Member | None" = None) -> Plan:
-        """Requests to the service, with the token of a member; reads may be sent again."""
+        """Return a plan of requests to the service with a member's token. Writes are sent once."""
         once = any(request.method != "GET" for request in requests)
         headers = {"X-Auth-Token": (member or self.measured).token}
         headers |= {"Content-Type": "application/json"}
@@ -134,7 +135,7 @@ class World:
         self.measured = self._member(services, "Measured")
         neighbours = [self._member(services, f"Neighbour {n}") for n in range(_NEIGHBOURS)]
         self._owners = [_owner(n, self.measured, neighbours) for n in range(self.size)]
-        # The first build of an index is over documents that are there already.
+        # The documents are written first, so that the first build of an index has all of them.
         self.pool.delete()
         self.pool.create()
         documents = self.documents()
@@ -147,7 +148,7 @@ class World:
         self.couch.wait_until_idle()
 
     def documents(self) -> list[Document]:
-        """The pool's documents as they were at first."""
+        """Return the documents of the pool as they are at the start."""
         return [document(n, owner) for n, owner in enumerate(self._owners)]
 
     def _member(self, services: Any, name: str) -> Member:
@@ -157,9 +158,10 @@ class World:
         return Member(account, user, services.auth.open_session(account, user).token)
 
     def give(self, numbers: Sequence[int], member: Member | None) -> None:
-        """Let these addresses belong to a member, or with None to nobody, in pool and copies.
+        """Assign these addresses to a member, or with None release them, in the pool and the copies.
 
-        Done with the documents directly; who has them now is nobody or the measured account.
+        The documents are written directly. So far each address is available, or assigned to the
+        measured account.
         """
         names = addresses(numbers)
         owner = member.account.id if member else None

@@ -1,8 +1,7 @@
 """Rows about writes of one address, and logins.
 
-Each write is a real one: before every run the addresses are brought back, by their documents, to
-what they were, and the documents that are written directly lie in databases of their own with the
-same content, design document and revisions.
+Each write changes a document. Before every run the documents of the addresses are reset. Direct
+writes go to databases of their own with the same content, design document and revisions.
 """
 
 import hashlib
@@ -24,12 +23,12 @@ from bench.wrk import Plan, Request
 
 
 def assign(bench: Bench) -> list[Row]:
-    """Assign one address: its document is read, then it and a new copy are written."""
+    """Assign one address: its document is read, then the document and a new copy are written."""
     return _one(bench, "assign", "POST", ["document", "write", "new copy"])
 
 
 def release(bench: Bench) -> list[Row]:
-    """Release one: document and copy are read, one is written and the other deleted."""
+    """Release one address: document and copy are read, then written and deleted."""
     return _one(bench, "release", "DELETE", ["document", "write", "copy", "deletion"])
 
 
@@ -38,7 +37,7 @@ def _one(bench: Bench, name: str, method: str, parts: Sequence[str]) -> list[Row
     bench.as_service(world)
     assigning, numbers = method == "POST", _enough(bench)
     ours, scratch = world.measured, Scratch(world)
-    many = range(4000 * bench.options.seconds)  # documents for what is written directly
+    many = range(4000 * bench.options.seconds)  # documents for the direct writes
 
     def service() -> Plan:
         world.give(numbers, None if assigning else ours)
@@ -97,7 +96,7 @@ def _one(bench: Bench, name: str, method: str, parts: Sequence[str]) -> list[Row
 
 
 def _enough(bench: Bench) -> list[int]:
-    """Available addresses for one run of the service, however fast."""
+    """Return enough available addresses for one run of the service."""
     return bench.writes.available(min(8000, 1500 * bench.options.seconds + 100))
 
 
@@ -109,13 +108,13 @@ def _count(bench: Bench, numbers: Sequence[int], method: str) -> list[Counted]:
     return [bench.counting(world).count(warm, request) for request in requests]
 
 
-# One after the other, beside Kazoo's own figures.
+# One after the other, compared with Kazoo's own figures.
 
 _KAZOO_MS = {"assign": 184, "release": 147, "create": 21, "user_auth": 39}
 
 
 def one_after_the_other(bench: Bench) -> list[Row]:
-    """Writes and logins of one client, p50."""
+    """Writes and logins of one client: p50."""
     world, empty = bench.writes, bench.empty
     bench.as_service(world)
     next_number = iter(range(80_000, 130_000, 3000))

@@ -1,6 +1,6 @@
--- What wrk sends, read from the file that WRK_PLAN names, and what it measured, written as JSON to
--- the file that WRK_RESULT names. The plan: header lines, an empty line, then one request a line,
--- `method<TAB>path<TAB>body`. The requests go out in that order, again and again.
+-- Reads the requests from the file that WRK_PLAN names, and writes the results as JSON to the file
+-- that WRK_RESULT names. The plan has header lines, an empty line, then one request per line:
+-- `method<TAB>path<TAB>body`. The requests are sent in this order, again and again.
 
 local requests = {}
 local sent = 0

@@ -1,7 +1,7 @@
-"""One run of wrk: a plan of requests in, rates and latencies out. Knows nothing of what is asked.
+"""One run of wrk: sends a plan of requests, and returns rates and latencies.
 
-Headers go to wrk by a file that only this user can read: a token on a command line is one that
-everybody on the machine sees.
+Headers are passed to wrk in a file that only this user can read, because every user of the machine
+can read command lines, and a header contains a token.
 """
 
 import json
@@ -17,12 +17,15 @@ from bench import BenchError
 
 _SCRIPT = Path(__file__).with_name("wrk.lua")
 _TIMEOUT = 120
-"""Seconds that wrk waits for a reply; Kazoo's own listings take their time."""
+"""Seconds that wrk waits for a reply. Kazoo's lists can take a minute."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request: `body` is JSON in one line, or nothing."""
+    """One request.
+
+    :param body: JSON in one line, or empty
+    """
 
     method: str
     path: str
@@ -31,10 +34,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send to one server, in that order and then again from the start.
+    """Requests to one server, sent in this order and then again from the start.
 
     :param url: scheme, host and port, without user and password
-    :param once: no request may be sent twice, as with writes
+    :param once: whether each request may be sent only once, as for writes
     """
 
     url: str
@@ -45,7 +48,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of wrk measured. Times are in milliseconds."""
+    """The results of one run of wrk. Times are in milliseconds."""
 
     connections: int
     requests: int
@@ -69,7 +72,7 @@ class Load:
 
     @property
     def errors(self) -> int:
-        """Everything that was not a reply of a success."""
+        """The number of requests that were not successful."""
         return (
             self.connect_errors
             + self.read_errors
@@ -80,9 +83,9 @@ class Load:
 
 
 def run(plan: Plan, connections: int, seconds: int) -> Load:
-    """Let wrk send a plan's requests for a while.
+    """Send a plan's requests with wrk for a number of seconds.
 
-    :raises BenchError: wrk is missing or fails, or a plan of writes was too short
+    :raises BenchError: wrk is missing or fails, or a plan of writes is too short
     """
     with tempfile.TemporaryDirectory() as folder:
         written, result = Path(folder, "plan"), Path(folder, "result")
@@ -107,9 +110,9 @@ def run(plan: Plan, connections: int, seconds: int) -> Load:
 
 
 def program() -> str:
-    """Where wrk is.
+    """Return the path of wrk.
 
-    :raises BenchError: nowhere; the message says how to get it
+    :raises BenchError: it is not installed; the message says how to install it
     """
     found = shutil.which("wrk")
     if found is None:
@@ -118,9 +121,9 @@ def program() -> str:
 
 
 def version() -> str:
-    """What wrk calls itself."""
-    said = subprocess.run([program(), "-v"], capture_output=True, text=True, check=False).stdout
-    return said.split("\n")[0].split(" Copyright")[0]
+    """Return wrk's version."""
+    output = subprocess.run([program(), "-v"], capture_output=True, text=True, check=False).stdout
+    return output.split("\n")[0].split(" Copyright")[0]
 
 
 def _lines(plan: Plan) -> Iterable[str]:

@@ -1,6 +1,6 @@
-"""A CouchDB-protocol server that needs no installation, for first steps and for tests.
+"""A server with CouchDB's protocol that needs no installation, for a first look and for tests.
 
-The service does not know it: to the service it is a URL like any other.
+The service uses it by its URL, like any CouchDB.
 """
 
 from embedded.server import EmbeddedCouch, EmbeddedError

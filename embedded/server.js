@@ -1,14 +1,13 @@
 'use strict';
 /*
- * A CouchDB-protocol server for one machine: PouchDB over HTTP, its data in one folder, Fauxton
- * under /_utils. It listens on loopback only, asks nobody for a password, and knows nothing of
- * addresses or accounts.
+ * A server with CouchDB's protocol for one machine: PouchDB over HTTP, with its data in one
+ * directory, and Fauxton under /_utils. It listens on loopback only and needs no password.
  *
- *   node server.js FOLDER [PORT]       PORT 0, the default, takes a free one
+ *   node server.js DIRECTORY [PORT]    PORT 0, the default, chooses a free port
  *
- * One JSON line on stdout tells that it is ready and on which port; what stops it from starting
- * is one line on stderr and exit status 1. SIGTERM, SIGINT and the end of a pipe on stdin, so a
- * parent's death too, make it finish what it does and stop.
+ * When the server is ready it prints one line of JSON with its port. If it cannot start it prints
+ * one line on stderr and exits with status 1. It finishes its requests and ends after SIGTERM,
+ * SIGINT, or the end of a pipe on stdin, for example because its parent process has ended.
  */
 if (parseInt(process.versions.node, 10) < 20) {
   console.error(`Node.js 20 or newer is needed, and this is ${process.versions.node}: run \`make install\``);
@@ -33,32 +32,32 @@ function fail(reason) {
   process.exit(1);
 }
 
-// PouchDB would leave the database it happened in waiting for ever: better to end.
+// After such an error PouchDB leaves requests to that database unanswered, so the server ends.
 process.on('uncaughtException', (error) => fail(`embedded server: ${error.message}`));
 
-// PouchDB calls this for every document it indexes, and a context costs a millisecond; sharing
-// one makes a view over 10,000 documents ready several times sooner.
+// PouchDB calls this for every document that it indexes, and each new context takes a millisecond.
+// With one context for all, a view over 10,000 documents is indexed several times as fast.
 const context = vm.createContext({});
 vm.runInNewContext = (code) => vm.runInContext(code, context);
 
-// A database is a folder, so its name cannot keep its slashes; no valid name has a tilde.
+// A database is a directory, so slashes in its name are replaced. No valid name has a tilde.
 const toFolder = (name) => name.replaceAll('/', '~');
 const fromFolder = (name) => name.replaceAll('~', '/');
 
 const PouchDB = pouchdb.defaults({
   prefix: folder + path.sep,
-  auto_compaction: true, // or every version of every document stays for good
+  auto_compaction: true, // otherwise every version of every document is kept
 });
 
 const couch = expressPouchDB(PouchDB, {
-  mode: 'minimumForPouchDB', // no users, hence no log, configuration or sessions on disk
+  mode: 'minimumForPouchDB', // without users, and without log, configuration or sessions on disk
   overrideMode: {
     include: ['routes/active-tasks', 'routes/cluster', 'routes/cluster-rewrite',
       'routes/ddoc-info', 'routes/fauxton', 'routes/find'],
   },
 });
 
-// express-pouchdb passes options that PouchDB takes for the callback; the request would hang.
+// express-pouchdb passes options where PouchDB expects the callback, and the request would hang.
 couch.dbWrapper.registerWrapper((name, db, next) => {
   const cleanUp = db.viewCleanup.bind(db);
   db.viewCleanup = (options, done) => cleanUp(done);
@@ -67,7 +66,7 @@ couch.dbWrapper.registerWrapper((name, db, next) => {
 
 const refuse = (res, status, error, reason) => res.status(status).json({ error, reason });
 
-// Two requests that make one database must not both succeed: they take turns.
+// Of two requests that create the same database one has to fail, so they are handled in turn.
 let turn = Promise.resolve();
 function inTurn(req, res, next) {
   const before = turn;
@@ -80,10 +79,10 @@ function openDatabase(req, res, next) {
   setDBOnReq(req.params.db, couch.dbWrapper, req, res, next);
 }
 
-/* What express-pouchdb lacks or does unlike CouchDB. */
+/* Routes that express-pouchdb lacks, or that differ from CouchDB's. */
 const app = express();
 
-// As CouchDB does, with every answer: a client sees which request it is to.
+// As in CouchDB, every response has the id of its request.
 app.use((req, res, next) => {
   const id = req.get('X-Couch-Request-ID') || '';
   res.set('X-Couch-Request-ID',
@@ -107,13 +106,13 @@ app.get('/_all_dbs', async (req, res) => {
 app.use((req, res, next) => {
   const [, database, rest] = /^\/([^/?]*)(.*)$/.exec(req.url);
   req.url = `/${encodeURIComponent(toFolder(decodeURIComponent(database)))}${rest}`;
-  if (req.method === 'COPY') { // whose route there takes no slash
+  if (req.method === 'COPY') { // express-pouchdb's route for COPY does not match a slash
     req.url = req.url.replace('/_design/', '/_design%2F');
   }
   if (req.headers['if-match'] && !req.query.rev) {
     req.query.rev = req.headers['if-match'].replaceAll('"', '');
   }
-  delete req.query.latest; // PouchDB throws when there is no such revision
+  delete req.query.latest; // PouchDB throws an error if the revision does not exist
   next();
 });
 
@@ -137,7 +136,7 @@ app.delete('/:db', inTurn, async (req, res, next) => {
   return refuse(res, 404, 'not_found', 'Database does not exist.');
 });
 
-// There, a deletion without a revision takes whichever it finds.
+// express-pouchdb accepts a deletion without a revision, and deletes the current one.
 app.delete(
   ['/:db/:id', '/:db/:kind(_design|_local)/:id'],
   openDatabase,
@@ -152,12 +151,12 @@ app.delete(
   },
 );
 
-// CouchDB gives every leaf of each document here, PouchDB only the first.
+// CouchDB returns all leaf revisions of each document here, PouchDB only the first.
 app.post('/:db/_bulk_get', express.json({ limit: '64mb' }), openDatabase, async (req, res) => {
   const leaves = async ({ id }, attempts = 10) => {
     try {
       const found = await req.db.get(id, { open_revs: 'all' });
-      // It looks for the leaves first, and then reads each: one may have been written over.
+      // PouchDB first lists the leaves, then reads each: one may have been replaced meanwhile.
       return attempts && found.some((leaf) => !leaf.ok) ? leaves({ id }, attempts - 1) : found;
     } catch (error) {
       return [{ error: { id, rev: 'undefined', error: error.name, reason: error.message } }];
@@ -184,9 +183,9 @@ async function start() {
   try {
     fs.mkdirSync(folder, { recursive: true });
     fs.accessSync(folder, fs.constants.R_OK | fs.constants.W_OK | fs.constants.X_OK);
-    // LevelDB tells now of a folder in use or broken, and not at the first request.
+    // LevelDB reports a directory that is in use or damaged now, not at the first request.
     await open('pouch__all_dbs__');
-    // Accounts have a database each: looking into all would make every start slower.
+    // Each account has a database. Opening all of them would make every start slower.
     for (const name of (await PouchDB.allDbs()).filter((each) => !each.includes('~'))) {
       await open(name);
     }

