@@ -24,6 +24,9 @@ undeploy: ## Remove the service (HOST=...; PURGE=1 removes settings and log as w
 	@HOST='$(HOST)' deploy/run.sh undeploy $(if $(PURGE),--purge)
 
 ##@ Check
+check: $(VENV)/.installed-test lint ## Types, style and the tests that take seconds
+	$(BIN)/pytest -q -m "not database and not slow"
+
 test: $(VENV)/.installed-test $(NODE) lint ## Run every test; T=path for some
 	$(BIN)/pytest $(T)
 
@@ -82,5 +85,5 @@ help: ## Show this list
 export SIZES ROUNDS CONNECTIONS ROWS QUICK PUBLISH
 export NODES CLUSTER SEED CLIENTS ADDRESSES HISTORY
 
-.PHONY: run deploy rollback undeploy test simulate lint audit model bench chaos install node clean \
+.PHONY: run deploy rollback undeploy check test simulate lint audit model bench chaos install node clean \
   help

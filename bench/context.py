@@ -32,7 +32,7 @@ class Options:
     :param seconds: the duration of each run of wrk
     :param connections: the numbers of connections; most routes are measured with the first only
     :param rows: the names of the rows; empty for all
-    :param publish: the column of the published table; empty if nothing is published
+    :param publish: the column of the table in `results`; empty if nothing is published
     """
 
     sizes: tuple[int, ...]

@@ -83,7 +83,7 @@ def _is_slow(warm: Load) -> bool:
 
 
 def limit(bare: float, raws: Iterable[float]) -> float:
-    """Return the limit L: the requests per second that a route could reach.
+    """Return the limit L of `bench/README.md`: the requests per second that a route could reach.
 
     A request costs at least as much as a bare Flask route, and the CouchDB requests that it needs.
 

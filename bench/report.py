@@ -1,4 +1,4 @@
-"""The rows as a Markdown table, as a file with raw figures, and as a part of the README."""
+"""The rows as a Markdown table, as a file with raw figures, and as parts of the documentation."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench import wrk
@@ -23,7 +24,7 @@ COLUMNS = {
     "couchdb-sbwt-none": "the same, `+sbwt none`",
     "embedded": "embedded",
 }
-"""The columns of the README's table, by the names of the files in `results`."""
+"""The columns of the table of all ratios, by the names of the files in `results`."""
 _PACKAGES = (
     "flask",
     "werkzeug",
@@ -91,18 +92,62 @@ def save(results: Mapping[str, Any], name: str) -> Path:
 
 
 def publish() -> None:
-    """Update the README's table from the raw figures."""
-    readme = ROOT / "README.md"
+    """Update the table of all ratios and docs/performance.md from the raw figures."""
     files = {title: RESULTS / f"{name}.json" for name, title in COLUMNS.items()}
     runs = {title: json.loads(f.read_text()) for title, f in files.items() if f.exists()}
-    before, rest = readme.read_text().split(_START)
+    _replace(RESULTS / "README.md", published(runs))
+    _replace(ROOT / "docs" / "performance.md", routes(runs[COLUMNS["couchdb-sbwt-none"]]))
+
+
+def _replace(page: Path, lines: Iterable[str]) -> None:
+    before, rest = page.read_text().split(_START)
     after = rest.split(_END, 1)[1]
-    text = "\n".join([_START, *published(runs), _END])
-    readme.write_text(before + text + after)
+    page.write_text(before + "\n".join([_START, *lines, _END]) + after)
+
+
+_ROUTES = {
+    "`GET …/ips/{ip}`: one address": ("kazoo", "ips/{ip}"),
+    "`GET …/ips/assigned`: 100 addresses": ("kazoo", "ips/assigned"),
+    "`GET …/ips`: a page of 50 addresses": ("kazoo", "ips"),
+    "`GET …/ips/zones`": ("kazoo", "ips/zones"),
+    "`POST …/ips/{ip}`: assign": ("assign", "service"),
+    "`DELETE …/ips/{ip}`: release": ("release", "service"),
+}
+"""The main routes: the row and the part of it that has their figures."""
+
+
+def routes(run: Mapping[str, Any]) -> Iterable[str]:
+    """The table of the main routes: requests/s, and the p99 of the time for a reply.
+
+    :param run: results as `to_json` has them
+    """
+    counts = (1, 8, 32)
+    yield f"| | {' | '.join('1 client' if n == 1 else f'{n} clients' for n in counts)} |"
+    yield f"|{'---|' * (1 + len(counts))}"
+    for title, (name, part) in _ROUTES.items():
+        # One client who writes is measured in a row of its own.
+        parts = {(name, part), ("sequential", name)}
+        loads = [
+            load
+            for row in run["rows"]
+            for row_part, measured in row["raw"].items()
+            if (row["name"], row_part) in parts
+            for load in measured
+        ]
+        cells = (_rate([load for load in loads if load["connections"] == n]) for n in counts)
+        yield f"| {title} | {' | '.join(cells)} |"
+
+
+def _rate(loads: Sequence[Mapping[str, Any]]) -> str:
+    if not loads:
+        return "-"
+    rate, p99 = (median(load[name] for load in loads) for name in ("rate", "p99_ms"))
+    return f"{rate:,.0f}/s, {p99:.0f} ms"
 
 
 def published(runs: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
-    """Yield the lines of the README's table: one for each row, with a column for each database.
+    """Yield the lines of the table of all ratios: a line for each row, a column for each database.
+
 
     :param runs: the results that `to_json` returns, by the title of their column
     """

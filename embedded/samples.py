@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from uuid import uuid4
 
 from embedded.server import EmbeddedError
@@ -78,9 +79,10 @@ def _set_up(services: Instance, file: Path, port: int, url: str) -> str:
         [
             "",
             f"The API    http://127.0.0.1:{port}/v2",
+            f"API docs   http://127.0.0.1:{port}/v2/docs",
             f"Fauxton    {url}/_utils/",
             *_described(accounts, logins),
-            *_tried(services, accounts, port),
+            *_to_paste(services, accounts, logins, port),
             "",
             "Ctrl-C stops it.",
         ]
@@ -136,17 +138,29 @@ def _described(accounts: list[Account], logins: list[Login]) -> list[str]:
     ]
 
 
-def _tried(services: Instance, accounts: list[Account], port: int) -> list[str]:
+def _to_paste(
+    services: Instance, accounts: list[Account], logins: list[Login], port: int
+) -> list[str]:
+    """Return lines for a shell: the variables that the documentation uses, and a first request.
+
+    TOKEN is the operator's. ACCOUNT is an account below the operator, and PASSWORD that of its
+    user if this installation has made it.
+    """
     operator = next((a for a in accounts if a.operator and a.enabled), None)
     if operator is None:
         return []
-    token = services.auth.open_session(operator).token
-    below = next((a for a in accounts if operator.id in a.tree), operator)
+    account = next((a for a in accounts if operator.id in a.tree), operator)
+    password = next((each.password for each in logins if each.account_id == account.id), None)
+    variables = {
+        "API": f"http://127.0.0.1:{port}/v2",
+        "ACCOUNT": account.id,
+        **({"PASSWORD": password} if password else {}),
+        "TOKEN": services.auth.open_session(operator).token,
+    }
     return [
         "",
-        "A token of the operator's, and what to try with it:",
+        "To try it, paste these lines into another terminal:",
         "",
-        token,
-        "",
-        f"curl -H 'X-Auth-Token: {token}' http://127.0.0.1:{port}/v2/accounts/{below.id}/ips",
+        *(f"export {name}={quote(value)}" for name, value in variables.items()),
+        'curl -H "X-Auth-Token: $TOKEN" $API/accounts/$ACCOUNT/ips',
     ]

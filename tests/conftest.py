@@ -213,6 +213,13 @@ def recordings() -> Path:
     return Path(__file__).parents[2] / "shared" / "recordings"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the database: `make check` leaves them out."""
+    for item in items:
+        if "couchdb_url" in getattr(item, "fixturenames", ()):
+            item.add_marker("database")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many schedules were walked through (`tests/schedules`)."""
     reports = [r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, "when")]

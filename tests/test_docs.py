@@ -1,6 +1,7 @@
 """The documentation, held against what it speaks of."""
 
 import ast
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -14,16 +15,25 @@ import pytest
 from flask import Flask
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
+from bench import report
 from kazoo_ips import app
+from kazoo_ips.api import openapi
+from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
+from kazoo_ips.services.pool.bulk_additions import AdditionOutcome
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 README = ROOT / "README.md"
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in (README, ROOT / "bench" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (
+        README,
+        ROOT / "bench" / "README.md",
+        ROOT / "bench" / "results" / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    )
 }
 SECURITY = PAGES["docs/security.md"]
 NAMED = sorted(set(re.findall(r"`(?:tests/)?([\w/]+\.py)::(\w+)`", SECURITY)))
@@ -79,6 +89,77 @@ def test_the_readme_names_every_page_and_no_other() -> None:
     listed = PAGES["README.md"].partition("## Documentation\n")[2].partition("\n## ")[0]
     named = re.findall(r"\]\((docs/[\w-]+\.md)\)", listed)
     assert sorted(named) == sorted(page for page in PAGES if page.startswith("docs/"))
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 150
+
+
+# Tables that repeat the code.
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The cells of a table of a page, below its heading row."""
+    text = PAGES[page].partition(heading)[2].partition("\n\n")[0]
+    rows = text.partition("---|\n")[2].splitlines()
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip("|"))] for row in rows]
+
+
+def test_the_settings_page_has_every_setting_as_the_code_has_it() -> None:
+    shown = [
+        [f"`{s.metadata['name']}`", f"`{s.default}`" if s.default else "", s.metadata["help"]]
+        for s in fields(Settings)
+    ]
+    assert table("docs/settings.md", "| setting | default |") == shown
+
+
+def test_the_routes_page_has_every_route_with_who_may_call_it(rules: Flask) -> None:
+    shown: set[tuple[str, str, str]] = set()
+    path = ""
+    for first, method, who, _ in table("docs/routes.md", "| path | method |"):
+        path = first.strip("`") or path
+        shown.add((path, method.strip("`"), who))
+    routes = set()
+    for rule in rules.url_map.iter_rules():
+        described = openapi.operation_of(rules, rule)
+        who = "the account" if described.who is Who.ACCOUNT else described.who.value
+        routes.add((re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), described.method, who))
+    assert shown == routes
+
+
+def leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command below a command, with its words."""
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    for name, each in command.commands.items():
+        yield from leaves(each, f"{path} {name}")
+
+
+def test_the_commands_page_has_every_command() -> None:
+    shown = [
+        re.sub(r"`(kazoo-ips [a-z ]*[a-z]).*", r"\1", first)
+        for first, _ in table("docs/commands.md", "| command | |")
+    ]
+    assert sorted(shown) == sorted(words for words, _ in leaves(cli, "kazoo-ips"))
+
+
+def test_the_importing_page_has_every_result() -> None:
+    shown = {first.strip("`") for first, _ in table("docs/importing.md", "| result | |")}
+    own = {"repeated", "contradictory", "invalid"}
+    assert shown == own | {outcome.value for outcome in AdditionOutcome}
+
+
+def test_the_performance_page_has_the_figures_of_the_results() -> None:
+    run = json.loads((ROOT / "bench" / "results" / "couchdb-sbwt-none.json").read_text())
+    assert "\n".join(report.routes(run)) in PAGES["docs/performance.md"]
+
+
+def test_the_table_of_all_ratios_is_that_of_the_results() -> None:
+    files = {title: f"{name}.json" for name, title in report.COLUMNS.items()}
+    folder = ROOT / "bench" / "results"
+    runs = {title: json.loads((folder / file).read_text()) for title, file in files.items()}
+    assert "\n".join(report.published(runs)) in PAGES["bench/results/README.md"]
 
 
 # What pages name.

@@ -4,122 +4,17 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from embedded import EmbeddedCouch
-
-ROOT = Path(__file__).parents[1]
-COMMAND = [sys.executable, "-m", "embedded.run"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-class Run:
-    """One `python -m embedded.run`, started in a process group of its own, as a shell does."""
-
-    def __init__(self, folder: Path, **environ: str) -> None:
-        self.port, self.couch_port = free_port(), free_port()
-        self.environ = {
-            **{k: v for k, v in os.environ.items() if k != "COUCHDB_URL"},
-            "PORT": str(self.port),
-            "COUCHDB_PORT": str(self.couch_port),
-            "KAZOO_IPS_DATA": str(folder),
-            "KAZOO_IPS_WORKERS": "1",
-            **environ,
-        }
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            COMMAND,
-            cwd=ROOT,
-            env=self.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self.process.stdout is not None
-        lines: list[str] = []
-        while not lines or not lines[-1].startswith("Ctrl-C"):
-            line = self.process.stdout.readline()
-            assert line, self.process.communicate()[1]
-            lines.append(line)
-        self.said = "".join(lines)
-        self.children = [
-            pid for pid in processes() if f"=127.0.0.1:{self.port}\0" in environ_of(pid)
-        ] + children_of(self.process.pid)
-
-    def end(self) -> tuple[int, str]:
-        """Its exit status and what it wrote on stderr, when it has ended."""
-        errors = self.process.communicate(timeout=60)[1]
-        return self.process.returncode, errors
-
-    def fail(self) -> str:
-        """The one line of a start that fails."""
-        result = subprocess.run(
-            COMMAND,
-            cwd=ROOT,
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert (result.returncode, result.stdout) == (1, "")
-        assert result.stderr.count("\n") == 1, result.stderr
-        return result.stderr.rstrip("\n")
-
-    def curl(self) -> Any:
-        """What the printed curl line answers."""
-        [line] = [line for line in self.said.splitlines() if line.startswith("curl ")]
-        printed = subprocess.run(
-            ["sh", "-c", line], capture_output=True, text=True, timeout=60, check=True
-        )
-        return json.loads(printed.stdout)
-
-    def accounts(self) -> list[str]:
-        """The lines about accounts, passwords included."""
-        return [line for line in self.said.splitlines() if " account " in line]
-
-
-def processes() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def environ_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/environ").read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def children_of(parent: int) -> list[int]:
-    return [pid for pid in processes() if stat_of(pid)[1:2] == [str(parent)]]
-
-
-def stat_of(pid: int) -> list[str]:
-    """State, parent and more of a process; nothing when there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def alive(pid: int) -> bool:
-    return stat_of(pid)[:1] not in ([], ["Z"])
+from tests.make_run import Run, alive, children_of, free_port
 
 
 def nothing_is_left(run: Run) -> bool:
@@ -161,6 +56,7 @@ def test_first_and_second_start(start: Callable[..., Run], tmp_path: Path) -> No
     assert {"192.0.2.2", "198.51.100.1", "2001:db8::2"} <= {each["ip"] for each in answer["data"]}
     assert "192.0.2.1" not in {each["ip"] for each in answer["data"]}
     assert len(first.accounts()) == 2
+    assert list(first.to_paste()) == ["API", "ACCOUNT", "PASSWORD", "TOKEN"]
     logins = tmp_path / "logins.json"
     assert logins.stat().st_mode & 0o777 == 0o600
     assert all(login["password"] in first.said for login in json.loads(logins.read_text()))
@@ -171,6 +67,7 @@ def test_first_and_second_start(start: Callable[..., Run], tmp_path: Path) -> No
     assert nothing_is_left(first)
 
     second = start()
+    assert second.to_paste()["PASSWORD"] == first.to_paste()["PASSWORD"]
     assert second.accounts() == first.accounts()
     assert second.curl()["data"] == answer["data"]
     second.process.send_signal(signal.SIGINT)
