@@ -158,7 +158,7 @@ class World:
         return Member(account, user, services.auth.open_session(account, user).token)
 
     def give(self, numbers: Sequence[int], member: Member | None) -> None:
-        """Assign these addresses to a member, or with None release them, in the pool and the copies.
+        """Assign these addresses to a member, or release them (None), in the pool and the copies.
 
         The documents are written directly. So far each address is available, or assigned to the
         measured account.
