@@ -24,7 +24,7 @@ from webtest import TestApp
 from embedded.server import EmbeddedCouch
 from kazoo_ips import app
 from kazoo_ips.config import Settings
-from kazoo_ips.model import CreateIP
+from kazoo_ips.model import AssignIP, CreateIP
 
 PACKAGE = str(Path(app.__file__).parent) + os.sep
 
@@ -98,6 +98,7 @@ def paths(settings: Settings) -> dict[str, Calls]:
     token = services.auth.open_session(account, user).token
     for n in range(1, 11):
         services.pool.create(CreateIP(f"192.0.2.{n}", "zone", f"proxy{n}.example.com"), "setup")
+    services.ips.assign(AssignIP(account.id, "192.0.2.1"), "setup")
     client, ips = TestApp(flask_app), f"/v2/accounts/{account.id}/ips"
 
     def allocate() -> None:

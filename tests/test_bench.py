@@ -1,10 +1,26 @@
 """The arithmetic of `make bench`. Nothing timed is a test."""
 
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from bench import report
+from bench import call_path, report
 from bench.measure import Spread, limit
 from bench.row import Goal
+from kazoo_ips.config import Settings
+
+
+@pytest.mark.skipif("COUCHDB_URL" in os.environ, reason="a login and a cluster need more files")
+def test_the_documented_path_of_a_request_is_the_one_that_it_takes(settings: Settings) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "code.md").read_text()
+    warm = replace(settings, identity_cache=Settings.identity_cache)
+    steps = page.partition("<!-- The path of a list. -->")[2].partition("\nThen ")[0]
+    documented = re.findall(r"^[0-9]+\. \[`(.*?)`\]", steps, re.MULTILINE)
+    entered = [file for file, _, _ in call_path.paths(warm)["GET assigned"].calls]
+    assert documented == list(dict.fromkeys(entered))
 
 
 def test_the_limit_adds_up_what_one_request_costs() -> None:
