@@ -252,7 +252,7 @@ def test_a_block_is_all_its_addresses(text: str, first: str, last: str, count: i
         ("2001:db8::/64", "more than 65536 addresses"),
         ("::/0", "more than 65536 addresses"),
         ("192.0.2.9-192.0.2.1", "the range ends before it starts"),
-        ("192.0.2.1-2001:db8::1", "from IPv4 to IPv6 is no range"),
+        ("192.0.2.1-2001:db8::1", "a range cannot mix IPv4 and IPv6"),
         ("192.0.2.1-9", "'9' is not an address"),
     ],
 )

@@ -1,7 +1,7 @@
 // Refuses invalid documents of addresses, whichever client writes them: (new document, old document or null)
 (function (doc, old) {
-  // The 4 or 16 octets of an address, or null. Kazoo checks no more than this when it adds an address;
-  // `%` and a zone id may follow IPv6. IPv4-mapped IPv6 is the IPv4 address.
+  // The 4 or 16 octets of an address; null if the id is no address. Kazoo checks the same when it adds one:
+  // `%` and a zone id may follow an IPv6 address. An IPv4-mapped IPv6 address is the IPv4 address.
   function octetsOf(id) {
     var ipv4 = /^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/;
     if (ipv4.test(id)) return id.split('.').map(Number);
@@ -26,7 +26,7 @@
     return /^(0,){10}255,255,/.test(octets.join() + ',') ? octets.slice(12) : octets;
   }
   function hex(number) { return number.toString(16); }
-  // What no proxy can have, as kazoo_ips.model.addresses.unusable names it.
+  // Why no proxy can have an address, as in kazoo_ips.model.addresses.unusable; empty if one can.
   function unusable(octets) {
     var first = octets[0], second = octets[1];
     if (octets.length === 4) {

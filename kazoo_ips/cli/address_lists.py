@@ -47,8 +47,8 @@ def read_list(file: BinaryIO) -> Iterator[ImportRow]:
         yield read(number, line)
 
 
-def wish(given: str, zone: str, host: str, line: int = 1) -> ImportRow:
-    """A wish for an address, a CIDR block or a range."""
+def import_row(given: str, zone: str, host: str, line: int = 1) -> ImportRow:
+    """Return the row for an address, a CIDR block or a range."""
     for name, value in (("ip", given), ("zone", zone), ("host", host)):
         if not value:
             return ImportRow(line, given, zone, host, problem=f"no {name}")
@@ -99,7 +99,7 @@ def _read_by(delimiter: str, names: list[str]) -> Callable[[int, str], ImportRow
         if len(cells) != len(names):
             wanted = f"{len(cells)} cells where {len(names)} are wanted"
             return ImportRow(number, line, problem=wanted)
-        return wish(cells[ip], cells[zone], cells[host], number)
+        return import_row(cells[ip], cells[zone], cells[host], number)
 
     return read
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 import click
 
 from kazoo_ips.cli.console import fail, print_table, reported, services
-from kazoo_ips.cli.imports import fill_from, fill_with
+from kazoo_ips.cli.imports import import_block, import_file
 from kazoo_ips.model import AssignIP, CreateIP, DeleteIP, ReleaseIP, ReleaseIPs, Status, addresses
 
 _COLUMNS = {"IP": 15, "Status": 10, "Zone": 10, "Host": 30, "Account": 32}
@@ -40,11 +40,11 @@ def add(  # noqa: PLR0913 - each is one argument or option
     otherwise.
     """
     if file and ip is None:
-        fill_from(file, dry_run=dry_run, as_json=as_json)
+        import_file(file, dry_run=dry_run, as_json=as_json)
     elif file or ip is None or zone is None or host is None:
         raise click.UsageError("either IP, ZONE and HOST or --from FILE")
     elif dry_run or as_json or "/" in ip or "-" in ip:
-        fill_with(ip, zone, host, dry_run=dry_run, as_json=as_json)
+        import_block(ip, zone, host, dry_run=dry_run, as_json=as_json)
     else:
         add_one.callback(ip, zone, host)  # type: ignore[misc]
 

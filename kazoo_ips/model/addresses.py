@@ -1,9 +1,9 @@
-"""What an address is: strict to read, one spelling to keep, one order to sort by.
+"""IP addresses: validation, the canonical form, the sort key, and blocks of addresses.
 
-Knows nothing of the pool. IPv4 as four decimal octets without leading zeros; IPv6 as RFC 4291
-writes it, kept as RFC 5952 recommends. An IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) is the IPv4
-address. No spaces or zone ids, and prefix lengths only where several addresses may be meant: see
-`parse_block`.
+An IPv4 address is four decimal octets without leading zeros. An IPv6 address is read as in
+RFC 4291, and its canonical form is that of RFC 5952. An IPv4-mapped IPv6 address (RFC 4291
+§2.5.5.2) is the IPv4 address. Spaces and zone ids are invalid. Only `parse_block` accepts a prefix
+length.
 """
 
 import re
@@ -14,11 +14,11 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
 _IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4}")
 
 MAX_BLOCK = 65_536
-"""Addresses in one block or range: an IPv4 /16, an IPv6 /112."""
+"""The maximum number of addresses in a block or range: an IPv4 /16, an IPv6 /112."""
 
 
 def canonical(text: object) -> str | None:
-    """The one spelling of an address, or None when `text` is not an address.
+    """Return the canonical form of an address, or None if `text` is not an address.
 
     >>> canonical("2001:DB8:0::1")
     '2001:db8::1'
@@ -29,7 +29,8 @@ def canonical(text: object) -> str | None:
     """
     if not isinstance(text, str):
         return None
-    if _IPV4.fullmatch(text):  # nearly always; it has one spelling, and this is ten times as fast
+    # The common case, ten times as fast: a valid IPv4 address is canonical.
+    if _IPV4.fullmatch(text):
         return text
     address = _read(text)
     return None if address is None else address.compressed
@@ -48,9 +49,9 @@ def _read(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def likely_spellings(address: str) -> tuple[str, ...]:
-    """The spellings, other than the canonical one, in which an address is most likely written.
+    """Return the most likely spellings of an address, without the canonical one.
 
-    An address has hundreds of spellings. These few are cheap to look for among document ids.
+    An address has hundreds of spellings. These few can be looked up by document id.
 
     :param address: a canonical address
 
@@ -67,9 +68,9 @@ def likely_spellings(address: str) -> tuple[str, ...]:
 
 
 def sort_key(address: str) -> str:
-    """The key by which the views order addresses: numeric, IPv4 before IPv6.
+    """Return the key by which the views sort addresses: numerically, IPv4 before IPv6.
 
-    `couch_views/ips` computes the same in JavaScript; a test holds the two together.
+    `couch_views/ips` computes the same key in JavaScript. A test compares the two.
 
     :param address: a canonical address
     :returns: `4` and 8, or `6` and 32, lower-case hex digits
@@ -92,7 +93,8 @@ _UNUSABLE = [
     (ip_network("fe80::/10"), "a link-local address"),
     (ip_network("ff00::/8"), "a multicast address"),
 ]
-"""What is never the address of a single host beyond its own link (RFC 6890, RFC 4291 §2.5.5.1)."""
+"""Networks whose addresses no proxy can have: they cannot be routed to one host (RFC 6890, RFC
+4291 §2.5.5.1)."""
 _UNUSABLE_RANGES = {
     version: [
         (int(network.network_address), int(network.broadcast_address), what)
@@ -104,15 +106,15 @@ _UNUSABLE_RANGES = {
 
 
 def unusable(address: str) -> str | None:
-    """Say why no proxy can have an address, or return None if one can. Private ones can be had.
+    """Return why no proxy can have an address, or None if one can. Private addresses are usable.
 
-    :param address: in any spelling; what is not an address is not judged
+    :param address: the address in any spelling; text that is no address returns None
 
     >>> unusable("::ffff:127.0.0.1")
     'it is a loopback address'
     """
-    known = _read(address)
-    return _unusable(known.version, int(known), int(known)) if known else None
+    parsed = _read(address)
+    return _unusable(parsed.version, int(parsed), int(parsed)) if parsed else None
 
 
 def _unusable(version: int, first: int, last: int) -> str | None:
@@ -124,11 +126,11 @@ def _unusable(version: int, first: int, last: int) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Addresses that follow one another: one, a CIDR block's or a range's.
+    """Consecutive addresses: one address, a CIDR block or a range.
 
     :param version: 4 or 6
-    :param first: the first one as a number
-    :param last: the last one as a number
+    :param first: the first address as a number
+    :param last: the last address as a number
     """
 
     version: int
@@ -140,24 +142,25 @@ class Block:
 
     @property
     def unusable(self) -> str | None:
-        """Why no proxy can have these addresses, or one of them; None if all can be had."""
+        """Why no proxy can have one of these addresses; None if all are usable."""
         return _unusable(self.version, self.first, self.last)
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        """Each address as a number and in its canonical spelling."""
+        """Yield each address as a number and in its canonical form."""
         kind = IPv4Address if self.version == 4 else IPv6Address
         for number in range(self.first, self.last + 1):
             yield number, kind(number).compressed
 
 
 def parse_block(text: str) -> Block:
-    """The addresses that a text names: `192.0.2.1`, `192.0.2.0/28` or `192.0.2.1-192.0.2.9`.
+    """Return the addresses of a text: `192.0.2.1`, `192.0.2.0/28` or `192.0.2.1-192.0.2.9`.
 
-    A CIDR block is all its addresses, the first and the last too: each address of the pool stands
-    for itself, and what a subnet keeps for its network and broadcast is no matter to a pool of
-    routed addresses (MetalLB and Cilium hold it the same way). A range leaves out what it wants.
+    A CIDR block includes its first and last address, as in MetalLB and Cilium: the addresses of
+    the pool are routed one by one, so none is a network or broadcast address. A range can leave
+    them out.
 
-    :raises ValueError: it names none, or more than `MAX_BLOCK`; the text says what is wrong
+    :raises ValueError: the text is invalid, or has more than `MAX_BLOCK` addresses; the message
+        says what is wrong
 
     >>> len(parse_block("192.0.2.0/28"))
     16
@@ -169,16 +172,16 @@ def parse_block(text: str) -> Block:
     else:
         only = _read_or_fail(text)
         return Block(only.version, int(only), int(only))
-    if block.last - block.first >= MAX_BLOCK:  # len() takes no number as large as IPv6 has them
+    if block.last - block.first >= MAX_BLOCK:  # len() fails for the largest IPv6 blocks
         raise ValueError(f"more than {MAX_BLOCK} addresses")
     return block
 
 
 def _cidr(text: str, length: str) -> Block:
     base = _read_or_fail(text)
-    # Of an IPv4-mapped address, 96 bits say that it is one.
-    spare = 96 if base.version == 4 and ":" in text else 0
-    bits = int(length[:4]) - spare if length.isascii() and length.isdigit() else -1
+    # The prefix of an IPv4-mapped address has 96 bits more than that of the IPv4 address.
+    mapped_bits = 96 if base.version == 4 and ":" in text else 0
+    bits = int(length[:4]) - mapped_bits if length.isascii() and length.isdigit() else -1
     if not 0 <= bits <= base.max_prefixlen:
         raise ValueError(f"/{length} is not a prefix length of IPv{base.version}")
     network = ip_network((base, bits), strict=False)
@@ -190,7 +193,7 @@ def _cidr(text: str, length: str) -> Block:
 def _range(start: str, end: str) -> Block:
     first, last = _read_or_fail(start.strip()), _read_or_fail(end.strip())
     if first.version != last.version:
-        raise ValueError("from IPv4 to IPv6 is no range")
+        raise ValueError("a range cannot mix IPv4 and IPv6")
     if int(first) > int(last):
         raise ValueError("the range ends before it starts")
     return Block(first.version, int(first), int(last))

@@ -281,7 +281,7 @@ def test_a_list_of_spellings_finds_it_too(services: Instance, load: Callable[...
     found = services.bulk_additions.preview(
         [command], services.bulk_additions.respelled([command])
     )
-    assert [each.verdict for each in found] == ["unchanged"]
+    assert [each.outcome for each in found] == ["unchanged"]
 
 
 def test_what_a_newer_release_made_of_a_release_is_not_undone(

@@ -167,18 +167,18 @@ def test_an_address_without_zone_or_host_is_still_in_the_pool(field: str, run_ma
         assert len(run_map(view(path), [document(**{field: None})])[0]) == 1
 
 
-def test_the_copies_of_order_are_the_same() -> None:
+def test_all_views_have_the_same_sort_key_function() -> None:
     copies = {
         match
         for path in POOL_MAPS
-        for match in re.findall(r"^  // The address in .*?^  }\n", path.read_text(), re.M | re.S)
+        for match in re.findall(r"^  // The sort key of .*?^  }\n", path.read_text(), re.M | re.S)
     }
     assert len(copies) == 1
-    assert all("function order(" in path.read_text() for path in POOL_MAPS)
+    assert all("function sortKey(" in path.read_text() for path in POOL_MAPS)
 
 
-def order(run_map: RunMap, ids: list[str]) -> list[str | None]:
-    """What `order` makes of each id; None when there is no row."""
+def sort_keys(run_map: RunMap, ids: list[str]) -> list[str | None]:
+    """The sort key that the view computes for each id; None if it emits no row."""
     rows = run_map(view("ips/by_zone"), [document(_id=each) for each in ids])
     return [emitted[0][0][-1] if emitted else None for emitted in rows]
 
@@ -186,13 +186,13 @@ def order(run_map: RunMap, ids: list[str]) -> list[str | None]:
 @given(st.lists(strategies.addresses(), min_size=1, max_size=40))
 def test_order_is_the_sort_key_of_any_spelling(run_map: RunMap, spellings: list[str]) -> None:
     expected = [addresses.sort_key(addresses.canonical(each) or "") for each in spellings]
-    assert order(run_map, spellings) == expected
+    assert sort_keys(run_map, spellings) == expected
 
 
 @given(st.lists(strategies.near_addresses(), min_size=1, max_size=60))
 def test_order_takes_an_id_exactly_when_it_is_an_address(run_map: RunMap, ids: list[str]) -> None:
     canonical = [addresses.canonical(each) for each in ids]
-    assert order(run_map, ids) == [each and addresses.sort_key(each) for each in canonical]
+    assert sort_keys(run_map, ids) == [each and addresses.sort_key(each) for each in canonical]
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,14 @@ Report = list[tuple[str, str]]
 def fill(behind: Settings, proxy: FaultProxy, pool: Database) -> Callable[..., Report]:
     """A function that adds two batches, with a fault at the first write of a batch."""
     services = composition.build(behind)
-    filling = ImportService(services.bulk_additions, BATCH)
+    imports = ImportService(services.bulk_additions, BATCH)
 
     def run(fault: Fault | None = None, times: int = 1) -> Report:
         if fault:
             proxy.rule(fault, when=_is_batch, times=times)
-        wish = ImportRow(1, "10.0.0.0/26", "z", "h", parse_block("10.0.0.0/26"))
-        batches = filling.fill([wish], uuid4().hex)
-        return [(result.address, str(result.verdict)) for batch in batches for result in batch]
+        row = ImportRow(1, "10.0.0.0/26", "z", "h", parse_block("10.0.0.0/26"))
+        batches = imports.add([row], uuid4().hex)
+        return [(result.address, str(result.outcome)) for batch in batches for result in batch]
 
     return run
 

@@ -1,7 +1,7 @@
-"""Many addresses added to the pool at once, in one write: all or none, or each for itself.
+"""Adding many addresses in one bulk write: all or none, or each independently of the others.
 
-What CouchDB leaves open is read back by the id of the request, as for one address: what is there
-by this request is added, what is not there is written again. Knows neither files nor HTTP.
+If the outcome of a write is unknown, the document is read back. It was added if it has the id of
+this request. If it does not exist, it is written again.
 """
 
 import logging
@@ -20,41 +20,41 @@ from kazoo_ips.services.assigning.resumption import is_resumed
 log = logging.getLogger(__name__)
 
 _WRITES = 2
-"""Times that an address is written when nobody says what became of it."""
+"""Maximum number of writes of an address while the outcome is unknown."""
 
 
 class AdditionOutcome(StrEnum):
-    """What became of the wish to have an address in the pool."""
+    """The result of adding one address."""
 
     ADDED = "added"
     WOULD_BE_ADDED = "would be added"
     UNCHANGED = "unchanged"
-    """It was there, in this zone and on this host; assigned or not."""
+    """The pool has it already, with this zone and host; assigned or available."""
     DIFFERENT = "different"
-    """It was there, in another zone or on another host, and stays so."""
+    """The pool has it already, with another zone or host. It is not changed."""
     FAILED = "failed"
-    """It is not there: CouchDB refused it, or it had no quorum and was dropped."""
+    """It is not in the pool: CouchDB refused it, or it had no quorum and was deleted again."""
     UNKNOWN = "unknown"
-    """CouchDB did not say, and it could not be found out."""
+    """CouchDB did not answer, and the outcome could not be determined."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdditionResult:
-    """One address of many.
+    """The result of adding one of several addresses.
 
-    :param ip: as the pool has it; None where it does not, or nobody knows
-    :param revision: of one that is added; `ip` itself may lack it
+    :param ip: the dedicated IP in the pool; None if it does not exist, or that is unknown
+    :param revision: the revision of an address that was added, which `ip` may lack
     """
 
-    verdict: AdditionOutcome
+    outcome: AdditionOutcome
     ip: DedicatedIP | None = None
     revision: str | None = None
 
 
 class BulkAdditionService:
-    """Adds lists of addresses.
+    """Adds lists of addresses to the pool.
 
-    :param now: the time in Gregorian seconds
+    :param now: returns the time in Gregorian seconds
     """
 
     def __init__(
@@ -77,44 +77,46 @@ class BulkAdditionService:
         attempt: Attempt | None = None,
         dry_run: bool = False,
     ) -> list[DedicatedIP]:
-        """Add addresses to the pool: all of them, in the order given, or none.
+        """Add addresses to the pool: all of them, in the given order, or none.
 
-        :param commands: no address twice
-        :param attempt: of a request with an Idempotency-Key: what an earlier one has added is told
-        :param dry_run: say what would be done, and write nothing
-        :raises IPsExist: these are there already, in whatever spelling; none was added
-        :raises DatastoreUnreachable: it is not known what became of one; the others are not added
+        :param commands: for different addresses
+        :param attempt: the attempt of a request with an Idempotency-Key: addresses that an earlier
+            attempt has added count as added
+        :param dry_run: whether to return what would be written, and write nothing
+        :raises IPsExist: the pool has these already, in any spelling; none was added
+        :raises DatastoreUnreachable: the outcome of one is unknown; the others are not added
         """
-        there, gone = self._known([c.address for c in commands], self.respelled(commands))
+        existing, deleted = self._existing([c.address for c in commands], self.respelled(commands))
         resumed = is_resumed(attempt)
         since = 0 if resumed else self._now()
-        done = {a: ip for a, ip in there.items() if _is_made(ip, request_id, since)}
-        if len(there) > len(done):
-            raise IPsExist(*(address for address in there if address not in done))
+        done = {a: ip for a, ip in existing.items() if _is_added_by(ip, request_id, since)}
+        if len(existing) > len(done):
+            raise IPsExist(*(address for address in existing if address not in done))
         if dry_run:
             return list(self._new(commands, request_id, {}).values())
         rest = [command for command in commands if command.address not in done]
-        written = self._write(rest, request_id, gone)
-        added = dict(zip((c.address for c in rest), written, strict=True))
-        if resumed:  # what an earlier attempt has added may have arrived since
+        results = dict(
+            zip((c.address for c in rest), self._write(rest, request_id, deleted), strict=True)
+        )
+        if resumed:  # a write of an earlier attempt may have arrived since
             done |= {
-                a: each.ip
-                for a, each in added.items()
-                if each.ip and _is_made(each.ip, request_id, since)
+                a: result.ip
+                for a, result in results.items()
+                if result.ip and _is_added_by(result.ip, request_id, since)
             }
-        made = done | {
-            address: replace(each.ip, revision=each.revision)
-            for address, each in added.items()
-            if each.verdict is AdditionOutcome.ADDED and each.ip
+        added = done | {
+            address: replace(result.ip, revision=result.revision)
+            for address, result in results.items()
+            if result.outcome is AdditionOutcome.ADDED and result.ip
         }
-        if len(made) < len(commands):
-            self._take_out(list(made.values()))
-            taken = (AdditionOutcome.UNCHANGED, AdditionOutcome.DIFFERENT)
-            exist = [address for address, each in added.items() if each.verdict in taken]
+        if len(added) < len(commands):
+            self._undo(list(added.values()))
+            existed = (AdditionOutcome.UNCHANGED, AdditionOutcome.DIFFERENT)
+            exist = [address for address, result in results.items() if result.outcome in existed]
             if exist:
                 raise IPsExist(*exist)
             raise DatastoreUnreachable("not known whether all are added")
-        return [made[command.address] for command in commands]
+        return [added[command.address] for command in commands]
 
     def add(
         self,
@@ -122,13 +124,14 @@ class BulkAdditionService:
         request_id: str,
         respelled: Mapping[str, list[str]],
     ) -> list[AdditionResult]:
-        """Add addresses to the pool, each for itself, in one write.
+        """Add addresses to the pool in one write, each independently of the others.
 
-        What happened to those that the pool had once is not asked for: no key repeats this.
+        New documents do not continue the trails of deleted ones, because no request that may be
+        repeated by its Idempotency-Key calls this.
 
-        :param commands: no address twice
-        :param respelled: as `respelled` gives it
-        :returns: what became of each, in the order given
+        :param commands: for different addresses
+        :param respelled: the result of the method `respelled`
+        :returns: the result for each address, in the given order
         :raises DatastoreUnreachable: nothing was written
         """
         other = self._other_spellings([c.address for c in commands], respelled)
@@ -144,31 +147,30 @@ class BulkAdditionService:
     def preview(
         self, commands: Sequence[CreateIP], respelled: Mapping[str, list[str]]
     ) -> list[AdditionResult]:
-        """What `add` would do. Writes nothing."""
-        wanted = [command.address for command in commands]
-        there, _ = self._known(wanted, respelled)
+        """Return the results that `add` would have. Nothing is written."""
+        existing, _ = self._existing([command.address for command in commands], respelled)
         return [
-            _compared(command, there[command.address])
-            if command.address in there
+            _compared(command, existing[command.address])
+            if command.address in existing
             else AdditionResult(AdditionOutcome.WOULD_BE_ADDED)
             for command in commands
         ]
 
     def respelled(self, commands: Sequence[CreateIP] | None = None) -> dict[str, list[str]]:
-        """The ids of the pool that are not canonical, by canonical address.
+        """Return the document ids that are not canonical, by canonical address.
 
-        :param commands: only those among these addresses matter; None: all of the pool's
+        :param commands: the addresses to look for; None returns all ids of the pool
         """
         if commands is None:
             return self._lists.other_spellings()
         return self._lists.other_spellings([command.address for command in commands])
 
-    def _known(
+    def _existing(
         self, wanted: Sequence[str], respelled: Mapping[str, list[str]]
     ) -> tuple[dict[str, DedicatedIP], dict[str, DedicatedIP]]:
-        """Those that the pool has, in whatever spelling, and what those were that it had once."""
-        there, gone = self._ips.by_id(wanted)
-        return there | self._other_spellings(wanted, respelled), gone
+        """Return the dedicated IPs in the pool, in any spelling, and those that were deleted."""
+        existing, deleted = self._ips.by_id(wanted)
+        return existing | self._other_spellings(wanted, respelled), deleted
 
     def _other_spellings(
         self, wanted: Sequence[str], respelled: Mapping[str, list[str]]
@@ -177,11 +179,11 @@ class BulkAdditionService:
         found = self._ips.by_id(ids)[0] if ids else {}
         return {ids[i]: ip for i, ip in found.items()}
 
-    def _there(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
-        """Those that the pool has, put in order where a cluster left a disorder."""
-        found, gone = self._ips.by_id(wanted)
-        for address in [*gone, *(a for a, ip in found.items() if ip.conflicted)]:
-            with suppress(IPNotFound, Conflict):  # not there; or there, and too fresh to tell
+    def _read_back(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
+        """Return those of these addresses that are in the pool, after resolving conflicts."""
+        found, deleted = self._ips.by_id(wanted)
+        for address in [*deleted, *(a for a, ip in found.items() if ip.conflicted)]:
+            with suppress(IPNotFound, Conflict):  # deleted; or too recent to resolve
                 found[address] = self._conflicts.resolve(address)
         return found
 
@@ -189,9 +191,12 @@ class BulkAdditionService:
         self,
         commands: Sequence[CreateIP],
         request_id: str,
-        gone: Mapping[str, DedicatedIP],
+        deleted: Mapping[str, DedicatedIP],
     ) -> dict[str, DedicatedIP]:
-        """What is to be added, by address."""
+        """Return the dedicated IPs to add, by address.
+
+        :param deleted: the last state of addresses that were deleted, whose trails are continued
+        """
         now = self._now()
         return {
             c.address: DedicatedIP.new(
@@ -200,7 +205,7 @@ class BulkAdditionService:
                 c.host,
                 at=now,
                 request_id=request_id,
-                trail=gone[c.address].trail if c.address in gone else (),
+                trail=deleted[c.address].trail if c.address in deleted else (),
             )
             for c in commands
         }
@@ -209,17 +214,17 @@ class BulkAdditionService:
         self,
         commands: Sequence[CreateIP],
         request_id: str,
-        gone: Mapping[str, DedicatedIP],
+        deleted: Mapping[str, DedicatedIP],
     ) -> list[AdditionResult]:
-        """Write them, and again what is not there although nobody says why.
+        """Write new addresses. Those whose outcome is unknown and that do not exist are repeated.
 
-        Should a first write arrive after all, it is refused or finds its own revision.
+        If the first write arrives later, CouchDB refuses it, or it has the same revision.
 
         :raises DatastoreUnreachable: nothing was written
         """
-        additions: dict[str, AdditionResult] = {}
-        due = self._new(commands, request_id, gone)
-        wishes = {command.address: command for command in commands}
+        results: dict[str, AdditionResult] = {}
+        due = self._new(commands, request_id, deleted)
+        by_address = {command.address: command for command in commands}
         for attempt in range(_WRITES):
             if not due:
                 break
@@ -229,67 +234,72 @@ class BulkAdditionService:
                 if attempt == 0:
                     raise
                 break
-            unanswered = self._sort(due, written, additions)
+            uncertain = self._sort(due, written, results)
             try:
-                there = self._there(list(unanswered)) if unanswered else {}
+                found = self._read_back(list(uncertain)) if uncertain else {}
             except DatastoreUnreachable as error:
                 log.warning("request %s: not read back: %s", request_id, error)
-                there, unanswered = {}, dict.fromkeys(unanswered, Outcome.UNKNOWN)
-            for address, ip in there.items():
-                ours = _is_made(ip, request_id, due[address].created)
-                additions[address] = (
+                found, uncertain = {}, dict.fromkeys(uncertain, Outcome.UNKNOWN)
+            for address, ip in found.items():
+                added = _is_added_by(ip, request_id, due[address].created)
+                results[address] = (
                     AdditionResult(AdditionOutcome.ADDED, ip, ip.revision)
-                    if ours
-                    else _compared(wishes[address], ip)
+                    if added
+                    else _compared(by_address[address], ip)
                 )
-            due = {a: due[a] for a in unanswered if a not in there}
+            due = {a: due[a] for a in uncertain if a not in found}
             for address in due:
-                refused = unanswered[address] is Outcome.REFUSED
-                additions[address] = AdditionResult(
+                refused = uncertain[address] is Outcome.REFUSED
+                results[address] = AdditionResult(
                     AdditionOutcome.FAILED if refused else AdditionOutcome.UNKNOWN
                 )
-        return [additions[command.address] for command in commands]
+        return [results[command.address] for command in commands]
 
     def _sort(
         self,
         due: Mapping[str, DedicatedIP],
         written: Sequence[Written],
-        additions: dict[str, AdditionResult],
+        results: dict[str, AdditionResult],
     ) -> dict[str, Outcome]:
-        """Note what is certain, drop what has no quorum, and return what is to be read back."""
-        unanswered: dict[str, Outcome] = {}
-        alone: list[DedicatedIP] = []
-        for (address, ip), answer in zip(due.items(), written, strict=True):
-            if answer.outcome is Outcome.DONE:
-                additions[address] = AdditionResult(AdditionOutcome.ADDED, ip, answer.revision)
-            elif answer.revision:  # no quorum: nobody has been told of it, so it can go
-                alone.append(replace(ip, revision=answer.revision))
-                additions[address] = AdditionResult(AdditionOutcome.FAILED)
-            else:
-                unanswered[address] = answer.outcome
-        if alone:
-            with suppress(DatastoreUnreachable):
-                self._ips.drop_all(alone)
-        return unanswered
+        """Store the results of certain outcomes, and return the outcomes to determine.
 
-    def _take_out(self, ips: Sequence[DedicatedIP]) -> None:
-        """Take out again what was added; what somebody has been given since stays.
-
-        :raises DatastoreUnreachable: it is not known whether all are out
+        Documents without a quorum are deleted again: no client has been told of them.
         """
-        left = list(ips)
+        uncertain: dict[str, Outcome] = {}
+        without_quorum: list[DedicatedIP] = []
+        for (address, ip), write in zip(due.items(), written, strict=True):
+            if write.outcome is Outcome.DONE:
+                results[address] = AdditionResult(AdditionOutcome.ADDED, ip, write.revision)
+            elif write.revision:
+                without_quorum.append(replace(ip, revision=write.revision))
+                results[address] = AdditionResult(AdditionOutcome.FAILED)
+            else:
+                uncertain[address] = write.outcome
+        if without_quorum:
+            with suppress(DatastoreUnreachable):
+                self._ips.drop_all(without_quorum)
+        return uncertain
+
+    def _undo(self, ips: Sequence[DedicatedIP]) -> None:
+        """Delete the addresses that were added. Those that another writer has changed stay.
+
+        :raises DatastoreUnreachable: it is unknown whether all are deleted
+        """
+        remaining = list(ips)
         for _ in range(_WRITES):
-            if not left:
+            if not remaining:
                 return
-            # One that was done after all is refused the next time.
-            outcomes = zip(left, self._ips.drop_all(left), strict=True)
-            left = [ip for ip, w in outcomes if w.outcome is Outcome.UNKNOWN and not w.revision]
-        if left:
-            raise DatastoreUnreachable(f"{left[0].address}: not known whether taken out again")
+            # If an unanswered deletion was done, the next one is refused.
+            outcomes = zip(remaining, self._ips.drop_all(remaining), strict=True)
+            remaining = [
+                ip for ip, w in outcomes if w.outcome is Outcome.UNKNOWN and not w.revision
+            ]
+        if remaining:
+            raise DatastoreUnreachable(f"{remaining[0].address}: not known whether deleted again")
 
 
-def _is_made(ip: DedicatedIP, request_id: str, since: int) -> bool:
-    """Whether this request has added it to the pool, at that time or later."""
+def _is_added_by(ip: DedicatedIP, request_id: str, since: int) -> bool:
+    """Whether this request has added the address, at that time or later."""
     event = ip.event(EventKind.CREATED, None, request_id)
     return event is not None and event.at >= since
 

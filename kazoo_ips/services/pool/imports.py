@@ -1,7 +1,7 @@
-"""The pool filled from a list of any length: read, written and reported in batches.
+"""Imports of lists of any length, in batches.
 
-While CouchDB writes one batch the next is prepared. Nothing of the list is kept but which
-addresses it has named so far. Doing it again does what is left to do. Knows no files.
+While CouchDB writes one batch, the next one is prepared. Of the list, only the addresses that
+occurred so far are kept in memory. A second import of the same list adds what is missing.
 """
 
 from array import array
@@ -15,19 +15,19 @@ from kazoo_ips.model.addresses import Block
 from kazoo_ips.services.pool.bulk_additions import AdditionOutcome, BulkAdditionService
 
 BATCH = 1000
-"""Addresses in one write: of 500 to 10,000 the fastest on CouchDB 3.5, and far from a timeout."""
+"""Addresses in one write. Of 500 to 10,000, this was the fastest on CouchDB 3.5."""
 _WRITERS = 2
-"""Batches under way: while CouchDB stores one, the other is made or its answer read."""
+"""Number of concurrent batches: while CouchDB writes one, the other is prepared or read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportRow:
-    """One line of a list: addresses that shall be in the pool, in a zone and on a host.
+    """One line of a list: addresses to add, with their zone and host.
 
-    :param line: its number, from 1
-    :param given: what it names, as it was written
-    :param block: the addresses; None where the line is of no use
-    :param problem: why it is not
+    :param line: the number of the line, from 1
+    :param given: the addresses as they are written in the line
+    :param block: the addresses; None if the line is invalid
+    :param problem: why the line is invalid
     """
 
     line: int
@@ -39,62 +39,63 @@ class ImportRow:
 
 
 @dataclass(slots=True)
-class Result:
-    """What became of one address of a line, or of a line that is of no use.
+class ImportResult:
+    """The result for one address of a row, or for an invalid row.
 
-    :param verdict: beside the verdicts of `AdditionOutcome`: `invalid`, with the wish's problem;
-        `repeated`, an earlier line has the same; `contradictory`, an earlier line has the address
-        with another zone or host
-    :param there: as the pool has it, where that is known
+    :param outcome: one of `AdditionOutcome`; or `invalid` (the row has the problem), `repeated`
+        (an earlier row is the same), or `contradictory` (an earlier row has the address with
+        another zone or host)
+    :param existing: the dedicated IP in the pool, if it is known
     """
 
-    wish: ImportRow
+    row: ImportRow
     address: str
-    verdict: str
-    there: DedicatedIP | None = None
+    outcome: str
+    existing: DedicatedIP | None = None
 
 
 GOOD = frozenset(
     {AdditionOutcome.ADDED, AdditionOutcome.WOULD_BE_ADDED, AdditionOutcome.UNCHANGED, "repeated"}
 )
-"""Verdicts that leave the pool as it was wanted."""
+"""Outcomes after which the pool agrees with the list."""
 
-_DUE = ""
+_PENDING = ""
 
 
 class ImportService:
-    """Brings lists of addresses into the pool.
+    """Adds lists of addresses to the pool.
 
-    :param batch: addresses in one write
+    :param batch: the number of addresses in one write
     """
 
     def __init__(self, additions: BulkAdditionService, batch: int = BATCH) -> None:
         self._additions = additions
         self._batch = batch
 
-    def fill(
-        self, wishes: Iterable[ImportRow], request_id: str, *, dry_run: bool = False
-    ) -> Iterator[list[Result]]:
-        """Add what is not there; what is there stays as it is.
+    def add(
+        self, rows: Iterable[ImportRow], request_id: str, *, dry_run: bool = False
+    ) -> Iterator[list[ImportResult]]:
+        """Add the addresses that the pool does not have. Others are not changed.
 
-        :param request_id: under which all is written
-        :param dry_run: say what would be done, and write nothing
-        :returns: batch by batch, the results in the order of the list
-        :raises DatastoreUnreachable: CouchDB has gone; what was reported is done
+        :param request_id: the request id that all documents get
+        :param dry_run: whether to return what would be done, and write nothing
+        :returns: the results in the order of the list, one batch at a time
+        :raises DatastoreUnreachable: CouchDB does not answer; the results returned so far are
+            valid
         """
-        run = _Run(self._additions, request_id, dry_run)
-        under_way: deque[Future[list[Result]]] = deque()
+        run = _Import(self._additions, request_id, dry_run)
+        pending: deque[Future[list[ImportResult]]] = deque()
         with ThreadPoolExecutor(_WRITERS) as writers:
-            for batch in _batches(wishes, self._batch):
-                under_way.append(writers.submit(run.carry_out, batch))
-                if len(under_way) > _WRITERS:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
+            for batch in _batches(rows, self._batch):
+                pending.append(writers.submit(run.add, batch))
+                if len(pending) > _WRITERS:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
 
-class _Run:
-    """One list on its way into the pool."""
+class _Import:
+    """The import of one list."""
 
     def __init__(self, additions: BulkAdditionService, request_id: str, dry_run: bool) -> None:
         self._additions = additions
@@ -102,24 +103,24 @@ class _Run:
         self._dry_run = dry_run
         self._respelled: dict[str, list[str]] | None = None
 
-    def carry_out(self, batch: list[Result]) -> list[Result]:
-        """Fill in the verdicts that are due."""
-        due = [result for result in batch if result.verdict == _DUE]
-        commands = [CreateIP(r.address, r.wish.zone, r.wish.host) for r in due]
+    def add(self, batch: list[ImportResult]) -> list[ImportResult]:
+        """Add the addresses of a batch whose outcome is pending, and set their outcomes."""
+        pending = [result for result in batch if result.outcome == _PENDING]
+        commands = [CreateIP(r.address, r.row.zone, r.row.host) for r in pending]
         if self._respelled is None:
             self._respelled = self._additions.respelled()
         if self._dry_run:
-            made = self._additions.preview(commands, self._respelled)
+            additions = self._additions.preview(commands, self._respelled)
         else:
-            made = self._additions.add(commands, self._request_id, self._respelled)
-        for result, addition in zip(due, made, strict=True):
-            result.verdict, result.there = addition.verdict, addition.ip
+            additions = self._additions.add(commands, self._request_id, self._respelled)
+        for result, addition in zip(pending, additions, strict=True):
+            result.outcome, result.existing = addition.outcome, addition.ip
         return batch
 
 
-def _batches(wishes: Iterable[ImportRow], size: int) -> Iterator[list[Result]]:
-    batch: list[Result] = []
-    for result in _results(wishes):
+def _batches(rows: Iterable[ImportRow], size: int) -> Iterator[list[ImportResult]]:
+    batch: list[ImportResult] = []
+    for result in _results(rows):
         batch.append(result)
         if len(batch) == size:
             yield batch
@@ -128,25 +129,25 @@ def _batches(wishes: Iterable[ImportRow], size: int) -> Iterator[list[Result]]:
         yield batch
 
 
-def _results(wishes: Iterable[ImportRow]) -> Iterator[Result]:
-    """One for each address, and for each line of no use; those still due have no verdict yet."""
+def _results(rows: Iterable[ImportRow]) -> Iterator[ImportResult]:
+    """Yield a result for each address and each invalid row; new addresses are still pending."""
     seen = _Seen()
-    for wish in wishes:
-        if wish.block is None:
-            yield Result(wish, "", "invalid")
+    for row in rows:
+        if row.block is None:
+            yield ImportResult(row, "", "invalid")
             continue
-        place = seen.place(wish.zone, wish.host)
-        for number, address in wish.block:
-            before = seen.note(number, wish.block.version, place)
-            verdict = "repeated" if before == place else "contradictory" if before else _DUE
-            yield Result(wish, address, verdict)
+        place = seen.place(row.zone, row.host)
+        for number, address in row.block:
+            earlier = seen.add(number, row.block.version, place)
+            outcome = "repeated" if earlier == place else "contradictory" if earlier else _PENDING
+            yield ImportResult(row, address, outcome)
 
 
 class _Seen:
-    """Which addresses were named, and where they shall be.
+    """The addresses that occurred so far, each with its place: a zone and a host.
 
-    Neighbours lie in one small array, as pools consist of neighbours: a million addresses take
-    some 20 MB instead of 100.
+    Sixteen consecutive addresses share an array. Most lists contain consecutive addresses, so a
+    million addresses take 20 MB instead of 100.
     """
 
     _GROUP = 16
@@ -156,17 +157,20 @@ class _Seen:
         self._places: dict[tuple[str, str], int] = {}
 
     def place(self, zone: str, host: str) -> int:
-        """A number for a zone and a host, from 1."""
+        """Return the number of a zone and host, from 1."""
         return self._places.setdefault((zone, host), len(self._places) + 1)
 
-    def note(self, number: int, version: int, place: int) -> int:
-        """Note an address's place; the place noted earlier, which stays, or 0."""
+    def add(self, number: int, version: int, place: int) -> int:
+        """Add an address with its place, unless it has one; return its earlier place, or 0.
+
+        :param number: the address as a number
+        """
         group, index = divmod(number, self._GROUP)
         key = group if version == 4 else group + (1 << 128)
         places = self._groups.get(key)
         if places is None:
             places = self._groups[key] = array("I", [0] * self._GROUP)
-        before = places[index]
-        if not before:
+        earlier = places[index]
+        if not earlier:
             places[index] = place
-        return before
+        return earlier

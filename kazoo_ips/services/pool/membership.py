@@ -1,4 +1,4 @@
-"""The operator's pool: what comes in and what goes out."""
+"""Adding one address to the pool, and deleting one."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,19 +29,20 @@ from kazoo_ips.services.assigning.read_repair import IPReader, require_match
 from kazoo_ips.services.assigning.resumption import Resumption, is_resumed
 
 _WRITES = 2
-"""Times that an address is written when nobody says what became of it."""
+"""Maximum number of writes of an address while the outcome is unknown."""
 
 
 class PoolService:
-    """Adds addresses and takes them out.
+    """Adds and deletes addresses.
 
-    `attempt` is that of a request with an Idempotency-Key: what an earlier one has done is told.
-    `dry_run` says that it is only asked what would be done: nothing is written.
+    `attempt` belongs to a request with an Idempotency-Key. If an earlier attempt has done the
+    request, its result is returned. A call with `dry_run` returns what would be written, and
+    writes nothing.
 
-    :param now: the time in Gregorian seconds
+    :param now: returns the time in Gregorian seconds
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one for each thing it brings together
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
         self,
         ips: IPRepository,
         reader: IPReader,
@@ -67,7 +68,7 @@ class PoolService:
     ) -> DedicatedIP:
         """Add an address to the pool.
 
-        :raises IPExists: it is there already, in whatever spelling
+        :raises IPExists: the pool has the address already, in any spelling
         """
         return self._resumption.once(
             attempt, lambda: self._create(command, request_id, attempt, dry_run)
@@ -77,12 +78,12 @@ class PoolService:
         self, command: CreateIP, request_id: str, attempt: Attempt | None, dry_run: bool
     ) -> DedicatedIP:
         if is_resumed(attempt):
-            made = self._resumption.created(command, request_id)
-            if made:
-                return made
-        # Whether it is there under this spelling the write itself says.
-        there = self._ips.find([command.address]) if dry_run else None
-        if there or self._ips.has_other_spelling(command.address):
+            created = self._resumption.created(command, request_id)
+            if created:
+                return created
+        # The write itself fails if the address exists in this spelling.
+        existing = self._ips.find([command.address]) if dry_run else None
+        if existing or self._ips.has_other_spelling(command.address):
             raise IPExists(command.address)
         ip = DedicatedIP.new(
             command.address,
@@ -104,13 +105,13 @@ class PoolService:
         raise DatastoreUnreachable(f"{ip.address}: not known whether added")
 
     def _earlier_trail(self, address: str) -> tuple[Event, ...]:
-        """What happened to an address that the pool had once.
+        """Return the trail of an address that was in the pool before.
 
-        One that every claimant withdrew from is brought back first: to be made anew without a
-        quorum would hide what it was before.
+        If all writers have withdrawn, the address is restored instead. A new document without a
+        quorum would hide its earlier state.
 
-        :raises IPExists: it was to be brought back
-        :raises DatastoreUnreachable: it cannot be now
+        :raises IPExists: the address was restored
+        :raises DatastoreUnreachable: the address has to be restored, and cannot be now
         """
         leaves = self._ips.leaves(address)
         if leaves.lost:
@@ -119,21 +120,24 @@ class PoolService:
         return leaves.trail
 
     def _added(self, ip: DedicatedIP, written: Written) -> DedicatedIP | None:
-        """A new address of which CouchDB did not simply say that it is there; None if it is not.
+        """Read back an address whose write was not confirmed; return None if it does not exist.
 
-        Then it can be written again: should the first write arrive after all, it is refused or
-        finds its own revision, and the address is there once.
+        In that case it can be written again. If the first write arrives later, CouchDB refuses it,
+        or it has the same revision.
+
+        :raises IPExists: another request has added the address
+        :raises DatastoreUnreachable: the write has no quorum, and was deleted again
         """
-        if written.revision:  # no quorum: nobody has been told of it, so it can go
+        if written.revision:  # no quorum: no client was told of it
             self._ips.drop(replace(ip, revision=written.revision))
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         try:
-            there = self._reader.read(ip.address)
+            current = self._reader.read(ip.address)
         except IPNotFound:
             return None
-        if (there.request_id, there.created) != (ip.request_id, ip.created):
+        if (current.request_id, current.created) != (ip.request_id, ip.created):
             raise IPExists(ip.address)
-        return there
+        return current
 
     def delete(
         self,
@@ -143,14 +147,14 @@ class PoolService:
         attempt: Attempt | None = None,
         dry_run: bool = False,
     ) -> DedicatedIP:
-        """Take an address out of the pool, out of its account as well where that is asked for.
+        """Delete an address from the pool. With `force`, release it first.
 
-        :returns: it as it was last: available, or of a status that this release does not know
-        :raises IPNotFound: it is not there
-        :raises IPAssigned: it is assigned and not to be released with it
+        :returns: the last state: available, or with a status that this release does not know
+        :raises IPNotFound: the address is not in the pool
+        :raises IPAssigned: it is assigned, and `force` is not given
         :raises IPStatusUnknown: this release does not know its status, and `force` is not given
-        :raises Conflict: somebody else's write came first
-        :raises PreconditionFailed: If-Match no longer holds
+        :raises Conflict: another writer was faster
+        :raises PreconditionFailed: the revision differs from If-Match
         """
         return self._resumption.once(
             attempt, lambda: self._delete(command, request_id, attempt, dry_run)
@@ -160,55 +164,55 @@ class PoolService:
         self, command: DeleteIP, request_id: str, attempt: Attempt | None, dry_run: bool
     ) -> DedicatedIP:
         if is_resumed(attempt):
-            removed = self._resumption.deleted(command.address, request_id)
-            if removed:
-                return removed
-        was = self._reader.get(command.address)
-        require_match(was, command.if_match)
-        ip = self._deletion(was, command.force, request_id)
+            deleted = self._resumption.deleted(command.address, request_id)
+            if deleted:
+                return deleted
+        before = self._reader.get(command.address)
+        require_match(before, command.if_match)
+        ip = self._deletion(before, command.force, request_id)
         if dry_run:
             return ip
         written = self._ips.remove(ip)
         if written.outcome is Outcome.REFUSED:
             raise PreconditionFailed() if command.if_match else Conflict(ip.address)
         if written.outcome is Outcome.UNKNOWN:
-            if was.assigned_to:  # whatever becomes of it, the copy shall agree
-                self._copies.look_again(was.address, was.assigned_to)
-            self._ensure_gone(was, ip, written)
-        self._copies.remove([was])
+            if before.assigned_to:  # the copy has to agree with the pool, whatever the outcome
+                self._copies.look_again(before.address, before.assigned_to)
+            self._ensure_deleted(before, ip, written)
+        self._copies.remove([before])
         return ip
 
-    def _deletion(self, was: DedicatedIP, force: bool, request_id: str) -> DedicatedIP:
-        """It as it will be when it leaves the pool.
+    def _deletion(self, before: DedicatedIP, force: bool, request_id: str) -> DedicatedIP:
+        """Return the dedicated IP as its tombstone records it.
 
-        :raises IPAssigned: it is assigned and not to be released with it
+        :raises IPAssigned: it is assigned, and `force` is not given
         :raises IPStatusUnknown: this release does not know its status, and `force` is not given
         """
-        if not (was.has_known_status or force):
-            raise IPStatusUnknown(was.address)
-        at, ip = self._now(), was
-        if was.status is Status.ASSIGNED:
+        if not (before.has_known_status or force):
+            raise IPStatusUnknown(before.address)
+        at, ip = self._now(), before
+        if before.status is Status.ASSIGNED:
             if not force:
-                raise IPAssigned(was.address)
-            ip = was.release(None, at=at, request_id=request_id)
+                raise IPAssigned(before.address)
+            ip = before.release(None, at=at, request_id=request_id)
         return ip.delete(at=at, request_id=request_id)
 
-    def _ensure_gone(self, was: DedicatedIP, ip: DedicatedIP, written: Written) -> None:
-        """Make sure that an address is gone, without a word of CouchDB whether it is.
+    def _ensure_deleted(self, before: DedicatedIP, ip: DedicatedIP, written: Written) -> None:
+        """Make sure that an address is deleted, after a deletion with an unknown outcome.
 
-        :raises Conflict: it has no quorum, and somebody else has written
-        :raises DatastoreUnreachable: it cannot be found out, has no quorum and is brought back,
-            or somebody keeps it alive or has deleted it
+        :raises Conflict: the deletion has no quorum, and another writer has written
+        :raises DatastoreUnreachable: the outcome is still unknown; or the deletion had no quorum,
+            and the address is restored; or another client has deleted it
         """
         if written.revision is None and self._ips.leaves(ip.address).live:
-            # At the same revision: should the first write arrive after all, it is refused.
+            # At the same revision, so CouchDB refuses the first deletion if it arrives later.
             written = self._ips.remove(ip)
         if written.revision and written.outcome is Outcome.UNKNOWN:
-            self._conflicts.restore(self._ips.withdraw_deletion(written.revision, was))
+            self._conflicts.restore(self._ips.withdraw_deletion(written.revision, before))
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         if written.outcome is Outcome.DONE:
             return
-        # It may have been gone by somebody else's deletion before ours came.
+        # Another client may have deleted it before.
         leaves = self._ips.leaves(ip.address)
         if leaves.live or ip.trail[-1] not in leaves.trail:
             raise DatastoreUnreachable(f"{ip.address}: not known whether deleted")

@@ -1,7 +1,7 @@
-// What accounts have: [account, zone, order of the address] -> host
+// Assigned addresses by account: [account, zone, sort key] -> host
 (function (doc) {
-  // The address in numeric order, IPv4 before IPv6, as kazoo_ips.model.addresses.sort_key has it; null is no address.
-  function order(id) {
+  // The sort key of an address, the same as kazoo_ips.model.addresses.sort_key; null if the id is no address.
+  function sortKey(id) {
     var ipv4 = /^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/;
     function hex(octets) {
       return octets.split('.').map(function (n) { return ('0' + Number(n).toString(16)).slice(-2); }).join('');
@@ -22,7 +22,7 @@
   }
   if (doc.pvt_type !== 'dedicated_ip' || doc.pvt_deleted) return;
   if (doc.pvt_status !== 'assigned' || !doc.pvt_assigned_to) return;
-  var key = order(doc._id);
+  var key = sortKey(doc._id);
   if (key === null) return;
   emit([doc.pvt_assigned_to, doc.pvt_zone, key], doc.pvt_host);
 });

@@ -1,7 +1,7 @@
-// The whole pool by status and zone: [status, zone, order of the address] -> [host, account if assigned]
+// All addresses by status and zone: [status, zone, sort key] -> [host, account if assigned]
 (function (doc) {
-  // The address in numeric order, IPv4 before IPv6, as kazoo_ips.model.addresses.sort_key has it; null is no address.
-  function order(id) {
+  // The sort key of an address, the same as kazoo_ips.model.addresses.sort_key; null if the id is no address.
+  function sortKey(id) {
     var ipv4 = /^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/;
     function hex(octets) {
       return octets.split('.').map(function (n) { return ('0' + Number(n).toString(16)).slice(-2); }).join('');
@@ -21,7 +21,7 @@
     return /^0{20}f{4}/.test(hexes) ? '4' + hexes.slice(24) : '6' + hexes;
   }
   if (doc.pvt_type !== 'dedicated_ip' || doc.pvt_deleted) return;
-  var key = order(doc._id);
+  var key = sortKey(doc._id);
   if (key === null) return;
   var assigned = doc.pvt_status === 'assigned';
   emit([doc.pvt_status, doc.pvt_zone, key], assigned ? [doc.pvt_host, doc.pvt_assigned_to] : [doc.pvt_host]);

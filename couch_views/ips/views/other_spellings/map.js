@@ -1,7 +1,7 @@
-// The documents whose ids are not the canonical spelling of their address: [order of the address] -> null
+// Documents whose id is not the canonical form of its address: [sort key] -> null
 (function (doc) {
-  // The address in numeric order, IPv4 before IPv6, as kazoo_ips.model.addresses.sort_key has it; null is no address.
-  function order(id) {
+  // The sort key of an address, the same as kazoo_ips.model.addresses.sort_key; null if the id is no address.
+  function sortKey(id) {
     var ipv4 = /^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}$/;
     function hex(octets) {
       return octets.split('.').map(function (n) { return ('0' + Number(n).toString(16)).slice(-2); }).join('');
@@ -35,6 +35,6 @@
     return text.slice(0, zeros.index).replace(/:$/, '') + '::' + after.replace(/^:/, '');
   }
   if (doc.pvt_type !== 'dedicated_ip' || doc.pvt_deleted) return;
-  var key = order(doc._id);
+  var key = sortKey(doc._id);
   if (key !== null && spell(key) !== doc._id) emit([key], null);
 });
