@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "config": set(),
     "model": {"model", "errors"},
     "processes": {"processes"},
-    "observability": {"observability", "processes", "orjson", "prometheus_client"},
+    "observability": {"observability", "model", "processes", "orjson", "prometheus_client"},
     "couch": {
         "couch", "errors", "model", "observability", "processes",
         "cachetools", "couchdb", "httptools", "orjson",

@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from kazoo_ips.model import addresses
+from kazoo_ips.model import addresses, names
 
 MAX_ADDRESSES = 1000
 """The maximum number of addresses in one request."""
@@ -109,6 +109,30 @@ class Text(Field):
                 value=value,
             )
         return value
+
+
+class Name(Text):
+    """The name of a zone or host."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(most=names.MAX_LENGTH, **more)
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return what the field accepts, in JSON Schema."""
+        return {**super().json_schema(), "pattern": names.PATTERN}
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        name = super()._deserialize(value, *args, **kwargs)
+        problem = names.problem(name)
+        if problem:
+            raise broken(
+                "pattern",
+                f"Failed to match pattern '{names.PATTERN}'",
+                target=names.PATTERN,
+                cause=problem,
+                value=value,
+            )
+        return name
 
 
 class Number(Field):

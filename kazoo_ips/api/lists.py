@@ -11,6 +11,7 @@ from flask import Response, g, request
 from kazoo_ips.api import envelope, fields, resources, schemas
 from kazoo_ips.api.route_descriptions import CSV
 from kazoo_ips.model import Listing, ListIPs, Page
+from kazoo_ips.model.names import printable
 from kazoo_ips.services.pool.lists import walk
 
 LINES = resources.ListingSchema(many=True, exclude=["assigned_to"])
@@ -69,12 +70,14 @@ def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _escape_formula(cell: str) -> str:
-    """Return the cell with an apostrophe in front if a spreadsheet would read it as a formula.
+def _escaped(cell: str) -> str:
+    """Return the cell with nothing in it that a terminal or a spreadsheet would act on.
 
-    The usual names of zones and hosts stay as they are.
+    Control and format characters are escaped. A formula gets an apostrophe in front. The usual
+    names of zones and hosts stay as they are.
     """
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    text = printable(cell, keep="\t\r\n")
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _csv(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
@@ -83,7 +86,7 @@ def _csv(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
         writer = csv.DictWriter(buffer, columns)
         writer.writeheader()
         for line in lines:
-            writer.writerow({name: _escape_formula(cell) for name, cell in line.items()})
+            writer.writerow({name: _escaped(cell) for name, cell in line.items()})
             if buffer.tell() > 16_384:
                 yield buffer.getvalue().encode()
                 buffer.seek(0)

@@ -12,6 +12,7 @@ from kazoo_ips.api.fields import (
     Field,
     Flag,
     Items,
+    Name,
     Number,
     StartKey,
     Text,
@@ -36,10 +37,10 @@ class CreateIPSchema(_Request):
     """`data` of `PUT /v2/ips`."""
 
     ip = Address(required=True, metadata={"description": "IP address", "examples": ["1.2.3.4"]})
-    zone = Text(
+    zone = Name(
         required=True, metadata={"description": "Zone of the address", "examples": ["us-east"]}
     )
-    host = Text(
+    host = Name(
         required=True,
         metadata={
             "description": "Host of the address",

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from kazoo_ips.cli.console import administrator, print_json, reported, services
+from kazoo_ips.cli.console import administrator, print_json, reported, say, services
 from kazoo_ips.model import Account
 from kazoo_ips.repositories.accounts import account_database
 
@@ -43,7 +43,7 @@ def list_accounts(as_json: bool) -> None:
         return
     for each in accounts:
         flags = [*(["operator"] if each.operator else []), *([] if each.enabled else ["disabled"])]
-        click.echo(" ".join([each.id, each.realm, each.name, *flags]))
+        say(" ".join([each.id, each.realm, each.name, *flags]))
 
 
 @account.command("show")
@@ -60,7 +60,7 @@ def enable_account(account_id: str) -> None:
     """Enable an account: its logins and tokens work again."""
     with reported("unable to enable account"):
         services().accounts.set_enabled(account_id, True)
-    click.echo(f"enabled account {account_id}")
+    say(f"enabled account {account_id}")
 
 
 @account.command("disable")
@@ -69,7 +69,7 @@ def disable_account(account_id: str) -> None:
     """Disable an account: its logins and tokens are refused."""
     with reported("unable to disable account"):
         services().accounts.set_enabled(account_id, False)
-    click.echo(f"disabled account {account_id}")
+    say(f"disabled account {account_id}")
 
 
 @click.group()
@@ -94,7 +94,7 @@ def create_user(account_id: str, username: str, password_stdin: bool, as_json: b
     if as_json:
         print_json({"id": created.id, "account_id": account_id, "username": created.username})
     else:
-        click.echo(f"created new account admin user '{created.id}'")
+        say(f"created new account admin user '{created.id}'")
 
 
 @user.command("disable")
@@ -104,7 +104,7 @@ def disable_user(account_id: str, username: str) -> None:
     """Disable a user: its logins and tokens are refused."""
     with reported("unable to disable user"):
         services().accounts.disable_user(account_id, username)
-    click.echo(f"disabled user {username}")
+    say(f"disabled user {username}")
 
 
 def _as_json(account: Account) -> dict[str, Any]:
@@ -114,6 +114,6 @@ def _as_json(account: Account) -> dict[str, Any]:
 def print_created(account: Account) -> None:
     """Print the lines that Kazoo prints for a new account."""
     database = quote(account_database(account.id), safe="")
-    click.echo(f"created new account '{account.id}' in db '{database}'")
+    say(f"created new account '{account.id}' in db '{database}'")
     if account.operator:
-        click.echo("updated master account id in system_config.accounts")
+        say("updated master account id in system_config.accounts")

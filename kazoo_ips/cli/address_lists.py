@@ -9,6 +9,7 @@ import csv
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from kazoo_ips.model import names
 from kazoo_ips.model.addresses import parse_block
 from kazoo_ips.services.pool.imports import ImportRow
 
@@ -52,6 +53,10 @@ def import_row(given: str, zone: str, host: str, line: int = 1) -> ImportRow:
     for name, value in (("ip", given), ("zone", zone), ("host", host)):
         if not value:
             return ImportRow(line, given, zone, host, problem=f"no {name}")
+    for name, value in (("zone", zone), ("host", host)):
+        problem = names.problem(value)
+        if problem:
+            return ImportRow(line, given, zone, host, problem=f"the {name} {problem}")
     try:
         block = parse_block(given)
     except ValueError as error:

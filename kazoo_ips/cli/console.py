@@ -24,6 +24,7 @@ from kazoo_ips.errors import (
     Unusable,
     ValidationFailed,
 )
+from kazoo_ips.model.names import printable
 
 
 def run(command: Callable[[], Any]) -> None:
@@ -98,6 +99,14 @@ def _build(settings: Settings) -> Instance:
     return instance
 
 
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines, with every character escaped that a terminal may act on.
+
+    :param err: whether they go to standard error
+    """
+    click.echo("\n".join(map(printable, lines)), err=err)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2))
@@ -108,8 +117,9 @@ def print_table(columns: Mapping[str, int], lines: list[list[str]]) -> None:
 
     :param columns: the minimum width of each column, in characters, by the column's header
     """
+    cells = [[printable(cell) for cell in line] for line in lines]
     widths = [
-        max(least, *(len(line[i]) for line in lines)) for i, least in enumerate(columns.values())
+        max(least, *(len(line[i]) for line in cells)) for i, least in enumerate(columns.values())
     ]
 
     def rule(sign: str) -> str:
@@ -119,11 +129,11 @@ def print_table(columns: Mapping[str, int], lines: list[list[str]]) -> None:
         padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         return "| " + " | ".join(padded) + " |"
 
-    body = [row(line) for line in lines]
-    click.echo("\n".join([rule("-"), row(list(columns)), rule("="), *body, rule("-")]))
+    body = [row(line) for line in cells]
+    say(rule("-"), row(list(columns)), rule("="), *body, rule("-"))
 
 
 def fail(message: str) -> NoReturn:
     """Print an error message, and exit with status 1."""
-    click.echo(message, err=True)
+    say(message, err=True)
     sys.exit(1)

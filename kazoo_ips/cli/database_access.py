@@ -6,7 +6,7 @@ import time
 import click
 
 from kazoo_ips import app
-from kazoo_ips.cli.console import settings
+from kazoo_ips.cli.console import say, settings
 from kazoo_ips.config import BadSetting
 from kazoo_ips.services.maintenance.database_access import DatabaseAccessService
 
@@ -47,4 +47,4 @@ def _add_member(access: DatabaseAccessService, checked: set[str], dry_run: bool)
 
 
 def _print_change(line: str, dry_run: bool) -> None:
-    click.echo(f"{line} (not done: --dry-run)" if dry_run else line)
+    say(f"{line} (not done: --dry-run)" if dry_run else line)

@@ -11,7 +11,7 @@ from uuid import uuid4
 import click
 
 from kazoo_ips.cli.address_lists import NoList, import_row, read_list
-from kazoo_ips.cli.console import fail, services
+from kazoo_ips.cli.console import fail, say, services
 from kazoo_ips.model.addresses import Block
 from kazoo_ips.services.pool.imports import GOOD, ImportResult, ImportRow
 
@@ -54,7 +54,7 @@ def _import(
                 counts.update(result.outcome for result in results)
                 if not hidden:  # clears the bar, so that the output scrolls above it
                     click.echo("\r\x1b[K", nl=False, err=True)
-                click.echo("\n".join(map(tell, results)))
+                say(*map(tell, results))
                 bar.update(results[-1].row.line - bar.pos)
             bar.update((length or bar.pos) - bar.pos)
     except NoList as error:
@@ -88,10 +88,10 @@ def _json(result: ImportResult) -> str:
 def _print_summary(counts: Counter[str], as_json: bool) -> None:
     """Print the number of addresses with each result, also after an error."""
     if as_json:
-        click.echo(json.dumps({"sum": dict(counts)}))
+        say(json.dumps({"sum": dict(counts)}))
     else:
         parts = [f"{count} {outcome}" for outcome, count in counts.items()]
-        click.echo(", ".join(parts) or "nothing to add")
+        say(", ".join(parts) or "nothing to add")
 
 
 def _count_lines(file: BinaryIO) -> int | None:

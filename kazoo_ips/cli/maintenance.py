@@ -6,7 +6,14 @@ from dataclasses import asdict
 import click
 
 from kazoo_ips import app
-from kazoo_ips.cli.console import administrator, print_json, print_table, services, settings
+from kazoo_ips.cli.console import (
+    administrator,
+    print_json,
+    print_table,
+    say,
+    services,
+    settings,
+)
 from kazoo_ips.services.maintenance.doctor import PROBLEMS, Finding
 
 
@@ -22,9 +29,9 @@ def setup(guard: bool | None) -> None:
     """
     databases = app.databases(settings())
     for name in databases.create():
-        click.echo(f"created {name}")
+        say(f"created {name}")
     if guard is not None and databases.guard(guard):
-        click.echo("installed the guard" if guard else "removed the guard")
+        say("installed the guard" if guard else "removed the guard")
     administrator().auth.ensure_key()
 
 
@@ -47,9 +54,9 @@ def doctor(repair: bool, as_json: bool) -> None:
         cells = [[f.problem, f.address, f.account_id or "", _repair(f)] for f in findings]
         print_table({"Problem": 14, "IP": 15, "Account": 32, "Repair": 8}, cells)
     else:
-        click.echo("nothing found")
+        say("nothing found")
     for status, count in instance.lists.unknown_statuses().items():
-        click.echo(f"skipped: {count} with the unknown status {status}", err=True)
+        say(f"skipped: {count} with the unknown status {status}", err=True)
     sys.exit(0 if all(finding.repaired for finding in findings) else 1)
 
 

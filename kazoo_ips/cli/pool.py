@@ -5,9 +5,18 @@ from uuid import uuid4
 
 import click
 
-from kazoo_ips.cli.console import fail, print_table, reported, services
+from kazoo_ips.cli.console import fail, print_table, reported, say, services
 from kazoo_ips.cli.imports import import_block, import_file
-from kazoo_ips.model import AssignIP, CreateIP, DeleteIP, ReleaseIP, ReleaseIPs, Status, addresses
+from kazoo_ips.model import (
+    AssignIP,
+    CreateIP,
+    DeleteIP,
+    ReleaseIP,
+    ReleaseIPs,
+    Status,
+    addresses,
+    names,
+)
 
 _COLUMNS = {"IP": 15, "Status": 10, "Zone": 10, "Host": 30, "Account": 32}
 """Kazoo's column widths. A longer value makes its column wider; Kazoo truncates it."""
@@ -56,14 +65,18 @@ def add(  # noqa: PLR0913 - each is one argument or option
 def add_one(ip: str, zone: str, host: str) -> None:
     """Add an address to the pool."""
     address = addresses.canonical(ip)
-    if address is None or not zone or not host:
-        fail(f"unable to add IP {ip}: {'invalid_address' if address is None else 'invalid'}")
+    if address is None:
+        fail(f"unable to add IP {ip}: invalid_address")
     unusable = addresses.unusable(address)
     if unusable:
         fail(f"unable to add IP {ip}: invalid_address: {unusable}")
+    for name, value in (("zone", zone), ("host", host)):
+        problem = names.problem(value)
+        if problem:
+            fail(f"unable to add IP {ip}: invalid: the {name} {problem}")
     with reported(f"unable to add IP {ip}"):
         services().pool.create(CreateIP(address, zone, host), uuid4().hex)
-    click.echo(f"added IP {ip} to available dedicated ips")
+    say(f"added IP {ip} to available dedicated ips")
 
 
 @click.command()
@@ -76,7 +89,7 @@ def assign(ip: str, account: str) -> None:
         instance.accounts.fetch(account)
     with reported("unable to assign IP"):
         instance.ips.assign(AssignIP(account, ip), uuid4().hex)
-    click.echo(f"assigned IP {ip} to {account}")
+    say(f"assigned IP {ip} to {account}")
 
 
 @click.command()
@@ -90,15 +103,15 @@ def release(ip: str | None, account: str | None) -> None:
         with reported("unable to release IPs"):
             ips = services().ips.release_all(ReleaseIPs(account or "", None), uuid4().hex)
         for skipped in (ip for ip in ips if not ip.has_known_status):
-            click.echo(f"skipped IP {skipped.address}: {skipped.status}")
-        click.echo(f"released {sum(ip.has_known_status for ip in ips)} IPs of {account}")
+            say(f"skipped IP {skipped.address}: {skipped.status}")
+        say(f"released {sum(ip.has_known_status for ip in ips)} IPs of {account}")
         return
     service = services().ips
     with reported("unable to release IP"):
         # As in Kazoo, releasing an available address is not an error.
         if service.fetch(ip).status != Status.AVAILABLE:
             service.release(ReleaseIP(None, ip), uuid4().hex)
-    click.echo(f"released IP {ip}")
+    say(f"released IP {ip}")
 
 
 @click.command()
@@ -111,7 +124,7 @@ def delete(ip: str, force: bool) -> None:
     """Delete an address from the pool."""
     with reported("unable to delete IP"):
         services().pool.delete(DeleteIP(ip, force), uuid4().hex)
-    click.echo(f"deleted IP {ip}")
+    say(f"deleted IP {ip}")
 
 
 @click.command()
@@ -121,7 +134,7 @@ def summary(host: str | None) -> None:
     with reported(f"Unable to list IPs assigned to host {host or 'undefined'}"):
         lines = services().lists.summary(host)
     if not lines:
-        click.echo("No IPs found")
+        say("No IPs found")
         return
     print_table(
         _COLUMNS,

@@ -3,10 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-import click
-
 from kazoo_ips.cli.accounts import print_created
-from kazoo_ips.cli.console import administrator, fail, reported
+from kazoo_ips.cli.console import administrator, fail, reported, say
 from kazoo_ips.cli.maintenance import refresh
 from kazoo_ips.cli.pool import add_one, assign, delete, release, summary
 
@@ -39,7 +37,7 @@ def sup_main(arguments: Sequence[str]) -> None:
         ]
         usages.append(f"  sup crossbar_maintenance {_CREATE_ACCOUNT}")
         is_error = function not in ("", "--help", "-h") or module not in ("", "--help", "-h")
-        click.echo("\n".join(["Please use:", *usages]), err=is_error)
+        say("Please use:", *usages, err=is_error)
         sys.exit(1 if is_error else 0)
     command, usage, counts = _SUP[module][function]
     if len(rest) not in counts:
@@ -53,4 +51,4 @@ def _create_account_and_user(name: str, realm: str, username: str, password: str
         created = accounts.create(name, realm)
         print_created(created)
         admin = accounts.create_user(created.id, username, password)
-    click.echo(f"created new account admin user '{admin.id}'")
+    say(f"created new account admin user '{admin.id}'")

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 import orjson
 
+from kazoo_ips.model.names import printable
 from kazoo_ips.observability import request_context
 
 MASK = "***"
@@ -178,5 +179,6 @@ class TextFormatter(_Formatter):
                 f"{fields['duration_ms']:.1f} ms, CouchDB {fields['couchdb_calls']} times "
                 f"{fields['couchdb_ms']:.1f} ms {' '.join(fields.get('notes', ()))}".rstrip()
             )
+        text = printable(text)
         exception = self.exception(record)
         return f"{moment} {level} {text}" + (f"\n{exception}" if exception else "")

@@ -24,6 +24,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from kazoo_ips.model.names import printable
+
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 NO_ANSWER, SENT_AGAIN = 0, -1
@@ -244,7 +246,7 @@ class _Gauges:
                 labels=["zone", "status"],
             )
             for labels, count in sorted(counts.items()):
-                addresses.add_metric(labels, count)
+                addresses.add_metric([printable(label, keep="\n") for label in labels], count)
             yield addresses
 
 
