@@ -6,6 +6,7 @@ KazooIPsError
 ├── InvalidCredentials        no token, an invalid one, or a failed login
 ├── TooManyAttempts           too many failed logins; `seconds` is the time to wait
 ├── Forbidden                 the caller may not act on this account
+│   └── TokenRestricted       the restrictions of the caller's token forbid it
 ├── BadIdentifier             nothing has the name `cause`
 │   ├── AccountNotFound
 │   └── IPNotFound
@@ -84,6 +85,10 @@ class TooManyAttempts(KazooIPsError):
 
 class Forbidden(KazooIPsError):
     """The caller may not act on this account, which may exist or not."""
+
+
+class TokenRestricted(Forbidden):
+    """The restrictions of the caller's token do not permit this request."""
 
 
 class BadIdentifier(KazooIPsError):

@@ -33,6 +33,11 @@ REPLIES: dict[type[Exception], Reply] = {
     errors.InvalidCredentials: (401, "invalid_credentials", _text("invalid credentials")),
     errors.TooManyAttempts: (429, "too_many_requests", _text("too many requests")),
     errors.Forbidden: (403, "forbidden", _text("forbidden")),
+    errors.TokenRestricted: (
+        403,
+        "forbidden",
+        lambda _: {"message": "forbidden", "cause": "access denied by token restrictions"},
+    ),
     errors.BadIdentifier: (
         404,
         "bad_identifier",

@@ -127,6 +127,11 @@ _DATA: dict[type[Exception], dict[str, Any]] = {
         },
         "examples": [{"ips.1": {"not_found": {"message": "ip not found", "value": "5.6.7.8"}}}],
     },
+    errors.TokenRestricted: {
+        "required": ["cause", "message"],
+        "properties": {"cause": _TEXT, "message": {"const": "forbidden"}},
+        "additionalProperties": False,
+    },
     errors.BadIdentifier: {
         "required": ["cause", "message"],
         "properties": {"cause": _TEXT, "message": {"const": "bad identifier"}},
@@ -420,6 +425,8 @@ def _possible(rule: Rule, operation: Operation) -> Iterator[type[Exception] | in
         yield 405  # the path may not have the method that the member `verb` names
     if operation.who is not Who.ANYONE:
         yield from _WITH_TOKEN
+    if operation.who is Who.ACCOUNT:
+        yield errors.TokenRestricted
     if operation.who is Who.ACCOUNT or rule.arguments - {"account_id"}:
         yield errors.BadIdentifier
     if operation.is_write:

@@ -16,7 +16,7 @@ from werkzeug.routing import BaseConverter, MapAdapter
 from kazoo_ips.api import envelope, idempotency, schemas
 from kazoo_ips.api.client_address import client_address
 from kazoo_ips.api.route_descriptions import ANY, Operation, Shape, Who
-from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials
+from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials, TokenRestricted
 from kazoo_ips.model import Account, Caller
 from kazoo_ips.observability import request_context
 from kazoo_ips.services import Services
@@ -59,7 +59,7 @@ class Routes(Blueprint):
 
             def authorised(**path: str) -> Response:
                 incoming, state = envelope.request_and_state()
-                _authorise(state, who, path)
+                _authorise(incoming, state, who, path)
                 state.envelope.check()
                 state.media = _negotiate(incoming, operation.offered)
                 if method != "GET" and _is_dry_run(state.envelope, operation.dry_run):
@@ -169,11 +169,12 @@ def _basic() -> tuple[str, str] | None:
     return account_id, credentials
 
 
-def _authorise(state: Any, who: Who, path: dict[str, str]) -> None:
+def _authorise(incoming: Request, state: Any, who: Who, path: dict[str, str]) -> None:
     """Identify the caller, and check that the caller may call the route.
 
     :raises InvalidCredentials: the token is missing or invalid
     :raises Forbidden: the caller may not call this route, or not for this account
+    :raises TokenRestricted: the restrictions of the caller's token do not permit the request
     :raises AccountNotFound: the account does not exist, and the caller is the operator
     """
     if who is Who.ANYONE:
@@ -184,6 +185,10 @@ def _authorise(state: Any, who: Who, path: dict[str, str]) -> None:
             raise Forbidden
         return
     state.account = _account(state.caller, path["account_id"])
+    if state.caller.restrictions is not None:
+        endpoint, *arguments = incoming.path.strip("/").split("/")[3:]  # after v2/accounts/{id}
+        if not state.caller.may_request(state.account, endpoint, arguments, incoming.method):
+            raise TokenRestricted
 
 
 def _authenticate(token: str | None) -> Caller:

@@ -1,6 +1,10 @@
 """Accounts, users and callers."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from kazoo_ips.model.token_restrictions import Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +47,22 @@ class User:
     account_id: str
     username: str
     enabled: bool = True
+    level: str = "user"
+    """The privilege level, `admin` or `user`."""
     signature_secret: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a request: the account of its token, and the user if the token names one."""
+    """The sender of a request: the account of its token, and the user if the token names one.
+
+    :param restrictions: the rules of the token by endpoint; None if it is not restricted, as those
+        of the operator never are
+    """
 
     account: Account
     user_id: str | None = None
+    restrictions: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
     def is_operator(self) -> bool:
@@ -64,3 +75,19 @@ class Caller:
         A caller sees its own account and those below it; the operator sees all.
         """
         return self.is_operator or account.is_within(self.account.id)
+
+    def may_request(
+        self, account: Account, endpoint: str, arguments: Sequence[str], verb: str
+    ) -> bool:
+        """Return whether the restrictions of the caller's token permit a request.
+
+        :param account: the account of the request
+        :param endpoint: the resource, for example `ips`
+        :param arguments: the path segments after the endpoint
+        :param verb: the HTTP method
+        """
+        if self.restrictions is None:
+            return True
+        descendant = account.is_within(self.account.id)
+        access = Access(self.account.id, account.id, descendant, endpoint, tuple(arguments), verb)
+        return access.is_permitted(self.restrictions)

@@ -19,6 +19,7 @@ from kazoo_ips.errors import (
 from kazoo_ips.model import Account, Outcome, User
 
 ACCOUNTS = "accounts"
+_RESTRICTIONS = "token_restrictions"
 _ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
 _HASHES = {
     "md5": ("pvt_md5_auth", "users/creds_by_md5"),
@@ -85,6 +86,32 @@ class AccountRepository:
         except DatastoreMissing:
             return None
         return _user(document, account_id) if _is(document, "user") else None
+
+    def restrictions(self, account_id: str) -> Mapping[str, Any]:
+        """Return the token restrictions of an account, by authentication method.
+
+        Empty if the account has none (`kzd_token_restrictions`).
+        """
+        try:
+            document = self._database(account_id).read(_RESTRICTIONS)
+        except DatastoreMissing:
+            return {}
+        return _object(document, "restrictions") if _is(document, _RESTRICTIONS) else {}
+
+    def system_restrictions(self) -> Mapping[str, Any]:
+        """Return the token restrictions of the system, by authentication method.
+
+        Kazoo reads them from the section of its node, then of its zone, then `default`. This
+        service belongs to no node. So `default` counts, or the first other section without it.
+        The member `default_priv_level` is the privilege level of tokens without a user.
+        """
+        try:
+            document = self._couch.database("system_config").read(f"crossbar.{_RESTRICTIONS}")
+        except DatastoreMissing:
+            return {}
+        sections = [n for n in document or {} if n[0] != "_" and not n.startswith("pvt_")]
+        sections.sort(key=lambda name: name != "default")
+        return next((_object(document, name) for name in sections if _object(document, name)), {})
 
     def find_user(self, account_id: str, method: str, credentials: str) -> User | None:
         """Return the user of an account whose credentials have that hash, or None.
@@ -190,6 +217,11 @@ def _is(document: Mapping[str, Any] | None, kind: str) -> bool:
     return bool(document and document.get("pvt_type") == kind and not document.get("pvt_deleted"))
 
 
+def _object(document: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    value = (document or {}).get(name)
+    return value if isinstance(value, dict) else {}
+
+
 def _account(document: Mapping[str, Any]) -> Account:
     return Account(
         id=document["_id"],
@@ -213,6 +245,7 @@ def _user(document: Mapping[str, Any] | None, account_id: str) -> User:
         id=document["_id"],
         account_id=account_id,
         username=document.get("username", ""),
+        level=str(document.get("priv_level") or "user"),
         enabled=document.get("enabled", True) is not False,
         signature_secret=document.get("pvt_signature_secret"),
     )

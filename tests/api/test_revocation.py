@@ -32,14 +32,15 @@ def test_what_is_revoked_stops_working_everywhere_within_five_seconds(
 ) -> None:
     services = build(settings)
     parent = member("Parent", operator)
-    disabled, renewed, moved, left = (
-        member(name, parent) for name in ("Disabled", "Renewed", "Moved", "Left")
+    disabled, renewed, moved, left, restricted = (
+        member(name, parent) for name in ("Disabled", "Renewed", "Moved", "Left", "Restricted")
     )
     asked = {
         "an account that is disabled": (disabled.token, disabled, 401),
         "a user with another secret": (renewed.token, renewed, 401),
         "an account that moved away from the caller's": (parent.token, moved, 403),
         "a user that is disabled": (left.token, left, 401),
+        "a token that is restricted": (restricted.token, restricted, 403),
     }
     http = urllib3.PoolManager(maxsize=1)
 
@@ -63,6 +64,13 @@ def test_what_is_revoked_stops_working_everywhere_within_five_seconds(
     services.accounts.disable_user(left.id, "admin")
     change(couch, renewed, renewed.user.id, pvt_signature_secret=uuid4().hex)
     change(couch, moved, moved.id, pvt_tree=[operator.id])
+    couch.database(account_database(restricted.id)).put(
+        {
+            "_id": "token_restrictions",
+            "pvt_type": "token_restrictions",
+            "restrictions": {"_": {"_": {"devices": []}}},
+        }
+    )
     end = time.monotonic() + WITHIN
     # Asked all the while, so that whatever is remembered is remembered anew.
     while time.monotonic() < end:

@@ -6,7 +6,7 @@ access everywhere within that time.
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from threading import Lock
 from typing import Any
@@ -33,6 +33,7 @@ class AccountService:
         self._accounts = accounts
         self._now = now
         self._cache: TTLCache[Any, Any] = TTLCache(20_000, ttl=cache_time)
+        self._restrictions: TTLCache[Any, Any] = TTLCache(20_000, ttl=cache_time)
         self._lock = Lock()
 
     @cachedmethod(attrgetter("_cache"), key=methodkey, lock=attrgetter("_lock"))
@@ -47,6 +48,16 @@ class AccountService:
     def fetch_user(self, account_id: str, user_id: str) -> User | None:
         """Return a user or None, from a cache that is at most a few seconds old."""
         return self._accounts.get_user(account_id, user_id)
+
+    @cachedmethod(attrgetter("_restrictions"), key=methodkey, lock=attrgetter("_lock"))
+    def restrictions(self, account_id: str | None) -> Mapping[str, Any]:
+        """Return token restrictions by authentication method, from a cache as for `fetch`.
+
+        :param account_id: None for those of the system
+        """
+        if account_id is None:
+            return self._accounts.system_restrictions()
+        return self._accounts.restrictions(account_id)
 
     def exists(self, account_id: str) -> bool:
         """Whether the account exists."""

@@ -21,6 +21,7 @@ from cachetools.keys import methodkey
 
 from kazoo_ips.errors import AccountNotFound, DatastoreMissing, InvalidCredentials
 from kazoo_ips.model import GREGORIAN_EPOCH, Account, Caller, Login, User
+from kazoo_ips.model.token_restrictions import DEFAULT_LEVEL, level_rules
 from kazoo_ips.repositories.accounts import one_spelling
 from kazoo_ips.repositories.signing_keys import SigningKey, SigningKeyRepository
 from kazoo_ips.services.accounts.account_tree import AccountService
@@ -96,7 +97,7 @@ class AuthenticationService:
             self._signature(account, user).encode(), str(claims["identity_sig"]).encode()
         ):
             raise InvalidCredentials
-        return claims["exp"], Caller(account, user.id if user else None)
+        return claims["exp"], self._restricted(account, user, str(claims.get("method")))
 
     def authenticate_basic(self, account_id: str, credentials: str, client: str) -> Caller:
         """Return the caller of Crossbar's Basic authentication.
@@ -122,7 +123,21 @@ class AuthenticationService:
         if user is None:
             raise InvalidCredentials
         self._check(account, user)
-        return Caller(account, user.id)
+        return self._restricted(account, user, "cb_basic_auth")
+
+    def _restricted(self, account: Account, user: User | None, method: str) -> Caller:
+        """Return the caller, with the restrictions that Kazoo applies to its token.
+
+        :param method: the authentication method, the name of a module of Crossbar
+        """
+        user_id = user.id if user else None
+        if account.operator:
+            return Caller(account, user_id)
+        system = self._accounts.restrictions(None)
+        templates = [self._accounts.restrictions(account.id), system]
+        default = str(system.get("default_priv_level") or DEFAULT_LEVEL)
+        rules = level_rules(templates, method, user.level if user else default)
+        return Caller(account, user_id, rules)
 
     def log_in(self, login: Login, client: str) -> Session:
         """Issue a token for a user, by credentials and the account's realm or name.

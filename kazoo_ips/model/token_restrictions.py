@@ -1,0 +1,107 @@
+"""Token restrictions: which requests of an account's or user's token Kazoo permits.
+
+The rules of Kazoo's `cb_token_restrictions.erl`, and the choice among them of `crossbar_util.erl`
+(`get_token_restrictions`). The operator's tokens are never restricted.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CATCH_ALL = "_"
+DEFAULT_LEVEL = "admin"
+"""The privilege level of a token without a user, unless `system_config` has another one."""
+
+
+def level_rules(
+    templates: Iterable[Mapping[str, Any]], method: str, level: str
+) -> Mapping[str, Any] | None:
+    """Return the rules for a token, by endpoint; None if it is not restricted.
+
+    :param templates: the restrictions by authentication method: the account's, then the system's.
+        The first one that has the method, or `_`, counts
+    :param method: the authentication method, for example `cb_user_auth`
+    :param level: the privilege level, `admin` or `user`
+    """
+    for template in templates:
+        levels = template.get(method)
+        levels = template.get(CATCH_ALL) if levels is None else levels
+        if levels is not None:
+            break
+    else:
+        return None
+    if not isinstance(levels, Mapping):
+        return None
+    rules = levels[level] if level in levels else levels.get(CATCH_ALL)
+    return rules if isinstance(rules, Mapping) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A request, as token restrictions see it.
+
+    :param token_account_id: the account of the token
+    :param account_id: the account of the request
+    :param is_descendant: whether the account of the request is below that of the token
+    :param endpoint: the resource, for example `ips`
+    :param arguments: the path segments after the endpoint
+    :param verb: the HTTP method; that of a tunnelled request
+    """
+
+    token_account_id: str
+    account_id: str
+    is_descendant: bool
+    endpoint: str
+    arguments: Sequence[str]
+    verb: str
+
+    def is_permitted(self, rules: Mapping[str, Any]) -> bool:
+        """Return whether the rules of `level_rules` permit the request.
+
+        Only the first entry that matches the account counts, and of it only the first pattern that
+        matches the path. A request that no rule matches is not permitted.
+        """
+        entries = rules.get(self.endpoint)
+        entries = rules.get(CATCH_ALL) if entries is None else entries
+        patterns = next((e.get("rules") for e in _objects(entries) if self._has_account(e)), None)
+        if not isinstance(patterns, Mapping):
+            return False
+        for pattern, verbs in patterns.items():
+            if _matches(_segments(pattern), self.arguments):
+                return isinstance(verbs, list) and bool(
+                    {self.verb, CATCH_ALL} & {*map(str, verbs)}
+                )
+        return False
+
+    def _has_account(self, entry: Mapping[str, Any]) -> bool:
+        allowed = entry.get("allowed_accounts")
+        if allowed is None:
+            return True
+        names = {CATCH_ALL, self.account_id}
+        if self.account_id == self.token_account_id:
+            names.add("{AUTH_ACCOUNT_ID}")
+        elif self.is_descendant:
+            names.add("{DESCENDANT_ACCOUNT_ID}")
+        return isinstance(allowed, list) and bool(names & {*map(str, allowed)})
+
+
+def _objects(entries: Any) -> Iterable[Mapping[str, Any]]:
+    return [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+
+
+def _segments(pattern: str) -> list[str]:
+    """Split a pattern at its slashes, without empty segments at its end."""
+    segments = pattern.split("/")
+    while segments and not segments[-1]:
+        segments.pop()
+    return segments
+
+
+def _matches(pattern: Sequence[str], arguments: Sequence[str]) -> bool:
+    """Match path segments: `*` stands for one segment, `#` for any number of them."""
+    if not pattern:
+        return not arguments
+    first, rest = pattern[0], pattern[1:]
+    if first == "#":
+        return any(_matches(rest, arguments[n:]) for n in range(len(arguments) + 1))
+    return bool(arguments) and first in ("*", arguments[0]) and _matches(rest, arguments[1:])
