@@ -4,22 +4,32 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from bench import call_path, report
 from bench.measure import Spread, limit
 from bench.row import Goal
+from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 
 
 @pytest.mark.skipif("COUCHDB_URL" in os.environ, reason="a login and a cluster need more files")
 def test_the_documented_path_of_a_request_is_the_one_that_it_takes(settings: Settings) -> None:
     page = (Path(__file__).parents[1] / "docs" / "code.md").read_text()
-    warm = replace(settings, identity_cache=Settings.identity_cache)
+    # Its own databases, because the first account of a database is the operator.
+    own = replace(
+        settings, prefix=f"test-{uuid4().hex[:8]}-", identity_cache=Settings.identity_cache
+    )
+    databases = composition.databases(own)
+    databases.create()
     steps = page.partition("<!-- The path of a list. -->")[2].partition("\nThen ")[0]
     documented = re.findall(r"^[0-9]+\. \[`(.*?)`\]", steps, re.MULTILINE)
-    entered = [file for file, _, _ in call_path.paths(warm)["GET assigned"].calls]
+    try:
+        entered = [file for file, _, _ in call_path.paths(own)["GET assigned"].calls]
+    finally:
+        databases.delete()
     assert documented == list(dict.fromkeys(entered))
 
 
