@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from kazoo_ips.model.dedicated_ip import DedicatedIP, Event
+from kazoo_ips.model.dedicated_ip import DedicatedIP, Event, EventKind
 
 
 def generation(revision: str | None) -> int:
@@ -85,6 +85,22 @@ class Leaves:
         :param revision: the revision from which on deletions count
         """
         return len(self.live) == 1 and not self._is_deleted_after(revision)
+
+    def is_outdated(self, leaf: DedicatedIP) -> bool:
+        """Return whether a client deleted the address after the last event of a live revision.
+
+        Such a revision was written by a worker that wrote the document again without an event of
+        its own, on a node that did not have the deletion yet.
+        """
+        if not leaf.trail:
+            return False
+        last = leaf.trail[-1]
+        if last.kind == EventKind.UNDONE:  # it took the place of the assignment in the trail
+            last = last._replace(kind=EventKind.ASSIGNED)
+        return any(
+            ip.trail and ip.trail[-1].kind == EventKind.DELETED and last in ip.trail
+            for ip in self.deleted
+        )
 
     def _is_deleted_after(self, revision: str | None) -> bool:
         return any(generation(ip.revision) > generation(revision) for ip in self.deleted)

@@ -154,6 +154,30 @@ def test_nothing_is_left_of_a_release_that_came_second(
     assert worker.has([IPS[0], IPS[2]])
 
 
+def test_an_address_stays_deleted_that_a_node_takes_for_available_when_its_release_is_confirmed(
+    worker: Worker, behind: Settings, alice: Member
+) -> None:
+    def deleted(forward: Forward) -> Reply:
+        there = worker.pool.get(IPS[1])
+        reply = faults.answer_202(forward)  # a node accepts it that does not have the deletion
+        event = {"event": "deleted", "request_id": "d", "at": there["pvt_modified"] + 1}
+        trail = [*there["pvt_trail"], event]
+        revision = f"{int(there['_rev'].split('-')[0]) + 1}-{'0' * 32}"
+        deletion = {**there, "_rev": revision, "_deleted": True, "pvt_trail": trail}
+        worker.pool.graft(deletion, parent=there["_rev"])
+        return reply
+
+    worker.assign()
+    worker.recover()
+    worker.proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
+    worker.meet(faults.lose_reply, MANY, first=2, times=1)
+    worker.meet(deleted, MANY, first=3, times=1)
+    on_a_cluster = composition.build(behind)
+    on_a_cluster.ips.release_all(ReleaseIPs(alice.id, IPS), uuid4().hex)
+    assert worker.pool.find(IPS[1]) is None
+    assert {worker.pool.get(ip)["pvt_status"] for ip in (IPS[0], IPS[2])} == {"available"}
+
+
 def test_of_a_lost_and_an_unknown_write_the_unknown_one_is_told(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:

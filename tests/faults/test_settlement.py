@@ -523,6 +523,35 @@ def test_on_a_cluster_the_copy_of_a_recent_assignment_is_left_to_its_request(
     assert leaves.copies(alice) == 1
 
 
+@pytest.mark.parametrize(
+    ("after", "stays"),
+    [
+        ([], False),
+        ([{"event": "undone", "account_id": "a", "request_id": "r", "at": 2}], False),
+        ([{"event": "undone", "account_id": "a", "request_id": "s", "at": 2}], True),
+        ([{"event": "released", "account_id": "a", "request_id": "s", "at": 3}], True),
+    ],
+)
+def test_a_deletion_stays_when_an_earlier_state_was_written_beside_it(
+    leaves: Leaves, services: Instance, after: list[Document], stays: bool
+) -> None:
+    created = {"event": "created", "request_id": "c", "at": 1}
+    assigned = {"event": "assigned", "account_id": "a", "request_id": "r", "at": 2}
+    deleted = {"event": "deleted", "request_id": "d", "at": 4}
+    leaves.pool.put({**leaves.base(), "pvt_trail": [created]})
+    base = leaves.pool.get(leaves.address)
+    deletion = {**base, "_rev": f"3-{HIGH}", "pvt_trail": [created, assigned, deleted]}
+    leaves.pool.graft({**deletion, "_deleted": True}, parent=base["_rev"])
+    again = {**base, "_rev": f"3-{LOW}", "pvt_trail": [created, *after]}
+    leaves.pool.graft(again, parent=base["_rev"])
+    if stays:
+        assert services.pool._conflicts.resolve(leaves.address).revision == again["_rev"]
+    else:
+        with pytest.raises(IPNotFound):
+            services.pool._conflicts.resolve(leaves.address)
+    assert bool(leaves.live) == stays
+
+
 def test_a_fresh_conflict_is_shown_and_not_written_to(
     leaves: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:

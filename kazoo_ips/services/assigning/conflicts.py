@@ -7,7 +7,7 @@ database. So the copy is the evidence that tells the acknowledged revision from 
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -59,12 +59,19 @@ class ConflictResolver:
     def resolve(self, address: str) -> DedicatedIP:
         """Resolve the conflicts of an address, or restore it, and return the dedicated IP.
 
+        CouchDB shows a live revision rather than a deletion. If all that a live revision records
+        happened before the deletion, the deletion stays.
+
         :param address: the document id of the address
         :raises IPNotFound: the address is not in the pool
         :raises Conflict: one of the writes is so recent that it may still be acknowledged, or one
             has a status that this release does not know
         """
         leaves = self._ips.leaves(address)
+        if leaves.live and all(map(leaves.is_outdated, leaves.live)):
+            log.warning("%s: deleted, dropping an earlier state of it", address)
+            self._ips.drop_all(leaves.live)
+            raise IPNotFound(address)
         if not leaves.live:
             return self._restore_lost(address, leaves)
         kept, *others = leaves.live
@@ -162,8 +169,22 @@ class ConflictResolver:
         """
         if self._ips.replicas == 1:
             return True
-        written = self._ips.save(ip)
-        return written.outcome is Outcome.DONE and len(self._ips.leaves(ip.address).live) == 1
+        if not self.save_again([ip]):
+            return False
+        return len(self._ips.leaves(ip.address).live) == 1
+
+    def save_again(self, ips: Sequence[DedicatedIP]) -> bool:
+        """Save dedicated IPs without an event of one's own; return whether all writes are done.
+
+        If one is not, a client may have deleted the address meanwhile, and a minority of the nodes
+        may have accepted the write. Then the deletion stays.
+        """
+        written = self._ips.save_all(ips)
+        open_ = [ip for ip, w in zip(ips, written, strict=True) if w.outcome is not Outcome.DONE]
+        for ip in open_:
+            with suppress(Conflict, IPNotFound):
+                self.resolve(ip.address)
+        return not open_
 
     def _may_be_withdrawn(self, ip: DedicatedIP) -> bool:
         """Return whether the writer of a revision may still withdraw it."""

@@ -130,6 +130,7 @@ class PoolWriter:
         """
         written = self._ips.save(ip)
         if written.outcome is not Outcome.DONE or not self._has_no_rival(ip, ip.revision):
+            self._look_again(ip.address, "")
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         return replace(ip, revision=written.revision)
 

@@ -11,7 +11,7 @@ from threading import Lock
 from cachetools import LRUCache
 
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, KazooIPsError
-from kazoo_ips.model import Attempt, DedicatedIP, Outcome, Status
+from kazoo_ips.model import Attempt, DedicatedIP, Status
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.processes import liveness
 from kazoo_ips.repositories.ips import IPRepository
@@ -126,7 +126,7 @@ class RecoveryService:
         if not transaction.changes_documents:
             return False  # the documents agree with the decision as they are
         due = [_decided(transaction, ip) for ip in marked if _is_written(transaction, ip)]
-        self._ips.save_all(due)
+        self._conflicts.save_again(due)
         return bool(due)
 
     def _is_ended(self, transaction: str) -> bool:
@@ -252,9 +252,9 @@ class RecoveryService:
             found = self._ips.by_id(transaction.addresses)[0].values()
             due = [_decided(transaction, ip) for ip in found if _is_written(transaction, ip)]
             due += [ip for ip in found if self._is_to_confirm(transaction, ip)]
-            written = self._ips.save_all(due)
+            done = self._conflicts.save_again(due)
             hidden = [ip for ip in found if ip.conflicted and self._drop(transaction, ip)]
-            if not hidden and all(w.outcome is Outcome.DONE for w in written):
+            if done and not hidden:
                 return
         raise DatastoreUnreachable(f"request {transaction.request_id} is not finished")
 
