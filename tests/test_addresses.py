@@ -78,12 +78,12 @@ def test_an_address_has_the_spelling_that_rfc_5952_recommends(text: str, expecte
         "2001:db8::-1", "+1::", "proxy1.example.com", "localhost",
     ],
 )  # fmt: skip
-def test_what_is_no_address_has_no_canonical_form(text: str) -> None:
+def test_an_invalid_address_has_no_canonical_form(text: str) -> None:
     assert canonical(text) is None
 
 
 @pytest.mark.parametrize("value", [None, True, 0, 3221225985, 1.5, b"192.0.2.1", ["::1"], {}])
-def test_what_is_no_text_has_no_canonical_form(value: object) -> None:
+def test_a_value_that_is_no_text_has_no_canonical_form(value: object) -> None:
     assert canonical(value) is None
 
 
@@ -143,7 +143,7 @@ def test_any_text_is_an_address_or_is_refused(text: str) -> None:
 
 
 @given(strategies.near_addresses())
-def test_what_the_c_library_refuses_is_refused(text: str) -> None:
+def test_an_address_that_the_c_library_refuses_is_refused(text: str) -> None:
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
     try:
         socket.inet_pton(family, text)
@@ -256,7 +256,7 @@ def test_a_block_is_all_its_addresses(text: str, first: str, last: str, count: i
         ("192.0.2.1-9", "'9' is not an address"),
     ],
 )
-def test_what_is_no_block_says_why(text: str, why: str) -> None:
+def test_an_invalid_block_is_refused_with_a_reason(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(why)}$"):
         parse_block(text)
 
@@ -265,7 +265,7 @@ def test_what_is_no_block_says_why(text: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "what"), strategies.UNUSABLE.items())
-def test_an_address_that_no_proxy_can_have_is_told_by_its_kind(text: str, what: str) -> None:
+def test_an_unusable_address_is_reported_with_its_kind(text: str, what: str) -> None:
     assert unusable(text) == f"it is {what}"
     assert parse_block(text).unusable == f"it is {what}"
 
@@ -279,12 +279,12 @@ def test_an_address_that_no_proxy_can_have_is_told_by_its_kind(text: str, what: 
         "fe00::1", "nonsense", "",
     ],
 )  # fmt: skip
-def test_any_other_address_can_be_had(text: str) -> None:
+def test_any_other_address_is_usable(text: str) -> None:
     assert unusable(text) is None
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_an_ipv4_address_that_can_be_had_is_none_of_those_that_cannot(number: int) -> None:
+def test_a_usable_ipv4_address_is_in_no_unusable_network(number: int) -> None:
     address = ipaddress.IPv4Address(number)
     cannot = (
         number >> 24 == 0, address.is_loopback, address.is_link_local, address.is_multicast,
@@ -305,5 +305,5 @@ def test_an_ipv4_address_that_can_be_had_is_none_of_those_that_cannot(number: in
         ("::ffff:127.0.0.0/120", "a loopback address"),
     ],
 )
-def test_a_block_that_contains_one_is_told(text: str, what: str) -> None:
+def test_a_block_with_an_unusable_address_is_reported(text: str, what: str) -> None:
     assert parse_block(text).unusable == f"it contains {what}"

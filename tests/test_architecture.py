@@ -108,7 +108,7 @@ def forbidden(module: str, source: str) -> set[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_what_its_room_may(module: str) -> None:
+def test_a_module_imports_only_what_its_folder_may(module: str) -> None:
     assert forbidden(module, PATHS[module].read_text()) == set()
 
 
@@ -142,13 +142,13 @@ def test_a_forbidden_import_is_noticed(module: str, line: str) -> None:
     assert forbidden(module, f"{PATHS[module].read_text()}\n{line}\n")
 
 
-def test_only_the_couch_room_imports_the_driver() -> None:
+def test_only_the_couch_folder_imports_the_driver() -> None:
     users = {m for m in MODULES if "couchdb" in map(room, imports(PATHS[m].read_text()))}
     assert {room(m) for m in users} == {"couch"}
     assert users
 
 
-def test_nobody_imports_the_top() -> None:
+def test_no_module_imports_the_composition_root() -> None:
     commands = {m for m in MODULES if room(m) == "cli"}
     server = {m for m in MODULES if room(m) == "server"}
     started = {f"kazoo_ips.{name}" for name in ("gunicorn_conf", "settings_file", "supervisor")}
@@ -198,11 +198,11 @@ def undocumented(node: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_what_is_public_is_documented(module: str) -> None:
+def test_every_public_name_is_documented(module: str) -> None:
     assert list(undocumented(ast.parse(PATHS[module].read_text()))) == []
 
 
-def test_what_is_undocumented_would_be_noticed() -> None:
+def test_a_missing_docstring_is_noticed() -> None:
     source = "def f(): pass\ndef _g(): pass\nclass C:\n    'doc'\n    def m(self): pass\n"
     assert list(undocumented(ast.parse(source))) == ["f", "m"]
 
@@ -266,7 +266,7 @@ def test_every_error_has_a_reply_by_its_ancestry(kind: type[Exception]) -> None:
     assert (nearest is Exception) == (kind in NO_REPLY)
 
 
-def test_every_reply_is_of_an_error_that_there_is() -> None:
+def test_every_reply_belongs_to_an_existing_error() -> None:
     known = subclasses(errors.KazooIPsError) | {Exception}
     assert set(replies.REPLIES) <= known
 
@@ -274,33 +274,33 @@ def test_every_reply_is_of_an_error_that_there_is() -> None:
 # Routes.
 
 
-def test_a_route_cannot_be_registered_without_saying_who_may_call_it() -> None:
+def test_a_route_needs_an_authorisation_rule() -> None:
     routes = Routes("test", __name__)
     with pytest.raises(TypeError, match="who"):
         routes.on("GET", "/test", replies=None)  # type: ignore[call-arg]
 
 
-def test_a_route_cannot_be_registered_without_saying_what_it_replies() -> None:
+def test_a_route_needs_the_form_of_its_reply() -> None:
     routes = Routes("test", __name__)
     with pytest.raises(TypeError, match="replies"):
         routes.on("GET", "/test", who=Who.OPERATOR)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("way", ["route", "get", "post", "put", "patch", "delete"])
-def test_a_route_cannot_be_registered_past_the_question(way: str) -> None:
+def test_a_route_cannot_be_registered_by_flasks_decorators(way: str) -> None:
     routes = Routes("test", __name__)
     with pytest.raises(TypeError, match="who"):
         getattr(routes, way)("/test")(lambda: "anybody")
 
 
-def test_a_route_that_says_both_is_registered() -> None:
+def test_a_route_with_both_is_registered() -> None:
     routes = Routes("test", __name__)
     asked = routes.on("GET", "/test", who=Who.OPERATOR, replies=None)
     asked(lambda: None)  # type: ignore[arg-type,return-value]
     assert len(routes.deferred_functions) == 1
 
 
-def test_every_route_of_the_application_comes_from_a_blueprint_that_asks(wsgi: Any) -> None:
+def test_every_route_of_the_application_has_an_authorisation_rule(wsgi: Any) -> None:
     asked = {rule.endpoint.split(".")[0] for rule in wsgi.url_map.iter_rules()}
     assert asked == BLUEPRINTS
     assert all(isinstance(wsgi.blueprints[name], Routes) for name in asked)

@@ -33,7 +33,7 @@ def test_the_documented_path_of_a_request_is_the_one_that_it_takes(settings: Set
     assert documented == list(dict.fromkeys(entered))
 
 
-def test_the_limit_adds_up_what_one_request_costs() -> None:
+def test_the_limit_adds_the_costs_of_one_request() -> None:
     # 1 ms for the bare route, 2 ms and 5 ms for two CouchDB requests.
     assert limit(1000, [500, 200]) == pytest.approx(125)
 

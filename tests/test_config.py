@@ -22,7 +22,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, value) for n in BAD for value in BAD[n]])
-def test_a_bad_setting_is_named_in_one_line(name: str, value: str) -> None:
+def test_an_invalid_setting_is_named_in_one_line(name: str, value: str) -> None:
     with pytest.raises(BadSetting, match=f"^{name}: ") as raised:
         Settings.load({name: value})
     assert "\n" not in str(raised.value)
@@ -42,9 +42,7 @@ def test_a_bad_setting_is_named_in_one_line(name: str, value: str) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["COUCHDB_URL", "COUCHDB_ADMIN_URL"])
-def test_a_url_that_is_none_is_shown_without_its_password(
-    name: str, value: str, shown: str
-) -> None:
+def test_an_invalid_url_is_shown_without_its_password(name: str, value: str, shown: str) -> None:
     with pytest.raises(BadSetting) as raised:
         Settings.load({name: value})
     assert str(raised.value) == (
@@ -56,11 +54,11 @@ def test_a_url_that_is_none_is_shown_without_its_password(
 @pytest.mark.parametrize(
     "bind", ["127.0.0.1:8000", "[::]:8000", "[::1]:0", "host:80", "unix:/run/x.sock", "fd://3"]
 )
-def test_what_gunicorn_can_listen_on_is_taken(bind: str) -> None:
+def test_every_listen_address_of_gunicorn_is_accepted(bind: str) -> None:
     assert Settings.load({"KAZOO_IPS_BIND": bind}).bind == bind
 
 
-def test_a_name_of_no_setting_is_told_with_the_one_that_was_meant() -> None:
+def test_an_unknown_setting_is_reported_with_a_similar_name() -> None:
     with pytest.raises(BadSetting) as raised:
         Settings.load({"KAZOO_IPS_WORKER": "8", "PATH": "/bin"})
     assert str(raised.value) == "KAZOO_IPS_WORKER: no such setting; KAZOO_IPS_WORKERS is one"
@@ -68,7 +66,7 @@ def test_a_name_of_no_setting_is_told_with_the_one_that_was_meant() -> None:
         Settings.load({"KAZOO_IPS_ZZZZ": ""})
 
 
-def test_make_run_has_a_name_of_its_own() -> None:
+def test_settings_of_make_run_are_accepted() -> None:
     assert Settings.load({"KAZOO_IPS_DATA": "data"}) == Settings()
 
 
@@ -84,7 +82,9 @@ COMMAND = ["-c", "from kazoo_ips.cli import main; main()", "summary"]
         (COMMAND, "KAZOO_IPS_BIND", "here"),
     ],
 )
-def test_no_program_starts_with_it(command: list[str], name: str, value: str) -> None:
+def test_no_program_starts_with_an_invalid_setting(
+    command: list[str], name: str, value: str
+) -> None:
     result = subprocess.run(
         [sys.executable, *command],
         env={name: value},

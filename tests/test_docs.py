@@ -46,7 +46,7 @@ def named_in(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
-def test_a_test_that_the_threats_name_exists(file: str, name: str) -> None:
+def test_every_test_named_by_the_security_page_exists(file: str, name: str) -> None:
     assert name in named_in(TESTS / file)
 
 
@@ -77,7 +77,7 @@ def links(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_link_leads_somewhere(page: str) -> None:
+def test_every_link_has_a_target(page: str) -> None:
     for link in links(page):
         file, _, heading = link.partition("#")
         target = ROOT / os.path.normpath(Path(page).parent / file) if file else ROOT / page
@@ -238,7 +238,7 @@ def test_every_command_that_is_named_exists(page: str) -> None:
         assert unknown(line.split()) is None, line
 
 
-def test_a_command_that_is_none_would_be_noticed() -> None:
+def test_an_unknown_command_is_noticed() -> None:
     page = "`kazoo-ips docter`, `kazoo-ips add\\|asign IP`, and\n\n    kazoo-ips setup --gard\n"
     lines = command_lines(page)
     assert [unknown(line.split()) for line in lines] == ["--gard", "docter", "asign"]
@@ -274,7 +274,7 @@ def test_every_route_that_is_named_exists(page: str, rules: Flask) -> None:
         assert leads_to_a_route(rules, path), path
 
 
-def test_a_route_that_is_none_would_be_noticed(rules: Flask) -> None:
+def test_an_unknown_route_is_noticed(rules: Flask) -> None:
     assert leads_to_a_route(rules, "/v2/accounts/{id}/ips/{ip}")
     assert not leads_to_a_route(rules, "/v2/accounts/{id}/ip")
 

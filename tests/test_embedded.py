@@ -111,7 +111,7 @@ def test_data_outlives_a_kill(tmp_path: Path) -> None:
         assert Client(couch)("GET", "/db/192.0.2.1")[1]["zone"] == "us-east"
 
 
-def test_it_writes_nowhere_but_in_its_data_folder(
+def test_the_server_writes_only_into_its_data_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -135,7 +135,7 @@ def test_a_signal_ends_it_with_status_0(tmp_path: Path, number: signal.Signals) 
         assert process.wait(10) == 0
 
 
-def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+def test_the_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys, time, pathlib, embedded\n"
         "couch = embedded.EmbeddedCouch(pathlib.Path(sys.argv[1]))\n"
@@ -230,14 +230,14 @@ def test_a_database_name_keeps_its_slashes(call: Client) -> None:
     assert call("DELETE", "/account%2Fab%2Fcd%2Fef")[0] == 200
 
 
-def test_a_database_is_made_and_deleted_once(call: Client) -> None:
+def test_a_database_is_created_and_deleted_once(call: Client) -> None:
     assert call("PUT", "/db")[0] == 412
     assert call("DELETE", "/nowhere")[0] == 404
     assert call("GET", "/nowhere/doc")[0] == 404
     assert call("PUT", "/Capital")[1]["error"] == "illegal_database_name"
 
 
-def test_a_document_is_written_over_its_current_revision_only(call: Client) -> None:
+def test_a_document_is_written_at_its_current_revision_only(call: Client) -> None:
     first = call("PUT", "/db/192.0.2.1", {"n": 1})[1]["rev"]
     assert call("PUT", "/db/192.0.2.1", {"n": 2})[0] == 409
     assert call("PUT", "/db/192.0.2.1", {"n": 2, "_rev": first})[0] == 201
@@ -246,7 +246,7 @@ def test_a_document_is_written_over_its_current_revision_only(call: Client) -> N
     assert call("PUT", "/db/192.0.2.1", {"n": 3}, **{"If-Match": second})[0] == 201
 
 
-def test_a_deletion_names_the_revision(call: Client) -> None:
+def test_a_deletion_needs_the_revision(call: Client) -> None:
     first = call("PUT", "/db/192.0.2.1", {"n": 1})[1]["rev"]
     second = call("PUT", "/db/192.0.2.1", {"n": 2, "_rev": first})[1]["rev"]
     assert call("DELETE", "/db/192.0.2.1")[0] == 409
@@ -260,7 +260,7 @@ def test_a_deletion_names_the_revision(call: Client) -> None:
     assert call("DELETE", f"/db/_design/ips?rev={design}")[0] == 200
 
 
-def test_a_tombstone_keeps_its_body_and_can_be_written_over(call: Client) -> None:
+def test_a_tombstone_keeps_its_body_and_can_be_overwritten(call: Client) -> None:
     rev = call("PUT", "/db/192.0.2.1", {"n": 1})[1]["rev"]
     assert call("PUT", "/db/192.0.2.1", {"_rev": rev, "_deleted": True, "mark": "x"})[0] == 201
     assert call("GET", "/db/192.0.2.1")[0] == 404
@@ -271,7 +271,7 @@ def test_a_tombstone_keeps_its_body_and_can_be_written_over(call: Client) -> Non
     assert call("PUT", "/db/192.0.2.1", {"n": 2})[0] == 201
 
 
-def test_conflicts_are_made_and_shown(call: Client) -> None:
+def test_conflicts_are_created_and_shown(call: Client) -> None:
     loser, winner = f"1-{'a' * 32}", f"1-{'b' * 32}"
     docs = [{"_id": "192.0.2.1", "_rev": rev} for rev in (loser, winner)]
     assert call("POST", "/db/_bulk_docs", {"docs": docs, "new_edits": False}) == (201, [])
@@ -334,7 +334,7 @@ def test_a_thousand_documents_of_16_megabytes_go_in_one_request(call: Client) ->
     assert [row["id"] for row in rows] == [doc["_id"] for doc in docs]
 
 
-def test_a_revision_nobody_has_does_not_hurt(call: Client) -> None:
+def test_an_unknown_revision_is_handled(call: Client) -> None:
     call("PUT", "/db/doc", {})
     assert call("GET", "/db/doc?rev=1-x&latest=true")[0] == 404
     assert call("GET", "/db/doc")[0] == 200
@@ -351,7 +351,7 @@ def test_a_revision_nobody_has_does_not_hurt(call: Client) -> None:
         ("GET", "/_session", 200),
     ],
 )
-def test_the_request_id_comes_back_with_every_answer(
+def test_every_response_has_the_request_id(
     couch: EmbeddedCouch, call: Client, method: str, path: str, status: int
 ) -> None:
     for sent, received in (("Some_id-1", "Some_id-1"), ("no id", "[0-9a-f]{10}")):

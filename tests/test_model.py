@@ -96,7 +96,7 @@ def test_the_operator_releases_any_address() -> None:
     assert NOBODYS.release(None, at=1, request_id="r").status is Status.AVAILABLE
 
 
-def test_an_address_assigned_to_nobody_known_is_nobodys_to_take_or_give_back() -> None:
+def test_an_address_without_a_known_owner_can_be_neither_assigned_nor_released() -> None:
     with pytest.raises(AssignedToAnother):
         NOBODYS.assign("alice", at=1, request_id="r")
     with pytest.raises(AssignedToAnother):
@@ -126,7 +126,7 @@ def test_a_transition_leaves_the_address_it_started_from_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("broken", RuleBroken.__subclasses__())
-def test_a_broken_rule_says_which_in_crossbars_words(broken: type[RuleBroken]) -> None:
+def test_a_broken_rule_has_crossbars_text(broken: type[RuleBroken]) -> None:
     assert broken.rule in ("superfluous", "forbidden", "not_found")
     assert broken.message.startswith("ip ")
     assert "192.0.2.1" in str(broken("192.0.2.1"))
@@ -146,7 +146,7 @@ def trees(draw: st.DrawFn) -> list[Account]:
 
 
 @given(trees())
-def test_an_account_sees_itself_and_what_is_below_it(tree: list[Account]) -> None:
+def test_an_account_sees_itself_and_its_descendants(tree: list[Account]) -> None:
     for account in tree:
         seen = {other.id for other in tree if Caller(account).may_see(other)}
         below = {other.id for other in tree if account.id in (other.id, *other.tree)}
@@ -172,7 +172,7 @@ def kinds(ip: DedicatedIP) -> list[tuple[str, str | None]]:
     return [(event.kind.value, event.account_id) for event in ip.trail]
 
 
-def test_an_undone_assignment_is_told_in_the_place_of_the_assignment() -> None:
+def test_an_undo_replaces_the_assignment_in_the_trail() -> None:
     ip = IP.assign("alice", at=2, request_id="a").release(None, at=3, request_id="b")
     undone = ip.assign("bob", at=4, request_id="c").undo()
     assert kinds(undone) == [*kinds(ip), ("undone", "bob")]
@@ -180,7 +180,7 @@ def test_an_undone_assignment_is_told_in_the_place_of_the_assignment() -> None:
     assert undone.accounts == {"alice", "bob"}
 
 
-def test_what_was_done_is_told_for_a_day_and_so_many_times() -> None:
+def test_the_trail_has_a_limited_length_and_age() -> None:
     ip = IP
     for at in range(2, 50):
         ip = ip.assign(f"{at}", at=at, request_id="a").release(None, at=at, request_id="b")
@@ -191,7 +191,7 @@ def test_what_was_done_is_told_for_a_day_and_so_many_times() -> None:
 
 
 @pytest.mark.parametrize("differs", ["kind", "account", "request"])
-def test_an_event_is_found_by_all_that_names_it(differs: str) -> None:
+def test_an_event_is_found_by_kind_account_and_request(differs: str) -> None:
     ip = IP.assign("alice", at=2, request_id="a")
     wanted = {"kind": "assigned", "account": "alice", "request": "a"}
     assert ip.event(*wanted.values())
@@ -219,7 +219,7 @@ def leaves(
         (leaves(withdrawn=(("3-a", "1-a"),), deleted=("2-b",)), None),
     ],
 )
-def test_what_was_withdrawn_by_all_is_lost_unless_somebody_deleted_it_since(
+def test_an_address_that_all_writers_withdrew_is_restorable_unless_it_was_deleted_since(
     there: Leaves, lost: str | None
 ) -> None:
     assert (there.lost.revision if there.lost else None) == lost
@@ -241,7 +241,7 @@ def test_what_was_withdrawn_by_all_is_lost_unless_somebody_deleted_it_since(
         (leaves(deleted=("1-b",)), None, True),
     ],
 )
-def test_a_revision_is_superseded_by_what_certainly_came_after_it(
+def test_a_revision_is_superseded_by_a_later_one(
     there: Leaves, on: str | None, superseded: bool
 ) -> None:
     assert there.supersede(on) == superseded
@@ -259,7 +259,7 @@ def test_a_revision_is_superseded_by_what_certainly_came_after_it(
         (leaves(withdrawn=(("3-a", "1-a"),)), "2-a", True),
     ],
 )
-def test_copies_that_lag_do_not_reach_a_revision(
+def test_lagging_replicas_do_not_reach_a_revision(
     there: Leaves, revision: str | None, known: bool
 ) -> None:
     assert there.reach(revision) == known
@@ -275,11 +275,11 @@ def test_copies_that_lag_do_not_reach_a_revision(
         (leaves(deleted=("2-b",)), False),
     ],
 )
-def test_a_write_beside_a_deletion_is_not_alone(there: Leaves, one: bool) -> None:
+def test_a_write_in_a_conflict_with_a_deletion_is_not_single(there: Leaves, one: bool) -> None:
     assert there.are_one_since("1-a") == one
 
 
-def test_an_address_that_is_added_anew_has_the_trail_that_it_had() -> None:
+def test_an_address_that_is_added_again_continues_its_trail() -> None:
     first = replace(IP, trail=()).assign("alice", at=NOW, request_id="a")
     gone = first.release(None, at=NOW + 1, request_id="b").delete(at=NOW + 1, request_id="b")
     trail = Leaves((), deleted=(gone, first)).trail
@@ -290,7 +290,7 @@ def test_an_address_that_is_added_anew_has_the_trail_that_it_had() -> None:
     assert anew.accounts == {"alice"}
 
 
-def test_of_two_events_of_a_request_the_last_is_meant() -> None:
+def test_of_two_events_of_a_request_the_last_is_found() -> None:
     ip = replace(IP, trail=()).assign("alice", at=NOW, request_id="a")
     ip = ip.release("alice", at=NOW + 1, request_id="b").assign(
         "alice", at=NOW + 2, request_id="a"

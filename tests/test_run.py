@@ -77,7 +77,7 @@ def test_first_and_second_start(start: Callable[..., Run], tmp_path: Path) -> No
 
 @linux
 @pytest.mark.parametrize("command", ["server.js", "gunicorn"])
-def test_when_one_of_its_processes_dies_the_rest_is_stopped(
+def test_when_one_process_dies_the_others_are_stopped(
     start: Callable[..., Run], command: str
 ) -> None:
     run = start()
@@ -95,7 +95,7 @@ def test_when_one_of_its_processes_dies_the_rest_is_stopped(
 
 
 @linux
-def test_after_a_kill_nothing_is_left_and_the_next_one_starts_at_once(
+def test_after_a_kill_no_process_is_left_and_the_next_start_succeeds(
     start: Callable[..., Run], tmp_path: Path
 ) -> None:
     killed = start()
@@ -140,7 +140,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_a_port_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_port_is_one_line(tmp_path: Path) -> None:
     assert Run(tmp_path, PORT="http").fail() == "PORT: 'http' is not a port"
 
 
@@ -160,14 +160,14 @@ def test_an_unreachable_couchdb_is_one_line_without_its_password(tmp_path: Path)
     assert "refused" in said
 
 
-def test_a_couchdb_without_tls_is_told_with_the_whole_error(tmp_path: Path) -> None:
+def test_a_tls_error_is_shown_in_full(tmp_path: Path) -> None:
     with EmbeddedCouch(tmp_path / "couch") as couch:
         said = Run(tmp_path, COUCHDB_URL=f"https://127.0.0.1:{couch.port}").fail()
     assert said.startswith(f"the CouchDB at https://127.0.0.1:{couch.port} cannot be used: [SSL: ")
     assert "wrong version number" in said.lower()
 
 
-def test_a_couchdb_url_that_is_none_is_one_line_with_the_form_of_one(tmp_path: Path) -> None:
+def test_an_invalid_couchdb_url_is_one_line_with_the_expected_form(tmp_path: Path) -> None:
     said = Run(tmp_path, COUCHDB_URL="admin:secret@127.0.0.1:5984").fail()
     assert said.startswith("COUCHDB_URL: '***@127.0.0.1:5984' is not of the form http://")
 

@@ -81,7 +81,7 @@ def test_every_method_of_the_protocol_that_writes_is_a_step_of_a_model() -> None
     assert writing() - named == set(LEFT_OUT)
 
 
-def test_a_step_that_is_no_method_would_be_noticed() -> None:
+def test_a_step_without_a_method_is_noticed() -> None:
     named = steps("x; /* PoolWriter.write, PoolWriter.wrote */ y; /* see above */")
     assert named - set(METHODS) == {"PoolWriter.wrote"}
 

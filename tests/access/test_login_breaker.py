@@ -134,7 +134,7 @@ def test_a_login_that_was_accepted_starts_again_from_the_first_pause() -> None:
     assert later.refuse("login", locked=False) == login_circuit_breaker.PAUSES[0]
 
 
-def test_a_reader_of_the_table_says_what_the_table_says() -> None:
+def test_a_reader_of_a_key_returns_the_same_as_get() -> None:
     table = SharedTable(sets=1)
     read = {key: table.reader(key) for key in map(str, range(12))}
     assert {key: each() for key, each in read.items()} == dict.fromkeys(read, 0.0)
@@ -144,7 +144,9 @@ def test_a_reader_of_the_table_says_what_the_table_says() -> None:
             assert {key: each() for key, each in read.items()} == {k: table.get(k) for k in read}
 
 
-def test_of_many_threads_one_tries_a_password(users: Users, settings: Settings) -> None:
+def test_only_one_of_many_threads_tries_an_unknown_password(
+    users: Users, settings: Settings
+) -> None:
     users.pause = 0.1
     couch = composition.connect(of(users, settings, "wrong"))
 
@@ -158,9 +160,7 @@ def test_of_many_threads_one_tries_a_password(users: Users, settings: Settings) 
     assert len(users.proxy.records) == 1
 
 
-def test_many_threads_with_a_good_password_are_all_served(
-    users: Users, settings: Settings
-) -> None:
+def test_all_threads_are_served_with_a_valid_password(users: Users, settings: Settings) -> None:
     users.pause = 0.1
     couch = composition.connect(of(users, settings))
     with ThreadPoolExecutor(16) as threads:
@@ -170,7 +170,9 @@ def test_many_threads_with_a_good_password_are_all_served(
     assert set(found) == {f"{settings.prefix}dedicated_ips"}
 
 
-def test_nobody_waits_long_for_a_password_to_be_tried(users: Users, settings: Settings) -> None:
+def test_a_thread_waits_only_briefly_for_the_trial_of_a_password(
+    users: Users, settings: Settings
+) -> None:
     gate = threading.Event()
     held = users.proxy.rule(faults.hold(gate))
     users.proxy._rules.reverse()  # it counts before the users
@@ -189,7 +191,7 @@ def test_nobody_waits_long_for_a_password_to_be_tried(users: Users, settings: Se
 
 @pytest.mark.usefixtures("_short")
 @pytest.mark.parametrize("refusal", [WRONG, LOCKED])
-def test_a_password_that_turns_wrong_is_told_and_not_sent_until_its_time(
+def test_a_password_that_becomes_wrong_is_reported_and_not_sent_during_the_pause(
     users: Users,
     settings: Settings,
     operator: Any,
@@ -229,7 +231,7 @@ def test_a_password_that_turns_wrong_is_told_and_not_sent_until_its_time(
         (403, "forbidden", "no"),
     ],
 )
-def test_what_the_user_may_not_do_is_no_refused_login(
+def test_a_missing_permission_is_not_a_refused_login(
     users: Users, settings: Settings, refusal: tuple[int, str, str]
 ) -> None:
     users.refusal = refusal
@@ -241,7 +243,7 @@ def test_what_the_user_may_not_do_is_no_refused_login(
         assert len(users.refused) == n
 
 
-def test_the_doctor_does_not_take_a_refused_login_for_an_account_it_may_not_see(
+def test_the_doctor_does_not_report_a_refused_login_as_missing_access(
     users: Users, settings: Settings, alice: Member
 ) -> None:
     def change(_: str, url: str) -> None:
@@ -255,7 +257,7 @@ def test_the_doctor_does_not_take_a_refused_login_for_an_account_it_may_not_see(
 
 
 @pytest.mark.parametrize("locked", [False, True])
-def test_nobody_can_tell_whether_a_password_is_right_when_its_user_is_locked_out(
+def test_a_lockout_does_not_show_whether_the_password_is_right(
     users: Users, settings: Settings, locked: bool
 ) -> None:
     locked_out = (403, "forbidden", "Account is temporarily locked due to multiple failures")
@@ -269,7 +271,7 @@ def test_nobody_can_tell_whether_a_password_is_right_when_its_user_is_locked_out
         assert not access._password_is_right()
 
 
-def test_where_nothing_or_a_failure_comes_no_login_is_refused(
+def test_a_failed_or_missing_response_is_not_a_refused_login(
     users: Users, settings: Settings
 ) -> None:
     couch = composition.connect(of(users, settings))
@@ -292,7 +294,7 @@ def test_another_password_is_tried_at_once(users: Users, settings: Settings) -> 
     assert len(users.refused) == 2
 
 
-def test_the_workers_of_an_instance_try_a_wrong_password_once(
+def test_all_workers_together_try_a_wrong_password_once(
     users: Users, environment: dict[str, str], tmp_path: Path
 ) -> None:
     environment = {**environment, "COUCHDB_URL": users.url("wrong"), "COUCHDB_ADMIN_URL": ""}

@@ -82,7 +82,7 @@ def secured(settings: Settings, couch: Couch) -> Iterator[Secured]:
         users.remove(document["_id"], document["_rev"])
 
 
-def test_a_server_without_users_is_told(settings: Settings, couch: Couch) -> None:
+def test_secure_reports_a_server_without_users(settings: Settings, couch: Couch) -> None:
     if "couchdb" in couch.greeting():
         pytest.skip("for the embedded server, which has none")
     host = settings.couchdb_url.removeprefix("http://")
@@ -99,7 +99,9 @@ def roles(database: Database) -> list[str]:
     return found
 
 
-def test_secure_makes_the_user_and_lets_it_in_and_twice_changes_nothing(secured: Secured) -> None:
+def test_secure_creates_the_user_and_adds_it_and_a_second_run_changes_nothing(
+    secured: Secured,
+) -> None:
     with pytest.raises(DatastoreForbidden):
         secured.member.accounts.list()
     told = secured.run("secure", "--dry-run")
@@ -124,7 +126,7 @@ def test_secure_makes_the_user_and_lets_it_in_and_twice_changes_nothing(secured:
     assert secured.run("secure").stdout == ""
 
 
-def test_secure_leaves_everybody_in_who_was_in(secured: Secured) -> None:
+def test_secure_keeps_existing_members(secured: Secured) -> None:
     secured.couch.database("accounts").secure(KAZOO)
     secured.couch.database("system_auth").secure({})
     told = secured.run("secure").stdout
@@ -135,7 +137,7 @@ def test_secure_leaves_everybody_in_who_was_in(secured: Secured) -> None:
     assert "roles" not in secured.couch.database("system_auth").security().get("members", {})
 
 
-def test_a_user_that_is_there_keeps_its_password_and_roles_unless_told(secured: Secured) -> None:
+def test_an_existing_user_keeps_its_password_and_roles_by_default(secured: Secured) -> None:
     secured.couch.users().put(
         {
             "_id": f"org.couchdb.user:{secured.user}", "name": secured.user, "type": "user",
@@ -169,7 +171,7 @@ def test_secure_needs_an_administrator(secured: Secured) -> None:
     assert str(refused.exception).endswith("that user is no administrator of CouchDB")
 
 
-def test_an_account_made_with_our_command_lets_the_service_in(secured: Secured) -> None:
+def test_an_account_created_by_the_command_has_the_service_as_a_member(secured: Secured) -> None:
     secured.run("secure")
     made = secured.run("account", "create", "Operator", "--realm", "operator.example.com")
     assert made.exit_code == 0
@@ -188,7 +190,7 @@ def kazoos(secured: Secured) -> Any:
     return account
 
 
-def test_a_new_account_of_kazoos_is_503_until_secure_has_run_again(
+def test_an_account_created_by_kazoo_is_503_until_secure_runs_again(
     secured: Secured, kazoos: Any
 ) -> None:
     secured.administrator.pool.create(CreateIP(ADDRESS, "us-east", "a.example.com"), "x")
@@ -203,9 +205,7 @@ def test_a_new_account_of_kazoos_is_503_until_secure_has_run_again(
     api.delete(path, headers=headers, status=200)
 
 
-def test_the_doctor_names_the_accounts_that_keep_the_service_out(
-    secured: Secured, kazoos: Any
-) -> None:
+def test_the_doctor_names_the_accounts_without_access(secured: Secured, kazoos: Any) -> None:
     services = secured.administrator
     for n in (1, 2):
         services.pool.create(CreateIP(f"192.0.2.{n}", "us-east", "a.example.com"), "x")
@@ -219,7 +219,7 @@ def test_the_doctor_names_the_accounts_that_keep_the_service_out(
     assert list(secured.member.doctor.examine()) == []
 
 
-def test_watching_lets_new_accounts_in(
+def test_watch_adds_the_user_to_new_accounts(
     secured: Secured, kazoos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secured.run("secure")

@@ -10,7 +10,7 @@ DEFAULT = {"admins": {"roles": ["_admin"]}, "members": {"roles": ["_admin"]}}
 """What CouchDB 3 gives every new database."""
 
 
-def test_the_role_joins_who_is_there() -> None:
+def test_the_role_is_added_to_the_existing_members() -> None:
     change, merged = merge(DEFAULT)
     assert change is Change.ADDED
     assert merged == {**DEFAULT, "members": {"roles": ["_admin", ROLE]}}
@@ -24,7 +24,7 @@ def test_the_role_joins_who_is_there() -> None:
         {"members": {"names": ["kazoo"], "roles": None}},
     ],
 )
-def test_nobody_and_nothing_else_is_touched(security: dict[str, Any]) -> None:
+def test_nothing_else_in_the_security_object_changes(security: dict[str, Any]) -> None:
     change, merged = merge(security)
     assert change is Change.ADDED
     assert merged["members"]["roles"][-1] == ROLE
@@ -34,10 +34,10 @@ def test_nobody_and_nothing_else_is_touched(security: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("security", [{}, {"members": {}}, {"members": {"names": []}}])
-def test_a_database_open_to_everybody_stays_so(security: dict[str, Any]) -> None:
+def test_a_database_open_to_every_user_is_not_changed(security: dict[str, Any]) -> None:
     assert merge(security) == (Change.OPEN, security)
 
 
-def test_twice_changes_nothing() -> None:
+def test_a_second_merge_changes_nothing() -> None:
     merged = merge(DEFAULT)[1]
     assert merge(merged) == (Change.NONE, merged)

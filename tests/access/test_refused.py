@@ -61,7 +61,7 @@ def refusing(request: Any, settings: Settings) -> Iterator[tuple[Settings, str]]
     server.server_close()
 
 
-def test_the_reply_is_503_and_the_log_says_what_is_refused(
+def test_a_missing_permission_is_503_and_named_in_the_log(
     refusing: tuple[Settings, str], operator: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings, reason = refusing
@@ -77,7 +77,7 @@ def test_the_reply_is_503_and_the_log_says_what_is_refused(
     assert "s3cret" not in caplog.text
 
 
-def test_a_login_that_is_refused_leaves_no_credentials_in_the_log(
+def test_a_refused_login_leaves_no_credentials_in_the_log(
     refusing: tuple[Settings, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings, _ = refusing
@@ -89,7 +89,7 @@ def test_a_login_that_is_refused_leaves_no_credentials_in_the_log(
 
 
 @pytest.mark.parametrize("command", [["setup"], ["summary"], ["account", "list"], ["doctor"]])
-def test_a_command_says_it_in_one_line(
+def test_a_command_reports_a_refusal_in_one_line(
     refusing: tuple[Settings, str],
     command: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -122,7 +122,7 @@ NO_ADMINISTRATOR = "COUCHDB_ADMIN_URL: name and password of an administrator are
         ("http://a:c@h", "http://a:b@h", "COUCHDB_URL: the service needs a user of its own"),
     ],
 )
-def test_secure_wants_two_users(url: str, admin_url: str, line: str) -> None:
+def test_secure_needs_two_different_users(url: str, admin_url: str, line: str) -> None:
     runner = CliRunner(env={"COUCHDB_URL": url, "COUCHDB_ADMIN_URL": admin_url})
     done = runner.invoke(cli.cli, ["secure"])
     assert (done.exit_code, str(done.exception)) == (1, line)

@@ -105,7 +105,7 @@ def failed(line: str) -> Done:
         ("delete", "<ip>"),
     ],
 )  # fmt: skip
-def test_sup_without_arguments_says_what_it_wants(sup: Any, function: str, usage: str) -> None:
+def test_sup_without_arguments_prints_its_usage(sup: Any, function: str, usage: str) -> None:
     wanted = failed(f"Please use: sup {IPS} {function} {usage}")
     assert sup(IPS, function) == wanted
     assert sup(IPS, function, *["x"] * 7) == wanted
@@ -134,7 +134,9 @@ def test_sup_adds_assigns_releases_and_deletes(
     assert databases.find("dedicated_ips", ADDRESS) is None
 
 
-def test_sup_says_why_it_could_not(sup: Any, add: Any, services: Instance, alice: Any) -> None:
+def test_sup_prints_the_reason_of_a_failure(
+    sup: Any, add: Any, services: Instance, alice: Any
+) -> None:
     add(ADDRESS)
     other, nobody = "192.0.2.2", "f" * 32
     assert sup(IPS, "add", ADDRESS, ZONE, HOST) == failed(f"unable to add IP {ADDRESS}: conflict")
@@ -161,7 +163,7 @@ def test_sup_adds_only_addresses(sup: Any, pool: Any, databases: Databases, ip: 
     assert [row for row in rows if not row["id"].startswith("_design/")] == []
 
 
-def test_sup_takes_any_spelling_of_an_address(
+def test_sup_accepts_any_spelling_of_an_address(
     sup: Any, pool: Any, databases: Databases, alice: Any
 ) -> None:
     long = "2001:0DB8:0000:0000:0000:0000:0000:0001"
@@ -191,7 +193,7 @@ SUMMARY = """\
 """  # noqa: E501 - as wide as Kazoo has it
 
 
-def test_sup_shows_the_pool_as_kazoos_table(sup: Any, load: Any, alice: Any) -> None:
+def test_sup_prints_the_pool_in_kazoos_table(sup: Any, load: Any, alice: Any) -> None:
     assert sup(IPS, "summary") == done("No IPs found")
     load(
         kazoo_document("192.0.2.2", "zone-1", "b.example.com", alice.id),
@@ -205,7 +207,7 @@ def test_sup_shows_the_pool_as_kazoos_table(sup: Any, load: Any, alice: Any) -> 
         assert sup(IPS, "summary", host) == done("No IPs found")
 
 
-def test_the_table_does_not_cut_off_what_is_long(sup: Any, load: Any) -> None:
+def test_the_table_does_not_truncate_long_values(sup: Any, load: Any) -> None:
     long = "2001:db8:1111:2222:3333:4444:5555:6666"
     load(
         kazoo_document(long, "a-zone-with-a-long-name", "a" * 40 + ".example.com"),
@@ -245,7 +247,7 @@ def test_sup_refreshes_missing_and_stale_copies_silently(
         databases.put(copies, {**databases.get(copies, address), "_deleted": True})
 
 
-def test_sup_with_nothing_or_something_unknown_lists_what_there_is(sup: Any) -> None:
+def test_sup_without_or_with_an_unknown_function_lists_all_functions(sup: Any) -> None:
     for arguments, status in [((), 0), (("--help",), 0), (("nonsense", "x"), 1), ((IPS,), 1),
                               ((IPS, "nonsense"), 1)]:  # fmt: skip
         told = sup(*arguments)
@@ -262,7 +264,7 @@ def test_sup_with_nothing_or_something_unknown_lists_what_there_is(sup: Any) -> 
 CREATE = ("crossbar_maintenance", "create_account")
 
 
-def test_sup_wants_four_words_for_an_account(sup: Any) -> None:
+def test_sup_needs_four_arguments_to_create_an_account(sup: Any) -> None:
     usage = "create_account <name> <realm> <user> <password>"
     assert sup(*CREATE, "ACME") == failed(f"Please use: sup crossbar_maintenance {usage}")
 
@@ -308,7 +310,9 @@ def test_the_first_account_is_the_operator_and_later_ones_are_its_children(
     fresh.api.get("/v2/ips", headers=headers, status=200)
 
 
-def test_an_account_made_here_has_kazoos_fields(databases: Databases, alice: Any) -> None:
+def test_an_account_created_by_the_command_has_kazoos_fields(
+    databases: Databases, alice: Any
+) -> None:
     by_kazoo = document(account_database(SUB_TWO), SUB_TWO)
     not_ours = {
         "pvt_node", "pvt_document_hash", "pvt_request_id", "pvt_is_authenticated",
@@ -321,7 +325,7 @@ def test_an_account_made_here_has_kazoos_fields(databases: Databases, alice: Any
     }
 
 
-def test_a_realm_is_taken_once(sup: Any, operator: Any, alice: Any) -> None:
+def test_a_realm_is_unique(sup: Any, operator: Any, alice: Any) -> None:
     again = sup(*CREATE, "Other", alice.account.realm.upper(), "admin", "secret")
     assert again.status == 1
     assert again.err.startswith("failed to create 'Other': ")
@@ -337,7 +341,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def test_help_names_every_command_and_says_something_of_each(kazoo_ips: Any) -> None:
+def test_help_lists_every_command_with_a_description(kazoo_ips: Any) -> None:
     told = kazoo_ips("--help")
     assert told.status == 0
     assert told.out.startswith("Usage: kazoo-ips [OPTIONS] COMMAND [ARGS]...\n")
@@ -366,14 +370,14 @@ def test_the_plain_commands_print_what_sup_prints(kazoo_ips: Any, pool: Any, ali
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("add",), ("add", "--nonsense"), ("user",)])
-def test_a_wrong_use_is_told_with_status_2(kazoo_ips: Any, arguments: tuple[str, ...]) -> None:
+def test_a_usage_error_exits_with_status_2(kazoo_ips: Any, arguments: tuple[str, ...]) -> None:
     told = kazoo_ips(*arguments)
     assert told.status == 2
     assert "Usage: kazoo-ips" in told.err
     assert told.out == ""
 
 
-def test_setup_makes_what_is_missing_and_then_nothing(
+def test_setup_creates_missing_databases_and_a_second_run_changes_nothing(
     kazoo_ips: Any, use: Any, fresh: Fresh
 ) -> None:
     use(fresh.settings)
@@ -384,7 +388,7 @@ def test_setup_makes_what_is_missing_and_then_nothing(
     assert kazoo_ips("setup") == Done(0, "", "")
 
 
-def test_accounts_are_made_shown_and_listed(kazoo_ips: Any, use: Any, fresh: Fresh) -> None:
+def test_accounts_are_created_shown_and_listed(kazoo_ips: Any, use: Any, fresh: Fresh) -> None:
     use(fresh.settings)
     made = kazoo_ips("account", "create", "ACME", "--realm", "acme.example.com", "--json")
     assert (made.status, made.err) == (0, "")
@@ -424,7 +428,7 @@ def test_an_account_is_disabled_and_enabled(
     assert unknown == failed("unable to disable account: not_found")
 
 
-def test_a_user_is_made_with_a_password_from_standard_input_and_disabled(
+def test_a_user_is_created_with_a_password_from_standard_input_and_disabled(
     kazoo_ips: Any, settings: Settings, api: Any, alice: Any
 ) -> None:
     runner = CliRunner()

@@ -10,7 +10,7 @@ from tests.conftest import Member
 PAGE = {"Origin": "https://ui.example.com"}
 
 
-def test_a_browser_may_ask_beforehand(api: TestApp, alice: Member) -> None:
+def test_a_preflight_request_is_answered(api: TestApp, alice: Member) -> None:
     asked = {**PAGE, "Access-Control-Request-Method": "POST"}
     reply = api.options(f"/v2/accounts/{alice.id}/ips", headers=asked, status=200)
     assert reply.body == b""
@@ -20,12 +20,12 @@ def test_a_browser_may_ask_beforehand(api: TestApp, alice: Member) -> None:
     assert reply.headers["Access-Control-Max-Age"] == "86400"
 
 
-def test_an_unknown_path_is_unknown_to_browsers_too(api: TestApp) -> None:
+def test_a_preflight_request_for_an_unknown_path_is_404(api: TestApp) -> None:
     asked = {**PAGE, "Access-Control-Request-Method": "POST"}
     api.options("/v2/nothing", headers=asked, status=404)
 
 
-def test_options_without_such_a_question_is_no_method(api: TestApp, alice: Member) -> None:
+def test_options_without_the_preflight_header_is_405(api: TestApp, alice: Member) -> None:
     api.options(f"/v2/accounts/{alice.id}/ips", status=405)
 
 
@@ -42,6 +42,6 @@ def test_a_page_may_read_replies_and_errors(
         assert "x-request-id" in reply.headers["Access-Control-Expose-Headers"]
 
 
-def test_who_is_no_browser_gets_no_such_headers(api: TestApp, alice: Member) -> None:
+def test_a_request_without_an_origin_gets_no_cors_headers(api: TestApp, alice: Member) -> None:
     reply = api.get(f"/v2/accounts/{alice.id}/ips", headers=alice.headers)
     assert not [name for name in reply.headers if name.startswith("Access-Control")]

@@ -154,13 +154,13 @@ def test_a_login_without_a_database_is_503(behind: TestApp) -> None:
     unreachable(behind.put_json("/v2/api_auth", key, status=503), None)
 
 
-def test_what_needs_no_database_is_answered_without_one(behind: TestApp, alice: Any) -> None:
+def test_routes_without_a_database_work_during_an_outage(behind: TestApp, alice: Any) -> None:
     behind.get("/v2/nothing", status=404)
     behind.get(f"/v2/accounts/{alice.id}/ips", status=401)
     behind.request(f"/v2/accounts/{alice.id}/ips", method="PATCH", status=405)
 
 
-def test_the_service_is_back_as_soon_as_the_database_is(
+def test_the_service_recovers_as_soon_as_the_database_does(
     impatient: TestApp, door: Door, load: Callable[..., None], alice: Any
 ) -> None:
     load(kazoo_document(ADDRESS))
@@ -177,7 +177,7 @@ def test_the_service_is_back_as_soon_as_the_database_is(
         door.close()
 
 
-def test_a_kept_connection_that_broke_meanwhile_does_not_show(
+def test_a_broken_idle_connection_does_not_cause_an_error(
     behind: TestApp, door: Door, load: Callable[..., None], alice: Any
 ) -> None:
     load(kazoo_document(ADDRESS))
@@ -243,7 +243,7 @@ def test_without_the_accounts_logins_are_503(fresh: Fresh) -> None:
     fresh.api.get("/v2/ips", headers=fresh.headers, status=200)
 
 
-def test_nothing_stays_assigned_to_an_account_whose_database_is_gone(fresh: Fresh) -> None:
+def test_an_assignment_to_an_account_without_a_database_is_rolled_back(fresh: Fresh) -> None:
     child = fresh.services.accounts.create("Child", "child.example.com")
     fresh.databases.put("dedicated_ips", kazoo_document(ADDRESS), kazoo_document("192.0.2.2"))
     fresh.databases("DELETE", account_database(child.id))

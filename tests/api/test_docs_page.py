@@ -68,7 +68,7 @@ def execute(block: Locator, **parameters: str) -> tuple[str, str]:
     return status, shown.locator(".highlight-code").first.inner_text()
 
 
-def test_a_reader_tries_a_call_and_sees_its_reply(
+def test_a_user_sends_a_request_from_the_page_and_sees_its_reply(
     live: str, page: Page, alice: Member, add: Callable[..., DedicatedIP]
 ) -> None:
     add("192.0.2.1")
@@ -92,7 +92,7 @@ def test_a_reader_tries_a_call_and_sees_its_reply(
     assert elsewhere == []
 
 
-def test_the_page_may_run_nothing_but_its_own_files(api: CheckedApp) -> None:
+def test_the_page_may_run_only_its_own_scripts(api: CheckedApp) -> None:
     reply = api.get("/v2/docs", status=200)
     assert reply.content_type == "text/html"
     assert "unsafe" not in reply.headers["Content-Security-Policy"]
@@ -104,6 +104,6 @@ def test_the_page_may_run_nothing_but_its_own_files(api: CheckedApp) -> None:
         api.get(name, headers={"If-None-Match": tag}, status=304)
 
 
-def test_a_part_that_is_none_is_404(api: CheckedApp) -> None:
+def test_an_unknown_file_of_the_page_is_404(api: CheckedApp) -> None:
     for name in ("nothing.js", "..%2Fpage.html", "__init__.py", "swagger-ui.js.map"):
         api.get(f"/v2/docs/{name}", status=404)

@@ -157,7 +157,7 @@ def without_time(data: Any) -> Any:
     return [without_time(item) for item in data] if isinstance(data, list) else data
 
 
-def test_every_write_has_its_cases_here(wsgi: Any) -> None:
+def test_every_write_has_test_cases(wsgi: Any) -> None:
     told = writes(wsgi)
     assert {route for route, possible in told.items() if possible} == set(DONE)
     assert {route for route, possible in told.items() if not possible} == IMPOSSIBLE
@@ -166,7 +166,7 @@ def test_every_write_has_its_cases_here(wsgi: Any) -> None:
 @pytest.mark.usefixtures("pool_of_three")
 @pytest.mark.parametrize("where", ["query", "envelope", "data"])
 @pytest.mark.parametrize(("method", "rule", "case"), flat(DONE))
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+def test_a_dry_run_returns_the_reply_of_the_write_and_writes_nothing(
     send: Send, stored: Callable[[], Any], method: str, rule: str, case: Case, where: str
 ) -> None:
     before = stored()
@@ -203,7 +203,7 @@ def test_a_dry_run_is_refused_as_the_write_would_be(
 @pytest.mark.parametrize(
     ("method", "rule", "case"), [each for each in flat(DONE) if each.values[2].address]
 )
-def test_a_dry_run_keeps_to_if_match(
+def test_a_dry_run_respects_if_match(
     send: Send, stored: Callable[[], Any], method: str, rule: str, case: Case
 ) -> None:
     before = stored()
@@ -223,7 +223,7 @@ def test_a_dry_run_keeps_to_if_match(
     ],
 )
 @pytest.mark.parametrize("route", [*DONE, *sorted(IMPOSSIBLE)], ids=" ".join)
-def test_what_is_neither_yes_nor_no_is_400_and_writes_nothing(
+def test_a_value_that_is_no_boolean_is_400_and_writes_nothing(
     send: Send,
     operator: Member,
     stored: Callable[[], Any],
@@ -240,7 +240,7 @@ def test_what_is_neither_yes_nor_no_is_400_and_writes_nothing(
 
 @pytest.mark.usefixtures("pool_of_three")
 @pytest.mark.parametrize("where", ["query", "envelope", "data"])
-def test_a_no_is_no_dry_run(send: Send, databases: Databases, where: str) -> None:
+def test_dry_run_false_is_a_real_write(send: Send, databases: Databases, where: str) -> None:
     reply = send("POST", ADDRESS, Case({}, FREE), dry_run=where, value=False)
     assert reply.status_code == 200
     assert "dry_run" not in reply.json
@@ -248,9 +248,7 @@ def test_a_no_is_no_dry_run(send: Send, databases: Databases, where: str) -> Non
 
 
 @pytest.mark.usefixtures("pool_of_three")
-def test_of_two_that_contradict_each_other_the_yes_counts(
-    send: Send, stored: Callable[[], Any]
-) -> None:
+def test_of_two_contradicting_values_true_counts(send: Send, stored: Callable[[], Any]) -> None:
     before = stored()
     case = Case({"ips": [FREE], "dry_run": True}, query={"dry_run": "false"})
     reply = send("POST", ACCOUNT, case, dry_run="envelope", value=False)
@@ -261,7 +259,7 @@ def test_of_two_that_contradict_each_other_the_yes_counts(
 @pytest.mark.usefixtures("pool_of_three")
 @pytest.mark.parametrize("route", sorted(IMPOSSIBLE), ids=" ".join)
 @pytest.mark.parametrize("where", ["query", "envelope", "data"])
-def test_no_token_is_made_in_a_dry_run(
+def test_a_login_supports_no_dry_run(
     send: Send, operator: Member, stored: Callable[[], Any], route: tuple[str, str], where: str
 ) -> None:
     before = stored()
@@ -274,7 +272,7 @@ def test_no_token_is_made_in_a_dry_run(
 
 @pytest.mark.usefixtures("pool_of_three")
 @pytest.mark.parametrize("route", DONE, ids=" ".join)
-def test_a_dry_run_takes_no_idempotency_key(
+def test_a_dry_run_with_an_idempotency_key_is_400(
     send: Send, operator: Member, stored: Callable[[], Any], route: tuple[str, str]
 ) -> None:
     before, key = stored(), uuid4().hex
@@ -283,7 +281,7 @@ def test_a_dry_run_takes_no_idempotency_key(
     assert stored() == before
 
 
-def test_an_address_that_has_to_be_put_in_order_first_is_400(
+def test_a_dry_run_that_needs_read_repair_is_400(
     send: Send, load: Callable[..., None], couch: Couch, operator: Member,
     stored: Callable[[], Any],
 ) -> None:  # fmt: skip
@@ -311,7 +309,7 @@ def reply_without_mark(reply: Any) -> Any:
 
 
 @pytest.mark.usefixtures("pool_of_three")
-def test_a_service_that_forgets_it_writes_nothing(
+def test_a_service_that_ignores_dry_run_cannot_write(
     wsgi: Any, send: Send, stored: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = wsgi.extensions["kazoo_ips"].ips
@@ -325,7 +323,7 @@ def test_a_service_that_forgets_it_writes_nothing(
 
 
 @pytest.mark.parametrize(("method", "told"), [("POST", {}), ("GET", {"dry_run": True})])
-def test_a_route_that_writes_must_say_how_it_takes_a_dry_run(
+def test_a_write_must_declare_whether_it_supports_dry_runs(
     method: str, told: dict[str, bool]
 ) -> None:
     with pytest.raises(TypeError, match="dry_run"):
@@ -346,7 +344,7 @@ WRITES: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("method", WRITES)
-def test_the_database_takes_no_write_in_a_dry_run(couch: Couch, method: str) -> None:
+def test_the_database_refuses_writes_in_a_dry_run(couch: Couch, method: str) -> None:
     database = couch.database("kazoo_ips")
     request_context.begin("dry")
     with request_context.dry_run(), pytest.raises(WriteInDryRun):
@@ -355,7 +353,7 @@ def test_the_database_takes_no_write_in_a_dry_run(couch: Couch, method: str) -> 
     assert not request_context.is_dry_run()
 
 
-def test_every_write_is_described_with_it(wsgi: Any) -> None:
+def test_every_write_is_described_with_dry_run(wsgi: Any) -> None:
     for (method, rule), possible in writes(wsgi).items():
         told = document()["paths"][re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)][method.lower()]
         assert ("dry_run" in {each["name"] for each in told["parameters"]}) is possible

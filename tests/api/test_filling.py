@@ -58,7 +58,7 @@ def in_pool(databases: Databases) -> dict[str, tuple[str, str]]:
 # Files
 
 
-def test_a_file_fills_the_pool_and_each_line_has_its_report(
+def test_a_file_is_imported_with_a_result_for_each_line(
     fill: Add, databases: Databases, tmp_path: Path
 ) -> None:
     file = tmp_path / "pool.csv"
@@ -117,7 +117,7 @@ REPORT = [
 ]
 
 
-def test_a_dry_run_tells_the_same_and_writes_nothing(
+def test_a_dry_run_prints_the_same_results_and_writes_nothing(
     fill: Add, load: Any, databases: Databases
 ) -> None:
     load(kazoo_document("192.0.2.8", "old", "old.example.com"))
@@ -133,7 +133,7 @@ def test_a_dry_run_tells_the_same_and_writes_nothing(
     }
 
 
-def test_the_report_is_json_where_wanted(fill: Add, load: Any) -> None:
+def test_the_results_are_json_on_request(fill: Add, load: Any) -> None:
     load(kazoo_document("192.0.2.2", "old", "old.example.com"))
     rows = (f"192.0.2.1-192.0.2.2,{ZONE},{HOST}", f"192.0.2.0/33,{ZONE},{HOST}")
     told = fill("--json", given=lines(*rows))
@@ -159,7 +159,7 @@ def test_the_report_is_json_where_wanted(fill: Add, load: Any) -> None:
         f'"ip", "zone", "host"\n"192.0.2.1", "{ZONE}", "{HOST}"\n',
     ],
 )
-def test_a_list_is_read_as_spreadsheets_write_it(
+def test_a_list_in_the_form_of_a_spreadsheet_is_accepted(
     fill: Add, databases: Databases, given: str
 ) -> None:
     told = fill(given=given.encode())
@@ -177,16 +177,14 @@ def test_a_list_is_read_as_spreadsheets_write_it(
         ("x" * 70_000, "line 1 is too long for a list of addresses"),
     ],
 )
-def test_what_is_no_list_is_refused(fill: Add, given: str, why: str) -> None:
+def test_a_file_that_is_no_list_is_refused(fill: Add, given: str, why: str) -> None:
     told = fill(given=given)
     assert told.exit_code == 1
     assert told.stderr.startswith(why)
     assert told.stdout == "nothing to add\n"
 
 
-def test_a_line_that_cannot_be_read_does_not_stop_the_others(
-    fill: Add, databases: Databases
-) -> None:
+def test_an_invalid_line_does_not_stop_the_import(fill: Add, databases: Databases) -> None:
     rows = [b"192.0.2.1,z\xfcrich,h", b'192.0.2.2,"open,h', b"192.0.2.3,z,h", b""]
     told = fill(given=b"\n".join([HEADER.encode(), *rows]))
     assert told.exit_code == 1
@@ -194,7 +192,7 @@ def test_a_line_that_cannot_be_read_does_not_stop_the_others(
     assert list(in_pool(databases)) == ["192.0.2.3"]
 
 
-def test_an_empty_list_leaves_the_pool_as_it_is_wanted(fill: Add) -> None:
+def test_an_empty_list_is_a_success(fill: Add) -> None:
     for given in ("", HEADER, "\n\n"):
         told = fill(given=given)
         assert (told.exit_code, told.output) == (0, "nothing to add\n")
@@ -222,7 +220,7 @@ def test_a_deleted_address_is_added_again(fill: Add, services: Instance) -> None
     assert services.ips.fetch("192.0.2.1").zone == ZONE
 
 
-def test_an_address_that_kazoo_spelled_otherwise_is_not_added_twice(
+def test_an_address_in_another_spelling_is_not_added_again(
     fill: Add, load: Any, databases: Databases
 ) -> None:
     load(
@@ -257,7 +255,7 @@ def test_a_block_on_the_command_line(fill: Add, databases: Databases) -> None:
 
 
 @pytest.mark.parametrize("block", ["192.0.2.1/30", "10.0.0.0/8", "2001:db8::/64", "192.0.2.0/x"])
-def test_a_block_that_is_none_is_refused_at_once(fill: Add, block: str) -> None:
+def test_an_invalid_block_is_refused(fill: Add, block: str) -> None:
     told = fill(block, ZONE, HOST)
     assert (told.exit_code, told.stdout) == (1, "")
     assert told.stderr.startswith(f"unable to add IP {block}: ")
@@ -267,7 +265,7 @@ def test_a_block_that_is_none_is_refused_at_once(fill: Add, block: str) -> None:
     "arguments", [("--from", "-", "192.0.2.1"), ("192.0.2.1", ZONE), ("--dry-run",),
                   ("--from", "/nonexistent")],
 )  # fmt: skip
-def test_a_wrong_use_of_add_is_told_with_status_2(fill: Add, arguments: tuple[str, ...]) -> None:
+def test_a_usage_error_of_add_exits_with_status_2(fill: Add, arguments: tuple[str, ...]) -> None:
     assert fill(*arguments).exit_code == 2
 
 
@@ -317,7 +315,7 @@ def test_a_list_with_an_address_that_exists_creates_none(
     assert list(in_pool(databases)) == [there]
 
 
-def test_every_broken_rule_of_a_list_is_told_by_its_index(
+def test_every_broken_rule_of_a_list_is_reported_by_index(
     api: TestApp, pool: Any, databases: Databases, operator: Any
 ) -> None:
     nope = {"ip": "nope", "zone": 7}
@@ -347,7 +345,7 @@ def test_every_broken_rule_of_a_list_is_told_by_its_index(
         ({"ips": [item("192.0.2.1")], "ip": "192.0.2.2"}, "ip", "forbidden"),
     ],
 )
-def test_a_list_that_is_none_or_too_long_is_refused(
+def test_an_empty_malformed_or_long_list_is_refused(
     api: TestApp, pool: Any, databases: Databases, operator: Any, data: Any, path: str, rule: str
 ) -> None:
     reply = api.put_json("/v2/ips", {"data": data}, headers=operator.headers, status=400)

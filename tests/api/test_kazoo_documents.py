@@ -52,7 +52,7 @@ def without_revision(document: dict[str, Any]) -> dict[str, Any]:
 # Kazoo's
 
 
-def test_what_kazoo_has_in_its_pool_is_listed(kazoo: Kazoo) -> None:
+def test_addresses_written_by_kazoo_are_listed(kazoo: Kazoo) -> None:
     free = sorted((d for d in POOL if d["pvt_status"] == "available"), key=numeric)
     taken = sorted((d for d in POOL if d["pvt_status"] == "assigned"), key=numeric)
     reply = kazoo.api.get("/v2/ips", headers=MASTERS, status=200)
@@ -67,7 +67,7 @@ def test_what_kazoo_has_in_its_pool_is_listed(kazoo: Kazoo) -> None:
     ]
 
 
-def test_kazoos_zones_and_hosts_are_listed(kazoo: Kazoo) -> None:
+def test_zones_and_hosts_written_by_kazoo_are_listed(kazoo: Kazoo) -> None:
     reply = kazoo.api.get("/v2/ips/zones", headers=MASTERS, status=200)
     zones = success(reply, MASTERS["X-Auth-Token"])
     assert zones == sorted({d["pvt_zone"] for d in POOL})
@@ -77,7 +77,7 @@ def test_kazoos_zones_and_hosts_are_listed(kazoo: Kazoo) -> None:
 
 
 @pytest.mark.parametrize("address", ["10.1.0.1", "10.1.0.2", "10.1.0.3"])
-def test_a_document_of_kazoos_is_shown(kazoo: Kazoo, address: str) -> None:
+def test_a_document_written_by_kazoo_is_shown(kazoo: Kazoo, address: str) -> None:
     there = document("dedicated_ips", address)
     shown = {
         "id": address,
@@ -92,7 +92,7 @@ def test_a_document_of_kazoos_is_shown(kazoo: Kazoo, address: str) -> None:
     assert reply.json["revision"] == there["_rev"]
 
 
-def test_a_document_of_kazoos_is_assigned_released_and_deleted(kazoo: Kazoo) -> None:
+def test_a_document_written_by_kazoo_is_assigned_released_and_deleted(kazoo: Kazoo) -> None:
     address, copies = "10.77.119.10", account_database(SUB_TWO)
     before = document("dedicated_ips", address)
     path = f"/v2/accounts/{SUB_TWO}/ips/{address}"
@@ -124,7 +124,7 @@ def test_a_document_of_kazoos_is_assigned_released_and_deleted(kazoo: Kazoo) -> 
     assert kazoo.databases.find("dedicated_ips", address) is None
 
 
-def test_what_kazoo_assigned_is_released_with_its_copy(kazoo: Kazoo) -> None:
+def test_an_address_assigned_by_kazoo_is_released_with_its_copy(kazoo: Kazoo) -> None:
     address, copies = "10.1.0.11", account_database(SUB_ONE)
     assert kazoo.databases.get(copies, address)["pvt_assigned_to"] == SUB_ONE
     body = {"data": {"ips": [address]}}
@@ -136,7 +136,7 @@ def test_what_kazoo_assigned_is_released_with_its_copy(kazoo: Kazoo) -> None:
     assert kazoo.databases.get(copies, "10.1.0.1") == document(copies, "10.1.0.1")
 
 
-def test_a_copy_that_lay_there_already_is_written_over(kazoo: Kazoo) -> None:
+def test_an_existing_copy_is_overwritten(kazoo: Kazoo) -> None:
     address, copies = "172.16.30.1", account_database(SUB_ONE)
     left_over = document(copies, address)
     kazoo.databases.put("dedicated_ips", kazoo_document(address, "zone9", "host9.example.com"))
@@ -149,7 +149,7 @@ def test_a_copy_that_lay_there_already_is_written_over(kazoo: Kazoo) -> None:
     kazoo.api.delete(f"/v2/ips/{address}?force=true", headers=MASTERS, status=200)
 
 
-def test_another_accounts_address_of_kazoos_is_refused(kazoo: Kazoo) -> None:
+def test_an_address_assigned_by_kazoo_to_another_account_is_refused(kazoo: Kazoo) -> None:
     body = {"data": {"ips": ["10.1.0.2", "10.1.0.1", "10.1.0.3"]}}
     reply = kazoo.api.post_json(f"/v2/accounts/{SUB_ONE}/ips", body, headers=ANNS, status=400)
     assert invalid(reply, ANNS["X-Auth-Token"]) == {
@@ -161,7 +161,7 @@ def test_another_accounts_address_of_kazoos_is_refused(kazoo: Kazoo) -> None:
     )
 
 
-def test_an_address_of_a_disabled_account_can_be_taken_from_it(kazoo: Kazoo) -> None:
+def test_the_operator_releases_an_address_of_a_disabled_account(kazoo: Kazoo) -> None:
     path = f"/v2/accounts/{SUB_THREE}/ips/10.3.0.2"
     kazoo.api.delete(path, headers=MASTERS, status=200)
     assert kazoo.databases.find(account_database(SUB_THREE), "10.3.0.2") is None
@@ -170,7 +170,7 @@ def test_an_address_of_a_disabled_account_can_be_taken_from_it(kazoo: Kazoo) -> 
     assert copy["pvt_assigned_to"] == SUB_THREE
 
 
-def test_an_account_without_a_pool_address_has_no_copies_to_lose(kazoo: Kazoo) -> None:
+def test_copies_without_a_pool_document_stay_when_all_is_released(kazoo: Kazoo) -> None:
     reply = kazoo.api.delete(f"/v2/accounts/{MASTER}/ips", headers=MASTERS, status=200)
     assert success(reply, MASTERS["X-Auth-Token"]) == {"ips": []}
 
@@ -178,7 +178,7 @@ def test_an_account_without_a_pool_address_has_no_copies_to_lose(kazoo: Kazoo) -
 # Ours
 
 
-def test_what_we_create_has_kazoos_fields_and_the_request_id(
+def test_a_created_document_has_kazoos_fields_and_the_request_id(
     api: TestApp, pool: Any, databases: Databases, operator: Any
 ) -> None:
     kazoos = document("dedicated_ips", "10.1.0.10")
@@ -201,7 +201,7 @@ def test_what_we_create_has_kazoos_fields_and_the_request_id(
 
 
 @pytest.mark.parametrize("how", ["one", "several"])
-def test_what_we_assign_has_kazoos_fields_in_the_pool_and_in_the_copy(
+def test_an_assigned_document_and_its_copy_have_kazoos_fields(
     api: TestApp, load: Callable[..., None], databases: Databases, alice: Any, how: str
 ) -> None:
     addresses = [ADDRESS] if how == "one" else [ADDRESS, "192.0.2.2", "2001:db8::1"]
@@ -241,7 +241,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("how", ["one", "several"])
-def test_fields_we_do_not_know_survive_every_write(
+def test_unknown_fields_survive_every_write(
     api: TestApp, load: Callable[..., None], databases: Databases, alice: Any, how: str
 ) -> None:
     addresses = [ADDRESS] if how == "one" else [ADDRESS, "192.0.2.2"]
@@ -282,7 +282,7 @@ JUNK: list[dict[str, Any]] = [
 ]
 
 
-def test_junk_in_the_pool_is_never_shown_and_never_written(
+def test_a_document_that_is_no_address_is_never_shown_or_written(
     api: TestApp, load: Callable[..., None], databases: Databases, operator: Any, alice: Any
 ) -> None:
     load(*JUNK, kazoo_document(ADDRESS))
@@ -364,7 +364,7 @@ def test_a_document_that_lacks_a_field_is_usable(
     api.delete(path, headers=alice.headers, status=200)
 
 
-def test_an_address_marked_assigned_to_nobody_is_nobodys_to_take(
+def test_an_address_assigned_to_no_account_cannot_be_assigned(
     api: TestApp, load: Callable[..., None], operator: Any, alice: Any
 ) -> None:
     load({**kazoo_document(ADDRESS), "pvt_status": "assigned"})
@@ -381,7 +381,7 @@ def test_an_address_marked_assigned_to_nobody_is_nobodys_to_take(
     api.delete(f"/v2/ips/{ADDRESS}?force=true", headers=operator.headers, status=200)
 
 
-def test_an_address_of_an_account_that_is_gone_can_be_deleted(
+def test_an_address_of_a_deleted_account_can_be_deleted(
     api: TestApp, load: Callable[..., None], databases: Databases, operator: Any, alice: Any
 ) -> None:
     gone = "0" * 32

@@ -110,7 +110,7 @@ def test_a_login_that_kazoo_accepted_gives_a_token_with_the_same_header_and_clai
 
 
 @pytest.mark.parametrize("name", [each["name"] for each in LOGINS])
-def test_a_login_says_of_its_account_what_kazoo_says(kazoo: Kazoo, name: str) -> None:
+def test_a_login_returns_the_same_account_data_as_kazoo(kazoo: Kazoo, name: str) -> None:
     recorded = login(name)
     reply = kazoo.api.put_json(recorded["path"], recorded["body"], status=201)
     said, wanted = success(reply, reply.json["auth_token"]), recorded["reply"]["data"]
@@ -120,7 +120,7 @@ def test_a_login_says_of_its_account_what_kazoo_says(kazoo: Kazoo, name: str) ->
     }
 
 
-def test_a_token_of_ours_is_accepted_until_it_expires(kazoo: Kazoo) -> None:
+def test_a_token_of_the_service_is_accepted_until_it_expires(kazoo: Kazoo) -> None:
     recorded = login("user_auth s1admin")
     reply = kazoo.api.put_json(recorded["path"], recorded["body"], status=201)
     made = reply.json["auth_token"]
@@ -137,7 +137,7 @@ def test_the_lifetime_of_a_token_is_a_setting(kazoo: Kazoo) -> None:
     assert decode(made.split(".")[1])["exp"] == THEN + 60
 
 
-def test_a_key_pair_is_made_where_the_database_has_none(
+def test_a_key_pair_is_created_if_the_database_has_none(
     databases: Any, services: Instance, alice: Any
 ) -> None:
     key_id = databases.get("system_config", "auth")["default"]["system_key"]
@@ -249,11 +249,11 @@ BAD: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_token_that_is_not_kazoos_own_is_refused(kazoo: Kazoo, name: str) -> None:
+def test_a_forged_token_is_refused(kazoo: Kazoo, name: str) -> None:
     refused(kazoo.api, BAD[name]())
 
 
-def test_the_tokens_above_differ_from_a_good_one_in_what_they_say(kazoo: Kazoo) -> None:
+def test_each_forged_token_differs_from_a_valid_one_in_one_claim(kazoo: Kazoo) -> None:
     accepted(kazoo.api, sign(CLAIMS))
     accepted(kazoo.api, sign({**APIS}))
     secret = document(account_database(SUB_ONE), ANN)["pvt_signature_secret"]
@@ -301,7 +301,7 @@ def test_an_identity_without_a_secret_has_no_tokens_until_it_logs_in(kazoo: Kazo
     ],
     ids=["user disabled", "user deleted", "account disabled", "account deleted", "trial expired"],
 )
-def test_the_disabled_the_deleted_and_the_expired_have_no_tokens_and_get_none(
+def test_disabled_deleted_and_expired_accounts_have_no_valid_tokens(
     kazoo: Kazoo, document_id: str, fields: dict[str, Any], names: list[str]
 ) -> None:
     with kazoo.changed(account_database(SUB_ONE), document_id, **fields):
@@ -315,14 +315,14 @@ def test_the_disabled_the_deleted_and_the_expired_have_no_tokens_and_get_none(
     accepted(kazoo.api, ANNS)
 
 
-def test_a_trial_that_has_not_expired_is_an_account_like_others(kazoo: Kazoo) -> None:
+def test_a_trial_account_works_until_it_expires(kazoo: Kazoo) -> None:
     expires = THEN + 62_167_219_200 + 1
     with kazoo.changed(account_database(SUB_ONE), SUB_ONE, pvt_trial_expires=expires):
         accepted(kazoo.api, ANNS)
         refused(kazoo.at(THEN + 1), ANNS)
 
 
-def test_the_account_recorded_as_disabled_gets_no_token(kazoo: Kazoo) -> None:
+def test_the_recorded_disabled_account_gets_no_token(kazoo: Kazoo) -> None:
     cy = document(account_database(SUB_THREE), "310d4060e1606adbff56558a2dd074dd")
     account = document(account_database(SUB_THREE), SUB_THREE)
     assert account["pvt_enabled"] is False
@@ -350,7 +350,7 @@ def test_the_operator_still_acts_on_a_disabled_account(kazoo: Kazoo) -> None:
     assert [ip["ip"] for ip in reply.json["data"]] == ["10.1.0.2", "10.3.0.1", "10.3.0.2"]
 
 
-def test_a_token_stops_working_within_seconds_where_identities_are_remembered(
+def test_a_revoked_token_stops_working_when_the_cache_expires(
     kazoo: Kazoo,
 ) -> None:
     api = kazoo.at(THEN, identity_cache=0.3)
@@ -400,14 +400,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_login_is_401_with_one_text_whatever_was_wrong(kazoo: Kazoo, name: str) -> None:
+def test_every_wrong_login_is_401_with_the_same_text(kazoo: Kazoo, name: str) -> None:
     path, data = WRONG[name]
     reply = put(kazoo.api, path, **data)
     assert failure(reply, None, "invalid_credentials") == {"message": "invalid credentials"}
     assert reply.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_a_refusal_takes_the_same_time_whatever_was_wrong(kazoo: Kazoo) -> None:
+def test_every_refusal_takes_the_same_time(kazoo: Kazoo) -> None:
     api = kazoo.at(THEN, refusal_time=0.15)
     for path, data in WRONG.values():
         assert 0.15 <= quickest(partial(put, api, path, **data), enough=0.4) < 0.4
@@ -416,7 +416,7 @@ def test_a_refusal_takes_the_same_time_whatever_was_wrong(kazoo: Kazoo) -> None:
 @pytest.mark.parametrize(
     "name", ["Sub One", "sub one", "SUBONE", "sub-one!", " Sub  One "], ids=repr
 )
-def test_an_account_is_found_by_any_writing_of_its_name(kazoo: Kazoo, name: str) -> None:
+def test_an_account_is_found_by_any_spelling_of_its_name(kazoo: Kazoo, name: str) -> None:
     data = {"credentials": MD5, "account_name": name}
     reply = kazoo.api.put_json("/v2/user_auth", {"data": data}, status=201)
     assert reply.json["data"]["account_id"] == SUB_ONE
@@ -441,7 +441,7 @@ def test_users_log_in_by_sha1_as_well(kazoo: Kazoo) -> None:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_users_log_in_where_kazoo_keeps_its_views_too(kazoo: Kazoo, enabled: bool) -> None:
+def test_users_log_in_with_kazoos_views(kazoo: Kazoo, enabled: bool) -> None:
     database = account_database(SUB_ONE)
     code = "function(doc) { if (doc.enabled && doc.%s) emit(doc.%s, null); }"
     views = {

@@ -131,16 +131,14 @@ def test_the_available_list_is_filtered_by_host_too(
 
 @ASSIGNED
 @BY_HOST
-def test_a_list_of_what_is_assigned_is_filtered_by_host_too(
-    listing: List, filters: dict[str, str]
-) -> None:
+def test_the_assigned_list_is_filtered_by_host_too(listing: List, filters: dict[str, str]) -> None:
     assert page(listing.get(filters), listing.token) == listing.lines(**filters)
 
 
 @pytest.mark.parametrize(
     "zone", ["nowhere", "undefined", "US-EAST", "us-east ", "us", "us-east\uffff", "{}", "null"]
 )
-def test_a_zone_nobody_uses_gives_an_empty_list(listing: List, zone: str) -> None:
+def test_an_unused_zone_gives_an_empty_list(listing: List, zone: str) -> None:
     assert page(listing.get({"zone": zone}), listing.token) == []
 
 
@@ -154,17 +152,17 @@ def test_a_zone_nobody_uses_gives_an_empty_list(listing: List, zone: str) -> Non
         {"host": "PROXY1.example.com"}, {"host": "us-east"},
     ],
 )  # fmt: skip
-def test_a_host_nobody_uses_gives_an_empty_list(listing: List, params: dict[str, str]) -> None:
+def test_an_unused_host_gives_an_empty_list(listing: List, params: dict[str, str]) -> None:
     assert page(listing.get(params), listing.token) == []
 
 
-def test_an_empty_zone_or_host_is_none(listing: List) -> None:
+def test_an_empty_zone_or_host_filters_nothing(listing: List) -> None:
     for params in ({"zone": ""}, {"host": ""}, {"zone": "", "host": ""}):
         reply = listing.get(params)
         assert page(reply, listing.token) == listing.lines()
 
 
-def test_parameters_nobody_knows_are_ignored(listing: List) -> None:
+def test_unknown_parameters_are_ignored(listing: List) -> None:
     reply = listing.get({"_": "17", "zone[]": "a", "envelope": "false"})
     assert page(reply, listing.token) == listing.lines()
 
@@ -197,7 +195,7 @@ def walks_through(listing: List, filters: dict[str, str], size: int) -> None:
     assert len(pages) == max(1, -(-len(wanted) // size))
 
 
-def test_a_page_has_50_lines_unless_asked_otherwise(api: TestApp, load: Any, alice: Any) -> None:
+def test_a_page_has_50_lines_by_default(api: TestApp, load: Any, alice: Any) -> None:
     addresses = [f"192.0.2.{n}" for n in range(1, 61)]
     load(*map(kazoo_document, addresses))
     path = f"/v2/accounts/{alice.id}/ips"
@@ -211,7 +209,7 @@ def test_a_page_has_50_lines_unless_asked_otherwise(api: TestApp, load: Any, ali
     assert len(page(reply, alice.token)) == 60
 
 
-def test_a_line_taken_away_meanwhile_does_not_stop_the_walk(
+def test_an_address_deleted_between_two_pages_does_not_stop_the_walk(
     api: TestApp, load: Any, databases: Any, alice: Any
 ) -> None:
     addresses = [f"192.0.2.{n}" for n in range(1, 10)]
@@ -229,7 +227,7 @@ BAD_KEYS = ["x", "!", "bnVsbA==", "W10=", "WzEsMiwzXQ==", "e30=", "é", "a" * 10
 
 
 @pytest.mark.parametrize("key", BAD_KEYS, ids=lambda key: key[:12])
-def test_a_start_key_that_is_none_of_ours_is_400(listing: List, key: str) -> None:
+def test_a_malformed_start_key_is_400(listing: List, key: str) -> None:
     reply = listing.get({"start_key": key}, status=400)
     message = "Field is not in the correct format"
     assert invalid(reply, listing.token) == {
@@ -320,7 +318,7 @@ def test_every_bad_parameter_is_reported(api: TestApp, pool: Any, alice: Any) ->
 
 
 @pytest.mark.parametrize("quantity", [1, 2, 11, 12, 13, 1000])
-def test_quantity_gives_the_first_and_no_page(listing: List, quantity: int) -> None:
+def test_quantity_returns_the_first_addresses_without_pages(listing: List, quantity: int) -> None:
     reply = listing.get({"quantity": quantity})
     assert success(reply, listing.token) == listing.lines()[:quantity]
     params = {"quantity": quantity, "zone": "us-west"}
@@ -329,7 +327,7 @@ def test_quantity_gives_the_first_and_no_page(listing: List, quantity: int) -> N
 
 
 @pytest.mark.parametrize("word", ["false", "no", "0", "False"])
-def test_paginate_false_gives_all(listing: List, word: str) -> None:
+def test_paginate_false_returns_the_whole_list(listing: List, word: str) -> None:
     reply = listing.get({"paginate": word})
     assert streamed(reply, listing.token) == listing.lines()
     reply = listing.get({"paginate": word, "zone": "nowhere"})
@@ -381,7 +379,7 @@ def table(reply: Any) -> list[list[str]]:
 CSV = {"Accept": "text/csv"}
 
 
-def test_a_list_can_be_a_table_with_a_header(listing: List) -> None:
+def test_a_list_can_be_csv_with_a_header(listing: List) -> None:
     for params, wanted in (
         ({}, listing.lines()),
         ({"zone": "us-west"}, listing.lines(zone="us-west")),
@@ -395,7 +393,7 @@ def test_a_list_can_be_a_table_with_a_header(listing: List) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zone", "host"])
-def test_names_can_be_a_table_with_a_header(
+def test_names_can_be_csv_with_a_header(
     api: TestApp, load: Any, operator: Any, alice: Any, kind: str
 ) -> None:
     load(
@@ -408,14 +406,14 @@ def test_names_can_be_a_table_with_a_header(
         assert table(reply) == [[kind], *([name] for name in sorted(wanted))]
 
 
-def test_an_empty_list_as_a_table_is_its_header(api: TestApp, pool: Any, alice: Any) -> None:
+def test_an_empty_list_as_csv_is_its_header(api: TestApp, pool: Any, alice: Any) -> None:
     path = f"/v2/accounts/{alice.id}/ips"
     for rest, header in (("", "ip,zone,host"), ("/assigned", "ip,zone,host"), ("/zones", "zone")):
         reply = api.get(path + rest, headers={**alice.headers, **CSV}, status=200)
         assert reply.body == f"{header}\r\n".encode()
 
 
-def test_a_refusal_is_json_even_where_a_table_was_asked_for(
+def test_an_error_is_json_even_if_csv_was_requested(
     api: TestApp, pool: Any, alice: Any, bob: Any
 ) -> None:
     path = f"/v2/accounts/{alice.id}/ips"
@@ -441,7 +439,7 @@ def test_no_list_costs_more_than_one_request_for_its_rows(listing: List) -> None
 
 
 @pytest.mark.parametrize("kind", ["zone", "host"])
-def test_names_are_read_again_only_when_something_was_written(
+def test_names_are_read_again_only_after_a_write(
     settings: Settings, pool: Any, add: Any, alice: Any, kind: str
 ) -> None:
     sent: list[str] = []

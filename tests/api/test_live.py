@@ -65,7 +65,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("name", GARBAGE)
-def test_what_never_becomes_a_request_gets_an_envelope(live: str, name: str) -> None:
+def test_an_unreadable_request_gets_an_envelope(live: str, name: str) -> None:
     sent, wanted = GARBAGE[name]
     status, headers, body = exchange(live, sent, described=False)
     assert 400 <= status < 600
@@ -105,7 +105,7 @@ def test_a_bad_chunk_is_400(live: str, alice: Any, body: bytes) -> None:
     assert json.loads(reply)["error"] == "400"
 
 
-def test_a_body_that_breaks_off_changes_nothing(live: str, load: Any, alice: Any) -> None:
+def test_an_incomplete_body_changes_nothing(live: str, load: Any, alice: Any) -> None:
     load(kazoo_document("192.0.2.1"))
     sent = chunked(b'21\r\n{"data":{"ips":["192.0.2.1"]}}', alice)
     parts = urlsplit(live)
@@ -165,14 +165,14 @@ def test_a_streamed_list_is_one_envelope(live: str, load: Any, alice: Any) -> No
     assert reply.json()["request_id"] == reply.headers["X-Request-ID"]
 
 
-def test_a_head_has_no_body(live: str, alice: Any) -> None:
+def test_a_reply_to_head_has_no_body(live: str, alice: Any) -> None:
     status, headers, body = request(live, "HEAD", f"/v2/accounts/{alice.id}/ips", alice.token)
     assert (status, body) == (405, b"")
     assert headers["Allow"] == "DELETE, GET, POST, PUT"
 
 
 @pytest.mark.parametrize("method", ["TRACE", "COPY", "PROPFIND", "NONSENSE"])
-def test_a_method_nobody_knows_is_405(live: str, alice: Any, method: str) -> None:
+def test_an_unknown_method_is_405(live: str, alice: Any, method: str) -> None:
     status, headers, body = request(live, method, f"/v2/accounts/{alice.id}/ips", alice.token)
     assert status == 405
     assert json.loads(body)["message"] == "invalid_method"

@@ -22,7 +22,7 @@ def test_the_description_is_valid_openapi() -> None:
     validate(document())
 
 
-def test_anybody_gets_the_description(api: CheckedApp) -> None:
+def test_the_description_needs_no_token(api: CheckedApp) -> None:
     reply = api.get("/v2/openapi.json", status=200)
     assert reply.content_type == "application/json"
     assert reply.json == document()
@@ -38,7 +38,7 @@ def test_every_route_is_described(wsgi: Any) -> None:
     assert described == routes
 
 
-def test_every_failure_has_a_form() -> None:
+def test_every_error_has_a_schema() -> None:
     forms = [each.get("properties", {}) for each in document()["components"]["schemas"].values()]
     told = {
         (form["error"]["const"], form["message"]["const"])
@@ -117,7 +117,7 @@ BODIES: dict[str, list[tuple[Any, bool]]] = {
     [(name, data, taken) for name, each in BODIES.items() for data, taken in each],
     ids=str,
 )
-def test_a_body_is_described_as_it_is_taken(
+def test_a_body_is_described_as_it_is_accepted(
     api: CheckedApp, operator: Member, pool: Any, name: str, data: Any, taken: bool
 ) -> None:
     schema = {"$ref": f"#/components/schemas/{name}", **document()}
@@ -188,7 +188,7 @@ def test_a_reply_not_as_described_is_noticed(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("where", [("PATCH", "/v2/ips"), ("GET", "/v2/more")])
-def test_a_success_of_what_is_not_described_is_noticed(where: tuple[str, str]) -> None:
+def test_a_success_of_an_undescribed_request_is_noticed(where: tuple[str, str]) -> None:
     with pytest.raises(AssertionError, match="not described"):
         check(*where, 200, HEADERS, json.dumps(BODY).encode())
 
@@ -202,13 +202,13 @@ KAZOO = {  # crossbar/priv/couchdb/schemas
 }
 
 
-def test_anybody_gets_the_names_of_the_schemas(api: CheckedApp) -> None:
+def test_the_names_of_the_schemas_need_no_token(api: CheckedApp) -> None:
     reply = api.get("/v2/schemas", status=200)
     assert success(reply, None) == ["api_auth", "ip", "ips", "user_auth"]
 
 
 @pytest.mark.parametrize("name", KAZOO)
-def test_a_schema_is_one_of_draft_4_that_asks_for_what_kazoo_asks(
+def test_a_schema_is_valid_draft_4_and_requires_the_same_as_kazoos(
     api: CheckedApp, name: str
 ) -> None:
     schema = success(api.get(f"/v2/schemas/{name}", status=200), None)
@@ -220,7 +220,7 @@ def test_a_schema_is_one_of_draft_4_that_asks_for_what_kazoo_asks(
     assert schema.get("required", []) == required
 
 
-def test_a_schema_that_is_none_is_404(api: CheckedApp, alice: Member) -> None:
+def test_an_unknown_schema_is_404(api: CheckedApp, alice: Member) -> None:
     reply = api.get("/v2/schemas/devices", headers=alice.headers, status=404)
     told = failure(reply, alice.token, "bad_identifier")
     assert told == {"cause": "devices", "message": "bad identifier"}

@@ -11,7 +11,7 @@ ASSIGNED = DedicatedIP("192.0.2.1", "zone", "h", 1, 2, Status.ASSIGNED, "a" * 32
 
 @pytest.mark.parametrize("schema", [IPSchema(), ReadOnlySchema()])
 @pytest.mark.parametrize("ip", [AVAILABLE, ASSIGNED])
-def test_the_short_way_shows_what_the_schema_dumps(
+def test_dump_fast_returns_the_same_as_dump(
     schema: IPSchema | ReadOnlySchema, ip: DedicatedIP
 ) -> None:
     dumped = {name: value for name, value in schema.dump(ip).items() if value is not None}
@@ -20,7 +20,7 @@ def test_the_short_way_shows_what_the_schema_dumps(
 
 
 @pytest.mark.parametrize("owner", [None, "a" * 32])
-def test_the_short_way_shows_a_line_as_the_schema_dumps_it(owner: str | None) -> None:
+def test_dump_fast_returns_the_same_line_as_dump(owner: str | None) -> None:
     listing = Listing("192.0.2.1", "zone", "proxy.example.com", owner)
     for schema in (ListingSchema(), ListingSchema(exclude=["assigned_to"])):
         dumped = {name: value for name, value in schema.dump(listing).items() if value is not None}

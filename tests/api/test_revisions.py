@@ -38,7 +38,7 @@ def test_the_revision_of_one_address_is_its_documents(
     assert reply.headers["ETag"] == f'"{revision(databases)}"'
 
 
-def test_a_write_replies_the_revision_it_made(
+def test_a_write_returns_its_new_revision(
     api: TestApp, pool: Any, databases: Databases, operator: Any
 ) -> None:
     data = {"ip": ADDRESS, "zone": "us-east", "host": "proxy1.example.com"}
@@ -78,7 +78,7 @@ def test_the_revision_of_a_list_changes_with_its_data_and_with_nothing_else(
 
 
 @pytest.mark.parametrize("path", [*SINGLE, *LISTS])
-def test_a_reader_who_has_it_already_gets_304_without_a_body(
+def test_if_none_match_with_the_current_revision_is_304_without_a_body(
     api: TestApp, load: Any, operator: Any, path: str
 ) -> None:
     load(kazoo_document(ADDRESS))
@@ -95,7 +95,7 @@ def test_a_reader_who_has_it_already_gets_304_without_a_body(
 
 
 @pytest.mark.parametrize("path", [*SINGLE, *LISTS])
-def test_a_reader_who_has_something_else_gets_it(
+def test_if_none_match_with_another_revision_is_200(
     api: TestApp, load: Any, operator: Any, path: str
 ) -> None:
     load(kazoo_document(ADDRESS))
@@ -105,7 +105,9 @@ def test_a_reader_who_has_something_else_gets_it(
         assert reply.json["status"] == "success"
 
 
-def test_news_are_told_after_a_write(api: TestApp, load: Any, operator: Any, alice: Any) -> None:
+def test_after_a_write_the_old_revision_is_200_again(
+    api: TestApp, load: Any, operator: Any, alice: Any
+) -> None:
     load(kazoo_document(ADDRESS))
     path = url(SINGLE[0], alice)
     etag = api.get(path, headers=alice.headers, status=200).headers["ETag"]
@@ -115,7 +117,7 @@ def test_news_are_told_after_a_write(api: TestApp, load: Any, operator: Any, ali
     assert success(reply, alice.token)["status"] == "assigned"
 
 
-def test_who_may_not_read_gets_no_304(
+def test_a_caller_without_access_gets_no_304(
     api: TestApp, load: Any, databases: Databases, alice: Any, bob: Any
 ) -> None:
     load(kazoo_document(ADDRESS, owner=bob.id))
@@ -139,7 +141,7 @@ def steps(api: TestApp, operator: Any, alice: Any) -> list[tuple[str, str, str |
 
 
 @pytest.mark.parametrize("step", range(4), ids=["assign", "release", "delete", "force delete"])
-def test_a_write_over_what_was_read_is_done(
+def test_a_write_with_the_current_revision_in_if_match_is_done(
     api: TestApp, load: Any, databases: Databases, operator: Any, alice: Any, step: int
 ) -> None:
     method, path, owner = steps(api, operator, alice)[step]
@@ -154,7 +156,7 @@ def test_a_write_over_what_was_read_is_done(
 
 
 @pytest.mark.parametrize("step", range(4), ids=["assign", "release", "delete", "force delete"])
-def test_a_write_over_something_else_is_412_and_not_done(
+def test_a_write_with_another_revision_in_if_match_is_412_and_not_done(
     api: TestApp, load: Any, databases: Databases, operator: Any, alice: Any, step: int
 ) -> None:
     method, path, owner = steps(api, operator, alice)[step]
@@ -171,7 +173,7 @@ def test_a_write_over_something_else_is_412_and_not_done(
 
 
 @pytest.mark.parametrize("form", ['W/"{}"', "nonsense", '"'])
-def test_an_if_match_that_cannot_hold_is_412(
+def test_a_weak_or_malformed_if_match_is_412(
     api: TestApp, load: Any, databases: Databases, alice: Any, form: str
 ) -> None:
     load(kazoo_document(ADDRESS))
@@ -181,14 +183,14 @@ def test_an_if_match_that_cannot_hold_is_412(
     assert databases.get("dedicated_ips", ADDRESS) == before
 
 
-def test_an_if_match_on_what_is_not_there_is_404(api: TestApp, pool: Any, operator: Any) -> None:
+def test_if_match_on_an_unknown_address_is_404(api: TestApp, pool: Any, operator: Any) -> None:
     for given in ("*", '"1-0"'):
         headers = {**operator.headers, "If-Match": given}
         for method, path in (("POST", SINGLE[0]), ("DELETE", SINGLE[0]), ("DELETE", SINGLE[1])):
             api.request(url(path, operator), method=method, headers=headers, status=404)
 
 
-def test_a_write_in_the_wrong_state_is_400_even_if_the_revision_holds(
+def test_a_write_in_the_wrong_state_is_400_even_if_the_revision_matches(
     api: TestApp, load: Any, databases: Databases, alice: Any
 ) -> None:
     load(kazoo_document(ADDRESS))
@@ -200,7 +202,7 @@ def test_a_write_in_the_wrong_state_is_400_even_if_the_revision_holds(
 
 
 @pytest.mark.parametrize("given", ["*", '"1-0"'])
-def test_a_create_that_wants_it_to_be_there_is_412(
+def test_a_creation_with_if_match_is_412(
     api: TestApp, pool: Any, databases: Databases, operator: Any, given: str
 ) -> None:
     data = {"ip": ADDRESS, "zone": "us-east", "host": "proxy1.example.com"}

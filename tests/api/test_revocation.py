@@ -27,7 +27,7 @@ def server(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
         yield gunicorn.url
 
 
-def test_what_is_revoked_stops_working_everywhere_within_five_seconds(
+def test_a_revoked_token_stops_working_on_all_workers_within_five_seconds(
     server: str, couch: Couch, settings: Settings, operator: Member, member: Callable[..., Member]
 ) -> None:
     services = build(settings)

@@ -49,7 +49,7 @@ def taken(add: Callable[..., Any], services: Any, alice: Any) -> Callable[..., A
 # /v2/accounts/{A}/ips
 
 
-def test_an_account_lists_what_is_available(
+def test_an_account_lists_the_available_addresses(
     api: TestApp, add: Any, taken: Any, alice: Any
 ) -> None:
     add(SECOND)
@@ -70,7 +70,7 @@ def test_the_available_list_of_an_empty_pool_is_empty(api: TestApp, alice: Any) 
     assert page(reply, alice.token) == []
 
 
-def test_an_account_assigns_addresses_in_the_order_asked(
+def test_an_account_assigns_addresses_in_the_order_of_the_request(
     api: TestApp, add: Any, alice: Any
 ) -> None:
     for address in (FIRST, SECOND, THIRD):
@@ -84,7 +84,7 @@ def test_an_account_assigns_addresses_in_the_order_asked(
     assert page(api.get(path, headers=alice.headers, status=200), alice.token) == []
 
 
-def test_an_account_releases_addresses_in_the_order_asked(
+def test_an_account_releases_addresses_in_the_order_of_the_request(
     api: TestApp, taken: Any, alice: Any
 ) -> None:
     for address in (FIRST, SECOND, THIRD):
@@ -98,7 +98,7 @@ def test_an_account_releases_addresses_in_the_order_asked(
 
 
 @pytest.mark.parametrize("body", [b"", b'{"data":{}}'], ids=["no body", "no ips"])
-def test_releasing_without_ips_releases_all_that_the_account_has_and_nothing_else(
+def test_releasing_without_ips_releases_all_addresses_of_the_account_only(
     api: TestApp, taken: Any, alice: Any, bob: Any, body: bytes
 ) -> None:
     taken(SECOND)
@@ -153,7 +153,7 @@ def test_an_address_is_created_once(
 # /v2/accounts/{A}/ips/assigned, zones, hosts
 
 
-def test_an_account_lists_what_it_has_and_nobody_elses(
+def test_an_account_lists_only_its_own_addresses(
     api: TestApp, add: Any, taken: Any, alice: Any, bob: Any
 ) -> None:
     add("192.0.2.9")
@@ -189,7 +189,7 @@ def test_zones_and_hosts_are_sorted_distinct_and_of_the_whole_pool(
 # /v2/accounts/{A}/ips/{ip}
 
 
-def test_an_account_looks_at_assigns_and_releases_one_address(
+def test_an_account_reads_assigns_and_releases_one_address(
     api: TestApp, add: Any, alice: Any
 ) -> None:
     add(FIRST)
@@ -216,9 +216,7 @@ def test_an_account_looks_at_assigns_and_releases_one_address(
         b'{"data":{"ips":"nothing","quantity":3}}',
     ],
 )
-def test_a_single_assign_ignores_what_its_body_says(
-    api: TestApp, add: Any, alice: Any, body: bytes
-) -> None:
+def test_a_single_assign_ignores_its_body(api: TestApp, add: Any, alice: Any, body: bytes) -> None:
     add(FIRST)
     path = f"/v2/accounts/{alice.id}/ips/{FIRST}"
     reply = api.request(path, method="POST", body=body, headers=alice.headers, status=200)
@@ -257,7 +255,7 @@ NO_SUCH = ["192.0.2.77", "2001:db8::77", "nope", "192.0.2.01", "_design",
     ("prefix", "methods"),
     [("/v2/accounts/{A}", ("GET", "POST", "DELETE")), ("/v2", ("GET", "DELETE"))],
 )
-def test_an_unknown_address_and_what_is_none_are_the_same_404(
+def test_an_unknown_address_and_an_invalid_one_are_the_same_404(
     api: TestApp, operator: Any, alice: Any, prefix: str, methods: Any, segment: str
 ) -> None:  # fmt: skip
     path = f"{prefix.format(A=alice.id)}/ips/{segment}"
@@ -267,7 +265,7 @@ def test_an_unknown_address_and_what_is_none_are_the_same_404(
         assert data == {"cause": unquote(segment), "message": "bad identifier"}
 
 
-def test_an_address_of_an_account_out_of_sight_looks_like_none(
+def test_an_address_of_an_invisible_account_is_404(
     settings: Settings, databases: Any, taken: Any, pool: Any, alice: Any, bob: Any
 ) -> None:
     now = time.time()
@@ -354,7 +352,7 @@ def test_an_assigned_address_is_not_deleted(
     assert success(reply, operator.token) == assigned(FIRST, alice)
 
 
-def test_a_force_that_is_neither_yes_nor_no_is_400_and_deletes_nothing(
+def test_a_force_that_is_no_boolean_is_400_and_deletes_nothing(
     api: TestApp, taken: Any, operator: Any
 ) -> None:
     taken(FIRST)
@@ -377,7 +375,7 @@ def test_force_deletes_an_assigned_address_and_its_copy(
     assert databases.find("dedicated_ips", FIRST) is None
 
 
-def test_an_address_deleted_can_be_created_again(api: TestApp, add: Any, operator: Any) -> None:
+def test_a_deleted_address_can_be_created_again(api: TestApp, add: Any, operator: Any) -> None:
     add(FIRST)
     api.delete(f"/v2/ips/{FIRST}", headers=operator.headers, status=200)
     data = {"ip": FIRST, "zone": "eu-west", "host": "proxy2.example.com"}
@@ -414,7 +412,7 @@ def test_an_api_key_gives_a_token(api: TestApp, alice: Any) -> None:
     api.get(f"/v2/accounts/{alice.id}/ips", headers={"X-Auth-Token": token}, status=200)
 
 
-def test_the_operator_asks_for_the_version(api: TestApp, operator: Any) -> None:
+def test_the_operator_reads_the_version(api: TestApp, operator: Any) -> None:
     reply = api.get("/v2/about", headers=operator.headers, status=200)
     assert success(reply, operator.token) == {
         "version": version("kazoo_ips"),
@@ -538,7 +536,7 @@ def test_every_request_without_an_id_gets_one_of_its_own(api: TestApp, alice: An
     assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
 
 
-def test_what_nobody_foresaw_is_500_logged_with_the_request_id_and_not_shown(
+def test_an_unexpected_error_is_500_and_logged_with_the_request_id_only(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = create_app(settings)

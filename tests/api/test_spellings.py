@@ -49,7 +49,7 @@ def test_an_address_is_created_in_its_canonical_spelling(
 
 
 @pytest.mark.parametrize("canonical", PAIRS)
-def test_canonical_is_what_rfc_5952_recommends(
+def test_the_canonical_spelling_is_that_of_rfc_5952(
     api: TestApp, pool: Any, databases: Databases, operator: Any, canonical: str
 ) -> None:
     data = {"zone": "us-east", "host": "proxy1.example.com"}
@@ -93,7 +93,7 @@ def test_any_spelling_in_a_list_finds_the_address(
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_two_spellings_of_one_address_are_one_address_twice(
+def test_two_spellings_of_one_address_are_a_repetition(
     api: TestApp, add: Any, alice: Any, method: str
 ) -> None:
     add(CANONICAL)
@@ -113,7 +113,7 @@ KAZOOS = "2001:DB8:0::1"
 
 
 @pytest.mark.parametrize("spelling", [KAZOOS, *SPELLINGS[:3]])
-def test_a_document_that_kazoo_wrote_otherwise_is_usable_by_any_spelling(
+def test_a_document_of_kazoo_in_another_spelling_is_found_by_any_spelling(
     api: TestApp, load: Any, databases: Databases, operator: Any, alice: Any, spelling: str
 ) -> None:
     load(kazoo_document(KAZOOS), kazoo_document("192.0.2.1", "eu-west"))
@@ -139,7 +139,7 @@ def test_a_document_that_kazoo_wrote_otherwise_is_usable_by_any_spelling(
 
 
 @pytest.mark.parametrize("spelling", [KAZOOS, *SPELLINGS[:2]])
-def test_what_kazoo_wrote_otherwise_is_not_created_again(
+def test_an_address_that_kazoo_spelled_otherwise_is_not_created_again(
     api: TestApp, load: Any, databases: Databases, operator: Any, spelling: str
 ) -> None:
     load(kazoo_document(KAZOOS))
@@ -150,7 +150,7 @@ def test_what_kazoo_wrote_otherwise_is_not_created_again(
     assert databases.find("dedicated_ips", CANONICAL) is None
 
 
-def test_what_kazoo_wrote_otherwise_is_listed_under_its_id_in_its_place(
+def test_an_address_that_kazoo_spelled_otherwise_is_listed_by_its_id_at_its_sort_position(
     api: TestApp, load: Any, alice: Any
 ) -> None:
     ids = ["192.0.2.9", "192.0.2.10", KAZOOS, "2001:0db8::0002", "2001:DB8::F", "2001:db8::10"]
@@ -357,7 +357,7 @@ def test_an_ipv4_mapped_id_that_kazoo_wrote_is_the_ipv4_address(
     assert success(reply, alice.token) == {"ips": [kazoos]}
 
 
-def test_what_kazoo_wrote_otherwise_is_found_among_many_that_are_not_there(
+def test_an_address_that_kazoo_spelled_otherwise_is_found_among_many_unknown_ones(
     api: TestApp, load: Any, alice: Any
 ) -> None:
     load(kazoo_document(KAZOOS), kazoo_document("2001:0db8::0002", "eu-west"))

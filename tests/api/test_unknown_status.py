@@ -70,13 +70,13 @@ def test_a_document_read_and_written_back_keeps_its_status_and_its_fields(status
 
 
 @pytest.mark.parametrize("status", [None, "", 7, ["available"]])
-def test_a_document_without_a_status_is_nothing_to_give_away(status: Any) -> None:
+def test_a_document_without_a_status_is_not_available(status: Any) -> None:
     assert from_document({**kazoo_document(FREE), "pvt_status": status, "_rev": "1-a"}).status is (
         Status.ASSIGNED
     )
 
 
-def test_it_is_shown_with_its_status_and_listed_nowhere(
+def test_an_unknown_status_is_shown_and_in_no_list(
     api: TestApp, resting: dict[str, Any], alice: Any, operator: Any
 ) -> None:
     reply = api.get(f"/v2/accounts/{alice.id}/ips/{RESTING}", headers=alice.headers, status=200)
@@ -91,7 +91,7 @@ def test_it_is_shown_with_its_status_and_listed_nowhere(
     assert success(reply, operator.token) == ["us-east"]
 
 
-def test_one_that_is_an_accounts_is_hidden_from_others(
+def test_an_address_with_an_owner_and_an_unknown_status_is_hidden_from_others(
     api: TestApp, kept: dict[str, Any], alice: Any, bob: Any
 ) -> None:
     reply = api.get(f"/v2/accounts/{alice.id}/ips/{KEPT}", headers=alice.headers, status=200)
@@ -99,7 +99,7 @@ def test_one_that_is_an_accounts_is_hidden_from_others(
     api.get(f"/v2/accounts/{bob.id}/ips/{KEPT}", headers=bob.headers, status=404)
 
 
-def test_it_is_counted_under_its_own_name(
+def test_an_unknown_status_is_counted_by_its_name(
     couch: Couch, resting: dict[str, Any], services: Instance, environment: dict[str, str]
 ) -> None:
     zone = "us-east"
@@ -114,7 +114,7 @@ def test_it_is_counted_under_its_own_name(
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_it_is_neither_assigned_nor_released(
+def test_an_unknown_status_is_neither_assigned_nor_released(
     api: TestApp,
     databases: Databases,
     resting: dict[str, Any],
@@ -134,7 +134,7 @@ def test_it_is_neither_assigned_nor_released(
         assert unchanged(databases, document)
 
 
-def test_one_of_a_list_keeps_the_others_from_being_assigned(
+def test_an_unknown_status_in_a_list_prevents_the_whole_assignment(
     api: TestApp, databases: Databases, resting: dict[str, Any], alice: Any
 ) -> None:
     body = {"data": {"ips": [FREE, RESTING]}}
@@ -143,7 +143,7 @@ def test_one_of_a_list_keeps_the_others_from_being_assigned(
     assert databases.get("dedicated_ips", FREE)["pvt_status"] == "available"
 
 
-def test_allocation_passes_it_by(
+def test_allocation_skips_an_unknown_status(
     api: TestApp, databases: Databases, resting: dict[str, Any], alice: Any
 ) -> None:
     path, body = f"/v2/accounts/{alice.id}/ips", {"data": {"quantity": 2}}
@@ -154,7 +154,7 @@ def test_allocation_passes_it_by(
     assert unchanged(databases, resting)
 
 
-def test_releasing_all_leaves_it_and_says_so(
+def test_releasing_all_skips_an_unknown_status_and_reports_it(
     api: TestApp,
     wsgi: Any,
     databases: Databases,
@@ -175,7 +175,7 @@ def test_releasing_all_leaves_it_and_says_so(
     assert unchanged(databases, kept)
 
 
-def test_it_is_deleted_by_force_alone(
+def test_an_unknown_status_is_deleted_only_with_force(
     api: TestApp,
     databases: Databases,
     couch: Couch,
@@ -194,7 +194,7 @@ def test_it_is_deleted_by_force_alone(
     assert copies.find(KEPT) is None
 
 
-def test_the_commands_refuse_it_with_a_reason(
+def test_the_commands_refuse_an_unknown_status_with_a_reason(
     environment: dict[str, str], databases: Databases, kept: dict[str, Any], alice: Any
 ) -> None:
     runner = CliRunner(env=environment)
@@ -208,7 +208,7 @@ def test_the_commands_refuse_it_with_a_reason(
     assert unchanged(databases, kept)
 
 
-def test_the_doctor_leaves_it_and_its_copies_alone(
+def test_the_doctor_skips_an_unknown_status_and_its_copies(
     later: Instance,
     databases: Databases,
     couch: Couch,
@@ -228,7 +228,7 @@ def test_the_doctor_leaves_it_and_its_copies_alone(
     assert couch.database(account_database(alice.id)).find(KEPT) is None
 
 
-def test_the_doctor_tells_how_many_it_has_left_alone(
+def test_the_doctor_prints_how_many_addresses_it_skipped(
     environment: dict[str, str], resting: dict[str, Any]
 ) -> None:
     told = CliRunner(env=environment).invoke(cli, ["doctor", "--repair"])
@@ -237,7 +237,7 @@ def test_the_doctor_tells_how_many_it_has_left_alone(
     assert told.stderr.endswith("skipped: 1 with the unknown status aging\n")
 
 
-def test_housekeeping_leaves_its_copies_alone(
+def test_the_background_worker_skips_the_copies_of_an_unknown_status(
     services: Instance, couch: Couch, resting: dict[str, Any], bob: Any
 ) -> None:
     copies = couch.database(account_database(bob.id))
@@ -247,7 +247,7 @@ def test_housekeeping_leaves_its_copies_alone(
     assert copies.find(RESTING)
 
 
-def test_a_conflict_with_it_is_left_to_the_newer_release(
+def test_a_conflict_with_an_unknown_status_is_not_resolved(
     later: Instance, pool: Database, resting: dict[str, Any], databases: Databases
 ) -> None:
     rival = {**resting, "pvt_status": "available", "_rev": f"1-{'f' * 32}"}
@@ -266,7 +266,7 @@ def test_a_conflict_with_it_is_left_to_the_newer_release(
         later.ips.release(ReleaseIP(None, RESTING), uuid4().hex)
 
 
-def test_another_spelling_of_it_is_not_added_beside_it(
+def test_another_spelling_of_an_address_with_an_unknown_status_is_not_added(
     services: Instance, load: Callable[..., None]
 ) -> None:
     load(kazoo_document("2001:DB8::A", pvt_status="reserved"))
@@ -275,7 +275,9 @@ def test_another_spelling_of_it_is_not_added_beside_it(
     assert services.ips.fetch("2001:db8::a").status == "reserved"
 
 
-def test_a_list_of_spellings_finds_it_too(services: Instance, load: Callable[..., None]) -> None:
+def test_a_list_finds_an_unknown_status_by_any_spelling(
+    services: Instance, load: Callable[..., None]
+) -> None:
     load(kazoo_document("2001:DB8::A", pvt_status="reserved"))
     command = CreateIP("2001:db8::a", "us-east", "proxy1.example.com")
     found = services.bulk_additions.preview(
@@ -284,7 +286,7 @@ def test_a_list_of_spellings_finds_it_too(services: Instance, load: Callable[...
     assert [each.outcome for each in found] == ["unchanged"]
 
 
-def test_what_a_newer_release_made_of_a_release_is_not_undone(
+def test_a_status_that_a_newer_release_wrote_after_a_release_is_not_undone(
     later: Instance,
     services: Instance,
     couch: Couch,

@@ -27,7 +27,7 @@ def in_pool(databases: Databases) -> list[str]:
 
 
 @pytest.mark.parametrize("address", UNUSABLE)
-def test_the_api_does_not_add_it(
+def test_the_api_refuses_an_unusable_address(
     api: TestApp, pool: Any, databases: Databases, operator: Any, address: str
 ) -> None:
     refusal = {"value": address, "cause": f"it is {UNUSABLE[address]}"}
@@ -41,7 +41,7 @@ def test_the_api_does_not_add_it(
 
 
 @pytest.mark.parametrize("address", UNUSABLE)
-def test_the_description_of_the_api_does_not_take_it(address: str) -> None:
+def test_the_description_of_the_api_excludes_unusable_addresses(address: str) -> None:
     schema = openapi.json_schema(schemas.CreateIPSchema)
     validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
     mapped = ":" in address and ":" not in (addresses.canonical(address) or "")
@@ -51,7 +51,7 @@ def test_the_description_of_the_api_does_not_take_it(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", FEW)
-def test_a_command_does_not_add_it(
+def test_a_command_refuses_an_unusable_address(
     environment: dict[str, str], pool: Any, databases: Databases, address: str
 ) -> None:
     add = ["add", address, "us-east", "proxy1.example.com"]
@@ -64,7 +64,7 @@ def test_a_command_does_not_add_it(
     assert in_pool(databases) == []
 
 
-def test_an_import_leaves_it_out(
+def test_an_import_skips_an_unusable_address(
     environment: dict[str, str], pool: Any, databases: Databases
 ) -> None:
     given = [*FEW, "126.255.255.255-127.0.0.1", "192.0.2.1"]
@@ -80,7 +80,7 @@ def test_an_import_leaves_it_out(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_one_that_the_pool_has_is_shown_and_never_assigned(
+def test_an_unusable_address_in_the_pool_is_shown_and_never_assigned(
     api: TestApp, load: Callable[..., None], alice: Any, address: str
 ) -> None:
     load(kazoo_document(address), kazoo_document("192.0.2.1"))
@@ -101,7 +101,7 @@ def test_one_that_the_pool_has_is_shown_and_never_assigned(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
-def test_one_that_an_account_has_is_listed_released_and_deleted(
+def test_an_unusable_address_of_an_account_is_listed_released_and_deleted(
     api: TestApp, load: Any, databases: Databases, operator: Any, alice: Any, address: str
 ) -> None:
     document = kazoo_document(address, owner=alice.id)
@@ -117,13 +117,13 @@ def test_one_that_an_account_has_is_listed_released_and_deleted(
     assert in_pool(databases) == []
 
 
-def test_the_doctor_tells_of_it(load: Any, services: Instance) -> None:
+def test_the_doctor_reports_an_unusable_address(load: Any, services: Instance) -> None:
     load(kazoo_document("127.0.0.1"), kazoo_document("fe80::1"), kazoo_document("192.0.2.1"))
     found = [(f.problem, f.address, f.repaired) for f in services.doctor.examine(repair=True)]
     assert sorted(found) == [("unusable", "127.0.0.1", False), ("unusable", "fe80::1", False)]
 
 
-def test_the_command_says_why_it_is_not_assigned(
+def test_the_command_says_why_an_unusable_address_is_not_assigned(
     environment: dict[str, str], load: Any, alice: Any
 ) -> None:
     load(kazoo_document("127.0.0.1"))

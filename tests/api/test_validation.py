@@ -41,7 +41,7 @@ NOT_ADDRESSES = [
 
 
 @pytest.mark.parametrize("value", NOT_ADDRESSES, ids=repr)
-def test_creating_refuses_what_is_no_address(
+def test_creating_refuses_an_invalid_address(
     api: TestApp, pool: Any, databases: Databases, operator: Any, value: Any
 ) -> None:
     data = {**GOOD, "ip": value}
@@ -93,7 +93,7 @@ def test_creating_reports_every_broken_rule(
     assert invalid(reply, operator.token) == errors
 
 
-def test_creating_ignores_what_it_does_not_know(
+def test_creating_ignores_unknown_fields(
     api: TestApp, pool: Any, databases: Databases, operator: Any
 ) -> None:
     data = {**GOOD, "id": "zzz", "note": "x", "pvt_status": "assigned", "_id": "y", "status": "z"}

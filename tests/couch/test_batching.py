@@ -86,7 +86,7 @@ def ask_behind_another(
     return first, others
 
 
-def test_a_question_alone_is_asked_alone_and_at_once(asked: Asked, start: Start) -> None:
+def test_a_single_request_is_sent_at_once(asked: Asked, start: Start) -> None:
     for number, key in enumerate("ab"):
         answer = start(key)
         asked.wait(number + 1)
@@ -95,7 +95,7 @@ def test_a_question_alone_is_asked_alone_and_at_once(asked: Asked, start: Start)
     assert asked.questions == [["a"], ["b"]]
 
 
-def test_those_that_come_meanwhile_are_asked_together(asked: Asked, start: Start) -> None:
+def test_requests_that_arrive_meanwhile_are_sent_together(asked: Asked, start: Start) -> None:
     first, others = ask_behind_another(asked, start, "bcd")
     assert first.result(5) == "a!", "who has an answer does not wait for others"
     assert sorted(asked.questions[1]) == ["b", "c", "d"]
@@ -104,7 +104,7 @@ def test_those_that_come_meanwhile_are_asked_together(asked: Asked, start: Start
     assert len(asked.questions) == 2
 
 
-def test_no_answer_is_older_than_its_question(asked: Asked, start: Start) -> None:
+def test_no_response_is_older_than_its_request(asked: Asked, start: Start) -> None:
     answers = [start("a")]
     for number in range(3):
         asked.wait(number + 1)
@@ -117,7 +117,7 @@ def test_no_answer_is_older_than_its_question(asked: Asked, start: Start) -> Non
     assert asked.questions == [["a"]] * 4
 
 
-def test_who_is_on_the_way_is_waited_for_and_asked_with(asked: Asked, start: Start) -> None:
+def test_a_leader_waits_for_an_expected_sibling(asked: Asked, start: Start) -> None:
     first = start("a")
     asked.wait(1)
     time.sleep(0.5)  # as long as it takes, others are waited for afterwards
@@ -143,9 +143,7 @@ def test_who_is_on_the_way_is_waited_for_and_asked_with(asked: Asked, start: Sta
     assert asked.questions == [["a"], ["b", "c"]]
 
 
-def test_who_does_not_come_is_not_waited_for_longer_than_the_last_answer_took(
-    asked: Asked, start: Start
-) -> None:
+def test_a_leader_waits_no_longer_than_the_last_request_took(asked: Asked, start: Start) -> None:
     first = start("a")
     asked.wait(1)
     asked.open(0)
@@ -158,7 +156,7 @@ def test_who_does_not_come_is_not_waited_for_longer_than_the_last_answer_took(
     withdraw()
 
 
-def test_an_error_is_everybodys_who_asked_and_nobody_elses(asked: Asked, start: Start) -> None:
+def test_an_error_is_raised_in_all_threads_of_its_batch_only(asked: Asked, start: Start) -> None:
     asked.failing[1] = ValueError("the second fails")
     first, others = ask_behind_another(asked, start, "bc")
     after = start("d")
@@ -172,7 +170,9 @@ def test_an_error_is_everybodys_who_asked_and_nobody_elses(asked: Asked, start: 
     assert (first.result(5), after.result(5)) == ("a!", "d!")
 
 
-def test_the_first_ones_error_is_its_own(asked: Asked, start: Start) -> None:
+def test_the_error_of_a_single_request_is_raised_in_its_thread_only(
+    asked: Asked, start: Start
+) -> None:
     asked.failing[0] = ValueError("the first fails")
     first, [second] = ask_behind_another(asked, start, "b")
     asked.open(1)
@@ -180,7 +180,9 @@ def test_the_first_ones_error_is_its_own(asked: Asked, start: Start) -> None:
     assert second.result(5) == "b!"
 
 
-def test_what_a_batch_does_not_answer_is_asked_about_by_itself(asked: Asked, start: Start) -> None:
+def test_a_request_without_a_response_in_the_batch_is_sent_by_itself(
+    asked: Asked, start: Start
+) -> None:
     asked.unknown = {"b", "d"}
     first, others = ask_behind_another(asked, start, "bcd")
     asked.open(1)
@@ -192,7 +194,7 @@ def test_what_a_batch_does_not_answer_is_asked_about_by_itself(asked: Asked, sta
     assert [each.result(5) for each in others] == ["b!", "c!", "d!"]
 
 
-def test_nobody_waits_long_behind_an_answer_that_does_not_come() -> None:
+def test_a_missing_response_delays_other_threads_only_briefly() -> None:
     asked = Asked(max_wait=0.02)
     with ThreadPoolExecutor(8) as threads:
         held_up = threads.submit(asked.batcher.send, "a")

@@ -112,7 +112,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_is_read_to_its_end(serve: Callable[..., Scripted], name: str) -> None:
+def test_a_response_is_read_completely(serve: Callable[..., Scripted], name: str) -> None:
     sent, status, body = ANSWERS[name]
     connections = kept(serve(sent, OK))
     answer = get(connections)
@@ -120,7 +120,7 @@ def test_an_answer_is_read_to_its_end(serve: Callable[..., Scripted], name: str)
     assert get(connections).body == b"{}", "and so is the next one"
 
 
-def test_a_connection_is_kept(serve: Callable[..., Scripted]) -> None:
+def test_a_connection_is_used_again(serve: Callable[..., Scripted]) -> None:
     server = serve(OK, OK, OK)
     connections = kept(server)
     for _ in range(3):
@@ -128,7 +128,7 @@ def test_a_connection_is_kept(serve: Callable[..., Scripted]) -> None:
     assert server.connections == 1
 
 
-def test_a_request_says_what_it_carries(serve: Callable[..., Scripted]) -> None:
+def test_a_request_has_the_length_of_its_body(serve: Callable[..., Scripted]) -> None:
     server = serve(OK, OK)
     connections = kept(server)
     connections.request("PUT", "/a?x=1", {"Content-Type": "application/json"}, b'{"a":1}')
@@ -141,7 +141,7 @@ def test_a_request_says_what_it_carries(serve: Callable[..., Scripted]) -> None:
     assert b"\r\nContent-Length: 0\r\n" in second
 
 
-def test_a_connection_that_was_closed_meanwhile_is_not_used(
+def test_a_connection_that_the_server_closed_is_not_used(
     serve: Callable[..., Scripted],
 ) -> None:
     server = serve(OK, OK)
@@ -152,7 +152,7 @@ def test_a_connection_that_was_closed_meanwhile_is_not_used(
     assert server.connections == 2
 
 
-def test_a_read_is_sent_again_when_all_kept_connections_were_closed_meanwhile(
+def test_a_read_is_sent_again_if_all_idle_connections_were_closed(
     serve: Callable[..., Scripted],
 ) -> None:
     server = serve(OK)
@@ -178,7 +178,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_no_whole_answer_is_told(serve: Callable[..., Scripted], name: str) -> None:
+def test_an_incomplete_response_raises_no_response(
+    serve: Callable[..., Scripted], name: str
+) -> None:
     connections = kept(serve(BROKEN[name], OK))
     with pytest.raises(NoResponse) as told:
         get(connections)
@@ -198,7 +200,7 @@ LEFT_OVER = {
 
 
 @pytest.mark.parametrize("name", LEFT_OVER)
-def test_a_connection_with_line_ends_left_over_is_closed(
+def test_a_connection_with_surplus_line_ends_is_closed(
     serve: Callable[..., Scripted], name: str
 ) -> None:
     connections = kept(serve(LEFT_OVER[name]))
@@ -215,7 +217,7 @@ CLEAN = {
 
 
 @pytest.mark.parametrize("name", CLEAN)
-def test_a_connection_after_a_whole_answer_is_kept(
+def test_a_connection_after_a_complete_response_is_kept(
     serve: Callable[..., Scripted], name: str
 ) -> None:
     connections = kept(serve(CLEAN[name]))
@@ -241,7 +243,7 @@ INTERIM = {
 
 @pytest.mark.parametrize("name", INTERIM)
 @pytest.mark.parametrize("rest", [b"", OK])
-def test_an_interim_answer_that_was_not_asked_for_is_none(
+def test_an_interim_response_is_no_response(
     serve: Callable[..., Scripted], name: str, rest: bytes
 ) -> None:
     connections = kept(serve(INTERIM[name] + rest))
@@ -250,7 +252,7 @@ def test_an_interim_answer_that_was_not_asked_for_is_none(
     assert not connections._idle
 
 
-def test_a_connection_on_which_something_has_come_meanwhile_is_not_used(
+def test_a_connection_with_surplus_bytes_is_not_used(
     serve: Callable[..., Scripted],
 ) -> None:
     server = serve(OK, OK)
@@ -261,7 +263,7 @@ def test_a_connection_on_which_something_has_come_meanwhile_is_not_used(
     assert server.connections == 2
 
 
-def test_an_answer_that_fails_its_check_closes_its_connection(
+def test_a_response_that_fails_its_check_closes_the_connection(
     serve: Callable[..., Scripted],
 ) -> None:
     def refuse(answer: Response) -> None:
@@ -273,7 +275,7 @@ def test_an_answer_that_fails_its_check_closes_its_connection(
     assert not connections._idle
 
 
-def test_an_answer_that_does_not_come_is_told_as_late(serve: Callable[..., Scripted]) -> None:
+def test_a_missing_response_is_a_timeout(serve: Callable[..., Scripted]) -> None:
     gate = threading.Event()
     connections = kept(serve(OK, pause=gate), read_timeout=0.1)
     with pytest.raises(NoResponse) as told:
@@ -282,14 +284,16 @@ def test_an_answer_that_does_not_come_is_told_as_late(serve: Callable[..., Scrip
     assert told.value.timed_out
 
 
-def test_where_nobody_listens_nothing_was_sent() -> None:
+def test_a_refused_connection_raises_connect_failed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ConnectFailed, match=str(port)):
         get(Connections(f"http://127.0.0.1:{port}", 1, 1, 1))
 
 
-def test_a_child_does_not_use_its_parents_connections(serve: Callable[..., Scripted]) -> None:
+def test_a_forked_process_does_not_use_its_parents_connections(
+    serve: Callable[..., Scripted],
+) -> None:
     server = serve(OK, OK, OK)
     connections = kept(server)
     get(connections)

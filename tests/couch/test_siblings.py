@@ -21,7 +21,7 @@ def come(siblings: Siblings, expected: Event, go: Event, *, end: Callable[[], No
 
 
 @pytest.mark.parametrize("goes_there", [True, False])
-def test_who_is_expected_is_waited_for_until_he_comes_or_does_not(goes_there: bool) -> None:
+def test_an_expected_thread_is_waited_for_until_it_sends_or_withdraws(goes_there: bool) -> None:
     siblings, expected, go = Siblings(), Event(), Event()
     with ThreadPoolExecutor(2) as threads:
         end = siblings.arrived if goes_there else withdraw
@@ -36,7 +36,7 @@ def test_who_is_expected_is_waited_for_until_he_comes_or_does_not(goes_there: bo
         coming.result()
 
 
-def test_he_is_not_waited_for_longer_than_that() -> None:
+def test_the_wait_for_an_expected_thread_is_limited() -> None:
     siblings, expected, go = Siblings(), Event(), Event()
     with ThreadPoolExecutor(1) as threads:
         coming = threads.submit(come, siblings, expected, go, end=siblings.arrived)
@@ -48,7 +48,7 @@ def test_he_is_not_waited_for_longer_than_that() -> None:
         coming.result()
 
 
-def test_all_who_are_expected_are_waited_for() -> None:
+def test_all_expected_threads_are_waited_for() -> None:
     siblings, events = Siblings(), [(Event(), Event()) for _ in range(2)]
     with ThreadPoolExecutor(3) as threads:
         coming = [threads.submit(come, siblings, *each, end=siblings.arrived) for each in events]
@@ -61,7 +61,7 @@ def test_all_who_are_expected_are_waited_for() -> None:
         waiting.result(LONG)
 
 
-def test_who_is_alone_does_not_wait_nor_for_himself() -> None:
+def test_a_thread_without_siblings_does_not_wait() -> None:
     siblings, other = Siblings(), Siblings()
     begun = monotonic()
     siblings.wait(LONG)
@@ -74,7 +74,7 @@ def test_who_is_alone_does_not_wait_nor_for_himself() -> None:
     assert monotonic() - begun < LONG / 2
 
 
-def test_who_waits_for_a_client_is_not_waited_for() -> None:
+def test_a_thread_that_waits_for_a_client_is_not_expected() -> None:
     siblings = Siblings()
     siblings.expect()
     with WaitLimit(LONG, 1).waiting(), ThreadPoolExecutor(1) as threads:

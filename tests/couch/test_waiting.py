@@ -55,7 +55,7 @@ def test_threads_that_need_the_number_of_replicas_fail_together(
         assert len(proxy.records) == THREADS
 
 
-def test_what_is_asked_for_whoever_watches_fails_for_all_together() -> None:
+def test_concurrent_health_checks_share_one_failure() -> None:
     asked = []
 
     def ask() -> object:

@@ -136,7 +136,7 @@ def test_every_list_reads_only_views_of_the_tree(
 # Deploying.
 
 
-def test_what_is_deployed_is_what_the_tree_says(connect: Connect) -> None:
+def test_the_deployed_design_document_equals_the_files(connect: Connect) -> None:
     database = connect()
     assert design_docs.deploy(database, "ips")
     assert design_docs.is_current(database, "ips")
@@ -153,11 +153,11 @@ def test_a_second_deployment_writes_nothing(own_couch: Settings, connect: Connec
     assert connect().info()["update_seq"] == before
 
 
-def test_creating_the_databases_twice_makes_nothing_new(settings: Settings) -> None:
+def test_creating_the_databases_again_changes_nothing(settings: Settings) -> None:
     assert composition.databases(settings).create() == []
 
 
-def test_a_changed_design_document_is_built_aside_before_it_is_put_in_place(
+def test_a_changed_design_document_is_indexed_before_it_is_replaced(
     connect: Connect,
 ) -> None:
     fill(connect())
@@ -179,7 +179,7 @@ def test_a_changed_design_document_is_built_aside_before_it_is_put_in_place(
     assert design_docs.is_current(connect(), "ips")
 
 
-def test_readers_go_on_while_a_changed_design_document_is_deployed(connect: Connect) -> None:
+def test_readers_do_not_wait_while_a_design_document_is_deployed(connect: Connect) -> None:
     fill(connect())
     put_old(connect())
     done = Event()
@@ -211,7 +211,7 @@ def test_readers_go_on_while_a_changed_design_document_is_deployed(connect: Conn
         pytest.param(True, id="changed"),
     ],
 )
-def test_two_that_deploy_at_once_both_survive(changed: bool, connect: Connect) -> None:
+def test_two_concurrent_deployments_succeed(changed: bool, connect: Connect) -> None:
     fill(connect())
     if changed:
         put_old(connect())
@@ -228,7 +228,7 @@ def test_two_that_deploy_at_once_both_survive(changed: bool, connect: Connect) -
     assert connect().find("_design/ips-new") is None
 
 
-def test_one_that_deploys_survives_that_another_finishes_meanwhile(connect: Connect) -> None:
+def test_a_deployment_succeeds_if_another_one_finishes_meanwhile(connect: Connect) -> None:
     fill(connect())
     put_old(connect())
     held: list[str] = []
@@ -244,7 +244,7 @@ def test_one_that_deploys_survives_that_another_finishes_meanwhile(connect: Conn
     assert connect().find("_design/ips-new") is None
 
 
-def test_what_an_interrupted_deployment_left_is_cleaned_up(connect: Connect) -> None:
+def test_the_rest_of_an_interrupted_deployment_is_removed(connect: Connect) -> None:
     put_old(connect())
     connect().put({"_id": "_design/ips-new", "views": {"by_zone": {"map": OLD}}})
     assert design_docs.deploy(connect(), "ips")
@@ -252,7 +252,7 @@ def test_what_an_interrupted_deployment_left_is_cleaned_up(connect: Connect) -> 
     assert connect().find("_design/ips-new") is None
 
 
-def test_kazoos_design_document_is_never_touched(own_couch: Settings) -> None:
+def test_kazoos_design_document_is_never_changed(own_couch: Settings) -> None:
     databases = composition.databases(own_couch)
     databases.create()
     pool = composition.connect(own_couch.as_administrator()).database("dedicated_ips")

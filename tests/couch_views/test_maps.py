@@ -81,7 +81,7 @@ def test_a_map_is_ecmascript_5(path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["var f = (x) => x;", "let x;", "`x`", "f(...x);", "a?.b;", "for (var x of y) {}"]
 )
-def test_what_is_newer_than_ecmascript_5_would_be_noticed(line: str) -> None:
+def test_newer_syntax_than_ecmascript_5_is_noticed(line: str) -> None:
     assert ES6.search(line)
 
 
@@ -91,7 +91,7 @@ def test_a_reduce_is_one_of_couchdb_itself(path: Path) -> None:
     assert path.read_text().strip() in ("_count", "_sum", "_stats")
 
 
-def test_nothing_else_lies_in_the_tree() -> None:
+def test_couch_views_has_no_other_files() -> None:
     files = {path for path in TREE.rglob("*") if path.is_file()}
     guard = TREE / "guard" / "validate_doc_update.js"
     assert files == {*MAPS, *REDUCES, *TREE.glob("*/language"), guard}
@@ -123,9 +123,7 @@ def test_a_map_runs_on_any_document(path: Path, run_map: RunMap) -> None:
         document(_id="not-an-address"),
     ],
 )
-def test_what_is_no_dedicated_ip_has_no_row(
-    path: Path, other: dict[str, Any], run_map: RunMap
-) -> None:
+def test_other_documents_have_no_row(path: Path, other: dict[str, Any], run_map: RunMap) -> None:
     assert run_map(path, [other]) == [[]]
 
 
@@ -143,7 +141,7 @@ def test_by_host_has_every_address_by_host_status_zone_and_number(run_map: RunMa
     ]
 
 
-def test_by_assignee_has_only_what_is_assigned(run_map: RunMap) -> None:
+def test_by_assignee_has_only_assigned_addresses(run_map: RunMap) -> None:
     stray = document(pvt_assigned_to="alice")
     unowned = document(pvt_status="assigned")
     assert run_map(view("ips/by_assignee"), [AVAILABLE, stray, unowned, ASSIGNED]) == [
@@ -184,13 +182,13 @@ def sort_keys(run_map: RunMap, ids: list[str]) -> list[str | None]:
 
 
 @given(st.lists(strategies.addresses(), min_size=1, max_size=40))
-def test_order_is_the_sort_key_of_any_spelling(run_map: RunMap, spellings: list[str]) -> None:
+def test_the_sort_key_is_the_same_for_any_spelling(run_map: RunMap, spellings: list[str]) -> None:
     expected = [addresses.sort_key(addresses.canonical(each) or "") for each in spellings]
     assert sort_keys(run_map, spellings) == expected
 
 
 @given(st.lists(strategies.near_addresses(), min_size=1, max_size=60))
-def test_order_takes_an_id_exactly_when_it_is_an_address(run_map: RunMap, ids: list[str]) -> None:
+def test_an_id_has_a_sort_key_exactly_if_it_is_an_address(run_map: RunMap, ids: list[str]) -> None:
     canonical = [addresses.canonical(each) for each in ids]
     assert sort_keys(run_map, ids) == [each and addresses.sort_key(each) for each in canonical]
 
@@ -234,7 +232,5 @@ def test_by_login_finds_an_account_by_name_realm_and_api_key(run_map: RunMap) ->
 @pytest.mark.parametrize(
     "other", [{"pvt_type": "user"}, {"pvt_type": "account", "pvt_deleted": True}, {}]
 )
-def test_by_login_has_no_row_for_what_is_no_account(
-    other: dict[str, Any], run_map: RunMap
-) -> None:
+def test_by_login_has_no_row_for_other_documents(other: dict[str, Any], run_map: RunMap) -> None:
     assert run_map(view("logins/by_login"), [{"_id": "a", "name": "a", **other}]) == [[]]

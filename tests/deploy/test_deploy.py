@@ -26,7 +26,7 @@ def served(site: Site, operator: Any, wanted: str) -> str:
             return version
 
 
-def test_a_deployment_under_load_a_broken_one_and_the_way_back(
+def test_a_deployment_a_broken_one_and_a_rollback_under_load(
     site: Site, load: Callable[[], Load], operator: Any, wheel: Path
 ) -> None:
     newer = wheels.changed(wheel, "8.0.0")
@@ -77,7 +77,7 @@ def test_the_first_deployment_writes_settings_that_only_the_service_reads(
     assert "no release to go back to" in site.run("rollback", fails=True)
 
 
-def test_a_worker_that_is_replaced_loses_nothing(
+def test_a_replaced_worker_loses_no_request(
     environment: dict[str, str], add: Any, alice: Any, tmp_path: Path
 ) -> None:
     add("192.0.2.1")

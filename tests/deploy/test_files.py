@@ -25,7 +25,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @needs("systemd-analyze")
-def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     text = (ROOT / "deploy/kazoo-ips.service").read_text()
     unit = tmp_path / "kazoo-ips.service"
     # It wants to see the program, which is only there where the service is.
@@ -36,7 +36,7 @@ def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
 
 
 @needs("nginx")
-def test_nginx_takes_the_example(tmp_path: Path) -> None:
+def test_nginx_accepts_the_example(tmp_path: Path) -> None:
     site = tmp_path / "site.conf"
     text = (ROOT / "deploy/nginx.conf").read_text().replace("/var/log/nginx", str(tmp_path))
     # It opens what it listens on, which needs no rights on this port, and IPv6 on any.
@@ -57,5 +57,5 @@ def test_nginx_takes_the_example(tmp_path: Path) -> None:
 
 
 @needs("shellcheck")
-def test_shellcheck_has_nothing_to_say() -> None:
+def test_shellcheck_accepts_the_scripts() -> None:
     assert run("shellcheck", ROOT / "deploy/run.sh").stdout == ""

@@ -115,7 +115,7 @@ def service() -> Iterator[Service]:
     shutil.rmtree(folder)
 
 
-def test_a_healthy_release_takes_over_and_the_one_before_it_goes(service: Service) -> None:
+def test_a_healthy_release_takes_over_and_the_old_one_ends(service: Service) -> None:
     old = int(service.answer()[1])
     service.release("two")
     state = service.reload()
@@ -134,27 +134,27 @@ def test_a_release_that_is_not_ready_never_answers_a_client(service: Service) ->
     assert service.until(lambda: len(list(service.run.glob("*.sock"))) == 1)
 
 
-def test_a_release_that_is_not_there_is_refused(service: Service) -> None:
+def test_a_missing_release_is_refused(service: Service) -> None:
     shutil.rmtree(service.folder / "one")
     assert "No such file" in service.reload()["refused"]
     assert service.answer()[0] == "one"
 
 
-def test_settings_are_read_anew(service: Service) -> None:
+def test_settings_are_read_again_at_a_reload(service: Service) -> None:
     assert service.answer()[2] == ""
     service.bind(f"127.0.0.1:{service.port}", "KAZOO_IPS_LOG_LEVEL=debug\n")
     assert service.reload()["refused"] == ""
     assert service.until(lambda: service.answer()[2] == "debug")
 
 
-def test_a_line_that_is_no_setting_changes_nothing_and_is_not_shown(service: Service) -> None:
+def test_a_malformed_settings_line_changes_nothing_and_is_not_quoted(service: Service) -> None:
     service.settings.write_text("COUCHDB_URL http://user:secret@127.0.0.1\n")
     assert service.reload()["refused"] == f"{service.settings}, line 1: not NAME=value"
     assert service.answer()[0] == "one"
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="has no IPv6")
-def test_other_addresses_to_listen_on_are_opened_and_closed(service: Service) -> None:
+def test_changed_listen_addresses_are_opened_and_closed(service: Service) -> None:
     first, other = service.port, free_port()
     service.bind(f"127.0.0.1:{first}, [::1]:{other}")
     assert service.reload()["refused"] == ""
@@ -166,7 +166,7 @@ def test_other_addresses_to_listen_on_are_opened_and_closed(service: Service) ->
     assert service.until(lambda: closed(first))
 
 
-def test_an_address_of_somebody_else_changes_nothing(service: Service) -> None:
+def test_a_listen_address_in_use_changes_nothing(service: Service) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         service.bind(f"127.0.0.1:{service.port},127.0.0.1:{port}")
@@ -175,7 +175,7 @@ def test_an_address_of_somebody_else_changes_nothing(service: Service) -> None:
     assert service.answer()[0] == "one"
 
 
-def test_a_sockets_path_is_refused(service: Service) -> None:
+def test_the_path_of_a_unix_socket_is_refused(service: Service) -> None:
     service.bind("unix:/tmp/x.sock")
     assert "host:port only" in service.reload()["refused"]
     assert service.answer()[0] == "one"
@@ -207,7 +207,7 @@ def test_gunicorn_ends_when_the_supervisor_is_killed(service: Service) -> None:
     assert service.answer()[0] == "one"
 
 
-def test_there_is_one_at_a_time_and_a_stop_leaves_nothing(service: Service) -> None:
+def test_only_one_supervisor_runs_and_a_stop_leaves_no_process(service: Service) -> None:
     second = subprocess.run(
         [sys.executable, "-c", IMPATIENT, service.folder, service.settings, service.run],
         capture_output=True,
@@ -235,7 +235,7 @@ def test_the_settings_file_has_comments_quotes_and_passwords_as_they_are(tmp_pat
 
 
 @pytest.mark.parametrize("text", ["A", "export A=b", "A B=c", "1=2", "=x"])
-def test_another_line_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_malformed_settings_line_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "settings"
     file.write_text(f"A=b\n{text}\n")
     with pytest.raises(BadSetting, match="line 2: not NAME=value"):

@@ -127,7 +127,7 @@ def taking(services: Instance, bob: Member) -> Callable[[str], Fault]:
     return make
 
 
-def test_nothing_is_left_of_an_assignment_that_came_second(
+def test_nothing_is_left_of_an_assignment_that_lost_a_race(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
     worker.meet(taking(IPS[1]), MANY, times=1)
@@ -137,7 +137,7 @@ def test_nothing_is_left_of_an_assignment_that_came_second(
     assert worker.has([])
 
 
-def test_nothing_is_left_of_a_release_that_came_second(
+def test_nothing_is_left_of_a_release_that_lost_a_race(
     worker: Worker, services: Instance, alice: Member
 ) -> None:
     worker.assign()
@@ -178,7 +178,7 @@ def test_an_address_stays_deleted_that_a_node_takes_for_available_when_its_relea
     assert {worker.pool.get(ip)["pvt_status"] for ip in (IPS[0], IPS[2])} == {"available"}
 
 
-def test_of_a_lost_and_an_unknown_write_the_unknown_one_is_told(
+def test_a_lost_and_an_unknown_write_make_an_unknown_outcome(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
     worker.meet(taking(IPS[1], faults.lose_reply), MANY, times=1)
@@ -190,7 +190,7 @@ def test_of_a_lost_and_an_unknown_write_the_unknown_one_is_told(
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_no_copy_is_left_of_an_assignment_whose_copies_are_not_certain(
+def test_no_copy_is_left_of_an_assignment_whose_copies_are_uncertain(
     worker: Worker, alice: Member, count: int
 ) -> None:
     database = f"{alice.id[4:]}/"
@@ -212,7 +212,7 @@ def test_no_copy_is_left_of_an_assignment_whose_copies_are_not_certain(
         (faults.lose_reply, "dedicated_ips/", 1),
     ],
 )
-def test_an_assignment_that_fails_for_an_outage_is_taken_back_when_it_is_over(
+def test_an_assignment_that_fails_by_an_outage_is_rolled_back_after_it(
     worker: Worker, fault: Fault | str, path: str, first: int
 ) -> None:
     worker.meet(worker.proxy.leave if fault == "away" else fault, path, first)  # type: ignore[arg-type]
@@ -224,7 +224,7 @@ def test_an_assignment_that_fails_for_an_outage_is_taken_back_when_it_is_over(
     assert worker.has([])
 
 
-def test_what_could_not_be_put_back_is_put_back_when_the_outage_is_over(
+def test_a_roll_back_that_an_outage_prevents_is_done_after_it(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
     worker.meet(taking(IPS[1]), MANY, times=1)
@@ -235,7 +235,7 @@ def test_what_could_not_be_put_back_is_put_back_when_the_outage_is_over(
     assert worker.has([])
 
 
-def test_what_could_not_be_noted_as_given_up_is_noted_when_the_outage_is_over(
+def test_an_abort_that_an_outage_prevents_is_recorded_after_it(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
     worker.meet(taking(IPS[1]), MANY, times=1)
@@ -247,7 +247,7 @@ def test_what_could_not_be_noted_as_given_up_is_noted_when_the_outage_is_over(
     assert (worker.owned, worker.records) == (set(), ["aborted, finished"])
 
 
-def test_nothing_is_left_of_an_allocation_for_which_there_are_too_few(
+def test_nothing_is_left_of_an_allocation_with_too_few_addresses(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
     worker.meet(taking(IPS[1]), MANY, times=1)
@@ -256,7 +256,7 @@ def test_nothing_is_left_of_an_allocation_for_which_there_are_too_few(
     assert worker.has([])
 
 
-def test_an_allocation_of_which_it_is_not_known_what_became_is_taken_back(worker: Worker) -> None:
+def test_an_allocation_with_an_unknown_outcome_is_rolled_back(worker: Worker) -> None:
     worker.meet(faults.lose_reply, MANY, times=1)
     worker.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192", times=None)
     with pytest.raises(DatastoreUnreachable):
@@ -265,7 +265,7 @@ def test_an_allocation_of_which_it_is_not_known_what_became_is_taken_back(worker
     assert worker.has([])
 
 
-def test_an_assignment_that_cannot_be_sent_is_taken_back_when_the_outage_is_over(
+def test_an_assignment_that_cannot_be_sent_is_rolled_back_after_the_outage(
     worker: Worker,
 ) -> None:
     worker.gone_at = MANY
@@ -276,7 +276,7 @@ def test_an_assignment_that_cannot_be_sent_is_taken_back_when_the_outage_is_over
 
 
 @pytest.mark.parametrize("first", [2, 3], ids=["not extended", "not committed"])
-def test_an_allocation_that_cannot_go_on_is_taken_back_when_the_outage_is_over(
+def test_an_interrupted_allocation_is_rolled_back_after_the_outage(
     worker: Worker, services: Instance, bob: Member, first: int
 ) -> None:
     def fault(forward: Forward) -> Reply:
@@ -293,7 +293,7 @@ def test_an_allocation_that_cannot_go_on_is_taken_back_when_the_outage_is_over(
 
 
 @pytest.mark.parametrize("fault", [faults.answer_202, faults.cut, "away"])
-def test_a_release_that_is_decided_is_rolled_forward_when_the_outage_is_over(
+def test_a_committed_release_is_rolled_forward_after_the_outage(
     worker: Worker, fault: Fault | str
 ) -> None:
     worker.assign()
@@ -305,7 +305,7 @@ def test_a_release_that_is_decided_is_rolled_forward_when_the_outage_is_over(
     assert worker.records == []
 
 
-def test_a_release_that_is_decided_and_not_sent_is_rolled_forward_when_the_outage_is_over(
+def test_a_committed_release_that_was_not_sent_is_rolled_forward_after_the_outage(
     worker: Worker,
 ) -> None:
     worker.assign()
@@ -316,7 +316,7 @@ def test_a_release_that_is_decided_and_not_sent_is_rolled_forward_when_the_outag
     assert (worker.owned, worker.records) == (set(), [])
 
 
-def test_a_release_that_is_decided_is_rolled_forward_whoever_else_writes(worker: Worker) -> None:
+def test_a_committed_release_is_rolled_forward_despite_other_writers(worker: Worker) -> None:
     worker.assign()
     worker.recover()
 
@@ -329,7 +329,7 @@ def test_a_release_that_is_decided_is_rolled_forward_whoever_else_writes(worker:
     assert worker.has([])
 
 
-def test_a_later_attempt_finds_that_an_assignment_that_came_second_is_given_up(
+def test_a_later_attempt_finds_a_lost_assignment_aborted(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
     worker.meet(taking(IPS[1]), MANY, times=1)
@@ -338,7 +338,7 @@ def test_a_later_attempt_finds_that_an_assignment_that_came_second_is_given_up(
     assert worker.records == ["aborted, finished"]
 
 
-def test_on_a_cluster_what_a_release_made_available_without_a_majority_is_written_again(
+def test_on_a_cluster_a_release_without_a_majority_is_written_again(
     worker: Worker,
 ) -> None:
     worker.proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
@@ -350,7 +350,7 @@ def test_on_a_cluster_what_a_release_made_available_without_a_majority_is_writte
     assert {a: after[a] - before[a] for a in IPS} == dict.fromkeys(IPS, 3)  # marked, free, again
 
 
-def test_who_was_taken_for_dead_while_its_copies_were_written_leaves_none(
+def test_a_worker_taken_for_dead_while_it_writes_copies_leaves_none(
     worker: Worker, settings: Settings, alice: Member
 ) -> None:
     clock = Clock()
@@ -368,7 +368,7 @@ def test_who_was_taken_for_dead_while_its_copies_were_written_leaves_none(
 
 
 @pytest.mark.parametrize("action", ["assign", "release"])
-def test_the_record_of_what_is_done_is_deleted_soon(worker: Worker, action: str) -> None:
+def test_the_record_of_a_finished_transaction_is_deleted_soon(worker: Worker, action: str) -> None:
     worker.assign()
     if action == "release":
         worker.release()
@@ -376,7 +376,7 @@ def test_the_record_of_what_is_done_is_deleted_soon(worker: Worker, action: str)
     assert worker.has(IPS if action == "assign" else [])
 
 
-def test_records_that_could_not_be_deleted_are_deleted_when_the_outage_is_over(
+def test_records_that_could_not_be_deleted_are_deleted_after_the_outage(
     worker: Worker,
 ) -> None:
     worker.assign()
@@ -389,7 +389,7 @@ def test_records_that_could_not_be_deleted_are_deleted_when_the_outage_is_over(
 
 @pytest.mark.parametrize("fault", [faults.cut, faults.error_without_type, faults.lose_reply])
 @pytest.mark.parametrize("action", ["assign", "release"])
-def test_a_record_of_which_nobody_says_that_it_is_deleted_is_deleted_all_the_same(
+def test_a_record_whose_deletion_was_not_confirmed_is_deleted(
     worker: Worker, fault: Fault, action: str
 ) -> None:
     worker.assign()
@@ -403,7 +403,7 @@ def test_a_record_of_which_nobody_says_that_it_is_deleted_is_deleted_all_the_sam
 
 
 @pytest.mark.parametrize("action", ["assign", "release"])
-def test_a_record_that_others_have_written_to_is_finished_at_once(
+def test_a_record_that_another_worker_has_changed_is_finished_at_once(
     worker: Worker, action: str
 ) -> None:
     """Who meets an address that is marked confirms the record, and may die then."""
@@ -418,7 +418,9 @@ def test_a_record_that_others_have_written_to_is_finished_at_once(
     assert worker.has(IPS if action == "assign" else [])
 
 
-def test_the_record_of_a_request_with_a_key_stays_until_its_reply_is_kept(worker: Worker) -> None:
+def test_the_record_of_a_request_with_a_key_stays_until_its_reply_is_stored(
+    worker: Worker,
+) -> None:
     key = uuid4().hex
     worker.assign(Attempt(key, 1))
     worker.recover()

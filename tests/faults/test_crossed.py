@@ -115,7 +115,7 @@ def all_is_well(database: Database) -> bool:
 
 @pytest.mark.parametrize("pause", [0, 0.02, 0.2])
 @pytest.mark.parametrize("headers", [(), ("Connection: close",)])
-def test_a_failure_that_is_answered_twice_is_nobody_elses_answer(
+def test_a_failure_that_is_sent_twice_reaches_no_other_request(
     database: Database, proxy: FaultProxy, pause: float, headers: tuple[str, ...]
 ) -> None:
     proxy.rule(failing_twice(pause, *headers), path="_view", times=2)
@@ -126,7 +126,7 @@ def test_a_failure_that_is_answered_twice_is_nobody_elses_answer(
     assert all_is_well(database)
 
 
-def test_an_answer_that_comes_again_before_the_next_request_is_nobody_elses(
+def test_a_response_repeated_before_the_next_request_reaches_no_other_request(
     database: Database, proxy: FaultProxy
 ) -> None:
     proxy.rule(answering_twice(0.02))
@@ -135,7 +135,7 @@ def test_an_answer_that_comes_again_before_the_next_request_is_nobody_elses(
     assert all_is_well(database)
 
 
-def test_an_answer_that_comes_again_after_the_next_request_is_nobody_elses(
+def test_a_response_repeated_after_the_next_request_reaches_no_other_request(
     database: Database, proxy: FaultProxy
 ) -> None:
     replies: list[Reply] = []
@@ -156,7 +156,7 @@ def test_an_answer_that_comes_again_after_the_next_request_is_nobody_elses(
     "request_id",
     [lambda sent: "another-1", lambda sent: f"{sent[:-1]}{9 - int(sent[-1])}", lambda sent: "-"],
 )
-def test_an_answer_with_another_request_id_is_not_taken(
+def test_a_response_with_another_request_id_is_rejected(
     database: Database, proxy: FaultProxy, request_id: Callable[[str], str]
 ) -> None:
     rule = proxy.rule(with_id(request_id), times=2)
@@ -168,14 +168,16 @@ def test_an_answer_with_another_request_id_is_not_taken(
     assert all_is_well(database)
 
 
-def test_an_answer_of_a_couchdb_that_makes_its_own_request_ids_is_taken(
+def test_a_response_with_a_request_id_of_couchdbs_own_is_accepted(
     database: Database, proxy: FaultProxy
 ) -> None:
     proxy.rule(with_id(lambda sent: "0a1b2c3d4e"), times=None)
     assert all_is_well(database)
 
 
-def test_an_answer_without_a_request_id_is_taken(database: Database, proxy: FaultProxy) -> None:
+def test_a_response_without_a_request_id_is_accepted(
+    database: Database, proxy: FaultProxy
+) -> None:
     proxy.rule(changed(lambda content: content), times=None)
     assert all_is_well(database)
     assert database.put({"_id": "d"}).outcome is Outcome.DONE
@@ -221,7 +223,7 @@ READS: dict[str, tuple[Callable[[Database], Any], Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("name", READS)
-def test_a_read_takes_no_answer_that_does_not_fit(
+def test_a_read_rejects_a_response_to_another_request(
     database: Database, proxy: FaultProxy, name: str
 ) -> None:
     call, change = READS[name]
@@ -233,7 +235,7 @@ def test_a_read_takes_no_answer_that_does_not_fit(
     assert all_is_well(database)
 
 
-def test_a_page_in_the_place_of_an_answer_is_none(database: Database, proxy: FaultProxy) -> None:
+def test_an_html_page_is_rejected_as_a_response(database: Database, proxy: FaultProxy) -> None:
     page = message(200, b"<html>please log in</html>")
     proxy.rule(lambda forward: page, times=3)
     for call in (lambda: database.get("a"), lambda: database.rows("ips/by_zone", limit=1)):
@@ -251,7 +253,7 @@ def rename_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("change", [rename_first, lambda rows: rows[::-1], lambda rows: rows[1:]])
-def test_a_bulk_write_with_other_ids_in_its_answer_is_unknown(
+def test_a_bulk_write_with_other_ids_in_its_response_is_unknown(
     database: Database, proxy: FaultProxy, change: Callable[[Any], Any]
 ) -> None:
     proxy.rule(changed(change))
@@ -260,7 +262,7 @@ def test_a_bulk_write_with_other_ids_in_its_answer_is_unknown(
     assert {"x", "y"} <= set(database.get_all("xy")), "it was written all the same"
 
 
-def test_a_write_with_another_id_in_its_answer_is_unknown(
+def test_a_write_with_another_id_in_its_response_is_unknown(
     database: Database, proxy: FaultProxy
 ) -> None:
     proxy.rule(changed(lambda content: {**content, "id": "z"}), "PUT|DELETE", times=2)
@@ -269,7 +271,7 @@ def test_a_write_with_another_id_in_its_answer_is_unknown(
     assert database.remove("a", revision).outcome is Outcome.UNKNOWN
 
 
-def test_a_graft_with_another_id_in_its_answer_is_unknown(
+def test_a_graft_with_another_id_in_its_response_is_unknown(
     database: Database, proxy: FaultProxy
 ) -> None:
     document = database.get("a")
@@ -303,7 +305,7 @@ def test_a_read_that_is_sent_again_has_another_id(database: Database, proxy: Fau
 
 
 @pytest.mark.parametrize("pause", [0, 0.02, 0.2])
-def test_over_http_everybody_gets_what_was_asked_for(
+def test_over_http_every_request_gets_its_own_reply(
     faulty: TestApp,
     proxy: FaultProxy,
     services: Instance,
@@ -335,7 +337,7 @@ def test_over_http_everybody_gets_what_was_asked_for(
     }
 
 
-def test_over_http_an_answer_to_another_request_is_503(
+def test_over_http_a_response_to_another_request_is_503(
     faulty: TestApp, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     add("192.0.2.1")

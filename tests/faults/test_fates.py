@@ -126,21 +126,21 @@ def cluster(contest: Contest) -> Contest:
     return contest
 
 
-def test_a_fence_that_a_majority_takes_stays(contest: Contest) -> None:
+def test_a_fence_that_a_majority_accepts_stays(contest: Contest) -> None:
     contest.meet(faults.cut)
     assert contest.write().fate is Fate.UNDONE
     [leaf] = contest.pool.leaves(contest.base.address)
     assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("2-", "available")
 
 
-def test_a_fence_without_a_quorum_is_taken_back(contest: Contest) -> None:
+def test_a_fence_without_a_quorum_is_withdrawn(contest: Contest) -> None:
     contest.meet(faults.cut, faults.answer_202)
     assert contest.write().fate is Fate.UNDONE
     [leaf] = contest.live
     assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("4-", "available")
 
 
-def test_a_fence_that_is_not_taken_back_at_once_is_taken_back_again(contest: Contest) -> None:
+def test_a_withdrawal_of_a_fence_is_repeated_until_it_succeeds(contest: Contest) -> None:
     contest.meet(faults.cut, faults.answer_202, faults.cut)
     assert contest.write().fate is Fate.UNDONE
     assert contest.owners == [None]
@@ -158,20 +158,22 @@ def test_a_write_that_arrives_just_before_its_fence_is_done(contest: Contest) ->
     assert contest.owners == [contest.after.assigned_to]
 
 
-def test_a_write_that_arrives_while_its_fence_is_taken_back_goes_with_it(contest: Contest) -> None:
+def test_a_write_that_arrives_while_its_fence_is_withdrawn_is_withdrawn_too(
+    contest: Contest,
+) -> None:
     arrive = afterwards(lambda: contest.graft(contest.after, HIGH))
     contest.meet(faults.cut, faults.answer_202, arrive)
     assert contest.write().fate is Fate.UNDONE
     assert contest.owners == [None]
 
 
-def test_what_is_taken_back_is_looked_at_again(contest: Contest) -> None:
+def test_a_withdrawn_write_is_checked_later(contest: Contest) -> None:
     contest.meet(faults.answer_202)
     assert contest.write().fate is Fate.UNDONE
     assert contest.looked_at == [(contest.base.address, contest.after.assigned_to)]
 
 
-def test_what_is_taken_back_is_looked_at_after_that(contest: Contest) -> None:
+def test_a_withdrawn_write_is_checked_after_the_withdrawal(contest: Contest) -> None:
     """Who met it meanwhile may have written its copy."""
     contest.meet(faults.answer_202, first(contest.looked_at.clear))
     assert contest.write().fate is Fate.UNDONE
@@ -184,7 +186,7 @@ def test_a_withdrawal_that_does_not_arrive_is_sent_again(contest: Contest) -> No
     assert contest.owners == [None]
 
 
-def test_what_is_taken_back_counts_as_undone_before_it_is_brought_back(contest: Contest) -> None:
+def test_a_withdrawn_write_is_undone_before_the_address_is_restored(contest: Contest) -> None:
     contest.meet(faults.answer_202)
     contest.proxy.rule(faults.cut, "POST", f"{POOL}/_bulk_docs", times=None)
     assert contest.write().fate is Fate.UNDONE
@@ -192,13 +194,13 @@ def test_what_is_taken_back_counts_as_undone_before_it_is_brought_back(contest: 
     assert contest.services.ips.fetch(contest.base.address).assigned_to is None
 
 
-def test_a_rivals_write_stays_when_ours_is_taken_back(contest: Contest) -> None:
+def test_another_writers_revision_stays_after_a_withdrawal(contest: Contest) -> None:
     contest.meet(afterwards(contest.rival, answered=False))
     assert contest.write().fate is Fate.LOST
     assert contest.owners == ["rival"]
 
 
-def test_two_rivals_are_left_to_each_other(contest: Contest) -> None:
+def test_two_other_writers_revisions_are_not_changed(contest: Contest) -> None:
     def write() -> None:
         contest.rival()
         contest.graft(contest.base, "0" * 32)
@@ -219,13 +221,15 @@ def test_two_rivals_are_left_to_each_other(contest: Contest) -> None:
     ],
     ids=lambda differs: next(iter(differs)),
 )
-def test_a_write_that_differs_is_somebody_elses(contest: Contest, differs: dict[str, Any]) -> None:
+def test_a_write_with_other_fields_belongs_to_another_writer(
+    contest: Contest, differs: dict[str, Any]
+) -> None:
     """Request ids are the callers' to choose, and may come twice."""
     contest.meet(first(lambda: contest.overtake(**differs), faults.cut))
     assert contest.write().fate is Fate.LOST
 
 
-def test_on_a_cluster_an_unanswered_write_is_done_when_a_majority_takes_it_again(
+def test_on_a_cluster_an_unanswered_write_is_done_if_a_majority_accepts_it_again(
     cluster: Contest,
 ) -> None:
     cluster.meet(faults.lose_reply)
@@ -234,7 +238,7 @@ def test_on_a_cluster_an_unanswered_write_is_done_when_a_majority_takes_it_again
 
 
 @pytest.mark.parametrize("again", [faults.answer_202, faults.cut])
-def test_on_a_cluster_an_unanswered_write_is_taken_back_when_no_majority_takes_it_again(
+def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_no_majority_accepts_it_again(
     cluster: Contest, again: Fault
 ) -> None:
     cluster.meet(faults.lose_reply, again)
@@ -242,7 +246,7 @@ def test_on_a_cluster_an_unanswered_write_is_taken_back_when_no_majority_takes_i
     assert cluster.owners in ([], [None])  # brought back at once, or later
 
 
-def test_on_a_cluster_an_unanswered_write_is_taken_back_when_a_rival_shows_after_all(
+def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_another_writers_revision_appears(
     cluster: Contest,
 ) -> None:
     cluster.meet(faults.lose_reply, afterwards(cluster.rival))
@@ -250,9 +254,7 @@ def test_on_a_cluster_an_unanswered_write_is_taken_back_when_a_rival_shows_after
     assert cluster.owners == ["rival"]
 
 
-def test_a_release_without_a_quorum_stays_as_others_may_have_read_it(
-    cluster: Contest, alice: Member
-) -> None:
+def test_a_release_without_a_quorum_is_not_withdrawn(cluster: Contest, alice: Member) -> None:
     cluster.base = cluster.write().ip
     cluster.after = cluster.base.release(alice.id, at=AT + 1, request_id="r")
     cluster.proxy.rule(faults.answer_202, "PUT", f"{POOL}/{cluster.base.address}", times=None)
@@ -261,7 +263,7 @@ def test_a_release_without_a_quorum_stays_as_others_may_have_read_it(
     assert cluster.looked_at
 
 
-def test_a_release_without_a_quorum_beside_a_rival_is_taken_back(
+def test_a_release_without_a_quorum_in_a_conflict_is_withdrawn(
     cluster: Contest, alice: Member
 ) -> None:
     cluster.base = cluster.write().ip
@@ -276,7 +278,9 @@ def test_a_release_without_a_quorum_beside_a_rival_is_taken_back(
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_an_assignment_beside_a_deletion_is_taken_back(cluster: Contest, answered: bool) -> None:
+def test_an_assignment_in_a_conflict_with_a_deletion_is_withdrawn(
+    cluster: Contest, answered: bool
+) -> None:
     """A live revision would hide the deletion, which was acknowledged."""
     gone = replace(cluster.base.delete(at=AT, request_id="rival"), revision=None)
     delete = lambda: cluster.graft(gone, HIGH, _deleted=True)  # noqa: E731
@@ -294,7 +298,7 @@ def _202_and(act: Callable[[], object]) -> Fault:
     return fault
 
 
-def test_what_only_copies_that_lag_do_not_show_is_not_known_to_be_gone(cluster: Contest) -> None:
+def test_a_write_missing_on_lagging_replicas_is_unknown(cluster: Contest) -> None:
     old = {**to_document(cluster.base), "_rev": cluster.base.revision}
     newer = cluster.pool.put({**old, "_rev": cluster.base.revision}).revision
     cluster.base = replace(cluster.base, revision=newer)
@@ -306,7 +310,7 @@ def test_what_only_copies_that_lag_do_not_show_is_not_known_to_be_gone(cluster: 
     assert cluster.write().fate is Fate.UNKNOWN
 
 
-def test_what_was_refused_by_a_copy_that_lags_is_put_back_again(contest: Contest) -> None:
+def test_an_undo_that_a_lagging_replica_refused_is_repeated(contest: Contest) -> None:
     done = contest.write().ip
     contest.meet(faults.conflict_chunked)
     old = {**to_document(contest.base), "_rev": contest.base.revision}
@@ -315,13 +319,13 @@ def test_what_was_refused_by_a_copy_that_lags_is_put_back_again(contest: Contest
     assert contest.owners == [None]
 
 
-def test_what_an_earlier_attempt_wrote_is_confirmed_by_a_write(contest: Contest) -> None:
+def test_a_write_of_an_earlier_attempt_is_confirmed_by_a_write(contest: Contest) -> None:
     done = contest.write().ip
     assert (contest.writer.confirm(done).revision or "")[:2] == "3-"
 
 
 @pytest.mark.parametrize("fault", [faults.answer_202, faults.cut])
-def test_what_an_earlier_attempt_wrote_is_not_confirmed_without_a_majority(
+def test_a_write_of_an_earlier_attempt_is_not_confirmed_without_a_majority(
     contest: Contest, fault: Fault
 ) -> None:
     done = contest.write().ip
@@ -330,7 +334,7 @@ def test_what_an_earlier_attempt_wrote_is_not_confirmed_without_a_majority(
         contest.writer.confirm(done)
 
 
-def test_on_a_cluster_what_an_earlier_attempt_wrote_is_not_confirmed_beside_a_rival(
+def test_on_a_cluster_a_write_of_an_earlier_attempt_is_not_confirmed_in_a_conflict(
     cluster: Contest,
 ) -> None:
     done = cluster.write().ip
@@ -339,7 +343,7 @@ def test_on_a_cluster_what_an_earlier_attempt_wrote_is_not_confirmed_beside_a_ri
         cluster.writer.confirm(done)
 
 
-def test_what_is_put_back_without_a_quorum_is_put_back_again(contest: Contest) -> None:
+def test_an_undo_without_a_quorum_is_repeated(contest: Contest) -> None:
     done = contest.write().ip
     contest.meet(faults.answer_202)
     contest.writer.put_back([done])
@@ -347,21 +351,21 @@ def test_what_is_put_back_without_a_quorum_is_put_back_again(contest: Contest) -
     assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("4-", "available")
 
 
-def test_what_does_not_arrive_is_put_back_again(contest: Contest) -> None:
+def test_an_undo_that_does_not_arrive_is_repeated(contest: Contest) -> None:
     done = contest.write().ip
     contest.meet(faults.cut)
     contest.writer.put_back([done])
     assert contest.owners == [None]
 
 
-def test_what_others_have_written_since_is_not_put_back(contest: Contest) -> None:
+def test_an_address_that_another_writer_has_changed_is_not_undone(contest: Contest) -> None:
     done = contest.write().ip
     contest.pool.put({**to_document(done), "pvt_assigned_to": "another"})
     contest.writer.put_back([done])
     assert contest.owners == ["another"]
 
 
-def test_what_changed_otherwise_is_put_back_all_the_same(contest: Contest) -> None:
+def test_an_address_with_an_unrelated_change_is_undone(contest: Contest) -> None:
     done = contest.write().ip
     contest.pool.put({**to_document(done), "pvt_zone": "moved"})
     contest.writer.put_back([done])
@@ -370,7 +374,7 @@ def test_what_changed_otherwise_is_put_back_all_the_same(contest: Contest) -> No
     ]
 
 
-def test_what_was_deleted_since_is_not_put_back(contest: Contest) -> None:
+def test_a_deleted_address_is_not_undone(contest: Contest) -> None:
     done = contest.write().ip
     contest.pool.remove(done.address, done.revision or "")
     contest.writer.put_back([done])

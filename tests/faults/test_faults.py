@@ -370,7 +370,7 @@ SECOND = ("202", "lost", "late", "cut", "409", "away")
 @pytest.mark.parametrize("second", SECOND)
 @pytest.mark.parametrize("first", ["202", "late"])
 @pytest.mark.parametrize("name", ["assign one", "assign many", "release one", "release many"])
-def test_a_second_fault_while_the_first_is_cleared_up_loses_nothing(
+def test_a_second_fault_during_recovery_loses_nothing(
     stage: Stage, alice: Member, operator: Member, name: str, first: str, second: str
 ) -> None:
     """The write after a 202 is its withdrawal, the one after a lost write its fence."""
@@ -390,7 +390,7 @@ def test_a_second_fault_while_the_first_is_cleared_up_loses_nothing(
 
 @pytest.mark.parametrize("second", SECOND)
 @pytest.mark.parametrize("name", ["assign one", "assign many", "allocate 3"])
-def test_a_give_back_that_meets_a_fault_is_made_up_for(
+def test_a_roll_back_that_meets_a_fault_is_repeated(
     stage: Stage, alice: Member, operator: Member, name: str, second: str
 ) -> None:
     operation = OPERATIONS[name]
@@ -408,7 +408,7 @@ def test_a_give_back_that_meets_a_fault_is_made_up_for(
 
 
 @pytest.mark.parametrize("line", TABLE, ids=str)
-def test_a_fault_leads_to_what_the_table_says(
+def test_a_fault_has_the_effect_in_the_table(
     stage: Stage, alice: Member, operator: Member, line: Line
 ) -> None:
     operation = OPERATIONS[line.request]

@@ -53,7 +53,7 @@ def _verdicts(report: Report) -> list[str]:
     [faults.lose_reply, faults.cut, faults.error_afterwards, faults.bad_gateway,
      faults.conflict_chunked],
 )  # fmt: skip
-def test_a_batch_that_fails_once_is_added_all_the_same(
+def test_a_batch_that_fails_once_is_added_by_a_second_write(
     fill: Callable[..., Report], pool: Database, fault: Fault
 ) -> None:
     report = fill(fault)
@@ -62,7 +62,7 @@ def test_a_batch_that_fails_once_is_added_all_the_same(
     assert eventually(lambda: _count(pool) == SIZE)
 
 
-def test_a_batch_that_arrives_late_is_there_once(
+def test_a_batch_that_arrives_late_is_added_once(
     fill: Callable[..., Report], pool: Database, proxy: FaultProxy
 ) -> None:
     gate = threading.Event()
@@ -74,7 +74,7 @@ def test_a_batch_that_arrives_late_is_there_once(
     assert eventually(lambda: _count(pool) == SIZE)
 
 
-def test_a_batch_without_a_quorum_is_not_left_there(
+def test_a_batch_without_a_quorum_is_deleted_again(
     fill: Callable[..., Report], pool: Database
 ) -> None:
     report = fill(faults.answer_202)
@@ -85,7 +85,7 @@ def test_a_batch_without_a_quorum_is_not_left_there(
     assert {verdict for _, verdict in fill()} == {"added", "unchanged"}
 
 
-def test_what_nobody_answers_for_is_unknown_and_the_next_run_ends_it(
+def test_an_unanswered_batch_is_unknown_and_the_next_import_finishes_it(
     fill: Callable[..., Report], pool: Database
 ) -> None:
     assert "unknown" in _verdicts(fill(faults.cut, times=4))
@@ -93,7 +93,7 @@ def test_what_nobody_answers_for_is_unknown_and_the_next_run_ends_it(
     assert eventually(lambda: _count(pool) == SIZE)
 
 
-def test_a_couchdb_that_has_gone_ends_it_and_the_next_run_goes_on(
+def test_an_unreachable_couchdb_ends_the_import_and_the_next_one_continues(
     fill: Callable[..., Report], pool: Database, proxy: FaultProxy
 ) -> None:
     proxy.go_away()

@@ -74,7 +74,7 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_whatever_a_worker_was_killed_at_is_in_order_two_minutes_later(
+def test_two_minutes_after_a_worker_was_killed_everything_is_consistent(
     gunicorn: Gunicorn,
     proxy: FaultProxy,
     settings: Settings,

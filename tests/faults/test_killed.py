@@ -35,7 +35,7 @@ def gunicorn(
 
 @pytest.mark.parametrize("arrives", ["before", "after"])
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_what_a_killed_worker_had_begun_is_undone(
+def test_an_unfinished_request_of_a_killed_worker_is_undone(
     gunicorn: Gunicorn,
     proxy: FaultProxy,
     settings: Settings,

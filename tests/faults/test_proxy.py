@@ -93,7 +93,7 @@ def _without_moment(answer: Answer) -> Any:
         ("POST", "/_all_docs", {"keys": ["there", "missing"]}),
     ],
 )
-def test_what_no_rule_is_about_passes_as_it_is(
+def test_a_request_without_a_rule_passes_unchanged(
     straight: Wire, database: Database, through: Wire, method: str, path: str, body: object
 ) -> None:
     # On every copy there is: the same question may go to another node.
@@ -111,7 +111,7 @@ def test_a_connection_is_kept_for_the_next_request(through: Wire, proxy: FaultPr
     assert [r.request.method for r in proxy.records] == ["PUT", "GET"]
 
 
-def test_a_202_is_a_write_that_went_through(
+def test_a_202_is_sent_after_the_write(
     through: Wire, proxy: FaultProxy, database: Database
 ) -> None:
     rule = proxy.rule(faults.answer_202, "PUT", "/a$")
@@ -121,7 +121,7 @@ def test_a_202_is_a_write_that_went_through(
     assert [r.path.rpartition("/")[2] for r in rule.met] == ["a"]
 
 
-def test_a_202_for_many_marks_every_row_that_was_written(
+def test_a_202_for_a_bulk_write_marks_every_written_row(
     through: Wire, proxy: FaultProxy, database: Database
 ) -> None:
     database.put({"_id": "taken"})
@@ -143,7 +143,7 @@ def test_a_connection_ends_after_or_before_the_write(
     assert (database.find("a") is not None) is written
 
 
-def test_a_delayed_write_goes_through_when_its_client_has_left(
+def test_a_delayed_write_is_done_after_its_client_has_left(
     through: Wire, proxy: FaultProxy, database: Database
 ) -> None:
     proxy.rule(faults.delay(before=0.3), "PUT")
@@ -154,7 +154,7 @@ def test_a_delayed_write_goes_through_when_its_client_has_left(
     assert database.find("a") is not None
 
 
-def test_a_reply_can_be_late_where_the_write_is_not(
+def test_a_reply_can_be_late_although_the_write_is_not(
     through: Wire, proxy: FaultProxy, database: Database
 ) -> None:
     proxy.rule(faults.delay(after=0.2), "PUT")
@@ -176,7 +176,7 @@ def test_a_held_write_waits_for_its_gate(
     assert database.find("a") is not None
 
 
-def test_a_late_write_goes_through_long_after_its_connection_has_ended(
+def test_a_late_write_is_done_long_after_its_connection_has_ended(
     through: Wire, proxy: FaultProxy, database: Database
 ) -> None:
     gate = threading.Event()
@@ -198,7 +198,7 @@ def test_a_late_write_goes_through_long_after_its_connection_has_ended(
         (faults.bad_gateway, 502, "text/html", False),
     ],
 )
-def test_an_error_of_its_own_making(
+def test_the_proxy_can_reply_with_an_error(
     through: Wire,
     proxy: FaultProxy,
     database: Database,
@@ -215,7 +215,7 @@ def test_an_error_of_its_own_making(
         assert through.ask("GET", "/a", over=kept)[0] == (200 if written else 404)
 
 
-def test_it_goes_away_and_comes_back(through: Wire, proxy: FaultProxy) -> None:
+def test_the_proxy_can_stop_and_start_again(through: Wire, proxy: FaultProxy) -> None:
     with closing(through.connect()) as kept:
         assert through.ask("GET", "", over=kept)[0] == 200
         proxy.go_away()
@@ -227,7 +227,7 @@ def test_it_goes_away_and_comes_back(through: Wire, proxy: FaultProxy) -> None:
     assert through.ask("GET", "")[0] == 200
 
 
-def test_it_goes_away_at_a_request_by_rule(
+def test_a_rule_can_stop_the_proxy_at_a_request(
     through: Wire, proxy: FaultProxy, database: Database
 ) -> None:
     proxy.rule(proxy.leave, "PUT")
@@ -242,7 +242,7 @@ def test_it_goes_away_at_a_request_by_rule(
     ("first", "times", "met"),
     [(1, 1, [0]), (2, 1, [1]), (2, 2, [1, 2]), (1, None, [0, 1, 2, 3])],
 )
-def test_a_rule_says_which_and_how_many_requests_it_is_about(
+def test_a_rule_applies_to_certain_requests_a_certain_number_of_times(
     through: Wire, proxy: FaultProxy, first: int, times: int | None, met: list[int]
 ) -> None:
     proxy.rule(faults.bad_gateway, "GET", "/a$", first=first, times=times)
@@ -250,7 +250,7 @@ def test_a_rule_says_which_and_how_many_requests_it_is_about(
     assert [n for n, status in enumerate(statuses) if status == 502] == met
 
 
-def test_many_clients_at_once_meet_a_rule_once(
+def test_a_rule_for_one_request_applies_once_among_many_clients(
     through: Wire, proxy: FaultProxy, each: Callable[..., list[Any]]
 ) -> None:
     rule = proxy.rule(faults.bad_gateway, "GET")
@@ -267,6 +267,8 @@ def test_a_path_is_matched_as_the_database_understands_it(
     assert len(rule.met) == 1
 
 
-def test_a_client_that_says_nothing_harms_nobody(proxy: FaultProxy, through: Wire) -> None:
+def test_a_client_that_sends_nothing_does_not_block_the_proxy(
+    proxy: FaultProxy, through: Wire
+) -> None:
     with socket.create_connection(("127.0.0.1", proxy.port)):
         assert through.ask("GET", "")[0] == 200

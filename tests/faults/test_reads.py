@@ -65,7 +65,7 @@ def sent(proxy: FaultProxy) -> list[str]:
     return [f"{r.request.method} {r.request.path.partition(POOL)[2]}" for r in proxy.records]
 
 
-def test_each_has_its_own_answer_of_one_request(
+def test_each_thread_gets_its_document_from_one_request(
     together: Callable[[], Iterator[Read]],
     add: Callable[..., DedicatedIP],
     pool: Database,
@@ -83,7 +83,7 @@ def test_each_has_its_own_answer_of_one_request(
     assert sent(proxy)[:2] == [f"GET {FIRST}", "POST _bulk_get"]
 
 
-def test_a_conflict_is_seen(
+def test_a_batched_read_shows_a_conflict(
     together: Callable[[], Iterator[Read]], add: Callable[..., DedicatedIP], pool: Database
 ) -> None:
     add(FIRST)
@@ -98,7 +98,7 @@ def test_a_conflict_is_seen(
     assert (third.result(5).conflicted, third.result(5).revision) == (True, winner)
 
 
-def test_one_that_cannot_be_read_leaves_the_others_their_answers(
+def test_a_document_that_cannot_be_read_does_not_fail_the_others(
     together: Callable[[], Iterator[Read]],
     add: Callable[..., DedicatedIP],
     proxy: FaultProxy,
@@ -115,7 +115,7 @@ def test_one_that_cannot_be_read_leaves_the_others_their_answers(
         second.result(5)
 
 
-def test_all_who_asked_are_told_that_couchdb_does_not_answer(
+def test_all_threads_of_a_batch_get_the_error(
     together: Callable[[], Iterator[Read]],
     add: Callable[..., DedicatedIP],
     proxy: FaultProxy,
@@ -132,7 +132,7 @@ def test_all_who_asked_are_told_that_couchdb_does_not_answer(
     assert ips.get(SECOND).address == SECOND
 
 
-def test_what_cannot_be_read_is_not_taken_for_missing(
+def test_a_document_that_cannot_be_read_is_not_reported_as_missing(
     proxy: FaultProxy,
     behind_services: Instance,
     add: Callable[..., DedicatedIP],
@@ -146,7 +146,7 @@ def test_what_cannot_be_read_is_not_taken_for_missing(
         behind_services.ips.assign_all(command, uuid4().hex)
 
 
-def test_the_same_list_is_read_once_for_all_who_want_it_and_holds_up_no_other(
+def test_concurrent_reads_of_one_list_share_a_request_and_delay_no_other(
     proxy: FaultProxy, behind: Settings, add: Callable[..., DedicatedIP], pool: Database
 ) -> None:
     add(FIRST, zone="a")
@@ -180,7 +180,7 @@ def many(services: Instance, pool: Database) -> list[str]:
     return [*(ip.address for ip in made), NEVER]
 
 
-def test_many_are_read_in_two_halves_by_the_same_name(
+def test_many_documents_are_read_in_two_halves_with_one_request_id(
     many: list[str], ips: IPRepository, proxy: FaultProxy
 ) -> None:
     def look_up() -> tuple[dict[str, DedicatedIP], set[str]]:
@@ -196,7 +196,7 @@ def test_many_are_read_in_two_halves_by_the_same_name(
 
 
 @pytest.mark.parametrize("half", [1, 2])
-def test_one_half_that_fails_fails_the_whole(
+def test_a_failed_half_fails_the_whole_read(
     many: list[str], ips: IPRepository, proxy: FaultProxy, half: int
 ) -> None:
     proxy.rule(faults.error_without_type, "POST", "/_bulk_get", first=half)
@@ -245,7 +245,7 @@ def test_the_copies_of_many_are_read_while_the_pool_is_written_to(
     assert couch.database(account_database(alice.id)).get_all(given) == {}
 
 
-def test_a_copy_that_was_written_after_it_was_read_is_looked_at_later(
+def test_a_copy_written_after_the_read_is_checked_later(
     releasing: tuple[list[str], Future[list[DedicatedIP]], Callable[[], None]],
     couch: Couch,
     behind_services: Instance,

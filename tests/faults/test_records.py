@@ -71,7 +71,7 @@ def first(written: Document | None) -> str:
     return str(written["_rev"])
 
 
-def test_what_is_read_back_is_written(paper: Paper) -> None:
+def test_a_record_that_is_read_back_is_written(paper: Paper) -> None:
     paper.meet(faults.lose_reply)
     written = paper.put()
     assert written
@@ -79,14 +79,14 @@ def test_what_is_read_back_is_written(paper: Paper) -> None:
     assert not written[LATE]
 
 
-def test_what_has_not_arrived_is_written_again_and_may_come_late(paper: Paper) -> None:
+def test_a_record_that_has_not_arrived_is_written_again(paper: Paper) -> None:
     paper.meet(faults.cut)
     written = paper.put()
     assert written
     assert (written["_rev"][:2], written[LATE]) == ("1-", True)
 
 
-def test_what_changes_a_document_does_not_come_late(paper: Paper) -> None:
+def test_a_late_update_of_a_record_is_refused(paper: Paper) -> None:
     revision = first(paper.put())
     paper.meet(faults.cut)
     written = paper.put(revision)
@@ -94,7 +94,7 @@ def test_what_changes_a_document_does_not_come_late(paper: Paper) -> None:
     assert (written["_rev"][:2], written[LATE]) == ("2-", False)
 
 
-def test_on_a_cluster_what_is_read_back_is_written_again_on_its_own_revision(
+def test_on_a_cluster_a_record_that_is_read_back_is_written_again_on_its_revision(
     cluster: Paper,
 ) -> None:
     cluster.meet(faults.lose_reply)
@@ -102,19 +102,19 @@ def test_on_a_cluster_what_is_read_back_is_written_again_on_its_own_revision(
     assert len(cluster.live) == 1
 
 
-def test_it_is_not_certain_when_no_try_is_answered(cluster: Paper) -> None:
+def test_a_record_is_uncertain_if_no_try_is_answered(cluster: Paper) -> None:
     cluster.meet(faults.lose_reply, faults.lose_reply, faults.lose_reply)
     with pytest.raises(DatastoreUnreachable):
         cluster.put()
 
 
-def test_two_who_write_the_same_are_told_apart(paper: Paper) -> None:
+def test_two_writers_of_equal_records_are_distinguished(paper: Paper) -> None:
     revision = first(paper.put())
     assert paper.put(revision)
     assert paper.put(revision) is None
 
 
-def test_who_finds_a_rival_beside_its_write_takes_it_back(paper: Paper) -> None:
+def test_a_writer_that_finds_a_conflict_withdraws_its_record(paper: Paper) -> None:
     revision = first(paper.put())
     rival = f"2-{HIGH}"
     paper.meet(paper.others_write(lambda: paper.graft(rival, revision)))
@@ -122,7 +122,7 @@ def test_who_finds_a_rival_beside_its_write_takes_it_back(paper: Paper) -> None:
     assert paper.live == [rival]
 
 
-def test_who_finds_a_younger_tombstone_beside_its_write_takes_it_back(paper: Paper) -> None:
+def test_a_writer_that_finds_a_newer_tombstone_withdraws_its_record(paper: Paper) -> None:
     revision = first(paper.put())
     delete = lambda: paper.graft(f"2-{HIGH}", revision, _deleted=True)  # noqa: E731
     paper.meet(paper.others_write(delete))
@@ -130,14 +130,14 @@ def test_who_finds_a_younger_tombstone_beside_its_write_takes_it_back(paper: Pap
     assert paper.live == []
 
 
-def test_a_write_that_is_taken_back_does_not_count_as_a_deletion(paper: Paper) -> None:
+def test_a_withdrawn_record_does_not_count_as_a_deletion(paper: Paper) -> None:
     revision = first(paper.put())
     paper.meet(paper.others_write(lambda: paper.graft(f"2-{HIGH}", revision)))
     assert paper.put(revision) is None
     assert [leaf["_rev"] for leaf in paper.records.leaves(paper.id)] == [f"2-{HIGH}"]
 
 
-def test_what_somebody_else_has_changed_is_not_written(paper: Paper) -> None:
+def test_a_record_that_another_writer_changed_is_not_written(paper: Paper) -> None:
     revision = first(paper.put())
     change = paper.others_write(lambda: paper.graft(f"2-{HIGH}", revision), arrives=False)
     paper.meet(change)
@@ -145,7 +145,7 @@ def test_what_somebody_else_has_changed_is_not_written(paper: Paper) -> None:
     assert paper.live == [f"2-{HIGH}"]
 
 
-def test_what_stands_beside_is_no_rival(paper: Paper) -> None:
+def test_an_older_leaf_is_not_a_conflict(paper: Paper) -> None:
     """Left by a writer that had no majority; longer, but not made on the same revision."""
     revision = first(paper.put())
     beside = f"9-{HIGH}"
@@ -155,7 +155,7 @@ def test_what_stands_beside_is_no_rival(paper: Paper) -> None:
     assert len(paper.live) == 2
 
 
-def test_it_is_not_certain_when_only_copies_that_lag_answer(cluster: Paper) -> None:
+def test_a_record_is_uncertain_if_only_lagging_replicas_answer(cluster: Paper) -> None:
     revision = first(cluster.put())
     cluster.meet(*[faults.conflict_chunked] * 3)
     beside = {"_id": cluster.id, "_rev": f"9-{HIGH}", "_revisions": {"start": 9, "ids": [HIGH]}}
@@ -164,7 +164,7 @@ def test_it_is_not_certain_when_only_copies_that_lag_answer(cluster: Paper) -> N
         cluster.put(revision)
 
 
-def test_what_somebody_else_has_made_is_not_written(paper: Paper) -> None:
+def test_a_record_that_another_writer_created_is_not_written(paper: Paper) -> None:
     write = paper.others_write(lambda: paper.database.put({"_id": paper.id}), arrives=False)
     paper.meet(write)
     assert paper.put() is None
@@ -182,7 +182,7 @@ def test_a_revision_that_is_dropped_does_not_count_as_a_deletion(paper: Paper) -
         assert len(paper.records.leaves(paper.id)) == 1
 
 
-def test_what_is_deleted_can_be_made_anew(paper: Paper) -> None:
+def test_a_deleted_record_can_be_created_again(paper: Paper) -> None:
     paper.records.remove([{"_id": paper.id, "_rev": first(paper.put())}])
     paper.meet(faults.cut)
     assert paper.put()

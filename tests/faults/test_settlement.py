@@ -139,7 +139,7 @@ def assert_alices(leaves: Leaves, alice: Member) -> None:
     assert leaf["pvt_assigned_to"] == alice.id
 
 
-def test_reading_settles_towards_the_acknowledged_leaf(
+def test_a_read_resolves_a_conflict_to_the_acknowledged_leaf(
     race: Leaves, api: TestApp, alice: Member
 ) -> None:
     reply = api.get(url(alice, race.address), headers=alice.headers, status=200)
@@ -147,12 +147,14 @@ def test_reading_settles_towards_the_acknowledged_leaf(
     assert_alices(race, alice)
 
 
-def test_the_one_without_a_quorum_may_not_see_it(race: Leaves, api: TestApp, bob: Member) -> None:
+def test_an_account_without_a_quorum_does_not_see_the_address(
+    race: Leaves, api: TestApp, bob: Member
+) -> None:
     api.get(url(bob, race.address), headers=bob.headers, status=404)
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_assigning_settles_first_and_refuses(
+def test_assigning_resolves_the_conflict_first_and_is_refused(
     race: Leaves, api: TestApp, alice: Member, bob: Member, many: bool
 ) -> None:
     path, data = ([], {"ips": [race.address]}) if many else ([race.address], {})
@@ -163,7 +165,7 @@ def test_assigning_settles_first_and_refuses(
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_releasing_settles_first_and_releases(
+def test_releasing_resolves_the_conflict_first(
     race: Leaves, api: TestApp, alice: Member, bob: Member, many: bool
 ) -> None:
     path, data = ([], {"ips": [race.address]}) if many else ([race.address], {})
@@ -175,7 +177,7 @@ def test_releasing_settles_first_and_releases(
     assert race.copies(alice) == 0
 
 
-def test_two_who_settle_at_once_come_to_the_same(
+def test_two_concurrent_resolutions_have_the_same_result(
     race: Leaves, settings: Settings, alice: Member, each: Callable[..., list[Any]]
 ) -> None:
     settlers = [composition.build(settings) for _ in range(4)]
@@ -184,7 +186,7 @@ def test_two_who_settle_at_once_come_to_the_same(
     assert_alices(race, alice)
 
 
-def test_a_fresh_conflict_that_nobody_acknowledged_is_left_alone_and_settled_later(
+def test_a_recent_unacknowledged_conflict_is_resolved_later(
     leaves: Leaves, api: TestApp, later: Instance, alice: Member, bob: Member
 ) -> None:
     base = leaves.base()
@@ -200,7 +202,7 @@ def test_a_fresh_conflict_that_nobody_acknowledged_is_left_alone_and_settled_lat
     assert "pvt_assigned_to" not in leaf
 
 
-def test_a_fresh_conflict_is_settled_by_housekeeping_once_its_time_has_come(
+def test_a_recent_conflict_is_resolved_later_by_the_background_worker(
     leaves: Leaves, later: Instance, alice: Member, bob: Member
 ) -> None:
     base = leaves.base()
@@ -223,7 +225,7 @@ def withdrawn(leaves: Leaves, alice: Member, bob: Member) -> Leaves:
     return leaves
 
 
-def test_reading_brings_back_what_everybody_withdrew_from(
+def test_a_read_restores_an_address_that_all_writers_withdrew(
     withdrawn: Leaves, api: TestApp, alice: Member
 ) -> None:
     reply = api.get(url(alice, withdrawn.address), headers=alice.headers, status=200)
@@ -232,7 +234,7 @@ def test_reading_brings_back_what_everybody_withdrew_from(
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_it_can_be_assigned_at_once(
+def test_a_withdrawn_address_can_be_assigned_at_once(
     withdrawn: Leaves, api: TestApp, alice: Member, many: bool
 ) -> None:
     path, data = ([], {"ips": [withdrawn.address]}) if many else ([withdrawn.address], {})
@@ -240,7 +242,7 @@ def test_it_can_be_assigned_at_once(
     assert_alices(withdrawn, alice)
 
 
-def test_an_operator_cannot_add_it_a_second_time(
+def test_a_withdrawn_address_cannot_be_added_again(
     withdrawn: Leaves, services: Instance, api: TestApp, operator: Member
 ) -> None:
     data = {"ip": withdrawn.address, "zone": "us-east", "host": "proxy1.example.com"}
@@ -249,7 +251,7 @@ def test_an_operator_cannot_add_it_a_second_time(
     assert len(withdrawn.live) == 1
 
 
-def test_bringing_it_back_twice_gives_one_revision(
+def test_restoring_an_address_twice_writes_one_revision(
     withdrawn: Leaves, each: Callable[..., list[Any]]
 ) -> None:
     lost = withdrawn.ips.leaves(withdrawn.address).lost
@@ -260,7 +262,7 @@ def test_bringing_it_back_twice_gives_one_revision(
     assert len(withdrawn.live) == 1
 
 
-def test_it_is_not_brought_back_once_an_operator_has_deleted_it(
+def test_an_address_that_a_client_deleted_is_not_restored(
     withdrawn: Leaves, services: Instance, api: TestApp, operator: Member
 ) -> None:
     api.delete(f"/v2/ips/{withdrawn.address}", headers=operator.headers, status=200)
@@ -279,7 +281,7 @@ def is_gone(services: Instance, address: str) -> bool:
 
 
 @pytest.mark.parametrize("order", list(permutations("dab")), ids="".join)
-def test_a_deletion_among_the_claims_counts_in_whatever_order_they_arrive(
+def test_a_deletion_among_withdrawn_writes_counts_in_any_order(
     leaves: Leaves, services: Instance, alice: Member, bob: Member, order: tuple[str, ...]
 ) -> None:
     base = leaves.base()
@@ -298,7 +300,7 @@ def test_a_deletion_among_the_claims_counts_in_whatever_order_they_arrive(
     assert leaves.live == []
 
 
-def test_what_a_settlement_dropped_is_no_deletion(
+def test_a_dropped_revision_is_no_deletion(
     race: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:
     """The dropped leaf is as young as the next claim's base, and would pass for younger."""
@@ -331,7 +333,7 @@ def test_a_copy_of_another_assignment_acknowledges_nothing(
     assert later.ips.fetch(leaves.address).assigned_to is None
 
 
-def test_a_claim_of_an_account_that_is_gone_is_not_acknowledged(
+def test_an_assignment_to_a_deleted_account_is_not_acknowledged(
     leaves: Leaves, later: Instance, alice: Member, bob: Member
 ) -> None:
     base = leaves.base()
@@ -343,7 +345,7 @@ def test_a_claim_of_an_account_that_is_gone_is_not_acknowledged(
     assert later.ips.fetch(leaves.address).assigned_to == alice.id
 
 
-def test_of_two_fresh_claims_one_with_a_copy_is_settled_at_once(
+def test_a_recent_conflict_with_one_copy_is_resolved_at_once(
     leaves: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:
     base = leaves.base()
@@ -353,7 +355,7 @@ def test_of_two_fresh_claims_one_with_a_copy_is_settled_at_once(
     assert len(leaves.live) == 1
 
 
-def test_what_is_available_beside_old_claims_is_what_stays(
+def test_an_available_revision_wins_over_old_unacknowledged_assignments(
     leaves: Leaves, later: Instance, alice: Member
 ) -> None:
     base = leaves.base()
@@ -380,7 +382,7 @@ def test_a_release_counts_although_the_copy_is_still_there(
     assert [leaf["_rev"] for leaf in leaves.live] == [f"3-{LOW}"]
 
 
-def test_it_is_not_brought_back_when_a_write_on_the_revision_before_shows(
+def test_an_address_with_a_write_on_the_base_revision_is_not_restored(
     withdrawn: Leaves, services: Instance, bob: Member
 ) -> None:
     """Who has read that revision may still write on it, until a majority has the tombstone."""
@@ -391,7 +393,7 @@ def test_it_is_not_brought_back_when_a_write_on_the_revision_before_shows(
         services.pool._conflicts.restore(there.lost)
 
 
-def test_it_is_not_brought_back_when_somebody_has_deleted_it_meanwhile(
+def test_an_address_deleted_meanwhile_is_not_restored(
     withdrawn: Leaves, services: Instance
 ) -> None:
     there = withdrawn.ips.leaves(withdrawn.address)
@@ -403,7 +405,7 @@ def test_it_is_not_brought_back_when_somebody_has_deleted_it_meanwhile(
 
 
 @pytest.mark.parametrize("meets", ["the spreading", "the restoring"])
-def test_it_counts_as_brought_back_only_when_a_majority_has_it_again(
+def test_an_address_is_restored_only_if_a_majority_has_it(
     withdrawn: Leaves, proxy: FaultProxy, behind: Settings, meets: str
 ) -> None:
     there = withdrawn.ips.leaves(withdrawn.address)
@@ -415,7 +417,7 @@ def test_it_counts_as_brought_back_only_when_a_majority_has_it_again(
         composition.build(behind).pool._conflicts.restore(there.lost)
 
 
-def test_a_claim_that_names_nobody_is_not_acknowledged(
+def test_an_assignment_without_an_account_is_not_acknowledged(
     leaves: Leaves, later: Instance, alice: Member
 ) -> None:
     base = leaves.base()
@@ -425,7 +427,7 @@ def test_a_claim_that_names_nobody_is_not_acknowledged(
     assert later.ips.fetch(leaves.address).assigned_to is None
 
 
-def test_two_fresh_revisions_that_nobody_claims_are_settled_at_once(
+def test_a_recent_conflict_of_available_revisions_is_resolved_at_once(
     leaves: Leaves, services: Instance
 ) -> None:
     base = leaves.base()
@@ -436,7 +438,7 @@ def test_two_fresh_revisions_that_nobody_claims_are_settled_at_once(
     assert len(leaves.live) == 1
 
 
-def test_fresh_releases_are_left_alone_as_either_may_be_withdrawn(
+def test_a_recent_conflict_of_releases_is_not_resolved(
     leaves: Leaves, services: Instance, alice: Member
 ) -> None:
     base = leaves.base()
@@ -449,7 +451,7 @@ def test_fresh_releases_are_left_alone_as_either_may_be_withdrawn(
     assert len(leaves.live) == 2
 
 
-def test_the_copy_of_an_address_that_is_gone_is_removed(
+def test_the_copy_of_a_deleted_address_is_removed(
     leaves: Leaves, services: Instance, alice: Member
 ) -> None:
     base = leaves.base()
@@ -460,7 +462,7 @@ def test_the_copy_of_an_address_that_is_gone_is_removed(
     assert leaves.copies(alice) == 0
 
 
-def test_a_copy_of_an_earlier_assignment_is_renewed(
+def test_a_copy_of_an_earlier_assignment_is_replaced(
     leaves: Leaves, services: Instance, alice: Member, couch: Couch
 ) -> None:
     claim = leaves.claim(leaves.base(), LOW, alice)
@@ -470,7 +472,7 @@ def test_a_copy_of_an_earlier_assignment_is_renewed(
     assert copy["pvt_request_id"] == claim["pvt_request_id"]
 
 
-def test_a_copy_in_conflict_is_settled(
+def test_the_conflict_of_a_copy_is_resolved(
     leaves: Leaves, services: Instance, alice: Member, couch: Couch
 ) -> None:
     claim = leaves.claim(leaves.base(), LOW, alice)
@@ -485,7 +487,7 @@ def test_a_copy_in_conflict_is_settled(
 
 
 @pytest.mark.parametrize("copied", [False, True])
-def test_copies_of_an_unknown_status_are_left_alone(
+def test_copies_of_an_unknown_status_are_not_changed(
     leaves: Leaves, services: Instance, alice: Member, copied: bool
 ) -> None:
     claim = leaves.claim(leaves.base(), LOW, alice)
@@ -499,7 +501,7 @@ def test_copies_of_an_unknown_status_are_left_alone(
 
 
 @pytest.mark.parametrize("quorum", [False, True])
-def test_on_a_cluster_a_copy_that_lacks_is_written_when_a_majority_has_the_assignment(
+def test_on_a_cluster_a_missing_copy_is_written_if_a_majority_has_the_assignment(
     leaves: Leaves, proxy: FaultProxy, behind: Settings, alice: Member, quorum: bool
 ) -> None:
     leaves.claim(leaves.base(), LOW, alice)
@@ -552,7 +554,7 @@ def test_a_deletion_stays_when_an_earlier_state_was_written_beside_it(
     assert bool(leaves.live) == stays
 
 
-def test_a_fresh_conflict_is_shown_and_not_written_to(
+def test_a_recent_conflict_is_shown_and_not_written_to(
     leaves: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:
     base = leaves.base()
@@ -570,7 +572,7 @@ def test_a_fresh_conflict_is_shown_and_not_written_to(
     assert len(leaves.live) == 2
 
 
-def test_of_several_one_that_was_deleted_is_not_found(
+def test_a_deleted_address_is_not_found_among_several(
     leaves: Leaves, services: Instance, alice: Member
 ) -> None:
     base = leaves.base()

@@ -17,11 +17,11 @@ caller gets 503 and the address may be the account's. Pool and copy agree later.
 
 
 @pytest.mark.parametrize("line", TABLE, ids=str)
-def test_what_is_acknowledged_is_done_and_nothing_else(line: Line) -> None:
+def test_only_acknowledged_requests_take_effect(line: Line) -> None:
     assert line.finally_ in ("done", "not done")
     if (line.request, line.write, line.then) not in UNKNOWN:
         assert line.reply.startswith("2") == (line.finally_ == "done")
 
 
-def test_the_document_shows_the_table() -> None:
+def test_the_page_contains_the_table() -> None:
     assert DOCUMENT.read_text().endswith(render())

@@ -51,7 +51,7 @@ def test_a_slow_couchdb_gives_503_in_time_and_is_served_again(
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_an_unreachable_couchdb_gives_503_in_time_and_is_found_again(
+def test_an_unreachable_couchdb_gives_503_in_time_and_is_used_again(
     faulty: TestApp, proxy: FaultProxy, url: str, alice: Member, method: str
 ) -> None:
     def send(status: int) -> Any:
@@ -67,7 +67,7 @@ def test_an_unreachable_couchdb_gives_503_in_time_and_is_found_again(
     send(400 if method == "DELETE" else 200)
 
 
-def test_a_token_cannot_be_made_without_couchdb(
+def test_a_token_cannot_be_issued_without_couchdb(
     faulty: TestApp, proxy: FaultProxy, alice: Member
 ) -> None:
     proxy.go_away()
@@ -98,7 +98,7 @@ def sent(proxy: FaultProxy, method: str) -> int:
     return sum(record.request.method == method for record in proxy.records)
 
 
-def test_a_read_over_a_connection_that_has_ended_is_sent_once_more(
+def test_a_read_on_a_closed_connection_is_sent_again_once(
     database: Database, proxy: FaultProxy
 ) -> None:
     proxy.rule(faults.cut, "GET")
@@ -113,7 +113,7 @@ def test_a_read_is_not_sent_a_third_time(database: Database, proxy: FaultProxy) 
     assert sent(proxy, "GET") == 2
 
 
-def test_a_long_question_is_a_read_as_well(database: Database, proxy: FaultProxy) -> None:
+def test_a_post_query_is_a_read_as_well(database: Database, proxy: FaultProxy) -> None:
     proxy.rule(faults.cut, "POST", "/_bulk_get$")
     assert database.get_all(["missing", "gone"]) == {}
     assert sent(proxy, "POST") == 2
@@ -144,7 +144,7 @@ def test_a_write_is_never_sent_twice(
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_write_that_could_not_be_sent_says_so(
+def test_a_write_that_could_not_be_sent_is_reported(
     database: Database, proxy: FaultProxy, write: str
 ) -> None:
     _, call = WRITES[write]
@@ -154,7 +154,7 @@ def test_a_write_that_could_not_be_sent_says_so(
     assert proxy.records == []
 
 
-def test_a_write_finds_a_new_connection_when_the_kept_one_has_ended(
+def test_a_write_uses_a_new_connection_if_the_idle_one_was_closed(
     database: Database, proxy: FaultProxy, couch: Couch
 ) -> None:
     database.info()
@@ -172,7 +172,7 @@ def test_a_batch_that_is_answered_with_409_is_refused(
     assert [w.outcome for w in written] == [Outcome.REFUSED] * 2
 
 
-def test_what_housekeeping_could_not_look_at_is_looked_at_later(
+def test_a_check_that_fails_is_repeated_later(
     behind: Settings, proxy: FaultProxy, add: Callable[..., Any], alice: Member, couch: Couch
 ) -> None:
     add(ADDRESS)
@@ -188,7 +188,7 @@ def test_what_housekeeping_could_not_look_at_is_looked_at_later(
     assert housekeeping.look_again(now=1e12) == 0
 
 
-def test_a_design_document_is_deployed_however_often_couchdb_gives_up_waiting(
+def test_a_design_document_is_deployed_despite_timeouts_of_couchdb(
     behind: Settings, proxy: FaultProxy
 ) -> None:
     own = replace(behind, prefix=f"{behind.prefix}{uuid4().hex[:6]}-")
@@ -202,7 +202,7 @@ def test_a_design_document_is_deployed_however_often_couchdb_gives_up_waiting(
         databases.delete()
 
 
-def test_a_list_is_read_again_when_its_design_document_was_exchanged_meanwhile(
+def test_a_list_is_read_again_if_its_design_document_was_replaced(
     faulty: TestApp, proxy: FaultProxy, url: str, alice: Member
 ) -> None:
     rule = proxy.rule(faults.exchanged, "GET", "/_design/ips/_view/")

@@ -78,7 +78,7 @@ def written(proxy: FaultProxy) -> list[str]:
     ]
 
 
-def test_each_has_its_own_outcome_of_one_request(
+def test_each_thread_has_its_own_outcome_of_one_request(
     together: Together,
     proxy: FaultProxy,
     pool: Database,
@@ -98,7 +98,7 @@ def test_each_has_its_own_outcome_of_one_request(
     assert (copies(couch, alice), copies(couch, bob)) == ({FIRST, SECOND}, {THIRD})
 
 
-def test_of_two_who_want_the_same_one_has_it(
+def test_one_of_two_writers_of_the_same_address_wins(
     together: Together, pool: Database, couch: Couch, alice: Member, bob: Member
 ) -> None:
     with together() as begin:
@@ -113,7 +113,7 @@ def test_of_two_who_want_the_same_one_has_it(
 
 
 @pytest.mark.parametrize("fault", [faults.lose_reply, faults.error_afterwards])
-def test_what_became_of_an_unanswered_one_is_read_back_by_each(
+def test_each_thread_reads_its_unanswered_write_back(
     together: Together,
     proxy: FaultProxy,
     pool: Database,
@@ -130,7 +130,7 @@ def test_what_became_of_an_unanswered_one_is_read_back_by_each(
     assert (copies(couch, alice), copies(couch, bob)) == ({FIRST, SECOND}, {THIRD})
 
 
-def test_one_that_never_arrived_is_nobodys(
+def test_a_write_that_never_arrived_assigns_nothing(
     together: Together, proxy: FaultProxy, pool: Database, alice: Member, bob: Member
 ) -> None:
     proxy.rule(faults.cut, "POST", BULK)
@@ -190,7 +190,9 @@ def test_copies_are_written_and_removed_together(
         assert eventually(lambda left=left: copies(couch, alice) == left)
 
 
-def test_a_database_that_is_not_there_is_told_to_all(behind: Settings, proxy: FaultProxy) -> None:
+def test_all_threads_get_the_error_of_a_missing_database(
+    behind: Settings, proxy: FaultProxy
+) -> None:
     nowhere = composition.connect(behind).database("not-there")
     a, b, c = (partial(nowhere.write, {"_id": i}) for i in "abc")
     with held_up(proxy, "PUT", "not-there/a", a, nowhere._writes) as (first, begin):

@@ -9,7 +9,7 @@ from kazoo_ips.model import DedicatedIP
 from tests.conftest import Member
 
 
-def test_the_live_service_does_what_its_description_says(
+def test_the_live_service_conforms_to_its_description(
     live: str, environment: dict[str, str], operator: Member, alice: Member,
     add: Callable[..., DedicatedIP], tmp_path: Path,
 ) -> None:  # fmt: skip

@@ -87,7 +87,7 @@ def begin(database: Database, old: dict[str, Any] | None) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("what", [w for w in REFUSED if ":" not in w or "junk" in w or "127" in w])
-def test_a_hand_is_held_back(pool: Database, what: str) -> None:
+def test_an_invalid_edit_is_refused(pool: Database, what: str) -> None:
     old, new, why = REFUSED[what]
     revision = begin(pool, old)
     with pytest.raises(DatastoreForbidden, match=why):
@@ -98,7 +98,7 @@ def test_a_hand_is_held_back(pool: Database, what: str) -> None:
     assert there == (None if old is None else {**old, **revision})
 
 
-def test_what_is_forbidden_leaves_alone_what_is_written_with_it(pool: Database) -> None:
+def test_a_refused_document_does_not_affect_others_of_a_bulk_write(pool: Database) -> None:
     old, new, why = REFUSED["assigned to nobody"]
     forbidden = {**new, **begin(pool, old), "_id": ADDRESS}
     fine = {**FREE, "_id": "192.0.2.99"}
@@ -111,12 +111,12 @@ def test_what_is_forbidden_leaves_alone_what_is_written_with_it(pool: Database) 
 
 
 @pytest.mark.parametrize("what", PASSED)
-def test_what_an_address_may_become_is_written(pool: Database, what: str) -> None:
+def test_a_valid_change_is_written(pool: Database, what: str) -> None:
     old, new = PASSED[what]
     assert pool.put({**new, **begin(pool, old)}).outcome is Outcome.DONE
 
 
-def test_all_that_kazoo_stored_is_restored_and_written_again(pool: Database) -> None:
+def test_every_document_of_kazoo_can_be_replicated_and_written_again(pool: Database) -> None:
     documents = [d for d in DATABASES["dedicated_ips"] if not d["_id"].startswith("_design/")]
     written = pool.put_all([{k: v for k, v in d.items() if k != "_rev"} for d in documents])
     assert {w.outcome for w in written} == {Outcome.DONE}
@@ -131,7 +131,7 @@ def test_all_that_kazoo_stored_is_restored_and_written_again(pool: Database) -> 
         assert pool.graft(document | {"_rev": f"9-{'a' * 32}"}, parent=f"8-{'b' * 32}")
 
 
-def test_all_that_the_service_writes_passes(guarded: Fresh, pool: Database) -> None:
+def test_every_write_of_the_service_passes(guarded: Fresh, pool: Database) -> None:
     services, account = guarded.services, guarded.id
     addresses = tuple(f"192.0.2.{n}" for n in range(1, 5))
     for address in (*addresses, "2001:db8::1"):
@@ -152,7 +152,7 @@ def test_all_that_the_service_writes_passes(guarded: Fresh, pool: Database) -> N
     assert not list(records.range("transaction-", "transaction."))
 
 
-def test_withdrawals_and_what_undoes_them_pass(guarded: Fresh, pool: Database) -> None:
+def test_withdrawals_and_restorations_pass(guarded: Fresh, pool: Database) -> None:
     before = guarded.services.pool.create(CreateIP(ADDRESS, "us-east", "a.example.com"), "create")
     couch = composition.connect(guarded.settings)
     ips = IPRepository(couch, ListRepository(couch))
@@ -170,7 +170,9 @@ def test_withdrawals_and_what_undoes_them_pass(guarded: Fresh, pool: Database) -
     assert pool.get(ADDRESS)["pvt_status"] == "available"
 
 
-def test_the_doctor_puts_in_order_what_was_broken_before(guarded: Fresh, pool: Database) -> None:
+def test_the_doctor_repairs_documents_that_were_invalid_before(
+    guarded: Fresh, pool: Database
+) -> None:
     databases = composition.databases(guarded.settings)
     assert databases.guard(False)
     try:
@@ -183,9 +185,7 @@ def test_the_doctor_puts_in_order_what_was_broken_before(guarded: Fresh, pool: D
     assert found == [("no_owner", True)]
 
 
-def test_an_upgrade_brings_the_guard_up_to_date_and_leaves_the_views(
-    guarded: Fresh, pool: Database
-) -> None:
+def test_an_upgrade_updates_the_guard_and_not_the_views(guarded: Fresh, pool: Database) -> None:
     views = pool.get("_design/ips")["_rev"]
     there = pool.get("_design/guard")
     pool.put({**there, "validate_doc_update": "(function () {})"})

@@ -53,7 +53,7 @@ def ask() -> Iterator[Ask]:
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_no_address_may_become_is_refused(ask: Ask, what: str) -> None:
+def test_an_invalid_document_is_refused(ask: Ask, what: str) -> None:
     old, new, why = REFUSED[what]
     told = ask(new, old)
     assert told is not None
@@ -61,7 +61,7 @@ def test_what_no_address_may_become_is_refused(ask: Ask, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", PASSED)
-def test_what_an_address_may_become_passes(ask: Ask, what: str) -> None:
+def test_a_valid_document_passes(ask: Ask, what: str) -> None:
     old, new = PASSED[what]
     assert ask(new, old) is None
 
@@ -74,7 +74,9 @@ def test_the_guard_and_the_service_add_the_same_addresses(ask: Ask, address: str
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_was_wrong_before_can_be_written_and_put_in_order(ask: Ask, what: str) -> None:
+def test_a_document_that_was_invalid_before_can_be_written_and_corrected(
+    ask: Ask, what: str
+) -> None:
     old = BROKEN[what]
     assert ask({**old, "pvt_request_id": "x"}, old) is None
     assert ask({"_id": old["_id"], "_deleted": True}, old) is None
@@ -82,12 +84,12 @@ def test_what_was_wrong_before_can_be_written_and_put_in_order(ask: Ask, what: s
     assert ask({**old, "pvt_status": "Lost"}, old) is not None
 
 
-def test_an_address_that_comes_back_is_as_it_was(ask: Ask) -> None:
+def test_a_restored_address_must_be_unchanged(ask: Ask) -> None:
     old, new = PASSED["brought back"]
     assert ask({**new, "pvt_created": 1}, old) == f"{ADDRESS}: pvt_created must not change"
 
 
-def test_what_kazoo_stored_passes_and_so_does_all_it_may_do_with_it(ask: Ask) -> None:
+def test_every_document_and_change_of_kazoo_passes(ask: Ask) -> None:
     documents = [d for d in DATABASES["dedicated_ips"] if not d["_id"].startswith("_design/")]
     assert {d["pvt_status"] for d in documents} == {"available", "assigned"}
     for document in documents:

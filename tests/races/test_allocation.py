@@ -36,7 +36,7 @@ def many(couch: Couch, pool: object) -> Callable[[int], None]:
     return fill
 
 
-def test_callers_do_not_fight_for_the_same_address(
+def test_concurrent_allocations_rarely_choose_the_same_address(
     settings: Settings, many: Callable[[int], None], alice: Member
 ) -> None:
     many(200)
@@ -58,7 +58,7 @@ def test_callers_do_not_fight_for_the_same_address(
     assert len(writes) <= 1.5 * 150
 
 
-def test_of_two_who_want_most_of_it_one_gets_all_and_the_other_nothing(
+def test_of_two_large_allocations_one_gets_all_and_the_other_nothing(
     services: Instance, many: Callable[[int], None], alice: Member, bob: Member
 ) -> None:
     many(100)
@@ -79,7 +79,7 @@ def test_of_two_who_want_most_of_it_one_gets_all_and_the_other_nothing(
 
 
 @pytest.mark.parametrize("wish", ["distinct_hosts", "distinct_zones"])
-def test_distinct_places_are_distinct(
+def test_distinct_hosts_and_zones_are_distinct(
     services: Instance, add: Callable[..., DedicatedIP], alice: Member, wish: str
 ) -> None:
     for n in range(12):
@@ -92,7 +92,7 @@ def test_distinct_places_are_distinct(
     assert (refused.value.requested, refused.value.available) == (5, 4)
 
 
-def test_zone_and_host_are_kept_to(
+def test_zone_and_host_of_an_allocation_are_respected(
     services: Instance, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     for n in range(8):

@@ -27,7 +27,7 @@ CONTESTS = int(os.environ.get("RACE_CONTESTS", "20"))
 __all__ = ["field"]
 
 
-def test_one_of_those_who_ask_at_once_gets_it(
+def test_one_of_many_concurrent_requests_gets_the_address(
     field: Field,
     settings: Settings,
     couch: Couch,

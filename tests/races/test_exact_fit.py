@@ -145,7 +145,7 @@ def test_every_address_is_acknowledged_once(
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
-def test_nothing_is_lost_or_given_twice_when_workers_are_killed(
+def test_no_address_is_lost_or_assigned_twice_when_workers_are_killed(
     field: Field, free: list[str], couch: Couch, round_: int
 ) -> None:
     done = threading.Event()
@@ -166,7 +166,7 @@ def test_nothing_is_lost_or_given_twice_when_workers_are_killed(
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
-def test_nothing_is_lost_or_given_twice_when_replies_are_dropped(
+def test_no_address_is_lost_or_assigned_twice_when_replies_are_dropped(
     environment: dict[str, str],
     free: list[str],
     couch: Couch,

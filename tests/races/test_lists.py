@@ -57,7 +57,7 @@ def free(add: Callable[..., DedicatedIP]) -> list[str]:
     return [add(address).address for address in ADDRESSES]
 
 
-def test_everything_that_was_assigned_before_is_released(
+def test_a_release_of_all_releases_every_earlier_assignment(
     field: Field, client: Client, free: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     missed: Counter[int] = Counter()
@@ -73,7 +73,7 @@ def test_everything_that_was_assigned_before_is_released(
     assert missed == {0: LISTS}
 
 
-def test_a_list_shows_what_was_assigned_before_and_nothing_that_was_released(
+def test_a_list_shows_every_earlier_assignment_and_no_released_address(
     field: Field, client: Client, free: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong: Counter[str] = Counter()

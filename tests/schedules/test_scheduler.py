@@ -54,7 +54,7 @@ class Counter:
         return run
 
 
-def test_one_preemption_finds_a_lost_update_that_none_does_not() -> None:
+def test_a_lost_update_is_found_with_one_preemption_and_not_with_none() -> None:
     for preemptions, ends in ((0, {2}), (1, {1, 2})):
         counter = Counter()
         list(explore(counter.go, preemptions=preemptions))
@@ -69,7 +69,7 @@ def test_a_schedule_repeats_its_run() -> None:
     assert (again.steps, counter.count) == (lost.steps, 1)
 
 
-def test_the_order_of_requests_that_do_not_conflict_is_not_tried() -> None:
+def test_orders_of_requests_without_conflict_are_skipped() -> None:
     other = Request("GET other", "database", frozenset({"other"}), writes=False)
     apart = Counter(other, other, other)
     list(explore(apart.go, preemptions=3))
@@ -115,7 +115,7 @@ REFUSED = Reply(409, "datastore_conflict", frozenset())
         ([_told("X releases a", DONE, 1, 2), _told("X assigns a", DONE, 3, 4)], "a:X", False),
     ],
 )
-def test_answers_are_true_when_some_order_explains_them(
+def test_replies_are_consistent_if_some_order_explains_them(
     history: list[Told], end: str, true: bool
 ) -> None:
     assert (not list(untrue(history, read_pool("a:-"), read_pool(end)))) is true

@@ -61,7 +61,7 @@ WRITES = [
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-def test_no_order_of_requests_breaks_a_promise(
+def test_no_order_of_requests_breaks_a_guarantee(
     settings: Settings, scenario: Scenario, request: pytest.FixtureRequest
 ) -> None:
     walk(settings, scenario, request, preemptions=PREEMPTIONS, at_most=AT_MOST["orders"])
@@ -69,7 +69,7 @@ def test_no_order_of_requests_breaks_a_promise(
 
 @pytest.mark.parametrize("fault", ["killed-late", "late"])
 @pytest.mark.parametrize("scenario", WRITES, ids=str)
-def test_a_key_tells_what_was_done_whenever_a_request_of_it_arrives(
+def test_an_idempotency_key_returns_the_result_whenever_its_request_arrives(
     settings: Settings, scenario: Scenario, request: pytest.FixtureRequest, fault: str
 ) -> None:
     walk(
@@ -85,7 +85,7 @@ def test_a_key_tells_what_was_done_whenever_a_request_of_it_arrives(
 
 @pytest.mark.parametrize("keyed", [False, True], ids=["", "with keys"])
 @pytest.mark.parametrize("scenario", [*WRITES, *SCENARIOS], ids=str)
-def test_no_single_fault_breaks_a_promise(
+def test_no_single_fault_breaks_a_guarantee(
     settings: Settings, scenario: Scenario, request: pytest.FixtureRequest, keyed: bool
 ) -> None:
     walk(

@@ -60,7 +60,7 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("name", SMUGGLED)
-def test_a_request_whose_end_is_doubtful_is_the_last_of_its_connection(
+def test_a_request_with_an_ambiguous_end_closes_its_connection(
     live: str, load: Any, databases: Databases, operator: Any, name: str
 ) -> None:
     load(kazoo_document(ADDRESS))
@@ -75,7 +75,7 @@ def test_a_request_whose_end_is_doubtful_is_the_last_of_its_connection(
 @pytest.mark.parametrize(
     "offered", ["a\x00b", "a\rX-Injected: 1", "a\tb", "é", "a b", "x" * 129, "a\n b"], ids=repr
 )
-def test_a_request_id_brings_no_header_with_it(live: str, offered: str) -> None:
+def test_a_request_id_cannot_inject_a_header(live: str, offered: str) -> None:
     head = f"GET /v2/ips HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-ID: {offered}"
     received = exchange(live, f"{head}\r\n\r\n".encode("latin-1"))
     head, _, body = received.decode("latin-1").partition("\r\n\r\n")
@@ -110,7 +110,7 @@ TRICKS = [
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_no_writing_of_a_path_leads_past_the_account_in_it(
+def test_no_spelling_of_a_path_bypasses_the_account_in_it(
     live: str, load: Any, operator: Any, alice: Any, bob: Any, trick: str
 ) -> None:
     load({**kazoo_document(ADDRESS), "pvt_status": "assigned", "pvt_assigned_to": bob.id})
@@ -129,7 +129,7 @@ SYSTEM = ["_design/ips", "_design%2Fips", "_all_docs", "_changes", "_local/x", "
 
 @pytest.mark.parametrize("name", SYSTEM)
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_nothing_but_addresses_is_found_in_the_pool(
+def test_only_addresses_are_found_in_the_pool(
     api: TestApp, pool: Any, operator: Any, databases: Databases, name: str, method: str
 ) -> None:
     if name.startswith("192.0.2.1?"):
@@ -144,7 +144,7 @@ def test_nothing_but_addresses_is_found_in_the_pool(
            "3221225985", "0xc0.0.2.1", "192.0.2.1\n", "_design/ips", {"$gt": None},
            ["192.0.2.1"], 3221225985]
 )  # fmt: skip
-def test_what_only_looks_like_an_address_is_none(
+def test_text_similar_to_an_address_is_invalid(
     api: TestApp, load: Any, operator: Any, ip: Any
 ) -> None:
     load(kazoo_document(ADDRESS))
@@ -168,7 +168,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_body_made_to_burst_is_400_in_little_time(
+def test_a_body_that_expands_is_400_quickly(
     api: TestApp, pool: Any, operator: Any, name: str
 ) -> None:
     path, start = f"/v2/accounts/{operator.id}/ips", time.process_time()
@@ -176,7 +176,7 @@ def test_a_body_made_to_burst_is_400_in_little_time(
     assert time.process_time() - start < 3
 
 
-def test_the_keys_of_bodies_cannot_be_chosen_to_collide() -> None:
+def test_keys_of_a_body_cannot_be_chosen_to_collide() -> None:
     assert sys.flags.hash_randomization
 
 
@@ -215,7 +215,7 @@ FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
-def test_no_cell_of_a_table_is_a_formula(
+def test_no_cell_of_a_csv_is_a_formula(
     api: TestApp, load: Any, operator: Any, formula: str
 ) -> None:
     load(kazoo_document(ADDRESS, formula, formula))
@@ -233,7 +233,7 @@ def test_no_cell_of_a_table_is_a_formula(
 # Secrets
 
 
-def test_no_secret_stands_in_the_url_of_a_request_to_couchdb(
+def test_no_secret_is_in_the_url_of_a_request_to_couchdb(
     settings: Settings, operator: Any, alice: Any
 ) -> None:
     urls: list[str] = []

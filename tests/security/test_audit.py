@@ -48,7 +48,7 @@ def audit(source: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("package", ["", "werkzeug"])
-def test_what_is_known_against_a_package_is_told(
+def test_a_known_vulnerability_is_reported(
     source: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Advisories, "against", package)
@@ -59,7 +59,7 @@ def test_what_is_known_against_a_package_is_told(
     assert f"{1 if package else 0} known vulnerabilities" in said
 
 
-def test_where_nobody_answers_it_says_so_and_fails_nothing() -> None:
+def test_an_unreachable_source_is_reported_and_no_failure() -> None:
     status, said = audit("http://127.0.0.1:9")
     assert status == 0
     assert "NOT DONE" in said

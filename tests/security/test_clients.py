@@ -32,13 +32,13 @@ TRUSTED = [ip_network(each) for each in ("127.0.0.1", "::1", "10.0.0.0/8", "2001
         ("127.0.0.1", ",".join(["10.0.0.1"] * 5000), "10.0.0.1"),
     ],
 )
-def test_the_client_is_the_rightmost_that_is_no_trusted_proxy(
+def test_the_client_is_the_rightmost_address_that_is_no_trusted_proxy(
     peer: str, forwarded: str, client: str
 ) -> None:
     assert find(peer, forwarded, TRUSTED) == client
 
 
 @pytest.mark.parametrize("bad", ["localhost", "10.0.0.1/8", "*", "127.0.0.1; ::1"])
-def test_proxies_that_are_none_stop_the_start(bad: str) -> None:
+def test_an_invalid_trusted_proxy_stops_the_start(bad: str) -> None:
     with pytest.raises(BadSetting, match="KAZOO_IPS_TRUSTED_PROXIES"):
         Settings.load({"KAZOO_IPS_TRUSTED_PROXIES": bad})

@@ -19,7 +19,7 @@ REFUSED = b"GET /v2/ips HTTP/1.1\r\nHo st: x\r\n\r\n"
 PLAIN = b"GET /v2/ips HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
-def test_every_reply_has_them_once(api: TestApp, load: Any, alice: Any) -> None:
+def test_every_reply_has_each_security_header_once(api: TestApp, load: Any, alice: Any) -> None:
     login = {"data": {"api_key": alice.account.api_key}}
     path = f"/v2/accounts/{alice.id}/ips"
     listed = api.get(path, headers=alice.headers, status=200)
@@ -39,18 +39,18 @@ def test_every_reply_has_them_once(api: TestApp, load: Any, alice: Any) -> None:
             assert reply.headers.getall(name) == [value]
 
 
-def test_what_never_becomes_a_request_is_answered_with_them_too(live: str) -> None:
+def test_replies_to_unreadable_requests_have_the_headers_too(live: str) -> None:
     head = ask(live, REFUSED)
     assert all(f"\r\n{name}: {value}\r\n" in head for name, value in SAFE.items())
 
 
-def test_no_header_tells_a_version(live: str) -> None:
+def test_no_header_contains_a_version(live: str) -> None:
     for sent in (PLAIN, REFUSED):
         servers = re.findall(r"(?i)\r\n(server|via|x-powered-by): (.*)\r\n", ask(live, sent))
         assert all(not re.search(r"\d", value) for _, value in servers)
 
 
-def test_no_page_is_let_send_credentials_of_its_own_accord(api: TestApp, alice: Any) -> None:
+def test_cors_allows_no_credentials(api: TestApp, alice: Any) -> None:
     for origin in ("https://ui.example.com", "null"):
         asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
         for reply in (

@@ -74,9 +74,7 @@ def account(member: Callable[..., Any], operator: Any) -> Any:
     return member(f"Limits {uuid4().hex[:8]}", operator)
 
 
-def test_after_so_many_wrong_logins_there_is_429_even_for_the_right_one(
-    logins: Logins, account: Any
-) -> None:
+def test_above_the_limit_even_a_right_login_is_429(logins: Logins, account: Any) -> None:
     client, realm = stranger(), account.account.realm
     assert logins.statuses(LIMIT, client, WRONG, account_realm=realm) == [401] * LIMIT
     for credentials in (WRONG, RIGHT):
@@ -86,7 +84,7 @@ def test_after_so_many_wrong_logins_there_is_429_even_for_the_right_one(
         assert reply.headers["Retry-After"] == str(WINDOW // LIMIT)
 
 
-def test_retry_after_is_true_to_the_second(logins: Logins, account: Any) -> None:
+def test_retry_after_is_exact_to_the_second(logins: Logins, account: Any) -> None:
     client, realm = stranger(), account.account.realm
     logins.statuses(LIMIT, client, WRONG, account_realm=realm)
     wait = int(logins(client, RIGHT, account_realm=realm).headers["Retry-After"])
@@ -99,12 +97,12 @@ def test_retry_after_is_true_to_the_second(logins: Logins, account: Any) -> None
     assert logins.statuses(LIMIT + 1, client, WRONG, account_realm=realm) == [401] * LIMIT + [429]
 
 
-def test_logins_that_go_well_cost_nothing(logins: Logins, account: Any) -> None:
+def test_successful_logins_are_not_counted(logins: Logins, account: Any) -> None:
     client, realm = stranger(), account.account.realm
     assert set(logins.statuses(3 * LIMIT, client, RIGHT, account_realm=realm)) == {201}
 
 
-def test_who_guesses_keeps_nobody_else_out(logins: Logins, account: Any) -> None:
+def test_a_client_that_guesses_does_not_lock_out_others(logins: Logins, account: Any) -> None:
     realm = account.account.realm
     assert logins.statuses(30, stranger(), WRONG, account_realm=realm)[-1] == 429
     assert logins(stranger(), RIGHT, account_realm=realm).status_int == 201
@@ -117,7 +115,7 @@ def test_a_client_that_guesses_at_many_accounts_is_stopped(logins: Logins) -> No
     assert statuses == [401] * (LIMIT * CLIENT) + [429]
 
 
-def test_an_account_guessed_at_from_everywhere_is_closed_to_strangers_only(
+def test_an_account_under_attack_is_closed_to_unknown_clients_only(
     logins: Logins, account: Any
 ) -> None:
     known, realm = stranger(), account.account.realm
@@ -137,7 +135,7 @@ def test_other_spellings_of_the_account_are_the_same_account(logins: Logins, acc
     assert logins(client, WRONG, account_name=f"{name}!").status_int == 429
 
 
-def test_an_account_that_is_not_there_is_limited_alike(logins: Logins) -> None:
+def test_an_unknown_account_is_limited_in_the_same_way(logins: Logins) -> None:
     statuses = logins.statuses(LIMIT + 1, stranger(), WRONG, account_name=uuid4().hex)
     assert statuses == [401] * LIMIT + [429]
 
@@ -181,7 +179,7 @@ def test_a_bad_token_is_no_login(logins: Logins, account: Any) -> None:
         logins.api.get(f"/v2/accounts/{account.id}/ips", headers=headers, status=401)
 
 
-def test_refused_basic_authentication_takes_the_same_time_whatever_was_wrong(
+def test_every_refused_basic_authentication_takes_the_same_time(
     settings: Settings, account: Any
 ) -> None:
     api = CheckedApp(composition.create_app(replace(settings, refusal_time=0.15)))
@@ -192,7 +190,7 @@ def test_refused_basic_authentication_takes_the_same_time_whatever_was_wrong(
         assert 0.15 <= quickest(refused, enough=0.4) < 0.4
 
 
-def test_the_workers_count_together_and_a_killed_one_holds_nobody_up(
+def test_workers_count_together_and_a_killed_worker_blocks_no_other(
     environment: dict[str, str], account: Any, tmp_path: Path
 ) -> None:
     settings = {**environment, "KAZOO_IPS_LOGIN_LIMIT": "30", "KAZOO_IPS_REFUSAL_TIME": "0"}
@@ -239,7 +237,7 @@ def test_a_table_keeps_times_by_key() -> None:
         assert (table.get("a"), table.get("b")) == (3.5, 2.5)
 
 
-def test_a_table_stays_small_and_keeps_what_lasts_longest() -> None:
+def test_a_table_has_a_fixed_size_and_keeps_the_latest_times() -> None:
     table = SharedTable(sets=32)
     with table.locked():
         table.put("debtor", 2000.0)
@@ -250,7 +248,7 @@ def test_a_table_stays_small_and_keeps_what_lasts_longest() -> None:
         assert sum(table.get(f"flood {n}") > 0 for n in range(2000)) < 32 * 8
 
 
-def test_forked_processes_have_a_table_in_common_and_a_killed_one_leaves_no_lock() -> None:
+def test_forked_processes_share_a_table_and_a_killed_one_leaves_no_lock() -> None:
     table = SharedTable()
     ready, said = os.pipe()
     child = os.fork()

@@ -88,14 +88,14 @@ STARTS = {
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_who_sends_nothing_more_keeps_nobody_waiting(
+def test_clients_that_stop_sending_do_not_block_others(
     server: str, operator: Any, start: str
 ) -> None:
     with crowd(server, STARTS[start]):
         assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
 
 
-def test_a_byte_at_a_time_keeps_nobody_waiting_and_comes_to_an_end(
+def test_clients_that_send_single_bytes_do_not_block_others_and_time_out(
     server: str, operator: Any
 ) -> None:
     with crowd(server, HEAD + b"X: ") as clients:
@@ -120,7 +120,7 @@ LONG_BODIES = {
 
 
 @pytest.mark.parametrize("body", LONG_BODIES)
-def test_long_bodies_that_do_not_come_leave_threads_for_others(
+def test_missing_long_bodies_leave_threads_for_others(
     server: str, operator: Any, body: str
 ) -> None:
     with crowd(server, LONG_BODIES[body]) as clients:
@@ -130,7 +130,7 @@ def test_long_bodies_that_do_not_come_leave_threads_for_others(
             assert said.startswith(b"HTTP/1.1 408 ")
 
 
-def test_who_does_not_read_leaves_threads_for_others_and_is_cut_off(
+def test_clients_that_do_not_read_leave_threads_for_others_and_are_disconnected(
     server: str, operator: Any
 ) -> None:
     body = json.dumps({"data": {"ips": ["x" * 8000] * 500}}).encode()
@@ -147,21 +147,19 @@ def test_who_does_not_read_leaves_threads_for_others_and_is_cut_off(
             assert len(reply_of(client)) < len(body)
 
 
-def test_who_does_not_close_keeps_nobody_waiting(server: str, operator: Any) -> None:
+def test_clients_that_do_not_close_do_not_block_others(server: str, operator: Any) -> None:
     with crowd(server, b"GET /v2/about HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
         assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
 
 
-def test_more_connections_than_there_are_places_keep_nobody_out(
-    server: str, operator: Any
-) -> None:
+def test_too_many_connections_do_not_lock_out_others(server: str, operator: Any) -> None:
     with ExitStack() as stack:
         for _ in range(PLACES + 20):
             stack.enter_context(connected(server))
         assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
 
 
-def test_who_never_pauses_takes_turns_with_others(server: str, operator: Any) -> None:
+def test_a_client_without_pauses_does_not_block_others(server: str, operator: Any) -> None:
     """Twice as many as there are threads, each with a thousand requests that are all there."""
     request, count = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 1000
     counted = [0] * 2 * THREADS
@@ -213,14 +211,14 @@ def test_two_requests_at_once_have_two_replies_in_order(server: str, operator: A
     assert b"HTTP/1.1 404 " in received
 
 
-def test_a_long_body_is_read_all_the_same(server: str, operator: Any, pool: Database) -> None:
+def test_a_long_body_is_read(server: str, operator: Any, pool: Database) -> None:
     body = b'{"data":{"ips":["192.0.2.1"],"x":"%s"}}' % (b"x" * 1_000_000)
     url = f"{server}/v2/accounts/{operator.id}/ips"
     reply = urllib3.request("POST", url, body=body, headers=operator.headers, timeout=10)
     assert (reply.status, reply.json()["data"].keys()) == (400, {"ips.0"})
 
 
-def test_a_head_that_does_not_end_is_431(server: str) -> None:
+def test_a_head_that_is_too_long_is_431(server: str) -> None:
     with connected(server) as client:
         client.sendall(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000)
         assert reply_of(client).startswith(b"HTTP/1.1 431 ")

@@ -111,7 +111,7 @@ def test_a_copy_of_an_unknown_address_is_removed(
     assert_repairable(later, "copy_extra")
 
 
-def test_an_address_assigned_to_nobody_is_made_available(
+def test_an_address_assigned_to_no_account_is_made_available(
     later: Instance, pool: Database, add: Callable[..., DedicatedIP]
 ) -> None:
     add(ADDRESS)
@@ -120,7 +120,7 @@ def test_an_address_assigned_to_nobody_is_made_available(
     assert pool.get(ADDRESS)["pvt_status"] == "available"
 
 
-def test_an_unknown_owner_is_told_and_left_to_the_operator(
+def test_an_unknown_owner_is_reported_and_not_repaired(
     later: Instance,
     pool: Database,
     add: Callable[..., DedicatedIP],
@@ -145,7 +145,7 @@ DELETIONS = {
 
 
 @pytest.mark.parametrize("how", DELETIONS)
-def test_what_a_deleted_account_had_is_found_and_freed(
+def test_addresses_of_a_deleted_account_are_found_and_released(
     later: Instance,
     add: Callable[..., DedicatedIP],
     member: Callable[..., Member],
@@ -189,7 +189,7 @@ def test_what_a_deleted_account_had_is_found_and_freed(
         (ADDRESS, "0:0:0:0:0:ffff:c000:201"),
     ],
 )
-def test_two_spellings_of_one_address_are_told(
+def test_two_documents_of_one_address_are_reported(
     later: Instance, pool: Database, add: Callable[..., DedicatedIP], address: str, other: str
 ) -> None:
     add(address)
@@ -199,12 +199,12 @@ def test_two_spellings_of_one_address_are_told(
     assert [p for p, _, _ in problems(later, repair=True)] == ["duplicate"]
 
 
-def test_an_id_that_is_no_address_is_told(later: Instance, pool: Database) -> None:
+def test_an_id_that_is_no_address_is_reported(later: Instance, pool: Database) -> None:
     pool.put({"_id": "junk", "pvt_type": "dedicated_ip", "pvt_status": "available"})
     assert problems(later, repair=True) == [("not_an_address", "junk", False)]
 
 
-def test_an_assignment_whose_process_died_is_taken_back(
+def test_an_assignment_whose_process_died_is_rolled_back(
     later: Instance,
     assigned: DedicatedIP,
     couch: Couch,
@@ -221,7 +221,7 @@ def test_an_assignment_whose_process_died_is_taken_back(
     assert copies.find(ADDRESS) is None
 
 
-def test_a_conflict_is_settled_for_whom_has_the_copy(
+def test_a_conflict_is_resolved_to_the_account_with_the_copy(
     later: Instance, assigned: DedicatedIP, couch: Couch, bob: Member, pool: Database
 ) -> None:
     rival = {**pool.get(ADDRESS), "pvt_assigned_to": bob.id, "pvt_request_id": "rival"}
@@ -231,7 +231,7 @@ def test_a_conflict_is_settled_for_whom_has_the_copy(
     assert pool.get(ADDRESS)["pvt_assigned_to"] == assigned.assigned_to
 
 
-def test_an_address_from_which_everybody_withdrew_is_brought_back(
+def test_an_address_that_all_writers_withdrew_is_restored(
     later: Instance, add: Callable[..., DedicatedIP], couch: Couch, alice: Member, pool: Database
 ) -> None:
     before = add(ADDRESS)
@@ -245,14 +245,14 @@ def test_an_address_from_which_everybody_withdrew_is_brought_back(
     assert "pvt_withdrawn" not in pool.get(ADDRESS)
 
 
-def test_work_under_way_is_left_alone(
+def test_recent_documents_are_skipped(
     services: Instance, assigned: DedicatedIP, copies: Database
 ) -> None:
     copies.remove(ADDRESS, copies.get(ADDRESS)["_rev"])
     assert problems(services, repair=True) == []
 
 
-def test_the_command_prints_a_table_or_json_and_its_status_says_what_is_left(
+def test_the_command_prints_a_table_or_json_and_its_status_says_whether_problems_remain(
     environment: dict[str, str], pool: Database, add: Callable[..., DedicatedIP]
 ) -> None:
     add(ADDRESS)

@@ -89,7 +89,7 @@ def processes(couch: Couch, feed: Feed, time: list[int]) -> list[Process]:
     return [Process(couch, name, feed, time) for _ in range(2)]
 
 
-def test_the_first_time_it_starts_with_everything_there_is(
+def test_the_first_time_the_feed_is_followed_from_its_start(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = processes[0]
@@ -100,7 +100,7 @@ def test_the_first_time_it_starts_with_everything_there_is(
     assert one.run(monkeypatch, 2 * DELAY) == []
 
 
-def test_one_process_follows_at_a_time(
+def test_only_one_process_follows_at_a_time(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = processes
@@ -111,7 +111,7 @@ def test_one_process_follows_at_a_time(
         assert other.run(monkeypatch) == []
 
 
-def test_another_takes_over_where_the_checkpoint_is(
+def test_another_process_takes_over_at_the_checkpoint(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = processes
@@ -125,7 +125,7 @@ def test_another_takes_over_where_the_checkpoint_is(
     assert one.run(monkeypatch, POLL) == []
 
 
-def test_one_that_is_known_to_be_dead_is_not_waited_for(
+def test_the_lease_of_a_dead_process_is_taken_at_once(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = processes
@@ -135,7 +135,7 @@ def test_one_that_is_known_to_be_dead_is_not_waited_for(
     assert other.run(monkeypatch, DELAY + 1) == [1, 2, 3, 4, 5]
 
 
-def test_what_could_not_be_handled_is_handled_later_and_the_checkpoint_waits(
+def test_a_change_that_failed_is_retried_and_the_checkpoint_waits(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = processes
@@ -147,7 +147,7 @@ def test_what_could_not_be_handled_is_handled_later_and_the_checkpoint_waits(
     assert other.run(monkeypatch, LEASE + LOOK + DELAY + POLL) == [1, 2, 3, 4, 5]
 
 
-def test_what_cannot_be_handled_is_given_up_after_an_hour(
+def test_a_change_that_keeps_failing_is_dropped_after_an_hour(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = processes[0]
@@ -158,7 +158,7 @@ def test_what_cannot_be_handled_is_given_up_after_an_hour(
     assert one.run(monkeypatch, 3 * AGAIN) == []
 
 
-def test_nothing_is_lost_while_the_database_is_away(
+def test_no_change_is_lost_while_the_database_is_unreachable(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = processes[0]
@@ -172,7 +172,7 @@ def test_nothing_is_lost_while_the_database_is_away(
     assert one.run(monkeypatch, 1) == [1, 2, 3, 4, 5]
 
 
-def test_a_database_that_was_made_anew_is_followed_from_its_start(
+def test_a_database_that_was_created_again_is_followed_from_its_start(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = processes

@@ -80,7 +80,7 @@ def _remove(database: Database, address: str = ADDRESS) -> None:
     database.remove(address, database.get(address)["_rev"])
 
 
-def test_a_copy_that_was_not_written_is_written(
+def test_a_missing_copy_is_written_by_the_repair(
     healer: Healer, assigned: DedicatedIP, copies: Database
 ) -> None:
     healer.services.background.recover()  # what tests before have left
@@ -93,7 +93,7 @@ def test_a_copy_that_was_not_written_is_written(
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_a_copy_is_removed_from_whom_the_address_was_taken(
+def test_the_copy_of_the_former_account_is_removed(
     healer: Healer,
     assigned: DedicatedIP,
     services: Instance,
@@ -115,7 +115,7 @@ def test_a_copy_is_removed_from_whom_the_address_was_taken(
     assert list(healer.services.doctor.examine()) == []
 
 
-def test_a_copy_is_removed_from_whom_the_address_was_taken_before_it_was_added_anew(
+def test_the_copy_of_the_former_account_is_removed_after_the_address_was_added_again(
     healer: Healer, assigned: DedicatedIP, services: Instance, copies: Database
 ) -> None:
     copy = copies.get(ADDRESS)
@@ -126,7 +126,7 @@ def test_a_copy_is_removed_from_whom_the_address_was_taken_before_it_was_added_a
     assert copies.find(ADDRESS) is None
 
 
-def test_what_is_in_order_costs_no_writes_and_what_was_mended_is_left_alone(
+def test_consistent_addresses_cost_no_writes(
     healer: Healer, assigned: DedicatedIP, copies: Database
 ) -> None:
     _remove(copies)
@@ -138,7 +138,7 @@ def test_what_is_in_order_costs_no_writes_and_what_was_mended_is_left_alone(
     assert len(healer.sent) <= 1.1 * (600 / POLL + 2 * 600 / (LEASE - RENEW))
 
 
-def test_a_copy_that_cannot_be_mended_is_not_tried_for_ever(
+def test_the_repair_of_a_copy_is_limited(
     behind: Settings,
     proxy: FaultProxy,
     add: Callable[..., DedicatedIP],
@@ -158,7 +158,7 @@ def test_a_copy_that_cannot_be_mended_is_not_tried_for_ever(
     assert [f.problem for f in healer.services.doctor.examine()] == ["copy_missing"]
 
 
-def test_many_are_looked_at_together(
+def test_many_changes_are_checked_together(
     healer: Healer, couch: Couch, services: Instance, alice: Member, copies: Database
 ) -> None:
     addresses = [f"198.51.{n // 250}.{n % 250}" for n in range(1000)]

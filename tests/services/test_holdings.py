@@ -102,7 +102,7 @@ def services_(
     return composition.build(settings, pause=cluster.pauses.append)
 
 
-def test_a_release_of_all_finds_what_the_view_lacks(
+def test_a_release_of_all_finds_addresses_that_the_view_lacks(
     cluster: Cluster, services_: Instance, full: list[str], alice: Member
 ) -> None:
     cluster.unseen = set(full[3:7])
@@ -110,7 +110,7 @@ def test_a_release_of_all_finds_what_the_view_lacks(
     assert release_all(services_, alice) == set()
 
 
-def test_a_release_of_all_finds_what_the_view_has_a_moment_later(
+def test_a_release_of_all_finds_addresses_that_the_view_gets_a_moment_later(
     cluster: Cluster,
     here: Instance,
     full: list[str],
@@ -127,7 +127,7 @@ def test_a_release_of_all_finds_what_the_view_has_a_moment_later(
     assert release_all(here, alice) == set(full)
 
 
-def test_a_list_has_what_the_view_lacks_at_its_place(
+def test_a_list_has_addresses_that_the_view_lacks_at_their_sort_position(
     cluster: Cluster, services_: Instance, full: list[str], alice: Member
 ) -> None:
     cluster.unseen = {full[0], full[4], full[5], full[11]}
@@ -141,7 +141,7 @@ def test_a_list_has_what_the_view_lacks_at_its_place(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 12, 13])
-def test_pages_follow_on_each_other_whatever_the_view_lacks(
+def test_pages_are_consecutive_although_the_view_lags(
     cluster: Cluster, services_: Instance, full: list[str], alice: Member, limit: int
 ) -> None:
     cluster.unseen = {full[0], full[4], full[5], full[11]}
@@ -154,7 +154,7 @@ def test_pages_follow_on_each_other_whatever_the_view_lacks(
     assert [address for page in pages for address in page] == ORDER
 
 
-def test_what_is_released_is_not_shown(
+def test_a_released_address_is_not_shown(
     cluster: Cluster, here: Instance, full: list[str], alice: Member, bob: Member
 ) -> None:
     here.ips.release_all(ReleaseIPs(alice.id, tuple(full[:4])), uuid4().hex)
@@ -167,7 +167,7 @@ def test_what_is_released_is_not_shown(
     assert (len(page.items), page.after) == (8, None)
 
 
-def test_a_single_node_is_asked_for_the_view_alone(
+def test_on_a_single_node_only_the_view_is_read(
     settings: Settings, services: Instance, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     sent: list[str] = []
@@ -186,7 +186,7 @@ def test_a_single_node_is_asked_for_the_view_alone(
     assert pauses == []
 
 
-def test_the_memory_is_of_a_fixed_size_and_each_accounts_own() -> None:
+def test_recent_writes_have_a_fixed_size_and_are_kept_by_account() -> None:
     memory = RecentWrites(entries=4)
     memory.note("a", ["192.0.2.1", "2001:db8::1"])
     memory.note("b", ["192.0.2.2"])
@@ -196,7 +196,7 @@ def test_the_memory_is_of_a_fixed_size_and_each_accounts_own() -> None:
     assert memory.recent("b") == {"192.0.2.2", "192.0.2.3", "192.0.2.4"}
 
 
-def test_the_memory_forgets_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recent_writes_expire_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = RecentWrites()
     memory.note("a", ["192.0.2.1"])
     now = time.monotonic()
@@ -204,7 +204,7 @@ def test_the_memory_forgets_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> N
     assert memory.recent("a") == set()
 
 
-def test_forked_workers_have_the_memory_in_common() -> None:
+def test_forked_workers_share_the_recent_writes() -> None:
     memory = RecentWrites()
     child = os.fork()
     if not child:

@@ -38,7 +38,7 @@ def begin(services: Instance) -> Callable[..., IdempotencyRecord]:
     return begin
 
 
-def test_a_reply_counts_before_a_later_revision_without_one(
+def test_a_revision_with_a_reply_wins_over_a_later_one_without(
     begin: Callable[..., IdempotencyRecord], services: Instance, couch: Couch
 ) -> None:
     key = uuid4().hex
@@ -52,7 +52,7 @@ def test_a_reply_counts_before_a_later_revision_without_one(
     assert known.reply == {"status": 200}
 
 
-def test_without_a_reply_the_later_attempt_counts(
+def test_without_a_reply_the_later_attempt_wins(
     begin: Callable[..., IdempotencyRecord], couch: Couch
 ) -> None:
     begun = begin(uuid4().hex)
@@ -73,12 +73,12 @@ def test_each_caller_has_keys_of_its_own(begin: Callable[..., IdempotencyRecord]
     assert begin(key, "Alice").id != begin(key, "Bob").id
 
 
-def test_a_key_that_is_used_again_after_its_time_has_other_attempts() -> None:
+def test_a_key_used_again_after_its_expiry_has_new_attempts() -> None:
     first = IdempotencyRecord(record_id("Alice", "key"), "", "", 1, 1, 1, "")
     assert first.current != replace(first, created=2).current
 
 
-def test_a_key_is_somebodys_until_its_attempt_ends(
+def test_a_key_is_in_progress_until_its_attempt_ends(
     begin: Callable[..., IdempotencyRecord], services: Instance
 ) -> None:
     key = uuid4().hex
@@ -98,7 +98,7 @@ def test_a_key_is_somebodys_until_its_attempt_ends(
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_who_was_taken_for_dead_says_what_the_later_attempt_says(
+def test_an_attempt_taken_for_dead_returns_the_reply_of_the_later_one(
     begin: Callable[..., IdempotencyRecord], services: Instance, ended: bool
 ) -> None:
     begun = begin(uuid4().hex)
@@ -112,7 +112,7 @@ def test_who_was_taken_for_dead_says_what_the_later_attempt_says(
             services.idempotency.finish(begun, {"status": 409})
 
 
-def test_a_key_is_another_one_a_day_later(
+def test_a_key_is_new_again_after_a_day(
     begin: Callable[..., IdempotencyRecord], services: Instance, settings: Settings
 ) -> None:
     key = uuid4().hex
@@ -123,7 +123,7 @@ def test_a_key_is_another_one_a_day_later(
     assert (begun.reply, begun.request_id, begun.attempt) == (None, request_id, 1)
 
 
-def test_a_reply_stands_although_its_record_is_gone(
+def test_a_reply_is_returned_although_its_record_is_deleted(
     begin: Callable[..., IdempotencyRecord], services: Instance, couch: Couch
 ) -> None:
     begun = begin(uuid4().hex)
@@ -132,7 +132,7 @@ def test_a_reply_stands_although_its_record_is_gone(
 
 
 @pytest.mark.parametrize("fault", [faults.cut, faults.lose_reply], ids=["not sent", "written"])
-def test_a_key_that_was_not_certain_to_be_taken_is_free_when_the_outage_is_over(
+def test_an_uncertain_claim_of_a_key_is_cancelled_after_the_outage(
     proxy: FaultProxy,
     behind: Settings,
     begin: Callable[..., IdempotencyRecord],
@@ -149,7 +149,7 @@ def test_a_key_that_was_not_certain_to_be_taken_is_free_when_the_outage_is_over(
     assert begin(key).reply is None
 
 
-def test_a_key_is_free_although_a_copy_that_lags_did_not_show_that_it_was_taken(
+def test_an_uncertain_claim_is_cancelled_although_a_lagging_replica_did_not_show_it(
     proxy: FaultProxy,
     behind: Settings,
     begin: Callable[..., IdempotencyRecord],
@@ -173,7 +173,7 @@ def test_a_key_is_free_although_a_copy_that_lags_did_not_show_that_it_was_taken(
     assert begin(key).reply is None
 
 
-def test_of_two_attempts_that_have_to_be_ended_both_are(
+def test_two_uncertain_attempts_are_both_ended(
     proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
 ) -> None:
     key, worker = uuid4().hex, composition.build(behind)
@@ -189,7 +189,7 @@ def test_of_two_attempts_that_have_to_be_ended_both_are(
     assert begin(key).attempt == 2
 
 
-def test_an_attempt_that_nobody_was_certain_of_counts_less_than_one_that_was(
+def test_a_certain_attempt_wins_over_an_uncertain_one(
     proxy: FaultProxy,
     behind: Settings,
     begin: Callable[..., IdempotencyRecord],
@@ -210,7 +210,7 @@ def test_an_attempt_that_nobody_was_certain_of_counts_less_than_one_that_was(
     assert (again.request_id, again.attempt) == (certain.request_id, 2)
 
 
-def test_a_reply_is_kept_when_the_outage_is_over(
+def test_a_reply_is_stored_after_the_outage(
     proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
 ) -> None:
     key, services = uuid4().hex, composition.build(behind)
@@ -224,7 +224,7 @@ def test_a_reply_is_kept_when_the_outage_is_over(
     assert begin(key).reply == {"status": 200}
 
 
-def test_the_record_of_a_transaction_stays_as_long_as_no_reply_is_kept(
+def test_the_record_of_a_transaction_stays_until_the_reply_is_stored(
     begin: Callable[..., IdempotencyRecord],
     services: Instance,
     couch: Couch,

@@ -53,7 +53,7 @@ def copies(couch: Couch, alice: Member) -> Database:
     return couch.database(account_database(alice.id))
 
 
-def test_an_assignment_is_told_and_its_copy_written(
+def test_the_result_of_an_assignment_is_returned_and_its_copy_written(
     services: Instance,
     add: Callable[..., DedicatedIP],
     copies: Database,
@@ -72,7 +72,7 @@ def test_an_assignment_is_told_and_its_copy_written(
     assert copies.get_all([address])
 
 
-def test_an_assignment_is_told_whoever_has_the_address_since(
+def test_the_result_of_an_assignment_is_returned_although_the_address_was_assigned_since(
     services: Instance,
     add: Callable[..., DedicatedIP],
     copies: Database,
@@ -94,7 +94,7 @@ def test_an_assignment_is_told_whoever_has_the_address_since(
     assert not copies.get_all([address])
 
 
-def test_a_release_is_told_and_its_copy_removed(
+def test_the_result_of_a_release_is_returned_and_its_copy_removed(
     services: Instance,
     add: Callable[..., DedicatedIP],
     copies: Database,
@@ -114,7 +114,7 @@ def test_a_release_is_told_and_its_copy_removed(
     assert not copies.get_all([address])
 
 
-def test_a_release_is_told_to_the_account_that_asked_only(
+def test_the_result_of_a_release_is_returned_to_its_account_only(
     services: Instance,
     add: Callable[..., DedicatedIP],
     alice: Member,
@@ -132,7 +132,7 @@ def test_a_release_is_told_to_the_account_that_asked_only(
         services.ips.release(ReleaseIP(alice.id, address), uuid4().hex, attempt=again)
 
 
-def test_a_release_by_the_request_id_of_the_assignment_is_done(
+def test_a_release_with_the_request_id_of_the_assignment_is_done(
     services: Instance,
     add: Callable[..., DedicatedIP],
     alice: Member,
@@ -147,7 +147,7 @@ def test_a_release_by_the_request_id_of_the_assignment_is_done(
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_a_write_that_an_earlier_attempt_comes_before_is_told(
+def test_a_write_that_loses_to_an_earlier_attempt_returns_its_result(
     proxy: FaultProxy,
     behind: Settings,
     services: Instance,
@@ -175,7 +175,7 @@ def test_a_write_that_an_earlier_attempt_comes_before_is_told(
 
 
 @pytest.mark.parametrize("since", ["nothing", "assigned", "deleted"])
-def test_an_address_that_was_added_is_told(
+def test_the_result_of_an_addition_is_returned(
     services: Instance,
     pool: Database,
     alice: Member,
@@ -195,7 +195,7 @@ def test_an_address_that_was_added_is_told(
     assert bool(pool.get_all([address])) == (since != "deleted")
 
 
-def test_an_address_that_somebody_else_added_at_the_same_time_exists(
+def test_an_address_added_by_another_client_at_the_same_time_exists(
     proxy: FaultProxy, behind: Settings, services: Instance, pool: Database, address: str
 ) -> None:
     command = CreateIP(address, "us-east", "proxy1.example.com")
@@ -209,7 +209,7 @@ def test_an_address_that_somebody_else_added_at_the_same_time_exists(
         composition.build(behind).pool.create(command, "mine")
 
 
-def test_an_address_that_was_deleted_is_told_and_its_copy_removed(
+def test_the_result_of_a_deletion_is_returned_and_the_copy_removed(
     services: Instance,
     add: Callable[..., DedicatedIP],
     copies: Database,
@@ -250,7 +250,7 @@ def anew(services: Instance, pool: Database, request: pytest.FixtureRequest) -> 
     return Anew(services, pool, request.param)
 
 
-def test_a_deletion_is_told_and_not_done_again_when_the_address_was_added_anew(
+def test_a_deletion_is_not_repeated_after_the_address_was_added_again(
     services: Instance,
     add: Callable[..., DedicatedIP],
     anew: Anew,
@@ -265,7 +265,7 @@ def test_a_deletion_is_told_and_not_done_again_when_the_address_was_added_anew(
     assert services.ips.fetch(address).zone == "anew"
 
 
-def test_an_assignment_is_told_and_not_done_again_when_the_address_was_added_anew(
+def test_an_assignment_is_not_repeated_after_the_address_was_added_again(
     services: Instance,
     add: Callable[..., DedicatedIP],
     anew: Anew,
@@ -282,7 +282,7 @@ def test_an_assignment_is_told_and_not_done_again_when_the_address_was_added_ane
     assert services.ips.fetch(address).assigned_to is None
 
 
-def test_an_address_that_was_added_is_told_as_asked_for_when_it_was_added_anew(
+def test_the_result_of_an_addition_is_returned_after_the_address_was_added_again(
     services: Instance, anew: Anew, address: str, name: str, again: Attempt
 ) -> None:
     command = CreateIP(address, "us-east", "proxy1.example.com")
@@ -293,7 +293,7 @@ def test_an_address_that_was_added_is_told_as_asked_for_when_it_was_added_anew(
     assert services.ips.fetch(address).zone == "anew"
 
 
-def test_an_allocation_is_told(
+def test_the_result_of_an_allocation_is_returned(
     services: Instance, add: Callable[..., DedicatedIP], alice: Member, name: str
 ) -> None:
     for number in range(1, 5):

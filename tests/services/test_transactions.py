@@ -96,7 +96,7 @@ def recover(services: Instance, log: TransactionLog) -> None:
         pytest.param(Action.ASSIGN, True, True, id="a committed assignment stays"),
     ],
 )
-def test_what_a_dead_process_has_left_is_brought_to_its_end(
+def test_a_transaction_of_a_dead_process_is_ended(
     begin: Callable[..., Transaction],
     later: Instance,
     log: TransactionLog,
@@ -115,7 +115,7 @@ def test_what_a_dead_process_has_left_is_brought_to_its_end(
     assert (owners(pool), copies(couch, alice)) == left_there
 
 
-def test_an_assignment_that_arrives_after_it_was_taken_back_is_refused(
+def test_an_assignment_that_arrives_after_its_roll_back_is_refused(
     begin: Callable[..., Transaction], later: Instance, log: TransactionLog, pool: Database
 ) -> None:
     transaction = begin(Action.ASSIGN)
@@ -127,7 +127,7 @@ def test_an_assignment_that_arrives_after_it_was_taken_back_is_refused(
     assert (owners(pool), transaction.state) == ({None}, State.PENDING)
 
 
-def test_a_release_that_is_decided_shows_when_it_is_asked_for(
+def test_a_committed_release_is_visible_to_readers(
     begin: Callable[..., Transaction],
     services: Instance,
     log: TransactionLog,
@@ -139,7 +139,7 @@ def test_a_release_that_is_decided_shows_when_it_is_asked_for(
     assert services.ips.assign(AssignIP(bob.id, IPS[1]), uuid4().hex).assigned_to == bob.id
 
 
-def test_a_release_that_is_undecided_does_not_show(
+def test_a_pending_release_is_not_visible(
     begin: Callable[..., Transaction], services: Instance, alice: Member
 ) -> None:
     begin(Action.RELEASE)
@@ -147,7 +147,7 @@ def test_a_release_that_is_undecided_does_not_show(
 
 
 @pytest.mark.parametrize("action", Action)
-def test_what_a_living_process_has_not_decided_yet_is_not_to_be_had(
+def test_an_address_in_a_pending_transaction_of_a_living_process_is_a_conflict(
     begin: Callable[..., Transaction],
     services: Instance,
     pool: Database,
@@ -160,7 +160,7 @@ def test_what_a_living_process_has_not_decided_yet_is_not_to_be_had(
     assert owners(pool) == {alice.id}
 
 
-def test_what_a_dead_process_has_not_decided_is_settled_by_who_needs_it(
+def test_a_pending_transaction_of_a_dead_process_is_aborted_by_the_next_request(
     begin: Callable[..., Transaction], later: Instance, pool: Database, bob: Member
 ) -> None:
     begin(Action.ASSIGN)
@@ -168,7 +168,7 @@ def test_what_a_dead_process_has_not_decided_is_settled_by_who_needs_it(
     assert owners(pool) == {bob.id, None}
 
 
-def test_who_was_taken_for_dead_cannot_commit(
+def test_a_process_taken_for_dead_cannot_commit(
     begin: Callable[..., Transaction], later: Instance, log: TransactionLog
 ) -> None:
     transaction = begin(Action.ASSIGN)
@@ -178,7 +178,7 @@ def test_who_was_taken_for_dead_cannot_commit(
     assert log.find(transaction.id) is None
 
 
-def test_what_is_committed_cannot_be_aborted(
+def test_a_committed_transaction_cannot_be_aborted(
     begin: Callable[..., Transaction], log: TransactionLog
 ) -> None:
     transaction = begin(Action.ASSIGN)
@@ -187,7 +187,7 @@ def test_what_is_committed_cannot_be_aborted(
 
 
 @pytest.mark.parametrize("kind", ["deleted", "committed"])
-def test_of_two_revisions_of_a_record_the_one_that_ends_it_counts(
+def test_of_two_revisions_of_a_record_the_decided_one_wins(
     begin: Callable[..., Transaction],
     later: Instance,
     log: TransactionLog,
@@ -210,7 +210,7 @@ def test_of_two_revisions_of_a_record_the_one_that_ends_it_counts(
     assert owners(pool) == {alice.id}
 
 
-def test_a_record_does_not_look_deleted_when_the_revision_beside_it_is(
+def test_a_record_with_a_deleted_conflict_is_not_deleted(
     begin: Callable[..., Transaction], log: TransactionLog, couch: Couch
 ) -> None:
     transaction = begin(Action.RELEASE, Attempt(uuid4().hex, 1))
@@ -224,7 +224,7 @@ def test_a_record_does_not_look_deleted_when_the_revision_beside_it_is(
         assert found.state is State.COMMITTED
 
 
-def test_a_later_attempt_keeps_an_earlier_one_from_beginning(
+def test_a_later_attempt_prevents_an_earlier_one_from_beginning(
     log: TransactionLog, services: Instance, add: Callable[..., Any], alice: Member, pool: Database
 ) -> None:
     for address in IPS:
@@ -238,7 +238,7 @@ def test_a_later_attempt_keeps_an_earlier_one_from_beginning(
         log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, IPS, Attempt(key, 1))
 
 
-def test_a_later_attempt_takes_back_what_an_earlier_one_has_begun(
+def test_a_later_attempt_rolls_back_an_earlier_one(
     begin: Callable[..., Transaction],
     services: Instance,
     log: TransactionLog,
@@ -258,7 +258,7 @@ def test_a_later_attempt_takes_back_what_an_earlier_one_has_begun(
 
 
 @pytest.mark.parametrize("action", Action)
-def test_a_later_attempt_tells_what_an_earlier_one_has_done(
+def test_a_later_attempt_returns_the_result_of_an_earlier_one(
     begin: Callable[..., Transaction],
     services: Instance,
     log: TransactionLog,
@@ -283,7 +283,7 @@ def test_a_later_attempt_tells_what_an_earlier_one_has_done(
 
 
 @pytest.mark.parametrize("action", Action)
-def test_what_is_marked_by_a_transaction_whose_record_is_gone_is_as_it_says(
+def test_a_document_of_a_deleted_transaction_is_valid_as_it_is(
     begin: Callable[..., Transaction],
     services: Instance,
     log: TransactionLog,
@@ -295,7 +295,7 @@ def test_what_is_marked_by_a_transaction_whose_record_is_gone_is_as_it_says(
     assert services.ips.release(ReleaseIP(alice.id, IPS[0]), uuid4().hex).assigned_to is None
 
 
-def test_who_waited_for_a_release_reads_again_what_it_has_done(
+def test_a_request_that_waited_for_a_release_reads_the_documents_again(
     begin: Callable[..., Transaction],
     settings: Settings,
     log: TransactionLog,
@@ -324,7 +324,7 @@ def test_who_waited_for_a_release_reads_again_what_it_has_done(
 @pytest.mark.parametrize(
     "fields", [{"pvt_assigned_to": "another"}, {"pvt_modified": 64_000_000_000}]
 )
-def test_what_kazoo_has_written_since_is_left_alone(
+def test_a_later_write_of_kazoo_is_not_changed(
     begin: Callable[..., Transaction],
     later: Instance,
     services: Instance,
@@ -346,7 +346,7 @@ def test_what_kazoo_has_written_since_is_left_alone(
     assert pool.get(IPS[0]) == there
 
 
-def test_what_a_process_that_is_known_to_be_dead_is_at_is_recovered_at_once(
+def test_a_transaction_of_a_process_known_to_be_dead_is_recovered_at_once(
     services: Instance, log: TransactionLog, pool: Database, couch: Couch, alice: Member
 ) -> None:
     tell = "from kazoo_ips.processes import liveness; print(liveness.identity())"
@@ -359,7 +359,7 @@ def test_what_a_process_that_is_known_to_be_dead_is_at_is_recovered_at_once(
     assert log.find(transaction.id) is None
 
 
-def test_what_is_recovered_is_looked_at_again(
+def test_recovered_addresses_are_checked_later(
     begin: Callable[..., Transaction], later: Instance, log: TransactionLog
 ) -> None:
     begin(Action.ASSIGN)
@@ -367,7 +367,7 @@ def test_what_is_recovered_is_looked_at_again(
     assert later.background.look_again(now=1e12) == len(IPS)
 
 
-def test_a_record_stays_until_its_documents_are_as_it_says(
+def test_a_record_stays_until_its_documents_agree_with_it(
     begin: Callable[..., Transaction],
     proxy: FaultProxy,
     behind: Settings,
@@ -386,7 +386,7 @@ def test_a_record_stays_until_its_documents_are_as_it_says(
     assert (left(log), owners(pool)) == ([], {None})
 
 
-def test_what_an_aborted_assignment_has_left_hidden_in_a_conflict_is_dropped(
+def test_a_conflicting_revision_of_an_aborted_assignment_is_dropped(
     log: TransactionLog,
     later: Instance,
     add: Callable[..., DedicatedIP],
@@ -409,7 +409,7 @@ def test_what_an_aborted_assignment_has_left_hidden_in_a_conflict_is_dropped(
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_what_is_under_way_or_orphaned_is_not_finished(
+def test_a_pending_or_orphaned_transaction_is_not_finished(
     later: Instance, log: TransactionLog, alice: Member, finished: bool
 ) -> None:
     recovery = later.background._recovery
@@ -431,7 +431,7 @@ def test_a_committed_assignment_is_not_orphaned(
     assert transaction.id not in {t.id for t in later.background._recovery.orphaned()}
 
 
-def test_what_a_living_process_is_at_is_not_recovered(
+def test_a_transaction_of_a_living_process_is_not_recovered(
     begin: Callable[..., Transaction], services: Instance, log: TransactionLog, pool: Database
 ) -> None:
     transaction = begin(Action.ASSIGN)
@@ -451,7 +451,7 @@ def test_the_record_of_a_request_with_a_key_is_kept_for_a_day(
 
 
 @pytest.mark.parametrize("committed", [False, True])
-def test_an_earlier_attempt_that_begins_at_the_same_moment_is_met(
+def test_an_earlier_attempt_that_begins_at_the_same_moment_is_ended(
     proxy: FaultProxy,
     behind: Settings,
     log: TransactionLog,
@@ -480,7 +480,7 @@ def test_an_earlier_attempt_that_begins_at_the_same_moment_is_met(
             services.ips.assign_all(command, request_id, attempt=attempt)
 
 
-def test_one_that_cannot_be_recovered_does_not_keep_others_from_it(
+def test_a_transaction_that_cannot_be_recovered_does_not_block_others(
     begin: Callable[..., Transaction],
     proxy: FaultProxy,
     behind: Settings,

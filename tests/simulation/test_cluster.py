@@ -55,18 +55,18 @@ def leaves(node: Node) -> list[str]:
     return list(node.shards["pool"].trees[ID].leaves)
 
 
-def test_a_write_that_a_majority_takes_is_done(cluster: Cluster) -> None:
+def test_a_write_that_a_majority_accepts_is_done(cluster: Cluster) -> None:
     health, [rev] = write(cluster, cluster.nodes[0], who="X")
     assert (health, rev[:2]) == ("ok", "2-")
 
 
-def test_a_write_that_one_copy_takes_is_accepted(cluster: Cluster) -> None:
+def test_a_write_that_one_replica_accepts_is_202(cluster: Cluster) -> None:
     alone(cluster, cluster.nodes[0])
     health, [(rev,)] = write(cluster, cluster.nodes[0], who="X")
     assert (health, rev[:2]) == ("accepted", "2-")
 
 
-def test_a_write_that_one_copy_takes_and_two_refuse_is_accepted(cluster: Cluster) -> None:
+def test_a_write_that_one_replica_accepts_and_two_refuse_is_202(cluster: Cluster) -> None:
     alone(cluster, cluster.nodes[0])
     assert write(cluster, cluster.nodes[1], who="X")[0] == "ok"
     cluster.scheduler.run_for(1)
@@ -80,13 +80,13 @@ def test_a_write_at_an_old_revision_is_refused(cluster: Cluster) -> None:
     assert write(cluster, cluster.nodes[1], who="Y") == ("ok", [CONFLICT])
 
 
-def test_a_write_that_no_copy_answers_fails(cluster: Cluster) -> None:
+def test_a_write_that_no_replica_answers_fails(cluster: Cluster) -> None:
     alone(cluster, cluster.nodes[0])
     cluster.cut.add(frozenset(("node1",)))  # not even its own copy
     assert write(cluster, cluster.nodes[0], who="X")[0] == "error"
 
 
-def test_what_is_written_as_it_is_counts_as_done_wherever_it_is(cluster: Cluster) -> None:
+def test_a_replicated_revision_counts_as_done_on_any_node(cluster: Cluster) -> None:
     alone(cluster, cluster.nodes[0])
     path = [Revision("2-aa", REV, False, {"who": "X"}), Revision(REV, None)]
     health, _ = told(
@@ -96,7 +96,7 @@ def test_what_is_written_as_it_is_counts_as_done_wherever_it_is(cluster: Cluster
     assert [leaves(node) for node in cluster.nodes] == [["2-aa"], [REV], [REV]]
 
 
-def test_a_live_revision_beats_a_longer_one_that_is_deleted(cluster: Cluster) -> None:
+def test_a_live_revision_wins_over_a_longer_deleted_one(cluster: Cluster) -> None:
     shard = cluster.nodes[0].shards["pool"]
     shard.replicate(ID, [[Revision("2-aa", REV, False, {}), Revision(REV, None)]])
     shard.replicate(
@@ -107,7 +107,7 @@ def test_a_live_revision_beats_a_longer_one_that_is_deleted(cluster: Cluster) ->
     assert (tree.winner.rev, tree.conflicts) == ("2-aa", ())
 
 
-def test_a_deleted_document_is_made_anew_on_its_tombstone_and_not_otherwise() -> None:
+def test_a_deleted_document_is_created_again_on_its_tombstone_only() -> None:
     shard = Shard()
     first = shard.write({"_id": ID})
     gone = shard.write({"_id": ID, "_rev": first, "_deleted": True})
@@ -115,7 +115,7 @@ def test_a_deleted_document_is_made_anew_on_its_tombstone_and_not_otherwise() ->
     assert shard.write({"_id": ID, "who": "X"})[:2] == "3-"
 
 
-def test_branches_come_together_when_their_common_ancestors_are_known() -> None:
+def test_branches_are_merged_if_their_common_ancestors_are_known() -> None:
     tree = Tree()
     tree.merge([Revision("2-b", "1-a", False, {}), Revision("1-a", None, False, {})])
     tree.merge([Revision("4-d", "3-c", False, {}), Revision("3-c", None)])
@@ -128,7 +128,7 @@ def _chain(*revs: str) -> Sequence[tuple[str, str | None]]:
     return list(zip(revs, [*revs[1:], None], strict=True))
 
 
-def test_a_read_meets_what_a_majority_took_and_repairs_the_rest(cluster: Cluster) -> None:
+def test_a_read_sees_the_write_of_a_majority_and_repairs_the_others(cluster: Cluster) -> None:
     alone(cluster, cluster.nodes[0])
     _, [rev] = write(cluster, cluster.nodes[1], who="X")
     cluster.scheduler.run_for(1)
@@ -140,7 +140,7 @@ def test_a_read_meets_what_a_majority_took_and_repairs_the_rest(cluster: Cluster
     assert leaves(cluster.nodes[0]) == [rev]
 
 
-def test_all_leaves_are_read_from_all_copies(cluster: Cluster) -> None:
+def test_all_leaves_are_read_from_all_replicas(cluster: Cluster) -> None:
     for node, who in zip(cluster.nodes[:2], "XY", strict=True):
         alone(cluster, node)
         write(cluster, node, who=who)
@@ -149,7 +149,7 @@ def test_all_leaves_are_read_from_all_copies(cluster: Cluster) -> None:
     assert sorted(revision.body["who"] for revision, *_ in found) == ["X", "Y"]
 
 
-def test_copies_are_alike_again_a_little_later(cluster: Cluster) -> None:
+def test_replicas_agree_again_after_a_while(cluster: Cluster) -> None:
     cluster.delays.sync = 1
     alone(cluster, cluster.nodes[0])
     write(cluster, cluster.nodes[0], who="X")
@@ -161,7 +161,7 @@ def test_copies_are_alike_again_a_little_later(cluster: Cluster) -> None:
     assert len(leaves(cluster.nodes[0])) == 2
 
 
-def test_what_was_under_way_when_a_node_died_comes_to_nothing(cluster: Cluster) -> None:
+def test_requests_in_progress_on_a_dead_node_are_lost(cluster: Cluster) -> None:
     answers: list[Any] = []
     document = {"_id": ID, "_rev": REV, "who": "X"}
     cluster.update(cluster.nodes[0], "pool", [document], 2, lambda *a: answers.append(a))

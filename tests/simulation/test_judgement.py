@@ -135,12 +135,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_what_can_have_happened_is_right(name: str) -> None:
+def test_a_possible_history_is_accepted(name: str) -> None:
     assert wrong(*GOOD[name]) == []
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_have_happened_is_wrong(name: str) -> None:
+def test_an_impossible_history_is_rejected(name: str) -> None:
     assert wrong(*BAD[name]) != []
 
 
@@ -150,33 +150,33 @@ def keyed(*replies: Reply) -> list[Done]:
     return [Done(1, "client", Assign("X", "X", A), "key", attempts)]
 
 
-def test_a_key_comes_to_one_final_reply() -> None:
+def test_a_key_has_one_final_reply() -> None:
     assert wrong(keyed(UNKNOWN, BUSY, DONE, DONE), (FREE, "X"), (FREE, FREE)) == []
     assert wrong(keyed(UNKNOWN, BUSY), (FREE, "X"), (FREE, FREE)) != []
     assert wrong(keyed(LOST, DONE), (FREE, FREE), (FREE, FREE)) != []
 
 
-def test_a_key_that_says_done_and_one_that_says_refused_are_both_held_to_it() -> None:
+def test_a_key_must_agree_with_its_final_reply() -> None:
     superfluous = Reply(400, {"ips.0": {"superfluous": {}}}, "validation error")
     assert wrong(keyed(UNKNOWN, superfluous), (FREE, "X"), (FREE, FREE)) != []
     assert wrong(keyed(UNKNOWN, DONE), (FREE, FREE), (FREE, FREE)) != []
 
 
-def test_what_a_lonely_node_has_read_is_not_held_against_it() -> None:
+def test_a_read_on_an_isolated_node_may_be_outdated() -> None:
     refused = Reply(400, {"ips.0": {"superfluous": {}}}, "validation error")
     old = history((0, 1, Assign("X", "X", A), DONE), (2, 3, Release("X", "X", A), refused))
     assert wrong(old, (FREE, "X"), (FREE, FREE)) != []
     assert wrong([old[0], replace(old[1], alone=True)], (FREE, "X"), (FREE, FREE)) == []
 
 
-def test_a_release_of_all_may_leave_out_what_a_node_has_missed() -> None:
+def test_a_release_of_all_may_miss_addresses_that_the_node_lacks() -> None:
     nothing = Reply(200, {"ips": []})
     left = history((0, 1, Assign("X", "X", A), DONE), (2, 3, ReleaseAll("X", "X"), nothing))
     assert wrong(left, (FREE, "X"), (FREE, FREE)) != []
     assert wrong([left[0], replace(left[1], lagging=True)], (FREE, "X"), (FREE, FREE)) == []
 
 
-def test_a_lonely_node_may_refuse_to_delete_what_is_gone() -> None:
+def test_an_isolated_node_may_refuse_to_delete_a_deleted_address() -> None:
     assigned = Reply(409, {"ips": {A: "assigned"}}, "datastore_conflict")
     old = history(
         (0, 1, Delete("operator", A, force=True), DONE),

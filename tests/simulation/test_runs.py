@@ -24,7 +24,7 @@ def simulate(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_reply_is_true_and_everything_agrees_in_the_end(part: int) -> None:
+def test_every_reply_is_consistent_and_all_documents_agree_at_the_end(part: int) -> None:
     size = RUNS // PARTS
     seeds = range(part * size, (part + 1) * size)
     done = simulate(f"{seeds[0]}-{seeds[-1]}")
@@ -42,7 +42,7 @@ def test_a_seed_repeats_its_run_exactly() -> None:
     assert len(set(digests[0].values())) == 20
 
 
-def test_a_run_does_not_depend_on_those_before_it() -> None:
+def test_a_run_does_not_depend_on_earlier_runs() -> None:
     alone = _digests(simulate("19", "--digest", "--most", "100").stdout)
     assert alone.items() <= _digests(simulate("15-19", "--digest", "--most", "100").stdout).items()
 

@@ -74,13 +74,13 @@ def test_an_illegal_history_has_no_order(history: list[Event]) -> None:
     assert legal_order(history, 0) is None
 
 
-def test_the_last_state_counts() -> None:
+def test_the_final_state_is_checked() -> None:
     both = [Event(0, 5, write(1)), Event(0, 5, write(2))]
     assert legal_order(both, 0, lambda state: state == 1) is not None
     assert legal_order(both, 0, lambda state: state == 3) is None
 
 
-def test_a_long_history_without_an_order_is_found_out_in_time() -> None:
+def test_a_long_history_without_an_order_is_rejected_in_time() -> None:
     busy = [Event(n, n + 4.5, write(n % 3)) for n in range(60)]
     assert legal_order([*busy, Event(100, 101, read(7))], 0) is None
 
@@ -114,29 +114,29 @@ ASSIGN_A, ASSIGN_B = Assign("alice", "alice", IP), Assign("bob", "bob", IP)
 RELEASE_A = Release("alice", "alice", IP)
 
 
-def test_one_of_two_that_assign_wins() -> None:
+def test_one_of_two_concurrent_assignments_wins() -> None:
     race = ((0, 5, ASSIGN_A, ok()), (1, 6, ASSIGN_B, broken("forbidden")))
     assert found(*race, end=ALICES)
 
 
-def test_two_that_assign_cannot_both_win() -> None:
+def test_two_concurrent_assignments_cannot_both_win() -> None:
     assert not found((0, 5, ASSIGN_A, ok()), (1, 6, ASSIGN_B, ok()), end=ALICES)
 
 
-def test_two_can_assign_if_it_was_released_between() -> None:
+def test_two_assignments_can_win_with_a_release_between() -> None:
     both = ((0, 5, ASSIGN_A, ok()), (1, 6, ASSIGN_B, ok()), (2, 4, RELEASE_A, ok()))
     assert found(*both, end=Entry(FREE.zone, FREE.host, "bob"))
     assert not found(*both, end=ALICES)
 
 
-def test_what_was_assigned_cannot_be_found_available_later() -> None:
+def test_an_assigned_address_cannot_be_available_later() -> None:
     listed = ListAvailable("bob", "bob")
     assert not found((0, 1, ASSIGN_A, ok()), (2, 3, listed, ok([SHOWN])), end=ALICES)
     assert found((0, 1, ASSIGN_A, ok()), (2, 3, listed, ok([])), end=ALICES)
     assert found((0, 3, ASSIGN_A, ok()), (1, 2, listed, ok([SHOWN])), end=ALICES)
 
 
-def test_a_list_of_an_account_says_what_it_has() -> None:
+def test_a_list_of_an_account_has_its_addresses() -> None:
     listed = ListAssigned("alice", "alice")
     assert found((0, 1, listed, ok([SHOWN])), start=ALICES, end=ALICES)
     assert not found((0, 1, listed, ok([])), start=ALICES, end=ALICES)
@@ -164,7 +164,7 @@ def test_a_forced_deletion_takes_the_address_from_its_account_too() -> None:
     assert not found((0, 1, Delete("operator", IP), ok({})), start=ALICES, end=None)
 
 
-def test_what_a_lost_bulk_request_took_may_be_seen_until_it_is_given_back() -> None:
+def test_the_writes_of_a_lost_bulk_request_may_be_seen_until_they_are_undone() -> None:
     many = AssignMany("alice", "alice", (IP, "192.0.2.10"))
     lost = Reply(409, "datastore_conflict", {"ips": {"192.0.2.10": "conflict"}, "message": ""})
     seen = ((0, 9, many, lost), (3, 4, ASSIGN_B, broken("forbidden")))
@@ -175,7 +175,7 @@ def test_what_a_lost_bulk_request_took_may_be_seen_until_it_is_given_back() -> N
     assert not found((0, 9, many, lost), end=ALICES, other="192.0.2.10")
 
 
-def test_a_list_item_without_a_broken_rule_was_in_order_when_it_was_looked_at() -> None:
+def test_a_list_item_without_an_error_was_valid_when_it_was_read() -> None:
     many = AssignMany("alice", "alice", ("192.0.2.10", IP))
     assert found((0, 1, many, broken("forbidden")), end=FREE)
     assert not found((0, 1, many, broken("forbidden")), start=ALICES, end=ALICES)

@@ -99,7 +99,7 @@ def in_the_pool(world: World) -> dict[str, Entry]:
 
 
 @pytest.mark.parametrize("seed", range(3 * strategies.FACTOR))
-def test_what_many_were_told_at_once_has_a_legal_order(world: World, seed: int) -> None:
+def test_concurrent_replies_have_a_legal_order(world: World, seed: int) -> None:
     client = world.client()
     for address in CONTESTED:
         client.send(Create("operator", address, START.zone, START.host))

@@ -225,7 +225,7 @@ def unordered(reply: Reply) -> Reply:
     return Reply(reply.code, reply.message, {"ips": sorted(reply.data["ips"])})
 
 
-def test_the_service_does_what_the_model_does(world: World) -> None:
+def test_the_service_agrees_with_the_model(world: World) -> None:
     run_state_machine_as_test(lambda: PoolMachine(world), settings=runs(6, stateful_step_count=15))
 
 

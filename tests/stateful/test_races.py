@@ -70,7 +70,7 @@ def owners(world: World) -> dict[str, str | None]:
     return {a: d.get("pvt_assigned_to") for a, d in world.documents(world.pool).items()}
 
 
-def test_one_that_comes_second_is_told_so(
+def test_a_request_that_loses_a_race_gets_409(
     world: World, meanwhile: Meanwhile, send: Callable[[Command], Reply]
 ) -> None:
     reply = meanwhile(
@@ -82,7 +82,7 @@ def test_one_that_comes_second_is_told_so(
     assert not world.documents(world.copies["alice"])
 
 
-def test_what_was_taken_before_one_was_lost_is_given_back(
+def test_addresses_assigned_before_a_lost_one_are_made_available_again(
     world: World, meanwhile: Meanwhile, send: Callable[[Command], Reply]
 ) -> None:
     many = AssignMany("alice", "alice", (FIRST, SECOND))
@@ -111,7 +111,7 @@ def test_a_release_leaves_the_copy_of_the_next_assignment(
     assert set(world.documents(world.copies["alice"])) == {FIRST}
 
 
-def test_an_assignment_survives_that_the_last_release_removes_its_copy(
+def test_an_assignment_survives_the_removal_of_its_copy_by_the_last_release(
     world: World, meanwhile: Meanwhile, send: Callable[[Command], Reply]
 ) -> None:
     # The copy is still there, since that release is not through yet.
@@ -162,7 +162,7 @@ def test_releasing_all_releases_and_names_each_address_once(
     assert set(world.documents(world.copies["alice"])) == {FIRST}
 
 
-def test_releasing_all_that_loses_a_race_releases_nothing(
+def test_a_release_of_all_that_loses_a_race_releases_nothing(
     world: World, meanwhile: Meanwhile, send: Callable[[Command], Reply]
 ) -> None:
     assert send(AssignMany("alice", "alice", (FIRST, SECOND))).code == 200

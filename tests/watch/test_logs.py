@@ -115,7 +115,7 @@ def test_a_request_is_one_line(
     }
 
 
-def test_a_refusal_and_a_login_are_lines_as_well(server: Server, alice: Member) -> None:
+def test_refusals_and_logins_are_logged(server: Server, alice: Member) -> None:
     server.send("GET", "/v2/ips", headers={**alice.headers, "X-Request-ID": "refused"})
     line = server.line("refused")
     assert (line["status"], line["account_id"]) == (403, alice.id)
@@ -128,7 +128,7 @@ def test_a_refusal_and_a_login_are_lines_as_well(server: Server, alice: Member) 
     assert (line["status"], line["account_id"], line["user_id"]) == (201, alice.id, alice.user.id)
 
 
-def test_what_never_becomes_a_request_is_a_line(server: Server) -> None:
+def test_an_unreadable_request_is_one_line(server: Server) -> None:
     reply = server.raw(f"GET /v2/ips HTTP/1.1\r\nX-Auth-Token {MARK}\r\n\r\n".encode())
     request_id = re.search(rb"X-Request-ID: (\w+)", reply)
     assert request_id
@@ -136,7 +136,7 @@ def test_what_never_becomes_a_request_is_a_line(server: Server) -> None:
     assert (line["status"], line["route"], line["notes"]) == (400, "unreadable", ["InvalidHeader"])
 
 
-def test_notes_say_what_was_out_of_the_ordinary(
+def test_notes_name_special_events(
     server: Server, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     add("192.0.2.1")
@@ -178,7 +178,7 @@ def named(server: Server, name: str) -> int:
         ("a.dot", hashlib.sha256(b"a.dot").hexdigest()[:24]),
     ],
 )
-def test_couchdb_is_told_the_name_of_the_request(
+def test_requests_to_couchdb_have_the_request_id(
     server: Server, alice: Member, request_id: str, couchdb_id: str | None
 ) -> None:
     headers = {**alice.headers, "X-Request-ID": request_id}
@@ -188,7 +188,7 @@ def test_couchdb_is_told_the_name_of_the_request(
     assert named(server, couchdb_id or request_id[:24]) == line["couchdb_calls"] > 0
 
 
-def test_a_request_to_couchdb_that_serves_several_is_told_by_all_of_them(
+def test_a_shared_request_to_couchdb_is_in_all_log_lines(
     server: Server, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     for n in range(8):
@@ -324,7 +324,7 @@ QUOTED = [
 
 @pytest.mark.parametrize("form", ["json", "text"])
 @pytest.mark.parametrize("text", QUOTED)
-def test_what_others_log_is_looked_through(form: str, text: str) -> None:
+def test_messages_of_libraries_are_searched_for_secrets(form: str, text: str) -> None:
     written = io.StringIO()
     with set_up(form, written):
         log = logging.getLogger("others")
@@ -340,7 +340,7 @@ def test_what_others_log_is_looked_through(form: str, text: str) -> None:
     assert "ValueError" in told
 
 
-def test_a_line_for_human_eyes() -> None:
+def test_a_line_in_the_text_format() -> None:
     written = io.StringIO()
     with set_up("text", written):
         logging.getLogger("others").warning("look here")

@@ -56,7 +56,7 @@ def test_requests_are_counted_by_rule_method_and_status(
     assert value(counts, f"{duration}_bucket", route=rule, method="GET", le="+Inf") == 7
 
 
-def test_no_caller_can_make_labels(watched: TestApp, alice: Member) -> None:
+def test_no_caller_can_create_labels(watched: TestApp, alice: Member) -> None:
     for path in ("/v2/a", "/v2/b", "/%00", "/v2/accounts/x/y/z"):
         watched.get(path, status=404)
     for method in ("BREW", "PROPFIND", "X" * 50):
@@ -70,7 +70,7 @@ def test_no_caller_can_make_labels(watched: TestApp, alice: Member) -> None:
     assert value(counts, name, route="unmatched", method="GET", status="404") == 4
 
 
-def test_a_tunnelled_verb_counts_as_what_it_is(watched: TestApp, alice: Member) -> None:
+def test_a_tunnelled_verb_counts_as_its_method(watched: TestApp, alice: Member) -> None:
     body = {"verb": "GET", "data": {}}
     watched.post_json(f"/v2/accounts/{alice.id}/ips/assigned", body, headers=alice.headers)
     rule = "/v2/accounts/{account_id}/ips/assigned"
@@ -143,7 +143,9 @@ def test_the_pool_by_zone_and_status(
 
 
 @pytest.mark.usefixtures("_hasty")
-def test_without_couchdb_the_rest_is_told(watched: TestApp, proxy: FaultProxy) -> None:
+def test_without_couchdb_the_other_metrics_are_exported(
+    watched: TestApp, proxy: FaultProxy
+) -> None:
     watched.get("/healthz")
     gate = threading.Event()
     proxy.rule(faults.hold(gate), times=None)
@@ -198,7 +200,7 @@ def test_transactions_recovered(settings: Settings, add: Any, couch: Any, alice:
     )
 
 
-def test_a_token_can_be_asked_for(settings: Settings) -> None:
+def test_metrics_can_require_a_token(settings: Settings) -> None:
     api = CheckedApp(composition.create_app(replace(settings, metrics_token="s3cret")))
     api.get("/metrics", status=401)
     api.get("/metrics", headers={"Authorization": "Bearer wrong"}, status=401)
@@ -207,7 +209,7 @@ def test_a_token_can_be_asked_for(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text", "*/*"])
-def test_whatever_is_accepted_gets_the_text(watched: TestApp, accept: str) -> None:
+def test_every_accept_header_gets_the_text_format(watched: TestApp, accept: str) -> None:
     watched.get("/metrics", headers={"Accept": accept}, status=200)
 
 

@@ -27,12 +27,12 @@ def reasons(api: TestApp) -> list[str]:
     return found
 
 
-def test_ready(watched: TestApp) -> None:
+def test_a_working_service_is_ready(watched: TestApp) -> None:
     assert watched.get("/readyz", status=200).json["data"] == {"ready": True}
     assert watched.get("/healthz", status=200).json["data"] == {"healthy": True}
 
 
-def test_asked_often_couchdb_is_asked_once(watched: TestApp, proxy: FaultProxy) -> None:
+def test_frequent_checks_query_couchdb_once(watched: TestApp, proxy: FaultProxy) -> None:
     for _ in range(20):
         watched.get("/readyz", status=200)
     asked = len(proxy.records)
@@ -51,7 +51,7 @@ def test_without_couchdb_the_process_is_healthy_and_not_ready(
 
 
 @pytest.mark.usefixtures("_hasty")
-def test_a_couchdb_that_hangs_is_not_waited_for(watched: TestApp, proxy: FaultProxy) -> None:
+def test_a_check_does_not_wait_for_a_hanging_couchdb(watched: TestApp, proxy: FaultProxy) -> None:
     gate = threading.Event()
     proxy.rule(faults.hold(gate), times=None)
     start = time.monotonic()
@@ -60,7 +60,7 @@ def test_a_couchdb_that_hangs_is_not_waited_for(watched: TestApp, proxy: FaultPr
     gate.set()
 
 
-def test_a_couchdb_that_is_slow_is_not_waited_for_either(
+def test_a_check_does_not_wait_for_a_slow_couchdb(
     behind: Settings, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(databases, "_TIME_LIMIT", 1.5)
@@ -70,14 +70,14 @@ def test_a_couchdb_that_is_slow_is_not_waited_for_either(
 
 
 @pytest.mark.usefixtures("_hasty")
-def test_an_index_that_is_being_built(watched: TestApp, proxy: FaultProxy) -> None:
+def test_an_unbuilt_index_is_a_reason(watched: TestApp, proxy: FaultProxy) -> None:
     gate = threading.Event()
     proxy.rule(faults.hold(gate), "GET", "-dedicated_ips/_design/ips/_view")
     assert reasons(watched) == ["the index ips of dedicated_ips is not built yet"]
     gate.set()
 
 
-def test_an_old_design_document_and_missing_databases(fresh: Fresh) -> None:
+def test_an_outdated_design_document_and_missing_databases_are_reasons(fresh: Fresh) -> None:
     couch = composition.connect(fresh.settings)
     pool = couch.database("dedicated_ips")
     design = pool.get("_design/ips")

@@ -72,7 +72,9 @@ def starts(server: Gunicorn) -> float:
     return value(told(server), "kazoo_ips_worker_starts_total")
 
 
-def test_counts_sum_up_over_the_workers_and_outlive_them(server: Gunicorn, tmp_path: Path) -> None:
+def test_counters_are_summed_over_workers_and_outlive_them(
+    server: Gunicorn, tmp_path: Path
+) -> None:
     [folder] = tmp_path.glob("kazoo-ips-counts-*")
     send(server, 100)
     sent = 100
@@ -97,7 +99,7 @@ def test_counts_sum_up_over_the_workers_and_outlive_them(server: Gunicorn, tmp_p
     assert sum(path.stat().st_size for path in folder.iterdir()) == sizes
 
 
-def test_counts_outlive_a_reload(server: Gunicorn, tmp_path: Path) -> None:
+def test_counters_outlive_a_reload(server: Gunicorn, tmp_path: Path) -> None:
     before = server.workers()
     send(server, 30)
     server.reload()
@@ -112,7 +114,7 @@ def test_counts_outlive_a_reload(server: Gunicorn, tmp_path: Path) -> None:
     assert len(list(folder.glob("counter_*"))) <= 4
 
 
-def test_what_a_killed_master_left_is_removed_by_the_next(
+def test_the_directory_of_a_killed_master_is_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -137,5 +139,5 @@ def test_what_a_killed_master_left_is_removed_by_the_next(
 
 
 @pytest.mark.parametrize(("taken", "place"), [((), 0), ((0, 1), 2), ((1, 2), 0), ((0, 2, 3), 1)])
-def test_a_worker_takes_the_lowest_place_that_is_free(taken: tuple[int, ...], place: int) -> None:
+def test_a_worker_takes_the_lowest_free_place(taken: tuple[int, ...], place: int) -> None:
     assert multiprocess_metrics.free_place(taken) == place
