@@ -4,8 +4,8 @@ Every origin is allowed. A page must know the token, because no cookie carries i
 """
 
 from flask import Response, current_app, g, request
-from werkzeug.exceptions import MethodNotAllowed
 
+_ALL = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Headers": (
@@ -22,23 +22,25 @@ _HEADERS = {
 
 
 def preflight() -> Response | None:
-    """Return the reply to a preflight request; None for other requests and unknown paths."""
-    if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
+    """Return the reply to a preflight request; None for another OPTIONS request.
+
+    An unknown path gets the same reply. Otherwise a browser would report a CORS error instead of
+    the 404 that follows.
+    """
+    if "Access-Control-Request-Method" not in request.headers:
         return None
-    path_exists = isinstance(request.routing_exception, MethodNotAllowed)
-    return Response(status=200) if path_exists else None
+    return Response(status=200)
 
 
 def add_headers(response: Response) -> None:
-    """Add the CORS headers to the reply, if the request has an Origin header."""
-    if "HTTP_ORIGIN" in request.environ:
-        response.headers.update(_HEADERS)
-        response.headers["Access-Control-Allow-Methods"] = ", ".join(_methods())
+    """Add the CORS headers to the reply to a request with an Origin header."""
+    response.headers.update(_HEADERS)
+    response.headers["Access-Control-Allow-Methods"] = ", ".join(_methods())
 
 
 def _methods() -> list[str]:
-    """Return the methods that the request's path allows."""
+    """Return the methods that the request's path allows; all methods for an unknown path."""
     if "allowed" not in g:
         adapter = current_app.create_url_adapter(request)
         g.allowed = adapter.allowed_methods(request.path) if adapter else []
-    return ["OPTIONS", *sorted(set(g.allowed) - {"HEAD", "OPTIONS"})]
+    return ["OPTIONS", *sorted(set(g.allowed or _ALL) - {"OPTIONS"})]

@@ -188,7 +188,7 @@ def success(
     revision = revision or digest(text)
     headers = {"ETag": f'"{revision}"'}
     incoming, state = request_and_state()
-    conditional = incoming.method == "GET" and "HTTP_IF_NONE_MATCH" in incoming.environ
+    conditional = incoming.method in ("GET", "HEAD") and "HTTP_IF_NONE_MATCH" in incoming.environ
     if conditional and incoming.if_none_match.contains_weak(revision):
         return Response(status=304, headers=headers)
     rest = {"status": "success", "revision": revision, **_present(members), **_common()}

@@ -132,7 +132,6 @@ def _from_framework(error: HTTPException) -> Response:
     response = envelope.failure(code, message, {"message": text})
     for name, value in error.get_headers():
         if name == "Allow":
-            # Flask adds these two to every GET. Crossbar has neither.
-            methods = sorted(set(value.split(", ")) - {"HEAD", "OPTIONS"})
+            methods = sorted(set(value.split(", ")) - {"OPTIONS"})
             response.headers[name] = ", ".join(methods)
     return response

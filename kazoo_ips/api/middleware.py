@@ -19,6 +19,7 @@ from flask.sessions import NullSession, SessionInterface
 
 from kazoo_ips.api import cors, envelope, routes
 from kazoo_ips.api.client_address import client_address
+from kazoo_ips.api.compression import compress
 from kazoo_ips.observability import request_context
 from kazoo_ips.observability.logs import MASK
 from kazoo_ips.observability.request_context import Work
@@ -73,21 +74,26 @@ def init_app(app: Flask, clock: Callable[[], float], count: Count) -> None:
             routes.read_request(app)
         return reply
 
-    @app.after_request
-    def after(response: Response) -> Response:
-        environ = request.environ
-        response.headers["X-Request-ID"] = g.request_id
-        if "HTTP_ORIGIN" in environ:
-            cors.add_headers(response)
-        current = request_context.CURRENT.get()
-        if current is not None:
-            current.route = _route(request.url_rule.rule) if request.url_rule else UNMATCHED
-            if "HTTP_X_FORWARDED_FOR" in environ or ":" in environ.get("REMOTE_ADDR", ""):
-                current.client = client_address()
-            caller = g.get("caller")
-            if caller is not None:
-                current.account_id, current.user_id = caller.account.id, caller.user_id
-        return response
+    app.after_request(_after)
+
+
+def _after(response: Response) -> Response:
+    """Complete a reply, and put what is known of the request into the request context."""
+    environ = request.environ
+    response.headers["X-Request-ID"] = g.request_id
+    if "HTTP_ACCEPT_ENCODING" in environ:
+        compress(request, response)
+    if "HTTP_ORIGIN" in environ:
+        cors.add_headers(response)
+    current = request_context.CURRENT.get()
+    if current is not None:
+        current.route = _route(request.url_rule.rule) if request.url_rule else UNMATCHED
+        if "HTTP_X_FORWARDED_FOR" in environ or ":" in environ.get("REMOTE_ADDR", ""):
+            current.client = client_address()
+        caller = g.get("caller")
+        if caller is not None:
+            current.account_id, current.user_id = caller.account.id, caller.user_id
+    return response
 
 
 class _NoSessions(SessionInterface):

@@ -15,14 +15,17 @@ def test_a_preflight_request_is_answered(api: TestApp, alice: Member) -> None:
     reply = api.options(f"/v2/accounts/{alice.id}/ips", headers=asked, status=200)
     assert reply.body == b""
     assert reply.headers["Access-Control-Allow-Origin"] == "*"
-    assert reply.headers["Access-Control-Allow-Methods"] == "OPTIONS, DELETE, GET, POST, PUT"
+    assert reply.headers["Access-Control-Allow-Methods"] == "OPTIONS, DELETE, GET, HEAD, POST, PUT"
     assert "x-auth-token" in reply.headers["Access-Control-Allow-Headers"]
     assert reply.headers["Access-Control-Max-Age"] == "86400"
 
 
-def test_a_preflight_request_for_an_unknown_path_is_404(api: TestApp) -> None:
-    asked = {**PAGE, "Access-Control-Request-Method": "POST"}
-    api.options("/v2/nothing", headers=asked, status=404)
+def test_a_page_sees_the_404_of_an_unknown_path(api: TestApp) -> None:
+    asked = {**PAGE, "Access-Control-Request-Method": "PUT"}
+    reply = api.options("/v2/nothing", headers=asked, status=200)
+    assert "PUT" in reply.headers["Access-Control-Allow-Methods"].split(", ")
+    reply = api.put("/v2/nothing", headers=PAGE, status=404)
+    assert reply.headers["Access-Control-Allow-Origin"] == "*"
 
 
 def test_options_without_the_preflight_header_is_405(api: TestApp, alice: Member) -> None:

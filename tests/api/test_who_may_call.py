@@ -61,6 +61,7 @@ BODIES = {"DELETE": b'{"data":{"ips":["203.0.113.99"]}}'}
 
 def expected(role: str, route: str, method: str) -> int:
     """The status that the contract has for it."""
+    method = method.replace("HEAD", "GET")
     everybodys = OPEN_ROUTES.get(route, {}).get(method)
     accounts = ACCOUNT_ROUTES.get(route, {}).get(method)
     operators = OPERATOR_ROUTES.get(route, {}).get(method)
@@ -128,6 +129,9 @@ def test_a_role_gets_what_the_contract_gives_it(
             headers=headers,
             status=expected(role, route, method),
         )
+        if method == "HEAD":
+            assert reply.body == b""
+            continue
         token = roles[role].get("X-Auth-Token")
         if reply.status_code == 401:
             told = failure(reply, token, "invalid_credentials")

@@ -1,0 +1,39 @@
+"""Compression of replies with gzip, for clients that accept it."""
+
+import zlib
+from collections.abc import Iterable, Iterator
+
+from flask import Request, Response
+
+MIN_LENGTH = 1000
+"""Bytes from which on a reply is compressed. A shorter one fits into a network packet anyway."""
+_LEVEL = 4
+"""On a list of 1,000 addresses, level 6 takes twice the time and saves a tenth of the bytes."""
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+def compress(incoming: Request, response: Response) -> None:
+    """Compress the body of a reply, if the client accepts that and the reply is long enough.
+
+    A streamed reply is compressed part by part, and each part is sent at once. The ETag stays the
+    same, because it is the revision of a document, which `If-Match` compares.
+    """
+    response.vary.add("Accept-Encoding")
+    streamed = response.is_streamed
+    accepted = incoming.accept_encodings.best_match(["gzip", "identity"])
+    if accepted != "gzip" or "Content-Encoding" in response.headers:
+        return
+    if not streamed and len(response.get_data()) < MIN_LENGTH:
+        return
+    if streamed:
+        response.response = _parts(response.response)  # type: ignore[arg-type]
+    else:
+        response.set_data(b"".join(_parts([response.get_data()])))
+    response.headers["Content-Encoding"] = "gzip"
+
+
+def _parts(parts: Iterable[bytes]) -> Iterator[bytes]:
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    for part in parts:
+        yield compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    yield compressor.flush()
