@@ -152,20 +152,20 @@ def build(
     retries = RetryQueue()
     conflicts = ConflictResolver(ips, copy_documents, now, metrics)
     recovery = RecoveryService(
-        ips, transaction_log, conflicts, retries.look_again, now, pause, metrics
+        ips, transaction_log, conflicts, retries.schedule_check, now, pause, metrics
     )
     holdings = AccountHoldings(ips, copy_documents, views, recovery, recent_writes.shared(), pause)
     lists, reader = ListService(views, holdings), IPReader(ips, conflicts, recovery)
     copies = AccountCopyService(
-        ips, copy_documents, lists, conflicts, holdings, retries.look_again
+        ips, copy_documents, lists, conflicts, holdings, retries.schedule_check
     )
-    writer = PoolWriter(ips, conflicts, retries.look_again)
+    writer = PoolWriter(ips, conflicts, retries.schedule_check)
     transactions = TransactionService(ips, writer, transaction_log, copies, recovery, retries)
     resumption = Resumption(ips, reader, writer, copies)
     idempotency = IdempotencyService(IdempotencyRecords(records), transactions, retries, now)
     repair = RepairService(ips, copy_documents, conflicts, recovery, now, metrics)
     follower = ChangeFollower(
-        "healing", ips, Checkpoints(records), repair.look, delay=DELAY, now=now, metrics=metrics
+        "healing", ips, Checkpoints(records), repair.check, delay=DELAY, now=now, metrics=metrics
     )
     additions = BulkAdditionService(ips, views, conflicts, now)
     return Instance(

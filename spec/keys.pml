@@ -111,13 +111,13 @@ inline finish(t) { /* RecoveryService.finish, RecoveryService._finish_documents 
   k = 0;
   STEP; rec[t].finished = true /* TransactionLog.finish */
 }
-inline conclude(t) { /* RecoveryService.conclude */
+inline end_transaction(t) { /* RecoveryService.end_transaction */
   find(t);
   if :: state == PENDING -> decide(t, ABORTED, left); find(t) :: else fi;
   if :: (state == COMMITTED || state == ABORTED) && !rec[t].finished -> finish(t) :: else fi
 }
 
-inline settle_attempts() { /* RecoveryService.settle_attempts */
+inline end_attempts() { /* RecoveryService.end_attempts */
 #ifndef NO_SETTLING
   if
   :: attempt == 2 ->
@@ -189,7 +189,7 @@ proctype Request(byte attempt) {
            MAY_DIE;
            if :: told[attempt] = DONE           /* TransactionService.acknowledge */
               :: attempt == 1 ->                /* the copy cannot be written */
-                 put(0, seen + 1, FREE, 0, UNDO); /* PoolWriter.put_back, DedicatedIP.undo */
+                 put(0, seen + 1, FREE, 0, UNDO); /* PoolWriter.make_available, DedicatedIP.undo */
                  told[attempt] = UNSURE
            fi
         fi
@@ -210,7 +210,7 @@ proctype Request(byte attempt) {
 #endif
 
 #ifdef ALLOCATE
-  settle_attempts();                            /* AllocationService.allocate */
+  end_attempts();                            /* AllocationService.allocate */
   if :: k = 0 :: k = 1 fi;                      /* propose */
   read(k);
   if :: holder != FREE -> k = 1 - k; read(k) :: else fi;
@@ -227,12 +227,12 @@ proctype Request(byte attempt) {
   :: else ->
      n = k;
      decide(attempt, COMMITTED, taken);         /* TransactionService._commit, TransactionLog.commit */
-     if :: ok -> told[attempt] = DONE :: else -> conclude(attempt); told[attempt] = UNSURE fi
+     if :: ok -> told[attempt] = DONE :: else -> end_transaction(attempt); told[attempt] = UNSURE fi
   fi;
 #endif
 
 #ifdef RELEASE
-  settle_attempts();                            /* IPService.release_all */
+  end_attempts();                            /* IPService.release_all */
   read(0); if :: holder != X -> told[attempt] = REFUSED; goto ended :: else fi; revision[0] = seen;
   read(1); if :: holder != X -> told[attempt] = REFUSED; goto ended :: else fi; revision[1] = seen;
   begin(attempt, 3);
@@ -248,7 +248,7 @@ proctype Request(byte attempt) {
   :: else ->
      decide(attempt, COMMITTED, 3);
      if
-     :: !ok -> conclude(attempt); told[attempt] = UNSURE
+     :: !ok -> end_transaction(attempt); told[attempt] = UNSURE
      :: else ->
         MAY_DIE;
         put(0, revision[0] + 1, FREE, 0, DO); /* TransactionService._roll_forward */
@@ -305,8 +305,8 @@ init {
 #endif
   :: turn == 0 && _nr_pr == 1 -> break
   od;
-  if :: rec[1].state != NONE && rec[1].state != GONE -> conclude(1) :: else fi;
-  if :: rec[2].state != NONE && rec[2].state != GONE -> conclude(2) :: else fi;
+  if :: rec[1].state != NONE && rec[1].state != GONE -> end_transaction(1) :: else fi;
+  if :: rec[2].state != NONE && rec[2].state != GONE -> end_transaction(2) :: else fi;
   goto out;
 out:
   atomic {

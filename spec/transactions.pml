@@ -196,7 +196,7 @@ inline finish(t) { /* RecoveryService.finish */
   forget(t)
 }
 
-inline conclude(t) { /* RecoveryService.conclude */
+inline end_transaction(t) { /* RecoveryService.end_transaction */
   find(t);
   if :: state == PENDING -> abort(t); find(t) :: else fi;
   if :: state == COMMITTED || state == ABORTED -> finish(t) :: else fi
@@ -214,7 +214,7 @@ inline look_up(k) { /* IPReader.get, IPReader.find, RecoveryService.resolve */
         met = mark;
         find(met);
         if
-        :: state == PENDING && rec[met].orphan -> conclude(met)
+        :: state == PENDING && rec[met].orphan -> end_transaction(met)
         :: state == PENDING && !rec[met].orphan -> blocked = true; break
         :: (state == COMMITTED && rec[met].action == GIVE) || (state == ABORTED && rec[met].action == TAKE) ->
            decided(met, k);  /* RecoveryService._apply */
@@ -261,7 +261,7 @@ inline prepare() { /* TransactionService.prepare */
   od
 }
 
-inline put_back() { /* TransactionService.put_back, PoolWriter.put_back */
+inline make_available() { /* TransactionService.make_available, PoolWriter.make_available */
   i = 0;
   do
   :: i < N && (done & BIT(i)) -> put(i, revision[i], FREE, 0, t, ok); MAY_DIE; i++
@@ -272,8 +272,8 @@ inline put_back() { /* TransactionService.put_back, PoolWriter.put_back */
 }
 
 inline roll_back() { /* TransactionService.roll_back */
-  if :: unknown -> conclude(t)
-     :: else -> put_back(); forget(t) /* TransactionService.abandon */
+  if :: unknown -> end_transaction(t)
+     :: else -> make_available(); forget(t) /* TransactionService.abandon */
   fi
 }
 
@@ -292,7 +292,7 @@ inline roll_forward() { /* TransactionService._roll_forward, IPRepository.save_a
   od;
   i = 0;
   if :: !todo -> forget(t)  /* TransactionService._close, TransactionService.forget, TransactionService._delete_ended */
-     :: else -> conclude(t) /* TransactionService._conclude_later */
+     :: else -> end_transaction(t) /* TransactionService._end_later */
   fi
 }
 
@@ -337,13 +337,13 @@ proctype Several(byte t; mtype:kind action; byte account; byte wanted) {
         revision[2] = seen; todo = more;
 #ifndef EXTEND_AFTER_WRITE
         extend(t, more);
-        if :: !ok -> conclude(t); told[t] = UNSURE; goto out :: else fi;
+        if :: !ok -> end_transaction(t); told[t] = UNSURE; goto out :: else fi;
         MAY_DIE;
         prepare()
 #else
         prepare();
         extend(t, more);
-        if :: !ok -> conclude(t); told[t] = UNSURE; goto out :: else fi
+        if :: !ok -> end_transaction(t); told[t] = UNSURE; goto out :: else fi
 #endif
      :: else
      fi;
@@ -376,7 +376,7 @@ proctype Several(byte t; mtype:kind action; byte account; byte wanted) {
 #endif
      commit(t, done);                         /* TransactionService._commit */
      if
-     :: !ok -> conclude(t); told[t] = UNSURE  /* TransactionService._conclude_later */
+     :: !ok -> end_transaction(t); told[t] = UNSURE  /* TransactionService._end_later */
      :: else ->
         MAY_DIE;
         if
@@ -436,7 +436,7 @@ out:
 proctype Housekeeping(byte t) { /* RecoveryService.recover */
   LOCALS;
   atomic {
-  if :: rec[t].orphan && rec[t].state != GONE -> conclude(t) :: skip fi;
+  if :: rec[t].orphan && rec[t].state != GONE -> end_transaction(t) :: skip fi;
   goto out;
 out:
   turn = 0
@@ -513,7 +513,7 @@ init {
   /* At the end every process is known to be dead. */
   rec[1].orphan = true; rec[2].orphan = true;
   t = 1;
-  do :: t < 3 -> if :: rec[t].state != NONE && rec[t].state != GONE -> conclude(t) :: else fi; t++ :: else -> break od;
+  do :: t < 3 -> if :: rec[t].state != NONE && rec[t].state != GONE -> end_transaction(t) :: else fi; t++ :: else -> break od;
   goto out;
 out:
   if :: flight.on -> deliver() :: else fi;

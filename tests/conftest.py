@@ -44,7 +44,7 @@ def couchdb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def settings(couchdb_url: str) -> Iterator[Settings]:
-    """Settings with a prefix of this run's own; its databases go when the run ends."""
+    """Settings with a prefix of this run; its databases are deleted at the end."""
     made = Settings(
         couchdb_url=couchdb_url,
         couchdb_admin_url=os.environ.get("COUCHDB_ADMIN_URL", ""),
@@ -62,7 +62,7 @@ def settings(couchdb_url: str) -> Iterator[Settings]:
 
 @pytest.fixture(scope="session")
 def couch(settings: Settings) -> Couch:
-    """The database server, for looking at documents."""
+    """The database server, to read documents directly."""
     return composition.connect(settings.as_administrator())
 
 
@@ -88,13 +88,13 @@ class Member:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The header that says who is calling."""
+        """The header with the caller's token."""
         return {"X-Auth-Token": self.token}
 
 
 @pytest.fixture(scope="session")
 def member(services: Instance) -> Callable[..., Member]:
-    """A function that makes an account, the first one being the operator."""
+    """A function that creates an account. The first one is the operator's."""
 
     def make(name: str, parent: Member | None = None) -> Member:
         realm = f"{name}-{uuid4().hex[:6]}.example.com"
@@ -126,7 +126,7 @@ def child(member: Callable[..., Member], alice: Member) -> Member:
 
 @pytest.fixture(scope="session")
 def bob(member: Callable[..., Member], operator: Member) -> Member:
-    """An account beside Alice's."""
+    """Another account, which is neither above nor below Alice's."""
     return member("Bob", operator)
 
 
@@ -144,7 +144,7 @@ def api(wsgi: Any) -> TestApp:
 
 @pytest.fixture(scope="session")
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment of a program that shall use the tests' databases."""
+    """The environment of a program that uses the tests' databases."""
     return {
         **os.environ,
         "COUCHDB_URL": settings.couchdb_url,
@@ -185,7 +185,7 @@ def _empty(couch: Couch, services: Instance) -> None:
 
 
 def clear(database: Database, which: Callable[[dict[str, Any]], bool]) -> None:
-    """Delete documents, on every node there is: one that lags would be in the next test's way."""
+    """Delete documents on every node. A lagging node would disturb the next test."""
     for _ in range(20):
         there = (d for d in database.range("", "\uffff") if not d["_id"].startswith("_design/"))
         gone = [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in there if which(d)]
@@ -221,7 +221,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many schedules were walked through (`tests/schedules`)."""
+    """Print how many schedules were run (`tests/schedules`)."""
     reports = [r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, "when")]
     counts = [
         n for r in reports if r.when == "call" for k, n in r.user_properties if k == "schedules"

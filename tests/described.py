@@ -1,4 +1,4 @@
-"""Every reply held against the API's own description: what it does not tell is a failure."""
+"""Checks every reply against the OpenAPI description; a difference fails the test."""
 
 import json
 import re
@@ -73,7 +73,7 @@ def decoded(path: str) -> str:
 
 
 def checked(method: str, reply: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:
-    """A live server's reply, once it is held against the description."""
+    """Return a live server's reply after checking it against the description."""
     check(method, decoded(urlsplit(reply.url or "").path), reply.status, reply.headers, reply.data)
     return reply
 
@@ -96,7 +96,7 @@ def validator(pointer: str) -> jsonschema_rs.Draft202012Validator:
 
 @cache
 def patterns() -> list[tuple[re.Pattern[str], str]]:
-    """What the paths look like, names before what stands for anything."""
+    """The patterns of the paths: fixed names come before parameters."""
     paths = sorted(document()["paths"], key=lambda each: (each.count("{"), each))
     return [
         (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(each)) + "/?"), each) for each in paths
@@ -104,7 +104,7 @@ def patterns() -> list[tuple[re.Pattern[str], str]]:
 
 
 def described_path(path: str) -> str | None:
-    """The described path that a request's path is one of."""
+    """Return the described path that matches a request's path."""
     return next((each for pattern, each in patterns() if pattern.fullmatch(path)), None)
 
 
@@ -114,7 +114,7 @@ def escaped(text: str) -> str:
 
 
 class CheckedApp(TestApp):
-    """WebTest's application, each of whose replies is held against the description."""
+    """WebTest's application, which checks each reply against the description."""
 
     def do_request(self, req: Any, status: Any = None, expect_errors: Any = None) -> Any:
         """Send a request, and check the reply."""

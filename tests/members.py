@@ -1,11 +1,11 @@
-"""The service as a plain member of CouchDB; COUCHDB_ADMIN_URL names who sets it up."""
+"""The service as a plain member of CouchDB; COUCHDB_ADMIN_URL names the administrator."""
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 
 
 def add_member(settings: Settings) -> None:
-    """Let the service's user into the databases there are, unless it may do everything anyway."""
+    """Make the service's user a member of all databases, unless it is an administrator."""
     if settings.couchdb_admin_url:
         access = composition.access(settings)
         access.ensure_user()

@@ -1,4 +1,4 @@
-"""A gunicorn to race against: several workers, which can be killed one by one."""
+"""A gunicorn with several workers, which can be killed one by one."""
 
 import os
 import random
@@ -61,12 +61,12 @@ class Gunicorn:
             os.kill(random.choice(workers), signal.SIGKILL)
 
     def workers(self) -> list[int]:
-        """The process ids of the workers there are at this moment."""
+        """The process ids of the current workers."""
         path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
 
     def reload(self) -> None:
-        """Have all workers replaced, one after the other."""
+        """Replace all workers, one after the other."""
         self._process.send_signal(signal.SIGHUP)
 
     def _listening(self) -> str:

@@ -222,7 +222,7 @@ def leaves(
 def test_an_address_that_all_writers_withdrew_is_restorable_unless_it_was_deleted_since(
     there: Leaves, lost: str | None
 ) -> None:
-    assert (there.lost.revision if there.lost else None) == lost
+    assert (there.restorable.revision if there.restorable else None) == lost
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_lagging_replicas_do_not_reach_a_revision(
     ],
 )
 def test_a_write_in_a_conflict_with_a_deletion_is_not_single(there: Leaves, one: bool) -> None:
-    assert there.are_one_since("1-a") == one
+    assert there.is_single_since("1-a") == one
 
 
 def test_an_address_that_is_added_again_continues_its_trail() -> None:

@@ -27,7 +27,7 @@ PROTOCOL = {
 
 WRITES = {
     "save", "save_all", "put", "put_all", "remove", "withdraw", "drop", "drop_all", "restore",
-    "write", "put_back",
+    "write", "make_available",
 }  # fmt: skip
 """What a method calls that writes."""
 

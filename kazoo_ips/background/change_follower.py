@@ -22,17 +22,17 @@ LEASE = 30
 process that knows the holder to be dead takes over at once."""
 RENEW = 10
 """Seconds before the end of the lease at which the holder renews it."""
-LOOK = 15
+LEASE_CHECK = 15
 """Seconds between two reads of the lease by a process that does not hold it."""
 POLL = 5
 """Seconds between two reads of the feed by the holder of the lease."""
-AGAIN = 10
+RETRY_INTERVAL = 10
 """Seconds after which changes that could not be handled are retried."""
-GIVEN_UP = 3600
+RETRY_LIMIT = 3600
 """Seconds after which a change is not retried any more."""
 BATCH = 1000
 """Number of changes that are handled together."""
-_AHEAD = 100
+_MAX_BATCHES = 100
 """Maximum number of batches that wait to be handled, and of batches that wait for a retry."""
 
 Change = TypeVar("Change", bound=Hashable)
@@ -94,7 +94,7 @@ class ChangeFollower(Generic[Change]):
         self._now = now
         self._metrics = metrics
         self._held: Checkpoint | None = None
-        self._next_look = self._next_poll = self._next_again = 0
+        self._next_lease_check = self._next_poll = self._next_retry = 0
         self._start("")
 
     def _start(self, since: str) -> None:
@@ -118,7 +118,7 @@ class ChangeFollower(Generic[Change]):
         count = 0
         while self._keep_lease() and self._is_due():
             count += self._handle_next()
-        if self._to_retry and self._now() >= self._next_again:
+        if self._to_retry and self._now() >= self._next_retry:
             self._retry()
         self._keep_lease()
         return count
@@ -130,9 +130,9 @@ class ChangeFollower(Generic[Change]):
         if self._held and now < self._held.until:
             return True
         self._held = None
-        if now < self._next_look:
+        if now < self._next_lease_check:
             return False
-        self._next_look = now + LOOK
+        self._next_lease_check = now + LEASE_CHECK
         stored = self._checkpoints.find(self._name)
         if stored and now < stored.until and self._is_held_by_another(stored.holder):
             return False
@@ -191,7 +191,11 @@ class ChangeFollower(Generic[Change]):
         self._next_poll = now + POLL
         self._metrics.follower_polls.inc()
         more = True
-        while more and len(self._batches) < _AHEAD and len(self._to_retry) < _AHEAD * BATCH:
+        while (
+            more
+            and len(self._batches) < _MAX_BATCHES
+            and len(self._to_retry) < _MAX_BATCHES * BATCH
+        ):
             self._read, changes, more = self._feed.changed(self._read, BATCH)
             if changes:
                 self._batches.append(_Batch(changes, now, self._read))
@@ -213,9 +217,9 @@ class ChangeFollower(Generic[Change]):
     def _retry(self) -> None:
         """Retry the changes that wait for it. The checkpoint stays until none is left."""
         now = self._now()
-        self._next_again = now + AGAIN
+        self._next_retry = now + RETRY_INTERVAL
         failed = set(self._handle(self._to_retry))
-        expired = {change for change, at in self._to_retry.items() if now - at > GIVEN_UP}
+        expired = {change for change, at in self._to_retry.items() if now - at > RETRY_LIMIT}
         for change in failed & expired:
             log.error("%s: no more retries: %s", self._name, change)
             failed.discard(change)

@@ -67,7 +67,7 @@ class RepairService:
         self._metrics = metrics
         self._repairs: TTLCache[_Copy, int] = TTLCache(10_000, 3600)
 
-    def look(self, changes: Collection[Changed]) -> set[Changed]:
+    def check(self, changes: Collection[Changed]) -> set[Changed]:
         """Check these addresses and repair them.
 
         :returns: the changes whose addresses have to be checked again

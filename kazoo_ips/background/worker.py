@@ -56,7 +56,7 @@ class BackgroundWorker:
         self._follower = follower
         self._metrics = metrics
 
-    def look_again(self, now: float | None = None) -> int:
+    def check_due(self, now: float | None = None) -> int:
         """Check the addresses whose check is due; return how many they were."""
         due = self._retries.take(now)
         for address, account_id in due:
@@ -69,7 +69,7 @@ class BackgroundWorker:
                 pass  # the next check tries again, or the address is deleted
             except KazooIPsError as error:
                 log.warning("%s: not resolved yet: %s", address, error)
-                self._retries.look_again(address, account_id)
+                self._retries.schedule_check(address, account_id)
         return len(due)
 
     def recover(self) -> int:
@@ -106,7 +106,7 @@ class BackgroundWorker:
             request_context.begin(f"background-{uuid4().hex[:16]}")
             try:
                 self.work()
-                self.look_again()
+                self.check_due()
                 self.follow()
                 for index, (seconds, do) in enumerate(rounds):
                     if time.monotonic() >= due[index]:

@@ -45,7 +45,7 @@ class Leaves:
         return tuple(sorted(events, key=lambda event: event.at))
 
     @property
-    def lost(self) -> Withdrawal | None:
+    def restorable(self) -> Withdrawal | None:
         """The withdrawal to restore the address from, if every writer withdrew its write.
 
         None if the address has a live revision, or a client deleted it after that write began.
@@ -79,7 +79,7 @@ class Leaves:
         ]
         return max(map(generation, revisions), default=0) >= generation(revision)
 
-    def are_one_since(self, revision: str | None) -> bool:
+    def is_single_since(self, revision: str | None) -> bool:
         """Return whether one revision is live, and no client has deleted the address since.
 
         :param revision: the revision from which on deletions count

@@ -23,7 +23,7 @@ from kazoo_ips.model.names import printable
 from kazoo_ips.observability import request_context
 
 MASK = "***"
-_MOMENT = 0.1
+_MAX_DELAY = 0.1
 """Seconds that a line may wait, so that several lines are written at once."""
 
 _SECRETS = re.compile(
@@ -106,7 +106,7 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
     def _write(self) -> None:
         while True:
             self._due.wait()
-            time.sleep(_MOMENT)
+            time.sleep(_MAX_DELAY)
             self._due.clear()
             self.flush()
 

@@ -15,7 +15,7 @@ from kazoo_ips.processes.shared_table import SharedMemory
 _ENTRY = struct.Struct("<Qd48s")
 """Hash of the account, time, address. The longest address has 45 characters."""
 _NEXT = struct.Struct("<Q")
-REMEMBERED = 60.0
+LIFETIME = 60.0
 """Seconds that an entry is valid. By then every copy of a healthy cluster has the write."""
 
 
@@ -29,7 +29,7 @@ class RecentWrites(SharedMemory):
         super().__init__(_ENTRY.size * (entries + 1))
         self._count = entries
 
-    def note(self, account_id: str, addresses: Iterable[str]) -> None:
+    def add(self, account_id: str, addresses: Iterable[str]) -> None:
         """Record that these addresses were assigned to an account."""
         mark, now = _mark(account_id), time.monotonic()
         with self.locked():
@@ -42,7 +42,7 @@ class RecentWrites(SharedMemory):
 
     def recent(self, account_id: str) -> set[str]:
         """Return the addresses assigned to an account in the last minute, unless overwritten."""
-        mark, oldest = _mark(account_id), time.monotonic() - REMEMBERED
+        mark, oldest = _mark(account_id), time.monotonic() - LIFETIME
         with self.locked():
             entries = self._entries[_ENTRY.size :]
         return {

@@ -19,14 +19,14 @@ class WorkerLoad:
         for place in range(_PLACES):
             self.leave(place)
 
-    def note(self, place: int, connections: int) -> None:
+    def set(self, place: int, connections: int) -> None:
         """Set the number of connections of the worker at a place."""
         if place < _PLACES:
             self._numbers[place] = connections
 
     def leave(self, place: int) -> None:
         """Record that a place has no worker."""
-        self.note(place, _NO_WORKER)
+        self.set(place, _NO_WORKER)
 
     def least(self) -> int:
         """Return the smallest number of connections of any worker."""

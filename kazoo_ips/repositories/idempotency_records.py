@@ -57,12 +57,12 @@ class IdempotencyRecords:
         document = self._records.find(_PREFIX + record_id, _rank)
         return _record(document) if document else None
 
-    def begun(self, record: IdempotencyRecord) -> str | None:
+    def revision_of(self, record: IdempotencyRecord) -> str | None:
         """Return the revision of an attempt, even if only a minority of nodes has it, or None."""
         leaves = self._records.leaves(_PREFIX + record.id)
         return next((str(leaf["_rev"]) for leaf in leaves if _is_of(leaf, record)), None)
 
-    def yield_to_others(self, record: IdempotencyRecord) -> bool | None:
+    def drop_if_taken(self, record: IdempotencyRecord) -> bool | None:
         """Drop an attempt if another request, with another request id, has taken the key too.
 
         The dropped attempt has changed nothing, because its start was not certain. The other one

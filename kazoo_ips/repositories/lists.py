@@ -12,12 +12,12 @@ from kazoo_ips.couch.client import Couch, Key, Row
 from kazoo_ips.model import Listing, ListIPs, addresses
 from kazoo_ips.repositories.documents import POOL, status_of
 
-_NAMES_KEPT = 2.0
+_NAMES_TTL = 2.0
 """Seconds that the names of zones and hosts are cached at most."""
 _CHUNK = 5000
 """Rows of a view that are read at a time when all are needed."""
 _OTHERS = "ips/other_spellings"
-_FEW = 16
+_MAX_KEYS = 16
 """Up to this many addresses are looked up by key. For more, a key range is read."""
 
 
@@ -103,14 +103,14 @@ class ListRepository:
 
         CouchDB takes half a millisecond for each, so they are cached until the database's update
         sequence changes. On a cluster the index may have lagged when it was read, so they are
-        cached for `_NAMES_KEPT` seconds at most.
+        cached for `_NAMES_TTL` seconds at most.
         """
         sequence = self._pool.info()["update_seq"]
         groups = self._grouped.get(view)
         if groups is None or groups.sequence != sequence or groups.until < time.monotonic():
             keys = [row.key for row in self._pool.rows(view, group_level=level)]
             names = sorted({key[-1] for key in keys if isinstance(key[-1], str)})
-            groups = _Groups(keys, names, sequence, time.monotonic() + _NAMES_KEPT)
+            groups = _Groups(keys, names, sequence, time.monotonic() + _NAMES_TTL)
             self._grouped[view] = groups
         return groups
 
@@ -151,7 +151,7 @@ class ListRepository:
         keys = sorted([addresses.sort_key(address)] for address in wanted or ())
         if wanted is None:
             rows = self._walk([], [{}])
-        elif len(keys) > _FEW:
+        elif len(keys) > _MAX_KEYS:
             rows = self._walk(keys[0], keys[-1])
         else:
             rows = self._pool.rows(_OTHERS, keys=keys, reduce=False) if keys else []

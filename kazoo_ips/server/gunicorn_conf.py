@@ -103,4 +103,4 @@ def worker_exit(_: Any, worker: Any) -> None:
     """Do the checks of addresses that this worker has scheduled for later."""
     application = getattr(worker, "wsgi", None)  # missing in the master, and if the start failed
     if application is not None:
-        application.extensions["kazoo_ips"].background.look_again(math.inf)
+        application.extensions["kazoo_ips"].background.check_due(math.inf)

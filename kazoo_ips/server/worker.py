@@ -78,7 +78,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         seconds = Settings.load(os.environ).client_timeout
         self._limit = WaitLimit(seconds, max(1, self.cfg.threads // 2))
         self._lingering: deque[tuple[float, socket.socket]] = deque()
-        load.note(self.place, 0)
+        load.set(self.place, 0)
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -97,7 +97,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         if self.nr_conns > load.least():
             time.sleep(_YIELD)
         super().accept(listener)
-        load.note(self.place, self.nr_conns)
+        load.set(self.place, self.nr_conns)
 
     def handle(self, conn: Any) -> Any:
         """Handle the requests of a connection, as long as the next one arrives at once."""
@@ -151,7 +151,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Called in the main thread when a thread has finished with a connection."""
         super().finish_request(conn, fs)
-        load.note(self.place, self.nr_conns)
+        load.set(self.place, self.nr_conns)
         if self.pending_conns and self.pending_conns[-1] is conn:
             conn.timeout = conn.sock.deadline
 

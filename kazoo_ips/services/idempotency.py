@@ -22,7 +22,7 @@ from kazoo_ips.repositories.idempotency_records import (
     IdempotencyRecords,
     record_id,
 )
-from kazoo_ips.services.assigning.recovery import KEPT, LEASE
+from kazoo_ips.services.assigning.recovery import LEASE, RETENTION
 from kazoo_ips.services.assigning.transactions import TransactionService
 from kazoo_ips.services.retry_queue import RetryQueue
 
@@ -70,7 +70,7 @@ class IdempotencyService:
             worker=liveness.identity(),
         )
         existing = self._records.find(new.id)
-        if existing is None or now - existing.created > KEPT:
+        if existing is None or now - existing.created > RETENTION:
             return self._claim(replace(new, revision=existing.revision if existing else None))
         if existing.fingerprint != fingerprint:
             raise IdempotencyMismatch
@@ -103,16 +103,18 @@ class IdempotencyService:
 
         :raises DatastoreUnreachable: it is unknown whether the attempt is ended
         """
-        dropped = self._records.yield_to_others(record)
+        dropped = self._records.drop_if_taken(record)
         if dropped is None and self._now() <= record.until:
             raise DatastoreUnreachable(f"key {record.id}: the record may still show up")
         if dropped is not False:
             return
         # If the record exists, the new write ends it. If not, the new write takes its place, so
         # that CouchDB refuses the claim should it arrive later.
-        revision = self._records.begun(record)
+        revision = self._records.revision_of(record)
         ended = self._records.put(replace(record, until=0, revision=revision or record.revision))
-        if ended is None and self._records.begun(record):  # the read above has missed the record
+        if ended is None and self._records.revision_of(
+            record
+        ):  # the read above has missed the record
             raise DatastoreUnreachable(f"key {record.id}: still under way")
 
     def finish(self, record: IdempotencyRecord, reply: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -153,7 +155,7 @@ class IdempotencyService:
 
     def sweep(self) -> int:
         """Delete the records that were kept long enough; return how many."""
-        return self._records.sweep(self._now() - KEPT)
+        return self._records.sweep(self._now() - RETENTION)
 
 
 def _attempt(record: IdempotencyRecord) -> str:

@@ -26,7 +26,7 @@ class RetryQueue:
         self._due: list[tuple[float, str, str]] = []
         self._work: dict[str, Callable[[], object]] = {}
 
-    def look_again(self, address: str, account_id: str = "") -> None:
+    def schedule_check(self, address: str, account_id: str = "") -> None:
         """Schedule two checks of an address in the next seconds.
 
         :param account_id: the account whose copy of the address may be wrong

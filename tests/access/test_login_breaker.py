@@ -1,4 +1,4 @@
-"""A login that CouchDB refuses is hardly ever sent, by all workers together."""
+"""The circuit breaker: all workers together rarely send a login that CouchDB has refused."""
 
 import base64
 import json
@@ -48,7 +48,7 @@ REASON = "CouchDB refuses the service's user or password"
 
 
 class Users:
-    """CouchDB's users in front of a database that knows none: one, whose password may change."""
+    """A proxy that checks one user's password, in front of a database without users."""
 
     def __init__(self, url: str) -> None:
         self.proxy = FaultProxy(url)
@@ -59,7 +59,7 @@ class Users:
         self.proxy.rule(self._let_in, times=None)
 
     def url(self, password: str | None = None) -> str:
-        """The database's, with the user and a password."""
+        """Return the settings of the database with the user and a password."""
         return f"http://kazoo_ips:{password or self.password}@127.0.0.1:{self.proxy.port}"
 
     def _let_in(self, forward: Forward) -> Reply:
@@ -76,7 +76,7 @@ class Users:
 
 @pytest.fixture
 def users(couchdb_url: str) -> Any:
-    """The users, listening."""
+    """The proxy, started."""
     made = Users(couchdb_url.rpartition("@")[2] if "@" in couchdb_url else couchdb_url)
     with made.proxy:
         yield made
@@ -84,13 +84,13 @@ def users(couchdb_url: str) -> Any:
 
 @pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses that a test can wait for."""
+    """Short pauses of the breaker."""
     monkeypatch.setattr(login_circuit_breaker, "PAUSES", (0.5, 1.0, 2.0))
     monkeypatch.setattr(login_circuit_breaker, "LOCKED", 0.5)
 
 
 def of(users: Users, settings: Settings, password: str | None = None) -> Settings:
-    """Settings of a service that uses them."""
+    """The settings of a service behind the proxy."""
     return replace(settings, couchdb_url=users.url(password), couchdb_admin_url="")
 
 

@@ -31,14 +31,14 @@ KAZOO = {"admins": {"names": ["ops"]}, "members": {"names": ["kazoo"], "roles": 
 
 @dataclass(frozen=True)
 class Secured:
-    """Databases of a test's own, and the user that shall be let in."""
+    """Databases of the test's own, and the user that becomes a member."""
 
     settings: Settings
     couch: Couch
     user: str
 
     def run(self, *command: str, password: str = "s3cret") -> Result:
-        """A command, with the user's password or another."""
+        """Run a command, with the user's password or another one."""
         parts = self.settings.couchdb_url.replace("s3cret", password)
         environment = {
             "COUCHDB_URL": parts,
@@ -49,18 +49,18 @@ class Secured:
 
     @property
     def administrator(self) -> Instance:
-        """The services by the administrator's hand."""
+        """The services with the administrator's login."""
         return composition.build(self.settings.as_administrator())
 
     @property
     def member(self) -> Instance:
-        """The services as they run, some minutes from now."""
+        """The services with the user's login, with a clock that is some minutes ahead."""
         return composition.build(self.settings, clock=lambda: time.time() + 300)
 
 
 @pytest.fixture
 def secured(settings: Settings, couch: Couch) -> Iterator[Secured]:
-    """Databases that only administrators may use, and a user that is not there yet."""
+    """Databases that only administrators may use, and a user that does not exist yet."""
     if "couchdb" not in couch.greeting():
         pytest.skip("the embedded server has no users")
     user = f"test-{uuid4().hex[:8]}"
@@ -182,7 +182,7 @@ def test_an_account_created_by_the_command_has_the_service_as_a_member(secured: 
 
 @pytest.fixture
 def kazoos(secured: Secured) -> Any:
-    """An account whose database Kazoo has made: the service is not let in."""
+    """An account whose database Kazoo has created: the service is not a member."""
     secured.run("secure")
     account = secured.administrator.accounts.create("New", "new.example.com")
     database = secured.couch.database(account_database(account.id))

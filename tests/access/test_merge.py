@@ -1,4 +1,4 @@
-"""What letting the service in makes of a `_security` object."""
+"""How `secure` changes a `_security` object."""
 
 from typing import Any
 

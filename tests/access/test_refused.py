@@ -1,4 +1,4 @@
-"""A CouchDB that does not let the service in: said clearly, in the log and to the operator."""
+"""A CouchDB that refuses the service's user: what the log and the commands say."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ REFUSALS = {
 
 @pytest.fixture(params=REFUSALS)
 def refusing(request: Any, settings: Settings) -> Iterator[tuple[Settings, str]]:
-    """Settings of a server that refuses everything as CouchDB does, and its reason."""
+    """Settings for a server that refuses every request as CouchDB does, and its reason."""
     status, error, reason = REFUSALS[request.param]
     body = json.dumps({"error": error, "reason": reason}).encode()
 

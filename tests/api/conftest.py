@@ -23,7 +23,7 @@ def databases(settings: Settings) -> Databases:
 
 @pytest.fixture
 def load(pool: Any, databases: Databases) -> Callable[..., None]:
-    """A function that puts documents into the empty pool, as Kazoo would."""
+    """A function that writes documents to the empty pool, as Kazoo does."""
 
     def put(*documents: dict[str, Any]) -> None:
         databases.put("dedicated_ips", *documents)
@@ -47,6 +47,6 @@ def kazoo(settings: Settings) -> Iterator[Kazoo]:
 
 @pytest.fixture
 def fresh(settings: Settings) -> Iterator[Fresh]:
-    """Databases of the test's own, for what would slow or break those that are shared."""
+    """Databases of the test's own, for tests that would slow down or break the shared ones."""
     with made_fresh(settings) as made:
         yield made

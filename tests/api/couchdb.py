@@ -9,7 +9,7 @@ import urllib3
 
 
 class Databases:
-    """The databases of one prefix, reached without any code of the service."""
+    """The databases of one prefix, used without any code of the service."""
 
     def __init__(self, url: str, prefix: str) -> None:
         parts = urlsplit(url)
@@ -22,7 +22,7 @@ class Databases:
             self._headers["Authorization"] = f"Basic {b64encode(password.encode()).decode()}"
 
     def __call__(self, method: str, database: str, rest: str = "", body: Any = None) -> Any:
-        """Send one request; what it answers has to be a success."""
+        """Send a request, and return the response, which has to be a success."""
         url = f"{self._url}/{quote(self._prefix + database, safe='')}{rest}"
         sent = None if body is None else json.dumps(body)
         answer = self._pool.request(method, url, body=sent, headers=self._headers, timeout=60)
@@ -41,12 +41,12 @@ class Databases:
         return document
 
     def put(self, database: str, *documents: dict[str, Any]) -> None:
-        """Write documents; every one of them has to be written."""
+        """Write documents; each write has to succeed."""
         answer = self("POST", database, "/_bulk_docs", {"docs": documents})
         assert not [row for row in answer if "error" in row]
 
     def change(self, database: str, document_id: str, **fields: Any) -> None:
-        """Change fields of a document; None takes one away."""
+        """Change fields of a document; None removes a field."""
         changed = {**self.get(database, document_id), **fields}
         self.put(database, {k: v for k, v in changed.items() if v is not None})
 
@@ -63,7 +63,7 @@ def kazoo_document(
     owner: str | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """A dedicated IP as a Kazoo node writes it."""
+    """Return the document of a dedicated IP as a Kazoo node writes it."""
     document = {
         "_id": address,
         "pvt_vsn": "1",

@@ -28,13 +28,13 @@ class Fresh:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The header that says who is calling."""
+        """The header with the caller's token."""
         return {"X-Auth-Token": self.token}
 
 
 @contextmanager
 def made_fresh(settings: Settings) -> Iterator[Fresh]:
-    """Make it, and take its databases away again."""
+    """Create the application, and delete its databases at the end."""
     own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
     databases = composition.databases(own)
     databases.create()

@@ -1,4 +1,4 @@
-"""What a running Kazoo stored and sent, restored into databases of its own."""
+"""Recorded documents and logins of a running Kazoo, restored into databases of their own."""
 
 import json
 from base64 import urlsafe_b64decode
@@ -60,7 +60,7 @@ class Kazoo:
         self.api = self.at(THEN)
 
     def restore(self) -> None:
-        """Put every recorded document in its place, with its revision."""
+        """Write every recorded document with its revision."""
         for name, documents in DATABASES.items():
             self.databases("PUT", name)
             self.databases("POST", name, "/_bulk_docs", {"docs": documents, "new_edits": False})
@@ -71,7 +71,7 @@ class Kazoo:
 
     @contextmanager
     def changed(self, database: str, document_id: str, **fields: Any) -> Iterator[None]:
-        """A document with other fields, for a while; None takes one away."""
+        """Change fields of a document inside a `with`; None removes a field."""
         before = self.databases.get(database, document_id)
         self.databases.change(database, document_id, **fields)
         try:

@@ -1,4 +1,4 @@
-"""What all replies have in common, checked to the last member, so that tests look at `data`."""
+"""Checks of the members that all replies have, so that tests look only at `data`."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def failure(reply: TestResponse, token: str | None, message: str) -> Any:
 
 
 def invalid(reply: TestResponse, token: str | None) -> Any:
-    """The broken rules, by path, of a 400."""
+    """Return the broken rules of a 400, by path."""
     assert reply.status_code == 400
     return failure(reply, token, "validation error")
 
@@ -61,17 +61,17 @@ def broken(path: str, rule: str, message: str, **more: Any) -> dict[str, Any]:
 
 
 def required(field: str) -> dict[str, Any]:
-    """A field is missing."""
+    """The error of a missing field."""
     return broken(field, "required", "Field is required but missing", value=field)
 
 
 def no_address(path: str, value: Any) -> dict[str, Any]:
-    """A value is no address."""
+    """The error of a value that is no address."""
     return broken(path, "not_one_schema_valid", "failed to validate", value=value)
 
 
 def wrong_type(path: str, target: str, value: Any) -> dict[str, Any]:
-    """A value is of the wrong type."""
+    """The error of a value of the wrong type."""
     message = f"Value did not match type(s): {target}"
     return broken(path, "type", message, target=target, value=value)
 

@@ -1,4 +1,4 @@
-"""The operator's commands: Kazoo's lines to the letter, and the exit status."""
+"""The operator's commands: their output, which is exactly Kazoo's, and the exit status."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ IPS = "kazoo_ips_maintenance"
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left: exit status, output, errors."""
+    """The result of a command: exit status, output, errors."""
 
     status: int
     out: str

@@ -1,4 +1,4 @@
-"""What browsers need to call the API from a page of another site."""
+"""CORS: calls of the API from pages of other origins."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""CouchDB down, silent, or without what the service needs: 503 in time, and back again."""
+"""CouchDB is down, silent, or lacks a database: 503 in time, and recovery."""
 
 import socket
 import threading
@@ -26,7 +26,7 @@ PATIENCE = 1.0
 
 
 class Door:
-    """A TCP port in front of the database: closed, silent, or open."""
+    """A TCP proxy in front of the database: closed, silent, or open."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -39,13 +39,13 @@ class Door:
         self.url = f"http://{user}{'@' if user else ''}127.0.0.1:{self.port}"
 
     def open(self, *, silent: bool = False) -> None:
-        """Take connections, and answer them or not."""
+        """Accept connections, and pass requests on or stay silent."""
         self.close()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._serve, args=(self._listener, silent), daemon=True).start()
 
     def close(self) -> None:
-        """Break all connections and take no more."""
+        """Break all connections and accept no more."""
         listener, self._listener = self._listener, None
         if listener:
             listener.shutdown(socket.SHUT_RDWR)
@@ -77,7 +77,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 @pytest.fixture
 def door(settings: Settings) -> Iterator[Door]:
-    """A port in front of the database, closed at first."""
+    """A proxy in front of the database, closed at first."""
     made = Door(settings.couchdb_url)
     yield made
     made.close()
@@ -85,13 +85,13 @@ def door(settings: Settings) -> Iterator[Door]:
 
 @pytest.fixture
 def behind(settings: Settings, door: Door) -> TestApp:
-    """The application, reaching the database through that port."""
+    """The application behind the proxy."""
     return CheckedApp(create_app(replace(settings, couchdb_url=door.url, read_timeout=2 * LONG)))
 
 
 @pytest.fixture
 def impatient(settings: Settings, door: Door) -> TestApp:
-    """The same, not waiting long for answers."""
+    """The same with a short read timeout."""
     return CheckedApp(create_app(replace(settings, couchdb_url=door.url, read_timeout=PATIENCE)))
 
 

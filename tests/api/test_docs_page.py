@@ -1,4 +1,4 @@
-"""The page to read and try the API, in a real browser; skipped where there is none."""
+"""The page of the API's description, in a real browser; skipped if there is none."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ QUIET = [
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    """A page of a new browser. What its console complains of fails the test."""
+    """A page of a new browser. Errors on its console fail the test."""
     if not BROWSER:
         pytest.skip("there is no browser here")
     with sync_playwright() as playwright:
@@ -41,7 +41,7 @@ def page() -> Iterator[Page]:
 
 
 def operation(page: Page, method: str, path: str) -> Locator:
-    """An operation of the page, opened."""
+    """Open an operation on the page."""
     block = page.locator(f".opblock-{method.lower()}").filter(
         has=page.locator(f'[data-path="{path}"]')
     )
@@ -50,7 +50,7 @@ def operation(page: Page, method: str, path: str) -> Locator:
 
 
 def authorize(page: Page, token: str) -> None:
-    """Give the page a token."""
+    """Enter a token on the page."""
     page.get_by_role("button", name="Authorize").first.click()
     dialog = page.locator(".dialog-ux .auth-container", has_text="X-Auth-Token")
     dialog.get_by_role("textbox").fill(token)
@@ -59,7 +59,7 @@ def authorize(page: Page, token: str) -> None:
 
 
 def execute(block: Locator, **parameters: str) -> tuple[str, str]:
-    """Send an operation's request; the status and body that the page shows."""
+    """Send an operation's request; return the status and body that the page shows."""
     for name, value in parameters.items():
         block.locator(f'tr[data-param-name="{name}"] input').fill(value)
     block.get_by_role("button", name="Execute").click()

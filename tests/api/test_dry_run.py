@@ -1,4 +1,4 @@
-"""A dry run says what a write would do or be refused for, and writes nothing, whatever route."""
+"""Dry runs: the reply is that of the write, and nothing is written, on every route."""
 
 import json
 import re
@@ -32,7 +32,7 @@ ADDRESS = f"{ACCOUNT}/<address:address>"
 
 @dataclass(frozen=True)
 class Case:
-    """A write that would be done, its address in the path where there is one."""
+    """A write that succeeds, with its address in the path if there is one."""
 
     data: Any = None
     address: str = ""
@@ -87,14 +87,14 @@ def flat(table: dict[Any, list[Case]]) -> list[Any]:
 
 
 def writes(wsgi: Any) -> dict[tuple[str, str], bool]:
-    """Every route that is no GET, and whether it can be asked for a dry run."""
+    """Every write, and whether it supports dry runs."""
     told = [(operation_of(wsgi, rule), rule.rule) for rule in wsgi.url_map.iter_rules()]
     return {(each.method, rule): each.dry_run for each, rule in told if each.method != "GET"}
 
 
 @pytest.fixture
 def stored(couch: Couch) -> Callable[[], Any]:
-    """A function that tells every revision of every document of every database."""
+    """A function that returns every revision of every document in every database."""
 
     def look() -> Any:
         return {
@@ -114,7 +114,7 @@ def stored(couch: Couch) -> Callable[[], Any]:
 def pool_of_three(
     load: Callable[..., None], services: Instance, alice: Member, operator: Member
 ) -> None:
-    """Two addresses that are available, one of Alice's, and one spelled in Kazoo's way."""
+    """Two available addresses, one of Alice's, and one in another spelling."""
     load(
         *map(kazoo_document, (FREE, NEXT, TAKEN)),
         kazoo_document("2001:DB8::A", zone="eu", host="b", pvt_status="reserved"),
@@ -150,7 +150,7 @@ def send(api: TestApp, alice: Member, operator: Member) -> Send:
 
 
 def without_time(data: Any) -> Any:
-    """What a reply says, without what only the write itself knows."""
+    """Return a reply without the members that only a real write can know."""
     if isinstance(data, dict):
         unknown = ("rev", "created", "modified")
         return {k: without_time(v) for k, v in data.items() if k not in unknown}
@@ -298,7 +298,7 @@ def test_a_dry_run_that_needs_read_repair_is_400(
 
 
 def reply_without_mark(reply: Any) -> Any:
-    """A reply as if it were not one of a dry run."""
+    """Return a dry run's reply without the members that mark it."""
     body = {k: v for k, v in reply.json.items() if k != "dry_run"}
     assert body != reply.json
     reply.body = json.dumps(body).encode()

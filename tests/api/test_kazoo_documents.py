@@ -1,4 +1,4 @@
-"""Documents: those that a running Kazoo wrote are used, and ours are like them."""
+"""Documents of a running Kazoo are usable, and the service writes the same fields."""
 
 import time
 from collections.abc import Callable

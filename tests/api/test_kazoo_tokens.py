@@ -1,4 +1,4 @@
-"""Tokens and logins, held against those of a running Kazoo."""
+"""Tokens and logins, compared with those of a running Kazoo."""
 
 import base64
 import hashlib
@@ -153,7 +153,7 @@ def test_a_key_pair_is_created_if_the_database_has_none(
 
 
 def sign(claims: dict[str, Any], key: Any = None, **head: Any) -> str:
-    """A token with the recorded key, unless said otherwise."""
+    """Return a token signed with the recorded key, or with another one."""
     given = {"alg": "RS256", "typ": "JWT", "kid": KEY_DOCUMENT["_id"], **head}
     return jwt.encode(
         claims, key or KEY, given["alg"], headers={k: v for k, v in given.items() if v is not None}

@@ -1,4 +1,4 @@
-"""Lists: pages, filters, order, the first few, all of it, and tables."""
+"""Lists: pages, filters, order, quantity, the whole list, and CSV."""
 
 import base64
 import csv
@@ -33,7 +33,7 @@ BESIDE = [("us-east", "192.0.2.5", "proxy0.example.com"), ("us-west", "192.0.2.6
 
 @dataclass(frozen=True)
 class List:
-    """One of the lists, with the lines above in it."""
+    """One of the lists, with the lines above."""
 
     api: TestApp
     path: str
@@ -69,7 +69,7 @@ class List:
 
 @pytest.fixture(scope="module", params=["available", "an account's", "all accounts'"])
 def listing(request: Any, settings: Settings) -> Iterator[List]:
-    """Each of the three lists in its turn, read only."""
+    """Each of the three lists, for reading only."""
     kind: str = request.param
     with made_fresh(settings) as made:
         alice = made.services.accounts.create("Alice", "alice.example.com")

@@ -1,4 +1,4 @@
-"""What only a real server shows: bytes that never become a request, and streams."""
+"""Tests that need a real server: unreadable requests, and streams."""
 
 import json
 import re

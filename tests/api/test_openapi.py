@@ -1,4 +1,4 @@
-"""The description of the API: it is whole and valid, and what it does not tell is noticed."""
+"""The OpenAPI description: it is complete and valid, and differences from it are noticed."""
 
 import json
 import re

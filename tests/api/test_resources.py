@@ -1,4 +1,4 @@
-"""What the API shows of a model: by the schemas' own machinery, and by the short way."""
+"""JSON resources: `dump_fast` compared with marshmallow's `dump`."""
 
 import pytest
 

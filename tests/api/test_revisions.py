@@ -1,4 +1,4 @@
-"""Revisions: what a reply is called, asking only for news, and writing only over what was read."""
+"""Revisions: ETag, If-None-Match and If-Match."""
 
 from typing import Any
 

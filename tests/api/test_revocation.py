@@ -1,4 +1,4 @@
-"""For how long two workers remember an identity, with the settings as they come."""
+"""How long two workers with the default settings cache an identity."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ WITHIN = 5.0
 
 @pytest.fixture(scope="module")
 def server(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Two workers that remember for as long as the default says."""
+    """Two workers with the default settings."""
     defaults = {k: v for k, v in environment.items() if k != "KAZOO_IPS_IDENTITY_CACHE"}
     log = tmp_path_factory.mktemp("revocation") / "log"
     with Gunicorn(defaults, log, workers=2) as gunicorn:
@@ -80,6 +80,6 @@ def test_a_revoked_token_stops_working_on_all_workers_within_five_seconds(
 
 
 def change(couch: Couch, member: Member, document_id: str, **fields: object) -> None:
-    """Change a document of an account as another program would."""
+    """Change a document of an account without the service."""
     database = couch.database(account_database(member.id))
     database.put({**database.get(document_id), **fields})

@@ -1,4 +1,4 @@
-"""One address, one dedicated IP: whatever its spelling, here and in what Kazoo wrote."""
+"""Every spelling of an address is one dedicated IP, in requests and in Kazoo's documents."""
 
 from typing import Any
 from urllib.parse import quote

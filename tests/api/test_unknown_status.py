@@ -1,4 +1,4 @@
-"""An address whose status only a newer release knows: shown, counted by it, and left alone."""
+"""An address with an unknown status is shown and counted, and not changed."""
 
 import time
 from collections.abc import Callable
@@ -36,7 +36,7 @@ WHY = "ip has a status that this release does not know: "
 
 @pytest.fixture
 def resting(load: Callable[..., None], databases: Databases) -> dict[str, Any]:
-    """An address with a status and fields of a newer release, beside one that is available."""
+    """An address with a status and fields of a newer release, and an available one."""
     document = kazoo_document(
         RESTING, pvt_status="aging", pvt_available_at=64000000000, labels={"a": 1}
     )
@@ -53,7 +53,7 @@ def kept(load: Callable[..., None], databases: Databases, alice: Any) -> dict[st
 
 @pytest.fixture
 def later(settings: Settings) -> Instance:
-    """The services five minutes from now, when nothing is under way."""
+    """The services with a clock that is five minutes ahead, so that no document is recent."""
     return composition.build(settings.as_administrator(), clock=lambda: time.time() + 300)
 
 
@@ -242,8 +242,8 @@ def test_the_background_worker_skips_the_copies_of_an_unknown_status(
 ) -> None:
     copies = couch.database(account_database(bob.id))
     copies.put(kazoo_document(RESTING, owner=bob.id))
-    services.copies.look_again(RESTING, bob.id)
-    assert services.background.look_again(time.monotonic() + 300) >= 1
+    services.copies.schedule_check(RESTING, bob.id)
+    assert services.background.check_due(time.monotonic() + 300) >= 1
     assert copies.find(RESTING)
 
 

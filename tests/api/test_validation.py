@@ -1,4 +1,4 @@
-"""Bodies: what is refused and in which words, and how lenient they are read."""
+"""Validation of bodies: the errors, and how leniently bodies are read."""
 
 import json
 from typing import Any

@@ -60,7 +60,7 @@ BODIES = {"DELETE": b'{"data":{"ips":["203.0.113.99"]}}'}
 
 
 def expected(role: str, route: str, method: str) -> int:
-    """The status that the contract has for it."""
+    """The status that the caller gets according to the contract."""
     method = method.replace("HEAD", "GET")
     everybodys = OPEN_ROUTES.get(route, {}).get(method)
     accounts = ACCOUNT_ROUTES.get(route, {}).get(method)
@@ -100,7 +100,7 @@ def roles(
 def documents(
     services: Instance, databases: Databases, couch: Any, child: Any
 ) -> Iterator[Callable[[], Any]]:
-    """What the pool and the account have of the one address there is, assigned to the account."""
+    """Return the pool document and the copy of the address, which is assigned to the account."""
     services.pool.create(CreateIP(ADDRESS, "us-east", "proxy1.example.com"), "0" * 32)
     services.ips.assign(AssignIP(child.id, ADDRESS), "0" * 32)
 

@@ -1,4 +1,4 @@
-"""Questions put together: who asks, when, about what, and what happens when asking fails."""
+"""Group commit: which thread sends which requests, when, and what happens after an error."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from tests.faults.conftest import eventually, wait_behind
 
 
 class Asked:
-    """What is asked, and a gate for each time something is."""
+    """Records the requests, with a gate for each."""
 
     def __init__(self, max_wait: float) -> None:
         self.questions: list[list[str]] = []
@@ -26,12 +26,12 @@ class Asked:
         )
 
     def open(self, number: int) -> None:
-        """Let what was asked as the first, second, … be answered."""
+        """Open the gate of the first, second, … request."""
         with self._changed:
             self._gates[number].set()
 
     def wait(self, count: int) -> None:
-        """Wait until so many have been asked."""
+        """Wait until this number of requests was sent."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.questions) >= count, 5), self.questions
 
@@ -65,7 +65,7 @@ Start = Callable[[str], Future[str]]
 
 @pytest.fixture
 def start(asked: Asked) -> Iterator[Start]:
-    """A function that asks in a thread of its own."""
+    """A function that sends a request in a thread of its own."""
     with ThreadPoolExecutor(8) as threads:
         yield lambda key: threads.submit(asked.batcher.send, key)
 

@@ -1,4 +1,4 @@
-"""Connections against a server that answers, byte for byte, what a test wants it to."""
+"""Connections to a server that sends the exact bytes that a test prepares."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ class Scripted:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
-        """Stop, and end every connection."""
+        """Stop the server, and end every connection."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

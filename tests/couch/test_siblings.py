@@ -1,4 +1,4 @@
-"""Threads wait for those that are expected, and for nobody else."""
+"""A thread waits for expected siblings, and for no other threads."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +13,7 @@ from tests.timing import LONG
 
 
 def come(siblings: Siblings, expected: Event, go: Event, *, end: Callable[[], None]) -> None:
-    """Be expected at a siblings until told to go."""
+    """Be an expected sibling until an event is set."""
     siblings.expect()
     expected.set()
     assert go.wait(LONG)
@@ -82,7 +82,7 @@ def test_a_thread_that_waits_for_a_client_is_not_expected() -> None:
 
 
 def is_over(future: Future[None], seconds: float) -> bool:
-    """Whether something ends within a time."""
+    """Whether a function returns within a time."""
     try:
         future.result(seconds)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""No thread waits for another's request while that holds a lock."""
+"""No thread waits for a lock that another thread holds during a request."""
 
 import threading
 import time
@@ -19,13 +19,13 @@ DELAY = 0.5
 
 
 def failing_slowly(forward: Forward) -> Reply:
-    """A failure that takes its time."""
+    """A server that fails slowly."""
     time.sleep(DELAY)
     return error_without_type(forward)
 
 
 def seconds(calls: list[Callable[[], object]], error: type[Exception]) -> float:
-    """How long all of these take at the same time, each of which fails."""
+    """Return the seconds that all of these calls take concurrently; each of them fails."""
     start = threading.Barrier(len(calls) + 1)
 
     def run(call: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures: the files of the tree, and Node to run a map alone."""
+"""Fixtures: the files of `couch_views`, and Node to run a map function."""
 
 import json
 import os

@@ -78,7 +78,7 @@ def fill(database: Database, count: int = 20) -> None:
 
 
 def put_old(database: Database) -> None:
-    """The design document as an older version may have had it."""
+    """Return the design document as in an older version."""
     wanted = design_docs.load("ips")
     old = {**wanted["views"], "by_zone": {"map": OLD, "reduce": "_count"}}
     database.put({**wanted, "views": old})

@@ -1,4 +1,4 @@
-"""Each map alone, in Node: its form, which documents it takes, and what it makes of them."""
+"""Each map function in Node: its form, and the rows that it emits."""
 
 import re
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def view(path: str) -> Path:
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """A dedicated IP's document, with fields replaced; None takes one away."""
+    """Return a dedicated IP's document with other fields; None removes a field."""
     fields = {
         "_id": "192.0.2.1",
         "_rev": "1-a",

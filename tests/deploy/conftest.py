@@ -1,4 +1,4 @@
-"""A folder to deploy to, wheels to deploy, and clients that must not notice."""
+"""Fixtures: a directory to deploy to, wheels, and clients that send requests meanwhile."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 class Site:
-    """A folder instead of a machine; the dependencies are those that the tests run with."""
+    """A directory in place of a machine. It uses the dependencies of the tests."""
 
     def __init__(self, root: Path, environment: Mapping[str, str], libraries: Path) -> None:
         self.root = root
@@ -53,12 +53,12 @@ class Site:
         }
 
     def write_settings(self, more: str = "") -> None:
-        """Write the file that an operator would edit."""
+        """Write the settings, as an operator does."""
         self.settings.parent.mkdir(parents=True, exist_ok=True)
         self.settings.write_text(self.text + more)
 
     def run(self, *arguments: object, fails: bool = False, **environ: str) -> str:
-        """What `deploy/run.sh` says."""
+        """Run `deploy/run.sh`, and return its output."""
         done = subprocess.run(
             [wheels.ROOT / "deploy/run.sh", *map(str, arguments)],
             env={**self.environ, **environ},
@@ -73,16 +73,16 @@ class Site:
         return said
 
     def log(self) -> str:
-        """What the service has said."""
+        """Return the service's log."""
         log = self.root / "var/log/kazoo-ips/log"
         return log.read_text() if log.exists() else ""
 
     def serving(self) -> str:
-        """The version that is current."""
+        """The current version."""
         return (self.app / "current").resolve().name.split("-")[0]
 
     def snapshot(self) -> dict[str, Any]:
-        """Every file, link and folder with its time, but for the log; what runs as well."""
+        """Return every file, link and directory with its time, without the log; and processes."""
         return {
             str(path.relative_to(self.root)): path.lstat().st_mtime_ns
             for path in self.root.rglob("*")

@@ -1,4 +1,4 @@
-"""Clients that read and write without a pause, and count what they got."""
+"""Clients that read and write without a pause, and count the replies."""
 
 import http.client
 import json
@@ -43,12 +43,12 @@ class Load:
 
     @property
     def served(self) -> int:
-        """How many answers were as they should be."""
+        """The number of expected replies."""
         return sum(n for (_, status), n in self.outcomes.items() if status == 200)
 
     @property
     def lost(self) -> dict[tuple[str, int | str], int]:
-        """What else there was."""
+        """The other outcomes, by number."""
         return {key: n for key, n in self.outcomes.items() if key[1] != 200}
 
     def _connection(self) -> http.client.HTTPConnection:

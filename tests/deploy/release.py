@@ -14,7 +14,7 @@ NAME, STATUS = sys.argv[1], int(sys.argv[2])
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers everything in the same way."""
+    """Gives every request the same reply."""
 
     def do_GET(self) -> None:
         text = f"{NAME} {os.getpid()} {os.environ.get('KAZOO_IPS_LOG_LEVEL', '')}".encode()
@@ -24,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 for bind in os.environ["KAZOO_IPS_BIND"].split(","):

@@ -1,4 +1,4 @@
-"""Deploying to a folder: nobody notices, a release that fails stays out, and all of it can go."""
+"""Deployment to a directory: no request is lost, a broken release is refused, undeploy."""
 
 import stat
 import time
@@ -15,7 +15,7 @@ from tests.servers import Gunicorn
 
 
 def served(site: Site, operator: Any, wanted: str) -> str:
-    """The version that answers new connections, once the one before has stopped accepting."""
+    """Return the version that answers new connections, after the old one has stopped accepting."""
     headers = {**operator.headers, "Connection": "close"}
     end = time.monotonic() + 5
     while True:

@@ -1,4 +1,4 @@
-"""The files for other programs, read by those programs where they are installed."""
+"""Configuration files, checked by the programs that read them if they are installed."""
 
 import os
 import shutil

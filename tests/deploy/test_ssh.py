@@ -1,4 +1,4 @@
-"""Deploying to another machine: this one, over a real ssh server with keys of its own."""
+"""Deployment over ssh: to this machine, by a real ssh server with its own keys."""
 
 import getpass
 import os
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def ssh(site: Site, tmp_path: Path) -> Iterator[str]:
-    """The ssh command that reaches a server on this machine, as this user."""
+    """The ssh command for a server on this machine, as this user."""
     for key in ("host", "user"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / key]
         subprocess.run(command, check=True)

@@ -1,4 +1,4 @@
-"""The supervisor and releases that are nothing but a name: who answers, and who stays out."""
+"""The supervisor with minimal releases: which of them answers, and which is refused."""
 
 import http.client
 import json
@@ -45,7 +45,7 @@ class Service:
         self.settings.write_text(f"KAZOO_IPS_BIND={binds}\n{more}")
 
     def release(self, name: str, status: int = 200) -> None:
-        """Make a release and let `current` name it."""
+        """Create a release and point `current` to it."""
         python = self.folder / name / "bin" / "python"
         python.parent.mkdir(parents=True, exist_ok=True)
         python.write_text(f"#!/bin/sh\nexec {sys.executable} {RELEASE} {name} {status}\n")
@@ -55,7 +55,7 @@ class Service:
         link.replace(self.folder / "current")
 
     def start(self) -> None:
-        """Return when the first release has answered."""
+        """Wait until the first release has answered."""
         (self.run / "serving.json").unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, "-c", IMPATIENT, self.folder, self.settings, self.run],
@@ -65,7 +65,7 @@ class Service:
         self.wait_for(0)
 
     def wait_for(self, change: int) -> dict[str, Any]:
-        """What the supervisor says of its change of that number."""
+        """Return the supervisor's state after the change of that number."""
         end = time.monotonic() + 30
         while time.monotonic() < end and self.process.poll() is None:
             path = self.run / "serving.json"
@@ -76,13 +76,13 @@ class Service:
         raise AssertionError(self.process.stderr and self.process.stderr.read())
 
     def reload(self) -> dict[str, Any]:
-        """Ask for a change, and say what came of it."""
+        """Send SIGHUP, and return the state after the change."""
         change: int = json.loads((self.run / "serving.json").read_text())["changes"] + 1
         self.process.send_signal(signal.SIGHUP)
         return self.wait_for(change)
 
     def answer(self, host: str = "127.0.0.1", port: int = 0) -> list[str]:
-        """Name, process id and log level of who answers a new connection."""
+        """Return name, process id and log level of the release that answers a new connection."""
         connection = http.client.HTTPConnection(host, port or self.port, timeout=10)
         connection.request("GET", "/", headers={"Connection": "close"})
         text = connection.getresponse().read().decode()
@@ -90,7 +90,7 @@ class Service:
         return text.split(" ")
 
     def until(self, holds: Callable[[], bool]) -> bool:
-        """Whether it comes to hold within seconds."""
+        """Whether the condition holds within some seconds."""
         end = time.monotonic() + 10
         while not holds():
             if time.monotonic() > end:
@@ -99,7 +99,7 @@ class Service:
         return True
 
     def names(self, name: str) -> bool:
-        """Whether the release of that name is the one that comes to answer."""
+        """Whether the release of that name answers within some seconds."""
         return self.until(lambda: self.answer()[0] == name)
 
 

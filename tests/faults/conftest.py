@@ -1,4 +1,4 @@
-"""The application behind a proxy that misbehaves, with a clock that can be moved on."""
+"""Fixtures: the application behind a proxy with faults, and a clock that can be set."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ from tests.faults.proxy import GONE_AFTER, FaultProxy, hold
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    """Whether it holds at last."""
+    """Whether the condition holds within some seconds."""
     end = time.monotonic() + seconds
     while not (holds := condition()) and time.monotonic() < end:
         time.sleep(0.02)
@@ -28,7 +28,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 
 def wait_behind(batcher: Batcher[Any, Any], count: int) -> None:
-    """Wait until so many questions wait for their turn."""
+    """Wait until this number of requests is pending."""
     assert eventually(lambda: len(batcher._pending) == count)
 
 
@@ -61,7 +61,7 @@ def held_up(
 
 
 class Clock:
-    """The time of day, and as much more as a test says."""
+    """The time, plus an offset that a test sets."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -88,7 +88,7 @@ def proxy(running_proxy: FaultProxy) -> Iterator[FaultProxy]:
 
 @pytest.fixture(scope="session")
 def behind(settings: Settings, running_proxy: FaultProxy) -> Settings:
-    """Settings that reach the database by way of the proxy, and wait for it however busy it is."""
+    """Settings with the proxy's URL and a long read timeout."""
     return replace(
         settings,
         couchdb_url=running_proxy.url,
@@ -99,7 +99,7 @@ def behind(settings: Settings, running_proxy: FaultProxy) -> Settings:
 
 @pytest.fixture(scope="session")
 def hasty(behind: Settings) -> Settings:
-    """The same, not waiting long: for what ends because the database is silent."""
+    """The same with a short read timeout, for tests with a silent database."""
     return replace(behind, read_timeout=0.5)
 
 
@@ -130,7 +130,7 @@ def behind_services(faulty_wsgi: Any) -> Instance:
 
 @pytest.fixture
 def each() -> Callable[[Sequence[Callable[[], Any]]], list[Any]]:
-    """A function that calls many at once; what one raises is raised, and none is forgotten."""
+    """A function that calls several functions concurrently, and raises the errors of each."""
 
     def run(calls: Sequence[Callable[[], Any]]) -> list[Any]:
         with ThreadPoolExecutor(len(calls)) as threads:

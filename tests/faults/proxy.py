@@ -24,7 +24,7 @@ GONE_AFTER = 30.0
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came: its bytes, and what a rule wants to know of it."""
+    """One request: its bytes, and the parts that rules match."""
 
     method: str
     target: str
@@ -33,13 +33,13 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path as the database understands it, without the query."""
+        """The decoded path without the query."""
         return unquote(self.target.split("?")[0])
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply as it came."""
+    """One reply, with its bytes."""
 
     status: int
     head: bytes
@@ -53,17 +53,17 @@ class Reply:
 
 
 class Hangup(Exception):
-    """The client's connection is to be closed without another byte."""
+    """Raised to close the client's connection without another byte."""
 
 
 class Forward(Protocol):
-    """The way to the database for one request."""
+    """What a fault can do with one request: send it, reply, or close the connection."""
 
     def __call__(self) -> Reply:
-        """Send the request there, and read the reply."""
+        """Send the request to the database, and read the response."""
 
     def hang_up(self) -> None:
-        """End the client's connection; the request can still go on."""
+        """Close the client's connection. The request can still be sent."""
 
 
 Fault = Callable[[Forward], Reply]
@@ -72,7 +72,7 @@ Fault = Callable[[Forward], Reply]
 
 @dataclass
 class Rule:
-    """Which requests a fault is for, and those it has met."""
+    """A fault, the requests that it applies to, and those that it has met."""
 
     when: Callable[[Request], bool]
     fault: Fault
@@ -84,7 +84,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Record:
-    """One request that came in, and whether a rule was about it."""
+    """One recorded request, and whether a rule applied to it."""
 
     request: Request
     rule: Rule | None
@@ -94,7 +94,7 @@ class Record:
 
 
 def answer_202(forward: Forward) -> Reply:
-    """The write goes through, and CouchDB says that it has no quorum."""
+    """The write is done, and the reply is 202: no quorum."""
     reply = forward()
     if reply.status not in (200, 201, 202):
         return reply
@@ -105,18 +105,18 @@ def answer_202(forward: Forward) -> Reply:
 
 
 def lose_reply(forward: Forward) -> Reply:
-    """The write goes through, and the connection ends without a reply."""
+    """The write is done, and the connection is closed without a reply."""
     forward()
     raise Hangup
 
 
 def cut(forward: Forward) -> Reply:
-    """The connection ends before the database has seen anything."""
+    """The connection is closed before the request is sent to the database."""
     raise Hangup
 
 
 def delay(before: float = 0, after: float = 0) -> Fault:
-    """The request arrives late, or its reply does. It arrives even when the client has left."""
+    """The request or its reply is delayed. The request is sent even if the client has left."""
 
     def fault(forward: Forward) -> Reply:
         time.sleep(before)
@@ -128,7 +128,7 @@ def delay(before: float = 0, after: float = 0) -> Fault:
 
 
 def hold(gate: threading.Event) -> Fault:
-    """The request waits at a gate and goes on once it opens, even when the client has left."""
+    """The request waits until a gate opens, and is then sent even if the client has left."""
 
     def fault(forward: Forward) -> Reply:
         gate.wait(GONE_AFTER)
@@ -152,7 +152,7 @@ def late(gate: threading.Event) -> Fault:
 
 
 def conflict_chunked(forward: Forward) -> Reply:
-    """A 409 whose body comes in chunks. The database has seen nothing."""
+    """A 409 with a chunked body. The request is not sent to the database."""
     body = b'{"error":"conflict","reason":"Document update conflict."}\n'
     head = (
         b"HTTP/1.1 409 Conflict\r\nContent-Type: application/json\r\n"
@@ -162,20 +162,20 @@ def conflict_chunked(forward: Forward) -> Reply:
 
 
 def three_copies(forward: Forward) -> Reply:
-    """A database's own description says that it keeps three copies of each document."""
+    """The description of a database says that it has three replicas of each document."""
     content = json.loads(_dechunked(forward()))
     content["cluster"] = {"q": 1, "n": 3, "w": 2, "r": 2}
     return _reply(200, json.dumps(content).encode(), "application/json")
 
 
 def lagging(*leaves: Mapping[str, object]) -> Fault:
-    """What a copy that lags says of all revisions of a document: these."""
+    """The response of a lagging replica for all leaf revisions of a document: these."""
     body = json.dumps([{"ok": leaf} for leaf in leaves]).encode()
     return lambda forward: _reply(200, body, "application/json")
 
 
 def shown(document: Mapping[str, object]) -> Fault:
-    """What a copy that lags says of one document, by itself or among many."""
+    """The response of a lagging replica for one document, alone or among others."""
 
     def fault(forward: Forward) -> Reply:
         content = json.loads(_dechunked(forward()))
@@ -187,24 +187,24 @@ def shown(document: Mapping[str, object]) -> Fault:
 
 
 def error_without_type(forward: Forward) -> Reply:
-    """A 500 that does not say what it is made of. The database has seen nothing."""
+    """A 500 without a content type. The request is not sent to the database."""
     return _reply(500, b'{"error":"unknown_error","reason":"function_clause"}', None)
 
 
 def error_afterwards(forward: Forward) -> Reply:
-    """The same 500, but the write has gone through."""
+    """The same 500 after the write is done."""
     forward()
     return error_without_type(forward)
 
 
 def exchanged(forward: Forward) -> Reply:
-    """What a view says whose design document is put in place at that moment."""
+    """The response of a view whose design document is being replaced."""
     reason = b'{"error":"not_found","reason":"Design document was updated or deleted."}'
     return _reply(404, reason, "application/json")
 
 
 def unreadable(document_id: str) -> Fault:
-    """The answer of `_bulk_get` as CouchDB gives it when it cannot read one of the documents."""
+    """The response of `_bulk_get` if CouchDB cannot read one of the documents."""
 
     def fault(forward: Forward) -> Reply:
         content = json.loads(_dechunked(forward()))
@@ -218,7 +218,7 @@ def unreadable(document_id: str) -> Fault:
 
 
 def bad_gateway(forward: Forward) -> Reply:
-    """What a proxy in between says, in HTML. The database has seen nothing."""
+    """An HTML page of another proxy. The request is not sent to the database."""
     return _reply(502, b"<html><h1>502 Bad Gateway</h1></html>", "text/html")
 
 
@@ -243,7 +243,7 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """The database's URL, by way of the proxy."""
+        """The database's URL with the proxy's host and port."""
         user = f"{self._user}@" if self._user else ""
         return f"http://{user}127.0.0.1:{self.port}"
 
@@ -290,30 +290,30 @@ class FaultProxy:
         return made
 
     def clear(self) -> None:
-        """Forget all rules and records."""
+        """Remove all rules and records."""
         with self._lock:
             self._rules.clear()
             self._records.clear()
 
     @property
     def records(self) -> list[Record]:
-        """What has come in since the last `clear`, in that order."""
+        """The requests since the last `clear`, in their order."""
         with self._lock:
             return list(self._records)
 
     @property
     def busy(self) -> int:
-        """How many requests are under way."""
+        """The number of requests in progress."""
         with self._lock:
             return self._busy
 
     def leave(self, forward: Forward) -> Reply:
-        """A fault: the database goes away just before this request would have reached it."""
+        """A fault: the proxy stops before this request is sent."""
         self.go_away()
         raise Hangup
 
     def go_away(self) -> None:
-        """Refuse connections and end those that there are."""
+        """Stop: refuse connections and close existing ones."""
         with self._lock:
             listener, self._listener = self._listener, None
             clients, self._clients = self._clients, set()
@@ -327,7 +327,7 @@ class FaultProxy:
                 client.shutdown(socket.SHUT_RDWR)
 
     def come_back(self) -> None:
-        """Listen, at the same port as before."""
+        """Start again at the same port."""
         if self._listener:
             return
         listener = socket.create_server(("127.0.0.1", self.port))
@@ -336,7 +336,7 @@ class FaultProxy:
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def wait_until_idle(self, seconds: float = 10) -> bool:
-        """Wait for the requests that are still under way."""
+        """Wait until no request is in progress."""
         with self._idle:
             return self._idle.wait_for(lambda: self._busy == 0, seconds)
 
@@ -419,7 +419,7 @@ class _Way:
 
 
 class _Upstream:
-    """One kept connection to the database."""
+    """One keep-alive connection to the database."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
@@ -450,7 +450,7 @@ class _Upstream:
 
 
 class _Reader:
-    """The bytes of a connection, in the pieces that HTTP is made of."""
+    """Reads HTTP messages from a connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection

@@ -36,7 +36,7 @@ RECORD = "-kazoo_ips/transaction-"
 
 
 class Worker:
-    """One worker's services by way of the proxy, and what there is of what it does."""
+    """The services of one worker behind the proxy, and what they have written."""
 
     def __init__(self, proxy: FaultProxy, settings: Settings, couch: Couch, who: Member) -> None:
         self.proxy = proxy
@@ -67,11 +67,11 @@ class Worker:
         return self.services.allocation.allocate(AllocateIPs(self.who.id, count), uuid4().hex)
 
     def meet(self, fault: Fault, path: str, first: int = 1, times: int | None = None) -> None:
-        """What writes to a path meet, from one of them on."""
+        """Apply a fault to the writes to a path, from a given one on."""
         self.proxy.rule(fault, "PUT|POST", path, first=first, times=times)
 
     def recover(self) -> None:
-        """The database answers again, and this worker does what it put off."""
+        """Let the database answer again, and let the worker do its retries."""
         self.gone_at = None
         self.proxy.come_back()
         self.proxy.clear()
@@ -93,7 +93,7 @@ class Worker:
         return [d["state"] + (", finished" if d["finished"] else "") for d in records]
 
     def has(self, addresses: Sequence[str]) -> bool:
-        """Whether these are the account's, the copies agree, and no record is left."""
+        """Whether the account has these addresses, the copies agree, and no record is left."""
         return (self.owned, self.copies, self.records) == ({*addresses}, {*addresses}, [])
 
 
@@ -115,7 +115,7 @@ def worker(
 
 @pytest.fixture
 def taking(services: Instance, bob: Member) -> Callable[[str], Fault]:
-    """A fault: somebody else takes an address just before the write arrives."""
+    """A fault: another client assigns an address just before the write arrives."""
 
     def make(address: str, then: Fault = lambda forward: forward()) -> Fault:
         def fault(forward: Forward) -> Reply:
@@ -406,7 +406,7 @@ def test_a_record_whose_deletion_was_not_confirmed_is_deleted(
 def test_a_record_that_another_worker_has_changed_is_finished_at_once(
     worker: Worker, action: str
 ) -> None:
-    """Who meets an address that is marked confirms the record, and may die then."""
+    """A worker that reads a marked document confirms the record, and may die after that."""
     worker.assign()
     if action == "release":
         worker.services.background.work()

@@ -35,19 +35,19 @@ IDS = ("a", "b", "c")
 
 @pytest.fixture
 def database(behind: Settings, pool: Database, proxy: FaultProxy) -> Database:
-    """The pool behind the proxy, by connections of its own, with three documents in it."""
+    """The pool behind the proxy, with its own connections and three documents."""
     pool.put_all([{"_id": name, "name": name} for name in IDS], w=pool.replicas)
     return composition.connect(behind).database("dedicated_ips")
 
 
 def message(status: int, body: bytes, *headers: str) -> Reply:
-    """A reply as CouchDB writes it."""
+    """Return the bytes of a response of CouchDB."""
     lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *headers]
     return Reply(status, "\r\n".join([*lines, "", ""]).encode(), body)
 
 
 def later(forward: Forward, seconds: float, what: bytes) -> None:
-    """Send the client something once more, after a time."""
+    """Send bytes to the client again after a time."""
 
     def send() -> None:
         with suppress(OSError):  # it has closed the connection, as it should
@@ -70,7 +70,7 @@ def failing_twice(pause: float, *headers: str) -> Fault:
 
 
 def answering_twice(pause: float) -> Fault:
-    """A right answer, and the same once more."""
+    """A correct response, and the same again."""
 
     def fault(forward: Forward) -> Reply:
         reply = forward()
@@ -81,7 +81,7 @@ def answering_twice(pause: float) -> Fault:
 
 
 def changed(change: Callable[[Any], Any]) -> Fault:
-    """Another content in the answer, which has lost its request id."""
+    """Other content in a response without a request id."""
 
     def fault(forward: Forward) -> Reply:
         reply = forward()
@@ -91,7 +91,7 @@ def changed(change: Callable[[Any], Any]) -> Fault:
 
 
 def with_id(request_id: Callable[[str], str]) -> Fault:
-    """Another request id in the answer."""
+    """Another request id in the response."""
 
     def fault(forward: Forward) -> Reply:
         reply = forward()
@@ -103,13 +103,13 @@ def with_id(request_id: Callable[[str], str]) -> Fault:
 
 
 def read(database: Database, name: str) -> Any:
-    """What is read of a document, or None when that fails."""
+    """Return the content of a document, or None if the read fails."""
     with suppress(DatastoreError):
         return database.get(name)["name"]
 
 
 def all_is_well(database: Database) -> bool:
-    """Whether everything asked has its own answer."""
+    """Whether every request gets its own response."""
     return [read(database, name) for name in IDS * 2] == list(IDS * 2)
 
 
@@ -248,7 +248,7 @@ def test_an_html_page_is_rejected_as_a_response(database: Database, proxy: Fault
 
 
 def rename_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As if the first were another document's."""
+    """Return the response with the id of another document in the first row."""
     return [{**rows[0], "id": "z"}, *rows[1:]]
 
 

@@ -18,7 +18,7 @@ from kazoo_ips.couch.client import Database
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.repositories.documents import to_document
-from kazoo_ips.services.assigning.pool_writes import Fate, PoolWriter, Result
+from kazoo_ips.services.assigning.pool_writes import FinalOutcome, PoolWriter, WriteResult
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import eventually
@@ -30,7 +30,7 @@ AT = 63_900_000_000
 
 
 def first(act: Callable[[], object], then: Fault = lambda forward: forward()) -> Fault:
-    """Something happens just before the request arrives."""
+    """A fault that calls a function just before the request is sent."""
 
     def fault(forward: Forward) -> Reply:
         act()
@@ -40,7 +40,7 @@ def first(act: Callable[[], object], then: Fault = lambda forward: forward()) ->
 
 
 def afterwards(act: Callable[[], object], *, answered: bool = True) -> Fault:
-    """Something happens when the database has done it, before its reply is read."""
+    """A fault that calls a function after the request is done, before its reply is sent."""
 
     def fault(forward: Forward) -> Reply:
         reply = forward()
@@ -53,7 +53,7 @@ def afterwards(act: Callable[[], object], *, answered: bool = True) -> Fault:
 
 
 class Contest:
-    """One address and two who want it, one of them by way of the proxy."""
+    """One address and two writers, one of them behind the proxy."""
 
     def __init__(
         self, proxy: FaultProxy, behind: Settings, pool: Database, base: DedicatedIP, who: Member
@@ -71,16 +71,16 @@ class Contest:
         self.writer = PoolWriter(ips, settlement, lambda *each: self.looked_at.append(each))
 
     def meet(self, *met: Fault) -> None:
-        """What the next writes of this one document meet, one after the other."""
+        """Apply these faults to the next writes of the document, one after the other."""
         for number, fault in enumerate(met, 1):
             self.proxy.rule(fault, "PUT", f"{POOL}/{self.base.address}", first=number)
 
-    def write(self) -> Result:
+    def write(self) -> WriteResult:
         [result] = self.writer.write([self.base], [self.after])
         return result
 
     def rival(self, **fields: Any) -> None:
-        """Somebody else's write on the same revision, beside whatever there is."""
+        """Write a conflicting revision of another writer on the same base revision."""
         rival = replace(self.after, request_id="rival", assigned_to="rival", trail=())
         self.graft(rival, HIGH, **fields)
 
@@ -89,7 +89,7 @@ class Contest:
         self.pool.graft(document, parent=self.base.revision or "")
 
     def overtake(self, **fields: Any) -> None:
-        """Somebody else writes first, the same but for these fields."""
+        """Let another writer write first, the same document with other values in these fields."""
         self.pool.put({**to_document(replace(self.after, trail=())), **fields})
 
     @property
@@ -128,21 +128,21 @@ def cluster(contest: Contest) -> Contest:
 
 def test_a_fence_that_a_majority_accepts_stays(contest: Contest) -> None:
     contest.meet(faults.cut)
-    assert contest.write().fate is Fate.UNDONE
+    assert contest.write().outcome is FinalOutcome.UNDONE
     [leaf] = contest.pool.leaves(contest.base.address)
     assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("2-", "available")
 
 
 def test_a_fence_without_a_quorum_is_withdrawn(contest: Contest) -> None:
     contest.meet(faults.cut, faults.answer_202)
-    assert contest.write().fate is Fate.UNDONE
+    assert contest.write().outcome is FinalOutcome.UNDONE
     [leaf] = contest.live
     assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("4-", "available")
 
 
 def test_a_withdrawal_of_a_fence_is_repeated_until_it_succeeds(contest: Contest) -> None:
     contest.meet(faults.cut, faults.answer_202, faults.cut)
-    assert contest.write().fate is Fate.UNDONE
+    assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.owners == [None]
 
 
@@ -154,7 +154,7 @@ def test_a_write_that_arrives_just_before_its_fence_is_done(contest: Contest) ->
         assert eventually(lambda: contest.owners == [contest.after.assigned_to])
 
     contest.meet(faults.late(gate), first(arrive))
-    assert contest.write().fate is Fate.DONE
+    assert contest.write().outcome is FinalOutcome.DONE
     assert contest.owners == [contest.after.assigned_to]
 
 
@@ -163,40 +163,40 @@ def test_a_write_that_arrives_while_its_fence_is_withdrawn_is_withdrawn_too(
 ) -> None:
     arrive = afterwards(lambda: contest.graft(contest.after, HIGH))
     contest.meet(faults.cut, faults.answer_202, arrive)
-    assert contest.write().fate is Fate.UNDONE
+    assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.owners == [None]
 
 
 def test_a_withdrawn_write_is_checked_later(contest: Contest) -> None:
     contest.meet(faults.answer_202)
-    assert contest.write().fate is Fate.UNDONE
+    assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.looked_at == [(contest.base.address, contest.after.assigned_to)]
 
 
 def test_a_withdrawn_write_is_checked_after_the_withdrawal(contest: Contest) -> None:
-    """Who met it meanwhile may have written its copy."""
+    """Another worker that read the address meanwhile may have written its copy."""
     contest.meet(faults.answer_202, first(contest.looked_at.clear))
-    assert contest.write().fate is Fate.UNDONE
+    assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.looked_at == [(contest.base.address, contest.after.assigned_to)]
 
 
 def test_a_withdrawal_that_does_not_arrive_is_sent_again(contest: Contest) -> None:
     contest.meet(faults.answer_202, faults.cut)
-    assert contest.write().fate is Fate.UNDONE
+    assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.owners == [None]
 
 
 def test_a_withdrawn_write_is_undone_before_the_address_is_restored(contest: Contest) -> None:
     contest.meet(faults.answer_202)
     contest.proxy.rule(faults.cut, "POST", f"{POOL}/_bulk_docs", times=None)
-    assert contest.write().fate is Fate.UNDONE
+    assert contest.write().outcome is FinalOutcome.UNDONE
     contest.proxy.clear()
     assert contest.services.ips.fetch(contest.base.address).assigned_to is None
 
 
 def test_another_writers_revision_stays_after_a_withdrawal(contest: Contest) -> None:
     contest.meet(afterwards(contest.rival, answered=False))
-    assert contest.write().fate is Fate.LOST
+    assert contest.write().outcome is FinalOutcome.LOST
     assert contest.owners == ["rival"]
 
 
@@ -206,7 +206,7 @@ def test_two_other_writers_revisions_are_not_changed(contest: Contest) -> None:
         contest.graft(contest.base, "0" * 32)
 
     contest.meet(first(write, faults.cut))
-    assert contest.write().fate is Fate.LOST
+    assert contest.write().outcome is FinalOutcome.LOST
     assert len(contest.live) == 2
 
 
@@ -224,9 +224,9 @@ def test_two_other_writers_revisions_are_not_changed(contest: Contest) -> None:
 def test_a_write_with_other_fields_belongs_to_another_writer(
     contest: Contest, differs: dict[str, Any]
 ) -> None:
-    """Request ids are the callers' to choose, and may come twice."""
+    """Clients choose request ids, and may use one twice."""
     contest.meet(first(lambda: contest.overtake(**differs), faults.cut))
-    assert contest.write().fate is Fate.LOST
+    assert contest.write().outcome is FinalOutcome.LOST
 
 
 def test_on_a_cluster_an_unanswered_write_is_done_if_a_majority_accepts_it_again(
@@ -234,7 +234,7 @@ def test_on_a_cluster_an_unanswered_write_is_done_if_a_majority_accepts_it_again
 ) -> None:
     cluster.meet(faults.lose_reply)
     result = cluster.write()
-    assert (result.fate, (result.ip.revision or "")[:2]) == (Fate.DONE, "3-")
+    assert (result.outcome, (result.ip.revision or "")[:2]) == (FinalOutcome.DONE, "3-")
 
 
 @pytest.mark.parametrize("again", [faults.answer_202, faults.cut])
@@ -242,7 +242,7 @@ def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_no_majority_accepts_it
     cluster: Contest, again: Fault
 ) -> None:
     cluster.meet(faults.lose_reply, again)
-    assert cluster.write().fate is Fate.UNDONE
+    assert cluster.write().outcome is FinalOutcome.UNDONE
     assert cluster.owners in ([], [None])  # brought back at once, or later
 
 
@@ -250,7 +250,7 @@ def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_another_writers_revisi
     cluster: Contest,
 ) -> None:
     cluster.meet(faults.lose_reply, afterwards(cluster.rival))
-    assert cluster.write().fate is Fate.LOST
+    assert cluster.write().outcome is FinalOutcome.LOST
     assert cluster.owners == ["rival"]
 
 
@@ -258,7 +258,7 @@ def test_a_release_without_a_quorum_is_not_withdrawn(cluster: Contest, alice: Me
     cluster.base = cluster.write().ip
     cluster.after = cluster.base.release(alice.id, at=AT + 1, request_id="r")
     cluster.proxy.rule(faults.answer_202, "PUT", f"{POOL}/{cluster.base.address}", times=None)
-    assert cluster.write().fate is Fate.UNKNOWN
+    assert cluster.write().outcome is FinalOutcome.UNKNOWN
     assert cluster.owners == [None]
     assert cluster.looked_at
 
@@ -273,7 +273,7 @@ def test_a_release_without_a_quorum_in_a_conflict_is_withdrawn(
         {**to_document(rival), "_rev": f"3-{HIGH}"}, parent=cluster.base.revision or ""
     )
     cluster.meet(afterwards(put, answered=False))
-    assert cluster.write().fate is Fate.LOST
+    assert cluster.write().outcome is FinalOutcome.LOST
     assert [leaf["pvt_request_id"] for leaf in cluster.live] == ["rival"]
 
 
@@ -285,7 +285,7 @@ def test_an_assignment_in_a_conflict_with_a_deletion_is_withdrawn(
     gone = replace(cluster.base.delete(at=AT, request_id="rival"), revision=None)
     delete = lambda: cluster.graft(gone, HIGH, _deleted=True)  # noqa: E731
     cluster.meet(afterwards(delete, answered=answered) if not answered else _202_and(delete))
-    assert cluster.write().fate is Fate.LOST
+    assert cluster.write().outcome is FinalOutcome.LOST
     assert cluster.live == []
 
 
@@ -307,7 +307,7 @@ def test_a_write_missing_on_lagging_replicas_is_unknown(cluster: Contest) -> Non
     cluster.proxy.rule(
         faults.lagging(old), "GET", f"{cluster.base.address}.*open_revs", times=None
     )
-    assert cluster.write().fate is Fate.UNKNOWN
+    assert cluster.write().outcome is FinalOutcome.UNKNOWN
 
 
 def test_an_undo_that_a_lagging_replica_refused_is_repeated(contest: Contest) -> None:
@@ -315,7 +315,7 @@ def test_an_undo_that_a_lagging_replica_refused_is_repeated(contest: Contest) ->
     contest.meet(faults.conflict_chunked)
     old = {**to_document(contest.base), "_rev": contest.base.revision}
     contest.proxy.rule(faults.shown(old), "GET|POST", f"{contest.base.address}|_bulk_get")
-    contest.writer.put_back([done])
+    contest.writer.make_available([done])
     assert contest.owners == [None]
 
 
@@ -346,7 +346,7 @@ def test_on_a_cluster_a_write_of_an_earlier_attempt_is_not_confirmed_in_a_confli
 def test_an_undo_without_a_quorum_is_repeated(contest: Contest) -> None:
     done = contest.write().ip
     contest.meet(faults.answer_202)
-    contest.writer.put_back([done])
+    contest.writer.make_available([done])
     [leaf] = contest.live
     assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("4-", "available")
 
@@ -354,21 +354,21 @@ def test_an_undo_without_a_quorum_is_repeated(contest: Contest) -> None:
 def test_an_undo_that_does_not_arrive_is_repeated(contest: Contest) -> None:
     done = contest.write().ip
     contest.meet(faults.cut)
-    contest.writer.put_back([done])
+    contest.writer.make_available([done])
     assert contest.owners == [None]
 
 
 def test_an_address_that_another_writer_has_changed_is_not_undone(contest: Contest) -> None:
     done = contest.write().ip
     contest.pool.put({**to_document(done), "pvt_assigned_to": "another"})
-    contest.writer.put_back([done])
+    contest.writer.make_available([done])
     assert contest.owners == ["another"]
 
 
 def test_an_address_with_an_unrelated_change_is_undone(contest: Contest) -> None:
     done = contest.write().ip
     contest.pool.put({**to_document(done), "pvt_zone": "moved"})
-    contest.writer.put_back([done])
+    contest.writer.make_available([done])
     assert [(leaf["pvt_zone"], leaf["pvt_status"]) for leaf in contest.live] == [
         ("moved", "available")
     ]
@@ -377,5 +377,5 @@ def test_an_address_with_an_unrelated_change_is_undone(contest: Contest) -> None
 def test_a_deleted_address_is_not_undone(contest: Contest) -> None:
     done = contest.write().ip
     contest.pool.remove(done.address, done.revision or "")
-    contest.writer.put_back([done])
+    contest.writer.make_available([done])
     assert contest.live == []

@@ -1,4 +1,4 @@
-"""Every fault at every write of every request: what the caller got, what the database held.
+"""Every fault at every write of every request: the reply, and the documents after it.
 
 The expected values are the table in `table.py`.
 """
@@ -46,7 +46,7 @@ class Operation:
 
     @property
     def writes(self) -> tuple[str, ...]:
-        """The writes it makes, in their order."""
+        """The writes of the request, in their order."""
         if self.key:
             return ("key taken", "reply kept")
         if not self.assigned and (self.wanted == "absent" or self.before == 0):
@@ -58,7 +58,7 @@ class Operation:
         return ("record", "pool", "copy", "commit")
 
     def find(self, write: str) -> tuple[Callable[["Request"], bool], int]:
-        """Which request of the proxy is the write, and the how many-th of them."""
+        """Return the request of the proxy that is this write, and its number among equal ones."""
         if write == "pool" and "mark" in self.writes:
             return _is_pool, 2
         return WRITES[write]
@@ -66,7 +66,7 @@ class Operation:
 
 @dataclass
 class Scene:
-    """What one case plays in."""
+    """The environment of one case."""
 
     api: TestApp
     account: Member
@@ -166,7 +166,7 @@ def test_the_table_has_every_fault_at_every_write_of_every_request_once() -> Non
 
 
 class World:
-    """The database as it is, seen past the proxy."""
+    """The database without the proxy."""
 
     def __init__(self, couch: Couch, account_id: str) -> None:
         self.pool = couch.database("dedicated_ips")
@@ -177,7 +177,7 @@ class World:
 
     @contextmanager
     def addresses(self, operation: Operation) -> Iterator[list[str]]:
-        """Addresses of a case's own, in the pool and with the account as it wants them."""
+        """Create the addresses of a case, in the state that it needs."""
         self._cases += 1
         count = max(operation.before, operation.count)
         made = [f"2001:db8:{self._cases:x}::{n:x}" for n in range(1, count + 1)]
@@ -209,7 +209,7 @@ class World:
         }
 
     def state(self, operation: Operation, addresses: list[str]) -> str:
-        """Whether the request is done, or not, or what of it."""
+        """Whether the request is done, not done, or done in part."""
         there = self.pool.get_all(addresses)
         assert not any("_conflicts" in document for document in there.values())
         ours = {
@@ -241,7 +241,7 @@ class World:
         return pool
 
     def transactions(self, request_id: str) -> int:
-        """Records of the request that are left, and not finished."""
+        """The unfinished records of the request."""
         records = self.records.range("transaction-", "transaction-\uffff")
         return sum(r["request_id"] == request_id and not r["finished"] for r in records)
 
@@ -294,7 +294,7 @@ def make_fault(name: str, proxy: FaultProxy, gate: threading.Event) -> Fault:
 
 @dataclass
 class Played:
-    """What one case led to."""
+    """The result of one case."""
 
     reply: str
     then: str
@@ -302,7 +302,7 @@ class Played:
 
 
 class Stage:
-    """Where cases are played: an application behind the proxy, and the database seen past it."""
+    """Runs cases: an application behind the proxy, and the database without it."""
 
     def __init__(self, api: TestApp, proxy: FaultProxy, world: World, clock: Clock) -> None:
         self.api = api
@@ -311,12 +311,12 @@ class Stage:
         self.clock = clock
 
     def keep_house(self) -> None:
-        """What every worker does all the time, two minutes later."""
+        """The background work of a worker, two minutes later."""
         housekeeping = self.api.app.extensions["kazoo_ips"].background
         self.clock.ahead = LEASE + 80
         housekeeping.work()
         housekeeping.recover()
-        housekeeping.look_again(now=1e12)
+        housekeeping.check_due(now=1e12)
         self.clock.ahead = 0
 
     def play(
@@ -327,7 +327,7 @@ class Stage:
         fault: str,
         gate: threading.Event | None = None,
     ) -> Played:
-        """Send the request, with a fault at one of its writes."""
+        """Send the request with a fault at one of its writes."""
         gate = gate or threading.Event()
         when, first = operation.find(write)
         rule = self.proxy.rule(make_fault(fault, self.proxy, gate), when=when, first=first)
@@ -373,7 +373,7 @@ SECOND = ("202", "lost", "late", "cut", "409", "away")
 def test_a_second_fault_during_recovery_loses_nothing(
     stage: Stage, alice: Member, operator: Member, name: str, first: str, second: str
 ) -> None:
-    """The write after a 202 is its withdrawal, the one after a lost write its fence."""
+    """The write after a 202 is the withdrawal; the one after a lost write is the fence."""
     operation = OPERATIONS[name]
     gate = threading.Event()
     with stage.world.addresses(operation) as addresses:

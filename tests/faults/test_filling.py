@@ -1,4 +1,4 @@
-"""A list of addresses on its way into the pool, while CouchDB fails at one batch or goes away."""
+"""Imports while CouchDB fails at one batch or becomes unreachable."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A worker is killed at any request it sends: two minutes later everything agrees by itself."""
+"""A worker is killed at each of its requests: two minutes later all documents agree."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ def gunicorn(
 
 
 class Elsewhere:
-    """Another instance, whose workers do what they do in the background, at a clock of its own."""
+    """Another instance, which does the background work with its own clock."""
 
     def __init__(self, settings: Settings) -> None:
         self._clock = Clock()
@@ -60,7 +60,7 @@ class Elsewhere:
         self._services.background.follow()
 
     def wait(self, seconds: int) -> None:
-        """Let time pass."""
+        """Advance the clock, with the background work."""
         housekeeping = self._services.background
         for second in range(seconds):
             self._clock.ahead += 1
@@ -69,7 +69,7 @@ class Elsewhere:
                 housekeeping.recover()
 
     def problems(self) -> list[str]:
-        """What the doctor finds."""
+        """Return the findings of the doctor."""
         return [f"{f.problem} {f.address}" for f in self._services.doctor.examine()]
 
 
@@ -86,7 +86,7 @@ def test_two_minutes_after_a_worker_was_killed_everything_is_consistent(
     add: Callable[..., DedicatedIP],
     request_: str,
 ) -> None:
-    """The request that it was killed at still arrives."""
+    """Let the request arrive at which the worker was killed."""
     method, path, data, assigned = REQUESTS[request_]
     copies = couch.database(account_database(alice.id))
     http = urllib3.PoolManager()

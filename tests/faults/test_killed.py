@@ -1,4 +1,4 @@
-"""A worker that is killed half way leaves a record, and somebody else undoes what it has done."""
+"""A killed worker leaves a transaction record, and another worker rolls it back."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ def test_an_unfinished_request_of_a_killed_worker_is_undone(
     method: str,
     arrives: str,
 ) -> None:
-    """Its batch of writes arrives before somebody looks for orphans, or only after that."""
+    """The batch of writes arrives before or after the recovery."""
     for address in IPS:
         add(address)
     http = urllib3.PoolManager()
@@ -78,7 +78,7 @@ def test_an_unfinished_request_of_a_killed_worker_is_undone(
     gate.set()
     assert proxy.wait_until_idle()
     housekeeping.recover()
-    housekeeping.look_again(now=1e12)
+    housekeeping.check_due(now=1e12)
     assert (_owners(pool), set(copies.get_all(IPS))) == before
     records = couch.database("kazoo_ips").range("transaction-", "transaction-\uffff")
     unfinished = [record for record in records if not record["finished"]]

@@ -1,4 +1,4 @@
-"""The proxy itself, in front of the real database: what it does, and what it leaves alone."""
+"""The proxy itself in front of the real database: its faults, and what it does not change."""
 
 import base64
 import http.client
@@ -22,7 +22,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Wire:
-    """Bare HTTP to one database, straight or by way of the proxy."""
+    """HTTP requests to one database, directly or by the proxy."""
 
     def __init__(self, url: str, database: str) -> None:
         parts = urlsplit(url)
@@ -76,7 +76,7 @@ def through(proxy: FaultProxy, database: Database) -> Wire:
 
 
 def _without_moment(answer: Answer) -> Any:
-    """An answer but for what differs from moment to moment."""
+    """Return a response without the parts that differ each time."""
     status, headers, content = answer
     moment = {"Date", "X-Couch-Request-ID", "X-CouchDB-Body-Time"}
     return status, {k: v for k, v in headers.items() if k not in moment}, content

@@ -1,4 +1,4 @@
-"""Several threads read at once: one request to CouchDB, and each has its own answer."""
+"""Concurrent reads share one request to CouchDB, and each thread gets its own document."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ips(proxy: FaultProxy, behind: Settings) -> IPRepository:
-    """The pool, by way of the proxy."""
+    """The pool behind the proxy."""
     couch = composition.connect(behind)
     return IPRepository(couch, ListRepository(couch))
 
@@ -48,7 +48,7 @@ Read = Callable[[str], Future[DedicatedIP]]
 
 @pytest.fixture
 def together(ips: IPRepository, proxy: FaultProxy) -> Callable[[], Iterator[Read]]:
-    """Reads that begin while the one of `FIRST` is under way, and so are sent together."""
+    """Reads that start during the read of `FIRST`, and are sent together."""
 
     @contextmanager
     def reads() -> Iterator[Read]:
@@ -173,7 +173,7 @@ def test_concurrent_reads_of_one_list_share_a_request_and_delay_no_other(
 
 @pytest.fixture
 def many(services: Instance, pool: Database) -> list[str]:
-    """Three hundred addresses, of which one was removed, and one more that never was."""
+    """300 addresses, one of which was deleted, and one that never existed."""
     wishes = [CreateIP(f"10.0.{n >> 8}.{n & 255}", "zone", "host") for n in range(300)]
     made = services.bulk_additions.create_all(wishes, uuid4().hex)
     pool.remove(made[7].address, made[7].revision or "")
@@ -258,5 +258,5 @@ def test_a_copy_written_after_the_read_is_checked_later(
     go_on()
     release.result(30)
     assert set(database.get_all(given)) == {given[3]}
-    behind_services.background.look_again(now=1e12)
+    behind_services.background.check_due(now=1e12)
     assert database.get_all(given) == {}

@@ -20,7 +20,7 @@ HIGH = "f" * 32
 
 
 class Paper:
-    """One document, and its writer behind the proxy."""
+    """A document and its writer behind the proxy."""
 
     def __init__(self, proxy: FaultProxy, behind: Settings, couch: Couch) -> None:
         self.proxy = proxy
@@ -29,7 +29,7 @@ class Paper:
         self.database: Database = couch.database("kazoo_ips")
 
     def meet(self, *met: Fault) -> None:
-        """What its next writes meet, one after the other."""
+        """Apply these faults to the next writes, one after the other."""
         for number, fault in enumerate(met, 1):
             self.proxy.rule(fault, "PUT", self.id, first=number)
 
@@ -44,7 +44,7 @@ class Paper:
         return [d["_rev"] for d in self.database.leaves(self.id) if not d.get("_deleted")]
 
     def others_write(self, write: Callable[[], object], *, arrives: bool = True) -> Fault:
-        """A fault: somebody else writes as well, and our reply is lost."""
+        """A fault: another writer writes as well, and the reply is lost."""
 
         def fault(forward: Forward) -> Reply:
             if arrives:
@@ -146,7 +146,7 @@ def test_a_record_that_another_writer_changed_is_not_written(paper: Paper) -> No
 
 
 def test_an_older_leaf_is_not_a_conflict(paper: Paper) -> None:
-    """Left by a writer that had no majority; longer, but not made on the same revision."""
+    """A revision of a writer without a majority: longer, but with another base revision."""
     revision = first(paper.put())
     beside = f"9-{HIGH}"
     paper.graft(beside, f"8-{HIGH}")

@@ -42,7 +42,7 @@ _numbers = count(100)
 
 
 class Leaves:
-    """The leaves of one address, written and looked at one by one."""
+    """The leaf revisions of one address, written and read one by one."""
 
     def __init__(self, pool: Database, couch: Couch) -> None:
         self.pool = pool
@@ -65,7 +65,7 @@ class Leaves:
         return self.pool.get(self.address)
 
     def claim(self, base: Document, digest: str, owner: Member, ago: float = 3600) -> Document:
-        """A leaf by which an account has the address, beside those that there are."""
+        """Add a leaf revision that assigns the address to an account."""
         generation = int(base["_rev"].split("-")[0]) + 1
         claim = {
             **base,
@@ -112,7 +112,7 @@ def leaves(couch: Couch, pool: Database) -> Iterator[Leaves]:
 
 @pytest.fixture
 def later(settings: Settings, operator: Member) -> Instance:
-    """The services when what is fresh now no longer is."""
+    """The services with a clock that is so far ahead that no write is recent."""
     clock = Clock()
     clock.ahead = GRACE + 5
     return composition.build(settings, clock=clock)
@@ -124,7 +124,7 @@ def url(owner: Member, *address: str) -> str:
 
 @pytest.fixture(params=[(LOW, HIGH), (HIGH, LOW)], ids=["hidden", "shown"])
 def race(request: Any, leaves: Leaves, alice: Member, bob: Member) -> Leaves:
-    """Alice was told that the address is hers; Bob's leaf had no quorum and is still there."""
+    """Alice's assignment was acknowledged; Bob's had no quorum, and its revision still exists."""
     base = leaves.base()
     mine, other = request.param
     alices = leaves.claim(base, mine, alice)
@@ -209,14 +209,14 @@ def test_a_recent_conflict_is_resolved_later_by_the_background_worker(
     leaves.claim(base, LOW, alice, ago=0)
     leaves.claim(base, HIGH, bob, ago=0)
     later.background.recover()
-    later.background._retries.look_again(leaves.address)
-    later.background.look_again(now=1e12)
+    later.background._retries.schedule_check(leaves.address)
+    later.background.check_due(now=1e12)
     assert [leaf["pvt_status"] for leaf in leaves.live] == ["available"]
 
 
 @pytest.fixture
 def withdrawn(leaves: Leaves, alice: Member, bob: Member) -> Leaves:
-    """Both claimed it, nobody had a quorum, both withdrew: nothing is left of the address."""
+    """Two assignments without a quorum were withdrawn, so the address has no live revision."""
     base = leaves.base()
     claims = [leaves.claim(base, LOW, alice), leaves.claim(base, HIGH, bob)]
     for claim in claims:
@@ -254,7 +254,7 @@ def test_a_withdrawn_address_cannot_be_added_again(
 def test_restoring_an_address_twice_writes_one_revision(
     withdrawn: Leaves, each: Callable[..., list[Any]]
 ) -> None:
-    lost = withdrawn.ips.leaves(withdrawn.address).lost
+    lost = withdrawn.ips.leaves(withdrawn.address).restorable
     assert lost
     each([lambda: withdrawn.ips.restore(lost)] * 4)
     assert len(withdrawn.live) == 1
@@ -266,8 +266,8 @@ def test_an_address_that_a_client_deleted_is_not_restored(
     withdrawn: Leaves, services: Instance, api: TestApp, operator: Member
 ) -> None:
     api.delete(f"/v2/ips/{withdrawn.address}", headers=operator.headers, status=200)
-    services.background._retries.look_again(withdrawn.address)
-    services.background.look_again(now=1e12)
+    services.background._retries.schedule_check(withdrawn.address)
+    services.background.check_due(now=1e12)
     api.get(f"/v2/ips/{withdrawn.address}", headers=operator.headers, status=404)
     assert withdrawn.live == []
 
@@ -303,7 +303,7 @@ def test_a_deletion_among_withdrawn_writes_counts_in_any_order(
 def test_a_dropped_revision_is_no_deletion(
     race: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:
-    """The dropped leaf is as young as the next claim's base, and would pass for younger."""
+    """The dropped revision has the generation of the next write's base, and could seem newer."""
     services.ips.fetch(race.address)
     [base] = race.live
     database = race.couch.database(account_database(alice.id))
@@ -385,23 +385,23 @@ def test_a_release_counts_although_the_copy_is_still_there(
 def test_an_address_with_a_write_on_the_base_revision_is_not_restored(
     withdrawn: Leaves, services: Instance, bob: Member
 ) -> None:
-    """Who has read that revision may still write on it, until a majority has the tombstone."""
+    """A writer that has read that revision may write on it until a majority has the tombstone."""
     there = withdrawn.ips.leaves(withdrawn.address)
-    assert there.lost
-    withdrawn.claim(to_document(there.lost.before), "a" * 32, bob)
+    assert there.restorable
+    withdrawn.claim(to_document(there.restorable.before), "a" * 32, bob)
     with pytest.raises(Conflict):
-        services.pool._conflicts.restore(there.lost)
+        services.pool._conflicts.restore(there.restorable)
 
 
 def test_an_address_deleted_meanwhile_is_not_restored(
     withdrawn: Leaves, services: Instance
 ) -> None:
     there = withdrawn.ips.leaves(withdrawn.address)
-    assert there.lost
+    assert there.restorable
     deleted = {"_id": withdrawn.address, "_rev": f"2-{'b' * 32}", "_deleted": True}
-    withdrawn.pool.graft(deleted, parent=there.lost.base)
+    withdrawn.pool.graft(deleted, parent=there.restorable.base)
     with pytest.raises(Conflict):
-        services.pool._conflicts.restore(there.lost)
+        services.pool._conflicts.restore(there.restorable)
 
 
 @pytest.mark.parametrize("meets", ["the spreading", "the restoring"])
@@ -409,12 +409,12 @@ def test_an_address_is_restored_only_if_a_majority_has_it(
     withdrawn: Leaves, proxy: FaultProxy, behind: Settings, meets: str
 ) -> None:
     there = withdrawn.ips.leaves(withdrawn.address)
-    assert there.lost
+    assert there.restorable
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
     number = 1 if meets == "the spreading" else 2
     proxy.rule(faults.answer_202, "PUT|POST", "-dedicated_ips/", first=number, times=None)
     with pytest.raises(DatastoreUnreachable):
-        composition.build(behind).pool._conflicts.restore(there.lost)
+        composition.build(behind).pool._conflicts.restore(there.restorable)
 
 
 def test_an_assignment_without_an_account_is_not_acknowledged(
@@ -457,8 +457,8 @@ def test_the_copy_of_a_deleted_address_is_removed(
     base = leaves.base()
     leaves.copy(leaves.claim(base, LOW, alice), alice)
     leaves.pool.remove(leaves.address, f"2-{LOW}")
-    services.background._retries.look_again(leaves.address, alice.id)
-    services.background.look_again(now=1e12)
+    services.background._retries.schedule_check(leaves.address, alice.id)
+    services.background.check_due(now=1e12)
     assert leaves.copies(alice) == 0
 
 
@@ -467,7 +467,7 @@ def test_a_copy_of_an_earlier_assignment_is_replaced(
 ) -> None:
     claim = leaves.claim(leaves.base(), LOW, alice)
     leaves.copy({**claim, "pvt_request_id": "earlier"}, alice)
-    services.copies.mend(alice.id, [leaves.address])
+    services.copies.repair(alice.id, [leaves.address])
     copy = couch.database(account_database(alice.id)).get(leaves.address)
     assert copy["pvt_request_id"] == claim["pvt_request_id"]
 
@@ -481,7 +481,7 @@ def test_the_conflict_of_a_copy_is_resolved(
     copy = database.get(leaves.address)
     database.put(copy)
     database.graft({**copy, "_rev": f"2-{HIGH}"}, parent=copy["_rev"])
-    services.copies.mend(alice.id, [leaves.address])
+    services.copies.repair(alice.id, [leaves.address])
     live = [leaf for leaf in database.leaves(leaves.address) if not leaf.get("_deleted")]
     assert len(live) == 1
 
@@ -496,7 +496,7 @@ def test_copies_of_an_unknown_status_are_not_changed(
     owner = alice.id if not copied else None
     there = leaves.pool.get(leaves.address)
     leaves.pool.put({**there, "pvt_status": "parked", "pvt_assigned_to": owner})
-    services.copies.mend(alice.id, [leaves.address])
+    services.copies.repair(alice.id, [leaves.address])
     assert leaves.copies(alice) == copied
 
 
@@ -508,7 +508,7 @@ def test_on_a_cluster_a_missing_copy_is_written_if_a_majority_has_the_assignment
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
     if not quorum:
         proxy.rule(faults.answer_202, "PUT", f"-dedicated_ips/{leaves.address}", times=None)
-    composition.build(behind).copies.mend(alice.id, [leaves.address])
+    composition.build(behind).copies.repair(alice.id, [leaves.address])
     assert leaves.copies(alice) == quorum
 
 
@@ -517,11 +517,11 @@ def test_on_a_cluster_the_copy_of_a_recent_assignment_is_left_to_its_request(
 ) -> None:
     claim = leaves.claim(leaves.base(), LOW, alice, ago=0)
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
-    composition.build(behind).copies.mend(alice.id, [leaves.address])
+    composition.build(behind).copies.repair(alice.id, [leaves.address])
     assert [leaf["_rev"] for leaf in leaves.live] == [claim["_rev"]], "a release would be refused"
     assert leaves.copies(alice) == 0
     later = composition.build(behind, clock=lambda: time.time() + GRACE)
-    later.copies.mend(alice.id, [leaves.address])
+    later.copies.repair(alice.id, [leaves.address])
     assert leaves.copies(alice) == 1
 
 

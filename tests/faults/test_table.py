@@ -1,4 +1,4 @@
-"""The table of faults keeps the promise, and the document shows it as it is."""
+"""The table of faults is consistent with the guarantees, and equals the one on the page."""
 
 from pathlib import Path
 

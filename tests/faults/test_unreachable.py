@@ -1,4 +1,4 @@
-"""CouchDB slow or gone: an answer in time, and nothing to do once it is back."""
+"""CouchDB is slow or unreachable: a reply in time, and recovery without a restart."""
 
 import threading
 import time
@@ -90,7 +90,7 @@ def test_a_read_that_fails_gives_503(
 
 @pytest.fixture
 def database(behind: Settings, proxy: FaultProxy, pool: Database) -> Database:
-    """The pool, by way of the proxy."""
+    """The pool behind the proxy."""
     return composition.connect(behind).database("dedicated_ips")
 
 
@@ -179,13 +179,13 @@ def test_a_check_that_fails_is_repeated_later(
     copies = couch.database(account_database(alice.id))
     copies.put({"_id": ADDRESS, "pvt_type": "dedicated_ip"})
     housekeeping = composition.build(behind).background
-    housekeeping._retries.look_again(ADDRESS, alice.id)
+    housekeeping._retries.schedule_check(ADDRESS, alice.id)
     proxy.go_away()
-    housekeeping.look_again(now=1e12)
+    housekeeping.check_due(now=1e12)
     proxy.come_back()
-    housekeeping.look_again(now=1e12)
+    housekeeping.check_due(now=1e12)
     assert copies.get_all([ADDRESS]) == {}
-    assert housekeeping.look_again(now=1e12) == 0
+    assert housekeeping.check_due(now=1e12) == 0
 
 
 def test_a_design_document_is_deployed_despite_timeouts_of_couchdb(

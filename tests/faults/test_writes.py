@@ -1,4 +1,4 @@
-"""Several threads write one document each: one request to CouchDB, and each has its outcome."""
+"""Concurrent writes share one request to CouchDB, and each thread has its own outcome."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -32,7 +32,7 @@ Together = Callable[[], Iterator[Assign]]
 def through(
     proxy: FaultProxy, behind: Settings, monkeypatch: pytest.MonkeyPatch, operator: Member
 ) -> Instance:
-    """The services by way of the proxy, whose writes wait for their turn however long."""
+    """The services behind the proxy, whose writes wait for a batch without a limit."""
     monkeypatch.setattr("kazoo_ips.couch.client._MAX_WAIT_WRITE", 30)
     return composition.build(behind)
 
@@ -41,7 +41,7 @@ def through(
 def together(
     through: Instance, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
 ) -> Together:
-    """Assignments that are written while that of `FIRST` is, and so are sent together."""
+    """Assignments that start during that of `FIRST`, and are sent together."""
     for address in (FIRST, SECOND, THIRD, FOURTH):
         add(address)
     database = through.ips._reader._ips._pool
@@ -69,7 +69,7 @@ def copies(couch: Couch, who: Member) -> set[str]:
 
 
 def written(proxy: FaultProxy) -> list[str]:
-    """What was written to the pool, in its order."""
+    """The writes to the pool, in their order."""
     sent = (r.request for r in proxy.records if POOL in r.request.path)
     return [
         f"{r.method} {r.path.partition(POOL)[2]}"

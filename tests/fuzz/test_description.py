@@ -1,4 +1,4 @@
-"""The description tried by schemathesis on a live server: what it tells is what happens."""
+"""schemathesis checks that a live server conforms to its OpenAPI description."""
 
 import subprocess
 import sys

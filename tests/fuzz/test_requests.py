@@ -1,4 +1,4 @@
-"""Any request: never a fault, never a reply outside the envelope, never a lost address."""
+"""Random requests: no 500, no reply outside the envelope, no lost address."""
 
 import csv
 import io
@@ -164,7 +164,7 @@ credentials = st.one_of(
 
 @dataclass
 class Service:
-    """The application, who can call it, and the pool behind it."""
+    """The application, its callers, and the pool."""
 
     app: TestApp
     pool: Database
@@ -172,11 +172,11 @@ class Service:
     tokens: list[str]
 
     def count(self) -> int:
-        """How many documents the pool has."""
+        """Return the number of documents in the pool."""
         return int(self.pool.info()["doc_count"])
 
     def send(self, fuzzed: Fuzzed) -> Any:
-        """Send a request and see that the reply is in form and no address got lost."""
+        """Send a request; check that the reply is valid and no address was lost."""
         before = self.count()
         reply = self.app.request(
             f"{fuzzed.path}?{fuzzed.query}",
@@ -193,7 +193,7 @@ class Service:
 
 
 def assert_in_form(fuzzed: Fuzzed, reply: Any) -> None:
-    """Whether a reply is an envelope, or a table where one was asked for."""
+    """Whether a reply is an envelope, or CSV if it was requested."""
     assert re.fullmatch(r"[\x21-\x7e]{1,128}", reply.headers["X-Request-ID"])
     if reply.status_int == 304:
         assert reply.body == b""
@@ -223,7 +223,7 @@ def assert_in_form(fuzzed: Fuzzed, reply: Any) -> None:
 
 
 def growth(fuzzed: Fuzzed, reply: Any) -> int:
-    """How many addresses the pool has gained, as the reply says."""
+    """Return how many addresses were added according to the reply."""
     if fuzzed.method == "HEAD" or reply.headers.get("Content-Type") != "application/json":
         return 0
     data = json.loads(reply.body)["data"]
@@ -253,7 +253,7 @@ def routes(service: Service) -> list[str]:
 
 
 def path(data: st.DataObject, service: Service, rule: str) -> str:
-    """A route's path with something in the place of its parameters."""
+    """A route's path with random values for its parameters."""
     account = data.draw(st.sampled_from(service.ids) | quoted, label="account")
     address = data.draw(quoted, label="address")
     filled = re.sub("<[a-z:]+>", lambda _: address, rule.replace("<account_id>", account))

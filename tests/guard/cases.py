@@ -1,4 +1,4 @@
-"""What a hand may try with an address, and what the guard says: old document, new, reason."""
+"""Edits of an address, and the guard's reason: old document, new document, reason."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ Case = tuple[dict[str, Any] | None, dict[str, Any], str]
 
 
 def without(document: dict[str, Any], *fields: str) -> dict[str, Any]:
-    """A document without these fields."""
+    """Return a document without these fields."""
     return {k: v for k, v in document.items() if k not in fields}
 
 

@@ -58,7 +58,7 @@ def pool(guarded: Fresh) -> Iterator[Database]:
 
 
 def await_guard(database: Database) -> None:
-    """CouchDB takes a moment until it runs a new design document, or 67 s (`ddoc_cache`)."""
+    """CouchDB needs up to 67 s until it runs a new design document (`ddoc_cache`)."""
     end = time.monotonic() + 90
     while time.monotonic() < end:
         try:

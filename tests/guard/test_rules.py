@@ -1,4 +1,4 @@
-"""The guard's rules, asked of the function alone."""
+"""The rules of the guard, checked by calling its function."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Ask = Callable[[dict[str, Any], dict[str, Any] | None], str | None]
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
-    """A function that tells why a document may not follow another, or None."""
+    """A function that returns why a document may not replace another, or None."""
     try:
         node = find_node()
     except EmbeddedError as error:

@@ -1,4 +1,4 @@
-"""Many callers at once who leave the choice to the service, in one process and many threads."""
+"""Concurrent allocations in one process with many threads."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ CLIENTS = 64
 
 @pytest.fixture
 def many(couch: Couch, pool: object) -> Callable[[int], None]:
-    """A function that fills the pool."""
+    """A function that adds addresses to the pool."""
 
     def fill(count: int) -> None:
         repository = IPRepository(couch, ListRepository(couch))

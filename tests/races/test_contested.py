@@ -69,7 +69,7 @@ def test_one_of_many_concurrent_requests_gets_the_address(
 
 
 def _wait_for_order(settings: Settings) -> None:
-    """Let the workers undo withdrawals, then the doctor look after them as if in an hour."""
+    """Let the workers restore withdrawn addresses, then run the doctor an hour ahead."""
     time.sleep(float(os.environ.get("RACE_SETTLE", "0")))
     doctor = composition.build(settings, clock=lambda: time.time() + 3600).doctor
     for _ in range(20):  # what one node has, the others have a moment later
@@ -82,7 +82,7 @@ def _wait_for_order(settings: Settings) -> None:
 def _without_undecided(
     acknowledged: Counter[tuple[int, str]], couch: Couch, contested: list[str]
 ) -> Counter[tuple[int, str]]:
-    """Whoever was told 503 may have it; whoever was told 200 must."""
+    """A client that got 503 may have the address; one that got 200 must have it."""
     documents = couch.database("dedicated_ips").get_all(contested)
     assigned = {a for a, d in documents.items() if d["pvt_status"] == "assigned"}
     told = {address for (_, address), count in acknowledged.items() if count}

@@ -34,7 +34,7 @@ ROUNDS = int(os.environ.get("RACE_ROUNDS", "1"))
 
 @dataclass(frozen=True)
 class Field:
-    """Where a race takes place."""
+    """The servers and addresses of a race."""
 
     servers: list[Gunicorn]
     members: list[Member]
@@ -48,7 +48,7 @@ class Field:
         return self._ask(http, who, where, key)
 
     def insist(self, http: urllib3.PoolManager) -> tuple[int, list[str]]:
-        """The same, repeated under one Idempotency-Key until there is an answer."""
+        """The same, repeated with one Idempotency-Key until there is a reply."""
         who, key = random.choice(self.members), uuid4().hex
         for _ in range(200):
             status, ips = self._ask(http, who, random.choice(self.servers), key)
@@ -98,7 +98,7 @@ def field(
 
 @pytest.fixture
 def free(pool: Database, add: Callable[..., DedicatedIP]) -> list[str]:
-    """Addresses that are all there are."""
+    """Create the addresses, all that the pool has."""
     addresses = [f"192.0.2.{n}" for n in range(ADDRESSES)]
     for address in addresses:
         add(address)
@@ -106,7 +106,7 @@ def free(pool: Database, add: Callable[..., DedicatedIP]) -> list[str]:
 
 
 def race(requests: int, ask: Callable[[urllib3.PoolManager], tuple[int, list[str]]]) -> Counter:
-    """So many requests from 64 clients; what each address and each refusal came up to."""
+    """Send requests from 64 clients; return the count of each address and each refusal."""
     http = urllib3.PoolManager(maxsize=CLIENTS, num_pools=4)
     with ThreadPoolExecutor(CLIENTS) as clients:
         futures = [clients.submit(ask, http) for _ in range(requests)]
@@ -118,7 +118,7 @@ def race(requests: int, ask: Callable[[urllib3.PoolManager], tuple[int, list[str
 def assert_assigned_are_acknowledged(
     answers: Counter, free: list[str], couch: Couch, members: list[Member]
 ) -> None:
-    """The pool, the accounts' copies and the answers tell the same."""
+    """Check that the pool, the accounts' copies and the replies agree."""
     acknowledged = [ip for status, ip in answers.elements() if status == 200]
     assert len(acknowledged) == len(set(acknowledged)), "an address was acknowledged twice"
     documents = couch.database("dedicated_ips").get_all(free)

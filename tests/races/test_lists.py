@@ -22,7 +22,7 @@ __all__ = ["field"]
 
 
 class Client:
-    """Asks the servers in turn, so that no two requests in a row are the same one's."""
+    """Sends requests to the servers in turn, so that no server gets two in a row."""
 
     def __init__(self, field: Field) -> None:
         self._http = urllib3.PoolManager(num_pools=len(field.servers))
@@ -36,7 +36,7 @@ class Client:
     def ask(
         self, member: Member, method: str, path: str = "", ips: list[str] | None = None
     ) -> set[str]:
-        """The addresses of a reply."""
+        """Return the addresses of a reply."""
         url = f"{next(self._urls)}/v2/accounts/{member.id}/ips{path}"
         body = {"data": {"ips": ips}} if ips else None
         reply = self._http.request(method, url, json=body, headers=member.headers, retries=False)
@@ -47,7 +47,7 @@ class Client:
 
 @pytest.fixture
 def client(field: Field) -> Client:
-    """Somebody who asks everywhere."""
+    """A client that uses all servers."""
     return Client(field)
 
 

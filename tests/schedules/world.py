@@ -87,7 +87,7 @@ class Worker:
     def keep_house(self) -> None:
         """What its housekeeping does in the next minutes about what it has noted itself."""
         self.work()
-        self.services.background.look_again(math.inf)
+        self.services.background.check_due(math.inf)
 
 
 class World:

@@ -1,4 +1,4 @@
-"""Requests made to be misunderstood."""
+"""Malicious requests."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ ADDRESS = "192.0.2.1"
 
 
 def exchange(live: str, sent: bytes) -> bytes:
-    """All that the server says until it closes."""
+    """Return everything that the server sends until it closes the connection."""
     parts = urlsplit(live)
     with socket.create_connection((parts.hostname, parts.port or 80), timeout=15) as client:
         client.sendall(sent)

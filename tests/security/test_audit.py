@@ -1,4 +1,4 @@
-"""The audit of packages, against a stand-in for PyPI that knows of one vulnerability."""
+"""The audit of packages, with a server in place of PyPI that reports one vulnerability."""
 
 import json
 import subprocess
@@ -29,12 +29,12 @@ class Advisories(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def source() -> Iterator[str]:
-    """Where the stand-in answers."""
+    """The URL of this server."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""Whose request it is, when proxies stand between."""
+"""The client's address behind proxies."""
 
 from ipaddress import ip_network
 

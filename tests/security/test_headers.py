@@ -1,4 +1,4 @@
-"""What every reply tells browsers and caches, and what it tells nobody."""
+"""Security headers: those that every reply has, and those that no reply has."""
 
 import re
 import socket

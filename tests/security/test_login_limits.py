@@ -1,4 +1,4 @@
-"""Guessing passwords: slowed down for who guesses, and for nobody else."""
+"""The login rate limit: it slows down clients that guess, and no others."""
 
 import base64
 import hashlib
@@ -33,14 +33,14 @@ _addresses = count(1)
 
 
 def stranger() -> str:
-    """An address that nobody had before."""
+    """Return a client address that was not used before."""
     n = next(_addresses) + os.getpid() % 200 * 256
     return f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}"
 
 
 @dataclass
 class Logins:
-    """An application whose time stands still unless it is moved on."""
+    """An application with a clock that only the test advances."""
 
     settings: Settings
     now: float = 2e9

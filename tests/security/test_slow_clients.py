@@ -1,4 +1,4 @@
-"""Clients that dawdle on purpose: the others are served all the same, by a server of 4 threads."""
+"""Slow clients do not block other clients of a server with four threads."""
 
 import json
 import socket
@@ -28,7 +28,7 @@ HEAD = b"PUT /v2/user_auth HTTP/1.1\r\nHost: x\r\n"
 def server(
     environment: dict[str, str], operator: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A server that waits three seconds for its clients, of which it takes sixty at a time."""
+    """A server with a client timeout of three seconds and at most sixty connections."""
     settings = {
         **environment,
         "KAZOO_IPS_CLIENT_TIMEOUT": str(PATIENCE),
@@ -55,7 +55,7 @@ def connected(url: str, room: int | None = None) -> socket.socket:
 
 @contextmanager
 def crowd(url: str, sent: bytes) -> Iterator[list[socket.socket]]:
-    """Many more clients than there are threads, each having sent so much."""
+    """Connect many more clients than there are threads, each of which has sent these bytes."""
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(url)) for _ in range(CROWD)]
         for client in clients:
@@ -160,7 +160,7 @@ def test_too_many_connections_do_not_lock_out_others(server: str, operator: Any)
 
 
 def test_a_client_without_pauses_does_not_block_others(server: str, operator: Any) -> None:
-    """Twice as many as there are threads, each with a thousand requests that are all there."""
+    """Connect twice as many clients as there are threads, each with a thousand requests."""
     request, count = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 1000
     counted = [0] * 2 * THREADS
 

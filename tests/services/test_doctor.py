@@ -1,4 +1,4 @@
-"""The doctor finds each thing that can be wrong, repairs what can be, and then finds nothing."""
+"""The doctor finds each kind of problem, repairs it if possible, and then finds nothing."""
 
 import json
 import time
@@ -29,7 +29,7 @@ ADDRESS = "192.0.2.1"
 
 @pytest.fixture(autouse=True)
 def nobody_follows(couch: Couch, operator: Member) -> Iterator[None]:
-    """The follower of a live instance would repair what the doctor is to find: take its lease."""
+    """Take the lease, because the follower of a live instance would repair the problems."""
     checkpoints = Checkpoints(Records(couch))
     for _ in range(3):  # a live instance may write at the same time
         known = checkpoints.find("healing") or Checkpoint("healing", "", 0, "0", "")
@@ -44,7 +44,7 @@ def nobody_follows(couch: Couch, operator: Member) -> Iterator[None]:
 
 @pytest.fixture
 def later(settings: Settings) -> Instance:
-    """The services five minutes from now: whatever is under way has long ended."""
+    """The services with a clock that is five minutes ahead, so that no document is recent."""
     return composition.build(settings, clock=lambda: time.time() + 300)
 
 
@@ -67,7 +67,7 @@ def problems(services: Instance, repair: bool = False) -> list[tuple[str, str, b
 
 
 def assert_repairable(services: Instance, problem: str, address: str = ADDRESS) -> None:
-    """It is found, found again, repaired, and found no more."""
+    """Check that a problem is found, found again, repaired, and then not found."""
     assert problems(services) == [(problem, address, False)]
     assert problems(services, repair=True) == [(problem, address, True)]
     assert problems(services, repair=True) == []

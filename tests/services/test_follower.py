@@ -1,11 +1,18 @@
-"""Whoever follows the pool's changes: each at least once, by one process at a time."""
+"""The change follower handles each change at least once, in one process at a time."""
 
 from collections.abc import Collection
 from uuid import uuid4
 
 import pytest
 
-from kazoo_ips.background.change_follower import AGAIN, GIVEN_UP, LEASE, LOOK, POLL, ChangeFollower
+from kazoo_ips.background.change_follower import (
+    LEASE,
+    LEASE_CHECK,
+    POLL,
+    RETRY_INTERVAL,
+    RETRY_LIMIT,
+    ChangeFollower,
+)
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.observability.metrics import Metrics
@@ -35,7 +42,7 @@ class Feed:
 
 
 class Process:
-    """One follower, in a process of its own as far as it knows."""
+    """A follower with a process identity of its own."""
 
     def __init__(self, couch: Couch, name: str, feed: Feed, time: list[int]) -> None:
         self.handled: list[int] = []
@@ -60,7 +67,7 @@ class Process:
         return self.refused & set(changes)
 
     def run(self, monkeypatch: pytest.MonkeyPatch, seconds: int = 0) -> list[int]:
-        """Let time pass; what was handled in it."""
+        """Advance the clock, and return what was handled meanwhile."""
         self.handled.clear()
         for _ in range(seconds + 1):
             with monkeypatch.context() as patch:
@@ -78,13 +85,13 @@ def time() -> list[int]:
 
 @pytest.fixture
 def feed() -> Feed:
-    """A feed in which nothing is yet."""
+    """An empty feed."""
     return Feed()
 
 
 @pytest.fixture
 def processes(couch: Couch, feed: Feed, time: list[int]) -> list[Process]:
-    """Two that follow the same feed for the same purpose."""
+    """Two followers with the same name on one feed."""
     name = uuid4().hex
     return [Process(couch, name, feed, time) for _ in range(2)]
 
@@ -121,7 +128,7 @@ def test_another_process_takes_over_at_the_checkpoint(
     feed.end = 7
     one.run(monkeypatch, POLL)
     other.run(monkeypatch)
-    assert other.run(monkeypatch, LEASE + LOOK + DELAY + POLL) == [6, 7]
+    assert other.run(monkeypatch, LEASE + LEASE_CHECK + DELAY + POLL) == [6, 7]
     assert one.run(monkeypatch, POLL) == []
 
 
@@ -143,8 +150,8 @@ def test_a_change_that_failed_is_retried_and_the_checkpoint_waits(
     feed.end = 5
     one.refused = {5}
     assert one.run(monkeypatch, DELAY + POLL) == [1, 2, 3, 4, 5, 5]
-    assert set(one.run(monkeypatch, 3 * AGAIN)) == {5}
-    assert other.run(monkeypatch, LEASE + LOOK + DELAY + POLL) == [1, 2, 3, 4, 5]
+    assert set(one.run(monkeypatch, 3 * RETRY_INTERVAL)) == {5}
+    assert other.run(monkeypatch, LEASE + LEASE_CHECK + DELAY + POLL) == [1, 2, 3, 4, 5]
 
 
 def test_a_change_that_keeps_failing_is_dropped_after_an_hour(
@@ -154,8 +161,8 @@ def test_a_change_that_keeps_failing_is_dropped_after_an_hour(
     one.run(monkeypatch)
     feed.end = 5
     one.refused = {5}
-    one.run(monkeypatch, GIVEN_UP + DELAY + POLL + 2 * AGAIN)
-    assert one.run(monkeypatch, 3 * AGAIN) == []
+    one.run(monkeypatch, RETRY_LIMIT + DELAY + POLL + 2 * RETRY_INTERVAL)
+    assert one.run(monkeypatch, 3 * RETRY_INTERVAL) == []
 
 
 def test_no_change_is_lost_while_the_database_is_unreachable(
@@ -180,4 +187,4 @@ def test_a_database_that_was_created_again_is_followed_from_its_start(
     feed.end, feed.name = 2, "second"
     assert one.run(monkeypatch, LEASE + DELAY) == [1, 2]
     feed.end, feed.name = 1, "third"
-    assert other.run(monkeypatch, LEASE + LOOK + DELAY + POLL) == [1]
+    assert other.run(monkeypatch, LEASE + LEASE_CHECK + DELAY + POLL) == [1]

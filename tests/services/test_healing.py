@@ -1,4 +1,4 @@
-"""Every address is looked at half a minute after it changed, and then everything agrees."""
+"""Every address is checked half a minute after it changed, and its copies are repaired."""
 
 from collections.abc import Callable
 from uuid import uuid4
@@ -26,7 +26,7 @@ __all__ = ["behind", "proxy", "running_proxy"]
 
 
 class Healer:
-    """An instance that follows, its clock, and what it sends to the database."""
+    """An instance that follows the feed, its clock, and its requests to the database."""
 
     def __init__(self, settings: Settings) -> None:
         self.clock = Clock()
@@ -37,7 +37,7 @@ class Healer:
         self.wait(0)
 
     def wait(self, seconds: int) -> None:
-        """Let time pass."""
+        """Advance the clock, with the background work."""
         self.services.background.follow()
         for _ in range(seconds):
             self.clock.ahead += 1
@@ -45,7 +45,7 @@ class Healer:
 
     @property
     def writes(self) -> list[str]:
-        """What was written to the pool and to accounts."""
+        """The writes to the pool and to account databases."""
         ours = ("-dedicated_ips", "-account")
         return [
             u
@@ -56,7 +56,7 @@ class Healer:
 
 @pytest.fixture
 def healer(settings: Settings, couch: Couch, pool: Database, operator: Member) -> Healer:
-    """An instance that follows from now on, whoever else has the lease."""
+    """An instance that takes the lease and follows the feed from now on."""
     clear(couch.database("kazoo_ips"), lambda document: document.get("type") == "follower")
     return Healer(settings)
 
@@ -102,7 +102,7 @@ def test_the_copy_of_the_former_account_is_removed(
     bob: Member,
     gone: bool,
 ) -> None:
-    """Whether it has gone to somebody else or out of the pool."""
+    """Assign the address to another account, or delete it."""
     copy = copies.get(ADDRESS)
     services.ips.release(ReleaseIP(alice.id, ADDRESS), uuid4().hex)
     if gone:

@@ -1,4 +1,4 @@
-"""What an account has is found on a cluster whose views lag, by whatever else tells of it."""
+"""The addresses of an account are found on a cluster whose views lag."""
 
 import os
 import time
@@ -28,7 +28,7 @@ ORDER = [*ADDRESSES[::2], *ADDRESSES[1::2]]
 
 
 class Cluster:
-    """A server that says it is several, whose views and copies do not show everything."""
+    """A server that poses as a cluster, whose views and copies lack some addresses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.unseen: set[str] = set()
@@ -59,13 +59,13 @@ class Cluster:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """One that is in order so far."""
+    """Such a server, which lacks nothing so far."""
     return Cluster(monkeypatch)
 
 
 @pytest.fixture
 def here(settings: Settings, cluster: Cluster) -> Instance:
-    """An instance on it."""
+    """An instance that uses this server."""
     return composition.build(settings, pause=cluster.pauses.append)
 
 
@@ -73,7 +73,7 @@ def here(settings: Settings, cluster: Cluster) -> Instance:
 def full(
     here: Instance, pool: Database, add: Callable[..., DedicatedIP], alice: Member
 ) -> list[str]:
-    """Addresses in two zones that are all Alice's, assigned through this instance."""
+    """Addresses of Alice in two zones, assigned by this instance."""
     for n, address in enumerate(ADDRESSES):
         add(address, zone=ZONES[n % 2], host=f"proxy{n % 3}.example.com")
     here.ips.assign_all(AssignIPs(alice.id, tuple(ADDRESSES)), uuid4().hex)
@@ -94,7 +94,7 @@ def listed(services: Instance, member: Member, **query: str) -> list[str]:
 def services_(
     request: pytest.FixtureRequest, settings: Settings, cluster: Cluster, full: list[str]
 ) -> Instance:
-    """An instance that knows by one thing only what the view lacks."""
+    """An instance that can find what the view lacks in one place only."""
     if request.param == "the copies":
         cluster.memory = RecentWrites()
     else:
@@ -188,19 +188,19 @@ def test_on_a_single_node_only_the_view_is_read(
 
 def test_recent_writes_have_a_fixed_size_and_are_kept_by_account() -> None:
     memory = RecentWrites(entries=4)
-    memory.note("a", ["192.0.2.1", "2001:db8::1"])
-    memory.note("b", ["192.0.2.2"])
+    memory.add("a", ["192.0.2.1", "2001:db8::1"])
+    memory.add("b", ["192.0.2.2"])
     assert memory.recent("a") == {"192.0.2.1", "2001:db8::1"}
-    memory.note("b", ["192.0.2.3", "192.0.2.4"])
+    memory.add("b", ["192.0.2.3", "192.0.2.4"])
     assert memory.recent("a") == {"2001:db8::1"}
     assert memory.recent("b") == {"192.0.2.2", "192.0.2.3", "192.0.2.4"}
 
 
 def test_recent_writes_expire_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = RecentWrites()
-    memory.note("a", ["192.0.2.1"])
+    memory.add("a", ["192.0.2.1"])
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + recent_writes.REMEMBERED + 1)
+    monkeypatch.setattr(time, "monotonic", lambda: now + recent_writes.LIFETIME + 1)
     assert memory.recent("a") == set()
 
 
@@ -208,7 +208,7 @@ def test_forked_workers_share_the_recent_writes() -> None:
     memory = RecentWrites()
     child = os.fork()
     if not child:
-        memory.note("a", ["192.0.2.1"])
+        memory.add("a", ["192.0.2.1"])
         os._exit(0)
     os.waitpid(child, 0)
     assert memory.recent("a") == {"192.0.2.1"}

@@ -1,4 +1,4 @@
-"""What is known of a key when a cluster left two revisions, and whose keys are whose."""
+"""Idempotency records: conflicting revisions on a cluster, and the owners of keys."""
 
 import time
 from collections.abc import Callable
@@ -196,7 +196,7 @@ def test_a_certain_attempt_wins_over_an_uncertain_one(
     services: Instance,
     couch: Couch,
 ) -> None:
-    """Both first ones, written on two sides of a cut: the one that did work is gone on with."""
+    """Two first attempts, written on separated nodes: the one that has done work is continued."""
     key, worker = uuid4().hex, composition.build(behind)
     certain = begin(key)
     database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice', key)}"

@@ -1,4 +1,4 @@
-"""What is made of the record that a dead process has left, by whoever finds it."""
+"""Recovery of the transactions of a dead process."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def log(couch: Couch) -> TransactionLog:
 
 @pytest.fixture
 def later(settings: Settings) -> Instance:
-    """The services of somebody who finds what others left."""
+    """The services of another process, which recovers the transactions."""
     return composition.build(settings, clock=lambda: FAR)
 
 
@@ -78,7 +78,7 @@ def left(log: TransactionLog) -> list[str]:
 
 
 def recover(services: Instance, log: TransactionLog) -> None:
-    """On a cluster the list of records may be behind for a moment."""
+    """On a cluster the list of records may lag."""
 
     def is_empty() -> bool:
         services.background.recover()
@@ -196,7 +196,7 @@ def test_of_two_revisions_of_a_record_the_decided_one_wins(
     alice: Member,
     kind: str,
 ) -> None:
-    """A node that has slept took part in somebody's attempt to abort it."""
+    """A node that was paused has stored an abort without a majority."""
     transaction = begin(Action.ASSIGN)
     database = couch.database("kazoo_ips")
     record = database.get(f"transaction-{transaction.id}")
@@ -266,7 +266,7 @@ def test_a_later_attempt_returns_the_result_of_an_earlier_one(
     bob: Member,
     action: Action,
 ) -> None:
-    """Whatever others have done with the addresses since."""
+    """What other clients have done with the addresses meanwhile."""
     key = uuid4().hex
     earlier = begin(action, Attempt(key, 1))
     log.commit(earlier, IPS)
@@ -302,7 +302,7 @@ def test_a_request_that_waited_for_a_release_reads_the_documents_again(
     pool: Database,
     bob: Member,
 ) -> None:
-    """Its owner commits it and makes the documents available while somebody waits for it."""
+    """The owner commits and makes the documents available while a request waits."""
     left = [begin(Action.RELEASE)]
 
     def finish(seconds: float) -> None:
@@ -333,7 +333,7 @@ def test_a_later_write_of_kazoo_is_not_changed(
     kind: str,
     fields: dict[str, Any],
 ) -> None:
-    """Its writes leave the transaction's id where it is."""
+    """A write of Kazoo keeps the transaction's id in the document."""
     transaction = begin(Action(kind))
     if kind == "release":
         log.commit(transaction, IPS)
@@ -364,7 +364,7 @@ def test_recovered_addresses_are_checked_later(
 ) -> None:
     begin(Action.ASSIGN)
     recover(later, log)
-    assert later.background.look_again(now=1e12) == len(IPS)
+    assert later.background.check_due(now=1e12) == len(IPS)
 
 
 def test_a_record_stays_until_its_documents_agree_with_it(
@@ -426,7 +426,7 @@ def test_a_pending_or_orphaned_transaction_is_not_finished(
 def test_a_committed_assignment_is_not_orphaned(
     begin: Callable[..., Transaction], later: Instance, log: TransactionLog
 ) -> None:
-    """Its documents are as decided from the first."""
+    """The documents of a committed assignment agree with the decision from the start."""
     transaction = log.commit(begin(Action.ASSIGN), IPS)
     assert transaction.id not in {t.id for t in later.background._recovery.orphaned()}
 

@@ -54,5 +54,5 @@ def world(settings: Settings, couch: Couch, pool: Database, members: dict[str, A
         ids=ids,
         pool=pool,
         copies={name: couch.database(account_database(ids[name])) for name in ("alice", "bob")},
-        housekeeping=lambda: wsgi.extensions["kazoo_ips"].background.look_again(math.inf),
+        housekeeping=lambda: wsgi.extensions["kazoo_ips"].background.check_due(math.inf),
     )

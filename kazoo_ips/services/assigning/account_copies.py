@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Find = Callable[[], Mapping[str, DedicatedIP]]
 
-_MANY = 200
+_PARALLEL_READ = 200
 """Number of addresses from which on a thread reads the copies while the pool is written to. For
 fewer addresses a thread costs more than it saves."""
 
@@ -31,7 +31,7 @@ fewer addresses a thread costs more than it saves."""
 class AccountCopyService:
     """Writes and removes copies, and brings all copies up to date.
 
-    :param look_again: schedules a later check of an address, and of an account's copy of it
+    :param schedule_check: schedules a later check of an address, and of an account's copy of it
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
@@ -41,14 +41,14 @@ class AccountCopyService:
         lists: ListService,
         conflicts: ConflictResolver,
         holdings: AccountHoldings,
-        look_again: Callable[[str, str], None],
+        schedule_check: Callable[[str, str], None],
     ) -> None:
         self._ips = ips
         self._copies = copies
         self._lists = lists
         self._conflicts = conflicts
         self._holdings = holdings
-        self.look_again = look_again
+        self.schedule_check = schedule_check
 
     def expect_change(self, account_id: str) -> None:
         """Announce that a copy of an account is going to be written or removed soon."""
@@ -64,7 +64,7 @@ class AccountCopyService:
             outcomes = zip(ips, written, strict=True)
             uncertain = (ip for ip, w in outcomes if w.outcome is not Outcome.DONE)
             if all(map(self._conflicts.is_acknowledged, uncertain)):
-                self._holdings.note(ips)
+                self._holdings.record(ips)
                 return
         except DatastoreForbidden:
             raise  # CouchDB refused it, so a retry would be refused too
@@ -84,7 +84,7 @@ class AccountCopyService:
             {owner: (released, self._copy_reader(released)) for owner, released in owned}
         )
 
-    def mend(self, account_id: str, addresses: Iterable[str]) -> None:
+    def repair(self, account_id: str, addresses: Iterable[str]) -> None:
         """Write the copies that an account lacks and remove those that it should not have."""
         self._conflicts.repair_copies(account_id, addresses)
 
@@ -95,7 +95,7 @@ class AccountCopyService:
         The copies of many addresses are read in a thread while the body of the `with` statement
         runs. A copy that is written after this read has another revision and is not removed.
         """
-        if len(ips) < _MANY:
+        if len(ips) < _PARALLEL_READ:
             yield lambda: self.remove(ips)
             return
         with ThreadPoolExecutor(1) as executor:
@@ -119,7 +119,7 @@ class AccountCopyService:
             if incomplete:
                 log.warning("account %s: copies of released addresses are left", owner_id)
                 for ip in released:
-                    self.look_again(ip.address, owner_id)
+                    self.schedule_check(ip.address, owner_id)
 
     def _remove(
         self, owner_id: str, released: Sequence[DedicatedIP], copies: Mapping[str, DedicatedIP]

@@ -18,9 +18,9 @@ from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.assigning.recovery import RecoveryService
 
-_MOMENT = 0.04
+_REPLICATION_TIME = 0.04
 """Seconds in which a write that a majority has reaches the last replica of a healthy cluster."""
-_FEW = 1000
+_VERIFIED = 1000
 """Number of addresses up to which an account's list is verified. The view alone answers longer
 ones."""
 
@@ -48,11 +48,11 @@ class AccountHoldings:
         self._written = written
         self._pause = pause
 
-    def note(self, ips: Iterable[DedicatedIP]) -> None:
+    def record(self, ips: Iterable[DedicatedIP]) -> None:
         """Remember assignments that are about to be acknowledged."""
         if self._views.may_lag:
             for account_id, owned in by_owner(ips).items():
-                self._written.note(account_id, [ip.address for ip in owned])
+                self._written.add(account_id, [ip.address for ip in owned])
 
     def candidates(self, account_id: str) -> list[str]:
         """Return all addresses that an account may hold.
@@ -64,7 +64,7 @@ class AccountHoldings:
         others: set[str] = set()
         if self._views.may_lag:
             others = self._outside_the_view(account_id)
-            self._pause(_MOMENT)
+            self._pause(_REPLICATION_TIME)
             others |= self._outside_the_view(account_id)
             rows = rows + self._views.assigned_to(account_id, query)
         return list(dict.fromkeys([*(row.address for row in rows), *sorted(others)]))
@@ -87,13 +87,13 @@ class AccountHoldings:
 
         :returns: None if the account holds so many addresses that this would take too long
         """
-        others = self._outside_the_view(account_id, _FEW + 1)
-        if len(others) > _FEW:
+        others = self._outside_the_view(account_id, _VERIFIED + 1)
+        if len(others) > _VERIFIED:
             return None
-        self._pause(_MOMENT)
-        others |= self._outside_the_view(account_id, _FEW + 1)
-        rows = self._views.assigned_to(account_id, replace(query, limit=_FEW + 1))
-        if len(rows) > _FEW:
+        self._pause(_REPLICATION_TIME)
+        others |= self._outside_the_view(account_id, _VERIFIED + 1)
+        rows = self._views.assigned_to(account_id, replace(query, limit=_VERIFIED + 1))
+        if len(rows) > _VERIFIED:
             return None
         missed = self._missed(account_id, others - {row.address for row in rows}, query)
         lines = sorted([*rows, *missed], key=_sort_key) if missed else rows

@@ -18,7 +18,7 @@ from kazoo_ips.model import AllocateIPs, Attempt, DedicatedIP, Listing, Status
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.transaction_log import Action, Transaction
-from kazoo_ips.services.assigning.pool_writes import Fate, Result
+from kazoo_ips.services.assigning.pool_writes import FinalOutcome, WriteResult
 from kazoo_ips.services.assigning.recovery import RecoveryService
 from kazoo_ips.services.assigning.resumption import Resumption
 from kazoo_ips.services.assigning.transactions import TransactionService
@@ -72,9 +72,7 @@ class AllocationService:
         :raises InsufficientIPs: fewer addresses are available than requested
         :raises DatastoreUnreachable: the outcome is unknown, or CouchDB does not take the writes
         """
-        done = self._recovery.settle_attempts(
-            attempt, Action.ASSIGN, command.account_id, request_id
-        )
+        done = self._recovery.end_attempts(attempt, Action.ASSIGN, command.account_id, request_id)
         if done:
             return self._resumption.of_transaction(done)
         alone = command.quantity == 1 and attempt is None
@@ -123,7 +121,7 @@ class AllocationService:
             return
         before, after = zip(*changes, strict=True)
         if allocation.dry_run:
-            allocation.results += [Result(Fate.DONE, ip) for ip in after]
+            allocation.results += [WriteResult(FinalOutcome.DONE, ip) for ip in after]
         elif allocation.alone:
             allocation.results += self._transactions.write(before, after)
         else:
@@ -134,7 +132,7 @@ class AllocationService:
                 else self._transactions.begin(Action.ASSIGN, account_id, after, allocation.attempt)
             )
             allocation.results += self._transactions.prepare(transaction, before, after)
-        if any(result.fate is Fate.UNKNOWN for result in allocation.results):
+        if any(result.outcome is FinalOutcome.UNKNOWN for result in allocation.results):
             if allocation.transaction:
                 self._transactions.roll_back(allocation.transaction, allocation.results)
             raise DatastoreUnreachable("not known which addresses are taken")
@@ -164,8 +162,8 @@ class AllocationService:
             addresses
         """
         if allocation.transaction:
-            self._transactions.put_back(allocation.transaction, allocation.results)
-        if any(result.fate is Fate.UNDONE for result in allocation.results):
+            self._transactions.make_available(allocation.transaction, allocation.results)
+        if any(result.outcome is FinalOutcome.UNDONE for result in allocation.results):
             if allocation.transaction:
                 self._transactions.abandon(allocation.transaction)
             raise DatastoreUnreachable("a majority of the nodes does not answer")
@@ -204,12 +202,12 @@ class _Allocation:
     alone: bool
     dry_run: bool
     transaction: Transaction | None = None
-    results: list[Result] = field(default_factory=list)
+    results: list[WriteResult] = field(default_factory=list)
 
     @property
     def taken(self) -> list[DedicatedIP]:
         """The dedicated IPs that this round has taken so far."""
-        return [result.ip for result in self.results if result.fate is Fate.DONE]
+        return [result.ip for result in self.results if result.outcome is FinalOutcome.DONE]
 
 
 def propose(

@@ -247,7 +247,7 @@ class IPService:
 
         After that no earlier attempt can commit any more.
         """
-        done = self._recovery.settle_attempts(attempt, action, account_id, request_id)
+        done = self._recovery.end_attempts(attempt, action, account_id, request_id)
         return self._resumption.of_transaction(done) if done else []
 
     def _find(self, wanted: Sequence[str]) -> list[DedicatedIP | None]:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 GRACE = 30
 """Seconds after which a write is never acknowledged any more: longer than any request takes."""
 
-_LOOKS = 3
+_TRIES = 3
 """Times that copies are compared with the pool while the pool is changing."""
 
 
@@ -135,7 +135,7 @@ class ConflictResolver:
         may be about to write it. The follower of the pool's changes feed checks it again later.
         """
         requested = list(addresses)
-        for _ in range(_LOOKS):
+        for _ in range(_TRIES):
             try:
                 copies = self._copies.find(account_id, requested)
             except DatastoreMissing:
@@ -211,10 +211,10 @@ class ConflictResolver:
         :raises Conflict: another writer has written to it meanwhile
         :raises DatastoreUnreachable: no majority has the restored document
         """
-        if leaves.lost is None:
+        if leaves.restorable is None:
             raise IPNotFound(address)
         log.warning("%s: all writes were withdrawn, restoring the address", address)
-        self.restore(leaves.lost)
+        self.restore(leaves.restorable)
         self._metrics.addresses_restored.inc()
         request_context.note("restored")
         return self._ips.get(address)

@@ -24,7 +24,7 @@ _TRIES = 3
 """Times that a step is repeated while other writers write to the same addresses."""
 
 
-class Fate(Enum):
+class FinalOutcome(Enum):
     """The determined outcome of one write."""
 
     DONE = "done"
@@ -38,33 +38,35 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class WriteResult:
     """One write and its outcome.
 
     :param ip: the dedicated IP that was to be written; if the write is done, at its new revision
     """
 
-    fate: Fate
+    outcome: FinalOutcome
     ip: DedicatedIP
 
 
 class PoolWriter:
     """Writes dedicated IPs of the pool.
 
-    :param look_again: schedules a later check of an address, and of an account's copy of it
+    :param schedule_check: schedules a later check of an address, and of an account's copy of it
     """
 
     def __init__(
         self,
         ips: IPRepository,
         conflicts: ConflictResolver,
-        look_again: Callable[[str, str], None],
+        schedule_check: Callable[[str, str], None],
     ) -> None:
         self._ips = ips
         self._conflicts = conflicts
-        self._look_again = look_again
+        self._schedule_check = schedule_check
 
-    def write(self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]) -> list[Result]:
+    def write(
+        self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]
+    ) -> list[WriteResult]:
         """Write dedicated IPs in one request and determine the outcome of each write.
 
         :param before: the same dedicated IPs as they were read
@@ -73,17 +75,17 @@ class PoolWriter:
         """
         return list(map(self._result, before, after, self._ips.save_all(after)))
 
-    def _result(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> Result:
+    def _result(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> WriteResult:
         if written.outcome is Outcome.DONE:
-            return Result(Fate.DONE, replace(after, revision=written.revision))
+            return WriteResult(FinalOutcome.DONE, replace(after, revision=written.revision))
         try:
             return self._find_out(before, after, written)
         except DatastoreError as error:
             log.warning("%s: the outcome of the write is unknown: %s", after.address, error)
-            self._look_again(after.address, after.assigned_to or before.assigned_to or "")
-            return Result(Fate.UNKNOWN, after)
+            self._schedule_check(after.address, after.assigned_to or before.assigned_to or "")
+            return WriteResult(FinalOutcome.UNKNOWN, after)
 
-    def _find_out(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> Result:
+    def _find_out(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> WriteResult:
         # A release without a quorum is not withdrawn here: another client may have read it, and
         # the read repair of CouchDB may have copied it to a majority.
         if written.revision and after.assigned_to:
@@ -94,12 +96,12 @@ class PoolWriter:
             if result:
                 return result
             if leaves.supersede(before.revision):
-                return Result(Fate.LOST, after)
+                return WriteResult(FinalOutcome.LOST, after)
             # The write may still arrive. That holds for a refused write too: the refusal may come
             # from a node that lags, or from a proxy.
             fence = self._ips.save(before)
             if fence.outcome is Outcome.DONE:
-                return Result(Fate.UNDONE, after)
+                return WriteResult(FinalOutcome.UNDONE, after)
             if fence.revision:
                 # The fence has no quorum. It may be the only live revision, so it is withdrawn
                 # with a tombstone from which the address can be restored.
@@ -110,10 +112,10 @@ class PoolWriter:
 
     def _result_from(
         self, before: DedicatedIP, after: DedicatedIP, leaves: Leaves
-    ) -> Result | None:
+    ) -> WriteResult | None:
         """Return the outcome of a write that shows among the leaf revisions, or None."""
         ours = next((leaf for leaf in leaves.live if _is_write(leaf, after)), None)
-        if ours and not leaves.are_one_since(before.revision):
+        if ours and not leaves.is_single_since(before.revision):
             return self._withdrawn(before, after, ours)
         if ours:
             return self._confirmed(before, ours)
@@ -140,9 +142,9 @@ class PoolWriter:
         :param ip: a dedicated IP at a revision that has a quorum
         :param since: the revision from which on deletions count as conflicting
         """
-        return self._ips.replicas == 1 or self._ips.leaves(ip.address).are_one_since(since)
+        return self._ips.replicas == 1 or self._ips.leaves(ip.address).is_single_since(since)
 
-    def _confirmed(self, before: DedicatedIP, ours: DedicatedIP) -> Result:
+    def _confirmed(self, before: DedicatedIP, ours: DedicatedIP) -> WriteResult:
         """Determine whether an unanswered write, which shows among the leaves, has a quorum.
 
         The write is saved again on its own revision. That succeeds only if a majority has the
@@ -150,19 +152,21 @@ class PoolWriter:
         before shows among the leaves.
         """
         if self._ips.replicas == 1:
-            return Result(Fate.DONE, ours)
+            return WriteResult(FinalOutcome.DONE, ours)
         written = self._ips.save(ours)
         saved = replace(ours, revision=written.revision or ours.revision)
         if written.outcome is Outcome.DONE and self._has_no_rival(ours, before.revision):
-            return Result(Fate.DONE, saved)
+            return WriteResult(FinalOutcome.DONE, saved)
         released = before.assigned_to and not ours.assigned_to
-        if released and self._ips.leaves(ours.address).are_one_since(before.revision):
+        if released and self._ips.leaves(ours.address).is_single_since(before.revision):
             # Other clients may have read the release, so it is not withdrawn.
             # It is done once a majority has it.
             raise DatastoreUnreachable(f"{ours.address}: released, without a quorum")
         return self._withdrawn(before, ours, saved)
 
-    def _withdrawn(self, before: DedicatedIP, after: DedicatedIP, leaf: DedicatedIP) -> Result:
+    def _withdrawn(
+        self, before: DedicatedIP, after: DedicatedIP, leaf: DedicatedIP
+    ) -> WriteResult:
         """Withdraw a write that has no quorum; a concurrent writer's revision stays.
 
         :param after: the write, each revision of which is withdrawn
@@ -172,9 +176,9 @@ class PoolWriter:
         try:
             return self._withdraw(before, after, leaf)
         finally:  # another worker that read the write meanwhile may have written a copy of it
-            self._look_again(after.address, after.assigned_to or before.assigned_to or "")
+            self._schedule_check(after.address, after.assigned_to or before.assigned_to or "")
 
-    def _withdraw(self, before: DedicatedIP, after: DedicatedIP, leaf: DedicatedIP) -> Result:
+    def _withdraw(self, before: DedicatedIP, after: DedicatedIP, leaf: DedicatedIP) -> WriteResult:
         to_withdraw = [leaf]
         for _ in range(_TRIES):
             for each in to_withdraw:
@@ -191,24 +195,24 @@ class PoolWriter:
                 return self._without(after, rival=leaves.supersede(before.revision))
         raise DatastoreUnreachable(f"{after.address}: not known whether withdrawn")
 
-    def _followed_up(self, after: DedicatedIP, latest: DedicatedIP) -> Result:
+    def _followed_up(self, after: DedicatedIP, latest: DedicatedIP) -> WriteResult:
         """Return the outcome of a write to which another writer has added a revision already.
 
         :raises DatastoreUnreachable: the later revision has no quorum, so it may not stay
         """
-        self._look_again(after.address, after.assigned_to or "")
+        self._schedule_check(after.address, after.assigned_to or "")
         self.confirm(latest)
-        return Result(Fate.DONE, after)
+        return WriteResult(FinalOutcome.DONE, after)
 
-    def _without(self, after: DedicatedIP, *, rival: bool) -> Result:
+    def _without(self, after: DedicatedIP, *, rival: bool) -> WriteResult:
         """Return the outcome of a write that is withdrawn, and restore the address if need be."""
         if rival:
-            return Result(Fate.LOST, after)
+            return WriteResult(FinalOutcome.LOST, after)
         with suppress(KazooIPsError):  # the later check restores the address
             self._conflicts.resolve(after.address)
-        return Result(Fate.UNDONE, after)
+        return WriteResult(FinalOutcome.UNDONE, after)
 
-    def put_back(self, done: Sequence[DedicatedIP]) -> None:
+    def make_available(self, done: Sequence[DedicatedIP]) -> None:
         """Make assigned dedicated IPs available again, unless another writer has written since.
 
         :param done: the dedicated IPs as they were written
@@ -216,7 +220,7 @@ class PoolWriter:
         """
         to_save = [ip.undo() for ip in done]
         for ip in done:
-            self._look_again(ip.address, ip.assigned_to or "")
+            self._schedule_check(ip.address, ip.assigned_to or "")
         for _ in range(_TRIES):
             written = list(zip(to_save, self._ips.save_all(to_save), strict=True))
             # A write without a quorum is saved again on its own revision. That succeeds only if a

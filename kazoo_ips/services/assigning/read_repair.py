@@ -10,7 +10,7 @@ from kazoo_ips.services.assigning.conflicts import ConflictResolver
 from kazoo_ips.services.assigning.recovery import RecoveryService
 from kazoo_ips.services.pool.lists import CHUNK
 
-_LOOKS = 3
+_TRIES = 3
 """Times that documents which a transaction has changed are read again."""
 
 
@@ -77,7 +77,7 @@ class IPReader:
 
     def _resolved(self, ip: DedicatedIP) -> DedicatedIP:
         """Return a dedicated IP after its transaction, if any, has ended."""
-        for _ in range(_LOOKS):
+        for _ in range(_TRIES):
             if not self._recovery.resolve([ip]):
                 return ip
             ip = self._read(ip.address)
@@ -93,7 +93,7 @@ class IPReader:
         """
         found = self._find(wanted)
         changed: set[str] = set()
-        for _ in range(_LOOKS):
+        for _ in range(_TRIES):
             changed = self._recovery.resolve(found.values())
             if not changed:
                 return found

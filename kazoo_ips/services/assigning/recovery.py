@@ -31,7 +31,7 @@ LEASE = 60
 """Seconds after which the owner of a transaction is considered dead: longer than any request
 takes. The death of an owner on this machine is noticed at once. An owner that is alive after
 all finds its record aborted, and its request fails."""
-KEPT = 24 * 3600
+RETENTION = 24 * 3600
 """Seconds that the record of a request with an Idempotency-Key is kept: as long as its reply."""
 
 _WAITS = (0.02, 0.05, 0.1, 0.2)
@@ -45,7 +45,7 @@ _ENDED = 10_000
 class RecoveryService:
     """Ends transactions: aborts those of dead owners and finishes the documents of decided ones.
 
-    :param look_again: schedules a later check of an address, and of an account's copy of it
+    :param schedule_check: schedules a later check of an address, and of an account's copy of it
     :param now: returns the time in Gregorian seconds
     :param pause: sleeps for a number of seconds
     :param metrics: counts the transactions that are recovered
@@ -56,7 +56,7 @@ class RecoveryService:
         ips: IPRepository,
         log_: TransactionLog,
         conflicts: ConflictResolver,
-        look_again: Callable[[str, str], None],
+        schedule_check: Callable[[str, str], None],
         now: Callable[[], int],
         pause: Callable[[float], None],
         metrics: Metrics,
@@ -64,7 +64,7 @@ class RecoveryService:
         self._ips = ips
         self._log = log_
         self._conflicts = conflicts
-        self._look_again = look_again
+        self._schedule_check = schedule_check
         self._now = now
         self._pause = pause
         self._metrics = metrics
@@ -99,7 +99,7 @@ class RecoveryService:
             return False
         transaction = self._log.find(ip.transaction)
         if transaction is None:
-            self.note_ended(ip.transaction)
+            self.record_ended(ip.transaction)
         return transaction is not None and transaction.state is State.COMMITTED
 
     def _resolve(self, name: str, marked: Sequence[DedicatedIP]) -> bool:
@@ -107,7 +107,7 @@ class RecoveryService:
         for looks, wait in enumerate((*_WAITS, None)):
             transaction = self._log.find(name)
             if transaction and not transaction.finished and self.is_orphaned(transaction):
-                transaction = self.conclude(name) or self._log.find(name)
+                transaction = self.end_transaction(name) or self._log.find(name)
             if transaction is None or transaction.state is not State.PENDING:
                 return self._apply(name, transaction, marked) or looks > 0
             if wait:
@@ -119,7 +119,7 @@ class RecoveryService:
     ) -> bool:
         """Make documents agree with a transaction's decision; return whether that changed any."""
         if transaction is None:
-            self.note_ended(name)
+            self.record_ended(name)
             return False
         if transaction.state is State.COMMITTED:
             self._log.confirm(transaction)
@@ -133,14 +133,14 @@ class RecoveryService:
         with self._lock:
             return transaction in self._ended
 
-    def note_ended(self, transaction: str) -> None:
+    def record_ended(self, transaction: str) -> None:
         """Remember that all documents agree with the decision of a transaction."""
         with self._lock:
             self._ended[transaction] = True
 
     # Earlier attempts of a request with an Idempotency-Key.
 
-    def settle_attempts(
+    def end_attempts(
         self, attempt: Attempt | None, action: Action, account_id: str, request_id: str
     ) -> Transaction | None:
         """End the earlier attempts of a request, so that none of them can commit any more.
@@ -180,10 +180,10 @@ class RecoveryService:
         if not self.is_orphaned(listed):
             return False
         if listed.finished:
-            if self._now() - listed.at > KEPT:
+            if self._now() - listed.at > RETENTION:
                 self._log.sweep([listed])
             return False
-        transaction = self.conclude(listed.id)
+        transaction = self.end_transaction(listed.id)
         if transaction is None:  # ended before; on a cluster a revision may outlive the deletion
             self._log.forget([listed])
         else:
@@ -193,7 +193,7 @@ class RecoveryService:
             )
         return transaction is not None
 
-    def conclude(self, name: str) -> Transaction | None:
+    def end_transaction(self, name: str) -> Transaction | None:
         """End a transaction on which no process works any more.
 
         :param name: the transaction's id
@@ -241,9 +241,9 @@ class RecoveryService:
             self._finish_documents(transaction)
             self._conflicts.repair_copies(transaction.account_id, transaction.addresses)
             for address in transaction.addresses:
-                self._look_again(address, transaction.account_id)
+                self._schedule_check(address, transaction.account_id)
         self._log.finish([transaction])
-        self.note_ended(transaction.id)
+        self.record_ended(transaction.id)
 
     def _finish_documents(self, transaction: Transaction) -> None:
         if not transaction.changes_documents:

@@ -56,7 +56,7 @@ class Resumption:
             ip = self._writer.confirm(ip)
             self._copies.write([ip])
         else:  # another writer has written since
-            self._copies.mend(account_id, [ip.address])
+            self._copies.repair(account_id, [ip.address])
         return ip.as_of(event)
 
     def released(
@@ -74,8 +74,8 @@ class Resumption:
         if ip.as_of(event) == ip:
             ip = self._writer.confirm(ip)
         owner_id = event.account_id or ""
-        self._copies.look_again(ip.address, owner_id)
-        self._copies.mend(owner_id, [ip.address])
+        self._copies.schedule_check(ip.address, owner_id)
+        self._copies.repair(owner_id, [ip.address])
         return ip.as_of(event)
 
     def created(self, command: CreateIP, request_id: str) -> DedicatedIP | None:
@@ -103,7 +103,7 @@ class Resumption:
             return None
         for earlier in ip.trail:
             if (earlier.kind, earlier.request_id) == (EventKind.RELEASED, request_id):
-                self._copies.mend(earlier.account_id or "", [ip.address])
+                self._copies.repair(earlier.account_id or "", [ip.address])
         return ip.as_of(event)
 
     def _latest(self, address: str) -> DedicatedIP | None:

@@ -23,7 +23,7 @@ from kazoo_ips.model import Attempt, DedicatedIP, Outcome
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.transaction_log import Action, State, Transaction, TransactionLog
 from kazoo_ips.services.assigning.account_copies import AccountCopyService
-from kazoo_ips.services.assigning.pool_writes import Fate, PoolWriter, Result
+from kazoo_ips.services.assigning.pool_writes import FinalOutcome, PoolWriter, WriteResult
 from kazoo_ips.services.assigning.recovery import RecoveryService
 from kazoo_ips.services.retry_queue import RetryQueue
 
@@ -80,7 +80,9 @@ class TransactionService:
         self._copies.remove([before])
         return results[0].ip
 
-    def write(self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]) -> list[Result]:
+    def write(
+        self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]
+    ) -> list[WriteResult]:
         """Write one document without a transaction. A copy of it is written or removed next.
 
         :raises DatastoreUnreachable: nothing was written
@@ -88,7 +90,7 @@ class TransactionService:
         self._copies.expect_change(after[0].assigned_to or before[0].assigned_to or "")
         return self._writer.write(before, after)
 
-    def acknowledge(self, results: Sequence[Result]) -> DedicatedIP:
+    def acknowledge(self, results: Sequence[WriteResult]) -> DedicatedIP:
         """Write the copy of one address, whose assignment has a quorum.
 
         :raises DatastoreUnreachable: the copy cannot be written; the address is made available
@@ -98,26 +100,28 @@ class TransactionService:
         try:
             self._copies.write([done])
         except DatastoreUnreachable:
-            self._writer.put_back([done])
+            self._writer.make_available([done])
             self._copies.remove([done])
             raise
         return done
 
     @staticmethod
-    def require(results: Sequence[Result]) -> None:
+    def require(results: Sequence[WriteResult]) -> None:
         """Raise an error unless all writes are done.
 
         :raises Conflict: another writer was faster
         :raises DatastoreUnreachable: a write is not done because an answer or a quorum is missing
         """
-        if all(result.fate is Fate.DONE for result in results):
+        if all(result.outcome is FinalOutcome.DONE for result in results):
             return
-        lost = [result.ip.address for result in results if result.fate is Fate.LOST]
-        unknown = any(result.fate is Fate.UNKNOWN for result in results)
+        lost = [result.ip.address for result in results if result.outcome is FinalOutcome.LOST]
+        unknown = any(result.outcome is FinalOutcome.UNKNOWN for result in results)
         if lost and not unknown:
             raise Conflict(*lost)
-        first = next(r for r in results if r.fate in (Fate.UNKNOWN, Fate.UNDONE))
-        raise DatastoreUnreachable(f"{first.ip.address}: the write is {first.fate.value}")
+        first = next(
+            r for r in results if r.outcome in (FinalOutcome.UNKNOWN, FinalOutcome.UNDONE)
+        )
+        raise DatastoreUnreachable(f"{first.ip.address}: the write is {first.outcome.value}")
 
     # Several addresses.
 
@@ -185,7 +189,7 @@ class TransactionService:
         :raises DatastoreUnreachable: it is unknown whether they are added, or another worker has
             aborted the transaction
         """
-        with self._or_concluded(transaction):
+        with self._ending_on_error(transaction):
             return self._log.extend(transaction, [ip.address for ip in after])
 
     def prepare(
@@ -193,17 +197,17 @@ class TransactionService:
         transaction: Transaction,
         before: Sequence[DedicatedIP],
         after: Sequence[DedicatedIP],
-    ) -> list[Result]:
+    ) -> list[WriteResult]:
         """Write documents with the transaction's id in them.
 
         :raises DatastoreUnreachable: nothing was written
         """
         marked = [replace(ip, transaction=transaction.id) for ip in after]
-        with self._or_concluded(transaction):
+        with self._ending_on_error(transaction):
             return self._writer.write(before, marked)
 
     def commit_assignment(
-        self, transaction: Transaction, results: Sequence[Result]
+        self, transaction: Transaction, results: Sequence[WriteResult]
     ) -> list[DedicatedIP]:
         """Write the copies and commit the transaction; roll back if the copies cannot be written.
 
@@ -219,7 +223,7 @@ class TransactionService:
         self._close(self._commit(transaction, [ip.address for ip in done]))
         return done
 
-    def roll_back(self, transaction: Transaction, results: Sequence[Result]) -> None:
+    def roll_back(self, transaction: Transaction, results: Sequence[WriteResult]) -> None:
         """Undo the writes of an assignment and end its transaction.
 
         What cannot be undone now is undone by recovery. The transaction cannot be committed any
@@ -227,14 +231,14 @@ class TransactionService:
 
         :raises DatastoreUnreachable: it is unknown whether all addresses are available again
         """
-        if any(result.fate is Fate.UNKNOWN for result in results):
-            self._conclude_later(transaction)
+        if any(result.outcome is FinalOutcome.UNKNOWN for result in results):
+            self._end_later(transaction)
             return
-        self.put_back(transaction, results)
+        self.make_available(transaction, results)
         self._copies.remove(_done(results))
         self.abandon(transaction)
 
-    def put_back(self, transaction: Transaction, results: Sequence[Result]) -> None:
+    def make_available(self, transaction: Transaction, results: Sequence[WriteResult]) -> None:
         """Make the addresses available again that an assignment has written so far.
 
         The outcome of each of its writes has to be known.
@@ -242,22 +246,22 @@ class TransactionService:
         :raises DatastoreUnreachable: it is unknown whether they are available; recovery ends the
             transaction
         """
-        with self._or_concluded(transaction):
-            self._writer.put_back(_done(results))
+        with self._ending_on_error(transaction):
+            self._writer.make_available(_done(results))
 
     def abandon(self, transaction: Transaction) -> None:
         """Delete the record of a transaction none of whose writes is left."""
         try:
             self._log.finish([replace(transaction, state=State.ABORTED)])
         except KazooIPsError:
-            self._conclude_later(transaction)
+            self._end_later(transaction)
 
     def _commit(self, transaction: Transaction, addresses: Sequence[str]) -> Transaction:
         """Commit the transaction.
 
         :raises DatastoreUnreachable: it is not committed, or that is unknown; recovery ends it
         """
-        with self._or_concluded(transaction):
+        with self._ending_on_error(transaction):
             return self._log.commit(transaction, addresses)
 
     def _roll_forward(
@@ -277,7 +281,7 @@ class TransactionService:
             if all(w.outcome is Outcome.DONE for w in written):
                 self._close(transaction)
                 return
-        self._conclude_later(transaction)
+        self._end_later(transaction)
 
     def _close(self, transaction: Transaction) -> None:
         """Schedule the deletion of the record, now that all documents agree with its decision.
@@ -285,21 +289,21 @@ class TransactionService:
         The record of a request with an Idempotency-Key stays until its reply is stored: see
         `forget`.
         """
-        self._recovery.note_ended(transaction.id)
+        self._recovery.record_ended(transaction.id)
         with self._lock:
             if transaction.attempt:
                 self._kept[transaction.attempt.key] = transaction
                 return
-        self._end(transaction)
+        self._schedule_deletion(transaction)
 
     def forget(self, key: str) -> None:
         """Schedule the deletion of the record that a request with an Idempotency-Key has left."""
         with self._lock:
             transaction = self._kept.pop(key, None)
         if transaction:
-            self._end(transaction)
+            self._schedule_deletion(transaction)
 
-    def _end(self, transaction: Transaction) -> None:
+    def _schedule_deletion(self, transaction: Transaction) -> None:
         delayed = transaction.action is Action.ASSIGN and self._ips.replicas > 1
         due = time.monotonic() + (_LATE if delayed else 0)
         with self._lock:
@@ -320,32 +324,32 @@ class TransactionService:
         if self._ended:
             self._retries.repeat("deletion of records", self._delete_ended)
         for transaction in not_deleted:  # a request that reads one of the addresses may do so too
-            self._conclude_later(transaction)
+            self._end_later(transaction)
 
     @contextmanager
-    def _or_concluded(self, transaction: Transaction) -> Iterator[None]:
+    def _ending_on_error(self, transaction: Transaction) -> Iterator[None]:
         """End the transaction if the body raises one of this package's errors."""
         try:
             yield
         except KazooIPsError:
-            self._conclude_later(transaction)
+            self._end_later(transaction)
             raise
 
-    def _conclude_later(self, transaction: Transaction) -> None:
+    def _end_later(self, transaction: Transaction) -> None:
         """End the transaction now, or retry until the database allows it."""
         try:
-            self._conclude(transaction)
+            self._end_now(transaction)
         except KazooIPsError as error:
             log.warning("request %s: not ended yet: %s", transaction.request_id, error)
             name = f"transaction {transaction.id}"
-            self._retries.repeat(name, lambda: self._conclude(transaction))
+            self._retries.repeat(name, lambda: self._end_now(transaction))
 
-    def _conclude(self, transaction: Transaction) -> None:
-        if self._recovery.conclude(transaction.id) is None:
+    def _end_now(self, transaction: Transaction) -> None:
+        if self._recovery.end_transaction(transaction.id) is None:
             # Another worker took this process for dead and ended the transaction, perhaps before
             # this process wrote the copies.
-            self._copies.mend(transaction.account_id, transaction.addresses)
+            self._copies.repair(transaction.account_id, transaction.addresses)
 
 
-def _done(results: Sequence[Result]) -> list[DedicatedIP]:
-    return [result.ip for result in results if result.fate is Fate.DONE]
+def _done(results: Sequence[WriteResult]) -> list[DedicatedIP]:
+    return [result.ip for result in results if result.outcome is FinalOutcome.DONE]

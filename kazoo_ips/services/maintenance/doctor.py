@@ -104,7 +104,7 @@ class DoctorService:
 
     def _withdrawn(self, withdrawn: Sequence[str], repair: bool) -> Iterator[Finding]:
         for address in withdrawn:
-            if self._ips.leaves(address).lost:
+            if self._ips.leaves(address).restorable:
                 yield Finding("withdrawn", address, repaired=repair and self._restore(address))
 
     def _restore(self, address: str) -> bool:

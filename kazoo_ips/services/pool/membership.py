@@ -114,7 +114,7 @@ class PoolService:
         :raises DatastoreUnreachable: the address has to be restored, and cannot be now
         """
         leaves = self._ips.leaves(address)
-        if leaves.lost:
+        if leaves.restorable:
             self._conflicts.resolve(address)
             raise IPExists(address)
         return leaves.trail
@@ -177,7 +177,7 @@ class PoolService:
             raise PreconditionFailed() if command.if_match else Conflict(ip.address)
         if written.outcome is Outcome.UNKNOWN:
             if before.assigned_to:  # the copy has to agree with the pool, whatever the outcome
-                self._copies.look_again(before.address, before.assigned_to)
+                self._copies.schedule_check(before.address, before.assigned_to)
             self._ensure_deleted(before, ip, written)
         elif self._ips.replicas > 1:  # a node that lags may accept a write of an earlier state
             self._copies.look_again(before.address, "")
