@@ -283,8 +283,8 @@ def test_an_unknown_route_is_noticed(rules: Flask) -> None:
 
 
 def test_the_list_of_modules_is_the_folder() -> None:
-    rooms = PAGES["docs/code.md"].partition("## The rooms")[2].partition("\n## ")[0]
-    listed = re.findall(r"^\* `([\w/]+\.py)` \w", rooms, re.MULTILINE)
+    section = PAGES["docs/code.md"].partition("## The folders")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\* `([\w/]+\.py)` \w", section, re.MULTILINE)
     package = ROOT / "kazoo_ips"
     there = [str(path.relative_to(package)) for path in package.rglob("*.py")]
     wanted = [each for each in there if not each.endswith("__init__.py")]
