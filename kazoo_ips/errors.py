@@ -236,7 +236,7 @@ class PreconditionFailed(KazooIPsError):
 
 
 class NotSecured(KazooIPsError):
-    """The service's CouchDB user cannot be given access; the message says why and what helps."""
+    """The service's CouchDB user cannot be given access. The message gives reason and remedy."""
 
 
 class NotReady(KazooIPsError):

@@ -1,6 +1,6 @@
-"""`/` and `/v2`: where the documentation is, for somebody who has only the service's address.
+"""`/` and `/v2`: links to the documentation.
 
-A browser gets a page with links; every other client gets the same links in the envelope.
+A browser gets a page with the links. Every other client gets them in the envelope.
 """
 
 from flask import Response, g
@@ -13,12 +13,12 @@ from kazoo_ips.api.routes import Routes
 routes = Routes("home", __name__)
 
 _LINKS = {
-    "docs": ("/v2/docs", "every request and reply, to read and to try"),
+    "docs": ("/v2/docs", "all requests and replies, on a page that can send requests"),
     "openapi": ("/v2/openapi.json", "the same as an OpenAPI 3.1 document"),
     "schemas": ("/v2/schemas", "the JSON schemas of request data"),
-    "health": ("/readyz", "whether requests can be served"),
+    "health": ("/readyz", "whether the service can serve requests"),
 }
-"""The path of each page, and what is there."""
+"""The path of each page, and its content."""
 
 
 class HomeSchema(Schema):

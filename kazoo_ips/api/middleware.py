@@ -1,4 +1,4 @@
-"""What every request passes: the WSGI middleware, and the hooks before and after its handler.
+"""The WSGI middleware, and the hooks before and after each handler.
 
 The middleware times, counts and logs the request, and adds the response headers for security and
 caches. The log line contains no secret: no header, no body, and the values of those query
@@ -58,7 +58,7 @@ _TOKEN = re.compile(r"eyJ[\w.-]+")
 def init_app(app: Flask, clock: Callable[[], float], count: Count) -> None:
     """Add the middleware and the hooks to the application.
 
-    :param clock: the time in Unix seconds
+    :param clock: returns the time in Unix seconds
     :param count: called with the route, method, status and seconds of each request
     """
     app.extensions["kazoo_ips_count"] = count

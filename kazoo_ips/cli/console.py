@@ -38,7 +38,7 @@ def run(command: Callable[[], Any]) -> None:
     except (DatastoreForbidden, DatastoreLoginRefused) as error:
         fail(f"CouchDB refuses {error}")
     except DatastoreUnreachable:
-        fail("CouchDB does not answer; COUCHDB_URL says where it is")
+        fail("CouchDB does not answer at the address in COUCHDB_URL")
     except KazooIPsError as error:
         fail(str(error) or type(error).__name__)
 

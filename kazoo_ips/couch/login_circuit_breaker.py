@@ -27,7 +27,7 @@ refusals of a lockout."""
 MAX_WAIT = 1.0
 """Seconds to wait for the response to the first request with a password. A refusal takes less."""
 _LEASE = 60.0
-"""Seconds after which the trial of a password is taken for abandoned: its process has died."""
+"""Seconds after which the trial of a password counts as abandoned: its process has died."""
 _INTERVAL = 0.005
 _ACCEPTED = -1.0
 

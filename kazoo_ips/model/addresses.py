@@ -106,7 +106,7 @@ _UNUSABLE_RANGES = {
 
 
 def unusable(address: str) -> str | None:
-    """Return why no proxy can have an address, or None if one can. Private addresses are usable.
+    """Return why no proxy can have an address, or None if one can. Private addresses are valid.
 
     :param address: the address in any spelling; text that is no address returns None
 

@@ -1,4 +1,4 @@
-"""Names of zones and hosts: which are valid, and how any text is printed without harm."""
+"""Names of zones and hosts: validation, and escaping for output."""
 
 import unicodedata
 from functools import lru_cache
@@ -16,12 +16,12 @@ _FORBIDDEN_RANGES = (
 """The characters of these categories up to U+FFFF, for regular expressions."""
 
 PATTERN = rf"^[^\s{_FORBIDDEN_RANGES}]([^{_FORBIDDEN_RANGES}]*[^\s{_FORBIDDEN_RANGES}])?$"
-"""What a name looks like, for JSON Schema. `problem` knows characters beyond U+FFFF as well."""
+"""The pattern of a name, for JSON Schema. `problem` checks characters beyond U+FFFF as well."""
 
 
 @lru_cache(maxsize=1024)
 def problem(name: str) -> str | None:
-    """Say what is wrong with the name of a zone or host, or return None if it is valid.
+    """Return why the name of a zone or host is invalid, or None if it is valid.
 
     >>> problem("us-east")
     >>> problem("us\\u202eeast")
@@ -45,6 +45,6 @@ def printable(text: str, keep: str = "") -> str:
     >>> printable("us\\u001b[31m\\u202eeast")
     'us\\\\x1b[31m\\\\u202eeast'
     """
-    if text.isprintable():  # nearly always
+    if text.isprintable():  # the common case
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)

@@ -67,7 +67,8 @@ class IPRepository:
         """Return the dedicated IP of an address, and the pool's other documents of that address.
 
         If the request names the id of the document, one read finds it and the other documents
-        whose ids are likely spellings or were learned. Otherwise `of_same_address` finds all.
+        whose ids are likely spellings, or those that `learn_spellings` has read. Otherwise
+        `of_same_address` finds them.
 
         :param address: as the client wrote it
         :raises IPNotFound: the address is not in the pool, or is not a valid address
@@ -202,14 +203,14 @@ class IPRepository:
             ),
         )
 
-    def withdraw(self, claim: DedicatedIP, before: DedicatedIP) -> Written:
+    def withdraw(self, written: DedicatedIP, before: DedicatedIP) -> Written:
         """Withdraw a write that has no quorum, by a tombstone on its revision.
 
         A live revision wins over a deleted one, so a writer with a quorum keeps the address. If
         no writer has a quorum, the address is restored from the tombstone, which carries the
         document as it was before the write.
         """
-        return self._pool.put(_withdrawn(claim, before))
+        return self._pool.put(_withdrawn(written, before))
 
     def drop(self, leaf: DedicatedIP) -> Written:
         """Delete one of several live revisions. A mark says that the address was not deleted."""
@@ -251,8 +252,8 @@ class IPRepository:
         :param was: the dedicated IP before the deletion
         :raises OutcomeUnknown: it is unknown whether the mark was written
         """
-        claim = replace(was, revision=deletion)
-        tombstone = {**_withdrawn(claim, was), "_rev": _next_to(deletion)}
+        deleted = replace(was, revision=deletion)
+        tombstone = {**_withdrawn(deleted, was), "_rev": _next_to(deletion)}
         self._pool.graft(tombstone, parent=deletion)
         return _withdrawal(tombstone)
 
@@ -289,14 +290,14 @@ class IPRepository:
         return int(self._pool.info()["doc_count"])
 
 
-def _withdrawn(claim: DedicatedIP, before: DedicatedIP) -> Document:
+def _withdrawn(written: DedicatedIP, before: DedicatedIP) -> Document:
     document = to_document(before)
     return {
-        "_id": claim.address,
-        "_rev": claim.revision,
+        "_id": written.address,
+        "_rev": written.revision,
         "_deleted": True,
         "pvt_type": TYPE,
-        "pvt_request_id": claim.request_id,
+        "pvt_request_id": written.request_id,
         _WITHDRAWN: {
             "base": before.revision,
             "document": {k: v for k, v in document.items() if k[0] != "_"},

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class IdempotencyService:
-    """Claims keys, and keeps the replies that belong to them.
+    """Claims keys for attempts, and stores the replies.
 
     :param now: returns the time in Gregorian seconds
     """
@@ -91,7 +91,7 @@ class IdempotencyService:
         try:
             claimed = self._records.put(record)
         except KazooIPsError:
-            # The record may be written all the same. Then it would block later attempts.
+            # The record may have been written. Then it would block later attempts.
             self._retries.repeat(_attempt(record), lambda: self._cancel_claim(record))
             raise
         if claimed is None:
@@ -109,7 +109,7 @@ class IdempotencyService:
         if dropped is not False:
             return
         # If the record exists, the new write ends it. If not, the new write takes its place, so
-        # that CouchDB refuses the claim should it arrive later.
+        # that CouchDB refuses the claim if it arrives later.
         revision = self._records.revision_of(record)
         ended = self._records.put(replace(record, until=0, revision=revision or record.revision))
         if ended is None and self._records.revision_of(

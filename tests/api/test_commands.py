@@ -494,7 +494,7 @@ def test_a_database_that_does_not_answer_is_one_line(
 ) -> None:
     monkeypatch.setenv("COUCHDB_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("COUCHDB_ADMIN_URL", "")
-    line = failed("CouchDB does not answer; COUCHDB_URL says where it is")
+    line = failed("CouchDB does not answer at the address in COUCHDB_URL")
     assert sup(IPS, "summary") == line
     assert sup(IPS, "add", ADDRESS, ZONE, HOST) == line
     assert sup(IPS, "release", ADDRESS) == line

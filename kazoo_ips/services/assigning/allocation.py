@@ -189,8 +189,8 @@ class AllocationService:
 class _Allocation:
     """The state of one allocation.
 
-    :param alone: it takes one address, whose document decides without a transaction; no later
-        attempt asks which address it was
+    :param alone: whether it is for one address without an Idempotency-Key, so that the document
+        decides without a transaction
     :param transaction: the transaction, from the first address on; None if `alone`
     :param results: the results of this round's writes
     """

@@ -3,7 +3,7 @@
 When two writers on two CouchDB nodes write to the same revision, and neither node has seen the
 other write, CouchDB keeps both revisions: a conflict. Only one of the two can reach a majority,
 and only that one is acknowledged. The acknowledged writer then writes the copy in the account's
-database. So the copy is the evidence that tells the acknowledged revision from the others.
+database. So the copy is the evidence for the acknowledged revision.
 """
 
 import logging

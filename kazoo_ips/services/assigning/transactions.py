@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 _LATE = 10.0
 """Seconds after which the record of a finished assignment is deleted on a cluster. If a lagging
-node receives the deletion before the creation of the record, it creates the record anew, as one
-that is pending."""
+node receives the deletion before the creation of the record, it creates the record again, as a
+pending one."""
 
 
 class TransactionService:
