@@ -24,8 +24,8 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, Outcome, User
 from kazoo_ips.repositories.accounts import account_database
-from tests.described import CheckedApp
 from tests.members import add_member
+from tests.openapi_check import CheckedApp
 from tests.servers import Gunicorn
 
 pytest.register_assert_rewrite("tests.api.replies")

@@ -32,10 +32,10 @@ from kazoo_ips.repositories.access import AccessRepository
 from kazoo_ips.services.maintenance.database_access import DatabaseAccessService
 from tests.api.replies import failure
 from tests.conftest import Member
-from tests.described import CheckedApp
 from tests.faults import proxy as faults
 from tests.faults.conftest import eventually
 from tests.faults.proxy import FaultProxy, Forward, Reply
+from tests.openapi_check import CheckedApp
 from tests.servers import Gunicorn
 
 WRONG = (401, "unauthorized", "Name or password is incorrect.")

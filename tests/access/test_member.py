@@ -22,7 +22,7 @@ from kazoo_ips.errors import DatastoreForbidden, DocumentNotFound
 from kazoo_ips.model import AssignIP, CreateIP
 from kazoo_ips.repositories.access import ROLE
 from kazoo_ips.repositories.accounts import account_database
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 
 ADDRESS = "192.0.2.1"
 KAZOO = {"admins": {"names": ["ops"]}, "members": {"names": ["kazoo"], "roles": ["voip"]}}

@@ -11,8 +11,8 @@ from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
-from tests.described import CheckedApp
 from tests.members import add_member
+from tests.openapi_check import CheckedApp
 
 
 @dataclass(frozen=True)

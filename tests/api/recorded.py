@@ -13,7 +13,7 @@ from webtest import TestApp
 from kazoo_ips.app import create_app
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 
 FOLDER = Path(__file__).parents[1] / "recordings"
 DATABASES: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "databases.json").read_text())

@@ -17,7 +17,7 @@ from kazoo_ips.config import Settings
 from tests.api.couchdb import account_database, kazoo_document
 from tests.api.fresh import Fresh
 from tests.api.replies import failure, page
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 from tests.timing import LONG
 
 ADDRESS = "192.0.2.1"

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, Request, sync_playwright
 
 from kazoo_ips.model import DedicatedIP
 from tests.conftest import Member
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 QUIET = [

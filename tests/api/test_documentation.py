@@ -19,7 +19,7 @@ import pytest
 
 from kazoo_ips.app import Instance
 from kazoo_ips.model import AssignIP
-from tests.described import check
+from tests.openapi_check import check
 
 TEXT = (Path(__file__).parents[1] / "documentation" / "kazoo-ips-api.txt").read_text()
 FIRST, SECOND = "1.2.3.4", "5.6.7.8"

@@ -22,7 +22,7 @@ from kazoo_ips.observability import request_context
 from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import ALWAYS, broken, invalid, wrong_type
 from tests.conftest import Member
-from tests.described import document
+from tests.openapi_check import document
 
 FREE, NEXT, TAKEN, NEW = "192.0.2.1", "192.0.2.2", "192.0.2.3", "203.0.113.7"
 PLACE = {"zone": "us-east", "host": "proxy1.example.com"}

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.api.replies import success
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 HOMES = ["/", "/v2", "/v2/"]

@@ -16,7 +16,7 @@ from kazoo_ips.config import Settings
 from tests.api.couchdb import account_database, kazoo_document
 from tests.api.fresh import Fresh, made_fresh
 from tests.api.replies import invalid, page, streamed, success
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 
 EAST = [
     "192.0.2.2", "192.0.2.10", "198.51.100.1", "203.0.113.9", "203.0.113.80", "2001:db8::2",

@@ -11,7 +11,7 @@ import pytest
 import urllib3
 
 from tests.api.couchdb import kazoo_document
-from tests.described import check, checked, decoded
+from tests.openapi_check import check, checked, decoded
 
 
 def exchange(

@@ -14,7 +14,7 @@ from kazoo_ips.api.openapi import operation_of
 from tests.api.replies import failure, success
 from tests.api.test_documentation import SAMPLES, TEXT, Sample
 from tests.conftest import Member
-from tests.described import CheckedApp, check, described_path, document, fits
+from tests.openapi_check import CheckedApp, check, described_path, document, fits
 
 
 def test_the_description_is_valid_openapi() -> None:

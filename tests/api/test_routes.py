@@ -17,7 +17,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.model import AssignIP
 from tests.api.couchdb import account_database
 from tests.api.replies import IP, broken, failure, invalid, page, success, wrong_type
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 
 FIRST, SECOND, THIRD = "192.0.2.1", "192.0.2.2", "198.51.100.1"
 LISTED = {"zone": "us-east", "host": "proxy1.example.com"}

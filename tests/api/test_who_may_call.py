@@ -13,7 +13,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.model import AssignIP, CreateIP, DeleteIP
 from tests.api.couchdb import Databases, account_database
 from tests.api.replies import failure
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 
 ADDRESS = "192.0.2.1"
 METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "OPTIONS")

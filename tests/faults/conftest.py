@@ -15,8 +15,8 @@ from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.batching import Batcher
-from tests.described import CheckedApp
 from tests.faults.proxy import GONE_AFTER, FaultProxy, hold
+from tests.openapi_check import CheckedApp
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:

@@ -312,11 +312,11 @@ class Stage:
 
     def keep_house(self) -> None:
         """The background work of a worker, two minutes later."""
-        housekeeping = self.api.app.extensions["kazoo_ips"].background
+        background = self.api.app.extensions["kazoo_ips"].background
         self.clock.ahead = LEASE + 80
-        housekeeping.work()
-        housekeeping.recover()
-        housekeeping.check_due(now=1e12)
+        background.work()
+        background.recover()
+        background.check_due(now=1e12)
         self.clock.ahead = 0
 
     def play(

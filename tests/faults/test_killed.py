@@ -14,10 +14,10 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
-from tests.described import checked
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock, eventually
 from tests.faults.proxy import FaultProxy
+from tests.openapi_check import checked
 from tests.servers import Gunicorn
 
 IPS = [f"198.51.100.{n}" for n in range(3)]
@@ -66,7 +66,7 @@ def test_an_unfinished_request_of_a_killed_worker_is_undone(
     rule = proxy.rule(faults.hold(gate), "POST", "-dedicated_ips/_bulk_docs$")
     clock = Clock()
     clock.ahead = LEASE + 80
-    housekeeping = composition.build(settings, clock=clock).background
+    background = composition.build(settings, clock=clock).background
     with ThreadPoolExecutor(1) as client:
         answer = client.submit(send, method)
         assert eventually(lambda: len(rule.met) == 1)
@@ -74,11 +74,11 @@ def test_an_unfinished_request_of_a_killed_worker_is_undone(
         with pytest.raises(urllib3.exceptions.HTTPError):
             answer.result()
     if arrives == "after":
-        housekeeping.recover()
+        background.recover()
     gate.set()
     assert proxy.wait_until_idle()
-    housekeeping.recover()
-    housekeeping.check_due(now=1e12)
+    background.recover()
+    background.check_due(now=1e12)
     assert (_owners(pool), set(copies.get_all(IPS))) == before
     records = couch.database("kazoo_ips").range("transaction-", "transaction-\uffff")
     unfinished = [record for record in records if not record["finished"]]

@@ -17,9 +17,9 @@ from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import Outcome
 from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
-from tests.described import CheckedApp
 from tests.faults import proxy as faults
 from tests.faults.proxy import GONE_AFTER, Fault, FaultProxy
+from tests.openapi_check import CheckedApp
 
 ADDRESS = "192.0.2.1"
 POOL = "-dedicated_ips/"
@@ -178,14 +178,14 @@ def test_a_check_that_fails_is_repeated_later(
     add(ADDRESS)
     copies = couch.database(account_database(alice.id))
     copies.put({"_id": ADDRESS, "pvt_type": "dedicated_ip"})
-    housekeeping = composition.build(behind).background
-    housekeeping._retries.schedule_check(ADDRESS, alice.id)
+    background = composition.build(behind).background
+    background._retries.schedule_check(ADDRESS, alice.id)
     proxy.go_away()
-    housekeeping.check_due(now=1e12)
+    background.check_due(now=1e12)
     proxy.come_back()
-    housekeeping.check_due(now=1e12)
+    background.check_due(now=1e12)
     assert copies.get_all([ADDRESS]) == {}
-    assert housekeeping.check_due(now=1e12) == 0
+    assert background.check_due(now=1e12) == 0
 
 
 def test_a_design_document_is_deployed_despite_timeouts_of_couchdb(

@@ -19,7 +19,7 @@ from kazoo_ips.api.openapi import operation_of
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from tests import strategies
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 from tests.strategies import runs
 
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "LINK"]

@@ -19,7 +19,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.model import DedicatedIP
 from tests.conftest import Member
-from tests.described import checked
+from tests.openapi_check import checked
 from tests.races.test_exact_fit import Field, assert_assigned_are_acknowledged, field
 
 CONTESTS = int(os.environ.get("RACE_CONTESTS", "20"))

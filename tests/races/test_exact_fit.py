@@ -23,8 +23,8 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
-from tests.described import checked
 from tests.faults.proxy import FaultProxy, Forward, Reply, lose_reply
+from tests.openapi_check import checked
 from tests.servers import Gunicorn
 
 CLIENTS = 64

@@ -12,7 +12,7 @@ import urllib3
 
 from kazoo_ips.model import DedicatedIP
 from tests.conftest import Member
-from tests.described import checked
+from tests.openapi_check import checked
 from tests.races.test_exact_fit import Field, field
 
 LISTS = int(os.environ.get("RACE_LISTS", "20"))

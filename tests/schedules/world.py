@@ -1,6 +1,6 @@
 """Workers on a real database, which begin from the same documents each time, and what they leave.
 
-Each client has a worker of its own: an application with connections of its own. Its housekeeping
+Each client has a worker of its own: an application with connections of its own. Its background
 thread is not started; a round of it is a client like the others.
 """
 
@@ -85,7 +85,7 @@ class Worker:
         self.services.background.work()
 
     def keep_house(self) -> None:
-        """What its housekeeping does in the next minutes about what it has noted itself."""
+        """What its background worker does in the next minutes about what it has noted itself."""
         self.work()
         self.services.background.check_due(math.inf)
 
@@ -168,7 +168,7 @@ class World:
         list(self._workers[number].services.doctor.examine(repair=True))
 
     def recover(self, living: Sequence[int]) -> None:
-        """What the housekeeping of living workers does in time, and that of a new one."""
+        """What the background workers of living processes do in time, and that of a new one."""
         for number in living:
             self._workers[number].keep_house()
         new = composition.build(self._settings, clock=self.clock, pause=sleeping(self.clock))

@@ -15,7 +15,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import invalid
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 
 ADDRESS = "192.0.2.1"
 

@@ -22,7 +22,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.processes.shared_table import SharedTable
 from kazoo_ips.services.accounts.login_rate_limit import ACCOUNT, CLIENT, WINDOW
 from tests.api.replies import failure
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 from tests.servers import Gunicorn
 from tests.timing import quickest
 

@@ -37,7 +37,7 @@ class Delays:
     """How long things take, in seconds; each time a little more or less.
 
     What one node sends to another arrives in the order in which it was sent, but is then done by
-    workers of which each takes its time. `tests/simulation/test_yardstick.py` has these figures
+    workers of which each takes its time. `tests/simulation/test_calibration.py` has these figures
     from a real cluster.
 
     :param way: from one node to another

@@ -11,7 +11,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.repositories.accounts import account_database
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 from tests.stateful.commands import Client
 
 
@@ -21,14 +21,14 @@ class World:
 
     :param client: makes a client; each thread needs its own
     :param copies: the database of each account that addresses are assigned to
-    :param housekeeping: does now what the workers' threads do a little later
+    :param background: runs the checks that background workers do a little later
     """
 
     client: Callable[[], Client]
     ids: dict[str, str]
     pool: Database
     copies: dict[str, Database]
-    housekeeping: Callable[[], object]
+    background: Callable[[], object]
 
     def documents(self, database: Database) -> dict[str, dict[str, Any]]:
         """The dedicated IPs that a database holds."""
@@ -54,5 +54,5 @@ def world(settings: Settings, couch: Couch, pool: Database, members: dict[str, A
         ids=ids,
         pool=pool,
         copies={name: couch.database(account_database(ids[name])) for name in ("alice", "bob")},
-        housekeeping=lambda: wsgi.extensions["kazoo_ips"].background.check_due(math.inf),
+        background=lambda: wsgi.extensions["kazoo_ips"].background.check_due(math.inf),
     )

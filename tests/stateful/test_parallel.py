@@ -118,7 +118,7 @@ def test_concurrent_replies_have_a_legal_order(world: World, seed: int) -> None:
         order = legal_order(history, START, lambda state, end=end: settled(state, end))
         told = sorted(history, key=lambda event: event.began)
         assert order, "\n".join(f"{e.began:.4f} {e.ended:.4f} {e.label}" for e in told)
-    world.housekeeping()  # a copy that came after its release is removed a little later
+    world.background()  # a copy that came after its release is removed a little later
     assert copies(world) == {(a, e.owner) for a, e in pool.items() if e.owner}
 
 

@@ -11,7 +11,7 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.repositories.accounts import account_database
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 from tests.stateful.commands import (
     Assign,
     AssignMany,

@@ -10,8 +10,8 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.repositories import databases
 from tests.api.fresh import Fresh, made_fresh
-from tests.described import CheckedApp
 from tests.faults.proxy import FaultProxy
+from tests.openapi_check import CheckedApp
 from tests.timing import LONG
 
 

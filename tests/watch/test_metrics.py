@@ -19,12 +19,12 @@ from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
-from tests.described import CheckedApp
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
 from tests.faults.proxy import FaultProxy
+from tests.openapi_check import CheckedApp
 from tests.timing import LONG
-from tests.watch.told import Samples, labels, samples, value
+from tests.watch.exposition import Samples, labels, samples, value
 
 ROOT = Path(__file__).parents[2]
 

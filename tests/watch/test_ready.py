@@ -11,9 +11,9 @@ from kazoo_ips.config import Settings
 from kazoo_ips.repositories import databases
 from kazoo_ips.repositories.accounts import ACCOUNTS
 from tests.api.fresh import Fresh
-from tests.described import CheckedApp
 from tests.faults import proxy as faults
 from tests.faults.proxy import FaultProxy
+from tests.openapi_check import CheckedApp
 from tests.timing import LONG
 
 

@@ -17,7 +17,7 @@ from kazoo_ips.processes import liveness
 from tests.conftest import Member
 from tests.faults.conftest import eventually
 from tests.servers import Gunicorn
-from tests.watch.told import Samples, counters, samples, value
+from tests.watch.exposition import Samples, counters, samples, value
 
 REQUESTS, DURATION = "kazoo_ips_requests_total", "kazoo_ips_request_duration_seconds"
 

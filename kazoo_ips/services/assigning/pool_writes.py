@@ -132,7 +132,7 @@ class PoolWriter:
         """
         written = self._ips.save(ip)
         if written.outcome is not Outcome.DONE or not self._has_no_rival(ip, ip.revision):
-            self._look_again(ip.address, "")
+            self._schedule_check(ip.address, "")
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         return replace(ip, revision=written.revision)
 

@@ -180,7 +180,7 @@ class PoolService:
                 self._copies.schedule_check(before.address, before.assigned_to)
             self._ensure_deleted(before, ip, written)
         elif self._ips.replicas > 1:  # a node that lags may accept a write of an earlier state
-            self._copies.look_again(before.address, "")
+            self._copies.schedule_check(before.address, "")
         self._copies.remove([before])
         return ip
 

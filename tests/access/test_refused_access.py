@@ -15,7 +15,7 @@ from kazoo_ips import app as composition
 from kazoo_ips import cli
 from kazoo_ips.config import Settings
 from tests.api.replies import failure
-from tests.described import CheckedApp
+from tests.openapi_check import CheckedApp
 
 REFUSALS = {
     "login": (401, "unauthorized", "Name or password is incorrect."),

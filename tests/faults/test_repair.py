@@ -61,12 +61,12 @@ class Elsewhere:
 
     def wait(self, seconds: int) -> None:
         """Advance the clock, with the background work."""
-        housekeeping = self._services.background
+        background = self._services.background
         for second in range(seconds):
             self._clock.ahead += 1
-            housekeeping.follow()
+            background.follow()
             if second % ROUND == 0:
-                housekeeping.recover()
+                background.recover()
 
     def problems(self) -> list[str]:
         """Return the findings of the doctor."""
