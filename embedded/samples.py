@@ -15,7 +15,7 @@ from shlex import quote
 from uuid import uuid4
 
 from embedded.server import EmbeddedError
-from kazoo_ips import app
+from kazoo_ips import app, error_texts
 from kazoo_ips.app import Instance
 from kazoo_ips.config import BadSetting, Settings
 from kazoo_ips.errors import KazooIPsError
@@ -120,7 +120,8 @@ def _usable(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError) as error:
-        raise EmbeddedError(f"the data folder {folder} cannot be used: {error}") from error
+        why = error_texts.of_os_error(error) if isinstance(error, OSError) else "a file is damaged"
+        raise EmbeddedError(f"the data folder {folder} cannot be used: {why}") from error
 
 
 def _open_private(path: str, flags: int) -> int:

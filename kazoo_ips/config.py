@@ -148,7 +148,10 @@ class Settings:
             try:
                 ipaddress.ip_network(word)
             except ValueError as error:
-                raise BadSetting(f"KAZOO_IPS_TRUSTED_PROXIES: {error}") from error
+                raise BadSetting(
+                    f"KAZOO_IPS_TRUSTED_PROXIES: {word!r} is not an address, and not a network"
+                    " without host bits"
+                ) from error
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
@@ -192,4 +195,5 @@ def _read(name: str, text: str, kind: type) -> Any:
     try:
         return kind(text)
     except ValueError as error:
-        raise BadSetting(f"{name}: {text!r} is not {kind.__name__}") from error
+        what = "a whole number" if kind is int else "a number"
+        raise BadSetting(f"{name}: {text!r} is not {what}") from error

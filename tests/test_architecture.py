@@ -31,11 +31,12 @@ MAY_IMPORT = {
     "": set(),
     "errors": set(),
     "config": set(),
+    "error_texts": set(),
     "model": {"model", "errors"},
     "processes": {"processes"},
     "observability": {"observability", "model", "processes", "orjson", "prometheus_client"},
     "couch": {
-        "couch", "errors", "model", "observability", "processes",
+        "couch", "error_texts", "errors", "model", "observability", "processes",
         "cachetools", "couchdb", "httptools", "orjson",
     },
     "repositories": {"repositories", "couch", "errors", "model", "processes", "cryptography"},
@@ -48,15 +49,21 @@ MAY_IMPORT = {
         "processes", "cachetools",
     },
     "api": {
-        "api", "services", "errors", "model", "observability", "processes",
+        "api", "services", "error_texts", "errors", "model", "observability", "processes",
         "apispec", "flask", "marshmallow", "orjson", "werkzeug",
     },
     "app": {
         "api", "background", "services", "repositories", "couch", "config", "model",
         "observability", "processes", "flask",
     },
-    "server": {"server", "api", "config", "couch", "observability", "processes", "gunicorn"},
-    "cli": {"cli", "app", "services", "repositories", "config", "errors", "model", "click"},
+    "server": {
+        "server", "api", "config", "couch", "error_texts", "observability", "processes",
+        "gunicorn",
+    },
+    "cli": {
+        "cli", "app", "services", "repositories", "config", "error_texts", "errors", "model",
+        "click",
+    },
     "gunicorn_conf": {"server"},
     "supervisor": {"server"},
     "settings_file": {"server"},

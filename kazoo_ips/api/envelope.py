@@ -29,6 +29,8 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+from kazoo_ips import error_texts
+from kazoo_ips.api import content_coding
 from kazoo_ips.errors import ValidationFailed
 from kazoo_ips.observability import request_context
 
@@ -116,21 +118,28 @@ def read() -> Envelope:
     """Return the request's envelope. An error in it is raised later, after the authorisation."""
     try:
         body = _body()
-    except HTTPException as error:
+        if body and not (_JSON_TYPES.match(request.mimetype) or request.mimetype == _FORM):
+            raise UnsupportedMediaType
+        members = _parsed(body) if body else {}
+    except (HTTPException, ValidationFailed) as error:
         return Envelope(problem=error)
-    if not body:
-        return Envelope()
-    if not (_JSON_TYPES.match(request.mimetype) or request.mimetype == _FORM):
-        return Envelope(problem=UnsupportedMediaType())
+    return Envelope({k.lower(): v for k, v in members.items()})
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    """Return the object that a body in JSON has.
+
+    :raises ValidationFailed: it is not JSON, or not an object
+    """
     try:
-        members = json.loads(body.decode(), parse_constant=_no_constant)
+        members = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
         # This refuses lone surrogates, and numbers such as 1e999 that become infinity.
         json.dumps(members, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
-        return Envelope(problem=_bad_json(str(error)[:200]))
+        raise _bad_json(error_texts.of_json(error)) from error
     if not isinstance(members, dict):
-        return Envelope(problem=_bad_json("All JSON must be valid"))
-    return Envelope({k.lower(): v for k, v in members.items()})
+        raise _bad_json("All JSON must be valid")
+    return members
 
 
 def _body() -> bytes:
@@ -145,13 +154,17 @@ def _body() -> bytes:
         timed_out = isinstance(error.__context__ or error, TimeoutError)
         raise (RequestTimeout if timed_out else BadRequest) from error
     # Without a Content-Length, the framework truncates a body that is too long.
-    if request.content_length is None and len(body) >= (request.max_content_length or 0):
+    limit = request.max_content_length or 0
+    if request.content_length is None and len(body) >= limit:
         raise RequestEntityTooLarge
-    return body
+    try:
+        return content_coding.decode(body, request.headers.get("Content-Encoding", ""), limit)
+    except content_coding.BadCoding as error:
+        raise _bad_json(str(error)) from error
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise _bad_json(f"{name} is not JSON")
 
 
 def _bad_json(message: str) -> ValidationFailed:

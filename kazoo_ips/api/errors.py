@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from kazoo_ips import errors
@@ -130,6 +130,8 @@ def _from_framework(error: HTTPException) -> Response:
     code = error.code if error.code in TOKENS else 400
     message, text = TOKENS[code]
     response = envelope.failure(code, message, {"message": text})
+    if code == 415 and "Content-Encoding" in request.headers:
+        response.headers["Accept-Encoding"] = "gzip"
     for name, value in error.get_headers():
         if name == "Allow":
             methods = sorted(set(value.split(", ")) - {"OPTIONS"})

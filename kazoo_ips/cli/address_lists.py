@@ -1,21 +1,33 @@
 """Read CSV lists of addresses: ip, zone and host.
 
-The reader accepts what spreadsheets write: a byte order mark, CRLF, quotes, semicolons or tabs,
-columns in any order, and further columns. It skips blank lines and lines that start with `#`.
-Every other line becomes a row of an import, valid or not.
+The reader accepts what spreadsheets write: a byte order mark, UTF-16 with one, CRLF, quotes,
+semicolons or tabs, columns in any order and under several names, and further columns. It skips
+blank lines, rows of empty cells, and lines that start with `#`. Every other line becomes a row of
+an import, valid or not.
 """
 
+import codecs
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
+from kazoo_ips import error_texts
 from kazoo_ips.model import names
 from kazoo_ips.model.addresses import parse_block
 from kazoo_ips.services.pool.imports import ImportRow
 
-COLUMNS = ("ip", "zone", "host")
+COLUMNS = {"ip": ("ip", "ipaddress", "address"), "zone": ("zone",), "host": ("host", "hostname")}
+"""The columns, and the names that each may have, in lower case and with nothing but letters. If a
+list has several of them, the first one counts."""
 _MAX_LINE = 65_536
-"""The maximum length of a line in bytes."""
+"""The maximum length of a line in bytes, in UTF-16 in characters."""
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""How .xlsx, .ods and .xls files begin."""
+_EMPTY_CELLS = ',;\t" '
+"""The characters of a row of empty cells."""
+_BAD_QUOTES = "a quote is missing or in the wrong place"
+Read = Callable[[int, str], ImportRow]
 
 
 class NoList(ValueError):
@@ -28,24 +40,67 @@ def read_list(file: BinaryIO) -> Iterator[ImportRow]:
     The first line names the columns. If it has three cells and starts with an address, it is a row
     already, and the columns are ip, zone and host.
 
-    :raises NoList: the first line is neither, or a line is too long
+    :raises NoList: the first line is neither, a line is too long, or the encoding is unknown
     """
-    read: Callable[[int, str], ImportRow] | None = None
-    for number, raw in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
-        if len(raw) == _MAX_LINE:
-            raise NoList(f"line {number} is too long for a list of addresses")
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError:
-            yield ImportRow(number, raw.decode(errors="replace").strip(), problem="not UTF-8")
+    read: Read | None = None
+    for number, (text, problem) in enumerate(_lines(file), 1):
+        line = text.strip()
+        if not line.strip(_EMPTY_CELLS) or line.startswith("#"):
             continue
-        if not line or line.startswith("#"):
+        if problem and read is None:
+            raise NoList(f"line {number} is {problem}")
+        if problem:
+            yield ImportRow(number, line, problem=problem)
             continue
         if read is None:
             read, names_columns = _reader(number, line)
             if names_columns:
                 continue
         yield read(number, line)
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """Return the lines of a file, each with what is wrong with its encoding, if anything is."""
+    first = file.readline(_MAX_LINE)
+    if first.startswith(_UTF_16) and not first.startswith(codecs.BOM_UTF32_LE):
+        return _utf_16_lines(first, file)
+    if first.startswith(_WORKBOOKS):
+        raise NoList("this is a workbook of a spreadsheet; save it as CSV")
+    if b"\0" in first:
+        raise NoList("line 1 is not UTF-8; probably it is UTF-16 or UTF-32")
+    return _utf_8_lines(first.removeprefix(codecs.BOM_UTF8), file)
+
+
+def _utf_8_lines(raw: bytes, file: BinaryIO) -> Iterator[tuple[str, str]]:
+    number = 1
+    while raw:
+        if len(raw) == _MAX_LINE:
+            raise NoList(f"line {number} is too long for a list of addresses")
+        try:
+            yield raw.decode(), ""
+        except UnicodeDecodeError as error:
+            yield raw.decode(errors="replace"), error_texts.of_encoding(error)
+        raw = file.readline(_MAX_LINE)
+        number += 1
+
+
+def _utf_16_lines(raw: bytes, file: BinaryIO) -> Iterator[tuple[str, str]]:
+    decoder = codecs.getincrementaldecoder("utf-16")()
+    number, text = 1, ""
+    while raw:
+        try:
+            text += decoder.decode(raw)
+            raw = file.read(_MAX_LINE)
+            text += "" if raw else decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            number += text.count("\n")
+            raise NoList(f"line {number} or a later one is not UTF-16") from error
+        *lines, text = text.split("\n")
+        yield from ((line, "") for line in lines)
+        number += len(lines)
+        if len(text) >= _MAX_LINE:
+            raise NoList(f"line {number} is too long for a list of addresses")
+    yield text, ""
 
 
 def import_row(given: str, zone: str, host: str, line: int = 1) -> ImportRow:
@@ -73,36 +128,53 @@ def _names_addresses(text: str) -> bool:
         return False
 
 
-def _reader(number: int, line: str) -> tuple[Callable[[int, str], ImportRow], bool]:
+def _reader(number: int, line: str) -> tuple[Read, bool]:
     """Return a function that reads lines like the first one, and whether that names the columns.
 
     :raises NoList: the first line neither names the columns nor is a row
     """
     delimiter = max(",;\t", key=line.count)
     try:
-        names = [cell.casefold() for cell in _cells(line, delimiter)]
+        cells = _cells(line, delimiter)
     except csv.Error as error:
-        raise NoList(f"line {number} is not CSV: {error}") from error
-    twice = [column for column in COLUMNS if names.count(column) > 1]
-    if twice:
-        raise NoList(f"line {number} has the column {twice[0]} twice")
-    if set(COLUMNS) <= set(names):
-        return _read_by(delimiter, names), True
-    if len(names) == len(COLUMNS) and _names_addresses(names[0]):
-        return _read_by(delimiter, list(COLUMNS)), False
+        raise NoList(f"line {number} is not CSV: {_BAD_QUOTES}") from error
+    header = ["".join(filter(str.isalpha, cell.casefold())) for cell in cells]
+    columns = [_column(number, header, COLUMNS[column]) for column in COLUMNS]
+    if None not in columns:
+        return _read_by(delimiter, len(cells), [c for c in columns if c is not None]), True
+    if len(cells) == len(COLUMNS) and _names_addresses(cells[0]):
+        return _read_by(delimiter, len(cells), range(len(COLUMNS))), False
     raise NoList(f"line {number} does not name the columns ip, zone and host: {line}")
 
 
-def _read_by(delimiter: str, names: list[str]) -> Callable[[int, str], ImportRow]:
-    ip, zone, host = (names.index(column) for column in COLUMNS)
+def _column(number: int, header: Sequence[str], known: Sequence[str]) -> int | None:
+    """Return the position of a column under the first of its names that the header has, or None.
+
+    :raises NoList: the header has that name twice
+    """
+    name = next((name for name in known if name in header), None)
+    if name is None:
+        return None
+    if header.count(name) > 1:
+        raise NoList(f"line {number} has the column {name} twice")
+    return header.index(name)
+
+
+def _read_by(delimiter: str, width: int, columns: Sequence[int]) -> Read:
+    """Return a function that reads lines.
+
+    :param width: the number of cells of a line
+    :param columns: the positions of ip, zone and host
+    """
+    ip, zone, host = columns
 
     def read(number: int, line: str) -> ImportRow:
         try:
             cells = _cells(line, delimiter)
-        except csv.Error as error:
-            return ImportRow(number, line, problem=f"not CSV: {error}")
-        if len(cells) != len(names):
-            wanted = f"{len(cells)} cells where {len(names)} are wanted"
+        except csv.Error:
+            return ImportRow(number, line, problem=f"not CSV: {_BAD_QUOTES}")
+        if len(cells) != width:
+            wanted = f"{len(cells)} cells where {width} are wanted"
             return ImportRow(number, line, problem=wanted)
         return import_row(cells[ip], cells[zone], cells[host], number)
 

@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from kazoo_ips import error_texts
+
 _CHUNK = 65_536
 """Bytes read from a socket at a time. For more, Python allocates memory from the system each
 time."""
@@ -211,7 +213,8 @@ class Connections:
                 connection.close()
                 raise
         except OSError as error:
-            raise ConnectFailed(f"{error} (port {self.address[1]})") from error
+            why = error_texts.of_os_error(error)
+            raise ConnectFailed(f"{why} (port {self.address[1]})") from error
         return connection
 
     def _set_read_timeout(self, connection: socket.socket) -> None:
@@ -251,7 +254,9 @@ def _exchange(connection: socket.socket, sent: bytes) -> tuple[Response, bool]:
             tail = (tail + data[-_TAIL:])[-_TAIL:]
     except (OSError, HttpParserError, HttpParserUpgrade) as error:
         timed_out = isinstance(error, TimeoutError | BlockingIOError)
-        raise NoResponse(str(error) or type(error).__name__, timed_out=timed_out) from error
+        is_malformed = not isinstance(error, OSError)
+        why = "the response is not HTTP" if is_malformed else error_texts.of_os_error(error)
+        raise NoResponse(why, timed_out=timed_out) from error
     lasting = parser.get_http_version() == "1.1" and not response.closes_connection()
     reusable = response.complete and lasting and response.ends_with(tail)
     if not response.complete:

@@ -35,6 +35,7 @@ from pathlib import Path
 from gunicorn.systemd import sd_notify
 from gunicorn.util import parse_address
 
+from kazoo_ips import error_texts
 from kazoo_ips.config import BadSetting, Settings
 from kazoo_ips.server import settings_file
 
@@ -224,8 +225,8 @@ class Supervisor:
                     pass_fds=files,
                     preexec_fn=_die_with_parent,  # noqa: PLW1509 - there are no threads
                 )
-            except OSError as error:
-                raise Refused(f"{python}: {error.strerror}") from error
+            except (OSError, ValueError) as error:  # ValueError: a NUL in a setting
+                raise Refused(f"{python}: {error_texts.of_os_error(error)}") from error
         return Gunicorn(release, environ, process, path)
 
     def _wait(self, new: Gunicorn, enough: Callable[[int | None], bool]) -> int | None:
@@ -258,8 +259,12 @@ class Supervisor:
                 continue
             try:
                 self._listeners[bind] = _listener(bind)
-            except (OSError, RuntimeError, ValueError) as error:
-                raise BadSetting(f"KAZOO_IPS_BIND: {bind}: {error}") from error
+            except OSError as error:
+                why = error_texts.of_os_error(error)
+                raise BadSetting(f"KAZOO_IPS_BIND: {bind}: {why}") from error
+            except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+                why = "the supervisor listens on host:port only"
+                raise BadSetting(f"KAZOO_IPS_BIND: {bind}: {why}") from error
 
     def _close_all_but(self, binds: Sequence[str]) -> None:
         for bind in self._listeners.keys() - set(binds):

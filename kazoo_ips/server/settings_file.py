@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kazoo_ips import error_texts
 from kazoo_ips.config import BadSetting
 
 _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
@@ -27,8 +28,11 @@ def read(path: Path) -> dict[str, str]:
     found = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadSetting(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise BadSetting(f"{path}, line {number}: not UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise BadSetting(f"{path}: {error_texts.of_os_error(error)}") from error
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line[0] in "#;":
             continue
@@ -44,11 +48,15 @@ def read(path: Path) -> dict[str, str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Replace this process by the command. Settings of the file override the environment's."""
-    file, *command = arguments
+    file, *command = arguments or [""]
+    if not command:
+        sys.exit("usage: python -m kazoo_ips.settings_file FILE COMMAND [ARGUMENT...]")
     try:
         os.execve(command[0], command, {**os.environ, **read(Path(file))})
-    except (BadSetting, OSError) as error:
+    except BadSetting as error:
         sys.exit(str(error))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in a setting
+        sys.exit(f"{command[0]}: {error_texts.of_os_error(error)}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Many addresses at once: `kazoo-ips add` with files, blocks and ranges, and `PUT /v2/ips`."""
 
+import codecs
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -157,14 +158,34 @@ def test_the_results_are_json_on_request(fill: Add, load: Any) -> None:
         f"Host;note;ZONE; IP \n{HOST};;{ZONE};192.0.2.1\n",
         f"\n# ours\nip\tzone\thost\n\n# one\n 192.0.2.1 \t{ZONE}\t{HOST}",
         f'"ip", "zone", "host"\n"192.0.2.1", "{ZONE}", "{HOST}"\n',
+        f"ip;zone;host;;\n;;;;\n192.0.2.1;{ZONE};{HOST};;\n;;;;\n",
+        f'ip,zone,host\n,,\n192.0.2.1,{ZONE},{HOST}\n"","",""\n , ,\n\t\t\n',
+        f"IP Address,Zone,Hostname\n192.0.2.1,{ZONE},{HOST}\n",
+        f"Host Name\tZONE\tip-address\n{HOST}\t{ZONE}\t192.0.2.1\n",
+        f"Address;zone;host\n192.0.2.1;{ZONE};{HOST}\n",
+        f"IP,Address,zone,host,hostname\n192.0.2.1,Main Street 1,{ZONE},{HOST},x\n",
     ],
 )
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_a_list_in_the_form_of_a_spreadsheet_is_accepted(
-    fill: Add, databases: Databases, given: str
+    fill: Add, databases: Databases, given: str, encoding: str
 ) -> None:
-    told = fill(given=given.encode())
-    assert told.exit_code == 0, told.output
+    told = fill(given=given.removeprefix("\ufeff").encode(encoding))
+    assert (told.exit_code, told.stderr) == (0, ""), told.output
     assert in_pool(databases) == {"192.0.2.1": (ZONE, HOST)}
+    told = fill("--dry-run", given=given.encode())
+    assert (told.exit_code, told.stderr) == (0, ""), told.output
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_a_long_list_in_utf_16_is_read_to_its_end(
+    fill: Add, databases: Databases, mark: bytes
+) -> None:
+    text = lines(*(f"192.0.2.{n},Zürich {'x' * 200},h" for n in range(200)))
+    encoding = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"
+    told = fill(given=mark + text.encode(encoding))
+    assert told.output.splitlines()[-1] == "200 added"
+    assert {zone for zone, _ in in_pool(databases).values()} == {f"Zürich {'x' * 200}"}
 
 
 @pytest.mark.parametrize(
@@ -175,9 +196,18 @@ def test_a_list_in_the_form_of_a_spreadsheet_is_accepted(
         ("ip,zone,host,ip\n", "line 1 has the column ip twice"),
         ('"ip,zone\n', "line 1 is not CSV"),
         ("x" * 70_000, "line 1 is too long for a list of addresses"),
+        (
+            "ip;zone;höst\n".encode("cp1252"),
+            "line 1 is not UTF-8: byte 0xf6 in column 10; probably it is Windows-1252\n",
+        ),
+        (b"PK\x03\x04\x14\0\x08", "this is a workbook of a spreadsheet; save it as CSV\n"),
+        (HEADER.encode("utf-16-le"), "line 1 is not UTF-8; probably it is UTF-16 or UTF-32\n"),
+        (HEADER.encode("utf-32"), "line 1 is not UTF-8; probably it is UTF-16 or UTF-32\n"),
+        (f"{HEADER}\n".encode("utf-16")[:-1], "line 1 or a later one is not UTF-16\n"),
+        (("x" * 70_000).encode("utf-16"), "line 1 is too long for a list of addresses\n"),
     ],
 )
-def test_a_file_that_is_no_list_is_refused(fill: Add, given: str, why: str) -> None:
+def test_a_file_that_is_no_list_is_refused(fill: Add, given: str | bytes, why: str) -> None:
     told = fill(given=given)
     assert told.exit_code == 1
     assert told.stderr.startswith(why)
@@ -192,8 +222,19 @@ def test_an_invalid_line_does_not_stop_the_import(fill: Add, databases: Database
     assert list(in_pool(databases)) == ["192.0.2.3"]
 
 
+def test_bytes_that_are_not_utf_8_are_told_by_line_column_and_encoding(fill: Add) -> None:
+    rows = [b"192.0.2.1,z\xfcrich,h", b"192.0.2.2,\x81,h", "192.0.2.3,äö".encode()[:-1]]
+    told = fill("--json", given=b"\n".join([HEADER.encode(), b"# f\xfcr uns", *rows]))
+    reports = [json.loads(line) for line in told.stdout.splitlines()[:-1]]
+    assert [(report["line"], report["reason"]) for report in reports] == [
+        (3, "not UTF-8: byte 0xfc in column 12; probably it is Windows-1252"),
+        (4, "not UTF-8: byte 0x81 in column 11"),
+        (5, "not UTF-8: byte 0xc3 in column 12; probably it is Windows-1252"),
+    ]
+
+
 def test_an_empty_list_is_a_success(fill: Add) -> None:
-    for given in ("", HEADER, "\n\n"):
+    for given in ("", HEADER, "\n\n", ";;;;\n", ",,", f"{HEADER}\n,,\n"):
         told = fill(given=given)
         assert (told.exit_code, told.output) == (0, "nothing to add\n")
 

@@ -286,7 +286,7 @@ BAD_JSON = [
     b"{", b'{"data":', b"nonsense", b"{'data': {}}", b'{"data":{"ips":[NaN]}}',
     b'{"data":{"n":Infinity}}', b'{"data":{"ips":[1e999]}}', b"\xff\xfe",
     b'{"data":{"ips":["\xff"]}}', b"[" * 100_000, b'{"data":{}}trailing',
-    b'\xef\xbb\xbf{"data":{}}', b'{"data":{"ips":["\\ud800"]}}',
+    b'\xef\xbb\xbf\xef\xbb\xbf{"data":{}}', b'{"data":{"ips":["\\ud800"]}}',
     b'{"data":' + b'{"a":' * 5000, b"1" * 5000 + b"e", b'{"data":{"n":' + b"9" * 5000 + b"}}",
 ]  # fmt: skip
 
