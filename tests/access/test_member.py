@@ -1,4 +1,4 @@
-"""The service let into a CouchDB as a plain member, from an administrator's command on.
+"""The service as a plain member of CouchDB, and the command `secure`.
 
 The embedded server has no users: there all but one of these tests are skipped.
 """

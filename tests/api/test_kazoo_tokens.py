@@ -480,7 +480,7 @@ def test_a_token_may_be_in_the_query(kazoo: Kazoo) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_a_token_may_be_in_the_envelope(kazoo: Kazoo, method: str) -> None:
+def test_a_token_can_be_in_the_envelope(kazoo: Kazoo, method: str) -> None:
     path, unknown = f"/v2/accounts/{SUB_ONE}/ips", {"ips": ["203.0.113.99"]}
     for given, status in ((ANNS, 400), (f"{ANNS}x", 401)):
         body = json.dumps({"data": unknown, "auth_token": given}).encode()

@@ -180,7 +180,7 @@ def test_a_list_has_at_most_1000_addresses(
     assert errors["ips.999"] == {"not_found": {"message": "ip not found", "value": many[999]}}
 
 
-def test_assigning_reports_every_item_that_cannot_be_and_assigns_none(
+def test_assigning_reports_every_invalid_item_and_assigns_none(
     api: TestApp, load: Any, databases: Databases, alice: Any, bob: Any
 ) -> None:
     load(
@@ -201,7 +201,7 @@ def test_assigning_reports_every_item_that_cannot_be_and_assigns_none(
     assert documents(databases) == before
 
 
-def test_releasing_reports_every_item_that_cannot_be_and_releases_none(
+def test_releasing_reports_every_invalid_item_and_releases_none(
     api: TestApp, load: Any, databases: Databases, alice: Any, bob: Any
 ) -> None:
     load(
@@ -292,7 +292,7 @@ BAD_JSON = [
 
 
 @pytest.mark.parametrize("body", BAD_JSON, ids=lambda body: repr(body[:30]))
-def test_what_is_not_json_is_reported_as_crossbar_does(
+def test_invalid_json_is_reported_as_by_crossbar(
     api: TestApp, pool: Any, operator: Any, body: bytes
 ) -> None:
     for method in ("POST", "PUT", "DELETE"):
@@ -348,7 +348,7 @@ def test_data_has_to_be_an_object(api: TestApp, load: Any, operator: Any, value:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_no_body_where_data_is_needed_is_400(
+def test_a_missing_body_where_data_is_needed_is_400(
     api: TestApp, pool: Any, operator: Any, method: str
 ) -> None:
     reply = api.request(bulk(operator), method=method, headers=operator.headers, status=400)
@@ -359,7 +359,7 @@ def test_no_body_where_data_is_needed_is_400(
     ("path", "method"), [("", "GET"), ("/assigned", "GET"), (f"/{FIRST}", "GET"),
                          (f"/{FIRST}", "POST"), (f"/{FIRST}", "DELETE")],
 )  # fmt: skip
-def test_a_broken_body_is_refused_where_none_is_needed_too(
+def test_an_invalid_body_is_refused_even_if_none_is_needed(
     api: TestApp, load: Any, databases: Databases, alice: Any, path: str, method: str
 ) -> None:
     load(kazoo_document(FIRST))
@@ -378,7 +378,7 @@ TYPES = [
 
 
 @pytest.mark.parametrize("content_type", TYPES)
-def test_json_is_read_under_any_type_that_clients_send_it_with(
+def test_json_is_read_with_any_content_type_of_usual_clients(
     api: TestApp, load: Any, alice: Any, content_type: str
 ) -> None:
     load(kazoo_document(FIRST))
@@ -407,7 +407,7 @@ def test_a_body_of_another_type_is_415(
     assert documents(databases) == before
 
 
-def test_a_type_without_a_body_does_not_matter(api: TestApp, load: Any, alice: Any) -> None:
+def test_a_content_type_without_a_body_is_ignored(api: TestApp, load: Any, alice: Any) -> None:
     load(kazoo_document(FIRST))
     headers = {**alice.headers, "Content-Type": "image/png"}
     api.request(f"{bulk(alice)}/{FIRST}", method="POST", headers=headers, status=200)
@@ -415,7 +415,7 @@ def test_a_type_without_a_body_does_not_matter(api: TestApp, load: Any, alice: A
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/html", "application/xml", "text/plain"])
-def test_a_caller_who_takes_no_json_gets_406(
+def test_a_client_that_does_not_accept_json_gets_406(
     api: TestApp, load: Any, alice: Any, accept: str
 ) -> None:
     load(kazoo_document(FIRST))
@@ -425,7 +425,7 @@ def test_a_caller_who_takes_no_json_gets_406(
         assert failure(reply, alice.token, "not_acceptable") == {"message": "not acceptable"}
 
 
-def test_a_caller_who_takes_only_csv_gets_406_where_there_is_no_list(
+def test_a_client_that_accepts_only_csv_gets_406_without_a_list(
     api: TestApp, load: Any, databases: Databases, operator: Any
 ) -> None:
     load(kazoo_document(FIRST))
@@ -445,7 +445,9 @@ def test_a_caller_who_takes_only_csv_gets_406_where_there_is_no_list(
     ["*/*", "application/*", "application/json;q=0.1", "image/png, application/json;q=0.1",
      "text/csv;q=0.1, application/json", "text/html, */*;q=0.1", ""],
 )  # fmt: skip
-def test_a_caller_who_takes_json_gets_it(api: TestApp, pool: Any, alice: Any, accept: str) -> None:
+def test_a_client_that_accepts_json_gets_it(
+    api: TestApp, pool: Any, alice: Any, accept: str
+) -> None:
     reply = api.get(bulk(alice), headers={**alice.headers, "Accept": accept}, status=200)
     assert page(reply, alice.token) == []
 
@@ -551,7 +553,7 @@ def test_only_post_tunnels(
 
 
 @pytest.mark.parametrize("verb", [5, None, [], {}, ""])
-def test_a_verb_that_is_no_text_is_no_verb(api: TestApp, load: Any, alice: Any, verb: Any) -> None:
+def test_a_verb_that_is_no_text_is_ignored(api: TestApp, load: Any, alice: Any, verb: Any) -> None:
     load(kazoo_document(FIRST))
     body = {"data": {"ips": [FIRST]}, "verb": verb}
     reply = api.post_json(bulk(alice), body, headers=alice.headers, status=200)

@@ -114,7 +114,7 @@ def documents(
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_gets_what_the_contract_gives_it(
+def test_every_role_gets_the_status_of_the_contract(
     wsgi: Any, child: Any, roles: Any, documents: Callable[[], Any], role: str, route: str
 ) -> None:
     api, before = CheckedApp(wsgi), documents()
@@ -206,7 +206,7 @@ def test_without_a_token_a_foreign_a_missing_and_a_malformed_account_are_the_sam
     assert len(replies) == 1
 
 
-def test_an_account_refused_learns_nothing_of_its_broken_body(api: TestApp, bob: Any) -> None:
+def test_a_refused_caller_gets_no_errors_of_its_body(api: TestApp, bob: Any) -> None:
     for headers, status in ((bob.headers, 403), ({}, 401)):
         reply = api.request(
             f"/v2/accounts/{'f' * 32}/ips", method="POST", body=b"{", headers=headers,

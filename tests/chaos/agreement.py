@@ -1,4 +1,4 @@
-"""Whether everything says the same: the pool, the accounts' copies and the lists."""
+"""Checks that the pool, the accounts' copies and the lists agree."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is done to the cluster, the ways to it and the service's workers, by a seed."""
+"""The faults of a run, decided by a seed: nodes, the links to them, and workers."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""What the clients asked and were told, and what is wrong with it.
+"""The requests and replies of all clients, and the violations of the guarantees in them.
 
 A call is one thing a client wanted: one request, or with an Idempotency-Key as many as it took.
 Its first final reply is what it was told. For each address the calls become operations, and

@@ -1,4 +1,4 @@
-"""What counts as saying something else."""
+"""The check that pool, copies and lists agree."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def said(
     return ask
 
 
-def test_a_pool_in_order_agrees(
+def test_a_consistent_pool_agrees(
     said: Callable[[], list[str]], settings: Settings, alice: Member
 ) -> None:
     assert said() == []
@@ -44,7 +44,7 @@ def test_a_pool_in_order_agrees(
     assert there == {ADDRESS: alice.id, "192.0.2.2": "available"}
 
 
-def test_a_missing_copy_is_told(
+def test_a_missing_copy_is_reported(
     said: Callable[[], list[str]], couch: Couch, alice: Member
 ) -> None:
     clear(
@@ -53,7 +53,7 @@ def test_a_missing_copy_is_told(
     assert said() == [f"{ADDRESS}: copy at node 1 has None, not {alice.id}"]
 
 
-def test_a_copy_too_many_is_told(
+def test_an_extra_copy_is_reported(
     said: Callable[[], list[str]], pool: Database, alice: Member
 ) -> None:
     document = pool.get(ADDRESS)
@@ -62,6 +62,6 @@ def test_a_copy_too_many_is_told(
     assert said() == [f"{ADDRESS}: copy at node 1 has {alice.id}, not None"]
 
 
-def test_a_node_that_does_not_answer_is_told(settings: Settings) -> None:
+def test_an_unreachable_node_is_reported(settings: Settings) -> None:
     [said] = disagreements(["http://127.0.0.1:1"], settings.prefix, [], [], "")
     assert said.startswith("no answer")

@@ -1,4 +1,4 @@
-"""One client by itself, without faults: what it asks is understood, and nothing is wrong."""
+"""A single client without faults: its requests are valid, and no violation is found."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.conftest import Member
 from tests.faults.conftest import eventually
 
 
-def test_a_client_does_all_there_is_and_nothing_is_wrong(
+def test_a_client_sends_every_kind_of_request_without_an_error(
     settings: Settings,
     add: Callable[..., DedicatedIP],
     live: str,

@@ -1,4 +1,4 @@
-"""The ways to the nodes, and what a seed decides."""
+"""The links to the nodes, and the faults that a seed decides."""
 
 import random
 import socket
@@ -33,7 +33,7 @@ def connected(way: ByteProxy, node: socket.socket) -> tuple[socket.socket, socke
     return client, end
 
 
-def test_all_that_a_node_says_comes_through(way: ByteProxy, node: socket.socket) -> None:
+def test_a_link_passes_all_bytes_of_a_node(way: ByteProxy, node: socket.socket) -> None:
     client, end = connected(way, node)
     with client, end:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -45,7 +45,7 @@ def test_all_that_a_node_says_comes_through(way: ByteProxy, node: socket.socket)
         assert client.recv(1) == b""
 
 
-def test_a_way_that_is_cut_ends_its_connections_and_takes_none(
+def test_a_link_that_is_cut_closes_its_connections_and_accepts_none(
     way: ByteProxy, node: socket.socket
 ) -> None:
     client, end = connected(way, node)
@@ -59,7 +59,7 @@ def test_a_way_that_is_cut_ends_its_connections_and_takes_none(
         again.close()
 
 
-def test_what_is_sent_into_the_silence_arrives_later(way: ByteProxy, node: socket.socket) -> None:
+def test_bytes_sent_to_a_silent_link_arrive_later(way: ByteProxy, node: socket.socket) -> None:
     client, end = connected(way, node)
     with client, end:
         way.fall_silent()
@@ -88,7 +88,7 @@ def failures(seed: int, tmp_path: Path) -> list[str]:
     return said
 
 
-def test_a_seed_decides_what_fails_and_all_is_mended(tmp_path: Path) -> None:
+def test_a_seed_decides_the_faults_and_all_are_ended(tmp_path: Path) -> None:
     said = failures(1, tmp_path)
     assert said == failures(1, tmp_path) != failures(2, tmp_path)
     words = Counter(line.split()[0] for line in said)

@@ -1,4 +1,4 @@
-"""What is judged right and wrong of replies, keys and whole histories, made by hand."""
+"""Violations in replies, keys and whole histories, on histories written by hand."""
 
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ UNDER_WAY: tuple[int, str, Any] = (409, "in_progress", {})
 CONFLICT = (409, "datastore_conflict", {"ips": {ONE: "conflict"}})
 
 
-def test_a_day_without_faults_passes() -> None:
+def test_a_history_without_faults_passes() -> None:
     told = Told().call("assign", "a", [ONE, TWO], ips(ONE, TWO))
     told.call("assign", "b", [TWO, ONE], refused(1, "forbidden"))
     told.call("list", "a", [], (200, "", [{"ip": ONE}, {"ip": TWO}]))
@@ -87,7 +87,7 @@ def test_an_address_lost_by_a_refused_release_is_found() -> None:
     assert told.kinds(one=AVAILABLE, two="b") == {"no order: assign": 1}
 
 
-def test_what_release_without_names_left_is_found() -> None:
+def test_an_address_that_a_release_of_all_left_out_is_found() -> None:
     told = Told().call("assign", "a", [ONE, TWO], ips(ONE, TWO))
     told.call("release all", "a", [], ips(ONE))
     assert told.kinds() == {"no order: left by release all": 1}
@@ -98,20 +98,20 @@ def test_a_stale_list_is_found() -> None:
     assert told.kinds() == {"stale list": 1}
 
 
-def test_an_address_that_nobody_was_told_of_is_found() -> None:
+def test_an_assignment_without_a_reply_is_found() -> None:
     told = Told().call("allocate", "a", [], LOST, UNDER_WAY, ips(ONE), quantity=1, key="k")
     assert told.kinds(one="a", two=AVAILABLE) == {}
     assert told.kinds(one="a", two="a") == {"no order: the end": 1}
     assert told.kinds(one="a", two=ABSENT) == {"no order: the end": 1}
 
 
-def test_what_may_have_happened_is_no_violation() -> None:
+def test_a_possible_history_is_no_violation() -> None:
     told = Told().call("assign", "a", [ONE], AWAY)
     assert told.kinds(one="a") == told.kinds(one=AVAILABLE) == {}
     assert told.kinds(one="b") == {"no order: the end": 1}
 
 
-def test_a_claim_that_lost_may_have_been_seen() -> None:
+def test_a_write_that_lost_may_have_been_seen() -> None:
     told = Told().call("assign", "a", [ONE], CONFLICT, begin=0)
     told.call("assign", "b", [ONE], refused(0, "forbidden"), begin=0)
     assert told.kinds(one=AVAILABLE) == {}
@@ -140,12 +140,12 @@ def test_a_keyed_call_that_is_refused_by_its_own_first_attempt_is_found() -> Non
     assert told.kinds(one="a") == {"no order: refused assign": 1}
 
 
-def test_a_key_must_be_settled() -> None:
+def test_a_key_must_have_a_final_reply() -> None:
     told = Told().call("assign", "a", [ONE], AWAY, UNDER_WAY, key="k")
     assert told.kinds() == {"a key not settled": 1}
 
 
-def test_a_conflict_needs_somebody_else() -> None:
+def test_a_conflict_needs_another_client() -> None:
     alone = Told().call("assign", "a", [ONE], CONFLICT)
     alone.call("assign", "b", [TWO], ips(TWO), begin=0).call("read", "", [ONE], AWAY, begin=0)
     assert alone.kinds() == {"a conflict with nobody": 1}
@@ -174,12 +174,12 @@ def test_a_reply_to_something_else_is_found(
 @pytest.mark.parametrize(
     ("taken", "right"), [([ONE, TWO], True), ([ONE], False), ([ONE, ONE], False)]
 )
-def test_as_many_are_allocated_as_asked_for(taken: list[str], right: bool) -> None:
+def test_an_allocation_has_the_requested_quantity(taken: list[str], right: bool) -> None:
     told = Told(ONE, TWO, THREE).call("allocate", "a", [], ips(*taken), quantity=2)
     assert ("the answer to something else" not in told.kinds()) is right
 
 
-def test_a_saved_history_is_judged_the_same(tmp_path: Path) -> None:
+def test_a_saved_history_has_the_same_violations(tmp_path: Path) -> None:
     told = Told().call("assign", "a", [ONE], ips(ONE)).call("assign", "b", [ONE], LOST, ips(ONE))
     found = told.kinds(one="b")
     told.history.save(tmp_path / "history")

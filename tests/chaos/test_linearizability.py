@@ -1,4 +1,4 @@
-"""The search for an order, on histories made by hand and on generated ones."""
+"""The search for an order, on histories written by hand and on generated ones."""
 
 import itertools
 import math
@@ -166,12 +166,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("history", RIGHT.values(), ids=RIGHT)
-def test_what_can_have_happened_passes(history: list[Operation]) -> None:
+def test_a_possible_history_passes(history: list[Operation]) -> None:
     assert wrong(*history) == []
 
 
 @pytest.mark.parametrize(("history", "where"), WRONG.values(), ids=WRONG)
-def test_what_cannot_have_happened_is_found_where_it_shows(
+def test_an_impossible_history_is_found_at_the_operation_that_shows_it(
     history: list[Operation], where: list[tuple[float, str]]
 ) -> None:
     assert wrong(*history) == where
@@ -203,7 +203,7 @@ def happened(draw: st.DrawFn) -> list[Operation]:
 
 
 @given(happened())
-def test_what_happened_passes_however_long_the_answers_took(history: list[Operation]) -> None:
+def test_a_possible_history_passes_with_any_duration_of_requests(history: list[Operation]) -> None:
     assert wrong(*history) == []
 
 
@@ -222,7 +222,7 @@ def can_have_happened(history: list[Operation]) -> bool:
 
 
 @given(st.lists(CERTAINLY, max_size=6))
-def test_it_finds_what_trying_every_order_finds(history: list[Operation]) -> None:
+def test_the_search_agrees_with_trying_every_order(history: list[Operation]) -> None:
     assert (wrong(*history) == []) == can_have_happened(history)
 
 
@@ -285,6 +285,8 @@ def some_order_ends(history: list[Operation]) -> bool:
 
 
 @given(st.lists(ANY, max_size=6))
-def test_it_finds_what_trying_everything_finds_of_uncertain_ones(history: list[Operation]) -> None:
+def test_the_search_agrees_with_trying_every_order_of_uncertain_operations(
+    history: list[Operation],
+) -> None:
     history = [o for o in history if o.certainty is CERTAIN or not o.effect.what.startswith("is")]
     assert (wrong(*history) == []) == some_order_ends(history)

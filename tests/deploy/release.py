@@ -1,4 +1,4 @@
-"""What a supervisor sees of a release: it takes sockets, answers its name, and ends when told to.
+"""A minimal release: it accepts sockets, replies with its name, and ends after SIGTERM.
 
 python release.py NAME STATUS
 """

@@ -1,4 +1,4 @@
-"""What a cluster leaves behind: several leaves of one address, or none.
+"""Conflicts on a cluster: several leaf revisions of one address, or none.
 
 The leaves are written as replication writes them, so that one node is enough.
 """

@@ -1,6 +1,6 @@
-"""Answers that belong to other requests: sent twice, too late, in another's place.
+"""Responses of CouchDB to other requests: sent twice, too late, or swapped.
 
-Whatever comes, a request gets its own answer or none.
+A request gets its own response or none.
 """
 
 import json

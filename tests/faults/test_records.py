@@ -1,4 +1,4 @@
-"""A document of our own is written with certainty, or it is said that it is not.
+"""Writes to the service's own database: the outcome is determined, or reported as unknown.
 
 Where it says `cluster`, the database says of itself that it keeps three copies.
 """

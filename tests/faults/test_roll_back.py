@@ -1,6 +1,6 @@
-"""What a worker could not bring to its end it brings there itself, as soon as it can.
+"""A worker finishes or rolls back its own interrupted requests as soon as it can.
 
-Nobody else may for a minute, as it lives: so none of this waits for a lease.
+Other workers may not do so for a minute, because it is alive. So no test waits for a lease.
 """
 
 import json
@@ -154,7 +154,7 @@ def test_nothing_is_left_of_a_release_that_lost_a_race(
     assert worker.has([IPS[0], IPS[2]])
 
 
-def test_an_address_stays_deleted_that_a_node_takes_for_available_when_its_release_is_confirmed(
+def test_an_address_deleted_during_the_confirmation_of_a_release_stays_deleted(
     worker: Worker, behind: Settings, alice: Member
 ) -> None:
     def deleted(forward: Forward) -> Reply:

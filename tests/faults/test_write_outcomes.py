@@ -1,4 +1,4 @@
-"""What becomes of one write to the pool, told by what CouchDB answers and by what is found then.
+"""The final outcome of one write to the pool, from CouchDB's response and the leaf revisions.
 
 The leaves of other writers are written as replication writes them, so that one node is enough;
 where it says `cluster`, the database says of itself that it keeps three copies.

@@ -1,4 +1,4 @@
-"""A guarded pool on CouchDB: hands are held back, Kazoo and the service go on as before.
+"""The guard on CouchDB: it refuses invalid edits; Kazoo and the service work as before.
 
 The embedded server keeps design documents but runs no `validate_doc_update`: there these tests
 are skipped.

@@ -1,4 +1,4 @@
-"""Several accounts ask for one address at the same moment, over all nodes there are.
+"""Several accounts assign one address at the same moment, over all nodes.
 
 `RACE_CONTESTS` says how many addresses are contested (20 unless given). With `RACE_NODE_DOWN` set
 somebody kills and restarts nodes meanwhile, and requests may end without being decided.

@@ -1,4 +1,4 @@
-"""What was acknowledged by one server is known to the others, the moment it is acknowledged.
+"""An assignment that one server has acknowledged is visible on all servers at once.
 
 `RACE_LISTS` says how many rounds there are (20 unless given).
 """

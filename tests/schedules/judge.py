@@ -1,4 +1,4 @@
-"""Whether the answers of a run and the pool it leaves can be true, all of them."""
+"""Checks whether the replies of a run and the pool after it are consistent."""
 
 import math
 from collections.abc import Iterator, Sequence

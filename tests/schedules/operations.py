@@ -1,4 +1,4 @@
-"""What clients ask for, written as a sentence, and what may come of it.
+"""Operations of clients, written as a sentence, and their possible effects.
 
 A pool is who has what: pairs of an address and its account, `-` if it is available. Addresses and
 accounts have a letter each. Knows nothing of how a request is carried out.

@@ -1,4 +1,4 @@
-"""One scenario, run along one schedule after the other, and what was wrong with each run."""
+"""Runs a scenario with one schedule after the other, and returns the violations of each run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The scheduler and the judge themselves: they find what is wrong, and what is right they pass."""
+"""The scheduler and the judge themselves: they find violations, and accept correct runs."""
 
 from collections.abc import Sequence
 from contextlib import suppress

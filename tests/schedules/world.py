@@ -1,7 +1,7 @@
 """Workers on a real database, which begin from the same documents each time, and what they leave.
 
 Each client has a worker of its own: an application with connections of its own. Its background
-thread is not started; a round of it is a client like the others.
+thread is not started; each round of it is a client.
 """
 
 import json

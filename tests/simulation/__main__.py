@@ -1,4 +1,4 @@
-"""Lets seeds happen, says which went wrong, and how to repeat each one."""
+"""Runs seeds, and prints which failed, and how to repeat each one."""
 
 import argparse
 import os
