@@ -105,7 +105,7 @@ def test_a_refused_document_does_not_affect_others_of_a_bulk_write(pool: Databas
     told = pool._write_all([_Write(each, pool.replicas) for each in (forbidden, fine)])
     assert told[0] is None, "it is written by itself, and told so"
     assert told[1]
-    assert told[1].answer == Written(Outcome.DONE, pool.get("192.0.2.99")["_rev"])
+    assert told[1].result == Written(Outcome.DONE, pool.get("192.0.2.99")["_rev"])
     with pytest.raises(DatastoreForbidden, match=why):
         pool.write(forbidden)
 
