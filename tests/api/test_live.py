@@ -168,7 +168,7 @@ def test_a_streamed_list_is_one_envelope(live: str, load: Any, alice: Any) -> No
 def test_a_reply_to_head_has_no_body(live: str, alice: Any) -> None:
     status, headers, body = request(live, "HEAD", f"/v2/accounts/{alice.id}/ips", alice.token)
     assert (status, body) == (405, b"")
-    assert headers["Allow"] == "DELETE, GET, POST, PUT"
+    assert headers["Allow"] == "DELETE, GET, HEAD, POST, PUT"
 
 
 @pytest.mark.parametrize("method", ["TRACE", "COPY", "PROPFIND", "NONSENSE"])
@@ -176,4 +176,4 @@ def test_an_unknown_method_is_405(live: str, alice: Any, method: str) -> None:
     status, headers, body = request(live, method, f"/v2/accounts/{alice.id}/ips", alice.token)
     assert status == 405
     assert json.loads(body)["message"] == "invalid_method"
-    assert headers["Allow"] == "DELETE, GET, POST, PUT"
+    assert headers["Allow"] == "DELETE, GET, HEAD, POST, PUT"

@@ -421,19 +421,19 @@ def test_the_operator_reads_the_version(api: TestApp, operator: Any) -> None:
 
 
 ALLOWED = {
-    "/v2/accounts/{A}/ips": "DELETE, GET, POST, PUT",
-    "/v2/accounts/{A}/ips/assigned": "GET",
-    "/v2/accounts/{A}/ips/zones": "GET",
-    "/v2/accounts/{A}/ips/hosts": "GET",
-    "/v2/accounts/{A}/ips/192.0.2.1": "DELETE, GET, POST",
-    "/v2/ips": "GET, PUT",
-    "/v2/ips/assigned": "GET",
-    "/v2/ips/zones": "GET",
-    "/v2/ips/hosts": "GET",
-    "/v2/ips/192.0.2.1": "DELETE, GET",
+    "/v2/accounts/{A}/ips": "DELETE, GET, HEAD, POST, PUT",
+    "/v2/accounts/{A}/ips/assigned": "GET, HEAD",
+    "/v2/accounts/{A}/ips/zones": "GET, HEAD",
+    "/v2/accounts/{A}/ips/hosts": "GET, HEAD",
+    "/v2/accounts/{A}/ips/192.0.2.1": "DELETE, GET, HEAD, POST",
+    "/v2/ips": "GET, HEAD, PUT",
+    "/v2/ips/assigned": "GET, HEAD",
+    "/v2/ips/zones": "GET, HEAD",
+    "/v2/ips/hosts": "GET, HEAD",
+    "/v2/ips/192.0.2.1": "DELETE, GET, HEAD",
     "/v2/user_auth": "PUT",
     "/v2/api_auth": "PUT",
-    "/v2/about": "GET",
+    "/v2/about": "GET, HEAD",
 }
 
 
@@ -447,8 +447,9 @@ def test_a_method_that_a_route_does_not_have_is_405_and_allow_names_those_it_has
         data = failure(reply, operator.token, "invalid_method")
         assert data == {"message": "method not allowed"}
         assert reply.headers["Allow"] == allowed
-    reply = api.head(path.format(A=operator.id), headers=operator.headers, status=405)
-    assert reply.headers["Allow"] == allowed
+    if "HEAD" not in allowed:
+        reply = api.head(path.format(A=operator.id), headers=operator.headers, status=405)
+        assert reply.headers["Allow"] == allowed
 
 
 def test_a_trailing_slash_is_tolerated(

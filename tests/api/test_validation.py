@@ -539,7 +539,7 @@ def test_a_tunnelled_verb_that_a_route_does_not_have_is_405(
         bulk(alice), {"data": {"ips": [FIRST]}, "verb": verb}, headers=alice.headers, status=405
     )
     assert failure(reply, alice.token, "invalid_method") == {"message": "method not allowed"}
-    assert reply.headers["Allow"] == "DELETE, GET, POST, PUT"
+    assert reply.headers["Allow"] == "DELETE, GET, HEAD, POST, PUT"
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
