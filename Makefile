@@ -24,8 +24,8 @@ undeploy: ## Remove the service (HOST=...; PURGE=1 removes settings and log as w
 	@HOST='$(HOST)' deploy/run.sh undeploy $(if $(PURGE),--purge)
 
 ##@ Check
-check: $(VENV)/.installed-test lint ## Types, style and the tests that take seconds
-	$(BIN)/pytest -q -m "not database and not slow"
+check: $(VENV)/.installed-test $(NODE) lint ## Types, style and the fast tests, in half a minute
+	$(BIN)/pytest -q -m 'not database and not slow' -p no:schemathesis --ignore tests/fuzz
 
 test: $(VENV)/.installed-test $(NODE) lint ## Run every test; T=path for some
 	$(BIN)/pytest $(T)

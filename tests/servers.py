@@ -1,15 +1,23 @@
-"""A gunicorn with several workers, which can be killed one by one."""
+"""gunicorns whose workers can be killed one by one, and free ports."""
 
 import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 class Gunicorn:

@@ -21,6 +21,8 @@ import pytest
 from embedded import EmbeddedCouch
 from tests.make_run import Run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/quick-start.md", "docs/api.md"]
 SHELLS = {"sh": ["sh", "-e"], "zsh": ["zsh", "-f", "-i", "-s"]}

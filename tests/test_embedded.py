@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,9 @@ import pytest
 
 import embedded.server
 from embedded import EmbeddedCouch, EmbeddedError
+from tests.timing import eventually
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(embedded.server.HERE).parent
 SERVER_JS = ROOT / "embedded" / "server.js"
@@ -60,13 +62,6 @@ def call(couch: EmbeddedCouch) -> Iterator[Client]:
     assert client("PUT", "/db")[0] == 201
     yield client
     assert client("DELETE", "/db")[0] == 200
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while not (holds := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return holds
 
 
 def gone(pid: int) -> bool:

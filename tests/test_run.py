@@ -14,7 +14,10 @@ from uuid import uuid4
 import pytest
 
 from embedded import EmbeddedCouch
-from tests.make_run import Run, alive, children_of, free_port
+from tests.make_run import Run, alive, children_of
+from tests.servers import free_port
+
+pytestmark = pytest.mark.slow
 
 
 def nothing_is_left(run: Run) -> bool:

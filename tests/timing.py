@@ -18,3 +18,11 @@ def quickest(call: Callable[[], object], enough: float) -> float:
         if fewest < enough:
             break
     return fewest
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    """Return whether a condition holds, at the latest after some seconds."""
+    end = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds

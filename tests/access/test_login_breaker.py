@@ -33,10 +33,10 @@ from kazoo_ips.services.maintenance.database_access import DatabaseAccessService
 from tests.api.replies import failure
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import eventually
 from tests.faults.proxy import FaultProxy, Forward, Reply
 from tests.openapi_check import CheckedApp
 from tests.servers import Gunicorn
+from tests.timing import eventually
 
 WRONG = (401, "unauthorized", "Name or password is incorrect.")
 LOCKED = (

@@ -10,7 +10,7 @@ from tests.chaos.clients import ACTIONS, Client, World
 from tests.chaos.history import History
 from tests.chaos.linearizability import ABSENT, AVAILABLE
 from tests.conftest import Member
-from tests.faults.conftest import eventually
+from tests.timing import eventually
 
 
 def test_a_client_sends_every_kind_of_request_without_an_error(

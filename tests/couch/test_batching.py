@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from kazoo_ips.couch.batching import Batcher, Siblings, withdraw
-from tests.faults.conftest import eventually, wait_behind
+from tests.faults.conftest import wait_behind
+from tests.timing import eventually
 
 
 class Asked:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -15,14 +14,9 @@ import pytest
 
 from tests.deploy import wheels
 from tests.deploy.load import Load
+from tests.servers import free_port
 
 SETTINGS = ("COUCHDB_URL", "COUCHDB_ADMIN_URL", "KAZOO_IPS_PREFIX", "KAZOO_IPS_IDENTITY_CACHE")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Site:

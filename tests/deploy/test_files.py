@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.conftest import free_port
 from tests.deploy.wheels import ROOT
+from tests.servers import free_port
 
 PATH = f"{os.environ['PATH']}:/usr/sbin"
 

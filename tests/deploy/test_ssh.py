@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy import wheels
-from tests.deploy.conftest import Site, free_port
+from tests.deploy.conftest import Site
+from tests.servers import free_port
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 

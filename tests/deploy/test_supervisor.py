@@ -18,7 +18,9 @@ import pytest
 
 from kazoo_ips.config import BadSetting
 from kazoo_ips.server import settings_file
-from tests.deploy.conftest import free_port
+from tests.servers import free_port
+
+pytestmark = pytest.mark.slow
 
 RELEASE = Path(__file__).with_name("release.py")
 IMPATIENT = """

@@ -17,14 +17,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.batching import Batcher
 from tests.faults.proxy import GONE_AFTER, FaultProxy, hold
 from tests.openapi_check import CheckedApp
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    """Whether the condition holds within some seconds."""
-    end = time.monotonic() + seconds
-    while not (holds := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return holds
+from tests.timing import eventually
 
 
 def wait_behind(batcher: Batcher[Any, Any], count: int) -> None:

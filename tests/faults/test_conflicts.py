@@ -26,8 +26,9 @@ from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.assigning.conflicts import GRACE
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import Clock, eventually
+from tests.faults.conftest import Clock
 from tests.faults.proxy import FaultProxy
+from tests.timing import eventually
 
 LOW, HIGH = "0" * 32, "f" * 32
 """Revisions' digests: CouchDB shows the leaf with the higher one."""

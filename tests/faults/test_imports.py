@@ -13,8 +13,8 @@ from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model.addresses import parse_block
 from kazoo_ips.services.pool.imports import ImportRow, ImportService
 from tests.faults import proxy as faults
-from tests.faults.conftest import eventually
 from tests.faults.proxy import Fault, FaultProxy, Request
+from tests.timing import eventually
 
 BATCH, SIZE = 60, 64
 Report = list[tuple[str, str]]

@@ -15,10 +15,11 @@ from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import Clock, eventually
+from tests.faults.conftest import Clock
 from tests.faults.proxy import FaultProxy
 from tests.openapi_check import checked
 from tests.servers import Gunicorn
+from tests.timing import eventually
 
 IPS = [f"198.51.100.{n}" for n in range(3)]
 

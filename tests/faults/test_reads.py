@@ -22,8 +22,9 @@ from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import eventually, held_up, wait_behind
+from tests.faults.conftest import held_up, wait_behind
 from tests.faults.proxy import FaultProxy
+from tests.timing import eventually
 
 FIRST, SECOND, THIRD, MISSING, REMOVED = (f"192.0.2.{n}" for n in range(1, 6))
 NEVER = "203.0.113.77"

@@ -18,9 +18,10 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import AssignIPs, DedicatedIP, ReleaseIPs
 from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
-from tests.faults.conftest import Clock, eventually
+from tests.faults.conftest import Clock
 from tests.faults.proxy import FaultProxy, Request, hold
 from tests.servers import Gunicorn
+from tests.timing import eventually
 
 IPS = [f"198.51.100.{n}" for n in range(3)]
 TWO_MINUTES = 120

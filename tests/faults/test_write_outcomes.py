@@ -21,8 +21,8 @@ from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.services.assigning.pool_writes import FinalOutcome, PoolWriter, WriteResult
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import eventually
 from tests.faults.proxy import Fault, FaultProxy, Forward, Hangup, Reply
+from tests.timing import eventually
 
 POOL = "-dedicated_ips"
 HIGH = "f" * 32

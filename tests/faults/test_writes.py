@@ -17,8 +17,9 @@ from kazoo_ips.model import AssignIP, DedicatedIP, ReleaseIP
 from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import eventually, held_up
+from tests.faults.conftest import held_up
 from tests.faults.proxy import FaultProxy
+from tests.timing import eventually
 
 FIRST, SECOND, THIRD, FOURTH = (f"192.0.2.{n}" for n in range(1, 5))
 POOL = "-dedicated_ips/"

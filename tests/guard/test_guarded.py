@@ -32,8 +32,8 @@ from kazoo_ips.repositories.lists import ListRepository
 from tests.api.fresh import Fresh, made_fresh
 from tests.api.recorded import DATABASES
 from tests.conftest import clear
-from tests.faults.conftest import eventually
 from tests.guard.cases import ADDRESS, BROKEN, FREE, PASSED, REFUSED, TAKEN
+from tests.timing import eventually
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,5 @@
 """The rules of the guard, checked by calling its function."""
 
-import json
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from embedded.server import EmbeddedError, find_node
 from kazoo_ips.couch import design_docs
 from kazoo_ips.model import addresses
-from tests import strategies
+from tests import node, strategies
 from tests.api.couchdb import kazoo_document
 from tests.api.recorded import DATABASES
 from tests.guard.cases import ADDRESS, ALICE, BROKEN, FREE, PASSED, REFUSED
@@ -25,31 +21,14 @@ Ask = Callable[[dict[str, Any], dict[str, Any] | None], str | None]
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """A function that returns why a document may not replace another, or None."""
-    try:
-        node = find_node()
-    except EmbeddedError as error:
-        if not os.environ.get("COUCHDB_URL"):
-            raise
-        pytest.skip(str(error))
     source = design_docs.load("guard")["validate_doc_update"]
-    command = [node, str(Path(__file__).with_name("run_guard.js"))]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with node.running(Path(__file__).with_name("run_guard.js")) as run:
 
         def reason(doc: dict[str, Any], old: dict[str, Any] | None) -> str | None:
-            assert process.stdin
-            assert process.stdout
-            print(json.dumps({"source": source, "doc": doc, "old": old}), file=process.stdin)
-            process.stdin.flush()
-            answer = json.loads(process.stdout.readline())
-            assert "error" not in answer, answer["error"]
-            told: str | None = answer["forbidden"]
-            return told
+            forbidden: str | None = run(source=source, doc=doc, old=old)["forbidden"]
+            return forbidden
 
         yield reason
-        assert process.stdin
-        process.stdin.close()
 
 
 @pytest.mark.parametrize("what", REFUSED)

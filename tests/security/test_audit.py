@@ -10,6 +10,8 @@ from threading import Thread
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 AUDIT = Path(__file__).parents[2] / ".ci" / "audit.py"
 
 

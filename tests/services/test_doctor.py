@@ -55,12 +55,6 @@ def assigned(add: Callable[..., DedicatedIP], services: Instance, alice: Member)
     return services.ips.assign(AssignIP(alice.id, ADDRESS), uuid4().hex)
 
 
-@pytest.fixture
-def copies(couch: Couch, alice: Member) -> Database:
-    """Alice's database, with the copies in it."""
-    return couch.database(account_database(alice.id))
-
-
 def problems(services: Instance, repair: bool = False) -> list[tuple[str, str, bool]]:
     found = services.doctor.examine(repair=repair)
     return [(f.problem, f.address, f.repaired) for f in found]

@@ -12,7 +12,6 @@ from kazoo_ips.background.repair import DELAY
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import AssignIP, AssignIPs, CreateIP, DedicatedIP, DeleteIP, ReleaseIP
-from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from tests.conftest import Member, clear
@@ -59,12 +58,6 @@ def healer(settings: Settings, couch: Couch, pool: Database, operator: Member) -
     """An instance that takes the lease and follows the feed from now on."""
     clear(couch.database("kazoo_ips"), lambda document: document.get("type") == "follower")
     return Healer(settings)
-
-
-@pytest.fixture
-def copies(couch: Couch, alice: Member) -> Database:
-    """Alice's database, with the copies in it."""
-    return couch.database(account_database(alice.id))
 
 
 @pytest.fixture

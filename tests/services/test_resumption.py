@@ -12,7 +12,7 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
-from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.couch.client import Database
 from kazoo_ips.errors import Conflict, IPExists, IPNotFound, ValidationFailed
 from kazoo_ips.model import (
     AllocateIPs,
@@ -23,7 +23,6 @@ from kazoo_ips.model import (
     DeleteIP,
     ReleaseIP,
 )
-from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
 from tests.faults.conftest import behind, proxy, running_proxy
 from tests.faults.proxy import FaultProxy, Forward, Hangup, Reply
@@ -46,11 +45,6 @@ def again() -> Attempt:
 def name() -> str:
     """The request's id."""
     return uuid4().hex
-
-
-@pytest.fixture
-def copies(couch: Couch, alice: Member) -> Database:
-    return couch.database(account_database(alice.id))
 
 
 def test_the_result_of_an_assignment_is_returned_and_its_copy_written(

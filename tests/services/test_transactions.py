@@ -21,8 +21,9 @@ from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, State, Transaction, TransactionLog
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import behind, eventually, proxy, running_proxy
+from tests.faults.conftest import behind, proxy, running_proxy
 from tests.faults.proxy import FaultProxy, Forward, Reply
+from tests.timing import eventually
 
 IPS = ("192.0.2.1", "192.0.2.2")
 __all__ = ["behind", "proxy", "running_proxy"]

@@ -14,6 +14,8 @@ from tests.simulation.cluster import Cluster, Delays
 from tests.simulation.documents import CONFLICT, Revision, Tree, new_rev
 from tests.simulation.scheduler import Scheduler
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 1000
 APART = 0.00058
 """Seconds between two of the three writers' requests, typically."""

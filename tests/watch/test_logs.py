@@ -23,9 +23,9 @@ from kazoo_ips.model import DedicatedIP
 from kazoo_ips.observability import logs, request_context
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import eventually
 from tests.faults.proxy import FaultProxy
 from tests.servers import Gunicorn
+from tests.timing import eventually
 
 MARK = "S3cr3t"
 """In every secret of these tests, and nowhere else."""

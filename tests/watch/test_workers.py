@@ -15,8 +15,8 @@ from prometheus_client.mmap_dict import MmapedDict
 from kazoo_ips.observability import multiprocess_metrics
 from kazoo_ips.processes import liveness
 from tests.conftest import Member
-from tests.faults.conftest import eventually
 from tests.servers import Gunicorn
+from tests.timing import eventually
 from tests.watch.exposition import Samples, counters, samples, value
 
 REQUESTS, DURATION = "kazoo_ips_requests_total", "kazoo_ips_request_duration_seconds"
