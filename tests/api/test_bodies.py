@@ -15,6 +15,11 @@ BODY = json.dumps({"data": DATA}).encode()
 LIMIT = 8_000_000
 
 
+def packed(body: bytes) -> bytes:
+    """Compress a body without the time, so that all processes collect the same tests."""
+    return gzip.compress(body, mtime=0)
+
+
 def put(api: TestApp, who: Any, body: bytes, coding: str | None, status: int, **more: str) -> Any:
     headers = {**who.headers, **more, **({"Content-Encoding": coding} if coding else {})}
     return api.request("/v2/ips", method="PUT", body=body, headers=headers, status=status)
@@ -25,11 +30,11 @@ def put(api: TestApp, who: Any, body: bytes, coding: str | None, status: int, **
     [
         (b"\xef\xbb\xbf" + BODY, None),
         (BODY, "identity"),
-        (gzip.compress(BODY), "gzip"),
-        (gzip.compress(BODY), "GZip "),
-        (gzip.compress(BODY), "x-gzip"),
-        (gzip.compress(b"\xef\xbb\xbf" + BODY), "gzip"),
-        (gzip.compress(BODY[:20]) + gzip.compress(BODY[20:]), "gzip"),
+        (packed(BODY), "gzip"),
+        (packed(BODY), "GZip "),
+        (packed(BODY), "x-gzip"),
+        (packed(b"\xef\xbb\xbf" + BODY), "gzip"),
+        (packed(BODY[:20]) + packed(BODY[20:]), "gzip"),
     ],
 )
 def test_a_body_is_read_with_its_mark_and_its_coding(
@@ -61,9 +66,9 @@ def test_an_unknown_coding_is_415(api: TestApp, pool: Any, operator: Any, coding
     ("body", "why"),
     [
         (BODY, "the body is not gzip"),
-        (gzip.compress(BODY)[:-9], "the body ends within its gzip data"),
-        (gzip.compress(BODY)[:-8] + b"\0" * 8, "the body is not gzip"),
-        (gzip.compress(BODY) + b"more", "the body is not gzip"),
+        (packed(BODY)[:-9], "the body ends within its gzip data"),
+        (packed(BODY)[:-8] + b"\0" * 8, "the body is not gzip"),
+        (packed(BODY) + b"more", "the body is not gzip"),
     ],
 )
 def test_a_body_without_its_coding_is_400(
