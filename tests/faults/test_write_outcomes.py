@@ -260,7 +260,7 @@ def test_a_release_without_a_quorum_is_not_withdrawn(cluster: Contest, alice: Me
     cluster.proxy.rule(faults.answer_202, "PUT", f"{POOL}/{cluster.base.address}", times=None)
     assert cluster.write().outcome is FinalOutcome.UNKNOWN
     assert cluster.owners == [None]
-    assert cluster.looked_at
+    assert cluster.looked_at == [(cluster.base.address, alice.id)]
 
 
 def test_a_release_without_a_quorum_in_a_conflict_is_withdrawn(
@@ -274,6 +274,7 @@ def test_a_release_without_a_quorum_in_a_conflict_is_withdrawn(
     )
     cluster.meet(afterwards(put, answered=False))
     assert cluster.write().outcome is FinalOutcome.LOST
+    assert (cluster.base.address, alice.id) in cluster.looked_at
     assert [leaf["pvt_request_id"] for leaf in cluster.live] == ["rival"]
 
 
@@ -298,16 +299,65 @@ def _202_and(act: Callable[[], object]) -> Fault:
     return fault
 
 
+@pytest.mark.parametrize("answer", ["none", "202"])
+@pytest.mark.parametrize("other", ["service", "service, a day later", "Kazoo"])
+def test_a_write_to_which_another_client_has_added_a_revision_is_done(
+    contest: Contest, alice: Member, answer: str, other: str
+) -> None:
+    """That client was shown the write, so it cannot be reported as lost."""
+    own = contest.after.trail[-1:]
+    if other == "Kazoo":  # it has added the address too, and keeps fields that it does not know
+        contest.base = replace(contest.base, trail=())
+        contest.after = replace(contest.after, trail=own)
+
+    def add_a_revision() -> None:
+        later = contest.after.release(alice.id, at=AT + 1, request_id="another")
+        if other == "Kazoo":
+            later = replace(later, trail=own)
+        if other == "service, a day later":  # earlier events are not kept
+            later = replace(later, trail=(*own, *later.trail[-1:]))
+        contest.pool.put({**to_document(later), "_rev": contest.live[0]["_rev"]})
+
+    act = add_a_revision
+    contest.meet(_202_and(act) if answer == "202" else afterwards(act, answered=False))
+    assert contest.write().outcome is FinalOutcome.DONE
+    assert contest.owners == [None]
+    assert contest.looked_at[0] == (contest.base.address, alice.id)
+
+
+def test_a_mark_for_a_release_without_a_quorum_is_withdrawn(cluster: Contest) -> None:
+    """Unlike the release itself, it shows nothing that other clients could act on."""
+    cluster.base = cluster.write().ip
+    cluster.after = replace(cluster.base, transaction="release-mine")
+    cluster.meet(faults.lose_reply, faults.answer_202)
+    assert cluster.write().outcome is FinalOutcome.UNDONE
+    assert [leaf["pvt_transaction"] for leaf in cluster.live] in ([], ["assign-mine"])
+
+
+def test_a_release_is_withdrawn_when_a_conflict_shows_while_it_is_confirmed(
+    cluster: Contest, alice: Member
+) -> None:
+    cluster.base = cluster.write().ip
+    cluster.after = cluster.base.release(alice.id, at=AT + 1, request_id="r")
+    rival = replace(cluster.base, request_id="rival", trail=())
+    put = lambda: cluster.pool.graft(  # noqa: E731
+        {**to_document(rival), "_rev": f"3-{HIGH}"}, parent=cluster.base.revision or ""
+    )
+    cluster.meet(faults.lose_reply, afterwards(put))
+    assert cluster.write().outcome is FinalOutcome.LOST
+    assert [leaf["pvt_request_id"] for leaf in cluster.live] == ["rival"]
+
+
 def test_a_write_missing_on_lagging_replicas_is_unknown(cluster: Contest) -> None:
     old = {**to_document(cluster.base), "_rev": cluster.base.revision}
     newer = cluster.pool.put({**old, "_rev": cluster.base.revision}).revision
     cluster.base = replace(cluster.base, revision=newer)
     cluster.after = replace(cluster.after, revision=newer)
     cluster.meet(faults.answer_202, *[faults.cut] * 5)
-    cluster.proxy.rule(
-        faults.lagging(old), "GET", f"{cluster.base.address}.*open_revs", times=None
-    )
+    lagging = cluster.proxy.rule(faults.lagging(old), "GET", cluster.base.address, times=None)
     assert cluster.write().outcome is FinalOutcome.UNKNOWN
+    assert lagging.met
+    assert set(cluster.looked_at) == {(cluster.base.address, cluster.after.assigned_to)}
 
 
 def test_an_undo_that_a_lagging_replica_refused_is_repeated(contest: Contest) -> None:
