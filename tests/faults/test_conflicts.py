@@ -27,7 +27,7 @@ from kazoo_ips.services.assigning.conflicts import GRACE
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
-from tests.faults.proxy import FaultProxy
+from tests.faults.proxy import Fault, FaultProxy, Forward, Reply
 from tests.timing import eventually
 
 LOW, HIGH = "0" * 32, "f" * 32
@@ -405,15 +405,45 @@ def test_an_address_deleted_meanwhile_is_not_restored(
         services.pool._conflicts.restore(there.restorable)
 
 
-@pytest.mark.parametrize("meets", ["the spreading", "the restoring"])
+@pytest.mark.parametrize("fault", [None, faults.answer_202, faults.cut])
+def test_one_of_several_old_assignments_without_a_copy_is_kept(
+    leaves: Leaves,
+    proxy: FaultProxy,
+    behind: Settings,
+    alice: Member,
+    bob: Member,
+    fault: Fault | None,
+) -> None:
+    """None is acknowledged. The first one is made available, and the other one is dropped."""
+    base = leaves.base()
+    leaves.claim(base, LOW, alice)
+    leaves.claim(base, HIGH, bob)
+    if fault:
+        proxy.rule(fault, "PUT", f"-dedicated_ips/{leaves.address}")
+    resolver = composition.build(behind, clock=lambda: time.time() + GRACE).pool._conflicts
+    resolved = resolver.resolve(leaves.address)
+    assert [leaf["_rev"] for leaf in leaves.live] == [resolved.revision]
+
+
+def test_a_recent_assignment_in_conflict_with_an_old_one_is_not_resolved(
+    leaves: Leaves, services: Instance, alice: Member, bob: Member
+) -> None:
+    base = leaves.base()
+    leaves.claim(base, LOW, alice)
+    leaves.claim(base, HIGH, bob, ago=0)
+    with pytest.raises(Conflict):
+        services.pool._conflicts.resolve(leaves.address)
+    assert len(leaves.live) == 2
+
+
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["spreading", "majority", "restoring"])
 def test_an_address_is_restored_only_if_a_majority_has_it(
-    withdrawn: Leaves, proxy: FaultProxy, behind: Settings, meets: str
+    withdrawn: Leaves, proxy: FaultProxy, behind: Settings, number: int
 ) -> None:
     there = withdrawn.ips.leaves(withdrawn.address)
     assert there.restorable
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
-    number = 1 if meets == "the spreading" else 2
-    proxy.rule(faults.answer_202, "PUT|POST", "-dedicated_ips/", first=number, times=None)
+    proxy.rule(faults.answer_202, "PUT|POST", "-dedicated_ips/", first=number)
     with pytest.raises(DatastoreUnreachable):
         composition.build(behind).pool._conflicts.restore(there.restorable)
 
@@ -428,13 +458,16 @@ def test_an_assignment_without_an_account_is_not_acknowledged(
     assert later.ips.fetch(leaves.address).assigned_to is None
 
 
+@pytest.mark.parametrize("trail", [[], ["created"]], ids=str)
 def test_a_recent_conflict_of_available_revisions_is_resolved_at_once(
-    leaves: Leaves, services: Instance
+    leaves: Leaves, services: Instance, trail: list[str]
 ) -> None:
     base = leaves.base()
+    event = {"account_id": None, "request_id": "r", "at": gregorian()}
+    events = [{"event": kind, **event} for kind in trail]
     for digest in (LOW, HIGH):
         fresh = {**base, "_rev": f"2-{digest}", "pvt_modified": gregorian()}
-        leaves.pool.graft(fresh, parent=base["_rev"])
+        leaves.pool.graft({**fresh, "pvt_trail": events}, parent=base["_rev"])
     services.ips.fetch(leaves.address)
     assert len(leaves.live) == 1
 
@@ -511,6 +544,39 @@ def test_on_a_cluster_a_missing_copy_is_written_if_a_majority_has_the_assignment
         proxy.rule(faults.answer_202, "PUT", f"-dedicated_ips/{leaves.address}", times=None)
     composition.build(behind).copies.repair(alice.id, [leaves.address])
     assert leaves.copies(alice) == quorum
+
+
+def test_on_a_cluster_no_copy_is_written_of_an_assignment_in_conflict(
+    leaves: Leaves, proxy: FaultProxy, behind: Settings, alice: Member, bob: Member
+) -> None:
+    """A read from a majority may miss the other revision, which may be the acknowledged one."""
+    base = leaves.base()
+    leaves.claim(base, LOW, alice)
+    proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
+
+    def write_conflict(forward: Forward) -> Reply:
+        reply = forward()
+        leaves.claim(base, HIGH, bob)
+        return reply
+
+    proxy.rule(write_conflict, "PUT", f"-dedicated_ips/{leaves.address}")
+    composition.build(behind).copies.mend(alice.id, [leaves.address])
+    assert len(leaves.live) == 2
+    assert leaves.copies(alice) == 0
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_copies_are_not_repaired_while_the_pool_document_is_in_conflict(
+    leaves: Leaves, services: Instance, alice: Member, bob: Member, copied: bool
+) -> None:
+    """The copy decides the conflict. A written or removed one would decide it wrongly."""
+    base = leaves.base()
+    alices = leaves.claim(base, LOW if copied else HIGH, alice)
+    leaves.claim(base, HIGH if copied else LOW, bob)
+    if copied:
+        leaves.copy(alices, alice)
+    services.copies.mend(alice.id, [leaves.address])
+    assert leaves.copies(alice) == copied
 
 
 def test_on_a_cluster_the_copy_of_a_recent_assignment_is_left_to_its_request(
