@@ -217,6 +217,12 @@ def unreadable(document_id: str) -> Fault:
     return fault
 
 
+def forbid(forward: Forward) -> Reply:
+    """What CouchDB says to a user that is no member of a database. It does nothing else."""
+    body = b'{"error":"forbidden","reason":"You are not allowed to access this db."}'
+    return _reply(403, body, "application/json")
+
+
 def bad_gateway(forward: Forward) -> Reply:
     """An HTML page of another proxy. The request is not sent to the database."""
     return _reply(502, b"<html><h1>502 Bad Gateway</h1></html>", "text/html")

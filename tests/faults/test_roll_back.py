@@ -4,6 +4,7 @@ Other workers may not do so for a minute, because it is alive. So no test waits 
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
@@ -13,7 +14,12 @@ from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
-from kazoo_ips.errors import Conflict, DatastoreUnreachable, InsufficientIPs
+from kazoo_ips.errors import (
+    Conflict,
+    DatastoreForbidden,
+    DatastoreUnreachable,
+    InsufficientIPs,
+)
 from kazoo_ips.model import (
     AllocateIPs,
     AssignIP,
@@ -25,6 +31,7 @@ from kazoo_ips.model import (
 )
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services.assigning.recovery import LEASE
+from kazoo_ips.services.assigning.transactions import _LATE
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
@@ -201,6 +208,36 @@ def test_no_copy_is_left_of_an_assignment_whose_copies_are_uncertain(
     assert worker.has([])
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_nothing_is_left_of_an_assignment_to_an_account_without_a_database(
+    worker: Worker, count: int
+) -> None:
+    with pytest.raises(DatastoreUnreachable):
+        worker.services.ips.assign_all(AssignIPs(uuid4().hex, IPS[:count]), uuid4().hex)
+    worker.recover()
+    assert {d["pvt_status"] for d in worker.pool.get_all(IPS).values()} == {"available"}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_assignment_whose_copies_are_forbidden_is_rolled_back(
+    worker: Worker, alice: Member, count: int
+) -> None:
+    worker.meet(faults.forbid, f"{alice.id[4:]}/")
+    with pytest.raises(DatastoreForbidden):
+        worker.assign(count=count)
+    assert worker.has([])
+
+
+def test_the_release_of_an_earlier_assignment_keeps_the_copy_of_a_later_one(
+    worker: Worker, alice: Member
+) -> None:
+    [earlier] = worker.assign(count=1)
+    worker.services.ips.release(ReleaseIP(alice.id, IPS[0]), uuid4().hex)
+    worker.assign(count=1)
+    worker.services.copies.remove([earlier])
+    assert worker.has(IPS[:1])
+
+
 @pytest.mark.parametrize(
     ("fault", "path", "first"),
     [
@@ -208,16 +245,16 @@ def test_no_copy_is_left_of_an_assignment_whose_copies_are_uncertain(
         (faults.cut, RECORD, 2),
         ("away", RECORD, 2),
         ("away", MANY, 1),
-        (faults.cut, "dedicated_ips/", 1),
-        (faults.lose_reply, "dedicated_ips/", 1),
+        (faults.cut, MANY, 1),
+        (faults.lose_reply, MANY, 1),
     ],
 )
 def test_an_assignment_that_fails_by_an_outage_is_rolled_back_after_it(
     worker: Worker, fault: Fault | str, path: str, first: int
 ) -> None:
     worker.meet(worker.proxy.leave if fault == "away" else fault, path, first)  # type: ignore[arg-type]
-    if path == "dedicated_ips/":
-        worker.proxy.rule(faults.error_without_type, "GET", f"{path}192", times=None)
+    if path == MANY and fault != "away":  # then its outcome is unknown
+        worker.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192", times=None)
     with pytest.raises(DatastoreUnreachable):
         worker.assign()
     worker.recover()
@@ -350,8 +387,9 @@ def test_on_a_cluster_a_release_without_a_majority_is_written_again(
     assert {a: after[a] - before[a] for a in IPS} == dict.fromkeys(IPS, 3)  # marked, free, again
 
 
+@pytest.mark.parametrize("keyed", [False, True])
 def test_a_worker_taken_for_dead_while_it_writes_copies_leaves_none(
-    worker: Worker, settings: Settings, alice: Member
+    worker: Worker, settings: Settings, alice: Member, keyed: bool
 ) -> None:
     clock = Clock()
     clock.ahead = LEASE + 10
@@ -363,8 +401,9 @@ def test_a_worker_taken_for_dead_while_it_writes_copies_leaves_none(
 
     worker.meet(fault, f"{alice.id[4:]}/_bulk_docs", times=1)
     with pytest.raises(DatastoreUnreachable):
-        worker.assign()
-    assert worker.has([])
+        worker.assign(Attempt(uuid4().hex, 1) if keyed else None)
+    assert (worker.owned, worker.copies) == (set(), set())
+    assert worker.records == (["aborted, finished"] if keyed else [])
 
 
 @pytest.mark.parametrize("action", ["assign", "release"])
@@ -374,6 +413,20 @@ def test_the_record_of_a_finished_transaction_is_deleted_soon(worker: Worker, ac
         worker.release()
     worker.recover()
     assert worker.has(IPS if action == "assign" else [])
+
+
+def test_on_a_cluster_the_record_of_an_assignment_is_deleted_later(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lagging node could receive the deletion before the creation."""
+    worker.proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
+    worker.assign()
+    worker.services.background.work()
+    assert worker.records == ["committed"]
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + _LATE)
+    worker.services.background.work()
+    assert worker.has(IPS)
 
 
 def test_records_that_could_not_be_deleted_are_deleted_after_the_outage(
