@@ -108,6 +108,34 @@ def test_the_result_of_a_release_is_returned_and_its_copy_removed(
     assert not copies.get_all([address])
 
 
+def test_the_result_of_a_release_is_returned_whoever_has_the_address_now(
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    bob: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+) -> None:
+    add(address)
+    services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
+    services.ips.release(ReleaseIP(alice.id, address), name)
+    since = services.ips.assign(AssignIP(bob.id, address), uuid4().hex)
+    result = services.ips.release(ReleaseIP(alice.id, address), name, attempt=again)
+    assert result.assigned_to is None
+    assert services.ips.fetch(address) == since  # nothing is written to it
+
+
+def test_a_later_attempt_does_what_no_earlier_one_has_done(
+    services: Instance, operator: Member, address: str, name: str, again: Attempt
+) -> None:
+    with pytest.raises(IPNotFound):
+        services.pool.delete(DeleteIP(address), name, attempt=again)
+    created = services.pool.create(CreateIP(address, "z", "h.example.com"), name, attempt=again)
+    assert services.ips.fetch(address) == created
+    assert services.pool.delete(DeleteIP(address), name, attempt=again).address == address
+
+
 def test_the_result_of_a_release_is_returned_to_its_account_only(
     services: Instance,
     add: Callable[..., DedicatedIP],

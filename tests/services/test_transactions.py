@@ -44,6 +44,12 @@ def later(settings: Settings) -> Instance:
 
 
 @pytest.fixture
+def address() -> str:
+    """One of which no other test has left revisions."""
+    return f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}"
+
+
+@pytest.fixture
 def begin(
     log: TransactionLog,
     services: Instance,
@@ -321,6 +327,45 @@ def test_a_request_that_waited_for_a_release_reads_the_documents_again(
     assert left == []
 
 
+def test_addresses_that_a_dead_process_has_released_are_read_again(
+    begin: Callable[..., Transaction],
+    later: Instance,
+    log: TransactionLog,
+    add: Callable[..., DedicatedIP],
+    bob: Member,
+) -> None:
+    log.commit(begin(Action.RELEASE), IPS)
+    wanted = (*IPS, add("192.0.2.3").address)
+    assigned = later.ips.assign_all(AssignIPs(bob.id, wanted), uuid4().hex)
+    assert [(ip.address, ip.assigned_to) for ip in assigned] == [(a, bob.id) for a in wanted]
+
+
+def test_on_a_cluster_a_later_release_by_another_client_is_not_written_to(
+    begin: Callable[..., Transaction],
+    proxy: FaultProxy,
+    behind: Settings,
+    log: TransactionLog,
+    pool: Database,
+) -> None:
+    """A new revision would refuse whoever is about to assign it."""
+    log.commit(begin(Action.RELEASE), IPS)
+    marks = ("pvt_assigned_to", "pvt_transaction", "pvt_request_id")
+    free = {k: v for k, v in pool.get(IPS[0]).items() if k not in marks}
+    pool.put({**free, "pvt_status": "available", "pvt_request_id": "another"})
+    there = pool.get(IPS[0])
+    proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
+    recover(composition.build(behind, clock=lambda: FAR), log)
+    assert pool.get(IPS[0]) == there
+    assert owners(pool) == {None}
+
+
+def test_the_transaction_of_a_deleted_account_is_finished(
+    log: TransactionLog, later: Instance, add: Callable[..., DedicatedIP]
+) -> None:
+    log.begin(Action.ASSIGN, uuid4().hex, uuid4().hex, 1, [add().address])
+    recover(later, log)
+
+
 @pytest.mark.parametrize("kind", ["assign", "release"])
 @pytest.mark.parametrize(
     "fields", [{"pvt_assigned_to": "another"}, {"pvt_modified": 64_000_000_000}]
@@ -409,6 +454,69 @@ def test_a_conflicting_revision_of_an_aborted_assignment_is_dropped(
     assert [leaf["pvt_status"] for leaf in live] == ["available"]
 
 
+def test_a_transaction_is_finished_despite_a_conflict_of_other_writers(
+    log: TransactionLog,
+    later: Instance,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    alice: Member,
+    address: str,
+) -> None:
+    base = to_document(add(address))
+    log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, [address])
+    for digest in "0f":
+        pool.graft({**base, "_rev": f"2-{digest * 32}"}, parent=base["_rev"])
+    recover(later, log)
+    pool.remove(address, f"2-{'0' * 32}")
+
+
+def test_a_losing_revision_of_a_committed_release_is_not_dropped(
+    log: TransactionLog,
+    later: Instance,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    alice: Member,
+    bob: Member,
+    address: str,
+) -> None:
+    """It was acknowledged, and the winning revision may have no majority."""
+    base = to_document(add(address))
+    release = log.begin(Action.RELEASE, alice.id, uuid4().hex, 1, [address])
+    log.commit(release, [address])
+    mine = {"pvt_status": "assigned", "pvt_assigned_to": alice.id, "pvt_transaction": release.id}
+    rival = {"pvt_status": "assigned", "pvt_assigned_to": bob.id}
+    pool.graft({**base, **mine, "_rev": f"2-{'0' * 32}"}, parent=base["_rev"])
+    pool.graft({**base, **rival, "_rev": f"2-{'f' * 32}"}, parent=base["_rev"])
+    recover(later, log)
+    live = [leaf for leaf in pool.leaves(address) if not leaf.get("_deleted")]
+    assert {leaf["_rev"] for leaf in live} == {f"2-{'0' * 32}", f"2-{'f' * 32}"}
+    pool.remove(address, f"2-{'0' * 32}")
+
+
+def test_an_address_with_two_revisions_of_an_aborted_assignment_is_kept(
+    log: TransactionLog,
+    proxy: FaultProxy,
+    behind: Settings,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    alice: Member,
+    address: str,
+) -> None:
+    base = to_document(add(address))
+    begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, [address])
+    mine = {
+        "pvt_status": "assigned",
+        "pvt_assigned_to": alice.id,
+        "pvt_transaction": begun.id,
+        "pvt_modified": 1,
+    }
+    for digest in "0f":
+        pool.graft({**base, **mine, "_rev": f"2-{digest * 32}"}, parent=base["_rev"])
+    proxy.rule(faults.cut, "PUT", f"-dedicated_ips/{address}")
+    recover(composition.build(behind, clock=lambda: FAR), log)
+    assert pool.get(address)["pvt_status"] == "available"
+
+
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_pending_or_orphaned_transaction_is_not_finished(
     later: Instance, log: TransactionLog, alice: Member, finished: bool
@@ -438,6 +546,8 @@ def test_a_transaction_of_a_living_process_is_not_recovered(
     transaction = begin(Action.ASSIGN)
     services.background.recover()
     assert log.find(transaction.id) == transaction
+    assert eventually(lambda: transaction.id in left(log))
+    assert transaction.id not in {t.id for t in services.background._recovery.orphaned()}
 
 
 def test_the_record_of_a_request_with_a_key_is_kept_for_a_day(
