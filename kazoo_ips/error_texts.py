@@ -13,12 +13,12 @@ def of_os_error(error: BaseException) -> str:
     if isinstance(error, TimeoutError | BlockingIOError):
         return "no answer in time"
     if type(error).__module__ == "ssl":  # its numbers are not those of the operating system
-        return f"TLS failed: {getattr(error, 'verify_message', None) or 'no handshake'}"
+        reason = str(getattr(error, "reason", None) or "no handshake").replace("_", " ").lower()
+        return f"TLS failed: {getattr(error, 'verify_message', None) or reason}"
     number = getattr(error, "errno", None)
     if number is None or number <= 0:  # negative numbers are the resolver's
         return "the name is unknown" if number else "it cannot be used"
-    words = os.strerror(number)
-    return words[:1].lower() + words[1:]
+    return os.strerror(number)
 
 
 def of_encoding(error: UnicodeDecodeError) -> str:

@@ -166,8 +166,9 @@ def test_an_unreachable_couchdb_is_one_line_without_its_password(tmp_path: Path)
 def test_a_tls_error_is_shown_in_full(tmp_path: Path) -> None:
     with EmbeddedCouch(tmp_path / "couch") as couch:
         said = Run(tmp_path, COUCHDB_URL=f"https://127.0.0.1:{couch.port}").fail()
-    assert said.startswith(f"the CouchDB at https://127.0.0.1:{couch.port} cannot be used: [SSL: ")
-    assert "wrong version number" in said.lower()
+    url = f"https://127.0.0.1:{couch.port}"
+    reason = f"TLS failed: wrong version number (port {couch.port})"
+    assert said == f"the CouchDB at {url} cannot be used: {reason}"
 
 
 def test_an_invalid_couchdb_url_is_one_line_with_the_expected_form(tmp_path: Path) -> None:

@@ -564,7 +564,7 @@ def test_on_a_cluster_no_copy_is_written_of_an_assignment_in_conflict(
         return reply
 
     proxy.rule(write_conflict, "PUT", f"-dedicated_ips/{leaves.address}")
-    composition.build(behind).copies.mend(alice.id, [leaves.address])
+    composition.build(behind).copies.repair(alice.id, [leaves.address])
     assert len(leaves.live) == 2
     assert leaves.copies(alice) == 0
 
@@ -579,7 +579,7 @@ def test_copies_are_not_repaired_while_the_pool_document_is_in_conflict(
     leaves.claim(base, HIGH if copied else LOW, bob)
     if copied:
         leaves.copy(alices, alice)
-    services.copies.mend(alice.id, [leaves.address])
+    services.copies.repair(alice.id, [leaves.address])
     assert leaves.copies(alice) == copied
 
 

@@ -275,7 +275,7 @@ def test_what_the_supervisor_listens_on(
 
 def test_errors_of_the_operating_system_have_its_words() -> None:
     assert error_texts.of_os_error(FileNotFoundError(2, "No such", "x")) == (
-        "no such file or directory"
+        "No such file or directory"
     )
     assert error_texts.of_os_error(TimeoutError()) == "no answer in time"
     assert error_texts.of_os_error(socket.gaierror(-2, "unknown")) == "the name is unknown"
@@ -288,6 +288,6 @@ def test_an_unreachable_database_is_told_in_own_words(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     couch = composition.connect(Settings(couchdb_url=f"http://127.0.0.1:{port}"))
-    with pytest.raises(Exception, match="connection refused") as raised:
+    with pytest.raises(Exception, match="Connection refused") as raised:
         couch.version()
     assert_own_words(f"{raised.value} {caplog.text}")
