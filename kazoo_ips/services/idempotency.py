@@ -123,8 +123,13 @@ class IdempotencyService:
         :returns: the reply for the client: this one, or that of another attempt, which took this
             attempt for dead and has finished
         :raises InProgress: another attempt has taken over and is at work; its reply will count
+        :raises DatastoreUnreachable: it is unknown whether a refusal is stored, so a later attempt
+            may come to another result. A later attempt finds the result of a success again
         """
-        if self._end(replace(record, until=0, reply=reply)):
+        owned = self._end(replace(record, until=0, reply=reply))
+        if owned is None and reply["status"] >= 400:
+            raise DatastoreUnreachable(f"key {record.id}: not known whether the reply is stored")
+        if owned is not False:
             return reply
         current = self._records.find(record.id)
         if current is None or current.attempt == record.attempt:
@@ -137,14 +142,14 @@ class IdempotencyService:
         """End an attempt without a reply that could be repeated, so that the next one may try."""
         self._end(replace(record, until=0))
 
-    def _end(self, record: IdempotencyRecord) -> bool:
-        """End an attempt; return whether the key still belongs to it, as far as is known."""
+    def _end(self, record: IdempotencyRecord) -> bool | None:
+        """End an attempt. Return whether the key still belongs to it; None if that is unknown."""
         try:
             return self._put(record)
         except KazooIPsError as error:
             log.warning("request %s: its key is not ended yet: %s", record.request_id, error)
             self._retries.repeat(_attempt(record), lambda: self._put(record))
-            return True
+            return None
 
     def _put(self, record: IdempotencyRecord) -> bool:
         if self._records.put(record) is None:

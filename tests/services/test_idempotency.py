@@ -224,6 +224,20 @@ def test_a_reply_is_stored_after_the_outage(
     assert begin(key).reply == {"status": 200}
 
 
+def test_a_refusal_is_not_replied_while_it_is_unknown_whether_it_is_stored(
+    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
+) -> None:
+    key, services = uuid4().hex, composition.build(behind)
+    begun = services.idempotency.begin("Alice", key, "this", uuid4().hex)
+    proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
+    # The worker may die before it stores the reply. Then a later attempt decides anew.
+    with pytest.raises(DatastoreUnreachable):
+        services.idempotency.finish(begun, {"status": 409})
+    proxy.clear()
+    services.background.work()
+    assert begin(key).reply == {"status": 409}
+
+
 def test_the_record_of_a_transaction_stays_until_the_reply_is_stored(
     begin: Callable[..., IdempotencyRecord],
     services: Instance,

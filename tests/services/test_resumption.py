@@ -304,6 +304,33 @@ def test_an_assignment_is_not_repeated_after_the_address_was_added_again(
     assert services.ips.fetch(address).assigned_to is None
 
 
+def test_results_are_returned_although_the_address_was_deleted_since(
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    bob: Member,
+    address: str,
+    again: Attempt,
+) -> None:
+    add(address)
+    assigned, released = uuid4().hex, uuid4().hex
+    services.ips.assign(AssignIP(alice.id, address), assigned)
+    services.ips.release(ReleaseIP(alice.id, address), released)
+    services.pool.delete(DeleteIP(address), uuid4().hex)
+    told = services.ips.assign(AssignIP(alice.id, address), assigned, attempt=again)
+    assert (told.address, told.assigned_to) == (address, alice.id)
+    told = services.ips.release(ReleaseIP(alice.id, address), released, attempt=again)
+    assert (told.address, told.assigned_to) == (address, None)
+    for command, request in ((ReleaseIP(bob.id, address), released),
+                             (ReleaseIP(alice.id, address), uuid4().hex)):  # fmt: skip
+        with pytest.raises(IPNotFound):
+            services.ips.release(command, request, attempt=again)
+    with pytest.raises(IPNotFound):
+        services.ips.assign(AssignIP(bob.id, address), assigned, attempt=again)
+    with pytest.raises(IPNotFound):
+        services.ips.release(ReleaseIP(alice.id, address), released)
+
+
 def test_the_result_of_an_addition_is_returned_after_the_address_was_added_again(
     services: Instance, anew: Anew, address: str, name: str, again: Attempt
 ) -> None:

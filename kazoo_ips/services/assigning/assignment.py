@@ -22,6 +22,7 @@ from kazoo_ips.model import (
     Attempt,
     Caller,
     DedicatedIP,
+    EventKind,
     ReleaseIP,
     ReleaseIPs,
     Status,
@@ -108,7 +109,10 @@ class IPService:
     def _assign(
         self, command: AssignIP, request_id: str, attempt: Attempt | None, dry_run: bool
     ) -> DedicatedIP:
-        ip, others = self._reader.get_to_assign(command.address)
+        try:
+            ip, others = self._reader.get_to_assign(command.address)
+        except IPNotFound:
+            return self._done_before_deletion(EventKind.ASSIGNED, command, request_id, attempt)
         if is_resumed(attempt):
             done = self._resumption.assigned(ip, command.account_id, request_id)
             if done:
@@ -173,7 +177,10 @@ class IPService:
     def _release(
         self, command: ReleaseIP, request_id: str, attempt: Attempt | None, dry_run: bool
     ) -> DedicatedIP:
-        ip = self._reader.get(command.address)
+        try:
+            ip = self._reader.get(command.address)
+        except IPNotFound:
+            return self._done_before_deletion(EventKind.RELEASED, command, request_id, attempt)
         if is_resumed(attempt):
             done = self._resumption.released(ip, command.account_id, request_id)
             if done:
@@ -185,6 +192,24 @@ class IPService:
             return after
         with _conflict_breaks(command.if_match):
             return self._transactions.release_one(ip, after)
+
+    def _done_before_deletion(
+        self,
+        kind: EventKind,
+        command: AssignIP | ReleaseIP,
+        request_id: str,
+        attempt: Attempt | None,
+    ) -> DedicatedIP:
+        """Return what an earlier attempt has done to an address that was deleted afterwards.
+
+        :raises IPNotFound: no earlier attempt has done it
+        """
+        address, account_id = command.address, command.account_id
+        if is_resumed(attempt):
+            done = self._resumption.before_deletion(kind, address, account_id, request_id)
+            if done:
+                return done
+        raise IPNotFound(address)
 
     def release_all(
         self,

@@ -78,6 +78,21 @@ class Resumption:
         self._copies.repair(owner_id, [ip.address])
         return ip.as_of(event)
 
+    def before_deletion(
+        self, kind: EventKind, address: str, account_id: str | None, request_id: str
+    ) -> DedicatedIP | None:
+        """Return the dedicated IP as this request has changed it before it was deleted, or None.
+
+        :param kind: ASSIGNED or RELEASED
+        :param account_id: the account of the request; None is any account
+        :raises DatastoreUnreachable: CouchDB did not answer
+        """
+        ip = self._latest_deleted(address)
+        for event in reversed(ip.trail) if ip else ():
+            if (event.kind, event.request_id) == (kind, request_id):
+                return ip.as_of(event) if ip and account_id in {None, event.account_id} else None
+        return None
+
     def created(self, command: CreateIP, request_id: str) -> DedicatedIP | None:
         """Return the dedicated IP as this request has added it to the pool, or None if it has not.
 
@@ -110,6 +125,9 @@ class Resumption:
         """Return the dedicated IP as it is, or as it was when it was last deleted, or None."""
         with suppress(IPNotFound):
             return self._reader.read(address)
+        return self._latest_deleted(address)
+
+    def _latest_deleted(self, address: str) -> DedicatedIP | None:
         deleted = self._ips.leaves(address).deleted
         return max(deleted, key=lambda ip: generation(ip.revision), default=None)
 
