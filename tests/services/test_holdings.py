@@ -11,13 +11,15 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
-from kazoo_ips.couch.client import Database
-from kazoo_ips.model import AssignIPs, DedicatedIP, Listing, ListIPs, ReleaseIPs
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.model import AssignIPs, Attempt, DedicatedIP, Listing, ListIPs, ReleaseIPs
 from kazoo_ips.processes import recent_writes
 from kazoo_ips.processes.recent_writes import RecentWrites
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services.pool.lists import walk
 from tests.conftest import Member
 
@@ -165,6 +167,19 @@ def test_a_released_address_is_not_shown(
     assert (len(page.items), page.after is None) == (7, False)
     page = here.lists.assigned(ListIPs(limit=8), alice.id)
     assert (len(page.items), page.after) == (8, None)
+
+
+def test_a_later_attempt_also_releases_what_the_aborted_one_has_found(
+    cluster: Cluster, settings: Settings, full: list[str], couch: Couch, alice: Member
+) -> None:
+    hidden, attempt, request_id = full[3:5], Attempt(uuid4().hex, 1), uuid4().hex
+    cluster.unseen, cluster.copies_seen, cluster.memory = set(hidden), False, RecentWrites()
+    here = composition.build(settings, pause=cluster.pauses.append)
+    log = TransactionLog(Records(couch))
+    log.abort(log.begin(Action.RELEASE, alice.id, request_id, 1, hidden, attempt))
+    later = replace(attempt, number=2)
+    released = here.ips.release_all(ReleaseIPs(alice.id, None), request_id, attempt=later)
+    assert {ip.address for ip in released} == set(full)
 
 
 def test_on_a_single_node_only_the_view_is_read(

@@ -72,7 +72,9 @@ class AllocationService:
         :raises InsufficientIPs: fewer addresses are available than requested
         :raises DatastoreUnreachable: the outcome is unknown, or CouchDB does not take the writes
         """
-        done = self._recovery.end_attempts(attempt, Action.ASSIGN, command.account_id, request_id)
+        done, _ = self._recovery.end_attempts(
+            attempt, Action.ASSIGN, command.account_id, request_id
+        )
         if done:
             return self._resumption.of_transaction(done)
         alone = command.quantity == 1 and attempt is None

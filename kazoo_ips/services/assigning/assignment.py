@@ -143,7 +143,7 @@ class IPService:
             one = AssignIP(command.account_id, command.addresses[0])
             with _as_list_item(one.address):
                 return [self.assign(one, request_id, attempt=attempt, dry_run=dry_run)]
-        done = self._done_earlier(Action.ASSIGN, command.account_id, request_id, attempt)
+        done, _ = self._done_earlier(Action.ASSIGN, command.account_id, request_id, attempt)
         if done:
             return done
         ips = self._find(command.addresses)
@@ -231,13 +231,13 @@ class IPService:
             one = ReleaseIP(command.account_id, command.addresses[0])
             with _as_list_item(one.address):
                 return [self.release(one, request_id, attempt=attempt, dry_run=dry_run)]
-        done = self._done_earlier(Action.RELEASE, command.account_id, request_id, attempt)
+        done, aborted = self._done_earlier(Action.RELEASE, command.account_id, request_id, attempt)
         if done:
             return done
         change = self._releasing(command.account_id, request_id)
         unchanged: list[DedicatedIP] = []
         if command.addresses is None:
-            owned = self._owned(command.account_id)
+            owned = self._owned(command.account_id, aborted)
             before = [ip for ip in owned if ip.has_known_status]
             unchanged = [ip for ip in owned if not ip.has_known_status]
             after = [change(ip) for ip in before]
@@ -259,21 +259,26 @@ class IPService:
             return [self._transactions.release_one(before[0], after[0])]
         return self._transactions.release(before, after, attempt)
 
-    def _owned(self, account_id: str) -> list[DedicatedIP]:
-        """Return all dedicated IPs that the account holds now, as the pool documents say."""
-        found = self._reader.find(self._holdings.candidates(account_id))
+    def _owned(self, account_id: str, aborted: Sequence[str]) -> list[DedicatedIP]:
+        """Return all dedicated IPs that the account holds now, as the pool documents say.
+
+        :param aborted: the addresses that an aborted attempt found. One that it has withdrawn is
+            in no view until it is restored; to read it restores it
+        """
+        candidates = [*self._holdings.candidates(account_id), *aborted]
+        found = self._reader.find(list(dict.fromkeys(candidates)))
         # A view may lag behind a concurrent release.
         return [ip for ip in found.values() if ip.assigned_to == account_id]
 
     def _done_earlier(
         self, action: Action, account_id: str, request_id: str, attempt: Attempt | None
-    ) -> list[DedicatedIP]:
-        """Return what an earlier attempt has done, or an empty list.
+    ) -> tuple[list[DedicatedIP], list[str]]:
+        """Return what an earlier attempt has done, and the addresses of those that were aborted.
 
         After that no earlier attempt can commit any more.
         """
-        done = self._recovery.end_attempts(attempt, action, account_id, request_id)
-        return self._resumption.of_transaction(done) if done else []
+        done, aborted = self._recovery.end_attempts(attempt, action, account_id, request_id)
+        return (self._resumption.of_transaction(done) if done else []), aborted
 
     def _find(self, wanted: Sequence[str]) -> list[DedicatedIP | None]:
         found = self._reader.find(wanted)

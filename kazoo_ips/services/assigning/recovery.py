@@ -142,12 +142,14 @@ class RecoveryService:
 
     def end_attempts(
         self, attempt: Attempt | None, action: Action, account_id: str, request_id: str
-    ) -> Transaction | None:
+    ) -> tuple[Transaction | None, list[str]]:
         """End the earlier attempts of a request, so that none of them can commit any more.
 
-        :returns: the transaction of the earlier attempt that has committed, or None
+        :returns: the transaction of the earlier attempt that has committed, or None; and the
+            addresses of those that were aborted
         :raises DatastoreUnreachable: it is unknown whether an earlier attempt has ended
         """
+        aborted: list[str] = []
         for earlier in attempt.earlier if attempt else ():
             name = transaction_id(action, earlier)
             transaction = self._log.find(name)
@@ -161,8 +163,9 @@ class RecoveryService:
                 raise DatastoreUnreachable(f"request {request_id}: an earlier attempt is alive")
             self.finish(transaction)
             if transaction.state is State.COMMITTED:
-                return transaction
-        return None
+                return transaction, aborted
+            aborted += transaction.addresses
+        return None, aborted
 
     # Transactions of dead owners.
 
