@@ -203,15 +203,19 @@ class TransactionLog:
         """Return a transaction, or None if its record was deleted.
 
         Of two conflicting revisions the committed one wins: its writer may have had a majority.
-        Then the other writer had none, or no request depends on it.
+        Then the other writer had none, or no request depends on it. A revision beside a tombstone
+        counts only if it is finished: a node that lags may have created a deleted record again,
+        as a pending one, but it may also have deleted a revision that others had finished.
         """
         leaves = self._records.leaves(_PREFIX + transaction)
-        if not leaves or any(leaf.get("_deleted") for leaf in leaves):
+        is_deleted = any(leaf.get("_deleted") for leaf in leaves)
+        live = [_transaction(leaf) for leaf in leaves if not leaf.get("_deleted")]
+        found = [t for t in live if t.finished or not is_deleted]
+        if not found:
             return None
-        found = [_transaction(leaf) for leaf in leaves]
         decisive = min(found, key=lambda t: _PRECEDENCE.index(t.state))
         if decisive.finished:
-            self._records.drop([_reference(t) for t in found if t is not decisive])
+            self._records.drop([_reference(t) for t in live if t is not decisive])
         return decisive
 
     def all(self) -> list[Transaction]:

@@ -231,6 +231,51 @@ def test_a_record_with_a_deleted_conflict_is_not_deleted(
         assert found.state is State.COMMITTED
 
 
+def test_a_finished_record_counts_although_an_earlier_revision_of_it_was_deleted(
+    begin: Callable[..., Transaction],
+    services: Instance,
+    log: TransactionLog,
+    couch: Couch,
+    alice: Member,
+) -> None:
+    """A node that lagged has deleted the revision that it had. The key can still be settled."""
+    key = uuid4().hex
+    earlier = begin(Action.ASSIGN, Attempt(key, 1))
+    database = couch.database("kazoo_ips")
+    record = database.get(f"transaction-{earlier.id}")
+    services.background._recovery.end_transaction(earlier.id)
+    tombstone = {"_id": record["_id"], "_rev": f"2-{'f' * 32}", "_deleted": True}
+    database.graft(tombstone, parent=record["_rev"])
+    found = log.find(earlier.id)
+    assert found
+    assert (found.state, found.finished) == (State.ABORTED, True)
+    command, attempt = AssignIPs(alice.id, IPS), Attempt(key, 2)
+    done = services.ips.assign_all(command, earlier.request_id, attempt=attempt)
+    assert [ip.assigned_to for ip in done] == [alice.id] * 2
+
+
+def test_recovery_does_not_delete_a_record_that_another_worker_has_finished(
+    begin: Callable[..., Transaction],
+    proxy: FaultProxy,
+    behind: Settings,
+    log: TransactionLog,
+    services: Instance,
+) -> None:
+    """The list of records was read before. A node that lags would accept the deletion."""
+    transaction = begin(Action.ASSIGN, Attempt(uuid4().hex, 1))
+
+    def finishes(forward: Forward) -> Reply:
+        services.background._recovery.end_transaction(transaction.id)
+        return forward()
+
+    assert eventually(lambda: transaction.id in left(log))
+    proxy.rule(finishes, "GET", f"-kazoo_ips/transaction-{transaction.id}")
+    composition.build(behind, clock=lambda: FAR).background.recover()
+    assert log.find(transaction.id)
+    writes = [r.request for r in proxy.records if r.request.path.endswith("-kazoo_ips/_bulk_docs")]
+    assert not [write for write in writes if transaction.id.encode() in write.body]
+
+
 def test_a_later_attempt_prevents_an_earlier_one_from_beginning(
     log: TransactionLog, services: Instance, add: Callable[..., Any], alice: Member, pool: Database
 ) -> None:

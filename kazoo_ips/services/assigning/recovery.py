@@ -187,8 +187,11 @@ class RecoveryService:
                 self._log.sweep([listed])
             return False
         transaction = self.end_transaction(listed.id)
-        if transaction is None:  # ended before; on a cluster a revision may outlive the deletion
-            self._log.forget([listed])
+        if transaction is None:  # ended before
+            # On a cluster a revision may outlive the deletion of the record. If the record is
+            # there, the list was behind, and a later attempt may need it.
+            if self._log.find(listed.id) is None:
+                self._log.forget([listed])
         else:
             self._metrics.transactions_recovered.inc()
             log.warning(
