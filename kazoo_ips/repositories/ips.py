@@ -66,25 +66,39 @@ class IPRepository:
     def get_to_assign(self, address: str) -> tuple[DedicatedIP, list[DedicatedIP]]:
         """Return the dedicated IP of an address, and the pool's other documents of that address.
 
-        If the request names the id of the document, one read finds it and the other documents
-        whose ids are likely spellings, or those that `learn_spellings` has read. Otherwise
-        `of_same_address` finds them.
+        If the request names the id of the document, one read finds all of them.
 
         :param address: as the client wrote it
         :raises IPNotFound: the address is not in the pool, or is not a valid address
         """
         if addresses.canonical(address) == address:
-            unusual = self._unusual.get(address, ())
-            ids = (address, *addresses.likely_spellings(address), *unusual)
+            ids = (address, *self._other_ids(address))
             documents = self._pool.read_several(ids)
             document, *others = [documents.get(i) for i in ids]
             if is_ip(document):
                 return from_document(document), [from_document(d) for d in others if is_ip(d)]
         ip = self.get(address)
-        return ip, self.of_same_address([ip])[ip.address]
+        return ip, self.others([ip])[ip.address]
+
+    def others(self, ips: Collection[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
+        """Return, by document id, the pool's other documents of the same address.
+
+        Those of a canonical id are read by their ids, from a majority of the nodes. A query of
+        the view would wait until CouchDB has indexed what earlier requests wrote.
+        """
+        canonical = [ip for ip in ips if addresses.canonical(ip.address) == ip.address]
+        ids = {ip.address: self._other_ids(ip.address) for ip in canonical}
+        found = self.by_id(set().union(*ids.values()))[0] if ids else {}
+        others = {i: [found[other] for other in each if other in found] for i, each in ids.items()}
+        respelled = [ip for ip in ips if ip.address not in ids]
+        return others | (self.others_by_view(respelled) if respelled else {})
+
+    def _other_ids(self, address: str) -> tuple[str, ...]:
+        """Return the other likely ids of a canonical address, and those `learn_spellings` read."""
+        return (*addresses.likely_spellings(address), *self._unusual.get(address, ()))
 
     def learn_spellings(self) -> None:
-        """Remember the ids in unusual spellings, for `get_to_assign`."""
+        """Remember the ids in unusual spellings, for assignments by name."""
         spelled = self._lists.other_spellings().items()
         unusual = {a: set(ids).difference(addresses.likely_spellings(a)) for a, ids in spelled}
         self._unusual = {a: sorted(ids) for a, ids in unusual.items() if ids}
@@ -96,8 +110,8 @@ class IPRepository:
         """
         return bool(self._find_respelled({address: address}))
 
-    def of_same_address(self, ips: Collection[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
-        """Return, by document id, the pool's other documents of the same address."""
+    def others_by_view(self, ips: Collection[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
+        """Return what `others` does. Any spelling is found, as far as the view has indexed it."""
         canonical = {ip.address: addresses.canonical(ip.address) or ip.address for ip in ips}
         spelled = self._lists.other_spellings(set(canonical.values()))
         same = {

@@ -144,7 +144,7 @@ class AllocationService:
     ) -> list[tuple[DedicatedIP, DedicatedIP]]:
         """Return these dedicated IPs before and after; those that are never assigned left out."""
         account_id, at = allocation.command.account_id, allocation.at
-        others = self._ips.of_same_address(free)
+        others = self._ips.others_by_view(free)
         changes = []
         for ip in free:
             with suppress(RuleBroken):

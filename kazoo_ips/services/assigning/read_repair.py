@@ -104,7 +104,7 @@ class IPReader:
 
     def others(self, ips: Collection[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
         """Return, by document id, the pool's other documents of the same address."""
-        return self._ips.of_same_address(ips)
+        return self._ips.others(ips)
 
     def _find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
         found: dict[str, DedicatedIP] = {}
