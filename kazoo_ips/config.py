@@ -156,9 +156,9 @@ class Settings:
 
 def _hint(name: str, names: Iterable[str]) -> str:
     """Return the name of a similar setting, as text for the error. The prefix is ignored."""
-    words = [each.removeprefix(_PREFIX) for each in names]
+    words = {each.removeprefix(_PREFIX): each for each in names}
     likely = get_close_matches(name.removeprefix(_PREFIX), words, 1)
-    return f"; {_PREFIX}{likely[0]} is one" if likely else ""
+    return f"; {words[likely[0]]} is one" if likely else ""
 
 
 def _is_url(text: str) -> bool:

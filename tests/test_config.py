@@ -58,10 +58,14 @@ def test_every_listen_address_of_gunicorn_is_accepted(bind: str) -> None:
     assert Settings.load({"KAZOO_IPS_BIND": bind}).bind == bind
 
 
-def test_an_unknown_setting_is_reported_with_a_similar_name() -> None:
+@pytest.mark.parametrize(
+    ("unknown", "similar"),
+    [("KAZOO_IPS_WORKER", "KAZOO_IPS_WORKERS"), ("KAZOO_IPS_COUCHDB_URL", "COUCHDB_URL")],
+)
+def test_an_unknown_setting_is_reported_with_a_similar_name(unknown: str, similar: str) -> None:
     with pytest.raises(BadSetting) as raised:
-        Settings.load({"KAZOO_IPS_WORKER": "8", "PATH": "/bin"})
-    assert str(raised.value) == "KAZOO_IPS_WORKER: no such setting; KAZOO_IPS_WORKERS is one"
+        Settings.load({unknown: "8", "PATH": "/bin"})
+    assert str(raised.value) == f"{unknown}: no such setting; {similar} is one"
     with pytest.raises(BadSetting, match=r"^KAZOO_IPS_ZZZZ: no such setting$"):
         Settings.load({"KAZOO_IPS_ZZZZ": ""})
 
