@@ -51,6 +51,7 @@ WRITES = [
     Scenario("a:- b:- c:-", ("X allocates 2",)),
     Scenario("a:X", ("X releases a",)),
     Scenario("a:X b:X", ("X releases ab",)),
+    Scenario("a:X", ("X releases all",)),
     Scenario("a:X b:X", ("X releases all",)),
     Scenario("", ("operator creates a",)),
     Scenario("", ("operator creates ab",)),
