@@ -190,6 +190,25 @@ def test_the_trail_has_a_limited_length_and_age() -> None:
     assert kinds(later) == [("assigned", "alice")]
 
 
+@pytest.mark.parametrize("gap", [1, TRAIL_SECONDS // 2, TRAIL_SECONDS - 1, TRAIL_SECONDS])
+def test_a_release_is_recognised_by_the_trail_of_its_assignment(gap: int) -> None:
+    ip, at = replace(IP, trail=()), NOW
+    assigned, released = [], []
+    for number in range(TRAIL_LENGTH):
+        account_id = ("alice", "bob")[number % 2]
+        assigned.append(ip.assign(account_id, at=at, request_id=f"{number}"))
+        ip = assigned[-1].release(None, at=at + gap, request_id=f"{number}")
+        released.append(ip)
+        at += gap + 1
+    for number, release in enumerate(released):
+        assert release.is_release_of(assigned[number])
+        assert not any(map(release.is_release_of, assigned[number + 1 :]))
+        assert not any(map(release.is_release_of, assigned[1 - number % 2 :: 2]))
+        assert not replace(release, status="aging").is_release_of(assigned[number])
+    assert not assigned[0].is_release_of(assigned[0])
+    assert not IP.is_release_of(ALICES)
+
+
 @pytest.mark.parametrize("differs", ["kind", "account", "request"])
 def test_an_event_is_found_by_kind_account_and_request(differs: str) -> None:
     ip = IP.assign("alice", at=2, request_id="a")

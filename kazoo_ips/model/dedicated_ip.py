@@ -228,8 +228,9 @@ class DedicatedIP:
         last = self.trail[-1]
         if (last.kind, last.account_id) != (EventKind.RELEASED, assigned.assigned_to):
             return False
-        recent = {event for event in assigned.trail if last.at - event.at < TRAIL_SECONDS}
-        return recent <= set(self.trail)
+        # The release has removed the events that were too many or too old.
+        kept = assigned.trail[1 - TRAIL_LENGTH :]
+        return all(e in self.trail for e in kept if last.at - e.at < TRAIL_SECONDS)
 
     def as_of(self, event: Event) -> "DedicatedIP":
         """Return this address as it was right after an event."""
