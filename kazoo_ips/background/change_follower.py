@@ -120,16 +120,14 @@ class ChangeFollower(Generic[Change]):
             count += self._handle_next()
         if self._to_retry and self._now() >= self._next_retry:
             self._retry()
-        self._keep_lease()
         return count
 
     # The lease.
 
     def _holds_lease(self) -> bool:
-        now = self._now()
-        if self._held and now < self._held.until:
+        if self._held:  # `_keep_lease` finds out whether another process has taken it meanwhile
             return True
-        self._held = None
+        now = self._now()
         if now < self._next_lease_check:
             return False
         self._next_lease_check = now + LEASE_CHECK

@@ -34,7 +34,7 @@ class Paper:
             self.proxy.rule(fault, "PUT", self.id, first=number)
 
     def put(self, revision: str | None = None) -> Document | None:
-        return self.records.put({"_id": self.id, **({"_rev": revision} if revision else {})})
+        return self.records.put({"_id": self.id, "_rev": revision})
 
     def graft(self, revision: str, parent: str, **fields: object) -> None:
         self.database.graft({"_id": self.id, "_rev": revision, **fields}, parent=parent)
@@ -76,6 +76,8 @@ def test_a_record_that_is_read_back_is_written(paper: Paper) -> None:
     written = paper.put()
     assert written
     assert paper.live == [written["_rev"]]
+    assert written["_rev"][:2] == "1-"
+    assert "_revisions" not in written
     assert not written[LATE]
 
 
@@ -100,6 +102,13 @@ def test_on_a_cluster_a_record_that_is_read_back_is_written_again_on_its_revisio
     cluster.meet(faults.lose_reply)
     assert first(cluster.put())[:2] == "2-"
     assert len(cluster.live) == 1
+
+
+def test_a_record_that_may_still_arrive_is_late_although_it_is_read_back(cluster: Paper) -> None:
+    cluster.meet(faults.cut, faults.lose_reply)
+    written = cluster.put()
+    assert written
+    assert written[LATE]
 
 
 def test_a_record_is_uncertain_if_no_try_is_answered(cluster: Paper) -> None:
@@ -181,6 +190,18 @@ def test_a_revision_that_is_dropped_does_not_count_as_a_deletion(paper: Paper) -
         assert found["of"] != HIGH
         assert paper.live == [f"2-{'0' * 32}"]
         assert len(paper.records.leaves(paper.id)) == 1
+
+
+@pytest.mark.parametrize(("contents", "left"), [("aa", 1), ("ab", 2)])
+def test_of_equal_revisions_one_is_kept(paper: Paper, contents: str, left: int) -> None:
+    """The same record, written by two workers on separated nodes, and two different ones."""
+    revision = first(paper.put())
+    for digest, content in zip((HIGH, "0" * 32), contents, strict=True):
+        paper.graft(f"2-{digest}", revision, of=content, write=digest)
+    found = paper.records.find(paper.id, lambda document: (1,))
+    assert found
+    assert found["_rev"] == f"2-{HIGH}"
+    assert len(paper.live) == left
 
 
 def test_a_deleted_record_can_be_created_again(paper: Paper) -> None:

@@ -1,14 +1,17 @@
 """The change follower handles each change at least once, in one process at a time."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from uuid import uuid4
 
 import pytest
 
+from kazoo_ips.background import change_follower
 from kazoo_ips.background.change_follower import (
+    BATCH,
     LEASE,
     LEASE_CHECK,
     POLL,
+    RENEW,
     RETRY_INTERVAL,
     RETRY_LIMIT,
     ChangeFollower,
@@ -17,7 +20,7 @@ from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.processes import liveness
-from kazoo_ips.repositories.checkpoints import Checkpoints
+from kazoo_ips.repositories.checkpoints import Checkpoint, Checkpoints
 from kazoo_ips.repositories.records import Records
 
 DELAY = 30
@@ -29,6 +32,8 @@ class Feed:
     def __init__(self) -> None:
         self.end = 0
         self.name = "first"
+        self.read_to = 0
+        self.reads = 0
 
     def history(self) -> str:
         """Its name."""
@@ -38,7 +43,31 @@ class Feed:
         """The numbers after one of them."""
         start = int(since)
         changes = list(range(start + 1, self.end + 1))[:limit]
+        self.read_to = start + len(changes)
+        self.reads += 1
         return str(start + len(changes)), changes, start + len(changes) < self.end
+
+
+class Store(Checkpoints):
+    """Counts what is read and written, and loses the answers to the next writes."""
+
+    def __init__(self, couch: Couch) -> None:
+        super().__init__(Records(couch))
+        self.reads = self.writes = self.answers_to_lose = 0
+
+    def find(self, name: str) -> Checkpoint | None:
+        """Count it."""
+        self.reads += 1
+        return super().find(name)
+
+    def put(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        """Count it."""
+        self.writes += 1
+        written = super().put(checkpoint)
+        if self.answers_to_lose:
+            self.answers_to_lose -= 1
+            raise DatastoreUnreachable("lost")
+        return written
 
 
 class Process:
@@ -48,15 +77,18 @@ class Process:
         self.handled: list[int] = []
         self.refused: set[int] = set()
         self.broken = False
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.store = Store(couch)
+        self.metrics = Metrics()
         self._time = time
         self._follower = ChangeFollower[int](
             name,
             feed,
-            Checkpoints(Records(couch)),
+            self.store,
             self._handle,
             delay=DELAY,
             now=lambda: time[0],
-            metrics=Metrics(),
+            metrics=self.metrics,
         )
         self.identity = f"elsewhere/{uuid4().hex}"
 
@@ -64,6 +96,7 @@ class Process:
         if self.broken:
             raise DatastoreUnreachable("away")
         self.handled += changes
+        self.meanwhile()
         return self.refused & set(changes)
 
     def run(self, monkeypatch: pytest.MonkeyPatch, seconds: int = 0) -> list[int]:
@@ -105,6 +138,11 @@ def test_the_first_time_the_feed_is_followed_from_its_start(
     assert one.run(monkeypatch, DELAY - 1) == []
     assert one.run(monkeypatch, POLL + 1) == [1, 2, 3, 4, 5]
     assert one.run(monkeypatch, 2 * DELAY) == []
+    metrics = [one.metrics.changes_followed, one.metrics.follower_polls, one.metrics.follower_lag]
+    values = {s.name: s.value for m in metrics for s in m.collect()[0].samples}
+    assert values["kazoo_ips_changes_followed_total"] == 5
+    assert values["kazoo_ips_follower_polls_total"] == feed.reads
+    assert values["kazoo_ips_follower_lag_seconds_sum"] == DELAY
 
 
 def test_only_one_process_follows_at_a_time(
@@ -150,7 +188,7 @@ def test_a_change_that_failed_is_retried_and_the_checkpoint_waits(
     feed.end = 5
     one.refused = {5}
     assert one.run(monkeypatch, DELAY + POLL) == [1, 2, 3, 4, 5, 5]
-    assert set(one.run(monkeypatch, 3 * RETRY_INTERVAL)) == {5}
+    assert one.run(monkeypatch, 3 * RETRY_INTERVAL) == [5, 5, 5]
     assert other.run(monkeypatch, LEASE + LEASE_CHECK + DELAY + POLL) == [1, 2, 3, 4, 5]
 
 
@@ -183,8 +221,83 @@ def test_a_database_that_was_created_again_is_followed_from_its_start(
     processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = processes
-    one.run(monkeypatch)
+    feed.end = 5
+    assert one.run(monkeypatch, DELAY + POLL) == [1, 2, 3, 4, 5]
     feed.end, feed.name = 2, "second"
-    assert one.run(monkeypatch, LEASE + DELAY) == [1, 2]
+    assert one.run(monkeypatch, LEASE + DELAY + POLL) == [1, 2]
     feed.end, feed.name = 1, "third"
     assert other.run(monkeypatch, LEASE + LEASE_CHECK + DELAY + POLL) == [1]
+
+
+def test_a_process_that_loses_the_lease_during_a_step_handles_no_more(
+    processes: list[Process], feed: Feed, time: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = processes
+    feed.end = 3 * BATCH
+    one.run(monkeypatch, DELAY - 1)
+
+    def is_paused() -> None:
+        time[0] += LEASE
+        other.run(monkeypatch)
+
+    one.meanwhile = is_paused
+    assert len(one.run(monkeypatch)) == BATCH
+    one.meanwhile = lambda: None
+    assert len(other.run(monkeypatch, DELAY + POLL)) == 3 * BATCH
+    assert one.run(monkeypatch, DELAY + POLL) == []
+
+
+def test_a_lease_whose_renewal_was_not_answered_is_taken_again_at_once(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = processes[0]
+    one.run(monkeypatch, LEASE - RENEW - 1)
+    feed.end = 5
+    one.store.answers_to_lose = 1
+    with pytest.raises(DatastoreUnreachable):
+        one.run(monkeypatch, 1)
+    assert one.run(monkeypatch, DELAY + POLL) == [1, 2, 3, 4, 5]
+
+
+def test_the_lease_is_neither_read_nor_written_each_second(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = processes
+    for _ in range(5 * LEASE):
+        one.run(monkeypatch, 1)  # two steps
+        other.run(monkeypatch)
+    assert (one.store.reads, other.store.writes) == (1, 0)
+    assert other.store.reads <= 10 * LEASE / LEASE_CHECK + 1
+    assert one.store.writes <= 10 * LEASE / (LEASE - RENEW) + 1
+    assert feed.reads <= 10 * LEASE / POLL + 1
+    assert other.run(monkeypatch, LEASE + LEASE_CHECK) == []
+    assert other.store.writes
+
+
+def test_the_checkpoint_is_stored_once_for_the_changes_of_a_step(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = processes
+    feed.end = 5
+    one.run(monkeypatch, DELAY - 1)
+    one.store.writes = 0
+    assert one.run(monkeypatch, POLL) == [1, 2, 3, 4, 5]
+    assert one.store.writes == 1
+    monkeypatch.setattr(liveness, "is_dead", lambda name: name == one.identity)
+    assert other.run(monkeypatch, DELAY + POLL) == []
+
+
+def test_no_more_is_read_while_much_waits(
+    processes: list[Process], feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_follower, "BATCH", 10)
+    monkeypatch.setattr(change_follower, "_MAX_BATCHES", 2)
+    one = processes[0]
+    feed.end = 100
+    one.refused = set(range(1, 101))
+    one.run(monkeypatch, DELAY - 1)
+    assert feed.read_to == 20
+    one.run(monkeypatch, 3 * DELAY)
+    assert feed.read_to == 20
+    one.refused = set()
+    assert set(one.run(monkeypatch, 5 * DELAY)) == set(range(1, 101))

@@ -13,6 +13,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import DatastoreUnreachable, IdempotencyMismatch, InProgress
 from kazoo_ips.model import AssignIPs, DedicatedIP, ReleaseIPs
+from kazoo_ips.processes import liveness
 from kazoo_ips.repositories.idempotency_records import (
     IdempotencyRecord,
     IdempotencyRecords,
@@ -66,6 +67,18 @@ def test_without_a_reply_the_later_attempt_wins(
     known = IdempotencyRecords(Records(couch)).find(begun.id)
     assert known
     assert known.attempt == 99
+
+
+def test_of_two_revisions_of_an_attempt_the_one_that_has_ended_wins(
+    begin: Callable[..., IdempotencyRecord], services: Instance, couch: Couch
+) -> None:
+    key = uuid4().hex
+    begun = begin(key)
+    database = couch.database("kazoo_ips")
+    running = database.get(f"reply-{begun.id}")
+    services.idempotency.abandon(begun)
+    database.graft({**running, "_rev": f"9-{HIGH}"}, parent=f"8-{HIGH}")
+    assert begin(key).attempt == 2
 
 
 def test_each_caller_has_keys_of_its_own(begin: Callable[..., IdempotencyRecord]) -> None:
@@ -173,6 +186,47 @@ def test_an_uncertain_claim_is_cancelled_although_a_lagging_replica_did_not_show
     assert begin(key).reply is None
 
 
+def test_the_cancelling_of_a_claim_leaves_an_attempt_alone_that_began_meanwhile(
+    proxy: FaultProxy,
+    behind: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    services: Instance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key, worker = uuid4().hex, composition.build(behind)
+    services.idempotency.abandon(begin(key))
+    proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        worker.idempotency.begin("Alice", key, "this", uuid4().hex)
+    proxy.clear()
+    monkeypatch.setattr(liveness, "identity", lambda: "elsewhere/another process")
+    assert begin(key).attempt == 2
+    assert worker.background.work() == 1
+    with pytest.raises(InProgress):
+        begin(key)
+
+
+def test_a_claim_of_a_key_whose_record_was_swept_is_cancelled(
+    proxy: FaultProxy,
+    behind: Settings,
+    settings: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    services: Instance,
+) -> None:
+    key, worker = uuid4().hex, composition.build(behind)
+    services.idempotency.finish(begin(key), {"status": 200})
+    in_a_day = composition.build(settings, clock=lambda: time.time() + 25 * 3600)
+    assert services.idempotency.sweep() == 0
+    assert in_a_day.idempotency.sweep()
+    assert in_a_day.idempotency.sweep() == 0
+    proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        worker.idempotency.begin("Alice", key, "this", uuid4().hex)
+    proxy.clear()
+    assert worker.background.work() == 1
+    assert begin(key).attempt == 2  # a late write of the first one would be refused
+
+
 def test_two_uncertain_attempts_are_both_ended(
     proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
 ) -> None:
@@ -205,6 +259,9 @@ def test_a_certain_attempt_wins_over_an_uncertain_one(
     unsure = replace(certain, request_id="another", created=1, revision=f"9-{HIGH}")
     database.graft(uncertain, parent=f"8-{HIGH}")
     worker.idempotency._cancel_claim(unsure)
+    assert [d["request_id"] for d in database.leaves(name) if "_deleted" not in d] == [
+        certain.request_id
+    ]
     services.idempotency.abandon(certain)
     again = begin(key)
     assert (again.request_id, again.attempt) == (certain.request_id, 2)
