@@ -91,15 +91,12 @@ class IPReader:
         :raises Conflict: one has a conflict that is too recent to resolve, or a pending
             transaction
         """
-        found = self._find(wanted)
         changed: set[str] = set()
         for _ in range(_TRIES):
+            found = self._find(wanted)
             changed = self._recovery.resolve(found.values())
             if not changed:
                 return found
-            outdated = [a for a, ip in found.items() if ip.address in changed]
-            current = {a: ip for a, ip in found.items() if a not in outdated}
-            found = current | self._find(outdated)
         raise Conflict(*changed)
 
     def others(self, ips: Collection[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
