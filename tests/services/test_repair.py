@@ -1,6 +1,7 @@
 """Every address is checked half a minute after it changed, and its copies are repaired."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -12,8 +13,12 @@ from kazoo_ips.background.repair import DELAY
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import AssignIP, AssignIPs, CreateIP, DedicatedIP, DeleteIP, ReleaseIP
+from kazoo_ips.processes import liveness
+from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from tests.conftest import Member, clear
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock, behind, proxy, running_proxy
@@ -117,6 +122,106 @@ def test_the_copy_of_the_former_account_is_removed_after_the_address_was_added_a
     copies.put({k: v for k, v in copy.items() if k != "_rev"})
     healer.wait(DELAY + 6)
     assert copies.find(ADDRESS) is None
+
+
+class Damaged:
+    """Two addresses of Alice's and one of Bob's, and ways to damage them."""
+
+    def __init__(self, services: Instance, couch: Couch, alice: Member, bob: Member) -> None:
+        # Old revisions would be leaves of the next test's: each test has addresses of its own.
+        self.first, self.second, self.bobs = [f"2001:db8::{uuid4().hex[:4]}:{n}" for n in "123"]
+        self.couch, self.bob, self.alice = couch, bob, alice
+        self.pool = couch.database("dedicated_ips")
+        self.ips = IPRepository(couch, ListRepository(couch))
+        for address, owner in ((self.first, alice), (self.second, alice), (self.bobs, bob)):
+            services.pool.create(CreateIP(address, "us-east", "proxy1.example.com"), uuid4().hex)
+            services.ips.assign(AssignIP(owner.id, address), uuid4().hex)
+
+    def lose_copies(self) -> None:
+        """Remove the copies of two accounts."""
+        for address, owner in ((self.first, self.alice), (self.bobs, self.bob)):
+            _remove(self.couch.database(account_database(owner.id)), address)
+
+    def withdraw(self) -> None:
+        """Leave only a withdrawn release of an address."""
+        before = self.ips.get(self.first)
+        after = before.release(None, at=before.modified, request_id="lost")
+        after = replace(after, revision=self.ips.save(after).revision)
+        self.ips.withdraw(after, before)
+
+    def conflict(self) -> None:
+        """Add an assignment that was not acknowledged, on another node."""
+        rival = {**self.pool.get(self.first), "pvt_assigned_to": self.bob.id}
+        parent = f"1-{'0' * 32}"
+        self.pool.graft({**rival, "pvt_request_id": "rival", "_rev": f"2-{'f' * 32}"}, parent)
+
+    def leave_transaction(self) -> None:
+        """Leave an assignment whose worker died before it was committed."""
+        ip = self.ips.get(self.first)
+        log = TransactionLog(Records(self.couch))
+        left = log.begin(
+            Action.ASSIGN, self.alice.id, ip.request_id or "", ip.modified, [self.first]
+        )
+        self.pool.put({**self.pool.get(self.first), "pvt_transaction": left.id})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [None, "-dedicated_ips/.*open_revs", "-account", "-kazoo_ips/transaction"],
+    ids=["", "leaves unread", "copies unread", "record unread"],
+)
+@pytest.mark.parametrize(
+    "damage",
+    [Damaged.lose_copies, Damaged.withdraw, Damaged.conflict, Damaged.leave_transaction],
+    ids=lambda damage: damage.__name__,
+)
+def test_damage_is_repaired_by_the_follower(
+    behind: Settings,
+    proxy: FaultProxy,
+    services: Instance,
+    couch: Couch,
+    pool: Database,
+    alice: Member,
+    bob: Member,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Damaged], None],
+    fault: str | None,
+) -> None:
+    """The database fails at the first read of a kind. Then a round of recovery may be needed."""
+    clear(couch.database("kazoo_ips"), lambda document: document.get("type") == "follower")
+    monkeypatch.setattr(liveness, "is_dead", lambda worker: True)
+    damage(Damaged(services, couch, alice, bob))
+    healer = Healer(behind)
+    if fault:
+        proxy.rule(faults.error_without_type, "GET|POST", f"{fault}.*", times=1)
+    healer.wait(4 * DELAY)
+    proxy.clear()
+    if fault:
+        healer.services.background.recover()
+    assert list(healer.services.doctor.examine()) == []
+
+
+def test_addresses_of_an_account_without_a_database_do_not_stop_the_repair(
+    healer: Healer,
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    member: Callable[..., Member],
+    operator: Member,
+    assigned: DedicatedIP,
+    copies: Database,
+    couch: Couch,
+) -> None:
+    gone = member("Gone", operator)
+    for number in range(2, 5):
+        add(f"192.0.2.{number}")
+        services.ips.assign(AssignIP(gone.id, f"192.0.2.{number}"), uuid4().hex)
+    couch.database(account_database(gone.id)).delete()
+    _remove(copies)
+    try:
+        healer.wait(2 * DELAY)
+        assert copies.find(ADDRESS)
+    finally:
+        couch.database("accounts").remove(gone.id, couch.database("accounts").get(gone.id)["_rev"])
 
 
 def test_consistent_addresses_cost_no_writes(
