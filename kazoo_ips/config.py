@@ -89,6 +89,11 @@ class Settings:
     log_format: str = _setting(
         "KAZOO_IPS_LOG_FORMAT", "json", "json: one object a line, or text: for human readers"
     )
+    syslog: str = _setting(
+        "KAZOO_IPS_SYSLOG",
+        "/dev/log",
+        "the system's log, for audit lines of commands; standard error if missing",
+    )
     metrics_token: str = _setting(
         "KAZOO_IPS_METRICS_TOKEN", "", "bearer token that /metrics requires; none if empty"
     )

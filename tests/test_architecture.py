@@ -62,7 +62,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "cli", "app", "services", "repositories", "config", "error_texts", "errors", "model",
-        "click",
+        "observability", "click",
     },
     "gunicorn_conf": {"server"},
     "supervisor": {"server"},

@@ -18,6 +18,7 @@ from kazoo_ips.errors import (
     InvalidCredentials,
     TooManyAttempts,
 )
+from kazoo_ips.observability import request_context
 from kazoo_ips.services.accounts.authentication import Session
 
 routes = Routes("login", __name__, url_prefix="/v2")
@@ -73,6 +74,7 @@ def api_auth() -> Response:
 def _reply(session: Session) -> Response:
     g.auth_token, g.caller = session.token, session.caller
     account, user_id = session.caller.account, session.caller.user_id
+    request_context.identify(account.id, user_id)
     root = account.tree[0] if account.tree else account.id
     data = {
         "account_id": account.id,

@@ -90,9 +90,6 @@ def _after(response: Response) -> Response:
         current.route = _route(request.url_rule.rule) if request.url_rule else UNMATCHED
         if "HTTP_X_FORWARDED_FOR" in environ or ":" in environ.get("REMOTE_ADDR", ""):
             current.client = client_address()
-        caller = g.get("caller")
-        if caller is not None:
-            current.account_id, current.user_id = caller.account.id, caller.user_id
     return response
 
 

@@ -180,6 +180,7 @@ def _authorise(incoming: Request, state: Any, who: Who, path: dict[str, str]) ->
     if who is Who.ANYONE:
         return
     state.caller = _authenticate(state.auth_token)
+    request_context.identify(state.caller.account.id, state.caller.user_id)
     if who is Who.OPERATOR:
         if not state.caller.is_operator:
             raise Forbidden

@@ -103,7 +103,7 @@ class BackgroundWorker:
         due[-1] = time.monotonic()  # assignments need it from the start
         while True:
             time.sleep(1)
-            request_context.begin(f"background-{uuid4().hex[:16]}")
+            request_context.begin(f"background-{uuid4().hex[:16]}", by="background")
             try:
                 self.work()
                 self.check_due()

@@ -3,9 +3,14 @@
 import json
 import logging
 import os
+import pwd
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import click
 
@@ -25,6 +30,7 @@ from kazoo_ips.errors import (
     ValidationFailed,
 )
 from kazoo_ips.model.names import printable
+from kazoo_ips.observability import logs, request_context
 
 
 def run(command: Callable[[], Any]) -> None:
@@ -32,7 +38,8 @@ def run(command: Callable[[], Any]) -> None:
     # The HTTP client logs what CouchDB refuses. The command prints it once, below.
     logging.getLogger("kazoo_ips.couch.http_client").addHandler(logging.NullHandler())
     try:
-        command()
+        with _audited():
+            command()
     except BadSetting as error:
         fail(str(error))
     except (DatastoreForbidden, DatastoreLoginRefused) as error:
@@ -41,6 +48,38 @@ def run(command: Callable[[], Any]) -> None:
         fail("CouchDB does not answer at the address in COUCHDB_URL")
     except KazooIPsError as error:
         fail(str(error) or type(error).__name__)
+
+
+@contextmanager
+def _audited() -> Iterator[None]:
+    """Write the audit lines of the command that runs in this context, with its name and user."""
+    try:
+        used = settings()
+    except BadSetting:  # the command reports it, if it needs the settings
+        used = Settings()
+    program, *arguments = sys.argv
+    name = [Path(program).name]
+    for word in arguments[:2] if name == ["sup"] else arguments[:1]:
+        name += re.findall("^[a-z_]+$", word)
+    user = os.environ.get("SUDO_USER") if os.getuid() == 0 else None
+    with (
+        request_context.command(" ".join(name), user or _user_name()),
+        logs.command_log(used.log_format, used.syslog),
+    ):
+        yield
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a user without a name, as in some containers
+        return str(os.getuid())
+
+
+def request_id() -> str:
+    """Return the request id with which this command writes."""
+    work = request_context.CURRENT.get()
+    return work.request_id if work else uuid4().hex
 
 
 class reported:

@@ -6,12 +6,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, BinaryIO
-from uuid import uuid4
 
 import click
 
 from kazoo_ips.cli.address_lists import NoList, import_row, read_list
-from kazoo_ips.cli.console import fail, say, services
+from kazoo_ips.cli.console import fail, request_id, say, services
 from kazoo_ips.model.addresses import Block
 from kazoo_ips.services.pool.imports import GOOD, ImportResult, ImportRow
 
@@ -50,7 +49,7 @@ def _import(
     hidden = not sys.stderr.isatty()
     try:
         with click.progressbar(label="importing", file=sys.stderr, hidden=hidden, **more) as bar:
-            for results in services().imports.add(rows, uuid4().hex, dry_run=dry_run):
+            for results in services().imports.add(rows, request_id(), dry_run=dry_run):
                 counts.update(result.outcome for result in results)
                 if not hidden:  # clears the bar, so that the output scrolls above it
                     click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,11 +1,10 @@
 """The commands `add`, `assign`, `release`, `delete` and `summary`."""
 
 from typing import BinaryIO
-from uuid import uuid4
 
 import click
 
-from kazoo_ips.cli.console import fail, print_table, reported, say, services
+from kazoo_ips.cli.console import fail, print_table, reported, request_id, say, services
 from kazoo_ips.cli.imports import import_block, import_file
 from kazoo_ips.model import (
     AssignIP,
@@ -75,7 +74,7 @@ def add_one(ip: str, zone: str, host: str) -> None:
         if problem:
             fail(f"unable to add IP {ip}: invalid: the {name} {problem}")
     with reported(f"unable to add IP {ip}"):
-        services().pool.create(CreateIP(address, zone, host), uuid4().hex)
+        services().pool.create(CreateIP(address, zone, host), request_id())
     say(f"added IP {ip} to available dedicated ips")
 
 
@@ -88,7 +87,7 @@ def assign(ip: str, account: str) -> None:
     with reported("unable to find account"):
         instance.accounts.fetch(account)
     with reported("unable to assign IP"):
-        instance.ips.assign(AssignIP(account, ip), uuid4().hex)
+        instance.ips.assign(AssignIP(account, ip), request_id())
     say(f"assigned IP {ip} to {account}")
 
 
@@ -101,7 +100,7 @@ def release(ip: str | None, account: str | None) -> None:
         raise click.UsageError("either an address or --account")
     if ip is None:
         with reported("unable to release IPs"):
-            ips = services().ips.release_all(ReleaseIPs(account or "", None), uuid4().hex)
+            ips = services().ips.release_all(ReleaseIPs(account or "", None), request_id())
         for skipped in (ip for ip in ips if not ip.has_known_status):
             say(f"skipped IP {skipped.address}: {skipped.status}")
         say(f"released {sum(ip.has_known_status for ip in ips)} IPs of {account}")
@@ -110,7 +109,7 @@ def release(ip: str | None, account: str | None) -> None:
     with reported("unable to release IP"):
         # As in Kazoo, releasing an available address is not an error.
         if service.fetch(ip).status != Status.AVAILABLE:
-            service.release(ReleaseIP(None, ip), uuid4().hex)
+            service.release(ReleaseIP(None, ip), request_id())
     say(f"released IP {ip}")
 
 
@@ -123,7 +122,7 @@ def release(ip: str | None, account: str | None) -> None:
 def delete(ip: str, force: bool) -> None:
     """Delete an address from the pool."""
     with reported("unable to delete IP"):
-        services().pool.delete(DeleteIP(ip, force), uuid4().hex)
+        services().pool.delete(DeleteIP(ip, force), request_id())
     say(f"deleted IP {ip}")
 
 

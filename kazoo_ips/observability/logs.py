@@ -1,7 +1,7 @@
 """Log lines without secrets, as one JSON object each or as text for human readers.
 
-A record with `fields` is the log line of a request. Its fields contain no secrets. All other
-messages are searched for secrets, because text from libraries may quote input.
+A record with `fields` is the log line of a request, or an audit line. Its fields contain no
+secrets. All other messages are searched for secrets, because text from libraries may quote input.
 """
 
 import json
@@ -11,20 +11,25 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from socket import AF_UNIX, SOCK_DGRAM, socket
 from threading import Event, Lock, Thread
 from typing import Any, TextIO
 
 import orjson
 
 from kazoo_ips.model.names import printable
-from kazoo_ips.observability import request_context
+from kazoo_ips.observability import audit, request_context
 
 MASK = "***"
 _MAX_DELAY = 0.1
 """Seconds that a line may wait, so that several lines are written at once."""
+_MAX_WAIT = 1.0
+"""Seconds that a command waits for the system's log to take a line."""
+_PRIORITY = 14
+"""Syslog's priority of these lines: facility user, severity info."""
 
 _SECRETS = re.compile(
     r"""eyJ[\w-]{6,}(?:\.[\w-]+)*             # a token
@@ -55,6 +60,7 @@ def set_up(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    audit.log.setLevel(logging.INFO)
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
@@ -62,8 +68,67 @@ def set_up(
     logging.logThreads = logging.logMultiprocessing = False
 
 
+@contextmanager
+def command_log(form: str, syslog: str) -> Iterator[None]:
+    """Write the audit lines of a command, inside this context.
+
+    A command writes no other lines: it prints what went wrong.
+
+    :param form: json or text
+    :param syslog: the socket of the system's log; if none listens there, standard error is used
+    """
+    handler: logging.Handler
+    try:
+        handler = _SystemLog(syslog)
+    except OSError:
+        handler = logging.StreamHandler()
+    handler.setFormatter(JSONFormatter() if form == "json" else TextFormatter())
+    before = audit.log.level, audit.log.propagate
+    audit.log.addHandler(handler)
+    audit.log.setLevel(logging.INFO)
+    audit.log.propagate = False
+    try:
+        yield
+    finally:
+        audit.log.level, audit.log.propagate = before
+        audit.log.removeHandler(handler)
+        handler.close()
+
+
+class _SystemLog(logging.Handler):
+    """Writes lines to the system's log. Those that it does not take go to standard error.
+
+    The standard library's handler waits for ever if the system's log takes nothing.
+
+    :raises OSError: there is no such socket
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._socket = socket(AF_UNIX, SOCK_DGRAM)
+        self._socket.settimeout(_MAX_WAIT)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one line."""
+        line = self.format(record)
+        try:
+            self._socket.send(f"<{_PRIORITY}>kazoo-ips: {line}".encode())
+        except OSError:
+            sys.stderr.write(f"{line}\n")
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+        super().close()
+
+
 class _BatchHandler(logging.StreamHandler[TextIO]):
-    """Writes lines in batches. A line above the level info is written at once.
+    """Writes lines in batches. Audit lines, and those above the level info, are written at once.
 
     Each write releases Python's global lock to another thread, which made a request a tenth
     slower. If a process is killed, the lines of its last tenth of a second are lost.
@@ -82,12 +147,12 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
         self._writer: Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a line. Write it at once if its level is above info."""
+        """Queue a line. Write it at once if its level is above info, or if it is an audit line."""
         try:
             self._lines.append(self.format(record))
         except Exception:
             self.handleError(record)
-        if record.levelno > logging.INFO:
+        if record.levelno > logging.INFO or record.name == audit.log.name:
             self.flush()
         elif not self._due.is_set():
             self._due.set()
@@ -134,8 +199,8 @@ class _Formatter(logging.Formatter):
 class JSONFormatter(_Formatter):
     """Formats a line as one JSON object.
 
-    `time` and `level` come first. Then come the fields of a request, or `logger`, `message`, and,
-    if there are any, `request_id` and `exception`.
+    `time` and `level` come first. Then come the fields of a request or of an audit line, or
+    `logger`, `message`, and, if there are any, `request_id` and `exception`.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -158,9 +223,12 @@ class JSONFormatter(_Formatter):
             if exception:
                 line["exception"] = exception
         try:
-            return orjson.dumps(line).decode()
+            text = orjson.dumps(line).decode()
         except TypeError:  # text that is not valid UTF-8
             return json.dumps(line)
+        # JSON may contain characters that some readers take for the end of a line. `json` escapes
+        # them.
+        return text if text.isprintable() else json.dumps(line)
 
 
 class TextFormatter(_Formatter):
@@ -171,7 +239,7 @@ class TextFormatter(_Formatter):
         moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         level = f"{record.levelname.lower():7}"
         fields = record.__dict__.get("fields")
-        if fields is None:
+        if fields is None or "audit" in fields:
             text = self.clean(record.getMessage())
         else:
             text = (

@@ -26,17 +26,24 @@ class Work:
     """A request or another unit of work. Used by one thread, and by threads that help it.
 
     :param request_id: its id, as the client knows it
+    :param by: what does it: an `account`, a `command`, or the `background` worker
     """
 
     __slots__ = (
-        "account_id", "calls", "client", "couchdb_id", "dry_run", "notes", "request_id", "route",
-        "seconds", "shared", "user_id",
+        "account_id", "by", "calls", "client", "command", "couchdb_id", "dry_run", "notes",
+        "request_id", "route", "seconds", "shared", "system_user", "user_id",
     )  # fmt: skip
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, by: str = "account") -> None:
         self.rename(request_id)
+        self.by = by
+        self.command = ""
+        """The name of the command, if it is one."""
+        self.system_user = ""
+        """The name of the operating system's user who runs the command."""
         self.route = ""
         self.account_id: str | None = None
+        """The account and the user of the caller, after the authorisation."""
         self.user_id: str | None = None
         self.client = ""
         """The client's address, if a trusted proxy has named it."""
@@ -78,14 +85,33 @@ NO_WORK = "command"
 """The beginning of these ids if there is no current work."""
 
 CURRENT: ContextVar[Work | None] = ContextVar("work", default=None)
-"""The current work of this thread; None in commands."""
+"""The current work of this thread."""
 
 
-def begin(request_id: str) -> Work:
+def begin(request_id: str, by: str = "account") -> Work:
     """Start a unit of work in this thread, and return it. It replaces the previous one."""
-    work = Work(request_id)
+    work = Work(request_id, by)
     CURRENT.set(work)
     return work
+
+
+@contextmanager
+def command(name: str, system_user: str) -> Iterator[None]:
+    """Make a command the current work, inside this context."""
+    work = Work(f"{NO_WORK}-{secrets.token_hex(8)}", by="command")
+    work.command, work.system_user = name, system_user
+    token = CURRENT.set(work)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
+def identify(account_id: str, user_id: str | None) -> None:
+    """Record the caller of the current work, if there is any."""
+    work = CURRENT.get()
+    if work is not None:
+        work.account_id, work.user_id = account_id, user_id
 
 
 def rename(request_id: str) -> None:

@@ -166,38 +166,46 @@ class TransactionLog:
         aborted = Transaction(name, action, account_id, request_id, at, (), worker, State.ABORTED)
         return self._put(replace(aborted, attempt=attempt, finished=True))
 
-    def finish(self, transactions: Sequence[Transaction]) -> None:
+    def finish(self, transactions: Sequence[Transaction]) -> list[Transaction]:
         """Delete the records of transactions whose documents agree with their state.
 
         Records of requests with an Idempotency-Key stay for later attempts, marked as finished.
         `forget` deletes them.
+
+        :returns: the transactions whose records this call has ended, or may have ended; another
+            worker has ended the others
         """
-        self._end(transactions, lambda t: t.lasting or t.attempt is not None)
+        left, refused = self._end(transactions, lambda t: t.lasting or t.attempt is not None)
+        refused += [t for t, outcome in left if outcome is Outcome.REFUSED]
+        return [t for t in transactions if t not in refused]
 
     def forget(self, transactions: Sequence[Transaction]) -> list[Transaction]:
         """Delete records that no later attempt needs. Lasting records are marked as finished.
 
         :returns: the transactions whose records may still exist, because others have changed them
         """
-        return self._end(transactions, lambda t: t.lasting)
+        return [t for t, _ in self._end(transactions, lambda t: t.lasting)[0]]
 
     def _end(
         self, transactions: Sequence[Transaction], stays: Callable[[Transaction], bool]
-    ) -> list[Transaction]:
-        left = self.sweep([t for t in transactions if not stays(t)])
-        for transaction in transactions:
-            if stays(transaction) and not transaction.finished:
-                self._put(replace(transaction, finished=True))
-        return left
+    ) -> tuple[list[tuple[Transaction, Outcome]], list[Transaction]]:
+        """Delete the records of transactions, and mark those that stay as finished.
 
-    def sweep(self, transactions: Sequence[Transaction]) -> list[Transaction]:
+        :returns: the transactions whose records may still exist, as `sweep` does; and those whose
+            records could not be marked, because another worker has changed them
+        """
+        left = self.sweep([t for t in transactions if not stays(t)])
+        to_mark = [t for t in transactions if stays(t) and not t.finished]
+        return left, [t for t in to_mark if self._put(replace(t, finished=True)) is None]
+
+    def sweep(self, transactions: Sequence[Transaction]) -> list[tuple[Transaction, Outcome]]:
         """Delete records that are no longer needed.
 
-        :returns: the transactions whose records may still exist
+        :returns: the transactions whose records may still exist, and the outcomes of the deletions
         """
         written = self._records.remove([_reference(t) for t in transactions])
-        outcomes = zip(transactions, written, strict=True)
-        return [t for t, answer in outcomes if answer.outcome is not Outcome.DONE]
+        outcomes = zip(transactions, (w.outcome for w in written), strict=True)
+        return [(t, outcome) for t, outcome in outcomes if outcome is not Outcome.DONE]
 
     def find(self, transaction: str) -> Transaction | None:
         """Return a transaction, or None if its record was deleted.

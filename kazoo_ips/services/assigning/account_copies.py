@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing, DatastoreUnreachable
 from kazoo_ips.model import DedicatedIP, Listing, Outcome
+from kazoo_ips.observability import audit
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.assigning.account_holdings import AccountHoldings, by_owner
@@ -163,7 +164,9 @@ class AccountCopyService:
         try:
             copies = self._copies.find(owner_id, [ip.address for ip in ips])
             stale = [ip for ip in ips if not _is_current(copies.get(ip.address), ip)]
-            self._copies.save(stale)
+            written = self._copies.save(stale)
+            outcomes = zip(stale, written, strict=True)
+            audit.copies_written(ip for ip, w in outcomes if w.outcome is Outcome.DONE)
         except DatastoreMissing:
             log.warning("account %s has no database, but %d addresses", owner_id, len(ips))
         except DatastoreForbidden as error:

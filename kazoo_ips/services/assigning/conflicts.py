@@ -19,9 +19,10 @@ from kazoo_ips.model import (
     Outcome,
     Status,
     Withdrawal,
+    Written,
     generation,
 )
-from kazoo_ips.observability import request_context
+from kazoo_ips.observability import audit, request_context
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
@@ -70,7 +71,8 @@ class ConflictResolver:
         leaves = self._ips.leaves(address)
         if leaves.live and all(map(leaves.is_outdated, leaves.live)):
             log.warning("%s: deleted, dropping an earlier state of it", address)
-            self._ips.drop_all(leaves.live)
+            if any(map(_is_done, self._ips.drop_all(leaves.live))):
+                audit.conflict_resolved(leaves.live[0], None)
             raise IPNotFound(address)
         if not leaves.live:
             return self._restore_lost(address, leaves)
@@ -78,10 +80,13 @@ class ConflictResolver:
         if not others:
             return kept
         kept = self._chosen(address, leaves.live)
+        dropped = []
         for leaf in leaves.live:
             if leaf.revision != kept.revision:
                 log.warning("%s: dropping revision %s", address, leaf.revision)
-                self._ips.drop(leaf)
+                dropped.append(self._ips.drop(leaf))
+        if any(map(_is_done, dropped)):  # of several workers CouchDB lets one drop a revision
+            audit.conflict_resolved(leaves.live[0], kept)
         self._metrics.conflicts_resolved.inc()
         request_context.note("conflict_resolved")
         return kept
@@ -149,8 +154,9 @@ class ConflictResolver:
             extra = [copies[a] for a in resolved if a in copies and a not in owned]
             if not missing and not extra:
                 return
-            self._copies.drop(account_id, extra)
-            self._copies.save([ip for ip in missing if self._has_quorum(ip)])
+            audit.copies_removed(_done(extra, self._copies.drop(account_id, extra)))
+            certain = [ip for ip in missing if self._has_quorum(ip)]
+            audit.copies_written(_done(certain, self._copies.save(certain)))
 
     def _is_in_use(self, ip: DedicatedIP) -> bool:
         """Return whether `_has_quorum` would write an address that a request may be writing now.
@@ -173,18 +179,18 @@ class ConflictResolver:
             return False
         return len(self._ips.leaves(ip.address).live) == 1
 
-    def save_again(self, ips: Sequence[DedicatedIP]) -> bool:
-        """Save dedicated IPs without an event of one's own; return whether all writes are done.
+    def save_again(self, ips: Sequence[DedicatedIP]) -> set[str]:
+        """Save dedicated IPs without an event of one's own; return the addresses that are saved.
 
         If one is not, a client may have deleted the address meanwhile, and a minority of the nodes
         may have accepted the write. Then the deletion stays.
         """
-        written = self._ips.save_all(ips)
-        open_ = [ip for ip, w in zip(ips, written, strict=True) if w.outcome is not Outcome.DONE]
-        for ip in open_:
-            with suppress(Conflict, IPNotFound):
-                self.resolve(ip.address)
-        return not open_
+        saved = {ip.address for ip in _done(ips, self._ips.save_all(ips))}
+        for ip in ips:
+            if ip.address not in saved:
+                with suppress(Conflict, IPNotFound):
+                    self.resolve(ip.address)
+        return saved
 
     def _may_be_withdrawn(self, ip: DedicatedIP) -> bool:
         """Return whether the writer of a revision may still withdraw it."""
@@ -215,6 +221,7 @@ class ConflictResolver:
             raise IPNotFound(address)
         log.warning("%s: all writes were withdrawn, restoring the address", address)
         self.restore(leaves.restorable)
+        audit.restored(leaves.restorable.before)
         self._metrics.addresses_restored.inc()
         request_context.note("restored")
         return self._ips.get(address)
@@ -239,6 +246,15 @@ class ConflictResolver:
             raise Conflict(address)
         if not self._ips.restore(lost):
             raise DatastoreUnreachable(f"{address}: not certain to be restored")
+
+
+def _is_done(written: Written) -> bool:
+    return written.outcome is Outcome.DONE
+
+
+def _done(ips: Sequence[DedicatedIP], written: Sequence[Written]) -> list[DedicatedIP]:
+    """Return the dedicated IPs whose writes are done."""
+    return [ip for ip, w in zip(ips, written, strict=True) if _is_done(w)]
 
 
 def _is_resolved(ip: DedicatedIP) -> bool:

@@ -12,6 +12,7 @@ from cachetools import LRUCache
 
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, KazooIPsError
 from kazoo_ips.model import Attempt, DedicatedIP, Status
+from kazoo_ips.observability import audit
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.processes import liveness
 from kazoo_ips.repositories.ips import IPRepository
@@ -126,7 +127,7 @@ class RecoveryService:
         if not transaction.changes_documents:
             return False  # the documents agree with the decision as they are
         due = [_decided(transaction, ip) for ip in marked if _is_written(transaction, ip)]
-        self._conflicts.save_again(due)
+        self._save_decided(transaction, due)
         return bool(due)
 
     def _is_ended(self, transaction: str) -> bool:
@@ -199,10 +200,11 @@ class RecoveryService:
             )
         return transaction is not None
 
-    def end_transaction(self, name: str) -> Transaction | None:
+    def end_transaction(self, name: str, *, audited: bool = False) -> Transaction | None:
         """End a transaction on which no process works any more.
 
         :param name: the transaction's id
+        :param audited: whether its owner, which calls this, has written its audit lines
         :returns: the transaction with its decision; None if it was finished before
         :raises DatastoreUnreachable: it is unknown whether the transaction is ended
         """
@@ -213,7 +215,7 @@ class RecoveryService:
             return None
         if transaction.state is State.PENDING:
             raise DatastoreUnreachable(f"request {transaction.request_id} is not decided")
-        self.finish(transaction)
+        self.finish(transaction, audited=audited)
         return transaction
 
     def orphaned(self) -> list[Transaction]:
@@ -234,9 +236,12 @@ class RecoveryService:
         """Return whether the owner of a transaction is dead or considered dead."""
         return transaction.at + LEASE < self._now() or liveness.is_dead(transaction.worker)
 
-    def finish(self, transaction: Transaction) -> None:
+    def finish(self, transaction: Transaction, *, audited: bool = False) -> None:
         """Make all documents of a decided transaction agree with the decision, then the copies.
 
+        Of several workers that do so, the one that ends the record writes the audit lines.
+
+        :param audited: whether its owner, which calls this, has written its audit lines
         :raises DatastoreUnreachable: it is unknown whether all documents and copies agree
         """
         if transaction.finished:
@@ -248,8 +253,12 @@ class RecoveryService:
             self._conflicts.repair_copies(transaction.account_id, transaction.addresses)
             for address in transaction.addresses:
                 self._schedule_check(address, transaction.account_id)
-        self._log.finish([transaction])
+        ended = self._log.finish([transaction])
         self.record_ended(transaction.id)
+        if ended and transaction.state is State.COMMITTED and not audited:
+            write = audit.assigned if transaction.action is Action.ASSIGN else audit.released
+            account_id, request_id = transaction.account_id, transaction.request_id
+            write(transaction.addresses, account_id, request_id, recovered=True)
 
     def _finish_documents(self, transaction: Transaction) -> None:
         if not transaction.changes_documents:
@@ -257,12 +266,29 @@ class RecoveryService:
         for _ in range(_TRIES):
             found = self._ips.by_id(transaction.addresses)[0].values()
             due = [_decided(transaction, ip) for ip in found if _is_written(transaction, ip)]
-            due += [ip for ip in found if self._is_to_confirm(transaction, ip)]
-            done = self._conflicts.save_again(due)
+            to_confirm = [ip for ip in found if self._is_to_confirm(transaction, ip)]
+            done = self._save_decided(transaction, due, to_confirm)
             hidden = [ip for ip in found if ip.conflicted and self._drop(transaction, ip)]
             if done and not hidden:
                 return
         raise DatastoreUnreachable(f"request {transaction.request_id} is not finished")
+
+    def _save_decided(
+        self,
+        transaction: Transaction,
+        due: Sequence[DedicatedIP],
+        to_confirm: Sequence[DedicatedIP] = (),
+    ) -> bool:
+        """Save documents with the decision applied; return whether all writes are done.
+
+        :param to_confirm: documents that agree with the decision, and are saved again
+        """
+        saved = self._conflicts.save_again([*due, *to_confirm])
+        if transaction.action is Action.ASSIGN:
+            # CouchDB accepts the write of one worker only, so no other writes this line.
+            undone = [ip.address for ip in due if ip.address in saved]
+            audit.undone(undone, transaction.account_id, transaction.request_id)
+        return len(saved) == len(due) + len(to_confirm)
 
     def _is_to_confirm(self, transaction: Transaction, ip: DedicatedIP) -> bool:
         """Return whether a document that agrees with the decision has to be written again.

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from kazoo_ips.errors import Conflict, IPNotFound, PreconditionFailed
 from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, Event, EventKind, generation
+from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.transaction_log import Action, Transaction
 from kazoo_ips.services.assigning.account_copies import AccountCopyService
@@ -57,6 +58,7 @@ class Resumption:
             self._copies.write([ip])
         else:  # another writer has written since
             self._copies.repair(account_id, [ip.address])
+        audit.assigned([ip.address], account_id, request_id, recovered=True)
         return ip.as_of(event)
 
     def released(
@@ -76,6 +78,7 @@ class Resumption:
         owner_id = event.account_id or ""
         self._copies.schedule_check(ip.address, owner_id)
         self._copies.repair(owner_id, [ip.address])
+        audit.released([ip.address], event.account_id, request_id, recovered=True)
         return ip.as_of(event)
 
     def before_deletion(
@@ -103,7 +106,9 @@ class Resumption:
         if not (ip and event):
             return None
         if ip.as_of(event) == ip:
-            return self._writer.confirm(ip)
+            ip = self._writer.confirm(ip)
+            audit.created([ip], recovered=True)
+            return ip
         # Another client may have deleted it and added it again, with another zone or host.
         return replace(ip.as_of(event), zone=command.zone, host=command.host)
 
@@ -119,6 +124,7 @@ class Resumption:
         for earlier in ip.trail:
             if (earlier.kind, earlier.request_id) == (EventKind.RELEASED, request_id):
                 self._copies.repair(earlier.account_id or "", [ip.address])
+        audit.deleted(ip, request_id, recovered=True)
         return ip.as_of(event)
 
     def _latest(self, address: str) -> DedicatedIP | None:

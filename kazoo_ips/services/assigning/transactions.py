@@ -20,6 +20,7 @@ from threading import Lock
 
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, KazooIPsError
 from kazoo_ips.model import Attempt, DedicatedIP, Outcome
+from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.transaction_log import Action, State, Transaction, TransactionLog
 from kazoo_ips.services.assigning.account_copies import AccountCopyService
@@ -77,6 +78,7 @@ class TransactionService:
         """Release one address; parameters and errors are those of `assign_one`."""
         results = self.write([before], [after])
         self.require(results)
+        audit.released([before.address], before.assigned_to, after.request_id)
         self._copies.remove([before])
         return results[0].ip
 
@@ -103,6 +105,7 @@ class TransactionService:
             self._writer.make_available([done])
             self._copies.remove([done])
             raise
+        audit.assigned([done.address], done.assigned_to or "", done.request_id or "")
         return done
 
     @staticmethod
@@ -262,7 +265,10 @@ class TransactionService:
         :raises DatastoreUnreachable: it is not committed, or that is unknown; recovery ends it
         """
         with self._ending_on_error(transaction):
-            return self._log.commit(transaction, addresses)
+            committed = self._log.commit(transaction, addresses)
+        write = audit.assigned if committed.action is Action.ASSIGN else audit.released
+        write(committed.addresses, committed.account_id, committed.request_id)
+        return committed
 
     def _roll_forward(
         self,
@@ -345,7 +351,8 @@ class TransactionService:
             self._retries.repeat(name, lambda: self._end_now(transaction))
 
     def _end_now(self, transaction: Transaction) -> None:
-        if self._recovery.end_transaction(transaction.id) is None:
+        audited = transaction.state is State.COMMITTED
+        if self._recovery.end_transaction(transaction.id, audited=audited) is None:
             # Another worker took this process for dead and ended the transaction, perhaps before
             # this process wrote the copies.
             self._copies.repair(transaction.account_id, transaction.addresses)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kazoo_ips.errors import Conflict, DatastoreForbidden, DatastoreMissing, IPNotFound
-from kazoo_ips.model import DedicatedIP, Status, addresses
+from kazoo_ips.model import DedicatedIP, Outcome, Status, addresses
+from kazoo_ips.observability import audit
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.accounts.account_tree import AccountService
@@ -150,7 +151,10 @@ class DoctorService:
 
     def _release(self, ip: DedicatedIP) -> bool:
         available = replace(ip, status=Status.AVAILABLE, assigned_to=None, modified=self._now())
-        return self._ips.save(available).revision is not None
+        written = self._ips.save(available)
+        if written.outcome is Outcome.DONE:
+            audit.released([ip.address], None, ip.request_id)
+        return written.revision is not None
 
     def _examine_copies(self, ips: Sequence[DedicatedIP], repair: bool) -> Iterator[Finding]:
         """Yield the assigned addresses whose account has no copy, or one that differs."""
@@ -180,7 +184,9 @@ class DoctorService:
         current = self._ips.by_id([ip.address])[0].get(ip.address)
         if current is None or current.revision != ip.revision:
             return False
-        self._copies.save([ip])
+        [written] = self._copies.save([ip])
+        if written.outcome is Outcome.DONE:
+            audit.copies_written([ip])
         self._conflicts.drop_copy(ip.assigned_to or "", ip.address)
         return True
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, IPsExist
 from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, EventKind, Outcome, Written
+from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
@@ -116,6 +117,8 @@ class BulkAdditionService:
             if exist:
                 raise IPsExist(*exist)
             raise DatastoreUnreachable("not known whether all are added")
+        audit.created([ip for address, ip in added.items() if address not in done])
+        audit.created(done.values(), recovered=True)
         return [added[command.address] for command in commands]
 
     def add(
@@ -136,7 +139,9 @@ class BulkAdditionService:
         """
         other = self._other_spellings([c.address for c in commands], respelled)
         rest = [command for command in commands if command.address not in other]
-        written = iter(self._write(rest, request_id, {}))
+        results = self._write(rest, request_id, {})
+        audit.created(r.ip for r in results if r.outcome is AdditionOutcome.ADDED and r.ip)
+        written = iter(results)
         return [
             _compared(command, other[command.address])
             if command.address in other
@@ -283,18 +288,23 @@ class BulkAdditionService:
     def _undo(self, ips: Sequence[DedicatedIP]) -> None:
         """Delete the addresses that were added. Those that another writer has changed stay.
 
+        Those that stay, or may stay, are in audit lines.
+
         :raises DatastoreUnreachable: it is unknown whether all are deleted
         """
         remaining = list(ips)
-        for _ in range(_WRITES):
+        for number in range(_WRITES):
             if not remaining:
                 return
             # If an unanswered deletion was done, the next one is refused.
-            outcomes = zip(remaining, self._ips.drop_all(remaining), strict=True)
+            outcomes = list(zip(remaining, self._ips.drop_all(remaining), strict=True))
+            if number == 0:
+                audit.created(ip for ip, w in outcomes if w.outcome is Outcome.REFUSED)
             remaining = [
                 ip for ip, w in outcomes if w.outcome is Outcome.UNKNOWN and not w.revision
             ]
         if remaining:
+            audit.created(remaining)
             raise DatastoreUnreachable(f"{remaining[0].address}: not known whether deleted again")
 
 

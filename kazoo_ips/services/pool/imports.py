@@ -8,6 +8,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 
 from kazoo_ips.model import CreateIP, DedicatedIP
@@ -87,7 +88,7 @@ class ImportService:
         pending: deque[Future[list[ImportResult]]] = deque()
         with ThreadPoolExecutor(_WRITERS) as writers:
             for batch in _batches(rows, self._batch):
-                pending.append(writers.submit(run.add, batch))
+                pending.append(writers.submit(copy_context().run, run.add, batch))
                 if len(pending) > _WRITERS:
                     yield pending.popleft().result()
             while pending:

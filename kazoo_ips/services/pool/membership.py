@@ -22,6 +22,7 @@ from kazoo_ips.model import (
     Status,
     Written,
 )
+from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.assigning.account_copies import AccountCopyService
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
@@ -97,10 +98,13 @@ class PoolService:
             return ip
         for _ in range(_WRITES):
             written = self._ips.save(ip)
-            if written.outcome is Outcome.DONE:
-                return replace(ip, revision=written.revision)
-            added = self._added(ip, written)
+            added = (
+                replace(ip, revision=written.revision)
+                if written.outcome is Outcome.DONE
+                else self._added(ip, written)
+            )
             if added:
+                audit.created([ip])
                 return added
         raise DatastoreUnreachable(f"{ip.address}: not known whether added")
 
@@ -181,6 +185,7 @@ class PoolService:
             self._ensure_deleted(before, ip, written)
         elif self._ips.replicas > 1:  # a node that lags may accept a write of an earlier state
             self._copies.schedule_check(before.address, "")
+        audit.deleted(before, request_id)
         self._copies.remove([before])
         return ip
 

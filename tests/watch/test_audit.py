@@ -1,0 +1,626 @@
+"""Every change of the pool is in an audit line; what is refused or undone is in none."""
+
+import io
+import json
+import logging
+import os
+import pwd
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from webtest import TestApp
+
+from kazoo_ips import app as composition
+from kazoo_ips import cli
+from kazoo_ips.app import Instance
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Couch, Database
+from kazoo_ips.errors import DatastoreUnreachable, IPsExist
+from kazoo_ips.model import (
+    GREGORIAN_EPOCH,
+    AssignIP,
+    AssignIPs,
+    Attempt,
+    CreateIP,
+    DedicatedIP,
+    DeleteIP,
+    ReleaseIP,
+)
+from kazoo_ips.observability import audit, logs, request_context
+from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, TransactionLog
+from tests.api.test_dry_run import DONE, FREE, NEW, NEXT, PLACE, REFUSED, TAKEN, Case, flat
+from tests.api.test_dry_run import writes as writes_of
+from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.proxy import FaultProxy
+from tests.servers import Gunicorn
+from tests.timing import eventually
+
+Lines = Callable[[], list[dict[str, Any]]]
+FAR = time.time() + 300
+"""When the owner of every transaction of these tests is considered dead."""
+
+
+class _Lines(logging.Handler):
+    """Keeps the fields of each line, as they are in the JSON log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = json.loads(logs.JSONFormatter().format(record))
+        assert (line.pop("level"), "message" in line) == ("info", False)
+        del line["time"]
+        self.lines.append(line)
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """A function that returns the audit lines since its last call. No work is going on."""
+    handler, before = _Lines(), audit.log.level
+    audit.log.addHandler(handler)
+    audit.log.setLevel(logging.INFO)
+    token = request_context.CURRENT.set(None)
+
+    def take() -> list[dict[str, Any]]:
+        taken, handler.lines = handler.lines, []
+        return taken
+
+    yield take
+    request_context.CURRENT.reset(token)
+    audit.log.removeHandler(handler)
+    audit.log.setLevel(before)
+
+
+@pytest.fixture
+def copies(couch: Couch, alice: Member) -> Database:
+    """Alice's database, with the copies in it."""
+    return couch.database(account_database(alice.id))
+
+
+@pytest.fixture
+def log(couch: Couch) -> TransactionLog:
+    return TransactionLog(Records(couch))
+
+
+@pytest.fixture
+def send(
+    api: TestApp,
+    add: Callable[..., DedicatedIP],
+    services: Instance,
+    operator: Member,
+    alice: Member,
+    lines: Lines,
+) -> Callable[..., Any]:
+    """A function that sends a request of the operator's for Alice's account, by its route."""
+    for address in (FREE, NEXT, TAKEN):
+        add(address)
+    services.ips.assign(AssignIP(alice.id, TAKEN), uuid4().hex)
+    lines()
+
+    def send(method: str, rule: str, case: Case, **query: str) -> Any:
+        path = rule.replace("<account_id>", alice.id).replace("<address:address>", case.address)
+        return api.request(
+            f"{path}?" + "&".join(f"{k}={v}" for k, v in {**case.query, **query}.items()),
+            method=method,
+            body=json.dumps({"data": case.data}).encode(),
+            headers={**operator.headers, "X-Request-ID": "who-asks"},
+            content_type="application/json",
+            expect_errors=True,
+        )
+
+    return send
+
+
+def changes(rule: str, method: str, case: Case, alice: Member) -> tuple[str, Any, Any]:
+    """The change that a request of `DONE` makes: its name, from what, to what."""
+    free, hers = {"status": "available"}, {"status": "assigned", "assigned_to": alice.id}
+    if method == "PUT":
+        return "created", None, {**free, **PLACE}
+    if method == "POST":
+        return "assigned", free, hers
+    if "account_id" in rule:
+        return "released", hers, free
+    before = hers if case.address == TAKEN else free
+    return "deleted", {**before, **PLACE}, None
+
+
+@pytest.mark.parametrize(("method", "rule", "case"), flat(DONE))
+def test_every_write_is_a_line(
+    send: Callable[..., Any],
+    lines: Lines,
+    operator: Member,
+    alice: Member,
+    method: str,
+    rule: str,
+    case: Case,
+) -> None:
+    assert send(method, rule, case, dry_run="true").status_int < 300
+    assert lines() == []
+    assert send(method, rule, case).status_int < 300
+    [line] = lines()
+    name, before, after = changes(rule, method, case, alice)
+    wanted = {FREE, NEXT} if case.data and (case.data.get("quantity") or NEXT in str(case)) else (
+        {case.address or (NEW if method == "PUT" else TAKEN)}
+    )  # fmt: skip
+    assert set(line.pop("addresses")) == wanted
+    assert line == {
+        "audit": name,
+        "from": before,
+        "to": after,
+        "by": "account",
+        "account_id": operator.id,
+        "user_id": operator.user.id,
+        "request_id": "who-asks",
+    }
+
+
+def test_no_write_is_left_out(wsgi: Any) -> None:
+    logins = {("PUT", "/v2/user_auth"), ("PUT", "/v2/api_auth")}
+    assert set(DONE) == set(writes_of(wsgi)) - logins
+
+
+_REFUSED = [each for each in flat(REFUSED) if "2001:DB8" not in each.id]
+"""Without the one that needs an address in another spelling."""
+
+
+@pytest.mark.parametrize(("method", "rule", "case"), _REFUSED)
+def test_what_is_refused_is_no_line(
+    send: Callable[..., Any], lines: Lines, method: str, rule: str, case: Case
+) -> None:
+    assert send(method, rule, case).status_int >= 400
+    assert lines() == []
+
+
+def test_a_stored_reply_is_no_second_line(
+    api: TestApp, add: Callable[..., DedicatedIP], alice: Member, lines: Lines
+) -> None:
+    add(FREE)
+    lines()
+    for _ in range(2):
+        api.post_json(
+            f"/v2/accounts/{alice.id}/ips",
+            {"data": {"ips": [FREE]}},
+            headers={**alice.headers, "Idempotency-Key": f"audit-{alice.id}"},
+        )
+    assert [(line["audit"], line["account_id"]) for line in lines()] == [("assigned", alice.id)]
+
+
+# Faults.
+
+
+@pytest.fixture
+def worker(behind: Settings) -> Instance:
+    """The services of a worker behind the proxy."""
+    return composition.build(behind)
+
+
+def kinds(told: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:
+    return [(line["audit"], line["addresses"], "recovered" in line) for line in told]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_lost_reply_of_a_write_that_is_done_is_one_line(
+    proxy: FaultProxy,
+    worker: Instance,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    lines: Lines,
+    count: int,
+) -> None:
+    wanted = (FREE, NEXT)[:count]
+    for address in wanted:
+        add(address)
+    lines()
+    proxy.rule(faults.lose_reply, "PUT|POST", "-dedicated_ips/", times=1)
+    worker.ips.assign_all(AssignIPs(alice.id, wanted), uuid4().hex)
+    assert kinds(lines()) == [("assigned", list(wanted), False)]
+
+
+def test_a_lost_reply_of_an_addition_or_a_deletion_is_one_line(
+    proxy: FaultProxy, worker: Instance, pool: Database, lines: Lines
+) -> None:
+    proxy.rule(faults.lose_reply, "PUT|POST", "-dedicated_ips/", times=1)
+    worker.pool.create(CreateIP(FREE, **PLACE), uuid4().hex)
+    proxy.rule(faults.lose_reply, "PUT|POST", "-dedicated_ips/", times=1)
+    worker.pool.delete(DeleteIP(FREE), uuid4().hex)
+    assert kinds(lines()) == [("created", [FREE], False), ("deleted", [FREE], False)]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_assignment_that_is_undone_is_no_line(
+    proxy: FaultProxy,
+    worker: Instance,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    lines: Lines,
+    count: int,
+) -> None:
+    for address in (FREE, NEXT):
+        add(address)
+    lines()
+    proxy.rule(faults.cut, "PUT|POST", f"{alice.id[4:]}/")  # her database takes no copies
+    with pytest.raises(DatastoreUnreachable):
+        worker.ips.assign_all(AssignIPs(alice.id, (FREE, NEXT)[:count]), uuid4().hex)
+    assert lines() == []
+
+
+def test_additions_that_are_undone_are_no_line(
+    services: Instance, add: Callable[..., DedicatedIP], lines: Lines,
+    proxy: FaultProxy, worker: Instance,
+) -> None:  # fmt: skip
+    """Another client adds one of them after the pool was searched for them."""
+
+    def interfere(forward: faults.Forward) -> faults.Reply:
+        add(FREE)
+        return forward()
+
+    proxy.rule(interfere, "POST", "-dedicated_ips/_bulk_docs", times=1)
+    with pytest.raises(IPsExist):
+        worker.bulk_additions.create_all([CreateIP(a, **PLACE) for a in (FREE, NEXT)], uuid4().hex)
+    assert kinds(lines()) == [("created", [FREE], False)]
+
+
+@pytest.mark.parametrize(
+    ("action", "committed", "expected"),
+    [
+        (Action.ASSIGN, False, [("undone", [FREE, NEXT], False)]),
+        (Action.ASSIGN, True, [("assigned", [FREE, NEXT], True)]),
+        (Action.RELEASE, False, []),
+        (Action.RELEASE, True, [("released", [FREE, NEXT], True)]),
+    ],
+)
+def test_of_several_workers_one_writes_the_line_of_a_recovered_transaction(
+    settings: Settings,
+    log: TransactionLog,
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    alice: Member,
+    lines: Lines,
+    action: Action,
+    committed: bool,
+    expected: Any,
+) -> None:
+    for address in (FREE, NEXT):
+        add(address)
+    done = services.ips.assign_all(AssignIPs(alice.id, (FREE, NEXT)), "of-the-dead")
+    services.background.work()  # deletes the record
+    begun = log.begin(action, alice.id, "of-the-dead", done[0].modified, (FREE, NEXT))
+    for document in pool.get_all((FREE, NEXT)).values():
+        pool.put({**document, "pvt_transaction": begun.id})
+    if committed:
+        log.commit(begun, (FREE, NEXT))
+    lines()
+    others = [composition.build(settings, clock=lambda: FAR) for _ in range(4)]
+
+    def recover(worker: Instance) -> None:
+        request_context.begin("background-1", by="background")
+        worker.background.recover()
+
+    with ThreadPoolExecutor(4) as threads:
+        for future in [threads.submit(recover, worker) for worker in others]:
+            future.result()
+    assert eventually(lambda: not log.all())
+    told = [line for line in lines() if not line["audit"].startswith("copy_")]
+    assert kinds(told) == expected
+    for line in told:
+        assert (line["by"], line["original_request_id"]) == ("background", "of-the-dead")
+
+
+def test_a_later_attempt_says_that_a_line_may_repeat_an_earlier_one(
+    services: Instance, add: Callable[..., DedicatedIP], alice: Member, lines: Lines
+) -> None:
+    attempts = [Attempt(uuid4().hex, number) for number in (1, 2)]
+    own = uuid4().hex
+    for attempt in attempts:
+        services.pool.create(CreateIP(FREE, **PLACE), own, attempt=attempt)
+    for attempt in attempts:
+        services.ips.assign(AssignIP(alice.id, FREE), own, attempt=attempt)
+    for attempt in attempts:
+        services.ips.release(ReleaseIP(alice.id, FREE), own, attempt=attempt)
+    for attempt in attempts:
+        services.pool.delete(DeleteIP(FREE), own, attempt=attempt)
+    names = ("created", "assigned", "released", "deleted")
+    assert kinds(lines()) == [(name, [FREE], again) for name in names for again in (False, True)]
+
+
+# The doctor, background repair, commands.
+
+
+@pytest.fixture
+def later(settings: Settings) -> Instance:
+    """The services with a clock that is ahead, so that no document is recent."""
+    return composition.build(settings, clock=lambda: FAR)
+
+
+def _no_owner(pool: Database, copies: Database) -> None:
+    document = pool.get(FREE)
+    del document["pvt_assigned_to"]
+    pool.put(document)
+    copies.remove(FREE, copies.get(FREE)["_rev"])
+
+
+def _available(pool: Database, copies: Database) -> None:
+    document = pool.get(FREE)
+    del document["pvt_assigned_to"]
+    pool.put({**document, "pvt_status": "available"})
+
+
+def _no_copy(pool: Database, copies: Database) -> None:
+    copies.remove(FREE, copies.get(FREE)["_rev"])
+
+
+def _stale_copy(pool: Database, copies: Database) -> None:
+    copies.put({**copies.get(FREE), "pvt_modified": 1, "pvt_request_id": "old"})
+
+
+def _conflict(pool: Database, copies: Database) -> None:
+    document = pool.get(FREE)
+    rival = {**document, "pvt_assigned_to": "b" * 32, "pvt_request_id": "rival", "pvt_modified": 1}
+    generation = int(document["_rev"].split("-")[0])
+    parent = f"{generation - 1}-{'0' * 32}"
+    pool.graft({**rival, "_rev": f"{generation}-{'f' * 32}"}, parent=parent)
+
+
+@pytest.mark.parametrize(
+    ("damage", "change"),
+    [
+        (_no_owner, "released"),
+        (_available, "copy_removed"),
+        (_no_copy, "copy_written"),
+        (_stale_copy, "copy_written"),
+        (_conflict, "conflict_resolved"),
+    ],
+)
+def test_repairs_of_the_doctor_are_lines(
+    later: Instance,
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    copies: Database,
+    alice: Member,
+    lines: Lines,
+    damage: Callable[[Database, Database], None],
+    change: str,
+) -> None:
+    add(FREE)
+    services.ips.assign(AssignIP(alice.id, FREE), "her-request")
+    damage(pool, copies)
+    lines()
+    list(later.doctor.examine())
+    assert lines() == []
+    with request_context.command("kazoo-ips doctor", "root"):
+        list(later.doctor.examine(repair=True))
+        [line] = lines()
+    told = (line["audit"], line["addresses"], line["command"], line["original_request_id"])
+    assert told == (change, [FREE], "kazoo-ips doctor", "her-request")
+    list(later.doctor.examine(repair=True))
+    assert lines() == []
+
+
+def test_the_background_work_writes_lines_of_its_own(
+    later: Instance,
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    copies: Database,
+    alice: Member,
+    lines: Lines,
+) -> None:
+    add(FREE)
+    services.ips.assign(AssignIP(alice.id, FREE), "her-request")
+    copies.remove(FREE, copies.get(FREE)["_rev"])
+    lines()
+    request_context.begin("background-1", by="background")
+    later.background._retries.schedule_check(FREE, alice.id)
+    later.background.check_due(time.monotonic() + 60)
+    assert lines() == [
+        {
+            "audit": "copy_written",
+            "addresses": [FREE],
+            "from": None,
+            "to": {"status": "assigned", "assigned_to": alice.id},
+            "by": "background",
+            "request_id": "background-1",
+            "original_request_id": "her-request",
+        }
+    ]
+
+
+def test_a_restored_address_is_a_line(
+    later: Instance, add: Callable[..., DedicatedIP], pool: Database, lines: Lines
+) -> None:
+    ip = add(FREE)
+    ips = later.background._ips
+    ips.withdraw(ip, ip)
+    lines()
+    assert later.ips.fetch(FREE).address == FREE
+    [line] = lines()
+    assert (line["audit"], line["from"]) == ("restored", None)
+    assert line["to"] == {"status": "available", "zone": ip.zone, "host": ip.host}
+
+
+@pytest.fixture
+def command(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Callable[..., list[dict[str, Any]]]:  # fmt: skip
+    """A function that runs a command and returns the audit lines that it writes."""
+    monkeypatch.setenv("COUCHDB_URL", settings.couchdb_url)
+    monkeypatch.setenv("COUCHDB_ADMIN_URL", settings.couchdb_admin_url)
+    monkeypatch.setenv("KAZOO_IPS_PREFIX", settings.prefix)
+    monkeypatch.setenv("KAZOO_IPS_SYSLOG", str(tmp_path / "syslog"))
+
+    def run(*arguments: str) -> list[dict[str, Any]]:
+        monkeypatch.setattr(sys, "argv", list(arguments))
+        capsys.readouterr()
+        if arguments[0] == "sup":
+            cli.sup()
+        else:
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+            assert not end.value.code
+        told = capsys.readouterr().err.splitlines()
+        return [json.loads(line) for line in told if line != "copies"]  # a progress bar's label
+
+    return run
+
+
+@pytest.mark.parametrize("sup", [False, True])
+def test_commands_write_lines(
+    command: Callable[..., list[dict[str, Any]]], pool: Database, alice: Member, sup: bool
+) -> None:
+    program = ("sup", "kazoo_ips_maintenance") if sup else ("/usr/bin/kazoo-ips",)
+    told = [
+        *command(*program, "add", FREE, *PLACE.values()),
+        *command(*program, "assign", FREE, alice.id),
+        *command(*program, "release", FREE),
+        *command(*program, "release", FREE),  # it is available, so nothing changes
+        *command(*program, "delete", FREE),
+    ]
+    names = {"add": "created", "assign": "assigned", "release": "released", "delete": "deleted"}
+    assert [line["audit"] for line in told] == list(names.values())
+    user = pwd.getpwuid(os.getuid()).pw_name
+    for name, line in zip(names, told, strict=True):
+        prefix = "sup kazoo_ips_maintenance" if sup else "kazoo-ips"
+        assert line["command"] == f"{prefix} {name}"
+        assert (line["by"], line["system_user"], line["addresses"]) == ("command", user, [FREE])
+        assert line["request_id"].startswith("command-")
+        assert "original_request_id" not in line
+    assert audit.log.handlers == [] or not audit.log.propagate
+
+
+def test_an_import_writes_a_line_for_a_hundred_addresses_of_a_zone_and_a_host(
+    command: Callable[..., list[dict[str, Any]]], pool: Database, tmp_path: Path
+) -> None:
+    rows = tmp_path / "pool.csv"
+    rows.write_text(
+        "ip,zone,host\n"
+        + "".join(f"2001:db8:1111:2222:3333:4444:5555:{n:x},us-east,{HOST}\n" for n in range(250))
+        + "".join(f"192.0.2.{n},us-west,{HOST}\n" for n in range(1, 51))
+    )
+    told = command("kazoo-ips", "add", "--from", str(rows))
+    east = [line for line in told if line["to"]["zone"] == "us-east"]
+    west = [line for line in told if line["to"]["zone"] == "us-west"]
+    assert [len(line["addresses"]) for line in east] == [100, 100, 50]
+    assert [line["part"] for line in east] == ["1/3", "2/3", "3/3"]
+    assert [(len(line["addresses"]), "part" in line) for line in west] == [(50, False)]
+    assert len({address for line in told for address in line["addresses"]}) == 300
+    assert {line["command"] for line in told} == {"kazoo-ips add"}
+    assert max(len(json.dumps(line)) for line in told) < 8192
+    assert command("kazoo-ips", "add", "--from", str(rows)) == []
+
+
+HOST = "proxy1.us-east.example.com"
+
+
+def test_refresh_writes_a_line_for_copies(
+    command: Callable[..., list[dict[str, Any]]],
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    copies: Database,
+    alice: Member,
+) -> None:
+    add(FREE)
+    services.ips.assign(AssignIP(alice.id, FREE), uuid4().hex)
+    _no_copy(copies, copies)
+    [line] = command("kazoo-ips", "refresh")
+    assert (line["audit"], line["addresses"]) == ("copy_written", [FREE])
+
+
+def test_the_system_s_log_gets_the_lines_of_commands_where_there_is_one(
+    command: Callable[..., list[dict[str, Any]]], pool: Database, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:
+        system.bind(str(tmp_path / "syslog"))
+        assert command("kazoo-ips", "add", FREE, *PLACE.values()) == []
+        system.settimeout(10)
+        prefix, _, line = system.recv(65536).decode().partition("kazoo-ips: ")
+    assert (prefix, json.loads(line)["audit"]) == ("<14>", "created")
+
+
+def test_a_system_s_log_that_takes_nothing_delays_no_command_and_loses_no_line(
+    command: Callable[..., list[dict[str, Any]]],
+    pool: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs, "_MAX_WAIT", 0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:
+        system.bind(str(tmp_path / "syslog"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+            other.setblocking(False)
+            while True:
+                other.sendto(b"x" * 8192, str(tmp_path / "syslog"))
+        [line] = command("kazoo-ips", "add", FREE, *PLACE.values())
+    assert line["audit"] == "created"
+
+
+# The form of the lines.
+
+
+def test_control_characters_in_names_break_no_line() -> None:
+    host = "a\nb\r\u2028c\u0085\x1b[31m\u202ed"
+    ip = DedicatedIP(FREE, "us-east", host, GREGORIAN_EPOCH, GREGORIAN_EPOCH, request_id="r")
+    for form in ("json", "text"):
+        text = written(form, lambda: audit.created([ip]))
+        [line] = text.splitlines()
+        assert line.isprintable()
+        if form == "json":
+            assert json.loads(line)["to"]["host"] == host
+
+
+def written(form: str, call: Callable[[], object], level: str = "info") -> str:
+    """What a call writes to the log."""
+    stream, root = io.StringIO(), logging.getLogger()
+    before = root.handlers, root.level, audit.log.level
+    token = request_context.CURRENT.set(None)
+    logs.set_up(level, form, (), stream)
+    try:
+        call()
+        return stream.getvalue()  # what is written at once
+    finally:
+        root.handlers, audit.log.level = before[0], before[2]
+        root.setLevel(before[1])
+        logging.captureWarnings(False)
+        request_context.CURRENT.reset(token)
+
+
+def test_a_line_is_written_at_once_whatever_the_level_of_the_log() -> None:
+    def change() -> None:
+        request_context.begin("a-request").account_id = "a" * 32
+        audit.assigned([FREE, NEXT], "b" * 32, "a-request")
+
+    text = written("text", change, "error")
+    who = f"by=account account_id={'a' * 32} request_id=a-request"
+    to = f"from available to assigned {'b' * 32}"
+    assert text[9:] == f"info    assigned {FREE}, {NEXT}: {to} {who}\n"
+
+
+def test_a_killed_worker_has_written_its_lines(
+    environment: dict[str, str], pool: Database, operator: Member, tmp_path: Path
+) -> None:
+    import urllib3  # noqa: PLC0415
+
+    with Gunicorn(environment, tmp_path / "log", workers=1) as server:
+        told = urllib3.request(
+            "PUT",
+            f"{server.url}/v2/ips",
+            headers=operator.headers,
+            json={"data": {"ip": FREE, **PLACE}},
+        )
+        assert told.status == 201
+        text = (tmp_path / "log").read_text()
+    [line] = [json.loads(each) for each in text.splitlines() if '"audit"' in each]
+    assert (line["audit"], line["user_id"]) == ("created", operator.user.id)
