@@ -93,6 +93,8 @@ class Metrics:
             ["kind", "outcome"],
             registry=own,
         )
+        for written in _WRITES:  # increase() does not see a counter that begins with 1
+            self._calls.labels(written, "no_quorum")
         self._call_seconds = Histogram(
             "kazoo_ips_couchdb_request_duration_seconds",
             "Time until the response of CouchDB was read, by kind.",
@@ -262,6 +264,7 @@ def kind(method: str, url: str) -> str:
     return "delete" if method == "DELETE" else "write"
 
 
+_WRITES = ("write", "bulk_write", "delete")
 _KINDS = {
     "/_view/": "view",
     "/_bulk_docs": "bulk_write",
@@ -275,7 +278,7 @@ _KINDS = {
 
 
 def _outcome(kind: str, status: int) -> str:
-    if status == 202 and kind in ("write", "bulk_write", "delete"):
+    if status == 202 and kind in _WRITES:
         return "no_quorum"
     if status in _OUTCOMES:
         return _OUTCOMES[status]
