@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import click
 
+from kazoo_ips.cli.account_names import account_id, existing
 from kazoo_ips.cli.console import administrator, print_json, reported, say, services
 from kazoo_ips.model import Account
 from kazoo_ips.repositories.accounts import account_database
@@ -20,12 +21,14 @@ def account() -> None:
 @account.command("create")
 @click.argument("name")
 @click.option("--realm", required=True, help="The account's SIP realm, which is unique.")
-@click.option("--parent", help="Id of the parent account; the operator's account by default.")
+@click.option("--parent", help="Parent account: id, realm or name; by default the operator.")
 @click.option("--json", "as_json", is_flag=True, help="Print the account as JSON.")
 def create_account(name: str, realm: str, parent: str | None, as_json: bool) -> None:
     """Create an account. The first account is the operator."""
-    with reported(f"failed to create '{name}'"):
-        created = administrator().accounts.create(name, realm, parent)
+    instance, failure = administrator(), f"failed to create '{name}'"
+    parent_id = account_id(instance, parent, failure) if parent else None
+    with reported(failure):
+        created = instance.accounts.create(name, realm, parent_id)
     if as_json:
         print_json(_as_json(created))
     else:
@@ -47,29 +50,32 @@ def list_accounts(as_json: bool) -> None:
 
 
 @account.command("show")
-@click.argument("account_id")
-def show_account(account_id: str) -> None:
+@click.argument("account")
+def show_account(account: str) -> None:
     """Show an account with its API key, as JSON."""
-    with reported("unable to find account"):
-        print_json(_as_json(services().accounts.fetch(account_id)))
+    print_json(_as_json(existing(services(), account, "unable to find account")))
 
 
 @account.command("enable")
-@click.argument("account_id")
-def enable_account(account_id: str) -> None:
+@click.argument("account")
+def enable_account(account: str) -> None:
     """Enable an account: its logins and tokens work again."""
-    with reported("unable to enable account"):
-        services().accounts.set_enabled(account_id, True)
-    say(f"enabled account {account_id}")
+    _set_enabled(account, True)
 
 
 @account.command("disable")
-@click.argument("account_id")
-def disable_account(account_id: str) -> None:
+@click.argument("account")
+def disable_account(account: str) -> None:
     """Disable an account: its logins and tokens are refused."""
-    with reported("unable to disable account"):
-        services().accounts.set_enabled(account_id, False)
-    say(f"disabled account {account_id}")
+    _set_enabled(account, False)
+
+
+def _set_enabled(given: str, enabled: bool) -> None:
+    verb, instance = "enable" if enabled else "disable", services()
+    chosen = account_id(instance, given, f"unable to {verb} account")
+    with reported(f"unable to {verb} account"):
+        instance.accounts.set_enabled(chosen, enabled)
+    say(f"{verb}d account {chosen}")
 
 
 @click.group()
@@ -78,32 +84,36 @@ def user() -> None:
 
 
 @user.command("create")
-@click.argument("account_id")
+@click.argument("account")
 @click.argument("username")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print the user as JSON.")
-def create_user(account_id: str, username: str, password_stdin: bool, as_json: bool) -> None:
+def create_user(account: str, username: str, password_stdin: bool, as_json: bool) -> None:
     """Create an admin user of an account. The command asks for the password."""
     password = (
         sys.stdin.readline().rstrip("\n")
         if password_stdin
         else click.prompt("Password", hide_input=True, confirmation_prompt=True)
     )
-    with reported(f"failed to create '{username}'"):
-        created = services().accounts.create_user(account_id, username, password)
+    instance, failure = services(), f"failed to create '{username}'"
+    chosen = account_id(instance, account, failure)
+    with reported(failure):
+        created = instance.accounts.create_user(chosen, username, password)
     if as_json:
-        print_json({"id": created.id, "account_id": account_id, "username": created.username})
+        print_json({"id": created.id, "account_id": chosen, "username": created.username})
     else:
         say(f"created new account admin user '{created.id}'")
 
 
 @user.command("disable")
-@click.argument("account_id")
+@click.argument("account")
 @click.argument("username")
-def disable_user(account_id: str, username: str) -> None:
+def disable_user(account: str, username: str) -> None:
     """Disable a user: its logins and tokens are refused."""
-    with reported("unable to disable user"):
-        services().accounts.disable_user(account_id, username)
+    instance, failure = services(), "unable to disable user"
+    chosen = account_id(instance, account, failure)
+    with reported(failure):
+        instance.accounts.disable_user(chosen, username)
     say(f"disabled user {username}")
 
 

@@ -172,7 +172,7 @@ def print_table(columns: Mapping[str, int], lines: list[list[str]]) -> None:
     say(rule("-"), row(list(columns)), rule("="), *body, rule("-"))
 
 
-def fail(message: str) -> NoReturn:
-    """Print an error message, and exit with status 1."""
-    say(message, err=True)
+def fail(message: str, *more: str) -> NoReturn:
+    """Print an error message, perhaps with more lines, and exit with status 1."""
+    say(message, *more, err=True)
     sys.exit(1)

@@ -66,7 +66,7 @@ def _repair(finding: Finding) -> str:
 
 @click.command()
 def refresh() -> None:
-    """Update the databases, the design documents and the accounts' copies."""
+    """Update databases, design documents and the accounts' copies."""
     app.databases(settings()).create()
     total, done = services().copies.refresh()
     with click.progressbar(length=total, label="copies", file=sys.stderr) as bar:

@@ -1,11 +1,15 @@
 """The commands `add`, `assign`, `release`, `delete` and `summary`."""
 
+import json
 from typing import BinaryIO
 
 import click
 
+from kazoo_ips.cli.account_names import account_id, existing
+from kazoo_ips.cli.account_names import names as account_names
 from kazoo_ips.cli.console import fail, print_table, reported, request_id, say, services
 from kazoo_ips.cli.imports import import_block, import_file
+from kazoo_ips.errors import IPExists
 from kazoo_ips.model import (
     AssignIP,
     CreateIP,
@@ -40,12 +44,12 @@ def add(  # noqa: PLR0913 - each is one argument or option
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Add one address to the pool, or many, with a line of output for each.
+    """Add one address to the pool, or many.
 
     IP is an address, a CIDR block (192.0.2.0/28: all of its 16 addresses) or a range
-    (192.0.2.10-192.0.2.20). Addresses that are in the pool already are not changed, so the same
-    list can be added again. The exit status is 0 if the pool then agrees with the list, and 1
-    otherwise.
+    (192.0.2.10-192.0.2.20). Of many addresses each has a line of output. Addresses that are in the
+    pool already are not changed, so the same list can be added again. The exit status is 0 if the
+    pool then agrees with the list, and 1 otherwise.
     """
     if file and ip is None:
         import_file(file, dry_run=dry_run, as_json=as_json)
@@ -54,7 +58,7 @@ def add(  # noqa: PLR0913 - each is one argument or option
     elif dry_run or as_json or "/" in ip or "-" in ip:
         import_block(ip, zone, host, dry_run=dry_run, as_json=as_json)
     else:
-        add_one.callback(ip, zone, host)  # type: ignore[misc]
+        _add(ip, zone, host, explain=True)
 
 
 @click.command()
@@ -63,6 +67,14 @@ def add(  # noqa: PLR0913 - each is one argument or option
 @click.argument("host")
 def add_one(ip: str, zone: str, host: str) -> None:
     """Add an address to the pool."""
+    _add(ip, zone, host, explain=False)
+
+
+def _add(ip: str, zone: str, host: str, *, explain: bool) -> None:
+    """Add an address to the pool.
+
+    :param explain: whether to say what the pool has instead; Kazoo does not
+    """
     address = addresses.canonical(ip)
     if address is None:
         fail(f"unable to add IP {ip}: invalid_address")
@@ -73,8 +85,20 @@ def add_one(ip: str, zone: str, host: str) -> None:
         problem = names.problem(value)
         if problem:
             fail(f"unable to add IP {ip}: invalid: the {name} {problem}")
+    instance = services()
     with reported(f"unable to add IP {ip}"):
-        services().pool.create(CreateIP(address, zone, host), request_id())
+        try:
+            instance.pool.create(CreateIP(address, zone, host), request_id())
+        except IPExists:
+            if not explain:
+                raise
+            has = instance.ips.fetch(address)
+            differences = [
+                f"in zone {has.zone}, not {zone}" if has.zone != zone else "",
+                f"on host {has.host}, not {host}" if has.host != host else "",
+            ]
+            different = " and ".join(filter(None, differences)) or "with this zone and host"
+            fail(f"unable to add IP {ip}: conflict: the pool has it already, {different}")
     say(f"added IP {ip} to available dedicated ips")
 
 
@@ -82,25 +106,29 @@ def add_one(ip: str, zone: str, host: str) -> None:
 @click.argument("ip")
 @click.argument("account")
 def assign(ip: str, account: str) -> None:
-    """Assign an address to an account."""
+    """Assign an address to an account: id, realm or name."""
     instance = services()
-    with reported("unable to find account"):
-        instance.accounts.fetch(account)
+    chosen = existing(instance, account, "unable to find account").id
     with reported("unable to assign IP"):
-        instance.ips.assign(AssignIP(account, ip), request_id())
-    say(f"assigned IP {ip} to {account}")
+        instance.ips.assign(AssignIP(chosen, ip), request_id())
+    say(f"assigned IP {ip} to {chosen}")
 
 
 @click.command()
 @click.argument("ip", required=False)
-@click.option("--account", help="Release all addresses of this account, even if it is deleted.")
+@click.option(
+    "--account",
+    help="Release all addresses of this account: realm, name, or id, even of a deleted one.",
+)
 def release(ip: str | None, account: str | None) -> None:
-    """Release an address from its account, or all addresses of an account."""
+    """Release an address, or all addresses of an account."""
     if (ip is None) == (account is None):
         raise click.UsageError("either an address or --account")
     if ip is None:
+        instance = services()
+        account = account_id(instance, account or "", "unable to release IPs")
         with reported("unable to release IPs"):
-            ips = services().ips.release_all(ReleaseIPs(account or "", None), request_id())
+            ips = instance.ips.release_all(ReleaseIPs(account, None), request_id())
         for skipped in (ip for ip in ips if not ip.has_known_status):
             say(f"skipped IP {skipped.address}: {skipped.status}")
         say(f"released {sum(ip.has_known_status for ip in ips)} IPs of {account}")
@@ -128,8 +156,36 @@ def delete(ip: str, force: bool) -> None:
 
 @click.command()
 @click.argument("host", required=False)
-def summary(host: str | None) -> None:
+@click.option("--zone", help="Show the addresses of this zone only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+def summary(host: str | None, zone: str | None, as_json: bool) -> None:
     """Show all addresses, or those of one host, as a table."""
+    instance = services()
+    with reported("unable to list IPs"):
+        lines = instance.lists.summary(host)
+        if zone is not None:
+            lines = [line for line in lines if line[0].zone == zone]
+        known = account_names(instance, (ip.assigned_to for ip, _ in lines))
+    if as_json:
+        for ip, status in lines:
+            values = (ip.address, status, ip.zone, ip.host, ip.assigned_to)
+            line = dict(zip(("ip", "status", "zone", "host", "account_id"), values, strict=True))
+            say(json.dumps({**line, "account_name": known.get(ip.assigned_to or "")}))
+    elif lines:
+        rows = [(ip, status, ip.assigned_to or "") for ip, status in lines]
+        cells = [
+            [ip.address, status, ip.zone, ip.host, owner, known.get(owner, "")]
+            for ip, status, owner in rows
+        ]
+        print_table({**_COLUMNS, "Name": 4}, cells)
+    else:
+        say("No IPs found")
+
+
+@click.command()
+@click.argument("host", required=False)
+def kazoo_summary(host: str | None) -> None:
+    """Show all addresses, or those of one host, in Kazoo's table."""
     with reported(f"Unable to list IPs assigned to host {host or 'undefined'}"):
         lines = services().lists.summary(host)
     if not lines:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from kazoo_ips.cli.accounts import print_created
 from kazoo_ips.cli.console import administrator, fail, reported, say
 from kazoo_ips.cli.maintenance import refresh
-from kazoo_ips.cli.pool import add_one, assign, delete, release, summary
+from kazoo_ips.cli.pool import add_one, assign, delete, kazoo_summary, release
 
 _CREATE_ACCOUNT = "create_account <name> <realm> <user> <password>"
 _SUP = {
@@ -15,7 +15,7 @@ _SUP = {
         "assign": (assign, "assign <ip> <account>", (2,)),
         "release": (release, "release <ip>", (1,)),
         "delete": (delete, "delete <ip>", (1,)),
-        "summary": (summary, "summary [host]", (0, 1)),
+        "summary": (kazoo_summary, "summary [host]", (0, 1)),
         "refresh": (refresh, "refresh", (0,)),
     },
 }

@@ -5,7 +5,7 @@ its own database. No other module handles these documents. Contains no business 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,8 @@ from kazoo_ips.model import Account, Outcome, User
 
 ACCOUNTS = "accounts"
 _RESTRICTIONS = "token_restrictions"
+_CHUNK = 1000
+"""Number of accounts whose names are read in one request."""
 _ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
 _HASHES = {
     "md5": ("pvt_md5_auth", "users/creds_by_md5"),
@@ -78,6 +80,18 @@ class AccountRepository:
         )
         documents = self._accounts.get_all([row.id for row in rows])
         return [_account(documents[row.id]) for row in rows if row.id in documents]
+
+    def names(self, account_ids: Collection[str]) -> dict[str, str]:
+        """Return the names of accounts by id, read from their copies in `accounts`.
+
+        Accounts that do not exist are left out.
+        """
+        ids = sorted(account_ids)
+        found: dict[str, str] = {}
+        for start in range(0, len(ids), _CHUNK):
+            documents = self._accounts.get_all(ids[start : start + _CHUNK])
+            found |= {i: _account(d).name for i, d in documents.items() if _is(d, "account")}
+        return found
 
     def get_user(self, account_id: str, user_id: str) -> User | None:
         """Return a user of an account, or None if it does not exist."""

@@ -5,8 +5,9 @@ access everywhere within that time.
 """
 
 import hashlib
+import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
 from threading import Lock
 from typing import Any
@@ -16,8 +17,13 @@ from cachetools import TTLCache, cachedmethod
 from cachetools.keys import methodkey
 
 from kazoo_ips.errors import AccountNotFound, RevisionConflict, ValidationFailed
-from kazoo_ips.model import Account, User
+from kazoo_ips.model import Account, User, names
 from kazoo_ips.repositories.accounts import AccountRepository, account_database, normalize_name
+
+_MAX_NAME = 128
+_REALM = re.compile(r"[.\w-]{4,253}", re.ASCII)
+"""The limits of Kazoo's schema `accounts`. It takes letters of every script in a realm, but SIP
+takes host names only (RFC 3261)."""
 
 
 class AccountService:
@@ -70,6 +76,27 @@ class AccountService:
         """Return the accounts with that `name`, `realm` or `api_key`."""
         return self._accounts.find(kind, value)
 
+    def candidates(self, given: str) -> list[Account]:
+        """Return the accounts that an operator may mean.
+
+        An id or a realm is preferred to a name. Names are compared as in logins: only lower-case
+        letters and digits count. If several accounts agree in these, one that has exactly the
+        given name is meant.
+
+        :param given: the id, realm or name of an account
+        """
+        if self.exists(given):
+            return [self.fetch(given)]
+        found = self._accounts.find("realm", given)
+        if not found and normalize_name(given):
+            found = self._accounts.find("name", given)
+        exact = [account for account in found if account.name == given]
+        return exact if len(exact) == 1 else found
+
+    def names(self, account_ids: Collection[str]) -> dict[str, str]:
+        """Return the names of accounts by id. Accounts that do not exist are left out."""
+        return self._accounts.names(account_ids)
+
     def find_user(self, account_id: str, method: str, credentials: str) -> User | None:
         """Return the user of an account whose credentials have that hash, or None."""
         return self._accounts.find_user(account_id, method, credentials)
@@ -99,9 +126,10 @@ class AccountService:
         """Create an account. The first one is the operator, later ones are its descendants.
 
         :param parent_id: the parent account; None is the operator
-        :raises ValidationFailed: another account has the realm
+        :raises ValidationFailed: another account has the realm; or name or realm are invalid
         :raises AccountNotFound: the parent does not exist
         """
+        _check(name, realm)
         accounts = self._accounts.list()
         if any(a.realm == realm.lower() for a in accounts):
             raise ValidationFailed(
@@ -200,3 +228,21 @@ class AccountService:
             "pvt_created": self._now(),
             "pvt_modified": self._now(),
         }
+
+
+def _check(name: str, realm: str) -> None:
+    """Check the name and the realm of a new account.
+
+    :raises ValidationFailed: one of them is invalid
+    """
+    errors = {}
+    problem = names.problem(name)
+    if not problem and len(name) > _MAX_NAME:
+        problem = f"is longer than {_MAX_NAME} characters"
+    if problem:
+        errors["name"] = {"invalid": {"message": f"the name {problem}", "cause": name}}
+    if not _REALM.fullmatch(realm):
+        text = "the realm is no host name of 4 to 253 characters"
+        errors["realm"] = {"pattern": {"message": text, "cause": realm}}
+    if errors:
+        raise ValidationFailed(errors)
