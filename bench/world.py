@@ -72,10 +72,15 @@ class World:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of a service on this pool. Other settings have their defaults."""
+        """The environment of a service on this pool. Other settings have their defaults.
+
+        The rate limits are counted, and are too high to be reached.
+        """
         return {
             "COUCHDB_URL": self.settings.couchdb_url,
             "KAZOO_IPS_PREFIX": self.settings.prefix,
+            "KAZOO_IPS_ACCOUNT_LIMIT": "1000000",
+            "KAZOO_IPS_CLIENT_LIMIT": "1000000",
         }
 
     @cached_property

@@ -20,6 +20,7 @@ from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.processes import recent_writes, shared_table
+from kazoo_ips.processes.token_buckets import TokenBuckets
 from kazoo_ips.repositories.access import AccessRepository
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.accounts import AccountRepository
@@ -35,6 +36,7 @@ from kazoo_ips.services import Services
 from kazoo_ips.services.accounts.account_tree import AccountService
 from kazoo_ips.services.accounts.authentication import AuthenticationService
 from kazoo_ips.services.accounts.login_rate_limit import LoginRateLimit
+from kazoo_ips.services.accounts.rate_limits import RateLimits
 from kazoo_ips.services.assigning.account_copies import AccountCopyService
 from kazoo_ips.services.assigning.account_holdings import AccountHoldings
 from kazoo_ips.services.assigning.allocation import AllocationService
@@ -145,6 +147,13 @@ def build(
         cache_time=cache_time,
         refusal_time=settings.refusal_time,
     )
+    rate_limits = RateLimits(
+        TokenBuckets(shared_table.shared("requests"), clock),
+        metrics,
+        per_account=settings.account_limit,
+        per_client=settings.client_limit,
+        keys=settings.key_limit,
+    )
     views, records = ListRepository(couch), Records(couch)
     transaction_log = TransactionLog(records)
     ips = IPRepository(couch, views, settings.write_quorum == "all")
@@ -162,7 +171,9 @@ def build(
     writer = PoolWriter(ips, conflicts, retries.schedule_check)
     transactions = TransactionService(ips, writer, transaction_log, copies, recovery, retries)
     resumption = Resumption(ips, reader, writer, copies)
-    idempotency = IdempotencyService(IdempotencyRecords(records), transactions, retries, now)
+    idempotency = IdempotencyService(
+        IdempotencyRecords(records), transactions, retries, rate_limits, now
+    )
     repair = RepairService(ips, copy_documents, conflicts, recovery, now, metrics)
     follower = ChangeFollower(
         "healing", ips, Checkpoints(records), repair.check, delay=DELAY, now=now, metrics=metrics
@@ -171,6 +182,7 @@ def build(
     return Instance(
         accounts=accounts,
         auth=auth,
+        rate_limits=rate_limits,
         pool=PoolService(ips, reader, copies, conflicts, resumption, now),
         bulk_additions=additions,
         imports=ImportService(additions),

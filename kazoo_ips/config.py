@@ -63,6 +63,21 @@ class Settings:
         10,
         "failed logins per client and account in 10 minutes; 0 is no limit",
     )
+    account_limit: int = _setting(
+        "KAZOO_IPS_ACCOUNT_LIMIT",
+        100,
+        "requests per second of one account, five times as many at once; 0 is no limit",
+    )
+    client_limit: int = _setting(
+        "KAZOO_IPS_CLIENT_LIMIT",
+        200,
+        "the same for one client's address, and for a /64 network of IPv6",
+    )
+    key_limit: int = _setting(
+        "KAZOO_IPS_KEY_LIMIT",
+        10_000,
+        "new Idempotency-Keys of one account per day; 0 is no limit",
+    )
     trusted_proxies: str = _setting(
         "KAZOO_IPS_TRUSTED_PROXIES",
         "127.0.0.1 ::1",
@@ -130,6 +145,9 @@ class Settings:
             "KAZOO_IPS_IDENTITY_CACHE": 0 <= self.identity_cache <= 4,
             "KAZOO_IPS_REFUSAL_TIME": 0 <= self.refusal_time <= 3600,
             "KAZOO_IPS_LOGIN_LIMIT": 0 <= self.login_limit <= 1_000_000,
+            "KAZOO_IPS_ACCOUNT_LIMIT": 0 <= self.account_limit <= 1_000_000,
+            "KAZOO_IPS_CLIENT_LIMIT": 0 <= self.client_limit <= 1_000_000,
+            "KAZOO_IPS_KEY_LIMIT": 0 <= self.key_limit <= 1_000_000,
             "KAZOO_IPS_CLIENT_TIMEOUT": 0 < self.client_timeout <= 3600,
             "KAZOO_IPS_WORKERS": self.workers > 0,
             "KAZOO_IPS_THREADS": self.threads > 0,

@@ -4,7 +4,9 @@ KazooIPsError
 ├── ValidationFailed          the request breaks rules; `errors` lists each rule by its field
 │   └── WriteInDryRun         a dry run cannot go on without a write
 ├── InvalidCredentials        no token, an invalid one, or a failed login
-├── TooManyAttempts           too many failed logins; `seconds` is the time to wait
+├── TooManyRequests           a rate limit is reached; `seconds` is the time to wait
+│   ├── TooManyAttempts       too many failed logins
+│   └── TooManyKeys           too many new Idempotency-Keys
 ├── Forbidden                 the caller may not act on this account
 │   └── TokenRestricted       the restrictions of the caller's token forbid it
 ├── BadIdentifier             nothing has the name `cause`
@@ -72,15 +74,23 @@ class InvalidCredentials(KazooIPsError):
     """The request has no token or an invalid or expired one, or a login failed."""
 
 
-class TooManyAttempts(KazooIPsError):
-    """Too many logins of this client or at this account have failed.
+class TooManyRequests(KazooIPsError):
+    """The account or the client has sent too many requests.
 
-    :param seconds: the time until the next login is accepted
+    :param seconds: the time until the next one is accepted
     """
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"the next login is accepted in {seconds} s")
+        super().__init__(f"the next one is accepted in {seconds} s")
         self.seconds = seconds
+
+
+class TooManyAttempts(TooManyRequests):
+    """Too many logins of this client or at this account have failed."""
+
+
+class TooManyKeys(TooManyRequests):
+    """The account has used too many new Idempotency-Keys. Nothing was done."""
 
 
 class Forbidden(KazooIPsError):

@@ -52,6 +52,9 @@ def settings(couchdb_url: str) -> Iterator[Settings]:
         identity_cache=0,
         refusal_time=0.01,
         login_limit=0,
+        account_limit=1_000_000,
+        client_limit=1_000_000,
+        key_limit=1_000_000,
     )
     databases = composition.databases(made)
     databases.create()
@@ -153,6 +156,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "KAZOO_IPS_IDENTITY_CACHE": "0",
         "KAZOO_IPS_REFUSAL_TIME": "0.01",
         "KAZOO_IPS_LOGIN_LIMIT": "0",
+        "KAZOO_IPS_ACCOUNT_LIMIT": "1000000",
+        "KAZOO_IPS_CLIENT_LIMIT": "1000000",
+        "KAZOO_IPS_KEY_LIMIT": "1000000",
     }
 
 

@@ -6,6 +6,7 @@ if a trusted proxy has added it. Clients can forge the entries to the left of it
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from flask import Flask, current_app, request
@@ -26,6 +27,13 @@ def init_app(app: Flask, trusted: str) -> None:
     networks = [ip_network(word) for word in trusted.replace(",", " ").split()]
     app.extensions["trusted_proxies"] = networks
 
+    @lru_cache(maxsize=1024)
+    def is_trusted(client: str) -> bool:
+        hop = _parse(client)
+        return hop is not None and any(hop in network for network in networks)
+
+    app.extensions["is_trusted_proxy"] = is_trusted
+
 
 def client_address() -> str:
     """Return the client's address of the current request; empty for a Unix socket."""
@@ -34,6 +42,15 @@ def client_address() -> str:
     if not forwarded and ":" not in peer:  # the common case needs no parsing
         return str(peer)
     return find(peer, forwarded, current_app.extensions["trusted_proxies"])
+
+
+def external_client() -> str:
+    """Return the client's address, or nothing if it is that of a trusted proxy.
+
+    Then the request comes from a program of the operator, or its client is unknown.
+    """
+    client = client_address()
+    return "" if current_app.extensions["is_trusted_proxy"](client) else client
 
 
 def find(peer: str, forwarded: str, trusted: Networks) -> str:

@@ -15,7 +15,7 @@ _HEADERS = {
     ),
     "Access-Control-Expose-Headers": (
         "content-type, x-auth-token, x-request-id, x-kazoo-cluster-id, location, etag, "
-        "retry-after, idempotency-replayed"
+        "retry-after, ratelimit, ratelimit-policy, idempotency-replayed"
     ),
     "Access-Control-Max-Age": "86400",
 }

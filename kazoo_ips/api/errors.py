@@ -31,7 +31,8 @@ _CONFLICTING = {"message": "conflicting documents"}
 REPLIES: dict[type[Exception], Reply] = {
     errors.ValidationFailed: (400, "validation error", lambda error: error.errors),
     errors.InvalidCredentials: (401, "invalid_credentials", _text("invalid credentials")),
-    errors.TooManyAttempts: (429, "too_many_requests", _text("too many requests")),
+    errors.TooManyRequests: (429, "too_many_requests", _text("too many requests")),
+    errors.TooManyKeys: (429, "too_many_requests", _text("too many idempotency keys")),
     errors.Forbidden: (403, "forbidden", _text("forbidden")),
     errors.TokenRestricted: (
         403,
@@ -121,7 +122,7 @@ def reply(error: Exception) -> Response:
         log.error("request %s failed", g.get("request_id"), exc_info=error)
     response = envelope.failure(code, message, data(error))
     response.headers.update(HEADERS.get(code, {}))
-    if isinstance(error, errors.TooManyAttempts):
+    if isinstance(error, errors.TooManyRequests):
         response.headers["Retry-After"] = str(error.seconds)
     return response
 

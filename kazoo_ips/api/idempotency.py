@@ -36,8 +36,9 @@ def once(service: IdempotencyService, caller: Caller, handle: Callable[[], Respo
         envelope.fail(
             "Idempotency-Key", "wrong_format", "Field is not in the correct format", value=key
         )
-    owner = f"{caller.account.id}/{caller.user_id or ''}"
-    record = service.begin(owner, key, _fingerprint(), g.request_id)
+    record = service.begin(
+        caller.account.id, caller.user_id, key, _fingerprint(), g.request_id
+    )
     if record.reply is not None:
         request_context.note("replayed")
         return _replay(record.reply)

@@ -16,7 +16,7 @@ from kazoo_ips.errors import (
     DatastoreMissingView,
     DatastoreUnreachable,
     InvalidCredentials,
-    TooManyAttempts,
+    TooManyRequests,
 )
 from kazoo_ips.observability import request_context
 from kazoo_ips.services.accounts.authentication import Session
@@ -46,7 +46,7 @@ _LOGIN: dict[str, Any] = {
     "dry_run": False,
     "raises": (
         InvalidCredentials,
-        TooManyAttempts,
+        TooManyRequests,
         DatastoreUnreachable,
         DatastoreForbidden,
         DatastoreLoginRefused,

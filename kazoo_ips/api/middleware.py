@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 from flask import Flask, Request, Response, g, request
 from flask.sessions import NullSession, SessionInterface
 
-from kazoo_ips.api import cors, envelope, routes
+from kazoo_ips.api import cors, envelope, rate_limits, routes
 from kazoo_ips.api.client_address import client_address
 from kazoo_ips.api.compression import compress
 from kazoo_ips.observability import request_context
@@ -90,6 +90,7 @@ def _after(response: Response) -> Response:
         current.route = _route(request.url_rule.rule) if request.url_rule else UNMATCHED
         if "HTTP_X_FORWARDED_FOR" in environ or ":" in environ.get("REMOTE_ADDR", ""):
             current.client = client_address()
+        rate_limits.add_headers(response, g.get("balances", ()))
     return response
 
 

@@ -165,10 +165,13 @@ _EVERYWHERE: tuple[type[Exception] | int, ...] = (
     400, errors.ValidationFailed, 406, 408, 413, 415, Exception,
 )  # fmt: skip
 _WITH_TOKEN = (
-    errors.InvalidCredentials, errors.Forbidden, errors.TooManyAttempts,
+    errors.InvalidCredentials, errors.Forbidden, errors.TooManyRequests,
     errors.DatastoreUnreachable, errors.DatastoreForbidden,
     errors.DatastoreLoginRefused, errors.DatastoreMissing, errors.DatastoreMissingView,
 )  # fmt: skip
+
+_LIMITS = ("RateLimit-Policy", "RateLimit")
+"""Headers of a reply while a rate limit is near."""
 
 _PARAMETERS = {
     "account_id": {"schema": {**_TEXT, "minLength": 1}, "description": "Id of an account"},
@@ -354,7 +357,8 @@ class _Description:
             content[CSV] = {"schema": {**_TEXT, "description": "A header line, then the lines"}}
         if operation.page:
             content[HTML] = {"schema": {**_TEXT, "description": "A page with the same links"}}
-        tags = _headers("ETag", required=False)
+        limited = operation.who is not Who.ANYONE
+        tags = _headers("ETag", *(_LIMITS if limited else ()), required=False)
         replayed = _headers("Idempotency-Replayed", required=False) if operation.is_write else {}
         responses = {
             status: {
@@ -409,9 +413,10 @@ class _Description:
             refs = [{"$ref": f"#/components/schemas/{each}"} for each in names]
             words = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", each).capitalize() for each in names]
             more = [*HEADERS.get(int(status), {}), *(["Allow"] if status == "405" else [])]
+            limits = _headers(*_LIMITS, required=False) if status == "429" else {}
             response = {
                 "description": ", or ".join(words),
-                "headers": _headers("X-Request-ID", *more),
+                "headers": {**_headers("X-Request-ID", *more), **limits},
                 "content": {JSON: {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}},
             }
             self._spec.components.response(name, response)
@@ -430,7 +435,7 @@ def _possible(rule: Rule, operation: Operation) -> Iterator[type[Exception] | in
     if operation.who is Who.ACCOUNT or rule.arguments - {"account_id"}:
         yield errors.BadIdentifier
     if operation.is_write:
-        yield from (errors.IdempotencyMismatch, errors.InProgress)
+        yield from (errors.IdempotencyMismatch, errors.InProgress, errors.TooManyKeys)
     if operation.if_match:
         yield errors.PreconditionFailed
     yield from operation.raises

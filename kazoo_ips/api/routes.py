@@ -13,8 +13,8 @@ from flask import Blueprint, Flask, Request, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
 from werkzeug.routing import BaseConverter, MapAdapter
 
-from kazoo_ips.api import envelope, idempotency, schemas
-from kazoo_ips.api.client_address import client_address
+from kazoo_ips.api import envelope, idempotency, rate_limits, schemas
+from kazoo_ips.api.client_address import client_address, external_client
 from kazoo_ips.api.route_descriptions import ANY, Operation, Shape, Who
 from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials, TokenRestricted
 from kazoo_ips.model import Account, Caller
@@ -59,7 +59,7 @@ class Routes(Blueprint):
 
             def authorised(**path: str) -> Response:
                 incoming, state = envelope.request_and_state()
-                _authorise(incoming, state, who, path)
+                _authorise(incoming, state, operation, path)
                 state.envelope.check()
                 state.media = _negotiate(incoming, operation.offered)
                 if method != "GET" and _is_dry_run(state.envelope, operation.dry_run):
@@ -169,19 +169,28 @@ def _basic() -> tuple[str, str] | None:
     return account_id, credentials
 
 
-def _authorise(incoming: Request, state: Any, who: Who, path: dict[str, str]) -> None:
+def _authorise(
+    incoming: Request, state: Any, operation: Operation, path: dict[str, str]
+) -> None:
     """Identify the caller, and check that the caller may call the route.
 
     :raises InvalidCredentials: the token is missing or invalid
+    :raises TooManyRequests: the account of the token or the client has sent too many requests
     :raises Forbidden: the caller may not call this route, or not for this account
     :raises TokenRestricted: the restrictions of the caller's token do not permit the request
     :raises AccountNotFound: the account does not exist, and the caller is the operator
     """
-    if who is Who.ANYONE:
+    if operation.who is Who.ANYONE:
         return
     state.caller = _authenticate(state.auth_token)
     request_context.identify(state.caller.account.id, state.caller.user_id)
-    if who is Who.OPERATOR:
+    state.balances = services().rate_limits.take(
+        state.caller.account.id,
+        external_client(),
+        rate_limits.cost(incoming, state.envelope, operation),
+    )
+    rate_limits.check(state.balances)
+    if operation.who is Who.OPERATOR:
         if not state.caller.is_operator:
             raise Forbidden
         return

@@ -148,6 +148,12 @@ class Metrics:
             "Times that CouchDB refused the service's user or password. A pause followed each.",
             registry=own,
         )
+        self.requests_limited = Counter(
+            "kazoo_ips_requests_limited",
+            "Requests with a valid token that a rate limit has refused, by limit.",
+            ["limit"],
+            registry=own,
+        )
         self._worker_starts = Counter(
             "kazoo_ips_worker_starts", "Worker processes that were started.", registry=own
         )

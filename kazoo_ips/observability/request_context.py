@@ -31,7 +31,7 @@ class Work:
 
     __slots__ = (
         "account_id", "by", "calls", "client", "command", "couchdb_id", "dry_run", "notes",
-        "request_id", "route", "seconds", "shared", "system_user", "user_id",
+        "over_limit", "request_id", "route", "seconds", "shared", "system_user", "user_id",
     )  # fmt: skip
 
     def __init__(self, request_id: str, by: str = "account") -> None:
@@ -49,6 +49,8 @@ class Work:
         """The client's address, if a trusted proxy has named it."""
         self.dry_run = False
         """Whether it must not write to the database."""
+        self.over_limit = False
+        """Whether a rate limit has refused it."""
         self.calls = 0
         """Number of requests sent to CouchDB."""
         self.seconds = 0.0
@@ -139,6 +141,14 @@ def is_dry_run() -> bool:
     """Whether the current work, if there is any, must not write to the database."""
     work = CURRENT.get()
     return work is not None and work.dry_run
+
+
+def over_limit(limit: str) -> None:
+    """Record that a rate limit has refused the current work, if there is any."""
+    work = CURRENT.get()
+    if work is not None:
+        work.over_limit = True
+        note(f"{limit}_limit")
 
 
 def note(word: str) -> None:

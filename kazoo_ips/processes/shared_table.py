@@ -21,7 +21,7 @@ from threading import Lock
 _ENTRY = struct.Struct("<Qd")
 _WAYS = 8
 """Number of entries in which a key can be stored."""
-_SET = _WAYS * _ENTRY.size
+_SET = struct.Struct("<" + _WAYS * "Qd")
 
 
 class SharedMemory:
@@ -57,7 +57,7 @@ class SharedTable(SharedMemory):
     """
 
     def __init__(self, sets: int = 4096) -> None:
-        super().__init__(sets * _SET)
+        super().__init__(sets * _SET.size)
         self._sets = sets
         # A client that chooses keys cannot make them collide.
         self._secret = secrets.token_bytes(16)
@@ -65,7 +65,8 @@ class SharedTable(SharedMemory):
     def get(self, key: str) -> float:
         """Return the time of a key; 0 if it has none, or if it was replaced."""
         mark, start = self._place(key)
-        return next((time for at, time in self._set(start).values() if at == mark), 0.0)
+        marks, times = self._set(start)
+        return times[marks.index(mark)] if mark in marks else 0.0
 
     def reader(self, key: str) -> Callable[[], float]:
         """Return a function like `get` for one key, ten times as fast, which needs no lock.
@@ -79,7 +80,8 @@ class SharedTable(SharedMemory):
             nonlocal offset
             at, time = _ENTRY.unpack_from(self._entries, offset)
             if at != mark:
-                offset = next((i for i, (at, _) in self._set(start).items() if at == mark), start)
+                marks, _ = self._set(start)
+                offset = start + _ENTRY.size * (marks.index(mark) if mark in marks else 0)
                 at, time = _ENTRY.unpack_from(self._entries, offset)
             return float(time) if at == mark else 0.0
 
@@ -88,21 +90,20 @@ class SharedTable(SharedMemory):
     def put(self, key: str, time: float) -> None:
         """Set the time of a key."""
         mark, start = self._place(key)
-        entries = self._set(start)
+        marks, times = self._set(start)
         # The entry of this key, if there is one, otherwise the entry with the earliest time.
-        offset = min(entries, key=lambda i: (entries[i][0] != mark, entries[i][1]))
-        _ENTRY.pack_into(self._entries, offset, mark, time)
+        way = marks.index(mark) if mark in marks else times.index(min(times))
+        _ENTRY.pack_into(self._entries, start + way * _ENTRY.size, mark, time)
 
     def _place(self, key: str) -> tuple[int, int]:
         digest = hashlib.blake2b(key.encode(), digest_size=16, key=self._secret).digest()
         mark, index = struct.unpack("<QQ", digest)
-        return mark, index % self._sets * _SET
+        return mark, index % self._sets * _SET.size
 
-    def _set(self, start: int) -> dict[int, tuple[int, float]]:
-        return {
-            offset: _ENTRY.unpack_from(self._entries, offset)
-            for offset in range(start, start + _SET, _ENTRY.size)
-        }
+    def _set(self, start: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return the marks and the times of the entries of a set."""
+        values = _SET.unpack_from(self._entries, start)
+        return values[::2], values[1::2]
 
 
 @cache

@@ -84,6 +84,8 @@ class ClientSocket:
         self._received = bytearray()
         self._head = b""
         self._half_closed = self._ended = False
+        self.is_paused = False
+        """Whether the worker leaves the connection alone for a while."""
         self.deadline = time.monotonic() + limit.seconds
 
     def __getattr__(self, name: str) -> Any:

@@ -21,6 +21,7 @@ except BadSetting as error:
 # Created before the workers are forked, so that they share this memory.
 shared_table.shared("attempts")
 shared_table.shared("logins")
+shared_table.shared("requests")
 recent_writes.shared()
 
 wsgi_app = "kazoo_ips.app:create_app()"

@@ -1,7 +1,9 @@
-"""gunicorn's threaded worker, changed in four ways.
+"""gunicorn's threaded worker, changed in five ways.
 
 * Slow clients do not occupy threads: a request that has not arrived waits in the poller, where
   gunicorn keeps idle connections (`client_socket.py`).
+* A connection is left alone for a second after a rate limit has refused a request on it. Otherwise
+  a client that ignores the refusals would keep the worker busy with them.
 * New connections are spread evenly over the workers (`processes/worker_load.py`).
 * If gunicorn refuses a request line or header, the reply is JSON in the envelope; gunicorn sends
   HTML.
@@ -29,7 +31,7 @@ from gunicorn.workers.gthread import _DEFER, ThreadWorker
 from kazoo_ips.api import envelope, middleware
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.batching import READ_SIBLINGS, withdraw
-from kazoo_ips.observability import logs
+from kazoo_ips.observability import logs, request_context
 from kazoo_ips.processes.worker_load import load
 from kazoo_ips.server.client_socket import Arrived, ClientSocket, WaitLimit
 
@@ -41,6 +43,8 @@ _NEXT_REQUEST = 0.001
 """Seconds that a thread waits for the next request of a connection before the poller does."""
 _YIELD = 0.002
 """Seconds that a worker leaves a new connection to workers that have fewer: they need 0.1 ms."""
+_PAUSE = 1.0
+"""Seconds for which a connection is left alone after a refusal: the least `Retry-After`."""
 _EVICTED = 50
 """Number of waiting connections that are closed at a time when no more can be accepted."""
 
@@ -78,6 +82,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         seconds = Settings.load(os.environ).client_timeout
         self._limit = WaitLimit(seconds, max(1, self.cfg.threads // 2))
         self._lingering: deque[tuple[float, socket.socket]] = deque()
+        self._paused: deque[tuple[float, Any, Any]] = deque()
         load.set(self.place, 0)
         super().init_process()
 
@@ -117,7 +122,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
 
         Passing the connection to the poller and back would take longer than that.
         """
-        if not self.alive or self.tpool._work_queue.qsize():
+        if not self.alive or self.tpool._work_queue.qsize() or conn.sock.is_paused:
             return False
         READ_SIBLINGS.expect()
         return bool(conn.parser.unreader.buf.getvalue()) or conn.sock.is_readable(_NEXT_REQUEST)
@@ -136,6 +141,8 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         if arrived is Arrived.ENOUGH:
             client.deadline = time.monotonic() + self._limit.seconds
             result = super().handle(conn)
+            work = request_context.CURRENT.get()
+            client.is_paused = result is True and work is not None and work.over_limit
             with suppress(OSError):  # the client has closed the connection
                 client.flush()
             return result
@@ -150,6 +157,9 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Called in the main thread when a thread has finished with a connection."""
+        if self.alive and getattr(conn.sock, "is_paused", False):
+            self._paused.append((time.monotonic() + _PAUSE, conn, fs))
+            return
         super().finish_request(conn, fs)
         load.set(self.place, self.nr_conns)
         if self.pending_conns and self.pending_conns[-1] is conn:
@@ -158,16 +168,30 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
     def murder_pending(self) -> None:
         """Close connections whose time is up. Called in the main thread, at least every second.
 
-        If no more connections can be accepted, this closes those that have waited longest for the
-        rest of a request, or for the next request.
+        If no more connections can be accepted, this closes those that are left alone after a
+        refusal, and those that have waited longest for the rest of a request, or for the next one.
         """
         if self.nr_conns >= self.worker_connections:
+            for _ in range(min(len(self._paused), _EVICTED)):
+                self.nr_conns -= 1
+                self._paused.popleft()[1].close()
             for conn in islice(self.pending_conns or self.keepalived_conns, _EVICTED):
                 conn.timeout = 0.0
             self.murder_keepalived()
+        self._end_pauses()
         super().murder_pending()
         while self._lingering and self._lingering[0][0] < time.monotonic():
             self._close(self._lingering.popleft()[1])
+
+    def _end_pauses(self) -> None:
+        """Handle the next request of each connection that was left alone for long enough."""
+        while self._paused and (not self.alive or self._paused[0][0] < time.monotonic()):
+            _, conn, fs = self._paused.popleft()
+            conn.sock.is_paused = False
+            if conn.sock.is_readable(0):
+                self.enqueue_req(conn)
+            else:
+                self.finish_request(conn, fs)
 
     def _linger(self, sock: socket.socket) -> None:
         """Close a connection after its client has. In gunicorn a thread would wait for that."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kazoo_ips.services.accounts.account_tree import AccountService
 from kazoo_ips.services.accounts.authentication import AuthenticationService
+from kazoo_ips.services.accounts.rate_limits import RateLimits
 from kazoo_ips.services.assigning.account_copies import AccountCopyService
 from kazoo_ips.services.assigning.allocation import AllocationService
 from kazoo_ips.services.assigning.assignment import IPService
@@ -22,6 +23,7 @@ class Services:
 
     accounts: AccountService
     auth: AuthenticationService
+    rate_limits: RateLimits
     pool: PoolService
     bulk_additions: BulkAdditionService
     imports: ImportService

@@ -22,6 +22,7 @@ from kazoo_ips.repositories.idempotency_records import (
     IdempotencyRecords,
     record_id,
 )
+from kazoo_ips.services.accounts.rate_limits import RateLimits
 from kazoo_ips.services.assigning.recovery import LEASE, RETENTION
 from kazoo_ips.services.assigning.transactions import TransactionService
 from kazoo_ips.services.retry_queue import RetryQueue
@@ -40,28 +41,34 @@ class IdempotencyService:
         records: IdempotencyRecords,
         transactions: TransactionService,
         retries: RetryQueue,
+        limits: RateLimits,
         now: Callable[[], int],
     ) -> None:
         self._records = records
         self._transactions = transactions
         self._retries = retries
+        self._limits = limits
         self._now = now
 
-    def begin(self, caller: str, key: str, fingerprint: str, request_id: str) -> IdempotencyRecord:
+    def begin(
+        self, account_id: str, user_id: str | None, key: str, fingerprint: str, request_id: str
+    ) -> IdempotencyRecord:
         """Claim a key for an attempt, or return its record with the reply to repeat.
 
-        :param caller: the caller that the key belongs to; the same key of another caller is
+        :param account_id: the account of the caller that the key belongs to
+        :param user_id: the user of that caller, if it has one; the same key of another caller is
             another key
         :param fingerprint: a digest of everything that the request asks for
         :returns: a record with a reply if there is one to repeat; otherwise this attempt has to do
             the request, under the request id of the record
+        :raises TooManyKeys: the account has used too many new keys
         :raises IdempotencyMismatch: the key was used for another request
         :raises InProgress: another attempt is at work
         :raises DatastoreUnreachable: it is unknown whether the key is claimed
         """
         now = self._now()
         new = IdempotencyRecord(
-            record_id(caller, key),
+            record_id(f"{account_id}/{user_id or ''}", key),
             fingerprint,
             request_id,
             now,
@@ -71,6 +78,7 @@ class IdempotencyService:
         )
         existing = self._records.find(new.id)
         if existing is None or now - existing.created > RETENTION:
+            self._limits.take_key(account_id)
             return self._claim(replace(new, revision=existing.revision if existing else None))
         if existing.fingerprint != fingerprint:
             raise IdempotencyMismatch

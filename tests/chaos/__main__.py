@@ -104,6 +104,9 @@ class Run:
             "KAZOO_IPS_PREFIX": self._prefix,
             "KAZOO_IPS_TOKEN_LIFETIME": "86400",
             "KAZOO_IPS_LOGIN_LIMIT": "0",
+            "KAZOO_IPS_ACCOUNT_LIMIT": "0",
+            "KAZOO_IPS_CLIENT_LIMIT": "0",
+            "KAZOO_IPS_KEY_LIMIT": "0",
         }
         self._logs = options.history.with_suffix(".logs")
         self._logs.mkdir(parents=True, exist_ok=True)

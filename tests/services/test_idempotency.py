@@ -34,7 +34,7 @@ HIGH = "f" * 32
 @pytest.fixture
 def begin(services: Instance) -> Callable[..., IdempotencyRecord]:
     def begin(key: str, caller: str = "Alice", asked: str = "this") -> IdempotencyRecord:
-        return services.idempotency.begin(caller, key, asked, uuid4().hex)
+        return services.idempotency.begin(caller, None, key, asked, uuid4().hex)
 
     return begin
 
@@ -132,7 +132,7 @@ def test_a_key_is_new_again_after_a_day(
     services.idempotency.finish(begin(key), {"status": 200})
     later = composition.build(settings, clock=lambda: time.time() + 25 * 3600)
     request_id = uuid4().hex
-    begun = later.idempotency.begin("Alice", key, "that", request_id)
+    begun = later.idempotency.begin("Alice", None, key, "that", request_id)
     assert (begun.reply, begun.request_id, begun.attempt) == (None, request_id, 1)
 
 
@@ -156,7 +156,7 @@ def test_an_uncertain_claim_of_a_key_is_cancelled_after_the_outage(
     proxy.rule(fault, "PUT", "-kazoo_ips/reply-", times=None)
     proxy.rule(faults.error_without_type, "GET", "-kazoo_ips/reply-.*", first=2, times=None)
     with pytest.raises(DatastoreUnreachable):
-        services.idempotency.begin("Alice", key, "this", uuid4().hex)
+        services.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.clear()
     services.background.work()
     assert begin(key).reply is None
@@ -171,12 +171,12 @@ def test_an_uncertain_claim_is_cancelled_although_a_lagging_replica_did_not_show
 ) -> None:
     key, worker = uuid4().hex, composition.build(behind)
     services.idempotency.abandon(begin(key))
-    database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice', key)}"
+    database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice/', key)}"
     before = database.get(name)
     proxy.rule(faults.lose_reply, "PUT", name, times=1)
     proxy.rule(faults.error_without_type, "GET", f"{name}.*", first=2, times=None)
     with pytest.raises(DatastoreUnreachable):
-        worker.idempotency.begin("Alice", key, "this", uuid4().hex)
+        worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.clear()
     proxy.rule(faults.lagging(before), "GET", f"{name}.*", times=2)
     worker.background.work()
@@ -231,13 +231,13 @@ def test_two_uncertain_attempts_are_both_ended(
     proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
 ) -> None:
     key, worker = uuid4().hex, composition.build(behind)
-    name = f"reply-{record_id('Alice', key)}"
-    first = worker.idempotency.begin("Alice", key, "this", uuid4().hex)
+    name = f"reply-{record_id('Alice/', key)}"
+    first = worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.rule(faults.cut, "PUT", name, times=None)
     worker.idempotency.abandon(first)
     proxy.rule(faults.lagging(), "GET", f"{name}.*", times=None)  # as on a node that is cut off
     with pytest.raises(DatastoreUnreachable):
-        worker.idempotency.begin("Alice", key, "this", uuid4().hex)
+        worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.clear()
     worker.background.work()
     assert begin(key).attempt == 2
@@ -253,7 +253,7 @@ def test_a_certain_attempt_wins_over_an_uncertain_one(
     """Two first attempts, written on separated nodes: the one that has done work is continued."""
     key, worker = uuid4().hex, composition.build(behind)
     certain = begin(key)
-    database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice', key)}"
+    database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice/', key)}"
     [sure] = database.leaves(name)
     uncertain = {**sure, "_rev": f"9-{HIGH}", "request_id": "another", "created": 1}
     unsure = replace(certain, request_id="another", created=1, revision=f"9-{HIGH}")
@@ -271,7 +271,7 @@ def test_a_reply_is_stored_after_the_outage(
     proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
 ) -> None:
     key, services = uuid4().hex, composition.build(behind)
-    begun = services.idempotency.begin("Alice", key, "this", uuid4().hex)
+    begun = services.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
     services.idempotency.finish(begun, {"status": 200})
     with pytest.raises(InProgress):
@@ -285,7 +285,7 @@ def test_a_refusal_is_not_replied_while_it_is_unknown_whether_it_is_stored(
     proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
 ) -> None:
     key, services = uuid4().hex, composition.build(behind)
-    begun = services.idempotency.begin("Alice", key, "this", uuid4().hex)
+    begun = services.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
     # The worker may die before it stores the reply. Then a later attempt decides anew.
     with pytest.raises(DatastoreUnreachable):

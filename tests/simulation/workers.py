@@ -32,7 +32,14 @@ Trees = Mapping[str, Mapping[str, Tree]]
 POOL = "dedicated_ips"
 ACCOUNTS = ("X", "Y", "Z")
 _SETTINGS = Settings(
-    identity_cache=1e9, token_lifetime=10**9, login_limit=0, read_timeout=5.0, connect_timeout=1.0
+    identity_cache=1e9,
+    token_lifetime=10**9,
+    login_limit=0,
+    account_limit=0,
+    client_limit=0,
+    key_limit=0,
+    read_timeout=5.0,
+    connect_timeout=1.0,
 )
 
 

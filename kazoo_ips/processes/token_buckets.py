@@ -1,0 +1,125 @@
+"""Token buckets in a shared table, which all workers of a machine count together.
+
+The algorithm is GCRA: for each bucket the table stores one time, at which the bucket will be full.
+An entry that is in the past is the same as none, so a table of fixed size forgets no bucket that
+is in use, unless more are in use than it can hold.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+
+from kazoo_ips.processes.shared_table import SharedTable
+
+_TOLERANCE = 0.1
+"""Seconds by which the times of two workers may differ that wait for the lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A token bucket.
+
+    :param key: identifies it in its table
+    :param size: the tokens of a full bucket
+    :param seconds: the time in which an empty bucket becomes full
+    """
+
+    key: str
+    size: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A bucket after a request for tokens.
+
+    :param left: the tokens that are left
+    :param wait: seconds until the bucket has the tokens that were asked for; 0 if it had them
+    """
+
+    bucket: Bucket
+    left: float
+    wait: float
+
+
+class TokenBuckets:
+    """Takes tokens from buckets.
+
+    :param table: the shared table in which all processes of this machine count
+    :param clock: the time in Unix seconds
+    """
+
+    def __init__(self, table: SharedTable, clock: Callable[[], float]) -> None:
+        self._table = table
+        self._clock = clock
+
+    def take(self, buckets: Sequence[Bucket], cost: float) -> list[Balance]:
+        """Take tokens from all buckets, or from none of them if one does not have enough.
+
+        :param cost: the number of tokens; a bucket that holds fewer gives all that it holds
+        """
+        now = self._clock()
+        with self._table.locked():
+            missing = [self._missing(bucket, now) for bucket in buckets]
+            costs = [min(cost, b.size) * b.seconds / b.size for b in buckets]
+            waits = [
+                _wait(m + c - b.seconds) for m, c, b in zip(missing, costs, buckets, strict=True)
+            ]
+            if not any(waits):
+                missing = [m + c for m, c in zip(missing, costs, strict=True)]
+                for bucket, seconds in zip(buckets, missing, strict=True):
+                    self._table.put(bucket.key, now + seconds)
+        return [
+            Balance(b, max(b.size * (1 - m / b.seconds), 0.0), w)
+            for b, m, w in zip(buckets, missing, waits, strict=True)
+        ]
+
+    def waits(self, buckets: Iterable[Bucket]) -> list[float]:
+        """Return the seconds until each bucket has a token; 0 if it has one."""
+        now = self._clock()
+        with self._table.locked():
+            return [
+                _wait(self._missing(b, now, overdrawn=True) + b.seconds / b.size - b.seconds)
+                for b in buckets
+            ]
+
+    def take_afterwards(self, buckets: Iterable[Bucket]) -> None:
+        """Take a token from each bucket, for what has happened already. It may be overdrawn.
+
+        A bucket is overdrawn by at most as many tokens as it can hold.
+        """
+        now = self._clock()
+        with self._table.locked():
+            for bucket in buckets:
+                missing = self._missing(bucket, now, overdrawn=True) + bucket.seconds / bucket.size
+                self._table.put(bucket.key, now + min(missing, 2 * bucket.seconds))
+
+    def _missing(self, bucket: Bucket, now: float, *, overdrawn: bool = False) -> float:
+        """Return the seconds until a bucket is full.
+
+        If it lacks more than it can lack, the clock was set back, and the bucket counts as full.
+        """
+        missing = self._table.get(bucket.key) - now
+        most = bucket.seconds * (2 if overdrawn else 1)
+        return max(missing, 0.0) if missing <= most + _TOLERANCE else 0.0
+
+
+def _wait(seconds: float) -> float:
+    """Return a time to wait without rounding errors of sums; 0 if it is over."""
+    return max(round(seconds, 5), 0.0)
+
+
+@lru_cache(maxsize=4096)
+def client_network(client: str) -> str:
+    """Return the address itself, or the /64 network of an IPv6 address, which is one client.
+
+    :param client: an address; another text is returned as it is
+    """
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return client
+    if address.version == 4:
+        return str(address)
+    return str(ip_network((address.packed[:8] + bytes(8), 64)))
