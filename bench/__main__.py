@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 
-from bench import BenchError, bulk, processes, reads, report, writes, wrk
+from bench import BenchError, bulk, neighbours, processes, reads, report, writes, wrk
 from bench.context import Bench, Options
 from bench.couch import Couch
 from bench.row import Goal, Measure, Row
@@ -31,6 +31,7 @@ ROWS: Mapping[str, Measure] = {
     "kazoo": reads.kazoo,
     "clients": processes.clients,
     "stream": processes.everything,
+    "neighbours": neighbours.neighbours,
     "start": processes.cold_start,
     "bulk": bulk.bulk,
     "assign": writes.assign,
