@@ -11,7 +11,7 @@ _HEADERS = {
     "Access-Control-Allow-Headers": (
         "content-type, depth, user-agent, x-http-method-override, x-file-size, x-requested-with, "
         "if-modified-since, x-file-name, cache-control, x-auth-token, x-kazoo-cluster-id, "
-        "if-match, if-none-match, authorization, idempotency-key, x-request-id"
+        "if-match, if-none-match, authorization, idempotency-key, x-request-id, traceparent"
     ),
     "Access-Control-Expose-Headers": (
         "content-type, x-auth-token, x-request-id, x-kazoo-cluster-id, location, etag, "

@@ -132,6 +132,8 @@ def wrap(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
 
     def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         started, current = perf_counter(), request_context.begin("")
+        if "HTTP_TRACEPARENT" in environ:
+            current.continue_trace(environ["HTTP_TRACEPARENT"])
         _keep_encoded_slashes(environ)
         status = "500"
 
@@ -211,6 +213,8 @@ def _write(current: Work, environ: "WSGIEnvironment", status: int, seconds: floa
     }
     if current.calls and not current.request_id.startswith(current.couchdb_id):
         fields["couchdb_request_id"] = current.couchdb_id
+    if current.trace_id:
+        fields["trace_id"], fields["parent_id"] = current.trace_id, current.parent_id
     if current.shared:
         fields["couchdb_shared"] = current.shared
     if current.notes:

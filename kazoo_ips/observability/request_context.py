@@ -15,6 +15,15 @@ from itertools import count
 _COUCHDB_TAKES = re.compile(r"[0-9A-Za-z_-]+")
 """The characters that CouchDB accepts in a request id, of 36 characters at most (`nonce/1` in its
 `chttpd.erl`)."""
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?P<more>-.*)?",
+    re.ASCII,
+)
+"""The header `traceparent` of W3C Trace Context: version, trace id, parent id, flags. Versions
+after 00 may have more fields."""
+_OF_TRACE, _OF_REQUEST = 15, 8
+"""Characters of a trace id and of a request id in the ids of requests to CouchDB, together
+`_LENGTH` with the hyphen. 15 hex digits are enough to find a trace in a log."""
 _LENGTH = 24
 """Characters of an id that identify the request. A hyphen and a number follow."""
 NUMBERS = count(secrets.randbelow(10**10))
@@ -31,10 +40,13 @@ class Work:
 
     __slots__ = (
         "account_id", "by", "calls", "client", "command", "couchdb_id", "dry_run", "notes",
-        "over_limit", "request_id", "route", "seconds", "shared", "system_user", "user_id",
+        "over_limit", "parent_id", "request_id", "route", "seconds", "shared", "system_user",
+        "trace_id", "user_id",
     )  # fmt: skip
 
     def __init__(self, request_id: str, by: str = "account") -> None:
+        self.trace_id = self.parent_id = ""
+        """The trace that the client has named, and its span that sent the request."""
         self.rename(request_id)
         self.by = by
         self.command = ""
@@ -65,13 +77,22 @@ class Work:
         """Set the request id, and the beginning of the ids of its requests to CouchDB.
 
         That is the first 24 characters of the request id, or of the id's SHA-256 in hex if CouchDB
-        does not accept the request id.
+        does not accept the request id. In a trace it is 15 characters of the trace id, a hyphen,
+        and 8 of these 24.
         """
         self.request_id = self.couchdb_id = request_id
         if _COUCHDB_TAKES.fullmatch(request_id):
             self.couchdb_id = request_id[:_LENGTH]
         elif request_id:
             self.couchdb_id = hashlib.sha256(request_id.encode()).hexdigest()[:_LENGTH]
+        if self.trace_id:
+            self.couchdb_id = f"{self.trace_id[:_OF_TRACE]}-{self.couchdb_id[:_OF_REQUEST]}"
+
+    def continue_trace(self, traceparent: str) -> None:
+        """Set the trace and the parent that a `traceparent` header names, if it is valid."""
+        match = _TRACEPARENT.fullmatch(traceparent)
+        if match and not (match["more"] and traceparent.startswith("00")):
+            self.trace_id, self.parent_id = match[1], match[2]
 
     def share(self, sent_as: str, seconds: float) -> None:
         """Record that another thread's request to CouchDB included what this work needs.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 import urllib3
@@ -186,6 +187,56 @@ def test_requests_to_couchdb_have_the_request_id(
     line = server.line(request_id)
     assert line.get("couchdb_request_id") == couchdb_id
     assert named(server, couchdb_id or request_id[:24]) == line["couchdb_calls"] > 0
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        f"00-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-00",
+        f"01-{TRACE}-{SPAN}-01-what-a-later-version-adds",
+    ],
+)
+@pytest.mark.parametrize("request_id", ["3f2a-known", "X" * 37, "a.dot"])
+def test_a_trace_is_in_the_log_line_and_in_requests_to_couchdb(
+    server: Server, alice: Member, traceparent: str, request_id: str
+) -> None:
+    request_id = f"{uuid4().hex[:8]}-{request_id}"
+    headers = {**alice.headers, "X-Request-ID": request_id, "traceparent": traceparent}
+    server.send("GET", f"/v2/accounts/{alice.id}/ips", headers=headers)
+    line = server.line(request_id)
+    assert (line["trace_id"], line["parent_id"]) == (TRACE, SPAN)
+    own = hashlib.sha256(request_id.encode()).hexdigest() if "." in request_id else request_id
+    assert line["couchdb_request_id"] == f"{TRACE[:15]}-{own[:8]}"
+    assert named(server, line["couchdb_request_id"]) == line["couchdb_calls"] > 0
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "",
+        TRACE,
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"00-{TRACE}-{SPAN}-01, 00-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}",
+    ],
+)
+def test_an_invalid_traceparent_is_ignored(
+    server: Server, alice: Member, traceparent: str
+) -> None:
+    request_id = f"{uuid4().hex[:8]}-untraced"
+    headers = {**alice.headers, "X-Request-ID": request_id, "traceparent": traceparent}
+    server.send("GET", f"/v2/accounts/{alice.id}/ips", headers=headers)
+    line = server.line(request_id)
+    assert not {"trace_id", "parent_id", "couchdb_request_id"} & set(line)
+    assert named(server, request_id[:24]) == line["couchdb_calls"] > 0
 
 
 def test_a_shared_request_to_couchdb_is_in_all_log_lines(
