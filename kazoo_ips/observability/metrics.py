@@ -154,6 +154,8 @@ class Metrics:
             ["limit"],
             registry=own,
         )
+        for limit in ("account", "client", "key"):  # as above
+            self.requests_limited.labels(limit)
         self._worker_starts = Counter(
             "kazoo_ips_worker_starts", "Worker processes that were started.", registry=own
         )

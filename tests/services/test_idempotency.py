@@ -197,7 +197,7 @@ def test_the_cancelling_of_a_claim_leaves_an_attempt_alone_that_began_meanwhile(
     services.idempotency.abandon(begin(key))
     proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
     with pytest.raises(DatastoreUnreachable):
-        worker.idempotency.begin("Alice", key, "this", uuid4().hex)
+        worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.clear()
     monkeypatch.setattr(liveness, "identity", lambda: "elsewhere/another process")
     assert begin(key).attempt == 2
@@ -221,7 +221,7 @@ def test_a_claim_of_a_key_whose_record_was_swept_is_cancelled(
     assert in_a_day.idempotency.sweep() == 0
     proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
     with pytest.raises(DatastoreUnreachable):
-        worker.idempotency.begin("Alice", key, "this", uuid4().hex)
+        worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.clear()
     assert worker.background.work() == 1
     assert begin(key).attempt == 2  # a late write of the first one would be refused
