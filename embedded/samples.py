@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from embedded.server import EmbeddedError
 from kazoo_ips import app, error_texts
+from kazoo_ips.api import examples
 from kazoo_ips.app import Instance
 from kazoo_ips.config import BadSetting, Settings
 from kazoo_ips.errors import KazooIPsError
@@ -27,12 +28,14 @@ _NETWORKS = [
     ("eu-central", "203.0.113."),
     ("eu-central", "2001:db8::"),
 ]
-_POOL = [
+POOL = [
     CreateIP(f"{network}{n}", zone, f"proxy{n % 2 + 1}.{zone}.example.com")
     for zone, network in _NETWORKS
     for n in range(1, 6)
 ]
-_ASSIGNED = ("192.0.2.1", "203.0.113.1", "2001:db8::1")
+ASSIGNED = ("192.0.2.1", "203.0.113.1", "2001:db8::1")
+_ACCOUNTS = {"Operator": None, "Alice": examples.ACCOUNT_ID}
+"""The sample accounts and their ids; None is a random one. The API's description has Alice's."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +94,16 @@ def _set_up(services: Instance, file: Path, port: int, url: str) -> str:
 
 def _make_samples(services: Instance, file: Path, logins: list[Login]) -> None:
     _write_logins(file, logins)  # fails before there is an account that nobody has the password of
-    for name in ("Operator", "Alice"):
-        account = services.accounts.create(name, f"{name.lower()}.example.com")
+    for name, account_id in _ACCOUNTS.items():
+        realm = f"{name.lower()}.example.com"
+        account = services.accounts.create(name, realm, account_id=account_id)
         login = Login(account.id, "admin", secrets.token_urlsafe(12))
         services.accounts.create_user(account.id, login.username, login.password)
         logins.append(login)
         _write_logins(file, logins)
-    for command in _POOL:
+    for command in POOL:
         services.pool.create(command, uuid4().hex)
-    services.ips.assign_all(AssignIPs(account.id, _ASSIGNED), uuid4().hex)
+    services.ips.assign_all(AssignIPs(account.id, ASSIGNED), uuid4().hex)
 
 
 def _read_logins(file: Path) -> list[Login]:

@@ -1,8 +1,9 @@
 """Checks every reply against the OpenAPI description; a difference fails the test."""
 
+import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,14 +19,44 @@ from kazoo_ips.config import Settings
 TestApp.__test__ = False  # classes of webtest's, not tests
 TestResponse.__test__ = False
 
-NOWHERE = {404: "NotFound", 405: "InvalidMethod"}
+NOWHERE = {404: "ErrorNotFound", 405: "ErrorInvalidMethod"}
 """Replies to what is no operation: no such path, or no such method of a path."""
+
+OPEN = {"BrokenRule"}
+"""Replies whose members depend on their content."""
 
 
 @cache
 def document() -> dict[str, Any]:
     """The description of the application."""
     return openapi.describe(composition.create_app(Settings()))
+
+
+@cache
+def closed() -> dict[str, Any]:
+    """The description, in which the members that replies can have are all there are.
+
+    The published one permits more, because a later release may add members.
+    """
+    made = copy.deepcopy(document())
+    requests = {name for name, _ in _reachable(made, "requestBody")}
+    for name, schema in made["components"]["schemas"].items():
+        if "properties" in schema and name not in requests and name not in OPEN:
+            schema["additionalProperties"] = False
+    return made
+
+
+def _reachable(description: dict[str, Any], member: str) -> Iterator[tuple[str, Any]]:
+    """Yield the schemas that the operations use in one of their members, by name."""
+    operations = [each for item in description["paths"].values() for each in item.values()]
+    rest = [each[member] for each in operations if member in each]
+    seen: set[str] = set()
+    while rest:
+        for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(rest.pop())):
+            if name not in seen:
+                seen.add(name)
+                rest.append(description["components"]["schemas"][name])
+                yield name, rest[-1]
 
 
 def check(
@@ -79,7 +110,7 @@ def checked(method: str, reply: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPRes
 
 
 def fits(pointer: str, body: bytes) -> None:
-    """Whether a body fits a schema of the description."""
+    """Whether a body fits a schema of the description, and has no other members."""
     problems = [
         f"{'.'.join(map(str, error.instance_path))}: {error.message}"
         for error in validator(pointer).iter_errors(json.loads(body))
@@ -90,7 +121,7 @@ def fits(pointer: str, body: bytes) -> None:
 @cache
 def validator(pointer: str) -> jsonschema_rs.Draft202012Validator:
     """The compiled schema at a place of the description."""
-    schema = {"$ref": pointer, **document()}
+    schema = {"$ref": pointer, **closed()}
     return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
 
 

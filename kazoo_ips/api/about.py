@@ -3,16 +3,17 @@
 import platform
 
 from flask import Response
-from marshmallow import Schema, fields
+from marshmallow import fields
 
 from kazoo_ips.api import envelope
+from kazoo_ips.api.resources import ReplySchema
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes
 
 routes = Routes("about", __name__, url_prefix="/v2")
 
 
-class AboutSchema(Schema):
+class AboutSchema(ReplySchema):
     """The versions of the service and of Python."""
 
     version = fields.String(required=True)

@@ -2,7 +2,7 @@
 
 from flask import Response, g
 
-from kazoo_ips.api import envelope, ips, lists, resources, schemas
+from kazoo_ips.api import envelope, examples, ips, lists, resources, schemas
 from kazoo_ips.api.preconditions import if_match
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes, caller, services, write
@@ -11,14 +11,26 @@ from kazoo_ips.model import AllocateIPs, AssignIP, DedicatedIP, ReleaseIP, Relea
 
 routes = Routes("account_ips", __name__, url_prefix="/v2/accounts/<account_id>/ips")
 
+_AVAILABLE = {"address": examples.AVAILABLE[0]}
+_ASSIGNED = {"address": examples.ASSIGNED[0]}
 
-@routes.on("GET", "", who=Who.ACCOUNT, replies=lists.LINES, query=schemas.ListSchema, csv=True)
+
+@routes.on(
+    "GET",
+    "",
+    who=Who.ACCOUNT,
+    replies=lists.LINES,
+    query=schemas.ListSchema,
+    csv=True,
+    operation_id="list_available_ips",
+    links=("get_ip", "assign_ip"),
+)
 def list_available(account_id: str) -> Response:
     """The available addresses."""
     return lists.reply(services().lists.available)
 
 
-@routes.on("PUT", "", **ips.CREATION)
+@routes.on("PUT", "", operation_id="create_pool_ips_from_account", **ips.CREATION)
 def create(account_id: str) -> Response:
     """Add an address to the pool.
 
@@ -31,9 +43,11 @@ def create(account_id: str) -> Response:
     "POST",
     "",
     who=Who.ACCOUNT,
-    replies=resources.ChangedSchema(),
+    replies=resources.ChangedAddressesSchema(),
     body=(schemas.AssignSchema, schemas.AllocateSchema),
     dry_run=True,
+    operation_id="assign_ips",
+    links=("get_ip", "release_ip", "release_ips"),
     raises=(Conflict, InsufficientIPs),
 )
 def assign_all(account_id: str) -> Response:
@@ -51,10 +65,12 @@ def assign_all(account_id: str) -> Response:
     "DELETE",
     "",
     who=Who.ACCOUNT,
-    replies=resources.ReleasedSchema(),
+    replies=resources.ReleasedAddressesSchema(),
     body=(schemas.AddressesSchema,),
     optional_body=True,
     dry_run=True,
+    operation_id="release_ips",
+    links=("get_ip", "assign_ip"),
     raises=(Conflict,),
 )
 def release_all(account_id: str) -> Response:
@@ -70,7 +86,14 @@ def release_all(account_id: str) -> Response:
 
 
 @routes.on(
-    "GET", "/assigned", who=Who.ACCOUNT, replies=lists.LINES, query=schemas.ListSchema, csv=True
+    "GET",
+    "/assigned",
+    who=Who.ACCOUNT,
+    replies=lists.LINES,
+    query=schemas.ListSchema,
+    csv=True,
+    operation_id="list_assigned_ips",
+    links=("get_ip", "release_ip"),
 )
 def list_assigned(account_id: str) -> Response:
     """The addresses that are assigned to the account."""
@@ -89,7 +112,15 @@ def list_hosts(account_id: str) -> Response:
     return lists.names("host", services().lists.hosts())
 
 
-@routes.on("GET", "/<address:address>", who=Who.ACCOUNT, replies=resources.IPSchema())
+@routes.on(
+    "GET",
+    "/<address:address>",
+    who=Who.ACCOUNT,
+    replies=resources.DedicatedIPSchema(),
+    operation_id="get_ip",
+    examples=_ASSIGNED,
+    links=("assign_ip", "release_ip"),
+)
 def fetch(account_id: str, address: str) -> Response:
     """One dedicated IP."""
     return _ip(services().ips.fetch(address, caller()))
@@ -99,9 +130,12 @@ def fetch(account_id: str, address: str) -> Response:
     "POST",
     "/<address:address>",
     who=Who.ACCOUNT,
-    replies=resources.IPSchema(),
+    replies=resources.DedicatedIPSchema(),
     if_match=True,
     dry_run=True,
+    operation_id="assign_ip",
+    examples=_AVAILABLE,
+    links=("get_ip", "release_ip"),
     raises=(Conflict,),
 )
 def assign(account_id: str, address: str) -> Response:
@@ -117,9 +151,12 @@ def assign(account_id: str, address: str) -> Response:
     "DELETE",
     "/<address:address>",
     who=Who.ACCOUNT,
-    replies=resources.IPSchema(),
+    replies=resources.DedicatedIPSchema(),
     if_match=True,
     dry_run=True,
+    operation_id="release_ip",
+    examples=_ASSIGNED,
+    links=("get_ip", "assign_ip"),
     raises=(Conflict,),
 )
 def release(account_id: str, address: str) -> Response:

@@ -7,11 +7,24 @@ from flask import Flask, Response, current_app, g
 from marshmallow import fields
 
 from kazoo_ips.api import envelope
+from kazoo_ips.api.resources import ReplySchema
 from kazoo_ips.api.route_descriptions import ANY, Who
 from kazoo_ips.api.routes import Routes, services
 from kazoo_ips.errors import InvalidCredentials, NotReady
 
 routes = Routes("health", __name__)
+
+
+class HealthSchema(ReplySchema):
+    """The reply of a process that is alive."""
+
+    healthy = fields.Boolean(required=True)
+
+
+class ReadinessSchema(ReplySchema):
+    """The reply of a service that can serve requests."""
+
+    ready = fields.Boolean(required=True)
 
 
 def init_app(app: Flask, text: Callable[[], bytes], content_type: str, token: str) -> None:
@@ -23,13 +36,13 @@ def init_app(app: Flask, text: Callable[[], bytes], content_type: str, token: st
     app.extensions["kazoo_ips_metrics"] = text, content_type, token
 
 
-@routes.on("GET", "/healthz", who=Who.ANYONE, replies=fields.Dict())
+@routes.on("GET", "/healthz", who=Who.ANYONE, replies=HealthSchema())
 def healthz() -> Response:
     """Whether the process replies. This does not check CouchDB."""
     return envelope.success({"healthy": True})
 
 
-@routes.on("GET", "/readyz", who=Who.ANYONE, replies=fields.Dict(), raises=(NotReady,))
+@routes.on("GET", "/readyz", who=Who.ANYONE, replies=ReadinessSchema(), raises=(NotReady,))
 def readyz() -> Response:
     """Whether the service can serve requests; 503 with the reasons if not."""
     reasons = services().health.problems()
@@ -39,7 +52,13 @@ def readyz() -> Response:
 
 
 @routes.on(
-    "GET", "/metrics", who=Who.ANYONE, replies=None, media=ANY, raises=(InvalidCredentials,)
+    "GET",
+    "/metrics",
+    who=Who.ANYONE,
+    replies=None,
+    media=ANY,
+    media_types=("text/plain",),
+    raises=(InvalidCredentials,),
 )
 def metrics() -> Response:
     """The metrics of all workers, for Prometheus."""

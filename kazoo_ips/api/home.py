@@ -4,9 +4,10 @@ A browser gets a page with the links. Every other client gets them in the envelo
 """
 
 from flask import Response, g
-from marshmallow import Schema, fields
+from marshmallow import fields
 
 from kazoo_ips.api import envelope
+from kazoo_ips.api.resources import ReplySchema
 from kazoo_ips.api.route_descriptions import HTML, Who
 from kazoo_ips.api.routes import Routes
 
@@ -21,7 +22,7 @@ _LINKS = {
 """The path of each page, and its content."""
 
 
-class HomeSchema(Schema):
+class LinksSchema(ReplySchema):
     """The paths of the documentation."""
 
     docs = fields.String(required=True)
@@ -30,7 +31,7 @@ class HomeSchema(Schema):
     health = fields.String(required=True)
 
 
-@routes.on("GET", "/", who=Who.ANYONE, replies=HomeSchema(), page=True)
+@routes.on("GET", "/", who=Who.ANYONE, replies=LinksSchema(), page=True, operation_id="get_links")
 def home() -> Response:
     """Links to the documentation."""
     if g.media == HTML:
@@ -38,7 +39,9 @@ def home() -> Response:
     return envelope.success({name: path for name, (path, _) in _LINKS.items()})
 
 
-@routes.on("GET", "/v2", who=Who.ANYONE, replies=HomeSchema(), page=True)
+@routes.on(
+    "GET", "/v2", who=Who.ANYONE, replies=LinksSchema(), page=True, operation_id="get_links_of_v2"
+)
 def home_of_version() -> Response:
     """Links to the documentation."""
     return home()

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Response, g
 
-from kazoo_ips.api import envelope, lists, resources, schemas
+from kazoo_ips.api import envelope, examples, lists, resources, schemas
 from kazoo_ips.api.preconditions import if_match
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes, services, write
@@ -14,7 +14,16 @@ from kazoo_ips.model import DeleteIP
 routes = Routes("ips", __name__, url_prefix="/v2/ips")
 
 
-@routes.on("GET", "", who=Who.OPERATOR, replies=lists.LINES, query=schemas.ListSchema, csv=True)
+@routes.on(
+    "GET",
+    "",
+    who=Who.OPERATOR,
+    replies=lists.LINES,
+    query=schemas.ListSchema,
+    csv=True,
+    operation_id="list_available_pool_ips",
+    links=("get_pool_ip", "delete_pool_ip"),
+)
 def list_available() -> Response:
     """The available addresses."""
     return lists.reply(services().lists.available)
@@ -22,17 +31,18 @@ def list_available() -> Response:
 
 CREATION: dict[str, Any] = {
     "who": Who.OPERATOR,
-    "replies": (resources.CreatedSchema(), resources.CreatedIPsSchema()),
+    "replies": (resources.CreatedIPSchema(), resources.CreatedIPListSchema()),
     "status": 201,
-    "body": (schemas.CreateIPSchema, schemas.CreateIPsSchema),
+    "body": (schemas.CreateIPSchema, schemas.CreateIPListSchema),
     "if_match": True,
     "dry_run": True,
+    "links": ("get_pool_ip", "delete_pool_ip"),
     "raises": (Conflict,),
 }
 """The description of `PUT`, which two paths have."""
 
 
-@routes.on("PUT", "", **CREATION)
+@routes.on("PUT", "", operation_id="create_pool_ips", **CREATION)
 def create() -> Response:
     """Add an address to the pool, or a list of addresses: all or none."""
     command = schemas.load_create(g.envelope.data())
@@ -53,25 +63,49 @@ def create() -> Response:
     replies=lists.OWNED_LINES,
     query=schemas.ListSchema,
     csv=True,
+    operation_id="list_assigned_pool_ips",
+    links=("get_pool_ip",),
 )
 def list_assigned() -> Response:
     """The assigned addresses of all accounts, each with its account."""
     return lists.reply(services().lists.assigned, owner=True)
 
 
-@routes.on("GET", "/zones", who=Who.OPERATOR, replies=resources.NAMES, csv=True)
+@routes.on(
+    "GET",
+    "/zones",
+    who=Who.OPERATOR,
+    replies=resources.NAMES,
+    csv=True,
+    operation_id="list_pool_zones",
+)
 def list_zones() -> Response:
     """The zones of all addresses."""
     return lists.names("zone", services().lists.zones())
 
 
-@routes.on("GET", "/hosts", who=Who.OPERATOR, replies=resources.NAMES, csv=True)
+@routes.on(
+    "GET",
+    "/hosts",
+    who=Who.OPERATOR,
+    replies=resources.NAMES,
+    csv=True,
+    operation_id="list_pool_hosts",
+)
 def list_hosts() -> Response:
     """The hosts of all addresses."""
     return lists.names("host", services().lists.hosts())
 
 
-@routes.on("GET", "/<address:address>", who=Who.OPERATOR, replies=resources.IPSchema())
+@routes.on(
+    "GET",
+    "/<address:address>",
+    who=Who.OPERATOR,
+    replies=resources.DedicatedIPSchema(),
+    operation_id="get_pool_ip",
+    examples={"address": examples.ASSIGNED[0]},
+    links=("delete_pool_ip",),
+)
 def fetch(address: str) -> Response:
     """One dedicated IP."""
     ip = services().ips.fetch(address)
@@ -82,10 +116,12 @@ def fetch(address: str) -> Response:
     "DELETE",
     "/<address:address>",
     who=Who.OPERATOR,
-    replies=resources.DeletedSchema(),
+    replies=resources.DeletedIPSchema(),
     query=schemas.DeleteSchema,
     if_match=True,
     dry_run=True,
+    operation_id="delete_pool_ip",
+    examples={"address": examples.AVAILABLE[0]},
     raises=(Conflict,),
 )
 def delete(address: str) -> Response:

@@ -23,13 +23,27 @@ _SCHEMAS: dict[str, tuple[type[Schema], str]] = {
 }
 
 
-@routes.on("GET", "", who=Who.ANYONE, replies=resources.NAMES)
+@routes.on(
+    "GET",
+    "",
+    who=Who.ANYONE,
+    replies=resources.NAMES,
+    operation_id="list_schemas",
+    links=("get_schema",),
+)
 def list_names() -> Response:
     """The names of the schemas."""
     return envelope.success(sorted(_SCHEMAS))
 
 
-@routes.on("GET", "/<name>", who=Who.ANYONE, replies=fields.Dict())
+@routes.on(
+    "GET",
+    "/<name>",
+    who=Who.ANYONE,
+    replies=fields.Dict(metadata={"title": "JSONSchema"}),
+    operation_id="get_schema",
+    examples={"name": "ips"},
+)
 def fetch(name: str) -> Response:
     """One schema, in draft 4 of JSON Schema."""
     if name not in _SCHEMAS:

@@ -14,8 +14,8 @@ from kazoo_ips.model import Listing, ListIPs, Page
 from kazoo_ips.model.names import printable
 from kazoo_ips.services.pool.lists import walk
 
-LINES = resources.ListingSchema(many=True, exclude=["assigned_to"])
-OWNED_LINES = resources.ListingSchema(many=True)
+LINES = resources.IPListItemSchema(many=True)
+OWNED_LINES = resources.AssignedIPListItemSchema(many=True)
 """The form of a list without and with the account of each address."""
 
 _CHUNK = 1000

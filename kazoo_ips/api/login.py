@@ -3,10 +3,11 @@
 from typing import Any
 
 from flask import Response, g
-from marshmallow import Schema, fields
+from marshmallow import fields
 
 from kazoo_ips.api import envelope, schemas
 from kazoo_ips.api.client_address import client_address
+from kazoo_ips.api.resources import ReplySchema
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes, services
 from kazoo_ips.errors import (
@@ -24,7 +25,7 @@ from kazoo_ips.services.accounts.authentication import Session
 routes = Routes("login", __name__, url_prefix="/v2")
 
 
-class SessionSchema(Schema):
+class SessionSchema(ReplySchema):
     """The account and the user of a token, which itself is `auth_token` in the envelope."""
 
     account_id = fields.String(required=True)
@@ -44,6 +45,7 @@ _LOGIN: dict[str, Any] = {
     "replies": SessionSchema(),
     "status": 201,
     "dry_run": False,
+    "links": ("list_available_ips", "list_assigned_ips"),
     "raises": (
         InvalidCredentials,
         TooManyRequests,

@@ -4,7 +4,7 @@ What a route, a schema or `errors.py` states is not repeated in this module.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,15 @@ from marshmallow import Schema, fields
 from werkzeug.routing import Rule
 
 from kazoo_ips import errors
-from kazoo_ips.api import envelope, schemas
-from kazoo_ips.api.errors import HEADERS, REPLIES, TOKENS
+from kazoo_ips.api import (
+    envelope,
+    examples,
+    openapi_envelope,
+    openapi_errors,
+    openapi_links,
+    schemas,
+)
+from kazoo_ips.api.errors import HEADERS
 from kazoo_ips.api.fields import Field
 from kazoo_ips.api.route_descriptions import CSV, HTML, JSON, Operation, Shape, Who
 
@@ -51,116 +58,7 @@ _SECURITY = {
 }
 
 _TEXT: dict[str, Any] = {"type": "string"}
-_PRINTABLE = {"type": "string", "pattern": "^[!-~]{1,128}$"}
-_ALWAYS = {
-    "request_id": {
-        **_PRINTABLE,
-        "description": "The id of the request, as in `X-Request-ID`",
-        "examples": ["07752b1c6d3f4e9a8b5c0d1e2f3a4b5c"],
-    },
-    "node": {
-        **_TEXT,
-        "description": "Identifies the machine that has replied",
-        "pattern": r"^[\w-]{22}$",
-        "examples": ["aGyCGoCRSu-CJGW0gBnNNA"],
-    },
-    "timestamp": {"type": "string", "format": "date-time"},
-    "version": {**_TEXT, "description": "Version of the service"},
-}
-_TOKEN = {"auth_token": {**_TEXT, "description": "The token of the request, or the new one"}}
-_DRY_RUN = {"dry_run": {"const": True, "description": "This was a dry run: nothing was written"}}
-_PAGING = {
-    "page_size": {"type": "integer", "minimum": 0, "description": "Number of lines on this page"},
-    "start_key": {**_TEXT, "description": "The `start_key` of the request"},
-    "next_start_key": {
-        **_TEXT,
-        "description": "The `start_key` of the next page; missing on the last page",
-    },
-}
-_ENVELOPES = {
-    "Success": {
-        "type": "object",
-        "required": ["data", "status", "revision", *_ALWAYS],
-        "properties": {
-            "data": {},
-            "status": {"const": "success"},
-            "revision": {
-                **_TEXT,
-                "description": "Revision of `data`, as in `ETag`",
-                "minLength": 1,
-            },
-            **_ALWAYS,
-            **_TOKEN,
-            **_DRY_RUN,
-        },
-    },
-    "Failure": {
-        "type": "object",
-        "required": ["data", "status", "error", "message", *_ALWAYS],
-        "properties": {
-            "data": {"type": "object"},
-            "status": {"const": "error"},
-            "error": {**_TEXT, "description": "The HTTP status, as a string"},
-            "message": {**_TEXT, "description": "The kind of error"},
-            **_ALWAYS,
-            **_TOKEN,
-            **_DRY_RUN,
-        },
-    },
-}
-
-_CONFLICTS = (errors.Conflict, errors.IPExists, errors.IPAssigned, errors.IPStatusUnknown)
-_REASONS = [kind.reason for kind in _CONFLICTS]
-_COUNT = {"type": "integer", "minimum": 0}
-_DATA: dict[type[Exception], dict[str, Any]] = {
-    errors.ValidationFailed: {
-        "description": "Every broken rule, by field and by name of the rule",
-        "minProperties": 1,
-        "additionalProperties": {
-            "type": "object",
-            "minProperties": 1,
-            "additionalProperties": {
-                "type": "object",
-                "required": ["message"],
-                "properties": {"message": _TEXT},
-            },
-        },
-        "examples": [{"ips.1": {"not_found": {"message": "ip not found", "value": "5.6.7.8"}}}],
-    },
-    errors.TokenRestricted: {
-        "required": ["cause", "message"],
-        "properties": {"cause": _TEXT, "message": {"const": "forbidden"}},
-        "additionalProperties": False,
-    },
-    errors.BadIdentifier: {
-        "required": ["cause", "message"],
-        "properties": {"cause": _TEXT, "message": {"const": "bad identifier"}},
-        "additionalProperties": False,
-    },
-    errors.Conflict: {
-        "required": ["message"],
-        "properties": {
-            "message": {"const": "conflicting documents"},
-            "ips": {"type": "object", "additionalProperties": {"enum": [*_REASONS]}},
-        },
-        "additionalProperties": False,
-    },
-    errors.NotReady: {
-        "required": ["message", "reasons"],
-        "properties": {
-            "message": {"const": "not ready"},
-            "reasons": {"type": "array", "items": _TEXT, "minItems": 1},
-        },
-        "additionalProperties": False,
-    },
-    errors.InsufficientIPs: {
-        "required": ["requested", "available", "message"],
-        "properties": {"requested": _COUNT, "available": _COUNT, "message": _TEXT},
-        "additionalProperties": False,
-    },
-}
-"""The `data` of the errors whose `data` is more than a message."""
-
+_ANY_OBJECT = {"type": "object", "additionalProperties": True}
 _EVERYWHERE: tuple[type[Exception] | int, ...] = (
     400, errors.ValidationFailed, 406, 408, 413, 415, Exception,
 )  # fmt: skip
@@ -174,11 +72,14 @@ _LIMITS = ("RateLimit-Policy", "RateLimit")
 """Headers of a reply while a rate limit is near."""
 
 _PARAMETERS = {
-    "account_id": {"schema": {**_TEXT, "minLength": 1}, "description": "Id of an account"},
+    "account_id": {
+        "schema": {**_TEXT, "minLength": 1},
+        "description": "Id of an account",
+        "example": examples.ACCOUNT_ID,
+    },
     "address": {
         "schema": {**_TEXT, "minLength": 1},
         "description": "IPv4 or IPv6 address, in any spelling",
-        "example": "1.2.3.4",
     },
     "name": {"schema": {**_TEXT, "minLength": 1}, "description": "Name"},
 }
@@ -202,10 +103,13 @@ def operation_of(app: Flask, rule: Rule) -> Operation:
     return operation
 
 
+def operation_id(rule: Rule, operation: Operation) -> str:
+    """Return the name of an operation, from which generators make the name of a method."""
+    return operation.operation_id or rule.endpoint.rpartition(".")[2]
+
+
 def _name(schema: Any) -> str:
-    """Return the name of a schema. A schema that excludes fields gets another name."""
-    name = type(schema).__name__.removeprefix("_").removesuffix("Schema")
-    return "".join([name, *(f"-without-{each}" for each in sorted(schema.exclude))])
+    return type(schema).__name__.removesuffix("Schema")
 
 
 def _spec(**options: Any) -> tuple[APISpec, Any]:
@@ -243,38 +147,42 @@ class _Description:
         components = self._spec.components
         for name, scheme in _SECURITY.items():
             components.security_scheme(name, scheme)
-        for name, schema in _ENVELOPES.items():
-            components.schema(name, schema)
-        kinds: list[type[Exception] | int] = [*TOKENS, *REPLIES]
-        for kind in kinds:  # includes errors that no route has, such as that of an unknown path
-            self._failure(kind)
-        for rule in sorted(self._app.url_map.iter_rules(), key=lambda rule: rule.rule):
+        for name, schema in openapi_errors.schemas():
+            self._add(name, schema)
+        for rule, operation in self._operations.values():
             path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-            operation = operation_of(self._app, rule)
             description = self._operation(rule, operation)
             self._spec.path(path=path, operations={operation.method.lower(): description})
         document: dict[str, Any] = self._spec.to_dict()
         return document
 
+    @cached_property
+    def _operations(self) -> dict[str, tuple[Rule, Operation]]:
+        rules = sorted(self._app.url_map.iter_rules(), key=lambda rule: rule.rule)
+        described = [(rule, operation_of(self._app, rule)) for rule in rules]
+        return {operation_id(*each): each for each in described}
+
     def _operation(self, rule: Rule, operation: Operation) -> dict[str, Any]:
         summary, _, more = operation.summary.partition("\n")
         description: dict[str, Any] = {
             "tags": [rule.endpoint.partition(".")[0]],
-            "operationId": rule.endpoint,
+            "operationId": operation_id(rule, operation),
             "summary": summary.strip().removesuffix("."),
             "description": f"For {operation.who.value}. {' '.join(more.split())}".strip(),
             "parameters": [*self._parameters(rule, operation)],
-            "responses": {**self._success(operation), **self._failures(rule, operation)},
+            "responses": {**self._success(rule, operation), **self._failures(rule, operation)},
         }
         if operation.who is Who.ANYONE:
             description["security"] = []
-        if operation.body or operation.method in ("POST", "DELETE"):
+        if operation.body:
             description["requestBody"] = self._body(operation)
         return description
 
     def _parameters(self, rule: Rule, operation: Operation) -> Iterator[dict[str, Any]]:
         for name in sorted(rule.arguments):
-            yield {"name": name, "in": "path", "required": True, **_PARAMETERS[name]}
+            given = operation.examples
+            example = {"example": given[name]} if name in given else {}
+            yield {"name": name, "in": "path", "required": True, **_PARAMETERS[name], **example}
         if operation.query:
             yield from self._marshmallow.schema2parameters(operation.query, location="query")
         if operation.dry_run:
@@ -289,7 +197,7 @@ class _Description:
                 "A request with the same key gets the same reply, for a day, and is done once"
             )
         for name, text in headers.items():
-            schema = _PRINTABLE if name == "Idempotency-Key" else _TEXT
+            schema = openapi_envelope.PRINTABLE if name == "Idempotency-Key" else _TEXT
             yield {"name": name, "in": "header", "description": text, "schema": schema}
 
     @cached_property
@@ -300,59 +208,63 @@ class _Description:
         return parameters[0]
 
     def _body(self, operation: Operation) -> dict[str, Any]:
-        required = bool(operation.body) and not operation.optional_body
-        envelope_ = {
+        properties = {"data": self._data(tuple(each() for each in operation.body))}
+        if operation.dry_run:
+            properties["dry_run"] = self._dry_run_parameter["schema"]
+        samples = [{"data": self._sample(each)} for each in operation.body]
+        schema = {
             "type": "object",
-            "properties": {
-                "data": self._data(operation.body),
-                **({"dry_run": self._dry_run_parameter["schema"]} if operation.dry_run else {}),
-            },
-            **({"required": ["data"]} if required or operation.optional_body else {}),
+            "required": ["data"],
+            "properties": properties,
+            "examples": samples,
         }
-        return {"required": required, "content": {JSON: {"schema": envelope_}}}
-
-    def _data(self, accepted: tuple[type[Schema], ...]) -> dict[str, Any]:
-        """Return the form of `data`. Of several forms, the required fields decide which it is."""
-        if not accepted:
-            return {"description": "Ignored"}
-        refs = {each: self._ref(each()) for each in accepted}
-        if len(refs) == 1:
-            return refs[accepted[0]]
+        ref = self._add(f"{_joined(operation.body)}Request", schema)
         return {
-            "anyOf": [
-                {"allOf": [ref], "not": {"anyOf": [*_required(set(refs) - {each})]}}
-                for each, ref in refs.items()
-            ]
+            "required": not operation.optional_body,
+            "content": {JSON: {"schema": ref}},
         }
 
-    def _ref(self, shape: Shape) -> dict[str, Any]:
+    def _sample(self, schema: type[Schema]) -> dict[str, Any]:
+        """Return an example of request data, of the fields that have an example."""
+        described = self._marshmallow.schema2jsonschema(schema)["properties"]
+        return {k: v["examples"][0] for k, v in described.items() if "examples" in v}
+
+    def _data(self, shape: Shape) -> dict[str, Any]:
+        """Return a reference to the schema of data, which is added if it is new."""
         converter = self._marshmallow
         if isinstance(shape, tuple):
-            return {"anyOf": [self._ref(each) for each in shape]}
+            refs = [self._data(each) for each in shape]
+            if len(refs) == 1:
+                return refs[0]
+            return self._add(_joined(map(type, shape)), {"oneOf": refs})
         if isinstance(shape, Schema):
-            ref: dict[str, Any] = converter.resolve_nested_schema(shape)
+            found: dict[str, Any] = converter.resolve_nested_schema(shape)
         else:
-            ref = converter.field2property(shape)
-        return ref
+            found = converter.field2property(shape)
+            found.pop("title", None)  # it is the schema's name
+            if found.get("type") == "object":
+                return self._add(_shape_name(shape), found)
+        return found
 
-    def _success(self, operation: Operation) -> dict[str, Any]:
+    def _add(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+        if name not in self._spec.components.schemas:
+            self._spec.components.schema(name, schema)
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def _success(self, rule: Rule, operation: Operation) -> dict[str, Any]:
         status, headers = str(operation.status), _headers("X-Request-ID")
         if operation.replies is None:
-            schema = {"type": "object"} if operation.media == JSON else _TEXT
-            content: dict[str, Any] = {operation.media: {"schema": schema}}
+            schema = _TEXT
+            if operation.media == JSON:
+                schema = self._add("OpenAPIDescription", _ANY_OBJECT)
+            content: dict[str, Any] = {
+                media: {"schema": schema if media.startswith(("text/", JSON)) else {}}
+                for media in operation.media_types or [operation.media]
+            }
             unchanged = {"description": "Nothing has changed", "headers": headers}
             success = {"description": "Success", "headers": headers, "content": content}
             return {status: success, "304": unchanged}
-        paging = _PAGING if operation.query is schemas.ListSchema else {}
-        content = {
-            JSON: {
-                "schema": {
-                    "allOf": [{"$ref": "#/components/schemas/Success"}],
-                    "properties": {"data": self._ref(operation.replies), **paging},
-                    "unevaluatedProperties": False,
-                }
-            }
-        }
+        content = {JSON: {"schema": self._reply(operation, operation.replies)}}
         if operation.csv:
             content[CSV] = {"schema": {**_TEXT, "description": "A header line, then the lines"}}
         if operation.page:
@@ -360,64 +272,52 @@ class _Description:
         limited = operation.who is not Who.ANYONE
         tags = _headers("ETag", *(_LIMITS if limited else ()), required=False)
         replayed = _headers("Idempotency-Replayed", required=False) if operation.is_write else {}
-        responses = {
-            status: {
-                "description": "Success",
-                "headers": {**headers, **tags, **replayed},
-                "content": content,
-            }
+        success = {
+            "description": "Success",
+            "headers": {**headers, **tags, **replayed},
+            "content": content,
         }
+        responses = {status: success}
         if operation.dry_run and operation.status != 200:
-            responses["200"] = {**responses[status], "description": "Success of a dry run"}
+            responses["200"] = {**success, "description": "Success of a dry run"}
         if operation.method == "GET":
             responses["304"] = {
                 "description": "Nothing has changed",
                 "headers": {**headers, **tags},
             }
+        links = openapi_links.links(operation_id(rule, operation), self._operations)
+        if links:
+            success["links"] = links
         return responses
 
+    def _reply(self, operation: Operation, shape: Shape) -> dict[str, Any]:
+        """Return a reference to the schema of a reply in the envelope."""
+        paged = operation.query is schemas.ListSchema
+        schema = openapi_envelope.success(self._data(shape), paged=paged)
+        name = _shape_name(shape)
+        is_list = schema["properties"]["data"].get("type") == "array"
+        return self._add(name if is_list else f"{name}Reply", schema)
+
     def _failures(self, rule: Rule, operation: Operation) -> dict[str, Any]:
-        by_status: dict[str, list[str]] = {}
-        for kind in dict.fromkeys(_possible(rule, operation)):
-            status, name = self._failure(kind)
-            by_status.setdefault(status, []).append(name)
-        return {each: self._response(each, by_status[each]) for each in sorted(by_status)}
+        by_status: dict[int, list[str]] = {}
+        for kind in _possible(rule, operation):
+            status, _ = openapi_errors.token_of(kind)
+            names = by_status.setdefault(status, [])
+            if openapi_errors.name_of(kind) not in names:
+                names.append(openapi_errors.name_of(kind))
+        return {str(each): self._response(each, by_status[each]) for each in sorted(by_status)}
 
-    def _failure(self, kind: type[Exception] | int) -> tuple[str, str]:
-        """Return the status of an error and the name of its form, which is added if it is new."""
-        if isinstance(kind, int):
-            message, text = TOKENS[kind]
-            status, name = str(kind), message.title().replace("_", "")
-            data = _only_message(text)
-        else:
-            code, message, make_data = REPLIES[kind]
-            status, name = str(code), "Fault" if kind is Exception else kind.__name__
-            data = _DATA.get(kind) or _only_message(_message(make_data))
-        if name not in self._spec.components.schemas:
-            schema = {
-                "allOf": [{"$ref": "#/components/schemas/Failure"}],
-                "properties": {
-                    "data": {"type": "object", **data},
-                    "error": {"const": status},
-                    "message": {"const": message},
-                },
-                "unevaluatedProperties": False,
-            }
-            self._spec.components.schema(name, schema)
-        return status, name
-
-    def _response(self, status: str, names: list[str]) -> str:
+    def _response(self, status: int, names: list[str]) -> str:
         """Return the name of the reply with a status that several errors can have."""
-        name = "-or-".join(names)
+        name = openapi_errors.union_name(names)
         if name not in self._spec.components.responses:
-            refs = [{"$ref": f"#/components/schemas/{each}"} for each in names]
-            words = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", each).capitalize() for each in names]
-            more = [*HEADERS.get(int(status), {}), *(["Allow"] if status == "405" else [])]
-            limits = _headers(*_LIMITS, required=False) if status == "429" else {}
+            ref = self._add(name, openapi_errors.union(names))
+            more = [*HEADERS.get(status, {}), *(["Allow"] if status == 405 else [])]
+            limits = _headers(*_LIMITS, required=False) if status == 429 else {}
             response = {
-                "description": ", or ".join(words),
+                "description": ", or ".join(each.removeprefix("Error") for each in names),
                 "headers": {**_headers("X-Request-ID", *more), **limits},
-                "content": {JSON: {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}},
+                "content": {JSON: {"schema": ref}},
             }
             self._spec.components.response(name, response)
         return name
@@ -445,20 +345,14 @@ def _headers(*names: str, required: bool = True) -> dict[str, Any]:
     return {name: {"schema": _TEXT, "required": required} for name in names}
 
 
-def _only_message(text: str) -> dict[str, Any]:
-    return {
-        "required": ["message"],
-        "properties": {"message": {"const": text}},
-        "additionalProperties": False,
-    }
+def _joined(schemas_: Iterable[type[Schema]]) -> str:
+    return "Or".join(each.__name__.removesuffix("Schema") for each in schemas_)
 
 
-def _message(make_data: Callable[[Any], Any]) -> str:
-    return str(make_data(None)["message"])
-
-
-def _required(others: Iterable[type[Schema]]) -> Iterator[dict[str, Any]]:
-    for other in sorted(others, key=lambda each: each.__name__):
-        for name, field in other().fields.items():
-            if field.required:
-                yield {"required": [name]}
+def _shape_name(shape: Shape) -> str:
+    """Return the name of a schema of data. A list of `IPListItem` is an `IPList`."""
+    if isinstance(shape, tuple):
+        return _joined(map(type, shape))
+    if isinstance(shape, Schema):
+        return _name(shape).removesuffix("Item") if shape.many else _name(shape)
+    return str(shape.metadata["title"])

@@ -3,12 +3,22 @@
 from operator import attrgetter
 from typing import Any
 
-from marshmallow import Schema, fields
+from marshmallow import EXCLUDE, Schema, fields
 
+from kazoo_ips.api import examples
 from kazoo_ips.model import DedicatedIP, Listing, Status
 
 
-class _Resource(Schema):
+class ReplySchema(Schema):
+    """A part of a reply's data."""
+
+    class Meta:
+        """A later release may add members, so the OpenAPI description permits unknown ones."""
+
+        unknown = EXCLUDE
+
+
+class _Resource(ReplySchema):
     """A JSON resource with attributes of a model and constants. Attributes that are None are left
     out.
     """
@@ -29,34 +39,26 @@ class _Resource(Schema):
         return {k: v for k, v in values if v is not None} | self._constants
 
 
-_EXAMPLES = {
-    "ip": "1.2.3.4",
-    "zone": "us-east",
-    "host": "proxy1.us-east.myswitch.com",
-    "account_id": "4b1ae50f5b2c4c0d9a6a0f2f3a9c7b1e",
-}
-
-
-def _is(description: str, example: str = "", **more: Any) -> dict[str, Any]:
+def _is(description: str, example: object = None, **more: Any) -> dict[str, Any]:
     """Return the arguments of a field that every resource of its type has.
 
-    :param example: the key of its example in `_EXAMPLES`
     :param more: further keywords of JSON Schema
     """
     metadata: dict[str, Any] = {"description": description}
-    if example:
-        metadata["examples"] = [_EXAMPLES[example]]
+    if example is not None:
+        metadata["examples"] = [example]
     return {"metadata": {**metadata, **more}, "required": True}
 
 
-_ADDRESS = _is("IP address", "ip")
-_ZONE, _HOST = _is("Zone of the address", "zone"), _is("Host of the address", "host")
+_ADDRESS = _is("IP address", examples.ASSIGNED[0])
+_ZONE = _is("Zone of the address", examples.ZONE)
+_HOST = _is("Host of the address", examples.HOST)
 _STATUS = _is(
     "`available`, `assigned`, or a status of a newer release",
     examples=[each.value for each in Status],
     minLength=1,
 )
-_OWNER = {**_is("Account that has the address", "account_id"), "required": False}
+_OWNER = {**_is("Account that has the address", examples.ACCOUNT_ID), "required": False}
 
 
 class _Id(fields.String):
@@ -67,7 +69,7 @@ class _Id(fields.String):
         return str(obj.address)
 
 
-class IPSchema(_Resource):
+class DedicatedIPSchema(_Resource):
     """A dedicated IP."""
 
     id = _Id(**_ADDRESS)
@@ -96,44 +98,51 @@ class ReadOnlySchema(_Resource):
     modified = fields.Integer(**_is("Time of the last change, in Gregorian seconds"))
 
 
-class ListingSchema(_Resource):
+class IPListItemSchema(_Resource):
     """One line of a list."""
 
     ip = fields.String(attribute="address", **_ADDRESS)
     zone = fields.String(**_ZONE)
     host = fields.String(**_HOST)
+
+
+class AssignedIPListItemSchema(IPListItemSchema):
+    """One line of a list of the addresses of all accounts."""
+
     assigned_to = fields.String(**_OWNER)
 
 
-class CreatedSchema(IPSchema):
+class CreatedIPSchema(DedicatedIPSchema):
     """A dedicated IP that was added to the pool."""
 
     _read_only = fields.Nested(ReadOnlySchema, required=True)
 
 
-class CreatedIPsSchema(Schema):
+class CreatedIPListSchema(ReplySchema):
     """Several dedicated IPs that were added to the pool."""
 
-    ips = fields.List(fields.Nested(CreatedSchema), **_is("The dedicated IPs"))
+    ips = fields.List(fields.Nested(CreatedIPSchema), **_is("The dedicated IPs"))
 
 
-class _ReadOnlyDeletedSchema(ReadOnlySchema):
+class ReadOnlyDeletedSchema(ReadOnlySchema):
+    """The member `_read_only` of a dedicated IP that was deleted."""
+
     deleted = fields.Constant(True, **_is("The document is deleted"))
 
 
-class DeletedSchema(IPSchema):
+class DeletedIPSchema(DedicatedIPSchema):
     """A dedicated IP that was deleted, as it was before."""
 
-    _read_only = fields.Nested(_ReadOnlyDeletedSchema, required=True)
+    _read_only = fields.Nested(ReadOnlyDeletedSchema, required=True)
 
 
-class ChangedSchema(Schema):
+class ChangedAddressesSchema(ReplySchema):
     """The addresses that a request has assigned or released."""
 
-    ips = fields.List(fields.String(metadata=_ADDRESS["metadata"]), **_is("The addresses"))
+    ips = fields.List(fields.String(), **_is("The addresses", examples.AVAILABLE))
 
 
-class ReleasedSchema(ChangedSchema):
+class ReleasedAddressesSchema(ChangedAddressesSchema):
     """The addresses that a request has released, and those that it has not released."""
 
     left = fields.Dict(
@@ -146,11 +155,11 @@ class ReleasedSchema(ChangedSchema):
     )
 
 
-NAMES = fields.List(fields.String())
+NAMES = fields.List(fields.String(), metadata={"title": "NameList"})
 """A sorted list of names."""
 
-_IP, _READ_ONLY = IPSchema(), ReadOnlySchema()
-_LISTING, _OWN_LISTING = ListingSchema(), ListingSchema(exclude=["assigned_to"])
+_IP, _READ_ONLY = DedicatedIPSchema(), ReadOnlySchema()
+_LISTING, _OWN_LISTING = AssignedIPListItemSchema(), IPListItemSchema()
 
 
 def dump_ip(ip: DedicatedIP) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The description of a route, from which `openapi.py` generates the OpenAPI description."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -31,6 +32,7 @@ class Operation:
     :param replies: the form of `data` in a successful reply; None for a reply without an envelope
     :param status: the HTTP status of a successful reply
     :param media: the media type of a successful reply
+    :param media_types: the media types of a reply whose `media` is `ANY`
     :param csv: whether the reply can also be CSV
     :param page: whether the reply can also be a page for a browser
     :param query: the schema of the query
@@ -38,6 +40,9 @@ class Operation:
     :param optional_body: whether the body may be missing
     :param if_match: whether the route reads If-Match
     :param dry_run: whether the route, a write, supports dry runs
+    :param operation_id: the name of its method in generated clients; the handler's if empty
+    :param examples: examples of its path parameters, if they differ between routes
+    :param links: the operations (`operation_id`) for which the reply has the path parameters
     :param raises: the errors that this route can raise, without those that every route can raise
     """
 
@@ -47,6 +52,7 @@ class Operation:
     replies: Shape | None
     status: int = 200
     media: str = JSON
+    media_types: tuple[str, ...] = ()
     csv: bool = False
     page: bool = False
     query: type[Schema] | None = None
@@ -54,6 +60,9 @@ class Operation:
     optional_body: bool = False
     if_match: bool = False
     dry_run: bool = False
+    operation_id: str = ""
+    examples: Mapping[str, str] = field(default_factory=dict)
+    links: tuple[str, ...] = ()
     raises: tuple[type[Exception], ...] = ()
 
     @cached_property

@@ -5,6 +5,7 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, validates_schema
 
+from kazoo_ips.api import examples
 from kazoo_ips.api.fields import (
     MAX_ADDRESSES,
     Address,
@@ -36,30 +37,35 @@ class _Request(Schema):
 class CreateIPSchema(_Request):
     """`data` of `PUT /v2/ips`."""
 
-    ip = Address(required=True, metadata={"description": "IP address", "examples": ["1.2.3.4"]})
+    ip = Address(required=True, metadata={"description": "IP address", "examples": examples.NEW})
     zone = Name(
-        required=True, metadata={"description": "Zone of the address", "examples": ["us-east"]}
+        required=True, metadata={"description": "Zone of the address", "examples": [examples.ZONE]}
     )
     host = Name(
         required=True,
         metadata={
             "description": "Host of the address",
-            "examples": ["proxy1.us-east.myswitch.com"],
+            "examples": [examples.HOST],
         },
     )
 
 
-_LISTED = {"description": "List of IP addresses", "examples": [["1.2.3.4", "5.6.7.8"]]}
+_LISTED = {"description": "List of IP addresses", "examples": [examples.ASSIGNED]}
+_AVAILABLE = {**_LISTED, "examples": [examples.AVAILABLE]}
+_NEW = [{"ip": ip, "zone": examples.ZONE, "host": examples.HOST} for ip in examples.NEW]
 
 
 class _Object(Field):
     type_name = "object"
 
 
-class CreateIPsSchema(_Request):
+class CreateIPListSchema(_Request):
     """`data` of `PUT /v2/ips` with a list. Each item has the form of `CreateIPSchema`."""
 
-    ips = Items(required=True, metadata={"items": {"$ref": "#/components/schemas/CreateIP"}})
+    ips = Items(
+        required=True,
+        metadata={"items": {"$ref": "#/components/schemas/CreateIP"}, "examples": [_NEW]},
+    )
 
 
 class AddressesSchema(_Request):
@@ -71,7 +77,7 @@ class AddressesSchema(_Request):
 class AssignSchema(AddressesSchema):
     """`data` of a request that assigns several addresses."""
 
-    ips = Addresses(required=True, metadata=_LISTED)
+    ips = Addresses(required=True, metadata=_AVAILABLE)
 
 
 class AllocateSchema(_Request):
@@ -82,7 +88,9 @@ class AllocateSchema(_Request):
         required=True,
         metadata={"description": "How many addresses", "examples": [2]},
     )
-    zone = Text(metadata={"description": "Only addresses of this zone", "examples": ["us-east"]})
+    zone = Text(
+        metadata={"description": "Only addresses of this zone", "examples": [examples.ZONE]}
+    )
     host = Text(metadata={"description": "Only addresses of this host"})
     distinct_hosts = Flag(metadata={"description": "Each address from another host"})
     distinct_zones = Flag(metadata={"description": "Each address from another zone"})
@@ -120,10 +128,18 @@ class UserAuthSchema(_Request):
     """`data` of `PUT /v2/user_auth` (`user_auth.json`)."""
 
     credentials = Text(
-        most=64, required=True, metadata={"description": "Hash of `user:password`, in hex digits"}
+        most=64,
+        required=True,
+        metadata={
+            "description": "Hash of `user:password`, in hex digits",
+            "examples": ["d41d8cd98f00b204e9800998ecf8427e"],
+        },
     )
     method = Text(one_of=("md5", "sha"), metadata={"description": "The hash; md5 by default"})
-    account_name = Text(most=128, metadata={"description": "Name of the user's account"})
+    account_name = Text(
+        most=128,
+        metadata={"description": "Name of the user's account", "examples": ["Alice"]},
+    )
     account_realm = Text(most=253, metadata={"description": "Realm of the user's account"})
     realm = Text(most=253, metadata={"description": "The same as `account_realm`"})
     phone_number = Text(most=64, metadata={"description": "Accepted and ignored"})
@@ -133,7 +149,10 @@ class ApiAuthSchema(_Request):
     """`data` of `PUT /v2/api_auth`."""
 
     api_key = Text(
-        least=64, most=64, required=True, metadata={"description": "API key of the account"}
+        least=64,
+        most=64,
+        required=True,
+        metadata={"description": "API key of the account", "examples": ["0123456789abcdef" * 4]},
     )
 
 
@@ -142,7 +161,7 @@ class ListSchema(_Request):
 
     zone = Text(
         least=0,
-        metadata={"description": "Only addresses of this zone", "examples": ["us-east"]},
+        metadata={"description": "Only addresses of this zone", "examples": [examples.ZONE]},
     )
     host = Text(least=0, metadata={"description": "Only addresses of this host"})
     quantity = Number(
@@ -156,7 +175,7 @@ class ListSchema(_Request):
 
 
 # Created once, because creating a schema takes longer than loading data with it.
-_CREATE_IP, _CREATE_IPS, _DELETE = CreateIPSchema(), CreateIPsSchema(), DeleteSchema()
+_CREATE_IP, _CREATE_IPS, _DELETE = CreateIPSchema(), CreateIPListSchema(), DeleteSchema()
 _ADDRESSES, _ASSIGN, _ALLOCATE = AddressesSchema(), AssignSchema(), AllocateSchema()
 _USER_AUTH, _API_AUTH, _LIST = UserAuthSchema(), ApiAuthSchema(), ListSchema()
 _DRY_RUN = DryRunSchema()

@@ -40,14 +40,18 @@ _POLICY = "; ".join(
 """The page may run scripts of this service only, and may connect to this service only."""
 
 
-@routes.on("GET", "/openapi.json", who=Who.ANYONE, replies=None)
+@routes.on(
+    "GET", "/openapi.json", who=Who.ANYONE, replies=None, operation_id="get_openapi_description"
+)
 def description() -> Response:
     """The OpenAPI 3.1 description of the API: this document."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return _file(_document(app), JSON)
 
 
-@routes.on("GET", "/docs", who=Who.ANYONE, replies=None, media="text/html")
+@routes.on(
+    "GET", "/docs", who=Who.ANYONE, replies=None, media="text/html", operation_id="get_docs_page"
+)
 def page() -> Response:
     """A page (Swagger UI) that shows this description and can send requests."""
     response = _file((_OWN / "page.html").read_bytes(), "text/html; charset=utf-8")
@@ -55,7 +59,16 @@ def page() -> Response:
     return response
 
 
-@routes.on("GET", "/docs/<name>", who=Who.ANYONE, replies=None, media=ANY)
+@routes.on(
+    "GET",
+    "/docs/<name>",
+    who=Who.ANYONE,
+    replies=None,
+    media=ANY,
+    media_types=tuple(sorted({media for _, media in _ASSETS.values()})),
+    operation_id="get_docs_file",
+    examples={"name": "start.js"},
+)
 def asset(name: str) -> Response:
     """A script, style sheet or image of that page."""
     if name not in _ASSETS:

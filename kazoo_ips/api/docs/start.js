@@ -5,6 +5,7 @@ SwaggerUIBundle({
   deepLinking: true,
   defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
+  persistAuthorization: true, // in the browser's local storage, until "Logout"
   tryItOutEnabled: true,
   validatorUrl: null,
 });

@@ -122,10 +122,13 @@ class AccountService:
                 with self._lock:
                     self._cache.clear()
 
-    def create(self, name: str, realm: str, parent_id: str | None = None) -> Account:
+    def create(
+        self, name: str, realm: str, parent_id: str | None = None, account_id: str | None = None
+    ) -> Account:
         """Create an account. The first one is the operator, later ones are its descendants.
 
         :param parent_id: the parent account; None is the operator
+        :param account_id: the id of the account; None for a random one
         :raises ValidationFailed: another account has the realm; or name or realm are invalid
         :raises AccountNotFound: the parent does not exist
         """
@@ -139,7 +142,9 @@ class AccountService:
             parent = next((a for a in accounts if a.operator), None)
         else:
             parent = self._accounts.get(parent_id)
-        return self._accounts.create(self._account_document(name, realm.lower(), parent))
+        account_id = account_id or secrets.token_hex(16)
+        document = self._account_document(account_id, name, realm.lower(), parent)
+        return self._accounts.create(document)
 
     def create_user(self, account_id: str, username: str, password: str) -> User:
         """Create an admin user in an account.
@@ -179,8 +184,9 @@ class AccountService:
             account_id, user.id, enabled=False, pvt_modified=self._now()
         )
 
-    def _account_document(self, name: str, realm: str, parent: Account | None) -> dict[str, Any]:
-        account_id = secrets.token_hex(16)
+    def _account_document(
+        self, account_id: str, name: str, realm: str, parent: Account | None
+    ) -> dict[str, Any]:
         document = {
             "_id": account_id,
             "name": name,

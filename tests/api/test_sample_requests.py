@@ -1,0 +1,161 @@
+"""The examples of the OpenAPI description, sent to the sample pool of `make run`.
+
+Every operation is sent with the examples of its parameters and of its body. Then the links of its
+reply are followed. Each request gets the pool as `make run` has made it.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from embedded import samples
+from kazoo_ips.api import examples
+from kazoo_ips.app import Instance
+from kazoo_ips.model import AssignIPs
+from tests.conftest import Member
+from tests.openapi_check import CheckedApp, document
+
+OPERATIONS = {
+    each["operationId"]: (path, method, each)
+    for path, item in document()["paths"].items()
+    for method, each in item.items()
+}
+NOT_KNOWN = {"user_auth", "api_auth"}
+"""Each installation has a password and an API key of its own, so these examples are 401."""
+
+
+def bodies(name: str) -> list[Any]:
+    """Return the examples of an operation's body; [None] if it has none."""
+    content = OPERATIONS[name][2].get("requestBody", {}).get("content", {})
+    if not content:
+        return [None]
+    ref = content["application/json"]["schema"]["$ref"]
+    examples_: list[Any] = document()["components"]["schemas"][ref.rpartition("/")[2]]["examples"]
+    return examples_
+
+
+@pytest.fixture(scope="module")
+def alice(services: Instance, operator: Member) -> Iterator[str]:
+    """The sample account, with the id that the description has."""
+    account = services.accounts.create(
+        "Sample", "sample.example.com", operator.id, examples.ACCOUNT_ID
+    )
+    yield account.id
+    services.accounts.set_enabled(account.id, False)
+
+
+@pytest.fixture
+def sample_pool(pool: Any, services: Instance, alice: str) -> None:
+    """The addresses of `make run`, in the empty pool."""
+    for command in samples.POOL:
+        services.pool.create(command, "0" * 32)
+    services.ips.assign_all(AssignIPs(alice, samples.ASSIGNED), "1" * 32)
+
+
+def send(api: CheckedApp, name: str, given: dict[str, Any], body: Any, token: str) -> Any:
+    """Send an operation's request, with the values of its parameters."""
+    path, method, operation = OPERATIONS[name]
+    query = {}
+    for parameter in operation["parameters"]:
+        if parameter["name"] in given:
+            if parameter["in"] == "path":
+                path = path.replace(f"{{{parameter['name']}}}", given[parameter["name"]])
+            elif parameter["in"] == "query":
+                query[parameter["name"]] = given[parameter["name"]]
+    url = path + "".join(f"{'?&'[n > 0]}{k}={v}" for n, (k, v) in enumerate(query.items()))
+    sent = {} if body is None else {"body": json.dumps(body).encode()}
+    return api.request(
+        url,
+        method=method.upper(),
+        headers={"X-Auth-Token": token},
+        expect_errors=True,
+        **sent,
+    )
+
+
+def example_of(parameter: dict[str, Any]) -> Any:
+    """Return the example that a page shows for a parameter; None if it has none."""
+    values = [parameter.get("example"), *parameter["schema"].get("examples", [])]
+    return next((value for value in values if value is not None), None)
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """Return the examples of an operation's parameters."""
+    found = {each["name"]: example_of(each) for each in OPERATIONS[name][2]["parameters"]}
+    return {k: v for k, v in found.items() if v is not None}
+
+
+def evaluated(expression: str, given: dict[str, Any], reply: Any) -> Any:
+    """Return the value of a runtime expression; None if there is none."""
+    if expression.startswith("$request."):
+        return given.get(expression.rpartition(".")[2])
+    value = reply
+    for part in expression.partition("#")[2].split("/")[1:]:
+        if isinstance(value, list):
+            value = value[int(part)] if int(part) < len(value) else None
+        else:
+            value = value.get(part)
+    return value
+
+
+CASES = [(name, n) for name in OPERATIONS for n in range(len(bodies(name)))]
+
+
+@pytest.mark.parametrize(("name", "number"), CASES)
+def test_an_example_request_succeeds_and_its_links_lead_on(
+    api: CheckedApp, operator: Member, sample_pool: None, name: str, number: int
+) -> None:
+    given, body = parameters(name), bodies(name)[number]
+    path_parameters = {p["name"] for p in OPERATIONS[name][2]["parameters"] if p["in"] == "path"}
+    assert path_parameters <= given.keys()
+    reply = send(api, name, given, body, operator.token)
+    if name in NOT_KNOWN:
+        assert reply.status_int == 401
+        return
+    assert reply.status_int in (200, 201), reply.text
+    links = OPERATIONS[name][2]["responses"][str(reply.status_int)].get("links", {})
+    for link in links.values():
+        values = {
+            k: evaluated(expression, given, reply.json)
+            for k, expression in link["parameters"].items()
+        }
+        if link["operationId"] == name:
+            assert ("next_start_key" in reply.json) == (values["start_key"] is not None)
+            continue
+        if body and "ips" in body["data"] and name.startswith("create_"):
+            continue  # the links of a creation are those of one address
+        assert None not in values.values(), link
+        more = reply.json if "requestBody" in link else None
+        # A dry run, so that a link undoes nothing that the next one needs.
+        values["dry_run"] = "true"
+        followed = send(api, link["operationId"], values, more, operator.token)
+        # 400 and 409: the address of the example is already assigned, or available.
+        assert followed.status_int in ((200,) if more else (200, 400, 409)), followed.text
+
+
+def schemas_with_examples(schema: Any) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Yield every schema with an example, and the example."""
+    if isinstance(schema, dict):
+        for value in (
+            schema.get("examples", []) if isinstance(schema.get("examples"), list) else []
+        ):
+            yield schema, value
+        for part in schema.values():
+            yield from schemas_with_examples(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from schemas_with_examples(part)
+
+
+def test_every_example_agrees_with_its_schema() -> None:
+    checked = 0
+    for schema, value in schemas_with_examples(document()):
+        known = {**schema, "components": document()["components"]}
+        validator = jsonschema_rs.Draft202012Validator(known, validate_formats=True)
+        problems = [error.message for error in validator.iter_errors(value)]
+        assert problems == [], (schema, value)
+        checked += 1
+    assert checked > 50
