@@ -7,11 +7,16 @@ from uuid import uuid4
 
 import pytest
 
+from embedded import samples
 from kazoo_ips import app as composition
+from kazoo_ips.api import examples
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
+from kazoo_ips.model import AssignIPs
 from tests.api.couchdb import Databases
 from tests.api.fresh import Fresh, made_fresh
 from tests.api.recorded import Kazoo
+from tests.conftest import Member
 from tests.members import add_member
 
 
@@ -29,6 +34,21 @@ def load(pool: Any, databases: Databases) -> Callable[..., None]:
         databases.put("dedicated_ips", *documents)
 
     return put
+
+
+@pytest.fixture(scope="session")
+def sample_account(services: Instance, operator: Member) -> str:
+    """The sample account, with the id that the description has."""
+    realm = "sample.example.com"
+    return services.accounts.create("Sample", realm, operator.id, examples.ACCOUNT_ID).id
+
+
+@pytest.fixture
+def sample_pool(pool: Any, services: Instance, sample_account: str) -> None:
+    """The addresses of `make run`, in the empty pool."""
+    for command in samples.POOL:
+        services.pool.create(command, "0" * 32)
+    services.ips.assign_all(AssignIPs(sample_account, samples.ASSIGNED), "1" * 32)
 
 
 @pytest.fixture(scope="module")

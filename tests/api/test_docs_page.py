@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Request, sync_playwright
 
+from kazoo_ips.api import examples
 from kazoo_ips.model import DedicatedIP
 from tests.conftest import Member
 from tests.openapi_check import CheckedApp
@@ -90,6 +91,27 @@ def test_a_user_sends_a_request_from_the_page_and_sees_its_reply(
     assert "assigned_to" in body
     elsewhere = [url for url in sent if not url.startswith((live, "data:", "blob:"))]
     assert elsewhere == []
+
+
+def test_the_page_keeps_its_login_over_a_reload_and_has_the_examples_filled_in(
+    live: str, page: Page, sample_pool: None, operator: Member
+) -> None:
+    page.goto(f"{live}/v2/docs")
+    page.get_by_role("button", name="Authorize").first.click()
+    assert page.locator(".dialog-ux h4").first.inner_text().startswith("XAuthToken")
+    page.locator(".dialog-ux .close-modal").click()
+    authorize(page, operator.token)
+    page.reload()
+    for method, path, tells in (
+        ("GET", "/v2/accounts/{account_id}/ips", "192.0.2.3"),
+        ("GET", "/v2/accounts/{account_id}/ips/{address}", examples.ACCOUNT_ID),
+        ("POST", "/v2/accounts/{account_id}/ips/{address}", examples.ACCOUNT_ID),
+        ("DELETE", "/v2/accounts/{account_id}/ips/{address}", "available"),
+        ("PUT", "/v2/ips", "192.0.2.21"),
+    ):
+        status, body = execute(operation(page, method, path))
+        assert (status[0], tells in body) == ("2", True), (method, path, status, body)
+        assert "dry_run" not in body
 
 
 def test_the_page_may_run_only_its_own_scripts(api: CheckedApp) -> None:

@@ -11,10 +11,6 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from embedded import samples
-from kazoo_ips.api import examples
-from kazoo_ips.app import Instance
-from kazoo_ips.model import AssignIPs
 from tests.conftest import Member
 from tests.openapi_check import CheckedApp, document
 
@@ -35,24 +31,6 @@ def bodies(name: str) -> list[Any]:
     ref = content["application/json"]["schema"]["$ref"]
     examples_: list[Any] = document()["components"]["schemas"][ref.rpartition("/")[2]]["examples"]
     return examples_
-
-
-@pytest.fixture(scope="module")
-def alice(services: Instance, operator: Member) -> Iterator[str]:
-    """The sample account, with the id that the description has."""
-    account = services.accounts.create(
-        "Sample", "sample.example.com", operator.id, examples.ACCOUNT_ID
-    )
-    yield account.id
-    services.accounts.set_enabled(account.id, False)
-
-
-@pytest.fixture
-def sample_pool(pool: Any, services: Instance, alice: str) -> None:
-    """The addresses of `make run`, in the empty pool."""
-    for command in samples.POOL:
-        services.pool.create(command, "0" * 32)
-    services.ips.assign_all(AssignIPs(alice, samples.ASSIGNED), "1" * 32)
 
 
 def send(api: CheckedApp, name: str, given: dict[str, Any], body: Any, token: str) -> Any:
