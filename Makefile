@@ -14,8 +14,10 @@ run: $(VENV)/.installed $(if $(COUCHDB_URL),,$(NODE)) ## Serve the API (PORT=800
 ##@ Deploy
 deploy: $(VENV)/.installed ## Install this version and switch to it (HOST=user@server, or this machine)
 	@rm -rf build
-	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
-	@HOST='$(HOST)' deploy/run.sh deploy build/wheel/*.whl
+	@sources=$$($(BIN)/python -B -m deploy.sources); \
+	  HOST='$(HOST)' deploy/run.sh serves $$sources || { \
+	  $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel . && \
+	  HOST='$(HOST)' deploy/run.sh deploy build/wheel/*.whl $$sources; }
 
 rollback: ## Switch to the previous version (HOST=...)
 	@HOST='$(HOST)' deploy/run.sh rollback

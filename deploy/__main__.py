@@ -1,4 +1,4 @@
-"""The command line: `python3 -m deploy [--root DIR] deploy WHEEL | rollback | undeploy`."""
+"""The command line: `python3 -m deploy [--root DIR] ACTION …`, called by `run.sh`."""
 
 import argparse
 import os
@@ -14,7 +14,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="deploy")
     parser.add_argument("--root", type=Path, default=Path("/"))
     names = parser.add_subparsers(dest="action", required=True)
-    names.add_parser("deploy").add_argument("wheel", type=Path)
+    deploy = names.add_parser("deploy")
+    deploy.add_argument("wheel", type=Path)
+    deploy.add_argument("sources", nargs="?", default="")
+    names.add_parser("serves").add_argument("sources")
     names.add_parser("rollback")
     names.add_parser("undeploy").add_argument("--purge", action="store_true")
     arguments = parser.parse_args()
@@ -22,10 +25,12 @@ def main() -> None:
     host = Host(arguments.root.resolve())
     if host.is_system and os.geteuid() != 0:
         sys.exit("this needs root; without root, set KAZOO_IPS_ROOT to a directory of your own")
+    if arguments.action == "serves":
+        sys.exit(0 if actions.serves_already(host, arguments.sources) else 1)
     try:
         with exclusive(host):
             if arguments.action == "deploy":
-                actions.deploy(host, arguments.wheel)
+                actions.deploy(host, arguments.wheel, arguments.sources)
             elif arguments.action == "rollback":
                 actions.rollback(host)
             else:

@@ -7,22 +7,48 @@ import subprocess
 from pathlib import Path
 
 from deploy.host import HERE, NAME, Failed, Host, run, say, write
-from deploy.releases import install, prune, release_name, replace_link, setup
+from deploy.releases import SOURCES, install, prune, release_name, replace_link, setup
 from deploy.service import install_unit, serve, serves, stop
 
 
-def deploy(host: Host, wheel: Path) -> None:
+def serves_already(host: Host, sources: str) -> bool:
+    """Return whether a release of these files serves with the current settings, and say so.
+
+    :param sources: the digest of the files that a deployment would install (`deploy/sources.py`)
+    """
+    release = host.current.resolve()
+    file = release / SOURCES
+    found = file.exists() and file.read_text() == sources and serves(host, release)
+    if found:
+        say(f"{release.name} serves already: nothing to do")
+    return found
+
+
+def deploy(host: Host, wheel: Path, sources: str = "") -> None:
     """Install a wheel as a new release, and switch to it if it is healthy.
 
+    If this is the first deployment, the settings have to be filled in first. Then the release is
+    installed only, which is no failure.
+
+    :param sources: the digest of the files that the wheel was built from
     :raises Failed: the new release is not healthy; the old release still serves
     """
-    prepare(host)
+    is_first = prepare(host)
     release = host.releases / release_name(wheel)
     new_unit = install_unit(host)
-    if install(host, release, wheel):
+    new = install(host, release, wheel)
+    if sources:
+        write(release / SOURCES, sources, 0o644)
+    if new:
         say(f"installed {release.name}")
     elif serves(host, release):
         say(f"{release.name} serves already: nothing to do")
+        return
+    if is_first:
+        say(
+            f"{release.name} does not serve yet: set COUCHDB_URL, with user and password, in\n"
+            f"{host.settings}, and run `make deploy` again"
+        )
         return
     switch(host, release, "it is not deployed")
     if new_unit and host.systemd:
@@ -77,18 +103,26 @@ def undeploy(host: Host, purge: bool) -> None:
         path.unlink(missing_ok=True)
     if host.systemd:
         run(["systemctl", "daemon-reload"])
-    for directory in (host.app, host.run, *((host.etc, host.log.parent) if purge else ())):
-        if directory.exists():
-            shutil.rmtree(directory)
-            say(f"removed {directory}")
+    if not any(host.app.iterdir()):  # created by the lock
+        host.app.rmdir()
+    directories = (host.app, host.run, *((host.etc, host.log.parent) if purge else ()))
+    to_remove = [directory for directory in directories if directory.exists()]
+    for directory in to_remove:
+        shutil.rmtree(directory)
+        say(f"removed {directory}")
+    if not to_remove:
+        say("nothing to remove")
     if purge and host.is_system:
         subprocess.run(["userdel", NAME], check=False)
     elif host.etc.exists():
         say(f"kept {host.etc}")
 
 
-def prepare(host: Host) -> None:
-    """Create the user, directories, settings and commands that are missing."""
+def prepare(host: Host) -> bool:
+    """Create the user, directories, settings and commands that are missing.
+
+    :returns: whether it has written the settings, which have to be filled in
+    """
     if host.is_system:
         create_user(host)
     for directory in (host.releases, host.app / "bin"):
@@ -97,9 +131,10 @@ def prepare(host: Host) -> None:
     if not host.systemd:  # systemd creates these two
         _create_directory(host, host.run, 0o750)
         _create_directory(host, host.log.parent, 0o750)
-    if not host.settings.exists():
+    is_first = not host.settings.exists()
+    if is_first:
         write(host.settings, (HERE / "kazoo-ips.env").read_text(), 0o640)
-        say(f"wrote {host.settings}: set COUCHDB_URL there")
+        say(f"wrote {host.settings}")
     host.settings.chmod(0o640)
     user = host.user()
     if user:  # root owns them; the service may read them
@@ -107,6 +142,7 @@ def prepare(host: Host) -> None:
         os.chown(host.settings, 0, user.pw_gid)
     for command in ("kazoo-ips", "sup"):
         write(host.app / "bin" / command, _command(host, command), 0o755)
+    return is_first
 
 
 def _create_directory(host: Host, directory: Path, mode: int) -> None:

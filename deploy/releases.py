@@ -10,6 +10,8 @@ from pathlib import Path
 
 from deploy.host import Failed, Host, run, say
 
+SOURCES = "sources"
+"""The file of a release with the digest of the files that it was built from."""
 KEPT = 5
 """Number of releases that are kept. A deployment removes older ones."""
 

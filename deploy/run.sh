@@ -1,12 +1,13 @@
 #!/bin/sh
 # Runs the package `deploy` on this machine, or on HOST over ssh:
-# run.sh deploy WHEEL | rollback | undeploy [--purge]
+# run.sh deploy WHEEL [SOURCES] | serves SOURCES | rollback | undeploy [--purge]
 # Environment: HOST, KAZOO_IPS_ROOT (a directory instead of /), PYTHON (on that machine; python3) and
 # SSH (ssh, with options).
 set -eu
 cd "$(dirname "$0")/.."
 action=$1
 argument=${2:-}
+sources=${3:-}
 python=${PYTHON:-python3}
 root=${KAZOO_IPS_ROOT:-/}
 unset KAZOO_IPS_ROOT # the service would refuse it as an unknown setting
@@ -16,7 +17,7 @@ sudo='$([ "$(id -u)" = 0 ] || echo sudo)'
 [ "$root" = / ] || sudo=
 check="$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     { echo '$python is not Python 3.11 or newer: set PYTHON=...' >&2; exit 1; }"
-command="$sudo $python -B -m deploy --root '$root' $action $argument"
+command="$sudo $python -B -m deploy --root '$root' $action $argument $sources"
 
 [ -n "${HOST:-}" ] || exec sh -c "$check; $command"
 

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _PREFIX = "KAZOO_IPS_"
-_OTHERS = ("KAZOO_IPS_DATA",)
-"""Names of settings of `make run`, which are not settings of the service."""
+_OTHERS = ("KAZOO_IPS_DATA", "KAZOO_IPS_ROOT")
+"""Names of settings of `make run` and `make deploy`, which are not settings of the service."""
 
 
 class BadSetting(ValueError):

@@ -70,8 +70,8 @@ def test_an_unknown_setting_is_reported_with_a_similar_name(unknown: str, simila
         Settings.load({"KAZOO_IPS_ZZZZ": ""})
 
 
-def test_settings_of_make_run_are_accepted() -> None:
-    assert Settings.load({"KAZOO_IPS_DATA": "data"}) == Settings()
+def test_settings_of_make_run_and_make_deploy_are_accepted() -> None:
+    assert Settings.load({"KAZOO_IPS_DATA": "data", "KAZOO_IPS_ROOT": "/srv"}) == Settings()
 
 
 GUNICORN = ["-m", "gunicorn", "-c", "python:kazoo_ips.gunicorn_conf"]

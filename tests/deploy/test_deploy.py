@@ -1,6 +1,7 @@
 """Deployment to a directory: no request is lost, a broken release is refused, undeploy."""
 
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import urllib3
 
+from deploy import sources
 from tests.deploy import wheels
 from tests.deploy.conftest import Site
 from tests.deploy.load import Load
@@ -68,13 +70,58 @@ def test_the_first_deployment_writes_settings_that_only_the_service_reads(
     site: Site, wheel: Path
 ) -> None:
     unfit = wheels.changed(wheel, "7.0.0", {"kazoo_ips/app.py": "\nraise RuntimeError\n"})
-    said = site.run("deploy", unfit, fails=True)
-    assert "see COUCHDB_URL in" in said
+    said = site.run("deploy", unfit)
+    *_, first, second = said.splitlines()
+    assert first.startswith("7.0.0-")
+    assert first.endswith(" does not serve yet: set COUCHDB_URL, with user and password, in")
+    assert second == f"{site.settings}, and run `make deploy` again"
     assert stat.S_IMODE(site.settings.stat().st_mode) == 0o640
     assert stat.S_IMODE(site.settings.parent.stat().st_mode) == 0o750
     assert site.settings.read_text() == (wheels.ROOT / "deploy/kazoo-ips.env").read_text()
     assert not (site.app / "current").exists()
+    assert "see COUCHDB_URL in" in site.run("deploy", unfit, fails=True)
     assert "no release to go back to" in site.run("rollback", fails=True)
+
+
+def test_what_serves_already_is_found_without_a_wheel(site: Site, wheel: Path) -> None:
+    digest = sources.digest(wheels.ROOT)
+    site.run("serves", digest, fails=True)
+    site.write_settings()
+    site.run("deploy", wheel, digest)
+    before = site.snapshot()
+    said = site.run("serves", digest)
+    assert said == f"{(site.app / 'current').resolve().name} serves already: nothing to do\n"
+    assert site.snapshot() == before
+    assert site.run("serves", "0" * 64, fails=True) == ""
+    with_root = {**site.environ, "KAZOO_IPS_ROOT": str(site.root)}
+    command = [site.app / "bin/kazoo-ips", "summary"]
+    subprocess.run(command, env=with_root, check=True, capture_output=True)
+    site.write_settings("KAZOO_IPS_LOG_LEVEL=warning\n")
+    assert site.run("serves", digest, fails=True) == ""
+
+
+def test_the_digest_of_the_sources_changes_with_each_file(tmp_path: Path) -> None:
+    for name in (*sources.FOLDERS, "kazoo_ips/__pycache__"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("1")
+    for name in sources.FILES:
+        (tmp_path / name).write_text("1")
+    seen = {sources.digest(tmp_path)}
+    changes = [*sources.FILES, *(f"{folder}/x" for folder in sources.FOLDERS)]
+    for name in changes:
+        (tmp_path / name).write_text("2")
+        seen.add(sources.digest(tmp_path))
+    assert len(seen) == len(changes) + 1
+    (tmp_path / "kazoo_ips/__pycache__/x").write_text("2")
+    assert sources.digest(tmp_path) in seen
+
+
+def test_a_second_undeploy_has_nothing_to_remove(site: Site, wheel: Path) -> None:
+    assert site.run("undeploy") == "nothing to remove\n"
+    assert not site.app.exists()
+    site.run("deploy", wheel)
+    assert f"removed {site.app}" in site.run("undeploy", "--purge")
+    assert site.run("undeploy", "--purge") == "nothing to remove\n"
 
 
 def test_a_replaced_worker_loses_no_request(
