@@ -10,11 +10,11 @@ from tests.stateful.history import Event, legal_order
 
 
 @dataclass
-class Told:
-    """What the client of an operation was told, in all its attempts.
+class Call:
+    """An operation, and the replies to all attempts of it.
 
-    :param began: the step before which it began
-    :param ended: the step after which it was first told how it ended
+    :param began: the step before which the first attempt began
+    :param ended: the step after which the first final reply arrived
     """
 
     operation: Operation
@@ -24,69 +24,69 @@ class Told:
 
     @property
     def final(self) -> Reply | None:
-        """The answer that says how it ended."""
+        """The first final reply."""
         return next((reply for reply in self.replies if reply.is_final), None)
 
 
-def contradictions(history: Sequence[Told]) -> Iterator[str]:
-    """Operations whose attempts were told different ends."""
-    for told in history:
-        ends = {str(r) if r.is_done else "refused" for r in told.replies if r.is_final}
-        if len(ends) > 1:
-            yield f"{told.operation}: told {' and then '.join(map(str, told.replies))}"
+def contradictions(history: Sequence[Call]) -> Iterator[str]:
+    """Yield the calls that got different final replies."""
+    for call in history:
+        finals = {str(r) if r.is_done else "refused" for r in call.replies if r.is_final}
+        if len(finals) > 1:
+            yield f"{call.operation}: different replies: {', then '.join(map(str, call.replies))}"
 
 
-def untrue(history: Sequence[Told], start: Pool, end: Pool) -> Iterator[str]:
-    """Why there is no order of the operations that explains their answers and the last pool.
+def inconsistencies(history: Sequence[Call], start: Pool, end: Pool) -> Iterator[str]:
+    """Yield a message if no order of the operations explains the replies and the final pool.
 
-    Each operation takes place as a whole at some moment between its begin and its answer; whoever
-    was told that it is not done may have met something passing of another that went on beside it;
-    whoever was told nothing certain may have done all of it or nothing.
+    Each operation takes effect at once, at some moment between its begin and its final reply. A
+    refused operation may have read an intermediate state of a concurrent one. An operation without
+    a final reply may have taken effect completely or not at all.
     """
     events = [
-        Event(told.began, told.ended, _step(told, history, start | end))
-        for told in history
-        if told.operation.verb != "repairs"
+        Event(call.began, call.ended, _step(call, history, start | end))
+        for call in history
+        if call.operation.verb != "repairs"
     ]
     if legal_order(events, start, lambda pool: pool == end) is None:
-        said = "; ".join(f"{t.operation}: {t.final or 'not told'}" for t in history)
-        yield f"untrue: from {show_pool(start)} to {show_pool(end)} by {said}"
+        replies = "; ".join(f"{c.operation}: {c.final or 'no final reply'}" for c in history)
+        yield f"no order explains {show_pool(start)} to {show_pool(end)} by {replies}"
 
 
-def _step(told: Told, history: Sequence[Told], pool: Pool) -> "Step":
-    beside = (
+def _step(call: Call, history: Sequence[Call], pool: Pool) -> "Step":
+    concurrent = (
         other.operation.about(pool)
         for other in history
-        if other is not told and other.began <= told.ended and told.began <= other.ended
+        if other is not call and other.began <= call.ended and call.began <= other.ended
     )
-    return Step(told.operation, told.final, frozenset[str]().union(*beside))
+    return Step(call.operation, call.final, frozenset[str]().union(*concurrent))
 
 
 @dataclass(frozen=True)
 class Step:
-    """What an operation that was told this can have done.
+    """The possible effects of an operation that got this reply.
 
-    :param passing: addresses that others were about at the same time
+    :param concurrent: addresses that concurrent operations may read or write
     """
 
     operation: Operation
     reply: Reply | None
-    passing: frozenset[str]
+    concurrent: frozenset[str]
 
     def __call__(self, pool: Pool) -> Iterator[Pool]:
-        effects = list(self.operation.effects(pool, self.passing))
+        effects = list(self.operation.effects(pool, self.concurrent))
         if self.reply is None:
             yield pool
             yield from (after for _, after in effects)
         elif self.reply.is_done:
             yield from (after for letters, after in effects if letters == self.reply.letters)
-        elif self.operation.about(pool) & self.passing or not effects:
+        elif self.operation.about(pool) & self.concurrent or not effects:
             yield pool
 
 
-def nobody_won(history: Sequence[Told], start: Pool) -> Iterator[str]:
-    """Whether all were refused, although something could be done: then by whom?"""
-    possible = [t for t in history if any(True for _ in t.operation.effects(start))]
-    answered = [t.final for t in history if t.operation.verb != "repairs"]
-    if possible and answered and all(r and not r.is_done for r in answered):
-        yield "everybody is refused, though nobody has anything"
+def all_refused(history: Sequence[Call], start: Pool) -> Iterator[str]:
+    """Yield a message if every operation was refused although one of them was possible."""
+    possible = [c for c in history if any(True for _ in c.operation.effects(start))]
+    finals = [c.final for c in history if c.operation.verb != "repairs"]
+    if possible and finals and all(reply and not reply.is_done for reply in finals):
+        yield "every operation was refused, although one was possible"

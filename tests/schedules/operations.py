@@ -1,7 +1,7 @@
 """Operations of clients, written as a sentence, and their possible effects.
 
-A pool is who has what: pairs of an address and its account, `-` if it is available. Addresses and
-accounts have a letter each. Knows nothing of how a request is carried out.
+A pool is a set of pairs of an address and its account, `-` if it is available. Each address and
+each account is a letter. This module does not know how a request is sent.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 Pool = frozenset[tuple[str, str]]
-NOBODY = "-"
+UNASSIGNED = "-"
 
 ADDRESSES = {letter: f"192.0.2.{number}" for number, letter in enumerate("abcdef", 1)}
 LETTERS = {address: letter for letter, address in ADDRESSES.items()}
@@ -35,13 +35,13 @@ class Operation:
 
     @classmethod
     def read(cls, sentence: str) -> "Operation":
-        """The operation of a sentence."""
+        """Parse a sentence."""
         return cls(*sentence.split())
 
     def request(self, ids: Mapping[str, str]) -> tuple[str, str, dict[str, Any] | None]:
-        """Method, path and data.
+        """Return method, path and data of the request.
 
-        :param ids: of the accounts
+        :param ids: the account id of each name
         """
         own = f"/v2/accounts/{ids.get(self.by, '')}/ips"
         wanted = [ADDRESSES[letter] for letter in self.what if letter in ADDRESSES]
@@ -63,44 +63,44 @@ class Operation:
         raise ValueError(self)
 
     def effects(
-        self, pool: Pool, passing: frozenset[str] = frozenset()
+        self, pool: Pool, concurrent: frozenset[str] = frozenset()
     ) -> Iterator[tuple[frozenset[str], Pool]]:
-        """What it can do to a pool, nothing left half done: its addresses, and the pool then.
+        """Yield each possible effect on a pool: the changed addresses, and the pool afterwards.
 
-        :param passing: addresses that others are about at the same time: what comes to an account
-            while it releases all may be among that or not
+        :param concurrent: addresses that concurrent operations may change. A release of all may
+            include or miss an address that is assigned to the account at the same time.
         """
         has = dict(pool)
-        for letters in self._possible(has, passing):
+        for letters in self._possible(has, concurrent):
             left = {letter: owner for letter, owner in has.items() if letter not in letters}
             if self.verb == "deletes":
                 yield letters, frozenset(left.items())
             else:
-                owner = self.by if self.verb in ("assigns", "allocates") else NOBODY
+                owner = self.by if self.verb in ("assigns", "allocates") else UNASSIGNED
                 yield letters, frozenset({**left, **dict.fromkeys(letters, owner)}.items())
 
     def _possible(
-        self, has: Mapping[str, str], passing: frozenset[str]
+        self, has: Mapping[str, str], concurrent: frozenset[str]
     ) -> Iterator[frozenset[str]]:
         wanted = frozenset(self.what)
         match self.verb:
             case "allocates":
-                free = sorted(letter for letter, owner in has.items() if owner == NOBODY)
+                free = sorted(letter for letter, owner in has.items() if owner == UNASSIGNED)
                 yield from map(frozenset, combinations(free, int(self.what)))
             case "releases" if self.what == "all":
                 held = {letter for letter, owner in has.items() if owner == self.by}
-                yield from (frozenset(held - left) for left in _subsets(held & passing))
+                yield from (frozenset(held - left) for left in _subsets(held & concurrent))
             case "creates" if not wanted & has.keys():
                 yield wanted
             case "deletes" if wanted <= has.keys():
                 yield wanted
             case "assigns" | "releases":
-                owner = NOBODY if self.verb == "assigns" else self.by
+                owner = UNASSIGNED if self.verb == "assigns" else self.by
                 if all(has.get(letter) == owner for letter in wanted):
                     yield wanted
 
     def about(self, pool: Pool) -> frozenset[str]:
-        """The addresses that it can be about."""
+        """Return the addresses that the operation may read or write."""
         if self.verb in ("allocates", "repairs") or self.what == "all":
             return frozenset(letter for letter, _ in pool)
         return frozenset(self.what)
@@ -112,10 +112,10 @@ def _subsets(letters: Collection[str]) -> Iterator[set[str]]:
 
 
 def read_pool(text: str) -> Pool:
-    """The pool that a text like `a:X b:- c:Y` describes."""
+    """Parse a pool such as `a:X b:- c:Y`."""
     return frozenset((word[0], word[2:]) for word in text.split())
 
 
 def show_pool(pool: Pool) -> str:
-    """The text of a pool."""
+    """Return the text that `read_pool` parses."""
     return " ".join(f"{letter}:{owner}" for letter, owner in sorted(pool))

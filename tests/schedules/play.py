@@ -6,19 +6,19 @@ from functools import partial
 from uuid import uuid4
 
 from kazoo_ips.errors import DatastoreError
-from tests.schedules.judge import Told, contradictions, nobody_won, untrue
+from tests.schedules.judge import Call, all_refused, contradictions, inconsistencies
 from tests.schedules.operations import Operation, Pool, read_pool
 from tests.schedules.scheduler import Choice, Client, Phase, Run, execute, this_step
-from tests.schedules.world import COPIES, LEASE_AND_MORE, Look, World
+from tests.schedules.world import COPIES, PAST_LEASE, Snapshot, World
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is asked for at the same time.
+    """Operations that run concurrently, and the pool in which they start.
 
-    :param start: who has which address at the beginning, as in `a:X b:- c:Y`
+    :param start: the account of each address at the start, as in `a:X b:- c:Y`
     :param operations: as in `X assigns ab`
-    :param uncopied: addresses whose account lacks its copy at the beginning
+    :param uncopied: addresses whose account lacks its copy at the start
     """
 
     start: str
@@ -31,134 +31,136 @@ class Scenario:
 
     @property
     def pool(self) -> Pool:
-        """The pool at the beginning."""
+        """The pool at the start."""
         return read_pool(self.start)
 
 
 @dataclass
 class Played:
-    """A run, and what is wrong with it."""
+    """A run and its violations, one line each."""
 
     run: Run
-    history: list[Told]
-    wrong: list[str]
+    history: list[Call]
+    violations: list[str]
 
     def __str__(self) -> str:
-        told = [f"{t.operation}: {', then '.join(map(str, t.replies))}" for t in self.history]
-        return "\n".join([*self.wrong, *(f"    {s}" for s in self.run.steps), *told])
+        calls = [f"{c.operation}: {', then '.join(map(str, c.replies))}" for c in self.history]
+        return "\n".join([*self.violations, *(f"    {s}" for s in self.run.steps), *calls])
 
 
 @dataclass
 class _Attempt:
-    told: Told
+    call: Call
     client: Client
     worker: int
 
 
 @dataclass
 class Play:
-    """Runs of one scenario.
+    """Runs one scenario with the schedules that it is given.
 
-    :param keyed: whether each request has an Idempotency-Key, and is sent again when its client
-        was not told how it ended
+    :param keyed: whether each request has an Idempotency-Key, and is sent again if its client got
+        no final reply
     """
 
     world: World
     scenario: Scenario
     keyed: bool
-    _history: list[Told] = field(default_factory=list)
+    _history: list[Call] = field(default_factory=list)
     _keys: list[str] = field(default_factory=list)
     _attempts: list[_Attempt] = field(default_factory=list)
 
     @property
-    def _newcomer(self) -> int:
+    def _extra_worker(self) -> int:
+        """The number of the worker that serves requests after the schedule has ended."""
         return len(self.scenario.operations)
 
     def go(self, schedule: Sequence[Choice]) -> Played:
-        """One run from scratch."""
+        """Reset the databases, run one schedule and check the result."""
         self.world.reset()
-        self._history = [Told(Operation.read(text)) for text in self.scenario.operations]
+        self._history = [Call(Operation.read(text)) for text in self.scenario.operations]
         self._keys = [uuid4().hex for _ in self._history]
         self._attempts = []
         faulty = any(choice.fault for choice in schedule)
         phases = [Phase(self._first_attempts)]
         if faulty:
-            phases.append(Phase(self._afterwards))
+            phases.append(Phase(self._recovery_phase))
         run = execute(self.world.clock, phases, schedule)
-        wrong = [
+        violations = [
             f"{a.client.name}: {a.client.result!r}"
             for a in self._attempts
             if isinstance(a.client.result, BaseException)
             and not (faulty and isinstance(a.client.result, DatastoreError))
         ]
-        look = self._close(faulty, run)
-        self._note_begin()
-        wrong += contradictions(self._history)
-        wrong += untrue(self._history, self.scenario.pool, look.pool)
-        wrong += look.disorder
+        snapshot = self._final_snapshot(faulty, run)
+        self._set_begin()
+        violations += contradictions(self._history)
+        violations += inconsistencies(self._history, self.scenario.pool, snapshot.pool)
+        violations += snapshot.violations
         if not faulty:
-            wrong += nobody_won(self._history, self.scenario.pool)
+            violations += all_refused(self._history, self.scenario.pool)
         if self.keyed:
-            wrong += [f"{t.operation}: never told" for t in self._unsettled()]
-        return Played(run, self._history, wrong)
+            violations += [f"{c.operation}: no final reply" for c in self._without_final_reply()]
+        return Played(run, self._history, violations)
 
     def _first_attempts(self) -> list[Client]:
         return [self._attempt(number, number) for number in range(len(self._history))]
 
-    def _afterwards(self) -> list[Client]:
-        """Another worker recovers what is left; who was not told asks again."""
-        self.world.clock.now += LEASE_AND_MORE
+    def _recovery_phase(self) -> list[Client]:
+        """Return a second attempt of each unfinished call, and a worker that runs recovery."""
+        self.world.clock.now += PAST_LEASE
         again = [
-            self._attempt(number, self._newcomer + 1 + number, ", again")
-            for number, told in enumerate(self._history)
-            if self.keyed and told.final is None and told.operation.verb != "repairs"
+            self._attempt(number, self._extra_worker + 1 + number, ", again")
+            for number, call in enumerate(self._history)
+            if self.keyed and call.final is None and call.operation.verb != "repairs"
         ]
         return [*again, Client("another worker", self._recovery())]
 
     def _attempt(self, number: int, worker: int, again: str = "") -> Client:
-        told = self._history[number]
+        call = self._history[number]
         self.world.worker(worker)
-        client = Client(f"{told.operation}{again}", partial(self._ask, number, worker))
-        self._attempts.append(_Attempt(told, client, worker))
+        client = Client(f"{call.operation}{again}", partial(self._send, number, worker))
+        self._attempts.append(_Attempt(call, client, worker))
         return client
 
-    def _ask(self, number: int, worker: int) -> None:
-        """Send a request, and have the worker do what it puts off."""
-        told = self._history[number]
-        reply = self.world.ask(worker, told.operation, self._keys[number] if self.keyed else None)
+    def _send(self, number: int, worker: int) -> None:
+        """Send a request, and run the work that the worker defers until after its reply."""
+        call = self._history[number]
+        key = self._keys[number] if self.keyed else None
+        reply = self.world.send(worker, call.operation, key)
         if reply:
-            told.replies.append(reply)
+            call.replies.append(reply)
             if reply.is_final:
-                told.ended = min(told.ended, this_step())
-        self.world.worker(worker).work()
+                call.ended = min(call.ended, this_step())
+        self.world.worker(worker).run_deferred_work()
 
     def _recovery(self) -> Callable[[], None]:
         living = [a.worker for a in self._attempts if a.client.done and not a.client.killed]
         return partial(self.world.recover, living)
 
-    def _close(self, faulty: bool, run: Run) -> Look:
-        """What is left at last, minutes later, when everybody has recovered and asked again.
+    def _final_snapshot(self, faulty: bool, run: Run) -> Snapshot:
+        """Return the documents minutes later, after recovery and one more attempt of keyed calls.
 
-        A copy that was written when nobody expected it any more is for the doctor, and so is one
-        that was lacking at the start.
+        Only the doctor repairs a copy that was lacking at the start, or that a late write created
+        after its transaction was finished. So the doctor runs in these cases.
         """
-        look = self.world.look()
-        if not faulty and not look.disorder and not self._unsettled():
-            return look
-        self.world.clock.now += LEASE_AND_MORE
+        snapshot = self.world.snapshot()
+        if not faulty and not snapshot.violations and not self._without_final_reply():
+            return snapshot
+        self.world.clock.now += PAST_LEASE
         self._recovery()()
-        self.world.worker(self._newcomer)
-        for number, told in enumerate(self._history):
-            if self.keyed and told.operation.verb != "repairs":
-                self._ask(number, self._newcomer)
+        self.world.worker(self._extra_worker)
+        for number, call in enumerate(self._history):
+            if self.keyed and call.operation.verb != "repairs":
+                self._send(number, self._extra_worker)
         if self.scenario.uncopied or any(r.database in COPIES.values() for r in run.late):
-            self.world.clock.now += LEASE_AND_MORE
-            self.world.examine(self._newcomer)
-        return self.world.look()
+            self.world.clock.now += PAST_LEASE
+            self.world.repair(self._extra_worker)
+        return self.world.snapshot()
 
-    def _unsettled(self) -> list[Told]:
-        return [t for t in self._history if t.final is None and t.operation.verb != "repairs"]
+    def _without_final_reply(self) -> list[Call]:
+        return [c for c in self._history if c.final is None and c.operation.verb != "repairs"]
 
-    def _note_begin(self) -> None:
-        for told in self._history:
-            told.began = min(a.client.began for a in self._attempts if a.told is told)
+    def _set_begin(self) -> None:
+        for call in self._history:
+            call.began = min(a.client.began for a in self._attempts if a.call is call)

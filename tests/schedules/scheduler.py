@@ -1,13 +1,14 @@
-"""Walks the orders in which the database requests of a few clients can follow each other.
+"""Explores the possible orders (schedules) of the database requests of a few clients.
 
-Each client is a thread that stops before each of its requests. A schedule says at each stop who
-goes on, and what goes wrong with the request, so that a run can be repeated exactly. Every run
-begins from scratch. Tried are all schedules with at most so many preemptions (Musuvathi and Qadeer
-2007) and one fault, depth first, of which no two come to the same: they differ in the order of
-requests of which one writes what another reads or writes (dynamic partial-order reduction,
-Flanagan and Godefroid 2005; with a bound on preemptions, Coons et al. 2013).
+Each client is a thread that stops before each of its requests. At each stop, a schedule names the
+client that continues and the fault of its request. So a schedule repeats a run exactly. Every run
+starts from the same state. `explore` runs all schedules with at most one fault and a bounded
+number of preemptions (Musuvathi and Qadeer 2007), depth first. Of several equivalent schedules it
+runs one. Two requests conflict if one writes what the other reads or writes. Two schedules are
+equivalent if all conflicting requests have the same order in both (dynamic partial-order
+reduction, Flanagan and Godefroid 2005; with bounded preemptions, Coons et al. 2013).
 
-Knows HTTP; nothing of dedicated IPs.
+This module knows HTTP and nothing of dedicated IPs.
 """
 
 import faulthandler
@@ -23,41 +24,42 @@ from typing import Any, NamedTuple, Protocol, Self
 from kazoo_ips.couch.http_connections import ConnectFailed, Connections, NoResponse, Response
 
 LONGEST = 400
-"""Steps after which a run is taken for one that does not end."""
-_PATIENCE = 60.0
+"""Steps after which a run fails because it does not end."""
+_STEP_TIMEOUT = 60.0
 """Seconds that a client may take from one request to the next."""
 
 FAULTS = {
-    "refused": "there is no connection",
-    "killed": "its worker dies before it",
-    "paused": "its worker stands still until it is taken for dead, or longer",
-    "lost": "it is done, and not answered",
-    "cut": "it is not done, and not answered",
-    "late": "it is not answered, and done at some time later",
-    "accepted": "it is done, and answered with 202",
-    "killed-after": "it is done, and its worker dies",
-    "killed-late": "its worker dies, and it is done at some time later",
+    "refused": "the connection is refused",
+    "killed": "the worker is killed before it sends the request",
+    "paused": "the worker is paused until its lease has expired, or longer",
+    "lost": "CouchDB writes, and its response is lost",
+    "cut": "the request is lost, and so there is no response",
+    "late": "there is no response, and CouchDB writes at some later time",
+    "accepted": "CouchDB writes and responds with 202",
+    "killed-after": "CouchDB writes, and the worker is killed",
+    "killed-late": "the worker is killed, and CouchDB writes at some later time",
 }
-"""What can happen to a request that writes."""
-_OF_READS = ("refused", "killed", "paused")
-"""What can happen to one that reads; the others come to the same as one of these."""
-_CARRIED_OUT = ("", "lost", "accepted", "killed-after")
-_CARRIED_OUT_LATER = ("late", "killed-late")
+"""The faults of a request that writes."""
+_READ_FAULTS = ("refused", "killed", "paused")
+"""The faults of a request that reads. Each other fault has the same effect as one of these."""
+_SENT = ("", "lost", "accepted", "killed-after")
+_SENT_LATE = ("late", "killed-late")
 
 
 class Killed(BaseException):
-    """The end of a client whose worker has been killed."""
+    """Ends the thread of a client whose worker was killed."""
 
 
 class Stuck(AssertionError):
-    """A run that does not end, or cannot be repeated."""
+    """A run does not end, or a repeated run takes other steps."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a request is called, and what it reads or writes.
+    """A request to the database.
 
-    :param documents: of the database; None is all of them
+    :param label: its text in the list of steps
+    :param documents: the ids of the documents that it reads or writes; None for all
     """
 
     label: str
@@ -66,7 +68,7 @@ class Request:
     writes: bool
 
     def conflicts(self, other: "Request") -> bool:
-        """Whether it matters which of the two comes first."""
+        """Whether the order of the two requests can change a result."""
         if self.database != other.database or not (self.writes or other.writes):
             return False
         if self.documents is None or other.documents is None:
@@ -75,7 +77,7 @@ class Request:
 
 
 class Choice(NamedTuple):
-    """Who goes on, and what goes wrong with its request."""
+    """The client that continues, and the fault of its request (empty for none)."""
 
     client: int
     fault: str = ""
@@ -85,13 +87,13 @@ class Choice(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """The choice that `str` has made this text of."""
+        """Parse the text that `str` returns."""
         client, _, fault = text.partition("=")
         return cls(int(client), fault)
 
 
 class Clock:
-    """The time of a run: it goes on by steps, by what clients sleep, and by what a test says."""
+    """The time of a run. Steps, sleeping clients and tests advance it."""
 
     def __init__(self) -> None:
         self._start = float(int(time.time()))
@@ -101,38 +103,38 @@ class Clock:
         return self.now
 
     def reset(self) -> None:
-        """Begin again."""
+        """Return to the time at which every run starts."""
         self.now = self._start
 
 
 class Task(Protocol):
-    """What can be chosen to go on."""
+    """A client or a late request, which a schedule can choose to continue."""
 
     name: str
     request: Request | None
-    """Its next one; none while it sleeps."""
+    """The next request; None while the client sleeps."""
     done: bool
-    aside: bool
-    """Whether nobody waits for it."""
+    unawaited: bool
+    """Whether a phase may end before this task does: a paused client or a late request."""
     sleeps_until: float
 
     def step(self, fault: str) -> None:
-        """Go on to the next stop."""
+        """Continue to the next stop."""
 
 
 _of_thread = threading.local()
 
 
 def this_step() -> float:
-    """The number of the step that the calling client is at; infinite outside of a schedule."""
+    """Return the number of the calling client's current step; infinite outside of a schedule."""
     client: Client | None = getattr(_of_thread, "client", None)
     return client.at if client else math.inf
 
 
 class Late:
-    """A request that is under way although its client is told otherwise, or is dead."""
+    """A request that arrives after its client got an error or was killed."""
 
-    aside = True
+    unawaited = True
     sleeps_until = 0.0
 
     def __init__(self, name: str, request: Request, send: Callable[[], Response]) -> None:
@@ -141,18 +143,18 @@ class Late:
         self._send = send
 
     def step(self, fault: str) -> None:
-        """Arrive. Nobody reads the answer."""
+        """Send the request and ignore the response."""
         self._send()
         self.done = True
 
 
 class Client:
-    """One client: some work in a thread that stops before each request and each sleep."""
+    """A client: a thread that stops before each request and each sleep."""
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
         self.name = name
         self.request: Request | None = None
-        self.done = self.aside = self.killed = False
+        self.done = self.unawaited = self.killed = False
         self.sleeps_until = 0.0
         self.began = self.at = 0
         self.result: Any = None
@@ -161,28 +163,28 @@ class Client:
         self._fault = ""
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
 
-    # What the scheduler says.
+    # Called by the scheduler.
 
     def start(self) -> None:
-        """Go as far as the first stop."""
+        """Start the thread and wait until it has reached its first stop."""
         threading.Thread(target=self._run, name=self.name, daemon=True).start()
         self._wait()
 
     def step(self, fault: str) -> None:
-        """Go on to the next stop."""
+        """Continue to the next stop."""
         if fault == "paused":
-            self.aside = True
+            self.unawaited = True
             return
         self._fault = fault
         self._go.release()
         self._wait()
 
     def _wait(self) -> None:
-        if not self._stopped.acquire(timeout=_PATIENCE):
+        if not self._stopped.acquire(timeout=_STEP_TIMEOUT):
             faulthandler.dump_traceback(all_threads=True)
             raise Stuck(f"{self.name} does not stop after {self.request}")
 
-    # What its thread does.
+    # Called in the client's thread.
 
     def _run(self) -> None:
         _of_thread.client = self
@@ -190,13 +192,13 @@ class Client:
             self.result = self._work()
         except Killed:
             self.killed = True
-        except BaseException as error:  # a fault of the test itself, or of the service
+        except BaseException as error:  # an error of the test itself, or of the service
             self.result = error
         self.done = True
         self._stopped.release()
 
     def _stop(self, request: Request | None) -> str:
-        if self.killed:  # whoever cleans up after an exception is dead as well
+        if self.killed:  # a killed worker does not run its `finally` blocks
             raise Killed
         self.request = request
         self._stopped.release()
@@ -204,46 +206,46 @@ class Client:
         return self._fault
 
     def sleep(self, until: float) -> None:
-        """Stop until others have gone on."""
+        """Stop, so that other clients continue until this time."""
         self.sleeps_until = until
         self._stop(None)
         self.sleeps_until = 0.0
 
     def send(self, request: Request, send: Callable[[], Response]) -> Response:
-        """Stop before a request, then send it, or not."""
+        """Stop before a request, then send it unless the fault prevents that."""
         fault = self._stop(request)
-        answer = send() if fault in _CARRIED_OUT else None
-        if fault in _CARRIED_OUT_LATER:
+        response = send() if fault in _SENT else None
+        if fault in _SENT_LATE:
             self.late.append(Late(self.name, request, send))
         if fault.startswith("killed"):
             self.killed = True
             raise Killed
         if fault == "refused":
-            raise ConnectFailed("the schedule says so")
-        if answer is None or fault == "lost":
-            raise NoResponse("the schedule says so", timed_out=True)
-        return _accepted(answer) if fault == "accepted" else answer
+            raise ConnectFailed("a fault of the schedule")
+        if response is None or fault == "lost":
+            raise NoResponse("a fault of the schedule", timed_out=True)
+        return _accepted(response) if fault == "accepted" else response
 
 
-def _accepted(answer: Response) -> Response:
-    """The same answer as CouchDB gives it when it has no quorum for the write."""
-    if answer.status not in (200, 201, 202):
-        return answer
-    content = json.loads(answer.body)
+def _accepted(response: Response) -> Response:
+    """Change the response into CouchDB's response to a write that has no quorum."""
+    if response.status not in (200, 201, 202):
+        return response
+    content = json.loads(response.body)
     if isinstance(content, list):
         content = [row if "error" in row else {**row, "accepted": True} for row in content]
-    answer.status, answer.body = 202, json.dumps(content).encode()
-    return answer
+    response.status, response.body = 202, json.dumps(content).encode()
+    return response
 
 
 Describe = Callable[[str, str, bytes | None], Request | None]
 
 
 def gated(describe: Describe) -> type[Connections]:
-    """Connections to the database whose requests wait for their turn.
+    """Return a class of connections whose requests stop until the schedule continues them.
 
-    :param describe: given method, target and body, what the request is about; None if that is
-        nothing that is tested, and it does not stop
+    :param describe: called with method, target and body; returns what the request reads or writes,
+        or None if the request is not part of the schedule and does not stop
     """
 
     class Gated(Connections):
@@ -261,8 +263,8 @@ def gated(describe: Describe) -> type[Connections]:
             request = describe(method, target, body)
             client: Client | None = getattr(_of_thread, "client", None)
             if client is None or request is None:
-                known = client or request is None or _is_main()
-                assert known, f"{request} is sent by a thread that no schedule knows"
+                allowed = client or request is None or _is_main()
+                assert allowed, f"{request} is sent by a thread that is not part of the schedule"
                 return send()
             return client.send(request, send)
 
@@ -274,7 +276,7 @@ def _is_main() -> bool:
 
 
 def sleeping(clock: Clock) -> Callable[[float], None]:
-    """What stands for `time.sleep`: a client that sleeps lets others go on, and the time too."""
+    """Return a replacement of `time.sleep`: other clients continue, and the clock advances."""
 
     def sleep(seconds: float) -> None:
         client: Client | None = getattr(_of_thread, "client", None)
@@ -288,10 +290,10 @@ def sleeping(clock: Clock) -> Callable[[float], None]:
 
 @dataclass(frozen=True)
 class Phase:
-    """Clients that begin when those before them have come to their end.
+    """Clients that start when those of the phase before have ended.
 
-    :param clients: makes them; called when they shall begin
-    :param after_all: whether what nobody waits for has to be at its end as well
+    :param clients: creates the clients when the phase starts
+    :param after_all: whether paused clients and late requests must have ended as well
     """
 
     clients: Callable[[], Sequence[Client]]
@@ -300,57 +302,60 @@ class Phase:
 
 @dataclass
 class Run:
-    """One run: what was chosen at each stop, what else could have been, and what was done."""
+    """One run: the choice at each stop, its alternatives, and the requests that were sent."""
 
     taken: list[Choice] = field(default_factory=list)
     cost: list[dict[int, int]] = field(default_factory=list)
-    """Who could go on at each stop, and how many preemptions there were with that."""
+    """At each stop: the clients that could continue, and the preemptions of the run with each."""
     faults: list[Sequence[str]] = field(default_factory=list)
-    """What could go wrong at each stop."""
+    """At each stop: the possible faults."""
     done: list[Request | None] = field(default_factory=list)
-    """What was carried out at each stop."""
+    """At each stop: the request that was sent, if any."""
     late: list[Request] = field(default_factory=list)
-    """What arrived when nobody waited for it any more."""
+    """The requests that arrived late."""
     steps: list[str] = field(default_factory=list)
 
     @property
     def preemptions(self) -> int:
-        """How many there were."""
+        """The number of preemptions in the run."""
         return self.cost[-1][self.taken[-1].client] if self.taken else 0
 
     def races(self) -> Iterator[tuple[int, int]]:
-        """A stop and a client that might as well have gone on there.
+        """Yield stops, each with another client that could have continued there.
 
-        Before a request that conflicts with a later one of that client, and where the client that
-        sends it was given its turn: there it may cost no preemption.
+        For each pair of conflicting requests that could have had the other order, it yields two
+        stops: the one before the first request, and the one at which that request's client began
+        its consecutive steps. A switch at the latter may need no preemption.
         """
-        before: list[int] = []  # of each step, those that it comes after in any case, as bits
+        # For each step a bit set of the steps that happen before it in every equivalent schedule.
+        before: list[int] = []
         for at, (client, _) in enumerate(self.taken):
-            mine = [i for i in range(at) if self.taken[i].client == client]
-            known = before[mine[-1]] if mine else 0
-            passed = known
+            own = [i for i in range(at) if self.taken[i].client == client]
+            own_before = before[own[-1]] if own else 0
+            all_before = own_before
             for i in reversed(range(at)):
                 one, other = self.done[i], self.done[at]
-                if i not in mine and one and other and one.conflicts(other):
-                    passed |= before[i]
-                    if not known >> i & 1:
+                if i not in own and one and other and one.conflicts(other):
+                    all_before |= before[i]
+                    if not own_before >> i & 1:
                         yield i, client
-                        yield self._turn(i), client
-            before.append(passed | 1 << at)
+                        yield self._took_over(i), client
+            before.append(all_before | 1 << at)
 
-    def _turn(self, at: int) -> int:
+    def _took_over(self, at: int) -> int:
+        """Return the first of the consecutive steps of a client."""
         while at and self.taken[at - 1].client == self.taken[at].client:
             at -= 1
         return at
 
     @property
     def schedule(self) -> str:
-        """The choices, to be read by `read_schedule`."""
+        """The choices as a text that `read_schedule` parses."""
         return " ".join(map(str, self.taken))
 
 
 def read_schedule(text: str) -> list[Choice]:
-    """The choices of `Run.schedule`."""
+    """Parse the text of `Run.schedule`."""
     return [Choice.read(word) for word in text.split()]
 
 
@@ -364,36 +369,36 @@ class _Execution:
 
     def go(self, phases: Sequence[Phase]) -> Run:
         for phase in phases:
-            while phase.after_all and self._left(aside=True):
+            while phase.after_all and self._left(unawaited=True):
                 self._step()
             clients = phase.clients()
             for client in clients:
                 self.tasks.append(client)
                 client.start()
-            while self._left(aside=False):
+            while self._left(unawaited=False):
                 self._step()
-        while self._left(aside=True):
+        while self._left(unawaited=True):
             self._step()
         return self.run
 
-    def _left(self, aside: bool) -> list[Task]:
-        return [t for t in self.tasks if not t.done and (aside or not t.aside)]
+    def _left(self, unawaited: bool) -> list[Task]:
+        return [t for t in self.tasks if not t.done and (unawaited or not t.unawaited)]
 
     def _step(self) -> None:
-        there = self._left(aside=True)
-        usual = self._usual(there)
+        ready = self._left(unawaited=True)
+        usual = self._usual(ready)
         at = len(self.run.taken)
         choice = self.schedule[at] if at < len(self.schedule) else Choice(self.tasks.index(usual))
         if choice.client >= len(self.tasks) or self.tasks[choice.client].done:
-            raise Stuck(f"{choice} cannot go on:\n" + "\n".join(self.run.steps))
+            raise Stuck(f"{choice} cannot continue:\n" + "\n".join(self.run.steps))
         task, request = self.tasks[choice.client], self.tasks[choice.client].request
         self.run.cost.append(
-            {self.tasks.index(t): self.run.preemptions + self._cost(t, usual) for t in there}
+            {self.tasks.index(t): self.run.preemptions + self._cost(t, usual) for t in ready}
         )
         self.run.taken.append(choice)
         self.run.faults.append(_faults(task))
-        self.run.done.append(request if choice.fault in _CARRIED_OUT else None)
-        shown = request.label if request else "goes on after a while"
+        self.run.done.append(request if choice.fault in _SENT else None)
+        shown = request.label if request else "continues after a sleep"
         self.run.steps.append(f"{task.name}: {shown}{choice.fault and f' ({choice.fault})'}")
         self._take(task, choice.fault, at)
         if at >= LONGEST:
@@ -412,29 +417,29 @@ class _Execution:
             self.run.late.append(task.request)
         self.last = None if fault == "paused" else task
 
-    def _usual(self, there: Sequence[Task]) -> Task:
-        """Who goes on when nobody is preempted."""
-        if self.last in there and self.last and not self.last.sleeps_until:
+    def _usual(self, ready: Sequence[Task]) -> Task:
+        """Return the task that continues if no task is preempted."""
+        if self.last in ready and self.last and not self.last.sleeps_until:
             return self.last
-        return min(there, key=lambda t: (t.aside, t.sleeps_until))
+        return min(ready, key=lambda t: (t.unawaited, t.sleeps_until))
 
     def _cost(self, task: Task, usual: Task) -> int:
-        """Whether somebody is preempted when this one goes on."""
+        """Return 1 if running this task preempts another one, otherwise 0."""
         if task is usual:
             return 0
-        return int(usual is self.last or task.aside or bool(task.sleeps_until))
+        return int(usual is self.last or task.unawaited or bool(task.sleeps_until))
 
 
 def _faults(task: Task) -> Sequence[str]:
-    if task.request is None or task.aside:
+    if task.request is None or task.unawaited:
         return ()
-    return tuple(FAULTS) if task.request.writes else _OF_READS
+    return tuple(FAULTS) if task.request.writes else _READ_FAULTS
 
 
 def execute(clock: Clock, phases: Sequence[Phase], schedule: Sequence[Choice] = ()) -> Run:
-    """One run along a schedule, and on from its end without preemption and fault.
+    """Run a schedule, then continue without preemptions and faults until all tasks have ended.
 
-    :raises Stuck: it does not end, or the schedule is not one of it
+    :raises Stuck: the run does not end, or the schedule chooses a task that cannot continue
     """
     random.seed(0)
     return _Execution(clock, schedule).go(phases)
@@ -447,16 +452,16 @@ def explore(
     faults: Collection[str] = (),
     at_most: int | None = None,
 ) -> Iterator[Run]:
-    """All runs with so many preemptions and at most one fault.
+    """Yield all runs with at most this number of preemptions and at most one fault.
 
-    :param go: makes a run from scratch
-    :param faults: those to choose from
-    :param at_most: so many runs, chosen the same way each time, if there are more
+    :param go: resets everything and runs a schedule
+    :param faults: the faults to try
+    :param at_most: the maximum number of runs; if more exist, the same sample is taken each time
     """
     pick = random.Random(11)
     open_: list[tuple[list[Choice], list[str]]] = [([], [])]
     planned: set[tuple[Choice, ...]] = set()
-    begun: set[tuple[Choice, ...]] = set()  # how the runs that were made began, up to each stop
+    begun: set[tuple[Choice, ...]] = set()  # all prefixes of the runs so far
     done = 0
     while open_ and (at_most is None or done < at_most):
         prefix, steps = open_.pop(-1 if at_most is None else _pick(open_, pick))
@@ -464,7 +469,7 @@ def explore(
             continue
         run = go(prefix)
         if run.steps[: len(steps)] != steps:
-            raise Stuck("\n".join(["this went otherwise before:", *run.steps, "so:", *steps]))
+            raise Stuck("\n".join(["repeated with other steps:", *run.steps, "before:", *steps]))
         done += 1
         begun.update(tuple(run.taken[:at]) for at in range(len(run.taken) + 1))
         yield run
@@ -476,7 +481,7 @@ def explore(
 
 
 def _pick(open_: Sequence[tuple[list[Choice], list[str]]], pick: random.Random) -> int:
-    """The place of one of them: of each fault as often."""
+    """Return the index of a random entry; each fault has the same probability."""
     places: dict[str, list[int]] = {}
     for place, (prefix, _) in enumerate(open_):
         places.setdefault("".join(choice.fault for choice in prefix), []).append(place)
@@ -484,7 +489,7 @@ def _pick(open_: Sequence[tuple[list[Choice], list[str]]], pick: random.Random) 
 
 
 def _alternatives(run: Run, faults: Collection[str]) -> Iterator[tuple[int, Choice]]:
-    """Other choices than those taken, and where."""
+    """Yield each stop with a choice that the run did not take there."""
     for at, client in run.races():
         yield at, Choice(client)
     for at, choice in enumerate(run.taken):

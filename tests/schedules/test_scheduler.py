@@ -1,4 +1,4 @@
-"""The scheduler and the judge themselves: they find violations, and accept correct runs."""
+"""The scheduler and the consistency check find violations, and accept correct runs."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from kazoo_ips.couch.http_connections import NoResponse, Response
-from tests.schedules.judge import Told, untrue
+from tests.schedules.judge import Call, inconsistencies
 from tests.schedules.operations import Operation, read_pool
 from tests.schedules.scheduler import (
     Choice,
@@ -26,7 +26,7 @@ WRITE = Request("PUT count", "database", frozenset({"count"}), writes=True)
 
 
 class Counter:
-    """Two clients who read a number and write one more, without looking whether it is the same."""
+    """Two clients that increment a counter without compare-and-swap, so that updates get lost."""
 
     def __init__(self, *before: Request) -> None:
         self.count = 0
@@ -42,7 +42,7 @@ class Counter:
             client[0].send(WRITE, lambda: setattr(self, "count", read[0] + 1) or Response())
 
     def go(self, schedule: Sequence[Choice]) -> Run:
-        """One run from scratch."""
+        """Run a schedule with a counter of zero."""
         self.count = 0
         clients: list[Client] = []
         for name in ("one", "other"):
@@ -95,8 +95,8 @@ def test_a_late_write_is_tried_at_each_place_after_it() -> None:
     assert len(at) > 1
 
 
-def _told(sentence: str, reply: Reply | None, began: int, ended: int) -> Told:
-    return Told(Operation.read(sentence), began, ended, [reply] if reply else [])
+def _call(sentence: str, reply: Reply | None, began: int, ended: int) -> Call:
+    return Call(Operation.read(sentence), began, ended, [reply] if reply else [])
 
 
 DONE = Reply(200, "", frozenset("a"))
@@ -106,16 +106,16 @@ REFUSED = Reply(409, "datastore_conflict", frozenset())
 @pytest.mark.parametrize(
     ("history", "end", "true"),
     [
-        ([_told("X assigns a", DONE, 1, 2), _told("Y assigns a", DONE, 3, 4)], "a:Y", False),
-        ([_told("X assigns a", DONE, 1, 2), _told("Y assigns a", REFUSED, 1, 4)], "a:X", True),
-        ([_told("X assigns a", DONE, 1, 2), _told("Y assigns a", REFUSED, 1, 4)], "a:-", False),
-        ([_told("X assigns a", REFUSED, 1, 2)], "a:-", False),
-        ([_told("X assigns a", None, 1, 2)], "a:X", True),
-        ([_told("X assigns a", DONE, 1, 2), _told("X releases a", DONE, 2, 4)], "a:-", True),
-        ([_told("X releases a", DONE, 1, 2), _told("X assigns a", DONE, 3, 4)], "a:X", False),
+        ([_call("X assigns a", DONE, 1, 2), _call("Y assigns a", DONE, 3, 4)], "a:Y", False),
+        ([_call("X assigns a", DONE, 1, 2), _call("Y assigns a", REFUSED, 1, 4)], "a:X", True),
+        ([_call("X assigns a", DONE, 1, 2), _call("Y assigns a", REFUSED, 1, 4)], "a:-", False),
+        ([_call("X assigns a", REFUSED, 1, 2)], "a:-", False),
+        ([_call("X assigns a", None, 1, 2)], "a:X", True),
+        ([_call("X assigns a", DONE, 1, 2), _call("X releases a", DONE, 2, 4)], "a:-", True),
+        ([_call("X releases a", DONE, 1, 2), _call("X assigns a", DONE, 3, 4)], "a:X", False),
     ],
 )
 def test_replies_are_consistent_if_some_order_explains_them(
-    history: list[Told], end: str, true: bool
+    history: list[Call], end: str, true: bool
 ) -> None:
-    assert (not list(untrue(history, read_pool("a:-"), read_pool(end)))) is true
+    assert (not list(inconsistencies(history, read_pool("a:-"), read_pool(end)))) is true

@@ -1,9 +1,9 @@
-"""No order of requests, and no single fault, makes an answer untrue or loses an address.
+"""No order of requests, and no single fault, causes a wrong reply or loses an address.
 
-Each scenario is walked through with the orders of its database requests that take at most two
-preemptions, or with one fault and one preemption. Where there are more than `AT_MOST` of them, so
-many are chosen, the same each time. For a night: `SCHEDULES_PREEMPTIONS=3` allows one more, and
-`SCHEDULES_AT_MOST=0` walks all of them. What fails tells the command that repeats it.
+The tests run each scenario with the schedules that have at most two preemptions, or one fault and
+one preemption. If there are more than `AT_MOST` schedules, they run a sample, the same each time.
+To run more, for example overnight: `SCHEDULES_PREEMPTIONS=3` allows one more preemption, and
+`SCHEDULES_AT_MOST=0` runs all schedules. A failure prints the command that repeats it.
 """
 
 import os
@@ -19,7 +19,7 @@ from tests.schedules.world import world
 
 PREEMPTIONS = int(os.environ.get("SCHEDULES_PREEMPTIONS", "2"))
 AT_MOST = {"orders": 100, "late": 40, "faults": 12}
-"""Schedules of each scenario."""
+"""The maximum number of schedules of each scenario."""
 if "SCHEDULES_AT_MOST" in os.environ:
     AT_MOST = dict.fromkeys(AT_MOST, int(os.environ["SCHEDULES_AT_MOST"]))
 
@@ -42,7 +42,7 @@ SCENARIOS = [
     Scenario("a:X b:-", ("operator repairs", "X releases all"), uncopied="a"),
     Scenario("a:X", ("operator repairs", "operator deletes a"), uncopied="a"),
 ]
-"""What is asked for at the same time."""
+"""Concurrent operations."""
 
 WRITES = [
     Scenario("a:-", ("X assigns a",)),
@@ -58,14 +58,14 @@ WRITES = [
     Scenario("a:-", ("operator deletes a",)),
     Scenario("a:X", ("operator deletes a",)),
 ]
-"""Each kind of write by itself."""
+"""Each kind of write alone."""
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_no_order_of_requests_breaks_a_guarantee(
     settings: Settings, scenario: Scenario, request: pytest.FixtureRequest
 ) -> None:
-    walk(settings, scenario, request, preemptions=PREEMPTIONS, at_most=AT_MOST["orders"])
+    run_schedules(settings, scenario, request, preemptions=PREEMPTIONS, at_most=AT_MOST["orders"])
 
 
 @pytest.mark.parametrize("fault", ["killed-late", "late"])
@@ -73,7 +73,7 @@ def test_no_order_of_requests_breaks_a_guarantee(
 def test_an_idempotency_key_returns_the_result_whenever_its_request_arrives(
     settings: Settings, scenario: Scenario, request: pytest.FixtureRequest, fault: str
 ) -> None:
-    walk(
+    run_schedules(
         settings,
         scenario,
         request,
@@ -89,7 +89,7 @@ def test_an_idempotency_key_returns_the_result_whenever_its_request_arrives(
 def test_no_single_fault_breaks_a_guarantee(
     settings: Settings, scenario: Scenario, request: pytest.FixtureRequest, keyed: bool
 ) -> None:
-    walk(
+    run_schedules(
         settings,
         scenario,
         request,
@@ -100,7 +100,7 @@ def test_no_single_fault_breaks_a_guarantee(
     )
 
 
-def walk(
+def run_schedules(
     settings: Settings,
     scenario: Scenario,
     request: pytest.FixtureRequest,
@@ -110,30 +110,30 @@ def walk(
     faults: Collection[str] = (),
     keyed: bool = False,
 ) -> None:
-    """Walk through the schedules of a scenario, or along the one that SCHEDULE names."""
-    seen: list[Played] = []
+    """Run the schedules of a scenario, or only the one in the environment variable SCHEDULE."""
+    runs: list[Played] = []
     began = time.monotonic()
     with world(settings, scenario.pool, scenario.uncopied) as made:
         play = Play(made, scenario, keyed)
 
         def go(schedule: Sequence[Choice]) -> Run:
-            seen.append(play.go(schedule))
-            return seen[-1].run
+            runs.append(play.go(schedule))
+            return runs[-1].run
 
         if "SCHEDULE" in os.environ:
             go(read_schedule(os.environ["SCHEDULE"]))
-            print(f"\n{seen[0]}")
+            print(f"\n{runs[0]}")
         else:
             for _ in explore(go, preemptions=preemptions, faults=faults, at_most=at_most or None):
                 pass
-    request.node.user_properties.append(("schedules", len(seen)))
-    wrong = [number for number, played in enumerate(seen, 1) if played.wrong]
-    if wrong:
-        shortest = min((seen[number - 1] for number in wrong), key=_length)
+    request.node.user_properties.append(("schedules", len(runs)))
+    failed = [number for number, played in enumerate(runs, 1) if played.violations]
+    if failed:
+        shortest = min((runs[number - 1] for number in failed), key=_length)
         pytest.fail(
-            f"{len(wrong)} of {len(seen)} schedules ({time.monotonic() - began:.1f} s), the first "
-            f"being number {wrong[0]}. The shortest:\n{shortest}\n"
-            f"Again: SCHEDULE='{shortest.run.schedule}' "
+            f"{len(failed)} of {len(runs)} schedules failed ({time.monotonic() - began:.1f} s), "
+            f"the first is number {failed[0]}. The shortest:\n{shortest}\n"
+            f"To repeat it: SCHEDULE='{shortest.run.schedule}' "
             f".venv/bin/pytest -n0 -s '{request.node.nodeid}'",
             pytrace=False,
         )

@@ -1,7 +1,7 @@
-"""Workers on a real database, which begin from the same documents each time, and what they leave.
+"""Workers on a real database that is reset before each run, and the documents after a run.
 
-Each client has a worker of its own: an application with connections of its own. Its background
-thread is not started; each round of it is a client.
+Each client has its own worker: an application with its own connections. The background thread is
+not started. The tests call each of its rounds.
 """
 
 import json
@@ -24,39 +24,39 @@ from kazoo_ips.couch.client import Database
 from kazoo_ips.model import AssignIP, CreateIP
 from kazoo_ips.repositories.accounts import account_database
 from tests.members import add_member
-from tests.schedules.operations import ADDRESSES, LETTERS, NOBODY, Operation, Pool
+from tests.schedules.operations import ADDRESSES, LETTERS, UNASSIGNED, Operation, Pool
 from tests.schedules.scheduler import Clock, Request, gated, sleeping
 
 PATCHED = "kazoo_ips.couch.client.Connections"
-"""Where applications get their connections from."""
-LEASE_AND_MORE = 150.0
-"""Seconds after which whoever has not answered is taken for dead."""
-FOLLOWED = 6
-"""Looks, each ten seconds after the one before, in which the pool's follower has seen all."""
+"""The name under which the application finds the class of its connections."""
+PAST_LEASE = 150.0
+"""Seconds after which other workers regard the owner of a transaction as dead."""
+FOLLOWER_ROUNDS = 6
+"""Rounds of the change follower, ten seconds apart, within which it has read all changes."""
 ACCOUNTS = ("X", "Y")
 COPIES = {name: f"{name}'s" for name in ACCOUNTS}
-"""What the database of an account is called."""
+"""The name of each account's database in labels."""
 READS = re.compile("/_view/|^_bulk_get$|^_find$")
-"""Questions that are too long for a GET."""
+"""Paths of requests that read although their method is POST."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a client was told."""
+    """The reply to a client."""
 
     status: int
     message: str
     letters: frozenset[str]
-    """The addresses that it is about, if it is a success."""
+    """The addresses that it names, if it is a success."""
 
     @property
     def is_final(self) -> bool:
-        """Whether a request has come to its end with it."""
+        """Whether the request is finished, so that the client need not repeat it."""
         return self.status < 500 and self.message != "in_progress"
 
     @property
     def is_done(self) -> bool:
-        """Whether it says that the request was carried out."""
+        """Whether the request succeeded."""
         return self.status < 300
 
     def __str__(self) -> str:
@@ -64,12 +64,12 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the documents say."""
+class Snapshot:
+    """All documents at one moment."""
 
     pool: Pool
-    disorder: list[str]
-    """What nobody should find once everything has come to its end."""
+    violations: list[str]
+    """Unfinished records, conflicts, and copies that differ from the pool."""
     documents: Mapping[str, Mapping[str, Any]] = field(repr=False)
 
 
@@ -80,21 +80,21 @@ class Worker:
     client: FlaskClient
     services: Instance
 
-    def work(self) -> None:
-        """What it has put off until its reply was sent."""
+    def run_deferred_work(self) -> None:
+        """Run the work that was deferred until after the reply."""
         self.services.background.work()
 
-    def keep_house(self) -> None:
-        """What its background worker does in the next minutes about what it has noted itself."""
-        self.work()
+    def run_background_work(self) -> None:
+        """Run the work that this worker's background thread does in the next minutes."""
+        self.run_deferred_work()
         self.services.background.check_due(math.inf)
 
 
 class World:
-    """Databases with accounts X and Y, and workers on them.
+    """Databases with accounts X and Y, and workers that use them.
 
-    :param settings: of databases that are empty
-    :param start: the pool that each run begins with
+    :param settings: the settings of empty databases
+    :param start: the pool at the start of each run
     :param uncopied: addresses whose account lacks its copy at the start
     """
 
@@ -118,24 +118,24 @@ class World:
             self._tokens[name] = now.auth.open_session(account, user).token
         couch = composition.connect(settings.as_administrator())
         names = {account_database(self.ids[name]): shown for name, shown in COPIES.items()}
-        self._names = {"dedicated_ips": "pool", "kazoo_ips": "journal", **names}
+        self._names = {"dedicated_ips": "pool", "kazoo_ips": "records", **names}
         self._databases = {shown: couch.database(name) for name, shown in self._names.items()}
         for letter, owner in sorted(start):
             services.pool.create(CreateIP(ADDRESSES[letter], "z", "h.example.com"), uuid4().hex)
-            if owner != NOBODY:
+            if owner != UNASSIGNED:
                 services.ips.assign(AssignIP(self.ids[owner], ADDRESSES[letter]), uuid4().hex)
         for letter, owner in start:
             if letter in uncopied:
                 database = self._databases[COPIES[owner]]
                 address = ADDRESSES[letter]
                 database.remove(address, database.get(address)["_rev"])
-        services.background.follow()  # from here on
-        self._start = self.look()
+        services.background.follow()  # sets the place in the changes feed from which it reads
+        self._start = self.snapshot()
 
-    # Workers, and what is asked of them.
+    # Workers and requests.
 
     def worker(self, number: int) -> Worker:
-        """A worker, made when it is first asked for; it knows its callers."""
+        """Return a worker. The first call creates it and fills its cache of callers."""
         if number not in self._workers:
             app = composition.create_app(
                 self._settings, clock=self.clock, pause=sleeping(self.clock)
@@ -147,11 +147,11 @@ class World:
             self._workers[number] = made
         return self._workers[number]
 
-    def ask(self, number: int, operation: Operation, key: str | None) -> Reply | None:
-        """Carry out an operation at a worker; None if it is none that is answered."""
+    def send(self, number: int, operation: Operation, key: str | None) -> Reply | None:
+        """Send an operation to a worker. Return the reply, or None for a repair."""
         worker = self._workers[number]
         if operation.verb == "repairs":
-            self.examine(number)
+            self.repair(number)
             return None
         method, path, data = operation.request(self.ids)
         headers = {"X-Auth-Token": self._tokens[operation.by]}
@@ -163,87 +163,89 @@ class World:
         letters = _letters(content["data"]) if reply.status_code < 300 else frozenset()
         return Reply(reply.status_code, content.get("message", ""), letters)
 
-    def examine(self, number: int) -> None:
-        """What `kazoo-ips doctor --repair` does."""
+    def repair(self, number: int) -> None:
+        """Run `kazoo-ips doctor --repair`."""
         list(self._workers[number].services.doctor.examine(repair=True))
 
     def recover(self, living: Sequence[int]) -> None:
-        """What the background workers of living processes do in time, and that of a new one."""
+        """Run the background work of the living workers, then recovery by a new worker."""
         for number in living:
-            self._workers[number].keep_house()
+            self._workers[number].run_background_work()
         new = composition.build(self._settings, clock=self.clock, pause=sleeping(self.clock))
         new.background.recover()
-        for _ in range(FOLLOWED):
+        for _ in range(FOLLOWER_ROUNDS):
             self.clock.now += 10
             new.background.follow()
 
     # Documents.
 
     def reset(self) -> None:
-        """Put the documents back as they were at the start; workers forget what they noted."""
+        """Restore the documents of the start; let the workers finish their queued work first."""
         for worker in self._workers.values():
-            worker.keep_house()
+            worker.run_background_work()
         self.clock.reset()
-        now = self.look().documents
+        now = self.snapshot().documents
         for name, database in self._databases.items():
             start = self._start.documents[name]
-            gone = [
+            deleted = [
                 {"_id": i, "_rev": d["_rev"], "_deleted": True}
                 for i, d in now[name].items()
                 if i not in start
             ]
-            other = [
+            restored = [
                 {**d, "_rev": now[name][i]["_rev"]} if i in now[name] else _without_revision(d)
                 for i, d in start.items()
                 if _without_revision(d) != _without_revision(now[name].get(i, {}))
             ]
-            for written in database.put_all(gone + other):
+            for written in database.put_all(deleted + restored):
                 assert written.revision, "the pool is not as it was at the start"
-        self._follow_from_here()
+        self._skip_earlier_changes()
 
-    def _follow_from_here(self) -> None:
-        """Let the follower see nothing of the runs before."""
-        records = self._databases["journal"]
+    def _skip_earlier_changes(self) -> None:
+        """Let the change follower skip the changes of earlier runs."""
+        records = self._databases["records"]
         since = self._databases["pool"].changes(since="now", limit=1)["last_seq"]
         records.put({**records.get("follower-healing"), "since": str(since)})
 
-    def look(self) -> Look:
-        """What the documents say at this moment."""
+    def snapshot(self) -> Snapshot:
+        """Read all documents and compare them with each other."""
         documents = {name: _documents(database) for name, database in self._databases.items()}
         names = {account_id: name for name, account_id in self.ids.items()}
         pool = documents["pool"]
         owners = {
             i: names.get(d.get("pvt_assigned_to", ""), "?")
             if d["pvt_status"] == "assigned"
-            else NOBODY
+            else UNASSIGNED
             if d["pvt_status"] == "available"
             else d["pvt_status"]
             for i, d in pool.items()
         }
-        disorder = [
-            f"left over: {_shown(document)}"
-            for document in documents["journal"].values()
+        violations = [
+            f"unfinished record: {_shown(document)}"
+            for document in documents["records"].values()
             if not _is_kept(document)
         ]
-        disorder += [f"{LETTERS[i]} is in conflict" for i, d in pool.items() if "_conflicts" in d]
+        violations += [
+            f"{LETTERS[i]} is in conflict" for i, d in pool.items() if "_conflicts" in d
+        ]
         for account in ACCOUNTS:
             copies = documents[COPIES[account]]
             for i in sorted(copies.keys() | owners.keys()):
                 owned = owners.get(i) == account
                 if owned and i not in copies:
-                    disorder.append(f"{account} lacks the copy of {LETTERS[i]}")
+                    violations.append(f"{account} lacks the copy of {LETTERS[i]}")
                 elif not owned and i in copies:
-                    disorder.append(f"{account} has a copy of {LETTERS[i]}")
-                elif owned and _essence(copies[i]) != _essence(pool[i]):
-                    disorder.append(f"{account} has an old copy of {LETTERS[i]}")
-        return Look(
-            frozenset((LETTERS[i], owner) for i, owner in owners.items()), disorder, documents
+                    violations.append(f"{account} has a copy of {LETTERS[i]}")
+                elif owned and _compared(copies[i]) != _compared(pool[i]):
+                    violations.append(f"{account} has an old copy of {LETTERS[i]}")
+        return Snapshot(
+            frozenset((LETTERS[i], owner) for i, owner in owners.items()), violations, documents
         )
 
     def describe(self, method: str, target: str, body: bytes | None) -> Request | None:
-        """What a request is about; None if it is no concern of the schedules.
+        """Return what a request reads or writes; None if no schedule stops it.
 
-        Those are who is calling, and what never changes.
+        Requests for accounts, tokens, and documents that never change do not stop.
         """
         database, *path = target.split("?", maxsplit=1)[0].strip("/").split("/")
         name = self._names.get(unquote(database).removeprefix(self._settings.prefix))
@@ -277,7 +279,7 @@ class World:
 
 @contextmanager
 def world(settings: Settings, start: Pool, uncopied: str = "") -> Iterator[World]:
-    """A world on databases of its own, whose requests and sleeps wait for their turn."""
+    """Create databases and a world on them, whose requests and sleeps the scheduler controls."""
     own = replace(settings, prefix=f"{settings.prefix}{uuid4().hex[:6]}-", identity_cache=1e6)
     databases = composition.databases(own)
     databases.create()
@@ -309,12 +311,12 @@ def _without_revision(document: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in document.items() if k != "_rev"}
 
 
-def _essence(document: Mapping[str, Any]) -> list[Any]:
+def _compared(document: Mapping[str, Any]) -> list[Any]:
     return [document.get(f"pvt_{name}") for name in ("request_id", "modified", "status")]
 
 
 def _is_kept(document: Mapping[str, Any]) -> bool:
-    """Whether a record stays: of a key and its attempts, or one that might be made anew."""
+    """Whether a record may remain: an idempotency record, a checkpoint, a finished transaction."""
     return document["type"] in ("reply", "follower") or bool(document.get("finished"))
 
 
