@@ -1,4 +1,4 @@
-"""Many clients on a real cluster while its parts fail, and a check of all that they were told.
+"""Runs many clients on a real cluster while its parts fail, and checks every reply.
 
-`python -m tests.chaos`, as `make chaos` calls it; `docs/chaos.md` tells how.
+`make chaos` calls `python -m tests.chaos`. `docs/chaos.md` describes it.
 """

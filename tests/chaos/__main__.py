@@ -1,7 +1,7 @@
-"""`python -m tests.chaos`: the run, and what it comes to. With a file: judges what was saved.
+"""`python -m tests.chaos` runs the clients and prints the result, or checks a saved history.
 
-Options come from the environment, as `make chaos` passes them on: NODES, CLUSTER, SECONDS, SEED,
-CLIENTS, ADDRESSES and HISTORY. `docs/chaos.md` explains them.
+Options are environment variables, which `make chaos` sets: NODES, CLUSTER, SECONDS, SEED, CLIENTS,
+ADDRESSES and HISTORY. `docs/chaos.md` explains them.
 """
 
 import itertools
@@ -26,15 +26,15 @@ from tests.chaos.linearizability import ABSENT, AVAILABLE
 from tests.servers import Gunicorn
 
 AGREED_WITHIN = 120.0
-"""Seconds after the last fault within which everything must agree."""
-LOOKED_AT_AFTER = 35.0
-"""Seconds after the last call before the doctor is asked, who leaves alone what is younger."""
+"""Seconds after the last fault within which nodes, copies and lists must agree."""
+DOCTOR_DELAY = 35.0
+"""Seconds between the last call and the doctor, which ignores younger writes."""
 ACCOUNTS = 6
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for."""
+    """The options of a run."""
 
     nodes: list[str]
     cluster: str | None
@@ -46,7 +46,7 @@ class Options:
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Self:
-        """The options in an environment; what is not named has its default."""
+        """Read the options from environment variables; a missing one has its default."""
         seed = int(environ.get("SEED") or 1)
         return cls(
             environ.get("NODES", "").split(),
@@ -60,7 +60,10 @@ class Options:
 
 
 def main(arguments: list[str]) -> int:
-    """Run or judge; returns the exit status: 1 when something was wrong."""
+    """Run, or check a saved history.
+
+    :returns: the exit status: 0, 1 for a violation, 2 for wrong usage
+    """
     if arguments:
         history = History.load(Path(arguments[0]))
         for address in arguments[1:]:
@@ -75,15 +78,15 @@ def main(arguments: list[str]) -> int:
 
 
 def judge(history: History) -> int:
-    """Print what a history comes to; returns 1 when something was wrong."""
+    """Print the counts and the violations of a history; return 1 if there is a violation."""
     found = list(history.violations())
     counts = counted(found)
-    answers = Counter(attempt.status for call in history.calls for attempt in call.attempts)
+    statuses = Counter(attempt.status for call in history.calls for attempt in call.attempts)
     keyed = sum(call.key is not None for call in history.calls)
-    requests = sum(answers.values())
+    requests = sum(statuses.values())
     print(f"{len(history.calls)} operations, {keyed} of them with a key; {requests} requests")
     print("  by kind:", dict(Counter(call.action for call in history.calls)))
-    print("  by status, 0 is no answer:", dict(sorted(answers.items())))
+    print("  by status, 0 is no reply:", dict(sorted(statuses.items())))
     print("  " + ", ".join(f"{kind}s: {counts.pop(kind, 0)}" for kind in STALE))
     print(f"violations: {sum(counts.values())}", counts or "")
     for violation in found:
@@ -93,7 +96,7 @@ def judge(history: History) -> int:
 
 
 class Run:
-    """One run on a cluster, in databases of its own, which are removed when nothing was wrong."""
+    """One run, in databases of its own, which it deletes unless there was a violation."""
 
     def __init__(self, options: Options, stack: ExitStack) -> None:
         self._options = options
@@ -110,7 +113,7 @@ class Run:
         }
         self._logs = options.history.with_suffix(".logs")
         self._logs.mkdir(parents=True, exist_ok=True)
-        self._ways = [stack.enter_context(ByteProxy(node)) for node in options.nodes]
+        self._links = [stack.enter_context(ByteProxy(node)) for node in options.nodes]
         self._command("kazoo-ips", "setup")
         self._realms = [f"account{number}.example.com" for number in range(ACCOUNTS + 1)]
         for realm in self._realms:
@@ -118,10 +121,10 @@ class Run:
         self._servers = [
             stack.enter_context(
                 Gunicorn(
-                    {**self._environment, "COUCHDB_URL": way.url}, self._logs / str(number), 2
+                    {**self._environment, "COUCHDB_URL": link.url}, self._logs / str(number), 2
                 )
             )
-            for number, way in enumerate(self._ways)
+            for number, link in enumerate(self._links)
         ]
         self._world = self._made()
 
@@ -135,36 +138,37 @@ class Run:
         return World(urls, accounts, operator, History(states), dict(states), tokens=dict(members))
 
     def run(self) -> int:
-        """All of it; returns 1 when something was wrong."""
+        """Run clients and faults, then check; return 1 if there is a violation."""
         options, world = self._options, self._world
         clients = [Client(world, options.seed, number) for number in range(options.clients)]
         faults = Faults(
-            options.seed, self._ways, self._servers, options.cluster, len(options.nodes)
+            options.seed, self._links, self._servers, options.cluster, len(options.nodes)
         )
         for client in clients:
             client.start()
         faults.start()
         time.sleep(options.seconds)
-        world.over.set()
-        world.give_up = time.monotonic() + AGREED_WITHIN
+        world.stop.set()
+        world.retry_until = time.monotonic() + AGREED_WITHIN
         faults.stop()
         last_fault = time.monotonic()
         for client in clients:
             client.join(AGREED_WITHIN + 60)
-        settled = time.monotonic() - last_fault
-        wrong = self._agree(last_fault)
+        finished = time.monotonic() - last_fault
+        disagreed = self._agree(last_fault)
         history = world.history
         last_call = max(attempt.end for call in history.calls for attempt in call.attempts)
-        time.sleep(max(0, LOOKED_AT_AFTER - (time.monotonic() - last_call)))
-        there = pool(options.nodes[0], self._prefix)
-        history.final = {address: there.get(address, ABSENT) for address in history.states}
+        time.sleep(max(0, DOCTOR_DELAY - (time.monotonic() - last_call)))
+        states = pool(options.nodes[0], self._prefix)
+        history.final = {address: states.get(address, ABSENT) for address in history.states}
         history.save(options.history)
         print("faults:", dict(faults.counts))
-        print(f"the last call was settled {settled:.1f} s after the last fault")
-        failed = judge(history) | wrong | self._doctor(last_fault)
+        print(f"the last call ended {finished:.1f} s after the last fault")
+        failed = judge(history) | disagreed | self._doctor(last_fault)
         if failed:
-            print(f"{options.history} has the history, {self._logs} what the service said,")
-            print(f"databases {self._prefix}… what is left")
+            print(f"history: {options.history}")
+            print(f"logs of the service: {self._logs}")
+            print(f"databases: {self._prefix}…")
         else:
             remove(options.nodes[0], self._prefix)
             options.history.unlink()
@@ -172,30 +176,32 @@ class Run:
         return failed
 
     def _agree(self, since: float) -> int:
-        """Wait until everything says the same; returns 1 when it doesn't in time."""
+        """Wait until nodes, copies and lists agree; return 1 if they do not in time."""
         world, nodes = self._world, self._options.nodes
         token, accounts = world.tokens[world.operator], [world.operator, *world.accounts]
         for _ in itertools.count():
             different = list(disagreements(nodes, self._prefix, world.servers, accounts, token))
             after = time.monotonic() - since
             if not different:
-                print(f"everything agreed {after:.1f} s after the last fault")
+                print(f"nodes, copies and lists agreed {after:.1f} s after the last fault")
                 return 0
             if after > AGREED_WITHIN:
-                print(f"{after:.0f} s after the last fault {len(different)} things disagree:")
+                print(
+                    f"{after:.0f} s after the last fault there are {len(different)} differences:"
+                )
                 print("".join(f"  {line}\n" for line in different[:20]), end="")
                 return 1
             time.sleep(1)
         raise AssertionError
 
     def _doctor(self, since: float) -> int:
-        """Ask the doctor until nothing is found, or the time is over; returns 1 then."""
+        """Run the doctor until it finds nothing; return its exit status, 1 after a timeout."""
         while True:
-            said = self._command("kazoo-ips", "doctor")
+            result = self._command("kazoo-ips", "doctor")
             after = time.monotonic() - since
-            if said.returncode == 0 or after > AGREED_WITHIN:
-                print(f"doctor, {after:.0f} s after the last fault:", said.stdout.strip())
-                return said.returncode
+            if result.returncode == 0 or after > AGREED_WITHIN:
+                print(f"doctor, {after:.0f} s after the last fault:", result.stdout.strip())
+                return result.returncode
             time.sleep(5)
 
     def _command(self, program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -1,5 +1,4 @@
-"""Clients that assign, release and allocate as fast as they are answered, and insist where they
-have an Idempotency-Key."""
+"""Clients that send one request after another, and repeat those with an Idempotency-Key."""
 
 import hashlib
 import itertools
@@ -15,8 +14,8 @@ import urllib3
 from tests.chaos.history import Attempt, Call, History
 from tests.chaos.linearizability import AVAILABLE
 
-PATIENCE = 40.0
-"""Seconds that a client waits for a reply, unless it is one of the impatient."""
+REPLY_TIMEOUT = 40.0
+"""Seconds that a client waits for a reply."""
 
 ACTIONS = {
     "assign": 30,
@@ -25,24 +24,24 @@ ACTIONS = {
     "release all": 4,
     "read": 10,
     "list": 4,
-    "trespass": 3,
+    "forbidden call": 3,
     "create": 5,
     "delete": 4,
     "delete by force": 2,
 }
-"""What clients do, and how often."""
+"""The actions of clients, with their relative frequency."""
 
 
 @dataclass
 class World:
-    """What all clients share.
+    """State that all clients share.
 
     :param servers: the URLs of the service's instances
-    :param accounts: their ids, the operator's last
-    :param holders: who had which address when somebody was last told; not always right
-    :param impatient: how many of the attempts with a key are given up within a moment
-    :param over: set when nobody shall begin anything new
-    :param give_up: when those who insist stop; a time of the monotonic clock
+    :param accounts: the ids of the accounts
+    :param holders: the owner of each address according to the last reply; may be outdated
+    :param abort_rate: share of the attempts with a key that the client aborts within 0.3 s
+    :param stop: set when clients must not begin new calls
+    :param retry_until: when clients stop to repeat calls; a time of the monotonic clock
     """
 
     servers: Sequence[str]
@@ -50,20 +49,20 @@ class World:
     operator: str
     history: History
     holders: dict[str, str]
-    impatient: float = 0.08
-    over: threading.Event = field(default_factory=threading.Event)
-    give_up: float = float("inf")
+    abort_rate: float = 0.08
+    stop: threading.Event = field(default_factory=threading.Event)
+    retry_until: float = float("inf")
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     tokens: dict[str, str] = field(default_factory=dict)
 
     @property
     def addresses(self) -> list[str]:
-        """All that the pool has or had."""
+        """All addresses that the pool has or had."""
         return list(self.history.states)
 
 
 class Client(threading.Thread):
-    """One of the clients. What it wants follows from the seed and from what it is told."""
+    """A client. The seed and the replies determine its calls."""
 
     def __init__(self, world: World, seed: int, number: int) -> None:
         super().__init__(daemon=True)
@@ -72,16 +71,16 @@ class Client(threading.Thread):
         self._http = urllib3.PoolManager(num_pools=len(world.servers), maxsize=2)
 
     def run(self) -> None:
-        """Call after call, until all is over."""
-        while not self._world.over.is_set():
-            call = self._wish()
+        """Make calls until the run stops."""
+        while not self._world.stop.is_set():
+            call = self._next_call()
             self._world.history.calls.append(call)
-            self._insist(call)
+            self._complete(call)
             for address in call.done:
                 assigned = call.action in ("assign", "allocate")
                 self._world.holders[address] = call.account if assigned else AVAILABLE
 
-    def _wish(self) -> Call:
+    def _next_call(self) -> Call:
         by, world = self._by, self._world
         [action] = by.choices(list(ACTIONS), list(ACTIONS.values()))
         account = by.choice(world.accounts)
@@ -99,33 +98,33 @@ class Client(threading.Thread):
             "" if operators else account,
             [] if whole else addresses,
             by.randint(1, 4) if action == "allocate" else 0,
-            self._key() if action not in ("read", "list", "trespass") else None,
+            self._key() if action not in ("read", "list", "forbidden call") else None,
         )
 
     def _key(self) -> str | None:
         return f"{self._by.getrandbits(64):016x}" if self._by.random() < 0.6 else None
 
-    def _insist(self, call: Call) -> None:
-        """Ask, with a key until it is settled, and now and then once more after that."""
+    def _complete(self, call: Call) -> None:
+        """Send a call; with a key, repeat it until a final reply, and sometimes once more."""
         while True:
-            call.attempts.append(self._ask(call))
-            if call.key is None or time.monotonic() > self._world.give_up:
+            call.attempts.append(self._send(call))
+            if call.key is None or time.monotonic() > self._world.retry_until:
                 return
             if call.final:
                 break
             time.sleep(self._by.uniform(0.05, 0.6))
         if self._by.random() < 0.3:
-            call.attempts.append(self._ask(call))
+            call.attempts.append(self._send(call))
 
-    def _ask(self, call: Call) -> Attempt:
+    def _send(self, call: Call) -> Attempt:
         by, world = self._by, self._world
         server = by.randrange(len(world.servers))
-        impatient = by.random() < world.impatient * (1 if call.key else 0.1)
-        patience = by.uniform(0.01, 0.3) if impatient else PATIENCE
+        aborted = by.random() < world.abort_rate * (1 if call.key else 0.1)
+        timeout = by.uniform(0.01, 0.3) if aborted else REPLY_TIMEOUT
         method, path, body = _request(call)
         headers = {
             "X-Auth-Token": world.tokens[call.account or world.operator],
-            # So that logs and documents name the call.
+            # Logs and documents contain the request id, and so name the call.
             "X-Request-ID": f"call-{call.number}-{len(call.attempts)}",
         }
         if call.key:
@@ -138,13 +137,13 @@ class Client(threading.Thread):
                 json=body,
                 headers=headers,
                 retries=False,
-                timeout=urllib3.Timeout(connect=2, read=patience),
+                timeout=urllib3.Timeout(connect=2, read=timeout),
             )
-            said = reply.json()
+            content = reply.json()
         except (urllib3.exceptions.HTTPError, ValueError):
             return _ended(attempt)
-        attempt.status, attempt.data = reply.status, said.get("data")
-        attempt.message = said.get("message", "")
+        attempt.status, attempt.data = reply.status, content.get("data")
+        attempt.message = content.get("message", "")
         return _ended(attempt)
 
 
@@ -154,7 +153,7 @@ def _ended(attempt: Attempt) -> Attempt:
 
 
 def _request(call: Call) -> tuple[str, str, Any]:
-    """The method, the path and the body that ask for it."""
+    """Return method, path and body of a call's request."""
     ips = f"/v2/accounts/{call.account}/ips"
     one = call.addresses[0] if call.addresses else ""
     place = {"ip": one, "zone": "zone", "host": "host"}
@@ -168,7 +167,7 @@ def _request(call: Call) -> tuple[str, str, Any]:
         "release all": ("DELETE", ips, None),
         "list": ("GET", f"{ips}/assigned?paginate=false", None),
         "read": ("GET", f"/v2/ips/{one}", None),
-        "trespass": ("PUT", "/v2/ips", {"data": place}),
+        "forbidden call": ("PUT", "/v2/ips", {"data": place}),
         "create": ("PUT", "/v2/ips", {"data": place}),
         "delete": ("DELETE", f"/v2/ips/{one}", None),
         "delete by force": ("DELETE", f"/v2/ips/{one}?force=true", None),
@@ -176,7 +175,7 @@ def _request(call: Call) -> tuple[str, str, Any]:
 
 
 def log_in(server: str, realm: str, user: str, password: str) -> tuple[str, str]:
-    """The account's id and a token."""
+    """Log in, and return the account's id and a token."""
     credentials = hashlib.md5(f"{user}:{password}".encode()).hexdigest()
     body = {"data": {"credentials": credentials, "realm": realm}}
     reply = urllib3.request("PUT", f"{server}/v2/user_auth", json=body).json()

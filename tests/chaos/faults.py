@@ -1,4 +1,4 @@
-"""The faults of a run, decided by a seed: nodes, the links to them, and workers."""
+"""The faults of a run, which a seed decides: of nodes, of connections to them, and of workers."""
 
 import os
 import random
@@ -17,10 +17,10 @@ from tests.servers import Gunicorn
 
 
 class ByteProxy(FaultProxy):
-    """A way to one node that can be cut off, or fall silent.
+    """A proxy to one node whose connections can be closed, or stalled.
 
-    It passes bytes without reading them, so that all a node says comes through, two answers to one
-    request included.
+    It passes on every byte without parsing, so the service gets two responses to one request if a
+    node sends them.
     """
 
     def __init__(self, url: str) -> None:
@@ -28,13 +28,13 @@ class ByteProxy(FaultProxy):
         self._flowing = threading.Event()
         self._flowing.set()
 
-    def fall_silent(self) -> None:
-        """Hold back whatever is sent from now on. It arrives when the way is open again, also when
-        its sender has left."""
+    def stall(self) -> None:
+        """Hold back all bytes from now on. They arrive after `resume`, even if the sender has
+        closed its connection."""
         self._flowing.clear()
 
-    def flow(self) -> None:
-        """Let everything through again."""
+    def resume(self) -> None:
+        """Pass on the bytes that were held back, and all later ones."""
         self._flowing.set()
 
     def _serve(self, client: socket.socket) -> None:
@@ -64,93 +64,93 @@ class ByteProxy(FaultProxy):
 
 
 class Faults:
-    """What goes wrong in one run. Three things at a time: nodes, the ways to them, workers.
+    """Causes the faults of one run. Nodes, connections and workers fail independently.
 
-    Which faults, where and how long follows from the seed; what the clients do at that moment
-    doesn't.
+    The seed determines the kind, the place and the duration of each fault, but not the requests
+    that it hits.
 
-    :param control: the command that kills, starts, pauses and resumes a node, called with that
-        word and the node's number from 1; without it nodes are left alone
+    :param control: the command that kills, starts, pauses and resumes a node. Its arguments are
+        that word and the node's number, from 1. Without it no node fails.
     """
 
     def __init__(
         self,
         seed: int,
-        ways: Sequence[ByteProxy],
+        links: Sequence[ByteProxy],
         servers: Sequence[Gunicorn],
         control: str | None,
         nodes: int,
     ) -> None:
-        self._ways = ways
+        self._links = links
         self._servers = servers
         self._control = control
         self._nodes = range(1, nodes + 1)
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self.counts: Counter[str] = Counter()
-        kinds = {"ways": (self._fail_a_way, 8.0), "workers": (self._kill_a_worker, 5.0)}
+        kinds = {"links": (self._fail_links, 8.0), "workers": (self._kill_a_worker, 5.0)}
         if control:
-            kinds["nodes"] = (self.fail_a_node, 10.0)
+            kinds["nodes"] = (self.fail_nodes, 10.0)
         self._threads = [
             threading.Thread(target=self._run, args=(random.Random(f"{seed} {kind}"), *how))
             for kind, how in kinds.items()
         ]
 
     def start(self) -> None:
-        """Let it begin."""
+        """Begin to cause faults."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Put everything in order, and begin nothing more."""
-        self._over.set()
+        """End all faults and cause no more."""
+        self._stop.set()
         for thread in self._threads:
             if thread.ident:
                 thread.join()
 
     def _run(self, by: random.Random, fail: Callable[[random.Random], None], pause: float) -> None:
         begin = time.monotonic()
-        while not self._over.wait(by.uniform(0, 2 * pause)):
+        while not self._stop.wait(by.uniform(0, 2 * pause)):
             calm = (time.monotonic() - begin) % 60 - 50  # ten seconds a minute
-            if calm < 0 or not self._over.wait(10 - calm):
+            if calm < 0 or not self._stop.wait(10 - calm):
                 fail(by)
 
-    def _last(self, seconds: float) -> None:
-        self._over.wait(seconds)
+    def _wait(self, seconds: float) -> None:
+        self._stop.wait(seconds)
 
-    def fail_a_node(self, by: random.Random) -> None:
-        """Let one node fail, or two at once, for a while."""
+    def fail_nodes(self, by: random.Random) -> None:
+        """Kill or pause one node, or two at once, for up to eight seconds."""
         several = by.random() < 0.2
         nodes = by.sample(self._nodes, min(2 if several else 1, len(self._nodes)))
-        fault, mend = by.choice([("kill", "start"), ("pause", "resume")])
+        fault, end = by.choice([("kill", "start"), ("pause", "resume")])
         seconds = by.uniform(0.3, 8)
         try:
             for node in nodes:
-                self._say(fault, node)
-            self.counts[f"node {fault}"] += len(nodes)
-            self._last(seconds)
+                self._control_node(fault, node)
+            self.counts[f"node {fault.removesuffix('e')}ed"] += len(nodes)
+            self._wait(seconds)
         finally:
             for node in nodes:
-                self._say(mend, node)
+                self._control_node(end, node)
 
-    def _say(self, word: str, node: int) -> None:
+    def _control_node(self, word: str, node: int) -> None:
         subprocess.run([*(self._control or "").split(), word, str(node)], check=True, timeout=60)
 
-    def _fail_a_way(self, by: random.Random) -> None:
+    def _fail_links(self, by: random.Random) -> None:
         several = by.random() < 0.2
-        ways = by.sample(self._ways, min(2 if several else 1, len(self._ways)))
-        fault, mend = by.choice(
+        links = by.sample(self._links, min(2 if several else 1, len(self._links)))
+        name, fault, end = by.choice(
             [
-                (FaultProxy.go_away, FaultProxy.come_back),
-                (ByteProxy.fall_silent, ByteProxy.flow),
+                ("closed", FaultProxy.go_away, FaultProxy.come_back),
+                ("stalled", ByteProxy.stall, ByteProxy.resume),
             ]
         )
         seconds = by.choice([0, by.uniform(0, 1), by.uniform(1, 8)])
-        for way in ways:
-            fault(way)
-        self.counts[f"way {fault.__name__.replace('_', ' ')}"] += len(ways)
-        self._last(seconds)
-        for way in ways:
-            mend(way)
+        for link in links:
+            fault(link)
+        self.counts[f"connection {name}"] += len(links)
+        self._wait(seconds)
+        for link in links:
+            end(link)
 
     def _kill_a_worker(self, by: random.Random) -> None:
         server, place = by.choice(self._servers), by.random()
@@ -158,4 +158,4 @@ class Faults:
         if workers:
             with suppress(ProcessLookupError):
                 os.kill(workers[int(place * len(workers))], signal.SIGKILL)
-                self.counts["worker kill"] += 1
+                self.counts["worker killed"] += 1

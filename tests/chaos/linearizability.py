@@ -1,9 +1,10 @@
-"""Whether what was seen of one address can have happened in some order.
+"""Checks whether the operations on one address are linearizable.
 
-Wing and Gong's search, forward in time as in Knossos: a configuration is where one possible order
-of what has happened so far leads, that is the state of the address and which operations have taken
-effect already. At the end of each operation those configurations stay in which it has. Equal ones
-are kept once, as in Lowe's algorithm. When none is left, no order explains what was seen.
+This is Wing and Gong's search, forward in time as in Knossos. A configuration is the result of one
+possible order of the operations so far: the state of the address, and the operations that have
+taken effect. At the end of an operation, only the configurations remain in which it has taken
+effect. Equal configurations are kept once, as in Lowe's algorithm. If none remains, no order
+explains the replies.
 """
 
 import math
@@ -14,26 +15,26 @@ from typing import NamedTuple
 
 ABSENT = "absent"
 AVAILABLE = "available"
-"""The states of an address; every other one is the account that has it."""
+"""States of an address. Any other state is the id of the account that has the address."""
 
 LIMIT = 200_000
-"""Configurations after which the search is given up; see `Undecided`."""
+"""The number of configurations above which the search raises `Undecided`."""
 
 
 class Undecided(Exception):
-    """There are too many possible orders to look at them all."""
+    """There are too many possible orders to examine all."""
 
 
 class Certainty(Enum):
-    """What is known of an operation."""
+    """What its reply says about whether an operation took effect."""
 
     CERTAIN = auto()
     """It took effect once, between its begin and its end."""
-    PERHAPS = auto()
+    UNKNOWN = auto()
     """It took effect at some time after its begin, or never, or was undone."""
-    PASSING = auto()
-    """It did not take effect; between begin and end it may have been seen before it was undone, or
-    ended by somebody else."""
+    TRANSIENT = auto()
+    """It had no lasting effect. Between its begin and its end, its effect may have been visible
+    until its own call undid it or another operation replaced it."""
 
 
 _INVERSE = {"assign": "release", "release": "assign", "create": "delete", "delete": "create"}
@@ -41,18 +42,18 @@ _INVERSE = {"assign": "release", "release": "assign", "create": "delete", "delet
 
 @dataclass(frozen=True)
 class Effect:
-    """What an operation does to an address, or what it saw of it.
+    """The effect of an operation on an address, or the state that it observed.
 
-    :param what: assign, release, create, delete, `delete by force`, or what was seen: `is`,
+    :param what: assign, release, create, delete, `delete by force`, or an observation: `is`,
         `is not`, `is another's`
-    :param who: the account; for what was seen, any state
+    :param who: the account; for an observation, any state
     """
 
     what: str
     who: str = ""
 
     def on(self, state: str) -> str | None:
-        """The state after it; None where it is not possible."""
+        """Return the state afterwards; None if the effect is not possible in this state."""
         possible, after = {
             "assign": (state == AVAILABLE, self.who),
             "release": (state == self.who, AVAILABLE),
@@ -66,25 +67,25 @@ class Effect:
         return after if possible else None
 
     @property
-    def undone(self) -> "Effect | None":
-        """The effect that takes this one back."""
+    def inverse(self) -> "Effect | None":
+        """The effect that undoes this one; None if there is none."""
         inverse = _INVERSE.get(self.what)
         return Effect(inverse, self.who) if inverse else None
 
     @property
     def result(self) -> str | None:
-        """The state that there is after it, whatever was before; None when it tells of none."""
+        """The state that this effect implies, in any case; None if it implies none."""
         states = {"assign": self.who, "is": self.who, "release": AVAILABLE, "create": AVAILABLE}
         return ABSENT if self.what.startswith("delete") else states.get(self.what)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation on one address, as its caller knows it.
+    """One operation on one address.
 
-    :param begin: when the request was sent, in seconds of any clock that all share
-    :param end: when its answer was there
-    :param call: which call it is a part of
+    :param begin: when the request was sent, in seconds of a clock that all clients share
+    :param end: when the reply arrived; infinite without a reply
+    :param call: the number of its call
     """
 
     effect: Effect
@@ -95,10 +96,10 @@ class Operation:
 
 
 class _Configuration(NamedTuple):
-    """Where one possible order leads.
+    """The result of one possible order of the operations so far.
 
-    :param applied: of the operations that are open, or uncertain, those that took effect
-    :param last: the uncertain operation that made this state, which alone can be undone
+    :param applied: those of the open and of the uncertain operations that have taken effect
+    :param last: the uncertain operation that caused this state; only this one can be undone
     """
 
     state: str
@@ -111,9 +112,9 @@ def _least(configuration: _Configuration) -> tuple[int, list[int], str]:
 
 
 def violations(operations: Iterable[Operation], initial: str) -> Iterator[Operation]:
-    """The operations at whose end nothing explains what was seen; none is right.
+    """Yield each operation at whose end no order explains the history; none if it is linearizable.
 
-    After each the search goes on from the state that this operation tells of.
+    After each such operation, the search continues from the state that this operation implies.
 
     :raises Undecided: there are too many possible orders
     """
@@ -124,37 +125,42 @@ class _Search:
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._operations = operations
         self._open: set[int] = set()
-        self._passing: set[int] = set()
-        self._perhaps: dict[Effect, list[int]] = {}
-        self._uncertain_ones: frozenset[int] = frozenset()
+        self._transient: set[int] = set()
+        self._unknown: dict[Effect, list[int]] = {}
+        self._uncertain_numbers: frozenset[int] = frozenset()
 
     def run(self, initial: str) -> Iterator[Operation]:
-        here = {_Configuration(initial)}
+        configurations = {_Configuration(initial)}
         begins = [(operation.begin, 0, n) for n, operation in enumerate(self._operations)]
         ends = [
             (operation.end, 1, n)
             for n, operation in enumerate(self._operations)
-            if operation.certainty is not Certainty.PERHAPS and operation.end < math.inf
+            if operation.certainty is not Certainty.UNKNOWN and operation.end < math.inf
         ]
         for _, is_end, n in sorted(begins + ends):
             operation = self._operations[n]
             if not is_end:
                 self._begin(n, operation)
-                here = {self._with_what_it_shows(configuration) for configuration in here}
+                configurations = {
+                    self._with_observations(configuration) for configuration in configurations
+                }
                 continue
-            passing = operation.certainty is Certainty.PASSING
-            left = set(self._without(n, here) if passing else self._with(n, here))
-            (self._passing if passing else self._open).discard(n)
+            transient = operation.certainty is Certainty.TRANSIENT
+            left = set(
+                self._without(n, configurations) if transient else self._with(n, configurations)
+            )
+            (self._transient if transient else self._open).discard(n)
             if not left:
                 yield operation
-                left = {self._told(operation, min(here, key=_least))}
-            here = self._best(left)
+                left = {self._resume_after(operation, min(configurations, key=_least))}
+            configurations = self._best(left)
 
-    def _best(self, here: set[_Configuration]) -> set[_Configuration]:
-        """Without those that equal another, but that more of what is uncertain was used up."""
+    def _best(self, configurations: set[_Configuration]) -> set[_Configuration]:
+        """Drop each configuration that equals another one but has applied more uncertain
+        operations."""
         best: dict[tuple[str, int | None, frozenset[int]], list[frozenset[int]]] = {}
-        for state, applied, last in sorted(here, key=lambda each: len(each.applied)):
-            used = applied & self._uncertain_ones
+        for state, applied, last in sorted(configurations, key=lambda each: len(each.applied)):
+            used = applied & self._uncertain_numbers
             least = best.setdefault((state, last, applied - used), [])
             if not any(less <= used for less in least):
                 least.append(used)
@@ -167,22 +173,24 @@ class _Search:
     def _begin(self, n: int, operation: Operation) -> None:
         if operation.certainty is Certainty.CERTAIN:
             self._open.add(n)
-        elif operation.certainty is Certainty.PASSING:
-            self._passing.add(n)
+        elif operation.certainty is Certainty.TRANSIENT:
+            self._transient.add(n)
         else:
-            self._perhaps.setdefault(operation.effect, []).append(n)
-            self._uncertain_ones |= {n}
+            self._unknown.setdefault(operation.effect, []).append(n)
+            self._uncertain_numbers |= {n}
 
-    def _with(self, n: int, here: set[_Configuration]) -> Iterator[_Configuration]:
-        """The configurations from here in which an operation has taken effect."""
-        for configuration in self._reachable(here, until=n):
+    def _with(self, n: int, configurations: set[_Configuration]) -> Iterator[_Configuration]:
+        """Yield the reachable configurations in which an operation has taken effect."""
+        for configuration in self._reachable(configurations, until=n):
             if n in configuration.applied:
                 yield configuration._replace(applied=configuration.applied - {n})
 
-    def _without(self, n: int, here: set[_Configuration]) -> Iterator[_Configuration]:
-        """The configurations from here in which one that passes by is over: undone by its own
-        call, unless somebody ended it before, for good."""
-        for configuration in self._reachable(here):
+    def _without(self, n: int, configurations: set[_Configuration]) -> Iterator[_Configuration]:
+        """Yield the reachable configurations after a transient operation has ended.
+
+        Its own call undoes it, unless another operation has changed the state since.
+        """
+        for configuration in self._reachable(configurations):
             if n not in configuration.applied:
                 yield configuration
             elif configuration.last == n:
@@ -190,79 +198,85 @@ class _Search:
             else:
                 yield configuration._replace(applied=configuration.applied - {n}, last=None)
 
-    def _told(self, operation: Operation, configuration: _Configuration) -> _Configuration:
+    def _resume_after(self, operation: Operation, configuration: _Configuration) -> _Configuration:
         state = operation.effect.result or configuration.state
-        return self._with_what_it_shows(_Configuration(state, configuration.applied))
+        return self._with_observations(_Configuration(state, configuration.applied))
 
     def _reachable(
-        self, here: set[_Configuration], until: int | None = None
+        self, configurations: set[_Configuration], until: int | None = None
     ) -> set[_Configuration]:
-        """All that open operations lead to; no further where one of them has taken effect."""
-        seen, ahead = set(here), list(here)
-        while ahead:
-            configuration = ahead.pop()
+        """Return all configurations that open operations can lead to.
+
+        :param until: do not continue from configurations in which this operation has taken effect
+        """
+        seen, pending = set(configurations), list(configurations)
+        while pending:
+            configuration = pending.pop()
             if until in configuration.applied:
                 continue
             for n in self._open - configuration.applied:
                 for after in self._after(configuration, n):
                     if after not in seen:
                         seen.add(after)
-                        ahead.append(after)
+                        pending.append(after)
             if len(seen) > LIMIT:
                 raise Undecided
         return seen
 
     def _after(self, configuration: _Configuration, n: int) -> Iterator[_Configuration]:
         effect = self._operations[n].effect
-        for before in self._ways(configuration, effect):
+        for before in self._enabling(configuration, effect):
             state = effect.on(before.state)
             assert state is not None
             last = before.last if state == before.state else None
-            yield self._with_what_it_shows(_Configuration(state, before.applied | {n}, last))
+            yield self._with_observations(_Configuration(state, before.applied | {n}, last))
 
-    def _ways(self, configuration: _Configuration, effect: Effect) -> Iterator[_Configuration]:
-        """Where an effect is possible. What is uncertain is only used where it is needed, since it
-        could as well happen later."""
+    def _enabling(self, configuration: _Configuration, effect: Effect) -> Iterator[_Configuration]:
+        """Yield configurations in which an effect is possible.
+
+        Uncertain operations are applied only if the effect needs them, since they may take effect
+        later as well.
+        """
         if effect.on(configuration.state) is not None:
             yield configuration
             return
-        ahead = [(configuration, {configuration.state})]
-        while ahead:
-            before, states = ahead.pop()
+        pending = [(configuration, {configuration.state})]
+        while pending:
+            before, states = pending.pop()
             for after in self._uncertain(before):
                 if effect.on(after.state) is not None:
                     yield after
                 elif after.state not in states:
-                    ahead.append((after, states | {after.state}))
+                    pending.append((after, states | {after.state}))
 
     def _uncertain(self, configuration: _Configuration) -> Iterator[_Configuration]:
-        if configuration.last is not None and self._operations[configuration.last].effect.undone:
+        if configuration.last is not None and self._operations[configuration.last].effect.inverse:
             yield self._undo(configuration)
-        # Of equal ones it does not matter which took effect: the first that has not yet.
+        # Operations with equal effects are interchangeable: try the first that is not applied yet.
         firsts = [
             next((n for n in equal if n not in configuration.applied), None)
-            for equal in self._perhaps.values()
+            for equal in self._unknown.values()
         ]
-        for n in (*firsts, *(self._passing - configuration.applied)):
+        for n in (*firsts, *(self._transient - configuration.applied)):
             if n is not None:
                 state = self._operations[n].effect.on(configuration.state)
                 if state is not None:
                     made = _Configuration(state, configuration.applied | {n}, n)
-                    yield self._with_what_it_shows(made)
+                    yield self._with_observations(made)
 
     def _undo(self, configuration: _Configuration) -> _Configuration:
         last = configuration.last
         assert last is not None
-        undone = self._operations[last].effect.undone
+        undone = self._operations[last].effect.inverse
         state = undone and undone.on(configuration.state)
         assert state
-        return self._with_what_it_shows(_Configuration(state, configuration.applied - {last}))
+        return self._with_observations(_Configuration(state, configuration.applied - {last}))
 
-    def _with_what_it_shows(self, configuration: _Configuration) -> _Configuration:
-        """Open operations that only saw the state see it as soon as it is there."""
-        seen = {
+    def _with_observations(self, configuration: _Configuration) -> _Configuration:
+        """Apply all open operations that only observe the current state."""
+        observed = {
             n
             for n in self._open - configuration.applied
             if self._operations[n].effect.on(configuration.state) == configuration.state
         }
-        return configuration._replace(applied=configuration.applied | seen)
+        return configuration._replace(applied=configuration.applied | observed)

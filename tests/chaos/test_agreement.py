@@ -1,4 +1,4 @@
-"""The check that pool, copies and lists agree."""
+"""The check that nodes, copies and lists agree with the pool."""
 
 from collections.abc import Callable
 
@@ -16,14 +16,14 @@ ADDRESS = "192.0.2.1"
 
 
 @pytest.fixture
-def said(
+def current_disagreements(
     settings: Settings,
     add: Callable[..., DedicatedIP],
     live: str,
     operator: Member,
     alice: Member,
 ) -> Callable[[], list[str]]:
-    """What says something else, asked for when one of two addresses is Alice's."""
+    """Return a function that lists the differences; one of two addresses is Alice's."""
     add(ADDRESS)
     add("192.0.2.2")
     url = f"{live}/v2/accounts/{alice.id}/ips/{ADDRESS}"
@@ -37,31 +37,31 @@ def said(
 
 
 def test_a_consistent_pool_agrees(
-    said: Callable[[], list[str]], settings: Settings, alice: Member
+    current_disagreements: Callable[[], list[str]], settings: Settings, alice: Member
 ) -> None:
-    assert said() == []
-    there = pool(settings.as_administrator().couchdb_url, settings.prefix)
-    assert there == {ADDRESS: alice.id, "192.0.2.2": "available"}
+    assert current_disagreements() == []
+    states = pool(settings.as_administrator().couchdb_url, settings.prefix)
+    assert states == {ADDRESS: alice.id, "192.0.2.2": "available"}
 
 
 def test_a_missing_copy_is_reported(
-    said: Callable[[], list[str]], couch: Couch, alice: Member
+    current_disagreements: Callable[[], list[str]], couch: Couch, alice: Member
 ) -> None:
     clear(
         couch.database(account_database(alice.id)), lambda document: "pvt_assigned_to" in document
     )
-    assert said() == [f"{ADDRESS}: copy at node 1 has None, not {alice.id}"]
+    assert current_disagreements() == [f"{ADDRESS}: copy at node 1 has None, not {alice.id}"]
 
 
 def test_an_extra_copy_is_reported(
-    said: Callable[[], list[str]], pool: Database, alice: Member
+    current_disagreements: Callable[[], list[str]], pool: Database, alice: Member
 ) -> None:
     document = pool.get(ADDRESS)
     del document["pvt_assigned_to"]
     pool.put({**document, "pvt_status": "available"})
-    assert said() == [f"{ADDRESS}: copy at node 1 has {alice.id}, not None"]
+    assert current_disagreements() == [f"{ADDRESS}: copy at node 1 has {alice.id}, not None"]
 
 
 def test_an_unreachable_node_is_reported(settings: Settings) -> None:
-    [said] = disagreements(["http://127.0.0.1:1"], settings.prefix, [], [], "")
-    assert said.startswith("no answer")
+    [found] = disagreements(["http://127.0.0.1:1"], settings.prefix, [], [], "")
+    assert found.startswith("no reply")

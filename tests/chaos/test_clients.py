@@ -35,8 +35,8 @@ def test_a_client_sends_every_kind_of_request_without_an_error(
         return done == set(ACTIONS) and {200, 201, 400, 403, 404, 409} <= set(finals)
 
     assert eventually(all_is_done, seconds=120)
-    world.over.set()
+    world.stop.set()
     client.join(60)
-    there = pool(settings.as_administrator().couchdb_url, settings.prefix)
-    history.final = {address: there.get(address, ABSENT) for address in states}
+    states = pool(settings.as_administrator().couchdb_url, settings.prefix)
+    history.final = {address: states.get(address, ABSENT) for address in states}
     assert list(history.violations()) == []
