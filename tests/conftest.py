@@ -23,7 +23,7 @@ from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, Outcome, User
-from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.accounts import account_database, normalize_name
 from tests.members import add_member
 from tests.openapi_check import CheckedApp
 from tests.servers import Gunicorn
@@ -100,7 +100,7 @@ def member(services: Instance) -> Callable[..., Member]:
     """A function that creates an account. The first one is the operator's."""
 
     def make(name: str, parent: Member | None = None) -> Member:
-        realm = f"{name}-{uuid4().hex[:6]}.example.com"
+        realm = f"{normalize_name(name)}-{uuid4().hex[:6]}.example.com"
         account = services.accounts.create(name, realm, parent and parent.id)
         user = services.accounts.create_user(account.id, "admin", "secret")
         token = services.auth.open_session(account, user).token
