@@ -23,6 +23,11 @@ from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services.maintenance.doctor import PROBLEMS, Finding
 from tests.conftest import Member
+from tests.faults import proxy as faults
+from tests.faults.conftest import behind, proxy, running_proxy
+from tests.faults.proxy import FaultProxy
+
+__all__ = ["behind", "proxy", "running_proxy"]
 
 ADDRESS = "192.0.2.1"
 
@@ -78,6 +83,16 @@ def test_a_missing_copy_is_written(
     copies.remove(ADDRESS, copies.get(ADDRESS)["_rev"])
     assert_repairable(later, "copy_missing")
     assert copies.get(ADDRESS)["pvt_request_id"] == assigned.request_id
+
+
+def test_a_copy_that_cannot_be_written_is_not_repaired(
+    behind: Settings, proxy: FaultProxy, assigned: DedicatedIP, copies: Database
+) -> None:
+    later = composition.build(behind, clock=lambda: time.time() + 300)
+    copies.remove(ADDRESS, copies.get(ADDRESS)["_rev"])
+    written = r"-account.*/(_bulk_docs|192\.0\.)"
+    proxy.rule(faults.error_without_type, "PUT|POST", written, times=None)
+    assert problems(later, repair=True) == [("copy_missing", ADDRESS, False)]
 
 
 def test_a_stale_copy_is_written_again(
@@ -239,11 +254,55 @@ def test_an_address_that_all_writers_withdrew_is_restored(
     assert "pvt_withdrawn" not in pool.get(ADDRESS)
 
 
-def test_recent_documents_are_skipped(
-    services: Instance, assigned: DedicatedIP, copies: Database
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pvt_assigned_to": "0" * 32},
+        {"pvt_assigned_to": ""},
+        {"pvt_status": "aging"},
+        {"pvt_status": "aging", "pvt_assigned_to": "0" * 32},
+    ],
+    ids=str,
+)
+def test_recent_documents_and_those_of_an_unknown_status_are_skipped(
+    services: Instance,
+    later: Instance,
+    assigned: DedicatedIP,
+    copies: Database,
+    pool: Database,
+    changes: dict[str, str],
 ) -> None:
+    pool.put({**pool.get(ADDRESS), **changes})
+    at_work = later if "pvt_status" in changes else services
+    assert problems(at_work, repair=True) == []  # the copy is one too many
+    assert copies.find(ADDRESS)
     copies.remove(ADDRESS, copies.get(ADDRESS)["_rev"])
-    assert problems(services, repair=True) == []
+    assert problems(services, repair=True) == []  # the copy is missing
+    assert bool(problems(later)) == ("pvt_status" not in changes)
+
+
+def test_a_copy_is_written_by_the_transaction_that_is_under_way(
+    settings: Settings,
+    assigned: DedicatedIP,
+    couch: Couch,
+    alice: Member,
+    copies: Database,
+) -> None:
+    soon = composition.build(settings, clock=lambda: time.time() + 45)
+    log, at = TransactionLog(Records(couch)), assigned.modified
+    begun = log.begin(Action.ASSIGN, alice.id, "r", at, [ADDRESS])
+    copies.remove(ADDRESS, copies.get(ADDRESS)["_rev"])
+    assert problems(soon, repair=True) == []
+    log.sweep([begun])
+    assert problems(soon, repair=True) == [("copy_missing", ADDRESS, True)]
+
+
+def test_what_is_checked_is_counted(
+    later: Instance, add: Callable[..., DedicatedIP], assigned: DedicatedIP
+) -> None:
+    seen: list[int] = []
+    assert list(later.doctor.examine(seen=seen.append)) == []
+    assert sum(seen) == 1 + len(later.accounts.list())
 
 
 def test_the_command_prints_a_table_or_json_and_its_status_says_whether_problems_remain(
