@@ -16,6 +16,7 @@ from kazoo_ips.model import AssignIPs, Attempt, DedicatedIP, Listing, ListIPs, R
 from kazoo_ips.processes import recent_writes
 from kazoo_ips.processes.recent_writes import RecentWrites
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
+from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.records import Records
@@ -180,6 +181,27 @@ def test_a_later_attempt_also_releases_what_the_aborted_one_has_found(
     later = replace(attempt, number=2)
     released = here.ips.release_all(ReleaseIPs(alice.id, None), request_id, attempt=later)
     assert {ip.address for ip in released} == set(full)
+
+
+def test_addresses_of_an_account_without_a_database_are_found(
+    cluster: Cluster,
+    here: Instance,
+    add: Callable[..., DedicatedIP],
+    member: Callable[..., Member],
+    operator: Member,
+    couch: Couch,
+) -> None:
+    gone = member("Gone", operator)
+    for address in ADDRESSES[:2]:
+        add(address)
+    here.ips.assign_all(AssignIPs(gone.id, tuple(ADDRESSES[:2])), uuid4().hex)
+    couch.database(account_database(gone.id)).delete()
+    try:
+        assert set(listed(here, gone)) == set(ADDRESSES[:2])
+        assert release_all(here, gone) == set(ADDRESSES[:2])
+    finally:
+        accounts = couch.database("accounts")
+        accounts.remove(gone.id, accounts.get(gone.id)["_rev"])
 
 
 def test_on_a_single_node_only_the_view_is_read(
