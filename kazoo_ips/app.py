@@ -26,6 +26,7 @@ from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.accounts import AccountRepository
 from kazoo_ips.repositories.checkpoints import Checkpoints
 from kazoo_ips.repositories.databases import Databases
+from kazoo_ips.repositories.filtered_lists import FilteredListRepository
 from kazoo_ips.repositories.idempotency_records import IdempotencyRecords
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
@@ -164,7 +165,8 @@ def build(
         ips, transaction_log, conflicts, retries.schedule_check, now, pause, metrics
     )
     holdings = AccountHoldings(ips, copy_documents, views, recovery, recent_writes.shared(), pause)
-    lists, reader = ListService(views, holdings), IPReader(ips, conflicts, recovery)
+    lists = ListService(views, FilteredListRepository(couch, views), holdings)
+    reader = IPReader(ips, conflicts, recovery)
     copies = AccountCopyService(
         ips, copy_documents, lists, conflicts, holdings, retries.schedule_check
     )

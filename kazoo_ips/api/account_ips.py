@@ -20,7 +20,7 @@ _ASSIGNED = {"address": examples.ASSIGNED[0]}
     "",
     who=Who.ACCOUNT,
     replies=lists.LINES,
-    query=schemas.ListSchema,
+    query=schemas.AvailableSchema,
     csv=True,
     operation_id="list_available_ips",
     links=("get_ip", "assign_ip"),
@@ -55,7 +55,7 @@ def assign_all(account_id: str) -> Response:
 
     The body names the addresses, or a quantity of available addresses for the service to choose.
     """
-    command = schemas.load_assign(account_id, g.envelope.data())
+    command = schemas.load_assign(account_id, g.envelope.data(), g.envelope.beside_data)
     if isinstance(command, AllocateIPs):
         return _addresses(services().allocation.allocate(command, **write()))
     return _addresses(services().ips.assign_all(command, **write()))
@@ -90,7 +90,7 @@ def release_all(account_id: str) -> Response:
     "/assigned",
     who=Who.ACCOUNT,
     replies=lists.LINES,
-    query=schemas.ListSchema,
+    query=schemas.AssignedSchema,
     csv=True,
     operation_id="list_assigned_ips",
     links=("get_ip", "release_ip"),

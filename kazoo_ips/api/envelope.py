@@ -77,6 +77,11 @@ class Envelope:
         in_envelope = [self.members[name]] if name in self.members else []
         return [*in_data, *request.args.getlist(name), *in_envelope]
 
+    @property
+    def beside_data(self) -> set[str]:
+        """The names of the members besides `data`."""
+        return {*self.members} - {"data"}
+
     def data(self, *, required: bool = True) -> dict[str, Any]:
         """Return the `data` object.
 

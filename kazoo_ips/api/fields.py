@@ -2,12 +2,14 @@
 
 import base64
 import json
+import math
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from kazoo_ips.model import addresses, names
+from kazoo_ips.model import GREGORIAN_EPOCH, addresses, names
 
 MAX_ADDRESSES = 1000
 """The maximum number of addresses in one request."""
@@ -34,6 +36,7 @@ _A_USABLE_ADDRESS = {
     "else": {"format": "ipv4", "pattern": _USABLE["ipv4"]},
 }
 _DIGITS = re.compile(r"[0-9]{1,9}")
+_SECONDS = re.compile(r"[0-9]{1,12}")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -168,15 +171,22 @@ class Number(Field):
 
 
 class Flag(Field):
-    """A boolean, in a query or a body."""
+    """A boolean, in a query or a body.
+
+    :param blank: whether an empty text means false
+    """
 
     type_name = "boolean"
 
+    def __init__(self, *, blank: bool = False, **more: Any) -> None:
+        super().__init__(**more)
+        self._words = {**_WORDS, "": False} if blank else _WORDS
+
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
         word = str(value).lower()
-        if word not in _WORDS:
+        if word not in self._words:
             raise self.wrong_type(value)
-        return _WORDS[word]
+        return self._words[word]
 
 
 class Address(Field):
@@ -201,6 +211,62 @@ class Address(Field):
         if unusable:
             raise _not_an_address(value, cause=unusable)
         return canonical
+
+
+class Network(Field):
+    """A CIDR block of any size, or one address. Its value is a range of sort keys."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return what the field accepts, in JSON Schema."""
+        return {"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]+)?$"}
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[str, str]:
+        try:
+            return addresses.parse_network(value).sort_keys
+        except ValueError as error:
+            raise _not_an_address(value, cause=str(error)) from error
+
+
+class Family(Field):
+    """A version of IP addresses, 4 or 6, in a query. Its value is a range of sort keys."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return what the field accepts, in JSON Schema. A query has the digit as a string."""
+        return {"type": "integer", "enum": [4, 6]}
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[str, str]:
+        if value not in ("4", "6"):
+            raise broken("enum", "Value not found in enumerated list", target=[4, 6], value=value)
+        return value, f"{value}g"  # g comes after the hexadecimal digits
+
+
+class Time(Field):
+    """A time in a query, in Gregorian seconds or ISO 8601. Its value is in Gregorian seconds.
+
+    Without an offset, ISO 8601 is in UTC.
+    """
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return what the field accepts, in JSON Schema. A date without a time is accepted too."""
+        return {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 999_999_999_999},
+                {"type": "string", "format": "date-time"},
+            ]
+        }
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
+        if _SECONDS.fullmatch(value):
+            return int(value)
+        try:
+            time = datetime.fromisoformat(value)
+            time = time if time.tzinfo else time.replace(tzinfo=UTC)
+            return math.ceil(time.timestamp()) + GREGORIAN_EPOCH
+        except (ValueError, OverflowError):
+            cause = "neither Gregorian seconds nor ISO 8601 (in a URL, + is %2B)"
+            raise broken(
+                "wrong_format", "Field is not in the correct format", cause=cause, value=value
+            ) from None
 
 
 class Addresses(Field):

@@ -36,9 +36,7 @@ def once(service: IdempotencyService, caller: Caller, handle: Callable[[], Respo
         envelope.fail(
             "Idempotency-Key", "wrong_format", "Field is not in the correct format", value=key
         )
-    record = service.begin(
-        caller.account.id, caller.user_id, key, _fingerprint(), g.request_id
-    )
+    record = service.begin(caller.account.id, caller.user_id, key, _fingerprint(), g.request_id)
     if record.reply is not None:
         request_context.note("replayed")
         return _replay(record.reply)

@@ -18,15 +18,19 @@ routes = Routes("ips", __name__, url_prefix="/v2/ips")
     "GET",
     "",
     who=Who.OPERATOR,
-    replies=lists.LINES,
-    query=schemas.ListSchema,
+    replies=lists.POOL_LINES,
+    query=schemas.PoolSchema,
     csv=True,
     operation_id="list_available_pool_ips",
     links=("get_pool_ip", "delete_pool_ip"),
 )
 def list_available() -> Response:
-    """The available addresses."""
-    return lists.reply(services().lists.available)
+    """The addresses of the pool; without filters, those that are available.
+
+    If addresses of other statuses are asked for, each line has `status`, and, if the address is
+    assigned, `assigned_to` and `account_name`.
+    """
+    return lists.reply(services().lists.pool, detailed=True)
 
 
 CREATION: dict[str, Any] = {
@@ -45,7 +49,7 @@ CREATION: dict[str, Any] = {
 @routes.on("PUT", "", operation_id="create_pool_ips", **CREATION)
 def create() -> Response:
     """Add an address to the pool, or a list of addresses: all or none."""
-    command = schemas.load_create(g.envelope.data())
+    command = schemas.load_create(g.envelope.data(), g.envelope.beside_data)
     if if_match():  # an address that does not exist has no revision that could match
         raise PreconditionFailed
     if isinstance(command, list):
@@ -61,7 +65,7 @@ def create() -> Response:
     "/assigned",
     who=Who.OPERATOR,
     replies=lists.OWNED_LINES,
-    query=schemas.ListSchema,
+    query=schemas.AllAssignedSchema,
     csv=True,
     operation_id="list_assigned_pool_ips",
     links=("get_pool_ip",),
@@ -126,6 +130,9 @@ def fetch(address: str) -> Response:
 )
 def delete(address: str) -> Response:
     """Delete an address from the pool. `force=true` releases it first."""
-    command = DeleteIP(address, schemas.load_force(g.envelope.text("force")), if_match())
+    data = g.envelope.members.get("data")
+    members = {*g.envelope.beside_data, *(data if isinstance(data, dict) else ())}
+    force = schemas.load_force(g.envelope.text("force"), members)
+    command = DeleteIP(address, force, if_match())
     ip = services().pool.delete(command, **write())
     return envelope.success(resources.dump_read_only(ip, deleted=True), revision=ip.revision)

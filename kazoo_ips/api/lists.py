@@ -2,53 +2,66 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from flask import Response, g, request
 
 from kazoo_ips.api import envelope, fields, resources, schemas
 from kazoo_ips.api.route_descriptions import CSV
-from kazoo_ips.model import Listing, ListIPs, Page
+from kazoo_ips.api.routes import services
+from kazoo_ips.model import Listing, ListIPs, Page, Status
 from kazoo_ips.model.names import printable
 from kazoo_ips.services.pool.lists import walk
 
 LINES = resources.IPListItemSchema(many=True)
 OWNED_LINES = resources.AssignedIPListItemSchema(many=True)
-"""The form of a list without and with the account of each address."""
+POOL_LINES = resources.PoolIPListItemSchema(many=True)
+"""The form of a list: without the account of each address, with it, and with what `detailed` of
+`reply` adds."""
 
 _CHUNK = 1000
 ListPage = Callable[[ListIPs], Page]
 
 
-def reply(list_page: ListPage, *, owner: bool = False) -> Response:
+def reply(list_page: ListPage, *, owner: bool = False, detailed: bool = False) -> Response:
     """Return the reply to a request for a list.
 
     :param list_page: returns one page of the list
     :param owner: whether each line has the account of the address
+    :param detailed: whether each line has the status, the account and its name, unless the query
+        is for available addresses only
     """
     # A CSV file is usually stored, so it has all lines unless the query names a page.
-    query = schemas.load_list(request.args, everything=g.media == CSV)
+    query = schemas.load_list(g.query, everything=g.media == CSV)
+    columns = ["ip", "zone", "host", *(["assigned_to"] if owner else [])]
 
-    def dump(listing: Listing) -> dict[str, Any]:
-        return resources.dump_listing(listing, owner=owner)
+    def dump(listings: Sequence[Listing]) -> list[dict[str, Any]]:
+        return [resources.dump_listing(listing, owner=owner) for listing in listings]
 
+    if detailed and query.status != Status.AVAILABLE:
+        columns, dump = ["ip", "zone", "host", "status", "assigned_to", "account_name"], _details
     if g.media == CSV:
-        columns = ["ip", "zone", "host", *(["assigned_to"] if owner else [])]
-        return _csv(columns, map(dump, _lines(list_page, query)))
+        chunks = [list_page(query).items] if query.paged else _chunks(walk(list_page, query))
+        return _csv(columns, chain.from_iterable(map(dump, chunks)))
     if query.limit is None or query.limit > schemas.MAX_PAGE:
-        return envelope.stream(_chunks(map(dump, walk(list_page, query))))
-    page = list_page(query)
-    data = [dump(listing) for listing in page.items]
+        return envelope.stream(map(dump, _chunks(walk(list_page, query))))
     if not query.paged:
-        return envelope.success(data)
+        return envelope.success(dump([*walk(list_page, query)]))
+    page = list_page(query)
     return envelope.success(
-        data,
-        page_size=len(data),
+        dump(page.items),
+        page_size=len(page.items),
         start_key=request.args.get("start_key"),
         next_start_key=fields.start_key(page.after) if page.after else None,
     )
+
+
+def _details(listings: Sequence[Listing]) -> list[dict[str, Any]]:
+    owners = {listing.assigned_to for listing in listings if listing.assigned_to}
+    names = services().accounts.names(owners)
+    return [resources.dump_pool_listing(listing, names) for listing in listings]
 
 
 def names(column: str, values: list[str]) -> Response:
@@ -61,11 +74,7 @@ def names(column: str, values: list[str]) -> Response:
     return envelope.success(values)
 
 
-def _lines(list_page: ListPage, query: ListIPs) -> Iterable[Listing]:
-    return list_page(query).items if query.paged else walk(list_page, query)
-
-
-def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
+def _chunks(items: Iterator[Listing]) -> Iterator[Sequence[Listing]]:
     while chunk := list(islice(items, _CHUNK)):
         yield chunk
 

@@ -49,7 +49,8 @@ POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'
 
 _LOGGED_PARAMETERS = {
     "zone", "host", "quantity", "page_size", "start_key", "paginate", "force", "verb",
-    "dry_run",
+    "dry_run", "status", "account_id", "cidr", "family", "modified_from", "filter_zone",
+    "filter_host", "filter_status", "filter_assigned_to",
 }  # fmt: skip
 _PLAIN = re.compile(r"[a-zA-Z0-9/.:_-]*")
 _TOKEN = re.compile(r"eyJ[\w.-]+")

@@ -183,10 +183,8 @@ class _Description:
             given = operation.examples
             example = {"example": given[name]} if name in given else {}
             yield {"name": name, "in": "path", "required": True, **_PARAMETERS[name], **example}
-        if operation.query:
-            yield from self._marshmallow.schema2parameters(operation.query, location="query")
-        if operation.dry_run:
-            yield {**self._dry_run_parameter, "required": False}
+        for query in operation.parameters:
+            yield from self._marshmallow.schema2parameters(query, location="query")
         headers = {"X-Request-ID": "An id for the request, to find it in logs"}
         if operation.method == "GET":
             headers["If-None-Match"] = "The `ETag` of an earlier reply: 304 if nothing has changed"
@@ -292,7 +290,7 @@ class _Description:
 
     def _reply(self, operation: Operation, shape: Shape) -> dict[str, Any]:
         """Return a reference to the schema of a reply in the envelope."""
-        paged = operation.query is schemas.ListSchema
+        paged = bool(operation.query and issubclass(operation.query, schemas.ListSchema))
         schema = openapi_envelope.success(self._data(shape), paged=paged)
         name = _shape_name(shape)
         is_list = schema["properties"]["data"].get("type") == "array"

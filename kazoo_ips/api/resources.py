@@ -1,5 +1,6 @@
 """Convert models to JSON resources."""
 
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -112,6 +113,19 @@ class AssignedIPListItemSchema(IPListItemSchema):
     assigned_to = fields.String(**_OWNER)
 
 
+class PoolIPListItemSchema(IPListItemSchema):
+    """One line of a list of the pool.
+
+    A list of available addresses has neither `status`, `assigned_to` nor `account_name`.
+    """
+
+    assigned_to = fields.String(**{**_OWNER, "required": False})
+    status = fields.String(**{**_STATUS, "required": False})
+    account_name = fields.String(
+        metadata={"description": "Name of the account; missing if it does not exist"}
+    )
+
+
 class CreatedIPSchema(DedicatedIPSchema):
     """A dedicated IP that was added to the pool."""
 
@@ -181,3 +195,13 @@ def dump_listing(listing: Listing, *, owner: bool = False) -> dict[str, Any]:
     :param owner: whether the line has the account of the address
     """
     return (_LISTING if owner else _OWN_LISTING).dump_fast(listing)
+
+
+def dump_pool_listing(listing: Listing, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return one line of a list of the pool as JSON, with its status and its account.
+
+    :param names: the names of accounts by id
+    """
+    line = {**_LISTING.dump_fast(listing), "status": str(listing.status)}
+    name = names.get(listing.assigned_to or "")
+    return line if name is None else {**line, "account_name": name}

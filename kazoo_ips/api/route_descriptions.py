@@ -8,6 +8,8 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
+from kazoo_ips.api.schemas import DryRunSchema
+
 JSON, CSV, HTML = "application/json", "text/csv", "text/html"
 ANY = "*/*"
 """The media type of a reply that does not depend on the Accept header."""
@@ -35,7 +37,7 @@ class Operation:
     :param media_types: the media types of a reply whose `media` is `ANY`
     :param csv: whether the reply can also be CSV
     :param page: whether the reply can also be a page for a browser
-    :param query: the schema of the query
+    :param query: the schema of the query, without `dry_run`
     :param body: the schemas of `data` in the body, which fits one of them; empty if it is ignored
     :param optional_body: whether the body may be missing
     :param if_match: whether the route reads If-Match
@@ -64,6 +66,14 @@ class Operation:
     examples: Mapping[str, str] = field(default_factory=dict)
     links: tuple[str, ...] = ()
     raises: tuple[type[Exception], ...] = ()
+
+    @property
+    def parameters(self) -> tuple[type[Schema], ...]:
+        """The schemas of the parameters that the route knows.
+
+        The OpenAPI description shows them, and a request with other parameters is refused.
+        """
+        return (*([self.query] if self.query else []), *([DryRunSchema] if self.dry_run else []))
 
     @cached_property
     def offered(self) -> tuple[str, ...]:

@@ -56,10 +56,15 @@ class Routes(Blueprint):
         def register(handler: Handler) -> Handler:
             summary = inspect.getdoc(handler) or ""
             operation = Operation(method=method, who=who, summary=summary, replies=replies, **more)
+            query = tuple(schema() for schema in operation.parameters)
 
             def authorised(**path: str) -> Response:
                 incoming, state = envelope.request_and_state()
                 _authorise(incoming, state, operation, path)
+                state.query = {}
+                if incoming.query_string:
+                    given = incoming.args.items(multi=True)
+                    state.query = schemas.load_query(query, given, write=method != "GET")
                 state.envelope.check()
                 state.media = _negotiate(incoming, operation.offered)
                 if method != "GET" and _is_dry_run(state.envelope, operation.dry_run):
@@ -169,9 +174,7 @@ def _basic() -> tuple[str, str] | None:
     return account_id, credentials
 
 
-def _authorise(
-    incoming: Request, state: Any, operation: Operation, path: dict[str, str]
-) -> None:
+def _authorise(incoming: Request, state: Any, operation: Operation, path: dict[str, str]) -> None:
     """Identify the caller, and check that the caller may call the route.
 
     :raises InvalidCredentials: the token is missing or invalid

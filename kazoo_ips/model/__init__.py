@@ -25,9 +25,12 @@ from kazoo_ips.model.dedicated_ip import (
     DedicatedIP,
     Event,
     EventKind,
+    Status,
+)
+from kazoo_ips.model.listings import (
     Listing,
     Page,
-    Status,
+    Position,
 )
 from kazoo_ips.model.revisions import (
     Leaves,
@@ -59,6 +62,7 @@ __all__ = [
     "Login",
     "Outcome",
     "Page",
+    "Position",
     "ReleaseIP",
     "ReleaseIPs",
     "Status",

@@ -141,6 +141,12 @@ class Block:
         return self.last - self.first + 1
 
     @property
+    def sort_keys(self) -> tuple[str, str]:
+        """The sort keys of the first and the last address."""
+        digits = 8 if self.version == 4 else 32
+        return f"{self.version}{self.first:0{digits}x}", f"{self.version}{self.last:0{digits}x}"
+
+    @property
     def unusable(self) -> str | None:
         """Why no proxy can have one of these addresses; None if all are usable."""
         return _unusable(self.version, self.first, self.last)
@@ -150,6 +156,20 @@ class Block:
         kind = IPv4Address if self.version == 4 else IPv6Address
         for number in range(self.first, self.last + 1):
             yield number, kind(number).compressed
+
+
+def parse_network(text: str) -> Block:
+    """Return the addresses of a CIDR block of any size, or one address.
+
+    :raises ValueError: the text is invalid; the message says what is wrong
+
+    >>> parse_network("192.0.2.0/28").sort_keys
+    ('4c0000200', '4c000020f')
+    """
+    if "/" in text:
+        return _cidr(*text.split("/", 1))
+    only = _read_or_fail(text)
+    return Block(only.version, int(only), int(only))
 
 
 def parse_block(text: str) -> Block:
@@ -165,13 +185,7 @@ def parse_block(text: str) -> Block:
     >>> len(parse_block("192.0.2.0/28"))
     16
     """
-    if "/" in text:
-        block = _cidr(*text.split("/", 1))
-    elif "-" in text:
-        block = _range(*text.split("-", 1))
-    else:
-        only = _read_or_fail(text)
-        return Block(only.version, int(only), int(only))
+    block = _range(*text.split("-", 1)) if "-" in text else parse_network(text)
     if block.last - block.first >= MAX_BLOCK:  # len() fails for the largest IPv6 blocks
         raise ValueError(f"more than {MAX_BLOCK} addresses")
     return block

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from kazoo_ips.model.dedicated_ip import Status
+from kazoo_ips.model.listings import Listing, Position, order
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -107,19 +110,56 @@ class DeleteIP:
 
 @dataclass(frozen=True, slots=True)
 class ListIPs:
-    """List addresses: one page, the first few, or all of them.
+    """List addresses: one page, the first few, or all of them. A filter that is None allows any.
 
     :param limit: the maximum number of lines; None is no limit
-    :param after: the position where the last page ended: zone, sort key and address of its last
-        line
+    :param after: the position where the last page ended
     :param paged: whether the reply may say where the next page starts
+    :param status: the name of a status
+    :param account_id: the account that has the address
+    :param between: the sort key of the address is one of these two or between them
+    :param modified_from: the time of the address's last change is this or later, in Gregorian
+        seconds
     """
 
     zone: str | None = None
     host: str | None = None
     limit: int | None = 50
-    after: tuple[str, str, str] | None = None
+    after: Position | None = None
     paged: bool = True
+    status: str | None = None
+    account_id: str | None = None
+    between: tuple[str, str] | None = None
+    modified_from: int | None = None
+
+    def covers(self, line: Listing) -> bool:
+        """Return whether a line fits the filters, without `modified_from`."""
+        wanted = (self.zone, self.host, self.status, self.account_id)
+        found = (line.zone, line.host, line.status, line.assigned_to)
+        if any(w not in (None, f) for w, f in zip(wanted, found, strict=True)):
+            return False
+        if self.between is None:
+            return True
+        first, last = self.between
+        return first <= line.position[1] <= last
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no line can fit the filters, because they contradict each other."""
+        if self.between and self.between[0] > self.between[1]:
+            return True
+        return bool(self.account_id) and self.status not in (None, Status.ASSIGNED)
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether one range of one view has exactly the lines that fit the filters, in order."""
+        if self.status is None or self.modified_from is not None:
+            return False
+        return not (self.account_id and self.host) and bool(self.zone or self.between is None)
+
+    def is_before(self, line: Listing) -> bool:
+        """Return whether a line comes after the position where the last page ended."""
+        return self.after is None or order(line.position) > order(self.after)
 
 
 @dataclass(frozen=True, slots=True)

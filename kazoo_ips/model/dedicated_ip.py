@@ -262,20 +262,3 @@ class Changed(NamedTuple):
     address: str
     accounts: frozenset[str] = frozenset()
     withdrawn: bool = False
-
-
-class Listing(NamedTuple):
-    """One line of a list, as the views hold it. A list can have 100,000 of them."""
-
-    address: str
-    zone: str
-    host: str
-    assigned_to: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A part of a list, and the position at which the next part starts; None at the end."""
-
-    items: tuple[Listing, ...]
-    after: tuple[str, str, str] | None = None

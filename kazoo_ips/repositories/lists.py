@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from kazoo_ips.couch.client import Couch, Key, Row
-from kazoo_ips.model import Listing, ListIPs, addresses
+from kazoo_ips.model import Listing, ListIPs, Status, addresses
 from kazoo_ips.repositories.documents import POOL, status_of
 
 _NAMES_TTL = 2.0
@@ -33,37 +33,38 @@ class ListRepository:
         """Whether views may lag behind acknowledged writes: on a cluster."""
         return self._pool.replicas > 1
 
-    def available(self, page: ListIPs, skip: int | None = None) -> list[Listing]:
-        """Return available addresses, optionally of one zone or host, by zone and address."""
-        if page.host:
-            return self._listings("by_host", [page.host, "available"], page, skip)
-        return self._listings("by_zone", ["available"], page, skip)
+    def of_status(self, page: ListIPs, skip: int | None = None) -> list[Listing]:
+        """Return addresses of one status, by zone and address.
 
-    def assigned(self, page: ListIPs) -> list[Listing]:
-        """Return assigned addresses, optionally of one zone or host, by zone and address."""
+        :param page: its filters are the status, the zone, the host and, if it has a zone, the
+            range of addresses
+        """
         if page.host:
-            return self._listings("by_host", [page.host, "assigned"], page)
-        return self._listings("by_zone", ["assigned"], page)
+            return self._listings("by_host", [page.host, page.status], page, skip)
+        return self._listings("by_zone", [page.status], page, skip)
 
     def assigned_to(self, account_id: str, page: ListIPs) -> list[Listing]:
-        """Return one account's addresses, optionally of one zone or host, by zone and address."""
-        if not page.host:
+        """Return one account's addresses, by zone and address.
+
+        :param page: its filters are the zone, the host and the range of addresses
+        """
+        if not page.host and (page.zone or page.between is None):
             return self._listings("by_assignee", [account_id], page)
         # An account has few addresses, so they are filtered here.
         listings = self._listings("by_assignee", [account_id], replace(page, limit=None))
-        return [listing for listing in listings if listing.host == page.host][: page.limit]
+        return [listing for listing in listings if page.covers(listing)][: page.limit]
 
     def by_host(self, host: str | None) -> list[tuple[Listing, str]]:
         """Return the addresses of all hosts or of one, with statuses, by host: for the summary."""
         prefix = [host] if host else []
         rows = self._pool.rows("ips/by_host", startkey=prefix, endkey=[*prefix, {}], reduce=False)
-        return [(_listing("by_host", row), status_of(row.key[1])) for row in rows]
+        return [(listing("by_host", row), status_of(row.key[1])) for row in rows]
 
     def available_window(
         self, zone: str | None, host: str | None, skip: int, limit: int
     ) -> list[Listing]:
         """Return `limit` available addresses after the first `skip`."""
-        return self.available(ListIPs(zone, host, limit), skip=skip)
+        return self.of_status(ListIPs(zone, host, limit, status=Status.AVAILABLE), skip)
 
     def hosts_available(self, zone: str | None) -> list[str]:
         """Return the hosts that have available addresses, in one zone or in all."""
@@ -98,6 +99,10 @@ class ListRepository:
         """Return the names of all hosts in the pool."""
         return self._groups("ips/by_host", 1).names
 
+    def statuses_and_zones(self) -> list[Key]:
+        """Return each pair of a status and a zone that addresses of the pool have."""
+        return self._groups("ips/by_zone", 2).keys
+
     def _groups(self, view: str, level: int) -> "_Groups":
         """Return the distinct key prefixes of a view.
 
@@ -119,15 +124,22 @@ class ListRepository:
     ) -> list[Listing]:
         if page.zone:
             prefix = [*prefix, page.zone]
-        start, last_id = prefix, None
+        start, end, last_id = prefix, [*prefix, {}], None
+        if page.zone and page.between:
+            first, last = page.between
+            start, end = [*prefix, first], [*prefix, last]
         if page.after:
             zone, order, last_id = page.after
             start = [*prefix, order] if page.zone else [*prefix, zone or None, order]
+            if page.zone and page.between and not first <= order <= last:
+                if order > last:
+                    return []
+                start, last_id = [*prefix, first], None
         rows = self._pool.rows(
             f"ips/{view}",
             startkey=start,
             startkey_docid=last_id,
-            endkey=[*prefix, {}],
+            endkey=end,
             # The range includes the last row of the previous page, which is dropped below.
             limit=page.limit + bool(last_id) if page.limit is not None else None,
             skip=skip,
@@ -137,7 +149,7 @@ class ListRepository:
         )
         if last_id and rows and rows[0].id == last_id:
             rows = rows[1:]
-        return [_listing(view, row) for row in rows[: page.limit]]
+        return [listing(view, row) for row in rows[: page.limit]]
 
     def other_spellings(self, wanted: Collection[str] | None = None) -> dict[str, list[str]]:
         """Return the ids that are not the canonical spelling of their address.
@@ -190,11 +202,16 @@ class _Groups:
     until: float
 
 
-def _listing(view: str, row: Row) -> Listing:
+def listing(view: str, row: Row) -> Listing:
     """Return the listing of a row. Each view has its own layout of key and value."""
     key, value = row.key, row.value
     if view == "by_zone":
-        return Listing(row.id, key[1] or "", value[0] or "", value[1] if value[1:] else None)
-    if view == "by_host":
-        return Listing(row.id, key[2] or "", key[0] or "", value)
-    return Listing(row.id, key[1] or "", value or "", key[0])
+        status, zone, host, owner = key[0], key[1], value[0], value[1] if value[1:] else None
+    elif view == "by_host":
+        status, zone, host, owner = key[1], key[2], key[0], value
+    elif view == "by_assignee":
+        status, zone, host, owner = Status.ASSIGNED, key[1], value, key[0]
+    else:
+        status, zone, host, owner, _ = value
+    known = status if status and isinstance(status, str) else status_of(status)
+    return Listing(row.id, zone or "", host or "", owner, known)

@@ -162,11 +162,6 @@ def test_an_empty_zone_or_host_filters_nothing(listing: List) -> None:
         assert page(reply, listing.token) == listing.lines()
 
 
-def test_unknown_parameters_are_ignored(listing: List) -> None:
-    reply = listing.get({"_": "17", "zone[]": "a", "envelope": "false"})
-    assert page(reply, listing.token) == listing.lines()
-
-
 # Pages
 
 

@@ -170,7 +170,7 @@ def test_a_reply_as_described_passes() -> None:
         {"node": 1},
         {"timestamp": "yesterday"},
         {"data": {}},
-        {"data": [{**LISTED, "assigned_to": "x"}]},
+        {"data": [{**LISTED, "owner": "x"}]},
         {"data": [{"ip": "1.2.3.4"}]},
         {"page_size": "1"},
     ],

@@ -56,7 +56,7 @@ STRANGERS = ("nobody", "bad token", "expired token")
 OUTSIDERS = ("another account", "the sibling", "the grandchild")
 INSIDERS = ("the account itself", "the parent")
 ROLES = (*STRANGERS, *OUTSIDERS, *INSIDERS, "the operator")
-BODIES = {"DELETE": b'{"data":{"ips":["203.0.113.99"]}}'}
+BODIES = {("DELETE", "/v2/accounts/{A}/ips"): b'{"data":{"ips":["203.0.113.99"]}}'}
 
 
 def expected(role: str, route: str, method: str) -> int:
@@ -123,7 +123,7 @@ def test_every_role_gets_the_status_of_the_contract(
         reply = api.request(
             route.format(A=child.id),
             method=method,
-            body=BODIES.get(method, b'{"data":{}}')
+            body=BODIES.get((method, route), b'{"data":{}}')
             if method in ("PUT", "POST", "DELETE")
             else b"",
             headers=headers,

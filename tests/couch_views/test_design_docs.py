@@ -128,6 +128,7 @@ def test_every_list_reads_only_views_of_the_tree(
     services.lists.available(ListIPs(host="proxy1.example.com"))
     services.lists.assigned(ListIPs())
     services.lists.assigned(ListIPs(), alice.id)
+    services.lists.pool(ListIPs(modified_from=1))
     services.accounts.list()
     services.bulk_additions.respelled()
     assert read == VIEWS

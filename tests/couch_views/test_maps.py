@@ -152,6 +152,25 @@ def test_by_assignee_has_only_assigned_addresses(run_map: RunMap) -> None:
     ]
 
 
+def test_by_address_or_time_has_every_address_by_both(run_map: RunMap) -> None:
+    place = ["us-east", "proxy1.example.com"]
+    odd = document(pvt_modified="yesterday")
+    assert run_map(view("ips/by_address_or_time"), [AVAILABLE, ASSIGNED, odd]) == [
+        [
+            (["address", KEY], ["available", *place, None, 1]),
+            (["modified", 1], ["available", *place, None, 1]),
+        ],
+        [
+            (["address", KEY], ["assigned", *place, "alice", 1]),
+            (["modified", 1], ["assigned", *place, "alice", 1]),
+        ],
+        [
+            (["address", KEY], ["available", *place, None, 0]),
+            (["modified", 0], ["available", *place, None, 0]),
+        ],
+    ]
+
+
 @pytest.mark.parametrize("path", POOL_MAPS, ids=name)
 def test_an_available_address_has_no_owner_even_if_one_is_left_over(
     path: Path, run_map: RunMap

@@ -277,6 +277,16 @@ def _by_assignee(document: Document) -> Emitted:
         yield [owner, document.get("pvt_zone"), order], document.get("pvt_host")
 
 
+def _by_address_or_time(document: Document) -> Emitted:
+    order = _order(document)
+    if order:
+        status, modified = document.get("pvt_status"), document.get("pvt_modified") or 0
+        owner = document.get("pvt_assigned_to") if status == "assigned" else None
+        line = [status, document.get("pvt_zone"), document.get("pvt_host"), owner, modified]
+        yield ["address", order], line
+        yield ["modified", modified], line
+
+
 def _other_spellings(document: Document) -> Emitted:
     order = _order(document)
     if order and canonical(document["_id"]) != document["_id"]:
@@ -298,6 +308,7 @@ VIEWS: dict[str, Callable[[Document], Emitted]] = {
     "ips/by_zone": _by_zone,
     "ips/by_host": _by_host,
     "ips/by_assignee": _by_assignee,
+    "ips/by_address_or_time": _by_address_or_time,
     "ips/other_spellings": _other_spellings,
     "logins/by_login": _by_login,
 }

@@ -46,6 +46,10 @@ QUERIES = [
     ("ips/by_host", {"reduce": False}),
     ("ips/by_assignee", {"startkey": [OWNERS[0]], "endkey": [OWNERS[0], HIGH], "reduce": False}),
     ("ips/by_assignee", {"reduce": False}),
+    ("ips/by_address_or_time", {"startkey": ["address", "4"], "endkey": ["address", "6"],
+                                "reduce": False}),
+    ("ips/by_address_or_time", {"startkey": ["modified", 0], "endkey": ["modified", HIGH],
+                                "reduce": True}),
     ("ips/other_spellings", {"reduce": False}),
 ]  # fmt: skip
 

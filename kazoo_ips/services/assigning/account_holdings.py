@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing
-from kazoo_ips.model import DedicatedIP, Listing, ListIPs, Page, Status, addresses
+from kazoo_ips.model import DedicatedIP, Listing, ListIPs, Page, Status
+from kazoo_ips.model.listings import order
 from kazoo_ips.processes.recent_writes import RecentWrites
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
@@ -96,30 +97,36 @@ class AccountHoldings:
         if len(rows) > _VERIFIED:
             return None
         missed = self._missed(account_id, others - {row.address for row in rows}, query)
-        lines = sorted([*rows, *missed], key=_sort_key) if missed else rows
+        lines = sorted([*rows, *missed], key=_order) if missed else rows
         limit = len(lines) if query.limit is None else query.limit
         items: list[Listing] = []
         for start in range(0, len(lines), limit + 1):
             chunk = lines[start : start + limit + 1]
-            owned = self._owned(account_id, [line.address for line in chunk])
+            owned = self._owned(account_id, [line.address for line in chunk], query.modified_from)
             items += [line for line in chunk if line.address in owned]
             if len(items) > limit:
-                return Page(tuple(items[:limit]), position(items[limit - 1]))
+                return Page(tuple(items[:limit]), items[limit - 1].position)
         return Page(tuple(items))
 
     def _missed(self, account_id: str, ids: Iterable[str], query: ListIPs) -> list[Listing]:
         """Return the lines that the view lacks: those of these addresses that match the query."""
         owned = self._owned(account_id, sorted(ids)).values()
-        lines = (Listing(ip.address, ip.zone, ip.host, account_id) for ip in owned)
-        return [line for line in lines if _matches(line, query)]
+        lines = (Listing(ip.address, ip.zone, ip.host, account_id, ip.status) for ip in owned)
+        return [line for line in lines if query.covers(line) and query.is_before(line)]
 
-    def _owned(self, account_id: str, ids: Sequence[str]) -> dict[str, DedicatedIP]:
-        """Return the dedicated IPs among these addresses that are assigned to the account."""
+    def _owned(
+        self, account_id: str, ids: Sequence[str], modified_from: int | None = None
+    ) -> dict[str, DedicatedIP]:
+        """Return the dedicated IPs among these addresses that are assigned to the account.
+
+        :param modified_from: only those that were changed then or later, in Gregorian seconds
+        """
         found = self._ips.by_id(ids)[0] if ids else {}
         return {
             i: ip
             for i, ip in found.items()
             if (ip.assigned_to, ip.status) == (account_id, Status.ASSIGNED)
+            and (modified_from is None or ip.modified >= modified_from)
             and not self._recovery.is_released(ip)
         }
 
@@ -133,27 +140,5 @@ def by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
     return owned
 
 
-def position(line: Listing) -> tuple[str, str, str]:
-    """Return the sort position of a line in a list: zone, sort key and address."""
-    canonical = addresses.canonical(line.address) or line.address
-    return (line.zone, addresses.sort_key(canonical), line.address)
-
-
-def _sort_key(line: Listing) -> tuple[tuple[str, str], str, str]:
-    zone, order, address = position(line)
-    return _collated(zone), order, address
-
-
-def _collated(zone: str) -> tuple[str, str]:
-    """Return a sort key that orders zone names as CouchDB does: `a` before `A` before `b`."""
-    return zone.casefold(), zone.swapcase()
-
-
-def _matches(line: Listing, query: ListIPs) -> bool:
-    """Return whether a line has the zone and host of a query, and comes after its start."""
-    if (query.zone or line.zone, query.host or line.host) != (line.zone, line.host):
-        return False
-    if query.after is None:
-        return True
-    zone, order, address = query.after
-    return _sort_key(line) > (_collated(zone), order, address)
+def _order(line: Listing) -> tuple[tuple[str, str], str, str]:
+    return order(line.position)

@@ -7,10 +7,12 @@ is verified by reading the documents, unless it is too long.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from kazoo_ips.model import Listing, ListIPs, Page, Status
+from kazoo_ips.repositories.filtered_lists import FilteredListRepository
 from kazoo_ips.repositories.lists import ListRepository
-from kazoo_ips.services.assigning.account_holdings import AccountHoldings, position
+from kazoo_ips.services.assigning.account_holdings import AccountHoldings
 
 CHUNK = 1000
 """Number of addresses that are read in one request for a long list."""
@@ -19,20 +21,41 @@ CHUNK = 1000
 class ListService:
     """Returns lists of addresses and of names."""
 
-    def __init__(self, lists: ListRepository, holdings: AccountHoldings) -> None:
+    def __init__(
+        self,
+        lists: ListRepository,
+        filtered: FilteredListRepository,
+        holdings: AccountHoldings,
+    ) -> None:
         self._lists = lists
+        self._filtered = filtered
         self._holdings = holdings
+
+    def pool(self, query: ListIPs) -> Page:
+        """Return a page of the addresses of the pool that fit the filters, by zone and address.
+
+        A page can have fewer lines than `limit`, or none, and be followed by others.
+        """
+        if query.is_empty:
+            return Page(())
+        if query.is_ordered:
+            if query.account_id:
+                return _page(partial(self._lists.assigned_to, query.account_id), query)
+            return _page(self._lists.of_status, query)
+        if query.limit is None:
+            return Page(tuple(walk(self.pool, query)))
+        return self._filtered.page(query, query.limit)
 
     def available(self, query: ListIPs) -> Page:
         """Return a page of the available addresses, by zone and address."""
-        return _page(self._lists.available, query)
+        return self.pool(replace(query, status=Status.AVAILABLE))
 
     def assigned(self, query: ListIPs, account_id: str | None = None) -> Page:
         """Return a page of the assigned addresses of one account, or of all accounts."""
-        if account_id is None:
-            return _page(self._lists.assigned, query)
-        page = self._holdings.page(account_id, query) if self._lists.may_lag else None
-        return page or _page(lambda q: self._lists.assigned_to(account_id, q), query)
+        query = replace(query, status=Status.ASSIGNED, account_id=account_id or query.account_id)
+        if account_id and self._lists.may_lag and not query.is_empty:
+            return self._holdings.page(account_id, query) or self.pool(query)
+        return self.pool(query)
 
     def all_assigned(self) -> list[Listing]:
         """Return the assigned addresses of all accounts."""
@@ -81,4 +104,4 @@ def _page(read: Callable[[ListIPs], list[Listing]], query: ListIPs) -> Page:
         return Page(tuple(read(query)))
     rows = read(replace(query, limit=query.limit + 1))
     items = rows[: query.limit]
-    return Page(tuple(items), position(items[-1]) if len(rows) > query.limit else None)
+    return Page(tuple(items), items[-1].position if len(rows) > query.limit else None)

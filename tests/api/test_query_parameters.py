@@ -1,0 +1,175 @@
+"""Query parameters: every route refuses those that it does not know, and those given twice."""
+
+import json
+from typing import Any
+
+import pytest
+from flask import Flask
+from webtest import TestApp
+from werkzeug.routing import Rule
+
+from kazoo_ips.api.openapi import operation_of
+from kazoo_ips.api.schemas import EVERYWHERE
+from kazoo_ips.app import create_app
+from kazoo_ips.config import Settings
+from tests.api.replies import invalid
+from tests.conftest import Member
+from tests.openapi_check import document
+
+APP: Flask = create_app(Settings())
+ROUTES = {(operation_of(APP, rule).method, rule.rule): rule for rule in APP.url_map.iter_rules()}
+EVERY_ROUTE = pytest.mark.parametrize("rule", ROUTES.values(), ids=[" ".join(r) for r in ROUTES])
+
+
+def refused(api: TestApp, rule: Rule, operator: Member, query: str) -> Any:
+    """The broken rules of a request for a route with a query, by parameter."""
+    values = {"account_id": operator.id, "address": "192.0.2.1", "name": "ip"}
+    arguments = {name: values[name] for name in rule.arguments}
+    url = APP.url_map.bind("localhost").build(rule.endpoint, arguments)
+    method = operation_of(APP, rule).method
+    reply = api.request(f"{url}?{query}", method=method, headers=operator.headers, status=400)
+    return invalid(reply, operator.token)
+
+
+def described(rule: Rule) -> list[str]:
+    """The names of the route's parameters in the OpenAPI description, sorted."""
+    path = rule.rule.replace("<address:", "<").replace("<", "{").replace(">", "}")
+    operation = document()["paths"][path][operation_of(APP, rule).method.lower()]
+    return sorted(each["name"] for each in operation["parameters"] if each["in"] == "query")
+
+
+@EVERY_ROUTE
+def test_an_unknown_parameter_is_refused_by_name_with_those_that_are_described(
+    api: TestApp, operator: Member, rule: Rule
+) -> None:
+    errors = refused(api, rule, operator, "zoen=us-east&asigned_to=")
+    known = described(rule)
+    message = f"no such parameter; this route knows: {', '.join(known) or 'none'}"
+    unknown = {"additionalProperties": {"message": message, "target": known}}
+    assert errors == {"zoen": unknown, "asigned_to": unknown}
+
+
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        pytest.param(rule, name, id=f"{route} {name}")
+        for route, rule in ROUTES.items()
+        for name in described(rule)
+    ],
+)
+def test_a_parameter_given_twice_is_refused_with_those_that_are_described(
+    api: TestApp, operator: Member, rule: Rule, name: str
+) -> None:
+    # The same value twice, so that the repetition is the only mistake.
+    value = {"quantity": "1", "page_size": "1", "start_key": KEY, "family": "4"}.get(name, "false")
+    value = {"cidr": "192.0.2.0/24", "modified_from": "1", "status": "all"}.get(name, value)
+    errors = refused(api, rule, operator, f"{name}={value}&{name}={value}")
+    known = described(rule)
+    message = f"given more than once; this route knows: {', '.join(known)}"
+    rules = {"uniqueItems": {"message": message, "target": known, "value": value}}
+    assert errors == {name: rules}
+
+
+KEY = "WyJ1cy1lYXN0IiwgIjRjMDAwMDIwNSIsICIxOTIuMC4yLjUiXQ=="
+
+
+@pytest.mark.parametrize("value", ["1", "x", ""])
+def test_what_crossbar_takes_everywhere_is_accepted_and_may_be_repeated(
+    api: TestApp, operator: Member, pool: Any, value: str
+) -> None:
+    names = sorted(EVERYWHERE - {"auth_token", "authorization"})
+    query = "&".join(f"{name}={value}" for name in [*names, *names])
+    for path in ("/v2/ips/zones", "/v2/about", "/healthz", "/v2"):
+        api.get(f"{path}?{query}", headers=operator.headers, status=200)
+
+
+def test_every_mistake_of_a_query_is_reported_at_once(api: TestApp, operator: Member) -> None:
+    query = "page_size=x&zone=a&zone=b&nothing=1&start_key=y&_=1"
+    reply = api.get(f"/v2/ips?{query}", headers=operator.headers, status=400)
+    errors = invalid(reply, operator.token)
+    found = {(name, rule) for name, rules in errors.items() for rule in rules}
+    assert found == {
+        ("page_size", "type"),
+        ("zone", "uniqueItems"),
+        ("nothing", "additionalProperties"),
+        ("start_key", "wrong_format"),
+    }
+
+
+def test_a_query_is_read_after_the_authorisation(api: TestApp, alice: Member) -> None:
+    api.get("/v2/ips?zoen=1", status=401)
+    api.get("/v2/ips?zoen=1", headers=alice.headers, status=403)
+
+
+def test_a_dry_run_that_is_misspelt_writes_nothing(
+    api: TestApp, operator: Member, alice: Member, add: Any
+) -> None:
+    add()
+    path = f"/v2/accounts/{alice.id}/ips"
+    body = {"data": {"quantity": 1}}
+    for query in ("dryrun=true", "dry-run=true", "DRY_RUN=true", "dry_run=true&dry_run=false"):
+        api.post_json(f"{path}?{query}", body, headers=alice.headers, status=400)
+    assert api.get(f"{path}/assigned", headers=alice.headers, status=200).json["data"] == []
+    api.get("/v2/ips?dry_run=true", headers=operator.headers, status=400)
+
+
+# Members of bodies
+
+
+PLACE = {"zone": "us-east", "host": "proxy1.example.com"}
+
+
+def test_an_unknown_member_of_a_request_of_our_own_is_refused_with_those_it_has(
+    api: TestApp, operator: Member, alice: Member, add: Any
+) -> None:
+    add()
+    item = {"ip": "203.0.113.1", **PLACE}
+    fields = ["host", "ip", "zone"]
+    address, own = "/v2/ips/192.0.2.1", f"/v2/accounts/{alice.id}/ips"
+    allocation = ["distinct_hosts", "distinct_zones", "host", "quantity", "zone"]
+    for method, path, body, name, known in (
+        ("POST", own, {"data": {"quantity": 1, "zoen": "us-east"}}, "zoen", allocation),
+        ("POST", own, {"data": {"quantity": 1}, "dryrun": True}, "dryrun", allocation),
+        ("PUT", "/v2/ips", {"data": {"ips": [item], "zone": "a"}}, "zone", ["ips"]),
+        ("PUT", "/v2/ips", {"data": {"ips": [item]}, "dryrun": True}, "dryrun", ["ips"]),
+        ("PUT", "/v2/ips", {"data": {"ips": [{**item, "x": 1}]}}, "ips.0.x", fields),
+        ("DELETE", address, {"data": {"forced": True}}, "forced", ["force"]),
+        ("DELETE", address, {"dryrun": True}, "dryrun", ["force"]),
+    ):  # fmt: skip
+        given = {"headers": operator.headers, "content_type": "application/json"}
+        reply = api.request(
+            path, method=method, body=json.dumps(body).encode(), status=400, **given
+        )
+        message = f"no such member; this request has: {', '.join(known)}"
+        rule = {"additionalProperties": {"message": message, "target": known}}
+        assert invalid(reply, operator.token) == {name: rule}
+    lines = api.get("/v2/ips?status=all", headers=operator.headers, status=200).json["data"]
+    assert [(line["ip"], line["status"]) for line in lines] == [("192.0.2.1", "available")]
+
+
+def test_every_broken_rule_is_reported_beside_unknown_members(
+    api: TestApp, operator: Member, alice: Member
+) -> None:
+    path, body = f"/v2/accounts/{alice.id}/ips", {"data": {"quantity": "x", "zoen": 1}}
+    reply = api.post_json(path, body, headers=operator.headers, status=400)
+    assert invalid(reply, operator.token).keys() == {"quantity", "zoen"}
+
+
+def test_what_monster_ui_and_sdks_add_to_bodies_is_accepted(
+    api: TestApp, operator: Member, alice: Member, add: Any
+) -> None:
+    add()
+    path = f"/v2/accounts/{alice.id}/ips"
+    metadata = {"ui_metadata": {"version": "4.3", "ui": "monster-ui"}}
+    more = {"accept_charges": True, "auth_token": alice.token, "verb": "POST"}
+    body = {"data": {"quantity": 1, **metadata}, **more}
+    api.post_json(path, body, headers=alice.headers, status=200)
+    document = api.get(f"{path}/192.0.2.1", headers=alice.headers, status=200).json["data"]
+    body = {"data": {"ips": ["192.0.2.1"], **document, **metadata}, "anything": 1}
+    api.delete_json(path, body, headers=alice.headers, status=200)
+    api.post_json(f"{path}/192.0.2.1", {"data": {**document, **metadata}}, headers=alice.headers)
+    body = {"data": {"ip": "203.0.113.1", **PLACE, **metadata, "id": "x", "_read_only": {}}}
+    api.put_json("/v2/ips", body, headers=operator.headers, status=201)
+    api.delete_json(
+        "/v2/ips/203.0.113.1", {"data": metadata}, headers=operator.headers, status=200
+    )
