@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -23,25 +23,27 @@ POOL_LINES = resources.PoolIPListItemSchema(many=True)
 
 _CHUNK = 1000
 ListPage = Callable[[ListIPs], Page]
+Dump = Callable[[Sequence[Listing]], list[dict[str, Any]]]
 
 
 def reply(list_page: ListPage, *, owner: bool = False, detailed: bool = False) -> Response:
     """Return the reply to a request for a list.
 
     :param list_page: returns one page of the list
-    :param owner: whether each line has the account of the address
+    :param owner: whether each line has the account of the address and its name
     :param detailed: whether each line has the status, the account and its name, unless the query
         is for available addresses only
     """
     # A CSV file is usually stored, so it has all lines unless the query names a page.
     query = schemas.load_list(g.query, everything=g.media == CSV)
-    columns = ["ip", "zone", "host", *(["assigned_to"] if owner else [])]
-
-    def dump(listings: Sequence[Listing]) -> list[dict[str, Any]]:
-        return [resources.dump_listing(listing, owner=owner) for listing in listings]
-
+    columns = ["ip", "zone", "host"]
+    dump: Dump = _dump_own
     if detailed and query.status != Status.AVAILABLE:
-        columns, dump = ["ip", "zone", "host", "status", "assigned_to", "account_name"], _details
+        columns = ["ip", "zone", "host", "status", "assigned_to", "account_name"]
+        dump = _with_names(resources.dump_pool_listing)
+    elif owner:
+        columns = ["ip", "zone", "host", "assigned_to", "account_name"]
+        dump = _with_names(resources.dump_assigned_listing)
     if g.media == CSV:
         chunks = [list_page(query).items] if query.paged else _chunks(walk(list_page, query))
         return _csv(columns, chain.from_iterable(map(dump, chunks)))
@@ -58,10 +60,25 @@ def reply(list_page: ListPage, *, owner: bool = False, detailed: bool = False) -
     )
 
 
-def _details(listings: Sequence[Listing]) -> list[dict[str, Any]]:
-    owners = {listing.assigned_to for listing in listings if listing.assigned_to}
-    names = services().accounts.names(owners)
-    return [resources.dump_pool_listing(listing, names) for listing in listings]
+def _dump_own(listings: Sequence[Listing]) -> list[dict[str, Any]]:
+    return [resources.dump_listing(listing) for listing in listings]
+
+
+def _with_names(dump: Callable[[Listing, Mapping[str, str]], dict[str, Any]]) -> Dump:
+    """Return a function that dumps the parts of a list, and reads the name of each account once.
+
+    :param dump: dumps one line, with the names of accounts by id
+    """
+    known: dict[str, str] = {}
+    asked: set[str] = set()
+
+    def dump_all(listings: Sequence[Listing]) -> list[dict[str, Any]]:
+        owners = {listing.assigned_to for listing in listings if listing.assigned_to} - asked
+        asked.update(owners)
+        known.update(services().accounts.names(owners))
+        return [dump(listing, known) for listing in listings]
+
+    return dump_all
 
 
 def names(column: str, values: list[str]) -> Response:

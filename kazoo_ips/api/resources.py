@@ -60,6 +60,9 @@ _STATUS = _is(
     minLength=1,
 )
 _OWNER = {**_is("Account that has the address", examples.ACCOUNT_ID), "required": False}
+_ACCOUNT_NAME: dict[str, Any] = {
+    "metadata": {"description": "Name of the account; missing if it does not exist"}
+}
 
 
 class _Id(fields.String):
@@ -111,6 +114,7 @@ class AssignedIPListItemSchema(IPListItemSchema):
     """One line of a list of the addresses of all accounts."""
 
     assigned_to = fields.String(**_OWNER)
+    account_name = fields.String(**_ACCOUNT_NAME)
 
 
 class PoolIPListItemSchema(IPListItemSchema):
@@ -121,9 +125,7 @@ class PoolIPListItemSchema(IPListItemSchema):
 
     assigned_to = fields.String(**{**_OWNER, "required": False})
     status = fields.String(**{**_STATUS, "required": False})
-    account_name = fields.String(
-        metadata={"description": "Name of the account; missing if it does not exist"}
-    )
+    account_name = fields.String(**_ACCOUNT_NAME)
 
 
 class CreatedIPSchema(DedicatedIPSchema):
@@ -173,7 +175,8 @@ NAMES = fields.List(fields.String(), metadata={"title": "NameList"})
 """A sorted list of names."""
 
 _IP, _READ_ONLY = DedicatedIPSchema(), ReadOnlySchema()
-_LISTING, _OWN_LISTING = AssignedIPListItemSchema(), IPListItemSchema()
+_LISTING = AssignedIPListItemSchema(exclude=["account_name"])  # a listing has no name
+_OWN_LISTING = IPListItemSchema()
 
 
 def dump_ip(ip: DedicatedIP) -> dict[str, Any]:
@@ -189,12 +192,19 @@ def dump_read_only(ip: DedicatedIP, **more: Any) -> dict[str, Any]:
     return {**_IP.dump_fast(ip), "_read_only": {**_READ_ONLY.dump_fast(ip), **more}}
 
 
-def dump_listing(listing: Listing, *, owner: bool = False) -> dict[str, Any]:
-    """Return one line of a list as JSON.
+def dump_listing(listing: Listing) -> dict[str, Any]:
+    """Return one line of a list of an account as JSON."""
+    return _OWN_LISTING.dump_fast(listing)
 
-    :param owner: whether the line has the account of the address
+
+def dump_assigned_listing(listing: Listing, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return one line of a list as JSON, with the account of the address and its name.
+
+    :param names: the names of accounts by id
     """
-    return (_LISTING if owner else _OWN_LISTING).dump_fast(listing)
+    line = _LISTING.dump_fast(listing)
+    name = names.get(listing.assigned_to or "")
+    return line if name is None else {**line, "account_name": name}
 
 
 def dump_pool_listing(listing: Listing, names: Mapping[str, str]) -> dict[str, Any]:
@@ -202,6 +212,5 @@ def dump_pool_listing(listing: Listing, names: Mapping[str, str]) -> dict[str, A
 
     :param names: the names of accounts by id
     """
-    line = {**_LISTING.dump_fast(listing), "status": str(listing.status)}
-    name = names.get(listing.assigned_to or "")
-    return line if name is None else {**line, "account_name": name}
+    line = dump_assigned_listing(listing, names)
+    return {**line, "status": str(listing.status)}

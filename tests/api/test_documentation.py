@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from socket import AF_UNIX, SOCK_DGRAM, socket
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -168,15 +169,18 @@ def test_a_request_of_the_documentation_gets_the_reply_printed_there(
 
 
 def test_the_command_of_the_documentation_prints_the_line_printed_there(
-    environment: dict[str, str], services: Instance, pool: Any
+    environment: dict[str, str], services: Instance, pool: Any, tmp_path: Path
 ) -> None:
     lines = TEXT.splitlines()
     place = next(n for n, line in enumerate(lines) if line.startswith("sup kazoo_ips_maintenance"))
     command, printed = shlex.split(lines[place]), lines[place + 1]
     command[0] = str(Path(sys.executable).with_name("sup"))
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, check=False, env=environment
-    )
+    with socket(AF_UNIX, SOCK_DGRAM) as system_log:  # where the audit line goes
+        system_log.bind(str(tmp_path / "log"))
+        environment = {**environment, "KAZOO_IPS_SYSLOG": str(tmp_path / "log")}
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=30, check=False, env=environment
+        )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{printed}\n", "")
     made = services.ips.fetch(FIRST)
     assert (made.zone, made.host) == (ZONE, HOST)

@@ -59,7 +59,12 @@ def test_addresses_written_by_kazoo_are_listed(kazoo: Kazoo) -> None:
     assert page(reply, MASTERS["X-Auth-Token"]) == [listed(d) for d in free]
     reply = kazoo.api.get("/v2/ips/assigned", headers=MASTERS, status=200)
     assert page(reply, MASTERS["X-Auth-Token"]) == [
-        {**listed(d), "assigned_to": d["pvt_assigned_to"]} for d in taken
+        {
+            **listed(d),
+            "assigned_to": d["pvt_assigned_to"],
+            "account_name": document("accounts", d["pvt_assigned_to"])["name"],
+        }
+        for d in taken
     ]
     reply = kazoo.api.get(f"/v2/accounts/{SUB_ONE}/ips/assigned", headers=ANNS, status=200)
     assert page(reply, ANNS["X-Auth-Token"]) == [

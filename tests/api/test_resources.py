@@ -27,7 +27,8 @@ def test_dump_fast_returns_the_same_as_dump(
 @pytest.mark.parametrize("owner", [None, "a" * 32])
 def test_dump_fast_returns_the_same_line_as_dump(owner: str | None) -> None:
     listing = Listing("192.0.2.1", "zone", "proxy.example.com", owner)
-    for schema in (AssignedIPListItemSchema(), IPListItemSchema()):
+    owned = AssignedIPListItemSchema(exclude=["account_name"])
+    for schema in (owned, IPListItemSchema()):
         dumped = {name: value for name, value in schema.dump(listing).items() if value is not None}
         assert schema.dump_fast(listing) == dumped
         assert ("assigned_to" in dumped) == (bool(owner) and "assigned_to" in schema.dump_fields)

@@ -318,9 +318,10 @@ def test_the_operator_lists_the_pool(
             "zone": "eu-west",
             "host": "proxy2.example.com",
             "assigned_to": alice.id,
+            "account_name": "Alice",
         },
-        {"ip": "203.0.113.1", **LISTED, "assigned_to": alice.id},
-        {"ip": "203.0.113.2", **LISTED, "assigned_to": bob.id},
+        {"ip": "203.0.113.1", **LISTED, "assigned_to": alice.id, "account_name": "Alice"},
+        {"ip": "203.0.113.2", **LISTED, "assigned_to": bob.id, "account_name": "Bob"},
     ]
 
 
