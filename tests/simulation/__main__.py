@@ -1,4 +1,4 @@
-"""Runs seeds, and prints which failed, and how to repeat each one."""
+"""Runs seeds, and prints each one that fails with the command that repeats it."""
 
 import argparse
 import os
@@ -9,27 +9,29 @@ from multiprocessing import get_context
 
 
 def main(given: Sequence[str]) -> int:
-    """Run seeds; 1 when one of them went wrong."""
+    """Run seeds; return 1 if one of them fails."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("seeds", help="one, first-last, or several with commas")
-    parser.add_argument("--trace", action="store_true", help="print everything that happened")
+    parser.add_argument("seeds", help="a seed, a range (first-last), or several with commas")
+    parser.add_argument("--trace", action="store_true", help="print every request and fault")
     parser.add_argument("--digest", action="store_true", help="print a digest of each run")
-    parser.add_argument("--most", type=int, default=10, help="end after so many failures")
-    parser.add_argument("--shrink", action="store_true", help="show a shorter run instead")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--most", type=int, default=10, help="stop after this number of failures")
+    parser.add_argument(
+        "--shrink", action="store_true", help="search for a shorter run that fails in the same way"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     arguments = parser.parse_args(given)
-    if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts shall have one order
+    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of a set of texts must be the same
         os.environ["PYTHONHASHSEED"] = "0"
         command = [sys.executable, "-m", "tests.simulation", *given]
         os.execv(sys.executable, command)
-    # These replace parts of the library, so not before it is certain where they do.
+    # Importing these replaces parts of the standard library, so only in the final process.
     from tests.simulation.run import run  # noqa: PLC0415
     from tests.simulation.shrink import shrink  # noqa: PLC0415
 
     work = shrink if arguments.shrink else run
 
     failed, count, began = [], 0, time.perf_counter()
-    # Each run leaves shared memory behind that nobody frees before the process ends.
+    # Each run allocates shared memory that is freed only when the process ends.
     with get_context("spawn").Pool(arguments.jobs, maxtasksperchild=50) as pool:
         for result in pool.imap(work, seeds(arguments.seeds), chunksize=10):
             count += 1
@@ -37,21 +39,21 @@ def main(given: Sequence[str]) -> int:
                 print(*result.trace, sep="\n")
             if arguments.digest:
                 print(result.seed, result.digest)
-            if result.wrong:
+            if result.violations:
                 failed.append(result.seed)
-                print(f"seed {result.seed}:", *result.wrong, sep="\n  ")
+                print(f"seed {result.seed}:", *result.violations, sep="\n  ")
                 print("  history:", *result.history, sep="\n    ")
                 shorter = " SHRINK=1" if arguments.shrink else ""
-                print(f"  again: make simulate SEED={result.seed}{shorter}", flush=True)
+                print(f"  to repeat it: make simulate SEED={result.seed}{shorter}", flush=True)
             if len(failed) >= arguments.most:
                 break
     seconds = time.perf_counter() - began
-    print(f"{count} runs in {seconds:.1f} s, {len(failed)} went wrong: {failed}")
+    print(f"{count} runs in {seconds:.1f} s, {len(failed)} failed: {failed}")
     return bool(failed)
 
 
 def seeds(text: str) -> list[int]:
-    """The seeds that are meant.
+    """Parse a list of seeds and ranges.
 
     >>> seeds("7,10-12")
     [7, 10, 11, 12]

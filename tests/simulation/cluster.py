@@ -1,12 +1,12 @@
-"""Three nodes, each with a copy of every database, and what a node answers.
+"""Three nodes, each with a replica of every database, and their coordinators.
 
-As CouchDB 3.5.0 has it: `fabric_doc_update.erl`, `fabric_doc_open.erl`, `fabric_open_revs.erl`,
-`fabric_doc_open_revs.erl`, `fabric_view*.erl` and `mem3_sync.erl`. A coordinator asks all copies
-and answers as soon as enough have answered it; what reaches a copy later happens all the same.
-Left out: shards (q=1), the coordinator's own time limit, which is longer than any client's, and
-`validate_doc_update`.
+They behave as in CouchDB 3.5.0: `fabric_doc_update.erl`, `fabric_doc_open.erl`,
+`fabric_open_revs.erl`, `fabric_doc_open_revs.erl`, `fabric_view*.erl` and `mem3_sync.erl`. A
+coordinator sends a request to all replicas and replies as soon as a quorum has replied to it. A
+replica that receives the request later carries it out as well. Not simulated: several shards
+(q=1), the coordinator's own timeout, which is longer than any client's, and `validate_doc_update`.
 
-Knows nodes and messages between them; knows no HTTP and nothing of the service.
+This module knows nodes and the messages between them. It knows neither HTTP nor the service.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,29 +27,29 @@ from tests.simulation.documents import (
 from tests.simulation.scheduler import Scheduler
 
 DOWN = object()
-"""Instead of an answer: the node is not there any more (`rexi_DOWN`)."""
+"""In place of a reply: the node is down or unreachable (`rexi_DOWN`)."""
 MISSING = "missing"
 NO_REPLY = "noreply"
 
 
 @dataclass
 class Delays:
-    """How long things take, in seconds; each time a little more or less.
+    """Mean delays, in seconds.
 
-    What one node sends to another arrives in the order in which it was sent, but is then done by
-    workers of which each takes its time. `tests/simulation/test_calibration.py` has these figures
-    from a real cluster.
+    Messages from one node to another arrive in the order in which they were sent. Then processes
+    of the node handle them independently, so they can finish in another order.
+    `tests/simulation/test_calibration.py` compares the results with a real cluster.
 
-    :param way: from one node to another
-    :param work: until a copy has done what it is asked
-    :param slow: how often that takes `longer`
-    :param sync: until the copies are compared after a write
+    :param transit: of a message from one node to another
+    :param work: until a replica has handled a request
+    :param slow: how often the work takes `extra` in addition
+    :param sync: from a write until the replicas are compared (anti-entropy)
     """
 
-    way: float = 0.0005
+    transit: float = 0.0005
     work: float = 0.00001
     slow: float = 0.0
-    longer: float = 0.05
+    extra: float = 0.05
     sync: float = 1.0
 
 
@@ -57,17 +57,17 @@ Answer = Callable[[Any], None]
 
 
 class Node:
-    """One server: coordinator for whoever asks it, and a copy of each database."""
+    """One node: a coordinator, and a replica of each database."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.up = True
         self.life = 0
-        """How often it was started: what was under way before comes to nothing."""
+        """How often it was restarted. Requests from before a restart are lost."""
         self.paused_until = 0.0
         self.shards: dict[str, Shard] = {}
         self.synced: dict[tuple[str, str], int] = {}
-        """Up to which change another node has a database of this one, by both names."""
+        """For each database and other node, the last change that this node has sent to it."""
 
 
 @dataclass
@@ -79,9 +79,9 @@ class _Update:
 
 
 class Cluster:
-    """The nodes, and the ways between them.
+    """The nodes and the network between them.
 
-    :param shards: what each database holds at the start, on every node
+    :param shards: the documents of each database at the start, the same on every node
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Cluster:
         self.delays = delays
         self.nodes = [Node(f"node{i}") for i in (1, 2, 3)]
         self.cut: set[frozenset[str]] = set()
-        """The pairs of nodes that do not hear each other."""
-        self.silence = 0.0
-        """How often a message between nodes is lost and nobody hears of it."""
+        """The pairs of nodes that cannot reach each other."""
+        self.message_loss = 0.0
+        """How often a message between nodes is lost without an error."""
         for node in self.nodes:
             node.shards = {name: Shard(trees) for name, trees in shards.items()}
             for name, shard in node.shards.items():
@@ -102,16 +102,16 @@ class Cluster:
         self._last: dict[tuple[str, str], float] = {}
         self.on_crash: Callable[[Node], None] = lambda node: None
 
-    # What happens to nodes.
+    # Faults of nodes.
 
     def crash(self, node: Node) -> None:
-        """Kill a node; what it has written stays written."""
+        """Kill a node. Its writes are durable."""
         node.up = False
         node.life += 1
         self.on_crash(node)
 
     def start(self, node: Node) -> None:
-        """Bring a node back."""
+        """Start a node again."""
         node.up = True
         node.paused_until = 0.0
         self._sync_soon(node)
@@ -119,19 +119,19 @@ class Cluster:
             self._sync_soon(peer)
 
     def pause(self, node: Node, seconds: float) -> None:
-        """Stop a node for a time; what reaches it meanwhile waits."""
+        """Pause a node for a time. Messages to it wait."""
         node.paused_until = max(node.paused_until, self.scheduler.now + seconds)
 
     def heal(self) -> None:
-        """All nodes are there and hear each other."""
+        """End all faults of nodes and of the connections between them."""
         self.cut.clear()
-        self.silence = 0.0
+        self.message_loss = 0.0
         self.delays.slow = 0.0
         for node in self.nodes:
             self.start(node)
 
     def hears(self, one: Node, other: Node) -> bool:
-        """Whether both are there and hear each other."""
+        """Whether both are up and can reach each other."""
         return one.up and other.up and not self._is_cut(one, other)
 
     def _is_cut(self, one: Node, other: Node) -> bool:
@@ -139,53 +139,53 @@ class Cluster:
 
     # Messages.
 
-    def _way(self, origin: Node, node: Node) -> float:
-        """How long a message is on its way this time; none overtakes another one."""
+    def _transit_time(self, origin: Node, node: Node) -> float:
+        """Return the random transit time of a message; no message overtakes an earlier one."""
         if origin is node:
             return 0.0
         now, key = self.scheduler.now, (origin.name, node.name)
-        way = self.delays.way
+        mean = self.delays.transit
         arrival = max(
-            now + way / 2 + self.scheduler.chance.expovariate(2 / way), self._last.get(key, 0.0)
+            now + mean / 2 + self.scheduler.chance.expovariate(2 / mean), self._last.get(key, 0.0)
         )
         self._last[key] = arrival
         return arrival - now
 
     def _work(self) -> float:
-        """How long a worker takes this time."""
+        """Return the random time that a replica takes for a request."""
         chance = self.scheduler.chance
         seconds = chance.expovariate(1 / self.delays.work)
         if self.delays.slow and chance.random() < self.delays.slow:
-            seconds += chance.expovariate(1 / self.delays.longer)
+            seconds += chance.expovariate(1 / self.delays.extra)
         return seconds
 
     def call(self, origin: Node, node: Node, work: Callable[[Node], Any], answer: Answer) -> None:
-        """Have a node do something; its answer, or DOWN, comes back unless the origin dies."""
-        life, there = origin.life, node.life
+        """Send a request to a node. Its reply, or DOWN, returns unless the origin is killed."""
+        origin_life, node_life = origin.life, node.life
 
-        def come_back(result: Any) -> None:
-            if origin.up and origin.life == life:
+        def return_reply(result: Any) -> None:
+            if origin.up and origin.life == origin_life:
                 lost = result is not DOWN and not self.hears(origin, node)
                 self.when_awake(origin, lambda: answer(DOWN if lost else result))
 
         def arrive() -> None:
-            # Whether its origin is still there makes no difference to a message on its way.
-            gone = node.life != there or self._is_cut(origin, node)
-            result = DOWN if gone else work(node)
-            self.scheduler.after(self._way(node, origin), come_back, result)
+            # A message that was sent arrives even if its origin was killed since.
+            unreachable = node.life != node_life or self._is_cut(origin, node)
+            result = DOWN if unreachable else work(node)
+            self.scheduler.after(self._transit_time(node, origin), return_reply, result)
 
         if not self.hears(origin, node):
-            self.scheduler.after(self.delays.way, come_back, DOWN)
-        elif not self._is_swallowed(origin, node):
-            seconds = self._way(origin, node) + self._work()
+            self.scheduler.after(self.delays.transit, return_reply, DOWN)
+        elif not self._is_lost(origin, node):
+            seconds = self._transit_time(origin, node) + self._work()
             self.scheduler.after(seconds, self.when_awake, node, arrive)
 
-    def _is_swallowed(self, origin: Node, node: Node) -> bool:
-        silent = self.silence and origin is not node
-        return bool(silent and self.scheduler.chance.random() < self.silence)
+    def _is_lost(self, origin: Node, node: Node) -> bool:
+        possible = self.message_loss and origin is not node
+        return bool(possible and self.scheduler.chance.random() < self.message_loss)
 
     def when_awake(self, node: Node, act: Callable[[], None]) -> None:
-        """Do something at a node, once it is not paused."""
+        """Call a function as soon as the node is not paused."""
         life = node.life
         if self.scheduler.now < node.paused_until:
             wait = node.paused_until - self.scheduler.now
@@ -197,11 +197,11 @@ class Cluster:
     # Databases.
 
     def exists(self, database: str) -> bool:
-        """Whether there is such a database."""
+        """Whether the database exists."""
         return database in self.nodes[0].shards
 
     def create(self, database: str) -> None:
-        """Make a database, on all nodes at once."""
+        """Create a database on all nodes at once."""
         for node in self.nodes:
             node.shards[database] = Shard()
             node.synced |= {(database, peer.name): 0 for peer in self.nodes}
@@ -218,8 +218,9 @@ class Cluster:
     ) -> None:
         """Write new revisions.
 
-        :param done: called with `ok`, `accepted` or `error`, and for each document its revision,
-            `(revision,)` where it has no quorum, CONFLICT, or None
+        :param w: the quorum
+        :param done: called with `ok`, `accepted` or `error`, and a result for each document: its
+            revision, `(revision,)` if it has no quorum, CONFLICT, or None if no replica replied
         """
 
         def work(node: Node) -> list[str]:
@@ -237,7 +238,10 @@ class Cluster:
         documents: Sequence[tuple[str, Sequence[Revision]]],
         done: Callable[[str, list[Any]], None],
     ) -> None:
-        """Write revisions as they are, as replication does: ids, and leaves with ancestors."""
+        """Write given revisions, as replication does.
+
+        :param documents: pairs of an id and a path: a leaf revision and its ancestors
+        """
 
         def work(node: Node) -> list[str]:
             for document_id, path in documents:
@@ -264,14 +268,14 @@ class Cluster:
             if results is not DOWN:
                 for replies, result in zip(state.replies, results, strict=True):
                     replies.append(result)
-                met = [_quorum(replies, w) for replies in state.replies]
-                if state.waiting and all(met):
+                quorums = [_quorum(replies, w) for replies in state.replies]
+                if state.waiting and all(quorums):
                     state.over = True
-                    done("ok", met)
+                    done("ok", quorums)
                     return
             if not state.waiting:
                 state.over = True
-                done(*_forced(state.replies, w))
+                done(*_final_replies(state.replies, w))
 
         for node in self.nodes:
             self.call(origin, node, work, answer)
@@ -281,9 +285,10 @@ class Cluster:
     def open(
         self, origin: Node, database: str, document_id: str, r: int, done: Callable[[Any], None]
     ) -> None:
-        """Read the winner.
+        """Read the winning revision.
 
-        :param done: called with what was found, `None` when no copy answered
+        :param r: the quorum
+        :param done: called with an `Opened`, or with None if no replica replied
         """
         acc = _Open(self, origin, database, document_id, min(r, 3), done)
         for node in self.nodes:
@@ -297,7 +302,7 @@ class Cluster:
         r: int,
         done: Callable[[list[tuple[Revision, ...]] | None], None],
     ) -> None:
-        """Read all leaves, each with its ancestors; None when no copy answered."""
+        """Read all leaf revisions, each with its ancestors; None if no replica replied."""
         acc = _OpenRevs(self, origin, database, document_id, r, done)
         for node in self.nodes:
             self.call(origin, node, acc.work, acc.answer)
@@ -309,28 +314,28 @@ class Cluster:
         ids: Sequence[str],
         done: Callable[[list[list[Revision]] | None], None],
     ) -> None:
-        """Read all leaves of many documents; None when that cannot be."""
+        """Read all leaf revisions of many documents; None if too few replicas replied."""
         acc = _BulkGet(len(self.nodes), ids, database, done)
         for node in self.nodes:
             self.call(origin, node, acc.work, acc.answer)
 
-    def one_copy(
+    def one_replica(
         self, origin: Node, work: Callable[[Node], Any], done: Callable[[Any], None]
     ) -> None:
-        """Let the copy that is fastest say something; DOWN when there is none."""
-        chance, way = self.scheduler.chance, self.delays.way
-        ways = {node.name: way * chance.random() * (node is not origin) for node in self.nodes}
-        nodes = sorted(self.nodes, key=lambda node: ways[node.name] + self._work())
+        """Read from the fastest replica, then from the next if it is down; DOWN if all are."""
+        chance, mean = self.scheduler.chance, self.delays.transit
+        delays = {node.name: mean * chance.random() * (node is not origin) for node in self.nodes}
+        nodes = sorted(self.nodes, key=lambda node: delays[node.name] + self._work())
 
-        def ask(left: list[Node]) -> None:
+        def send(left: list[Node]) -> None:
             if not left:
                 done(DOWN)
                 return
-            self.call(origin, left[0], work, lambda r: ask(left[1:]) if r is DOWN else done(r))
+            self.call(origin, left[0], work, lambda r: send(left[1:]) if r is DOWN else done(r))
 
-        ask(nodes)
+        send(nodes)
 
-    # What the copies do between themselves.
+    # Replication between the replicas.
 
     def repair(
         self,
@@ -339,7 +344,7 @@ class Cluster:
         documents: Sequence[tuple[str, Sequence[Revision]]],
         done: Callable[[], None] = lambda: None,
     ) -> None:
-        """Let all copies have what one of them had."""
+        """Write revisions that one replica has to all replicas (read repair)."""
         self.graft(origin, database, documents, lambda health, results: done())
 
     def _sync_soon(self, node: Node) -> None:
@@ -355,10 +360,10 @@ class Cluster:
                 )
 
     def _sync(self, node: Node, peer: Node) -> None:
-        """Give a node what it lacks of another one's copies."""
+        """Send another node the changes that it lacks (anti-entropy)."""
         self._syncing.discard((node.name, peer.name))
         if not self.hears(node, peer):
-            return  # when they hear each other again it goes on, see `start` and `join`
+            return  # `start` and `join` schedule it again
         batches = {
             name: [(i, shard.leaf_paths(i)) for i in shard.changed_since(since)]
             for name, shard in node.shards.items()
@@ -366,10 +371,10 @@ class Cluster:
         }
         reached = {name: node.shards[name].seq for name in batches}
 
-        def work(there: Node) -> None:
+        def work(receiver: Node) -> None:
             for name, documents in batches.items():
                 for document_id, paths in documents:
-                    there.shards[name].replicate(document_id, paths)
+                    receiver.shards[name].replicate(document_id, paths)
 
         if batches:
             self.call(node, peer, work, partial(self._synced, node, peer, reached))
@@ -382,31 +387,32 @@ class Cluster:
             node.synced[name, peer.name] = max(node.synced[name, peer.name], seq)
 
     def join(self, one: Node, other: Node) -> None:
-        """Let two nodes hear each other again."""
+        """Connect two nodes again."""
         self.cut.discard(frozenset((one.name, other.name)))
         self._sync_soon(one)
         self._sync_soon(other)
 
 
 def _quorum(replies: Sequence[str], w: int) -> str | None:
-    """The good reply that enough copies gave."""
+    """Return the successful reply that a quorum of replicas gave; None if there is none."""
     for reply in sorted(set(replies)):
         if reply != CONFLICT and replies.count(reply) >= w:
             return reply
     return None
 
 
-def _forced(replies: Sequence[Sequence[str]], w: int) -> tuple[str, list[Any]]:
-    """The answer when no more replies will come (`force_reply`)."""
+def _final_replies(replies: Sequence[Sequence[str]], w: int) -> tuple[str, list[Any]]:
+    """Return the coordinator's reply when no more replies will arrive (`force_reply`)."""
     health, results = "ok", []
     for each in replies:
-        met = _quorum(each, w)
+        quorum = _quorum(each, w)
         accepted = next((r for r in each if r not in (CONFLICT, NO_REPLY)), None)
         if not each:
             health = "error"
             results.append(None)
-        elif met or accepted is None:
-            results.append(met or each[0])  # all the same: conflicts, or grafted on too few
+        elif quorum or accepted is None:
+            # Without a quorum all replies are equal: conflicts, or grafts on too few replicas.
+            results.append(quorum or each[0])
         else:
             health = "accepted" if health == "ok" else health
             results.append((accepted,))
@@ -415,19 +421,23 @@ def _forced(replies: Sequence[Sequence[str]], w: int) -> tuple[str, list[Any]]:
 
 @dataclass(frozen=True)
 class Opened:
-    """A document as one copy has it: the winner and its ancestors; no path where it is missing."""
+    """A document of one replica.
+
+    :param path: the winning revision and its ancestors; empty if the document is missing
+    :param conflicts: the other live leaf revisions
+    """
 
     path: tuple[Revision, ...]
     conflicts: tuple[str, ...] = ()
 
     @property
     def is_live(self) -> bool:
-        """Whether it is there and not deleted."""
+        """Whether the document exists and is not deleted."""
         return bool(self.path) and not self.path[0].deleted
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What two copies' replies are compared by."""
+        """The key by which the replies of two replicas are compared."""
         return (self.path[0].rev if self.path else MISSING, self.conflicts)
 
 
@@ -462,13 +472,13 @@ class _Open:
             self.replies[reply.key] = reply, count + 1
             if count + 1 >= self.r:
                 self.over = True
-                self._met(reply)
+                self._reply_with(reply)
                 return
         if not self.left:
             self.over = True
             self._repaired()
 
-    def _met(self, quorum: Opened) -> None:
+    def _reply_with(self, quorum: Opened) -> None:
         others = [o for o, _ in self.replies.values() if o.key != quorum.key]
         if not others:
             self.done(quorum)
@@ -481,7 +491,7 @@ class _Open:
             self._repaired()
 
     def _repaired(self) -> None:
-        """Repair first, then answer with the one that wins."""
+        """Repair first, then reply with the winner of all replies."""
         found = [o for o, _ in self.replies.values() if o.path]
         if found:
             best = max(found, key=lambda o: (o.is_live, rank(o.path[0].rev)))
@@ -495,7 +505,7 @@ class _Open:
 
 
 class _OpenRevs:
-    """`fabric_doc_open_revs.erl`, for all leaves."""
+    """`fabric_doc_open_revs.erl`, for all leaf revisions."""
 
     def __init__(
         self,
@@ -527,9 +537,9 @@ class _OpenRevs:
         leaves = len(self.tree.leaves)
         kinds = [self.tree.merge(path) for path in reply]
         repair = self.count > 1 and any(kind != "internal_node" for kind in kinds)
-        met = "new_branch" not in kinds and len(reply) == leaves and enough
+        agreed = "new_branch" not in kinds and len(reply) == leaves and enough
         self.in_repair |= repair
-        if met or self.count == 3:
+        if agreed or self.count == 3:
             self.over = True
             found = [self.tree.path(rev) for rev in sorted(self.tree.leaves, key=rank)]
             if self.in_repair and found:
@@ -539,14 +549,14 @@ class _OpenRevs:
 
 
 class _BulkGet:
-    """`fabric_open_revs.erl`, for all leaves."""
+    """`fabric_open_revs.erl`, for all leaf revisions."""
 
     def __init__(
         self, nodes: int, ids: Sequence[str], database: str, done: Callable[[Any], None]
     ) -> None:
         self.ids, self.database, self.done = ids, database, done
         self.left = nodes
-        self.met = [0] * len(ids)
+        self.agreeing = [0] * len(ids)
         self.found: list[dict[str, tuple[Revision, ...]]] = [{} for _ in ids]
         self.over = False
 
@@ -559,7 +569,7 @@ class _BulkGet:
             return
         self.left -= 1
         if reply is DOWN:
-            if any(self.left + met == 0 for met in self.met):
+            if any(self.left + count == 0 for count in self.agreeing):
                 self.over = True
                 self.done(None)
             elif not self.left:
@@ -569,8 +579,8 @@ class _BulkGet:
             before = len(self.found[i])
             self.found[i] |= {path[0].rev: path for path in paths}
             if paths and before in (0, len(self.found[i])):
-                self.met[i] += 1
-        if not self.left or min(self.met, default=2) >= 2:
+                self.agreeing[i] += 1
+        if not self.left or min(self.agreeing, default=2) >= 2:
             self._finish()
 
     def _finish(self) -> None:
@@ -585,7 +595,7 @@ class _BulkGet:
 
 
 def select_rows(shard: Shard, view: str, query: Mapping[str, Any]) -> list[Document]:
-    """The rows of a view that a query asks for, reduced where it says so."""
+    """Return the rows that a query of a view selects, reduced if the query says so."""
     rows = shard.rows(view)
     if "keys" in query:
         wanted = [collated(key) for key in query["keys"]]
@@ -597,13 +607,13 @@ def select_rows(shard: Shard, view: str, query: Mapping[str, Any]) -> list[Docum
         end = collated(query["endkey"])
         rows = [row for row in rows if row.order <= end]
     if query.get("reduce", view != "logins/by_login"):
-        return _counted(rows, query.get("group_level", 99 if query.get("group") else 0))
+        return _reduced(rows, query.get("group_level", 99 if query.get("group") else 0))
     skip, limit = query.get("skip", 0), query.get("limit")
     rows = rows[skip : None if limit is None else skip + limit]
     return [{"id": row.id, "key": row.key, "value": row.value} for row in rows]
 
 
-def _counted(rows: Iterable[Any], level: int) -> list[Document]:
+def _reduced(rows: Iterable[Any], level: int) -> list[Document]:
     counted: list[Document] = []
     for row in rows:
         key = row.key[:level] if level else None
@@ -615,15 +625,18 @@ def _counted(rows: Iterable[Any], level: int) -> list[Document]:
 
 
 def shown(document_id: str, opened: Opened, conflicts: bool) -> Document:
-    """A document as CouchDB shows it to one who asks for its conflicts or does not."""
+    """Return a document as CouchDB does.
+
+    :param conflicts: whether the request has `conflicts=true`
+    """
     document = to_json(document_id, opened.path[0])
     if conflicts and opened.conflicts:
         document["_conflicts"] = list(opened.conflicts)
     return document
 
 
-def path_of(document: Mapping[str, Any]) -> list[Revision]:
-    """The path that a document written as it is names in its `_revisions`, or else itself."""
+def revision_path(document: Mapping[str, Any]) -> list[Revision]:
+    """Return the revisions of a grafted document: from its `_revisions`, or else its `_rev`."""
     number, digest = document["_rev"].split("-", 1)
     named = document.get("_revisions", {"start": int(number), "ids": [digest]})
     start, ids = named["start"], named["ids"]

@@ -1,9 +1,9 @@
-"""One node's copy of a database: revision trees, what a write makes of them, and views.
+"""One node's replica of a database: revision trees, writes and views.
 
-As CouchDB 3.5.0 has it: `couch_key_tree.erl`, `couch_db_updater.erl` (`merge_rev_tree`),
+It behaves as in CouchDB 3.5.0: `couch_key_tree.erl`, `couch_db_updater.erl` (`merge_rev_tree`),
 `couch_doc.erl` (`to_doc_info`), `couch_db.erl` (`new_revid`, `prep_and_validate_update`). A write
-takes no time and is never lost; there are no attachments but in one piece, no purges, and
-revisions are never stemmed. Knows nothing of other nodes.
+takes no time and is durable. Attachments are part of their document. There are no purges, and
+revisions are never stemmed. This module knows nothing of other nodes.
 """
 
 import hashlib
@@ -21,9 +21,10 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision; of one that only its descendant has told of, there is no body.
+    """One revision.
 
-    :param parent: None at a root, or where nobody has told
+    :param parent: None at a root, or if the parent is not known
+    :param body: None if the replica knows the revision only as an ancestor of another one
     """
 
     rev: str
@@ -33,13 +34,13 @@ class Revision:
 
 
 def generation(rev: str) -> int:
-    """How many writes led to a revision."""
+    """Return the number before the hyphen."""
     return int(rev.split("-", 1)[0])
 
 
 @lru_cache(10_000)
 def rank(rev: str) -> tuple[int, str]:
-    """What revisions are compared by."""
+    """Return the key by which revisions are sorted."""
     number, digest = rev.split("-", 1)
     return int(number), digest
 
@@ -54,14 +55,14 @@ class Tree:
         self.leaves: dict[str, None] = {}
 
     def copy(self) -> "Tree":
-        """One that can change by itself."""
+        """Return an independent copy."""
         other = Tree()
         other.revisions, other.leaves = dict(self.revisions), dict(self.leaves)
         return other
 
     @property
     def winner(self) -> Revision:
-        """The one that everybody sees: alive, then the longest, then the highest."""
+        """The winner: live before deleted, then the highest generation, then the highest hash."""
         leaves = self.leaves
         if len(leaves) == 1:
             return self.revisions[next(iter(leaves))]
@@ -71,7 +72,7 @@ class Tree:
 
     @property
     def conflicts(self) -> tuple[str, ...]:
-        """The other live leaves, the highest first."""
+        """The other live leaf revisions, the highest first."""
         if len(self.leaves) == 1:
             return ()
         winner = self.winner.rev
@@ -79,17 +80,17 @@ class Tree:
         return tuple(sorted(live, key=rank, reverse=True))
 
     def path(self, rev: str) -> tuple[Revision, ...]:
-        """A revision and its ancestors, as far as they are known."""
+        """Return a revision and its known ancestors."""
         found = [self.revisions[rev]]
         while (parent := found[-1].parent) is not None and parent in self.revisions:
             found.append(self.revisions[parent])
         return tuple(found)
 
     def merge(self, path: Iterable[Revision]) -> str:
-        """Take a revision and its ancestors in.
+        """Merge a revision and its ancestors into the tree.
 
-        :returns: `internal_node` when all was known, `new_leaf` when it extends a leaf (the
-            first of a document counts), else `new_branch`
+        :returns: `internal_node` if the revision was known, `new_leaf` if it extends a leaf or is
+            the first revision of the document, otherwise `new_branch`
         """
         leaf, *ancestors = path
         kind = "internal_node"
@@ -110,19 +111,19 @@ class Tree:
 
 
 def new_rev(deleted: bool, parent: str | None, body: Document) -> str:
-    """The revision of a write: a hash of what it says and of the revision it follows."""
+    """Return the new revision of a write: its hash covers the body and the parent."""
     content = orjson.dumps([deleted, parent, body])
     digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
     return f"{generation(parent) + 1 if parent else 1}-{digest}"
 
 
 def body_of(document: Mapping[str, Any]) -> Document:
-    """A document's own members, and its attachments."""
+    """Return the document without CouchDB's fields, except its attachments."""
     return {k: v for k, v in document.items() if k[0] != "_" or k == "_attachments"}
 
 
 def to_json(document_id: str, revision: Revision) -> Document:
-    """A revision as CouchDB shows it."""
+    """Return a revision as CouchDB's JSON."""
     shown: Document = {"_id": document_id, "_rev": revision.rev, **(revision.body or {})}
     if revision.deleted:
         shown["_deleted"] = True
@@ -133,12 +134,12 @@ CONFLICT = "conflict"
 
 
 class Shard:
-    """A node's copy of a database; all of it is one shard (q=1)."""
+    """A node's replica of a database, which is one shard (q=1)."""
 
     def __init__(self, trees: Mapping[str, Tree] | None = None) -> None:
         self.trees = {i: tree.copy() for i, tree in (trees or {}).items()}
         self.changes: dict[str, int] = {i: n for n, i in enumerate(self.trees, 1)}
-        """The sequence number of each document's last change, in their order."""
+        """The sequence number of each document's last change, in ascending order."""
         self.seq = len(self.trees)
         self._rows: dict[str, tuple[int, list[Row]]] = {}
 
@@ -148,10 +149,10 @@ class Shard:
         self.changes[document_id] = self.seq
 
     def write(self, document: Mapping[str, Any]) -> str:
-        """Write a new revision; it, or `CONFLICT`."""
+        """Write a new revision and return it; `CONFLICT` if it is refused."""
         document_id, deleted = document["_id"], bool(document.get("_deleted"))
         if document_id.startswith("_local/"):
-            return "0-1"  # never refused; what it says is not asked for
+            return "0-1"  # local documents are never read, so they are not stored
         tree = self.trees.get(document_id) or Tree()
         parent, allowed = self._parent(tree, document.get("_rev"), deleted)
         body = body_of(document)
@@ -167,20 +168,20 @@ class Shard:
 
     @staticmethod
     def _parent(tree: Tree, rev: str | None, deleted: bool) -> tuple[str | None, bool]:
-        """The revision that a write follows, and whether it may."""
+        """Return the parent revision of a write, and whether the write is allowed."""
         if not tree.leaves:
             return None, rev is None
         if tree.winner.deleted:
-            # Made anew, on top of the tombstone that this copy would show.
+            # A new document on the tombstone that wins in this replica.
             return tree.winner.rev, rev is None and not deleted
         return rev, rev in tree.leaves
 
     def changed_since(self, seq: int) -> list[str]:
-        """The documents that have changed after a sequence number, in the order of that."""
+        """Return the ids of the documents that changed after a sequence number, in that order."""
         return [i for i, changed in self.changes.items() if changed > seq]
 
     def replicate(self, document_id: str, paths: Iterable[Iterable[Revision]]) -> None:
-        """Take in revisions that were written elsewhere."""
+        """Merge revisions that another replica has accepted."""
         tree = self.trees.get(document_id) or Tree()
         kinds = [tree.merge(path) for path in paths]
         if any(kind != "internal_node" for kind in kinds):
@@ -188,12 +189,12 @@ class Shard:
             self._changed(document_id)
 
     def leaf_paths(self, document_id: str) -> list[tuple[Revision, ...]]:
-        """All leaves with their ancestors."""
+        """Return all leaf revisions with their ancestors."""
         tree = self.trees.get(document_id)
         return [tree.path(rev) for rev in sorted(tree.leaves, key=rank)] if tree else []
 
     def live(self) -> Iterator[tuple[str, Tree, Revision]]:
-        """The documents that are there, by id."""
+        """Yield the documents that are not deleted, sorted by id."""
         for document_id in sorted(self.trees):
             tree = self.trees[document_id]
             winner = tree.winner
@@ -201,7 +202,7 @@ class Shard:
                 yield document_id, tree, winner
 
     def rows(self, view: str) -> "list[Row]":
-        """All rows of a view, in order."""
+        """Return all rows of a view, in order."""
         seq, rows = self._rows.get(view, (-1, []))
         if seq != self.seq:
             emit = VIEWS[view]
@@ -216,12 +217,12 @@ class Shard:
         return rows
 
 
-# Views: what `couch_views/` says, by hand. A test compares the two.
+# Views: the map functions of `couch_views/` in Python. A test compares them.
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a view, with what it is sorted by."""
+    """One row of a view, with its sort key."""
 
     order: Any
     id: str
@@ -230,7 +231,7 @@ class Row:
 
 
 def collated(key: Any) -> Any:
-    """What CouchDB compares keys by: null, booleans, numbers, texts, lists, objects."""
+    """Return the sort key of a view's key: null, booleans, numbers, strings, arrays, objects."""
     match key:
         case None:
             return (0,)
@@ -312,4 +313,4 @@ VIEWS: dict[str, Callable[[Document], Emitted]] = {
     "ips/other_spellings": _other_spellings,
     "logins/by_login": _by_login,
 }
-"""The maps of `couch_views/`; each reduce counts."""
+"""The map functions of `couch_views/`. All reduce functions count rows."""

@@ -1,17 +1,17 @@
-"""What clients were told, held against what can have happened.
+"""Checks the replies of a run for consistency.
 
-For each address there must be an order of all that was done in which every reply is true: the
-search is that of `tests/stateful/history.py`. What nobody was told the end of may have been done
-or not, at any later time; of several addresses all or none. A refused assignment may have held its
-addresses for a moment. A refused release has done nothing at all.
+For each address there must be an order of all operations in which every reply is correct.
+`tests/stateful/history.py` searches for it. A call without a final reply may take effect at any
+later time or never, but for all of its addresses or none. A refused assignment may have been
+visible for a moment. A refused release has no effect at any time.
 
-A node that hears no other one answers reads with what it has, and gives no sign of it (as CouchDB
-does, whatever `r` says). What was only read at such a time may be old, and is not held against
-anybody; what was written is. Nor is what a release of all addresses leaves out for a node's sake
-that was away and has not been given all that it missed: a list is read from one copy.
+A node that cannot reach any other one serves reads from its own replica without an error (as
+CouchDB does, for every `r`). So a reply that depends on a read at such a time is not checked; a
+reply to a write is. A release of all addresses may miss addresses of a node that was unreachable
+and lacks changes, since a list is read from one replica.
 
-An address that was added and deleted may come back as available, once: CouchDB has no way to say
-that a new document is not to follow one that was deleted since. It may be on its way to a node.
+An address that was added and deleted may become available again, once: a node may receive the
+addition after the deletion, and CouchDB cannot refuse the new document then.
 """
 
 import itertools
@@ -36,34 +36,38 @@ from tests.stateful.commands import (
 )
 from tests.stateful.history import Event, legal_order
 
-FREE = "nobody"
-GONE = None
-NEVER = float("inf")
-_MOST = 200_000
-"""Ways of meaning all that nobody knows; no seed has had more."""
+AVAILABLE = "available"
+ABSENT = None
+UNFINISHED = float("inf")
+_MAX_CHOICES = 200_000
+"""The maximum number of combinations of interpretations; no seed has needed more."""
 
 
 @dataclass(frozen=True)
-class Held:
-    """An address as a request shows it for a moment, which will be as it was again."""
+class Transient:
+    """A state that a call causes for a moment and then undoes.
+
+    :param owner: the visible state
+    :param call: the number of the call
+    :param before: the state before and afterwards
+    """
 
     owner: str | None
-    mark: int
+    call: int
     before: str | None
 
 
-State = str | None | Held
+State = str | None | Transient
 Step = Callable[[Any], Iterable[State]]
-Told = Mapping[str, Sequence[Step]]
-"""What is said of each address, in one of the ways that a reply can be meant."""
+Constraints = Mapping[str, Sequence[Step]]
+"""For each address the steps that one interpretation of a reply implies."""
 
 
 @dataclass(frozen=True)
-class Done:
-    """Something that a client did, with all its attempts.
+class Call:
+    """A call of a client, with all its attempts.
 
-    :param ended: when the last reply came, or NEVER if that said nothing
-    :param attempts: when each began and what was replied
+    :param attempts: begin, end and reply of each
     """
 
     number: int
@@ -71,96 +75,100 @@ class Done:
     command: Command
     key: str | None
     attempts: tuple[tuple[float, float, Reply], ...]
-    alone: bool = False
-    """Whether some node heard no other one during the attempt that counts."""
-    lagging: bool = False
-    """Whether some node was away then, or shortly before, and may not know what it missed."""
+    isolated: bool = False
+    """Whether some node could not reach any other one during the decisive attempt."""
+    behind: bool = False
+    """Whether some node was unreachable then or shortly before, and may lack changes."""
 
     @property
     def began(self) -> float:
-        """When it was first asked for."""
+        """The time of the first request."""
         return self.attempts[0][0]
 
     @property
-    def counting(self) -> tuple[float, float, Reply]:
-        """The attempt whose reply counts: the first final one."""
+    def decisive(self) -> tuple[float, float, Reply]:
+        """The attempt with the first final reply; without one, the last attempt."""
         return next((each for each in self.attempts if is_final(each[2])), self.attempts[-1])
 
     @property
     def reply(self) -> Reply:
-        """The reply that counts."""
-        return self.counting[2]
+        """The reply to the decisive attempt."""
+        return self.decisive[2]
 
     @property
     def ended(self) -> float:
-        """When that came; what is not known to have ended may happen at any later time."""
-        return self.counting[1] if is_final(self.reply) else NEVER
+        """The time of the first final reply; UNFINISHED without one."""
+        return self.decisive[1] if is_final(self.reply) else UNFINISHED
 
     def __str__(self) -> str:
-        said = ", ".join(
+        replies = ", ".join(
             f"{began:.4f}-{ended:.4f}: {reply.status} {reply.message or ''} {reply.data or ''}"
             for began, ended, reply in self.attempts
         )
         key = f" [{self.key}]" if self.key else ""
-        return f"{self.number}: {self.client} {self.command}{key} -> {said}"
+        return f"{self.number}: {self.client} {self.command}{key} -> {replies}"
 
 
 def is_final(reply: Reply) -> bool:
-    """Whether a reply says what was done: not a failure, nor that somebody is still at it."""
+    """Whether the request is finished: not a server error, and not `in_progress`."""
     return 200 <= reply.status < 500 and reply.message != "in_progress"
 
 
-# What a state shows, and steps.
+# Steps: functions from a state to the possible next states; none if the step is not possible.
 
 
 def owner(state: State) -> str | None:
-    """Whose the address is to whoever looks."""
-    return state.owner if isinstance(state, Held) else state
+    """Return the visible owner in a state."""
+    return state.owner if isinstance(state, Transient) else state
 
 
-def take(account: str) -> Step:
-    """It becomes an account's."""
-    return lambda s: [account] if owner(s) == FREE else []
+def assign(account: str) -> Step:
+    """Assign an available address."""
+    return lambda s: [account] if owner(s) == AVAILABLE else []
 
 
-def give(account: str) -> Step:
-    """It becomes available."""
-    return lambda s: [FREE] if owner(s) == account else []
+def release(account: str) -> Step:
+    """Release an address of the account."""
+    return lambda s: [AVAILABLE] if owner(s) == account else []
 
 
 def add() -> Step:
-    """It comes into the pool."""
-    return lambda s: [FREE] if owner(s) is GONE else []
+    """Add an address to the pool."""
+    return lambda s: [AVAILABLE] if owner(s) is ABSENT else []
 
 
 def remove(force: bool) -> Step:
-    """It goes out of the pool."""
-    return lambda s: [GONE] if owner(s) is not GONE and (force or owner(s) == FREE) else []
+    """Delete an address from the pool."""
+    return lambda s: (
+        [ABSENT] if owner(s) is not ABSENT and (force or owner(s) == AVAILABLE) else []
+    )
 
 
-def when(holds: Callable[[str | None], bool]) -> Step:
-    """It is looked at."""
+def observe(holds: Callable[[str | None], bool]) -> Step:
+    """Observe a state that fulfils the condition."""
     return lambda s: [s] if holds(owner(s)) else []
 
 
-def held(shows: Callable[[str | None], bool], to: str | None, mark: int) -> list[Step]:
-    """It may be shown as somebody's for a moment.
+def transiently(shows: Callable[[str | None], bool], to: str | None, call: int) -> list[Step]:
+    """Change the owner for a moment, or not at all.
 
-    :param shows: whether it can be, by whose it is otherwise
+    :param shows: whether this is possible in a state
+    :param to: the owner for this moment
+    :param call: the number of the call
     """
 
-    def hold(state: Any) -> Iterable[State]:
-        can_be = not isinstance(state, Held) and shows(state)
-        return [state, Held(to, mark, state)] if can_be else [state]
+    def change(state: Any) -> Iterable[State]:
+        possible = not isinstance(state, Transient) and shows(state)
+        return [state, Transient(to, call, state)] if possible else [state]
 
-    def let_go(state: Any) -> Iterable[State]:
-        return [state.before if isinstance(state, Held) and state.mark == mark else state]
+    def undo(state: Any) -> Iterable[State]:
+        return [state.before if isinstance(state, Transient) and state.call == call else state]
 
-    return [hold, let_go]
+    return [change, undo]
 
 
-def touched(command: Command, addresses: Sequence[str]) -> Sequence[str]:
-    """The addresses that a command may change."""
+def addresses_of(command: Command, addresses: Sequence[str]) -> Sequence[str]:
+    """Return the addresses that a command may change."""
     match command:
         case Assign(_, _, a) | Release(_, _, a) | Create(_, a) | Delete(_, a):
             return [a]
@@ -171,13 +179,13 @@ def touched(command: Command, addresses: Sequence[str]) -> Sequence[str]:
     return []
 
 
-def does(command: Command) -> Step:
-    """What a command does to each address that it changes."""
+def effect_of(command: Command) -> Step:
+    """Return the step that a command takes on each address that it changes."""
     match command:
         case Assign() | AssignMany() | Allocate():
-            return take(command.account)
+            return assign(command.account)
         case Release() | ReleaseMany() | ReleaseAll():
-            return give(command.account)
+            return release(command.account)
         case Create():
             return add()
         case Delete():
@@ -185,138 +193,148 @@ def does(command: Command) -> Step:
     raise AssertionError(command)
 
 
-def _all(command: Command, changed: Iterable[str]) -> Told:
-    return {address: [does(command)] for address in changed}
+def _all(command: Command, changed: Iterable[str]) -> Constraints:
+    return {address: [effect_of(command)] for address in changed}
 
 
-def meanings(done: Done, addresses: Sequence[str]) -> list[Told]:
-    """The ways in which it can be meant; one, unless it is not known what was done."""
-    command, reply = done.command, done.reply
-    kept = isinstance(command, Delete) and "assigned" in _lost(reply).values()
+def interpretations(call: Call, addresses: Sequence[str]) -> list[Constraints]:
+    """Return the possible interpretations of a call: one if its reply is final."""
+    command, reply = call.command, call.reply
+    kept = isinstance(command, Delete) and "assigned" in _reasons(reply).values()
     exists = isinstance(command, Create) and reply.status == 409
     only_read = isinstance(command, Fetch) or reply.status in (400, 404) or kept or exists
-    if isinstance(command, Repair) or (done.alone and only_read):
+    if isinstance(command, Repair) or (call.isolated and only_read):
         return [{}]
     if not is_final(reply):
-        return _unknown(done, addresses)
+        return _unknown(call, addresses)
     if reply.status >= 400:
-        return _refused(done, addresses)
+        return _refusal(call, addresses)
     if isinstance(command, Fetch):
-        shown = reply.data["assigned_to"] if reply.data["status"] == "assigned" else FREE
-        return [{command.address: [when(lambda o: o == shown)]}]
-    changed = reply.data.get("ips") or touched(command, addresses)
+        shown = reply.data["assigned_to"] if reply.data["status"] == "assigned" else AVAILABLE
+        return [{command.address: [observe(lambda o: o == shown)]}]
+    changed = reply.data.get("ips") or addresses_of(command, addresses)
     if isinstance(command, ReleaseAll):
         changed = reply.data["ips"]
-        others = {a: [when(lambda o: o != command.account)] for a in addresses if a not in changed}
-        seen = {} if done.alone or done.lagging else others
+        others = {
+            a: [observe(lambda o: o != command.account)] for a in addresses if a not in changed
+        }
+        seen = {} if call.isolated or call.behind else others
         return [{**seen, **_all(command, changed)}]
     if isinstance(command, Allocate):
-        assert len(set(changed)) == command.quantity, done
+        assert len(set(changed)) == command.quantity, call
     else:
-        assert list(changed) == list(touched(command, addresses)), done
-    way = _all(command, changed)
-    if isinstance(command, Allocate) or not is_final(done.attempts[0][2]):
-        # What was tried first and given up may have shown, and so may an earlier attempt.
-        tried = _nothing(done, addresses)
-        way = {a: [*tried.get(a, ()), *way.get(a, ())] for a in {**tried, **way}}
-    return [way]
+        assert list(changed) == list(addresses_of(command, addresses)), call
+    constraints = _all(command, changed)
+    if isinstance(command, Allocate) or not is_final(call.attempts[0][2]):
+        # Assignments that an allocation or an earlier attempt undid may have been visible.
+        tried = _no_lasting_effect(call, addresses)
+        constraints = {
+            a: [*tried.get(a, ()), *constraints.get(a, ())] for a in {**tried, **constraints}
+        }
+    return [constraints]
 
 
-def _nothing(done: Done, addresses: Sequence[str]) -> Told:
-    """It came to nothing, but may have shown for a moment: only nothing looks released."""
-    command, mark = done.command, done.number
+def _no_lasting_effect(call: Call, addresses: Sequence[str]) -> Constraints:
+    """Return the steps of a call that had no lasting effect but may have been visible.
+
+    A release that is undone is never visible.
+    """
+    command, number = call.command, call.number
     match command:
         case Assign() | AssignMany() | Allocate():
-            shown = held(lambda o: o == FREE, command.account, mark)
+            shown = transiently(lambda o: o == AVAILABLE, command.account, number)
         case Create():
-            shown = held(lambda o: o is GONE, FREE, mark)
+            shown = transiently(lambda o: o is ABSENT, AVAILABLE, number)
         case Delete():
-            shown = held(lambda o: o is not GONE, GONE, mark)
+            shown = transiently(lambda o: o is not ABSENT, ABSENT, number)
         case _:
             return {}
-    return {address: shown for address in touched(command, addresses)}
+    return {address: shown for address in addresses_of(command, addresses)}
 
 
-def _unknown(done: Done, addresses: Sequence[str]) -> list[Told]:
-    command, nothing = done.command, _nothing(done, addresses)
+def _unknown(call: Call, addresses: Sequence[str]) -> list[Constraints]:
+    command, nothing = call.command, _no_lasting_effect(call, addresses)
     if isinstance(command, Fetch):
         return [{}]
     if isinstance(command, ReleaseAll):
-        some: Step = lambda s: [s, FREE] if owner(s) == command.account else [s]  # noqa: E731
+        some: Step = lambda s: [s, AVAILABLE] if owner(s) == command.account else [s]  # noqa: E731
         return [{address: [some] for address in addresses}]
-    wanted = touched(command, addresses)
+    wanted = addresses_of(command, addresses)
     size = command.quantity if isinstance(command, Allocate) else len(wanted)
     return [nothing, *(_all(command, each) for each in itertools.combinations(wanted, size))]
 
 
 _RULES: dict[str, Callable[[Command, str], Callable[[str | None], bool]]] = {
-    "not_found": lambda command, account: lambda o: o is GONE,
-    "forbidden": lambda command, account: lambda o: o not in (GONE, FREE, account),
+    "not_found": lambda command, account: lambda o: o is ABSENT,
+    "forbidden": lambda command, account: lambda o: o not in (ABSENT, AVAILABLE, account),
     "superfluous": lambda command, account: (
         (lambda o: o == account)
         if isinstance(command, Assign | AssignMany)
-        else (lambda o: o == FREE)
+        else (lambda o: o == AVAILABLE)
     ),
 }
 
 
-def _refused(done: Done, addresses: Sequence[str]) -> list[Told]:
-    command, reply = done.command, done.reply
+def _refusal(call: Call, addresses: Sequence[str]) -> list[Constraints]:
+    command, reply = call.command, call.reply
     match reply.status, command:
         case 404, Fetch(_, account, address):
-            return [{address: [when(lambda o: o not in (FREE, account))]}]
+            return [{address: [observe(lambda o: o not in (AVAILABLE, account))]}]
         case 404, Assign(address=address) | Release(address=address) | Delete(address=address):
-            return [{address: [when(lambda o: o is GONE)]}]
+            return [{address: [observe(lambda o: o is ABSENT)]}]
         case 400, OfAccount(_, account):
-            wanted = touched(command, addresses)
+            wanted = addresses_of(command, addresses)
             return [
                 {
                     wanted[int(place.split(".")[1])]: [
-                        when(_RULES[next(iter(rule))](command, account))
+                        observe(_RULES[next(iter(rule))](command, account))
                     ]
                     for place, rule in reply.data.items()
                 }
             ]
         case 409, Create(_, address):
-            return [{address: [when(lambda o: o is not GONE)]}]
-        case 409, Delete(_, address) if "assigned" in _lost(reply).values():
-            return [{address: [when(lambda o: o not in (GONE, FREE))]}]
+            return [{address: [observe(lambda o: o is not ABSENT)]}]
+        case 409, Delete(_, address) if "assigned" in _reasons(reply).values():
+            return [{address: [observe(lambda o: o not in (ABSENT, AVAILABLE))]}]
         case 409, _:
-            return [_nothing(done, addresses)]
-    raise AssertionError(done)
+            return [_no_lasting_effect(call, addresses)]
+    raise AssertionError(call)
 
 
-def _lost(reply: Reply) -> Mapping[str, str]:
-    """Why it could not be had, by address."""
-    lost = reply.data.get("ips") if reply.status == 409 and reply.data else None
-    return lost or {}
+def _reasons(reply: Reply) -> Mapping[str, str]:
+    """Return the reason for the refusal of each address."""
+    reasons = reply.data.get("ips") if reply.status == 409 and reply.data else None
+    return reasons or {}
 
 
-# The judgement.
+# The check.
 
 
-def judge(
-    history: Sequence[Done], begin: Mapping[str, str | None], end: Mapping[str, str | None]
+def violations(
+    history: Sequence[Call], begin: Mapping[str, str | None], end: Mapping[str, str | None]
 ) -> list[str]:
-    """What is wrong with a history; empty when nothing is.
+    """Return the violations in a history, one line each.
 
-    :param begin: whose each address was: FREE, an account's name, GONE
-    :param end: whose it is after everything
+    :param begin: the owner of each address at the start: AVAILABLE, an account's name, or ABSENT
+    :param end: the owner of each address at the end
     """
     addresses = list(begin)
-    strange = [f"told {d.reply.status}: {d}" for d in history if d.reply.status == 500]
-    if strange:
-        return strange
-    wrong = [w for d in history for w in _untrue(d, history, addresses)]
+    failed = [f"status {c.reply.status}: {c}" for c in history if c.reply.status == 500]
+    if failed:
+        return failed
+    wrong = [w for c in history for w in _invalid_replies(c, history, addresses)]
     try:
-        told = [meanings(done, addresses) for done in history]
+        choices_of = [interpretations(call, addresses) for call in history]
     except AssertionError as error:
-        return [f"no answer to what was asked: {error}"]
-    speaking = {a: [i for i, ways in enumerate(told) if any(a in w for w in ways)] for a in begin}
+        return [f"the reply does not fit the request: {error}"]
+    constraining = {
+        a: [i for i, alternatives in enumerate(choices_of) if any(a in w for w in alternatives)]
+        for a in begin
+    }
 
     added = {
         a: [
-            d.began for d in history if d.command == _creation(d.command, a) and not _is_refused(d)
+            c.began for c in history if c.command == _creation(c.command, a) and not _is_refused(c)
         ]
         for a in begin
     }
@@ -325,22 +343,25 @@ def judge(
     def possible(address: str, choice: tuple[int, ...]) -> bool:
         events = [
             Event(history[i].began, history[i].ended, step)
-            for i, chosen in zip(speaking[address], choice, strict=True)
-            for step in told[i][chosen].get(address, ())
+            for i, chosen in zip(constraining[address], choice, strict=True)
+            for step in choices_of[i][chosen].get(address, ())
         ]
-        events += [Event(began, NEVER, _add_again) for began in added[address]]
+        events += [Event(began, UNFINISHED, _add_again) for began in added[address]]
         return legal_order(events, begin[address], lambda s: s == end[address]) is not None
 
     impossible: dict[str, None] = {}
-    choices = itertools.product(*(range(len(ways)) for ways in told))
-    for choice in itertools.islice(choices, _MOST):
-        bad = next((a for a in begin if not possible(a, _of(choice, speaking[a]))), None)
+    choices = itertools.product(*(range(len(alternatives)) for alternatives in choices_of))
+    for choice in itertools.islice(choices, _MAX_CHOICES):
+        bad = next((a for a in begin if not possible(a, _of(choice, constraining[a]))), None)
         if bad is None:
             return wrong
         impossible[bad] = None
     return [
         *wrong,
-        *(f"{a}: {begin[a]} at first, {end[a]} in the end, and no order" for a in impossible),
+        *(
+            f"{a}: no order leads from {begin[a] or 'absent'} to {end[a] or 'absent'}"
+            for a in impossible
+        ),
     ]
 
 
@@ -348,38 +369,38 @@ def _creation(command: Command, address: str) -> Create | None:
     return command if isinstance(command, Create) and command.address == address else None
 
 
-def _is_refused(done: Done) -> bool:
-    return 400 <= done.reply.status < 500 and is_final(done.reply)
+def _is_refused(call: Call) -> bool:
+    return 400 <= call.reply.status < 500 and is_final(call.reply)
 
 
 def _add_again(state: Any) -> Iterable[State]:
-    """A copy may hear of an addition after the deletion that followed, and makes it anew then."""
-    return [state, FREE] if owner(state) is GONE else [state]
+    """Add an address again: a replica may receive the addition after a later deletion."""
+    return [state, AVAILABLE] if owner(state) is ABSENT else [state]
 
 
 def _of(choice: Sequence[int], places: Iterable[int]) -> tuple[int, ...]:
     return tuple(choice[i] for i in places)
 
 
-def _untrue(done: Done, history: Sequence[Done], addresses: Sequence[str]) -> list[str]:
-    """Replies that no order can prove wrong: a lost race against nobody, a key's two replies."""
+def _invalid_replies(call: Call, history: Sequence[Call], addresses: Sequence[str]) -> list[str]:
+    """Return the violations that do not depend on an order: of keys, and of conflicts."""
     wrong = []
-    finals = [reply for *_, reply in done.attempts if is_final(reply)]
+    finals = [reply for *_, reply in call.attempts if is_final(reply)]
     if any(reply != finals[0] for reply in finals[1:]):
-        wrong.append(f"two final replies: {done}")
-    if done.key and not finals:
-        wrong.append(f"unsettled key: {done}")
-    if done.reply.message == "datastore_conflict" and not isinstance(done.command, Create):
-        lost = [a for a, why in done.reply.data.get("ips", {}).items() if why == "conflict"]
+        wrong.append(f"different final replies: {call}")
+    if call.key and not finals:
+        wrong.append(f"no final reply to a key: {call}")
+    if call.reply.message == "datastore_conflict" and not isinstance(call.command, Create):
+        lost = [a for a, why in call.reply.data.get("ips", {}).items() if why == "conflict"]
         for address in lost:
             rivals = [
                 other
                 for other in history
-                if other is not done
-                and address in touched(other.command, addresses)
-                and other.began <= done.ended
-                and other.ended >= done.began
+                if other is not call
+                and address in addresses_of(other.command, addresses)
+                and other.began <= call.ended
+                and other.ended >= call.began
             ]
             if not rivals:
-                wrong.append(f"{address}: conflict with nobody: {done}")
+                wrong.append(f"{address}: conflict without a second writer: {call}")
     return wrong

@@ -1,8 +1,7 @@
-"""Between the service and the nodes: connections, the requests on them, and what goes wrong there.
+"""The network between the service and the nodes: connections, requests and their faults.
 
-A connection has the methods of a socket that the service uses. Bytes go out and come in, so that
-the service's own HTTP client is at work. A node answers what the service asks of CouchDB and
-nothing else.
+A connection has the methods of a socket that the service uses. It carries bytes, so the service
+uses its own HTTP client. A node implements only the requests that the service sends.
 """
 
 import base64
@@ -27,7 +26,7 @@ from tests.simulation.documents import (
     generation,
     to_json,
 )
-from tests.simulation.scheduler import TIME_OVER, Scheduler, Wait, current_task
+from tests.simulation.scheduler import TIMED_OUT, Scheduler, Wait, current_task
 from tests.simulation.standard_library import receive_timeout
 
 _REASONS = {200: "OK", 201: "Created", 202: "Accepted", 404: "Object Not Found", 409: "Conflict",
@@ -37,15 +36,15 @@ _JSON = {"startkey", "endkey", "key", "keys", "limit", "skip", "reduce", "group_
 
 
 @dataclass
-class Weather:
-    """How often something goes wrong on the way, of one request.
+class RequestFaults:
+    """The probability of each fault of a request, and the latency.
 
-    :param refused: there is no connection
-    :param lost: it never arrives
-    :param late: it arrives seconds later
-    :param cut: its answer is lost, and the connection with it
-    :param twice: a view's answer is two failures
-    :param latency: seconds that each way takes, typically
+    :param refused: the connection is refused
+    :param lost: the request never arrives
+    :param late: the request arrives seconds later
+    :param cut: the connection is reset instead of a response
+    :param twice: a view responds twice, with two errors
+    :param latency: mean seconds in each direction
     """
 
     refused: float = 0.0
@@ -55,45 +54,47 @@ class Weather:
     twice: float = 0.0
     latency: float = 0.0003
 
-    def calm(self) -> None:
-        """Nothing goes wrong any more."""
+    def clear(self) -> None:
+        """Cause no more faults."""
         self.refused = self.lost = self.late = self.cut = self.twice = 0.0
 
 
 class Network:
     """Opens connections to the nodes."""
 
-    def __init__(self, scheduler: Scheduler, cluster: Cluster, weather: Weather) -> None:
+    def __init__(
+        self, scheduler: Scheduler, cluster: Cluster, request_faults: RequestFaults
+    ) -> None:
         self.scheduler = scheduler
         self.cluster = cluster
-        self.weather = weather
+        self.request_faults = request_faults
         self.over = float("inf")
-        """When the last of what goes wrong has: what was sent before arrives by then, or never."""
+        """The end of all faults: a request that was sent before never arrives after it."""
         self._open: dict[Connection, None] = {}
         self._requests = 0
         cluster.on_crash = self._crashed
 
     def connect(self, host: str, timeout: float) -> "Connection":
-        """A connection to a node, or to any of them where the host is none.
+        """Open a connection to the node with this name; to any node if none has it.
 
-        :raises OSError: there is none
+        :raises OSError: the connection is refused
         """
         task = current_task()
         self.scheduler.sleep(self.latency())
         chance = self.scheduler.chance
         named = [node for node in self.cluster.nodes if node.name == host]
         node = named[0] if named else chance.choice(self.cluster.nodes)
-        if not node.up and not named:  # a load balancer soon knows
+        if not node.up and not named:  # a load balancer avoids a node that is down
             node = next((n for n in self.cluster.nodes if n.up), node)
-        if not node.up or chance.random() < self.weather.refused:
+        if not node.up or chance.random() < self.request_faults.refused:
             raise ConnectionRefusedError("refused")
         connection = Connection(self, node, task.process.pid)
         self._open[connection] = None
         return connection
 
     def latency(self) -> float:
-        """How long a way takes this time."""
-        return self.scheduler.chance.expovariate(1 / self.weather.latency)
+        """Return a random latency of one direction."""
+        return self.scheduler.chance.expovariate(1 / self.request_faults.latency)
 
     def _crashed(self, node: Node) -> None:
         for connection in list(self._open):
@@ -101,45 +102,45 @@ class Network:
                 connection.reset()
 
     def forget(self, connection: "Connection") -> None:
-        """It is closed."""
+        """Remove a closed connection."""
         self._open.pop(connection, None)
 
     def send(self, connection: "Connection", data: bytes) -> None:
-        """Have a request arrive, perhaps, and its answer come back, perhaps."""
+        """Send a request to its node, with a random fault."""
         self._requests += 1
         request = Request.read(data, self._requests)
         self.scheduler.note(f"{connection} {request}")
-        chance, weather = self.scheduler.chance, self.weather
+        chance, request_faults = self.scheduler.chance, self.request_faults
         kinds = ("lost", "late", "cut", "none")
-        often = [weather.lost, weather.late, weather.cut]
-        [fate] = chance.choices(kinds, [*often, 1 - sum(often)])
-        if request.is_view and chance.random() < weather.twice:
-            fate = "twice"
-        delay = self.latency() + (chance.uniform(0.2, 12) if fate == "late" else 0.0)
-        if fate != "none":
-            self.scheduler.note(f"{connection} #{request.number} {fate}")
-        if fate != "lost":
-            self.scheduler.after(delay, _Exchange(self, connection, request, fate).arrive)
+        rates = [request_faults.lost, request_faults.late, request_faults.cut]
+        [fault] = chance.choices(kinds, [*rates, 1 - sum(rates)])
+        if request.is_view and chance.random() < request_faults.twice:
+            fault = "twice"
+        delay = self.latency() + (chance.uniform(0.2, 12) if fault == "late" else 0.0)
+        if fault != "none":
+            self.scheduler.note(f"{connection} #{request.number} {fault}")
+        if fault != "lost":
+            self.scheduler.after(delay, _Exchange(self, connection, request, fault).arrive)
 
 
 class _Exchange:
-    """A request on its way, and its answer."""
+    """One request and its response."""
 
     def __init__(
-        self, network: Network, connection: "Connection", request: "Request", fate: str
+        self, network: Network, connection: "Connection", request: "Request", fault: str
     ) -> None:
         self._network = network
         self._connection = connection
         self._request = request
-        self._fate = fate
+        self._fault = fault
         self._life = connection.node.life
         self._sent = network.scheduler.now
 
     def arrive(self) -> None:
-        """It reaches the node."""
+        """Deliver the request to the node."""
         network, node = self._network, self._connection.node
         if self._sent < network.over < network.scheduler.now:
-            return  # the last of what goes wrong
+            return  # all faults have ended, so a late request is lost instead
         if node.life != self._life:
             self._connection.reset()
         else:
@@ -149,8 +150,8 @@ class _Exchange:
         network, node = self._network, self._connection.node
         if node.life != self._life:
             return
-        if self._fate != "twice":
-            Served(network.cluster, node, self._request, self._answer).begin()
+        if self._fault != "twice":
+            RequestHandler(network.cluster, node, self._request, self._answer).begin()
             return
         chance = network.scheduler.chance
         self._answer(500, {"error": "nodedown", "reason": "progress not possible"})
@@ -164,14 +165,14 @@ class _Exchange:
         head, content = _written(status, body, self._request.request_id)
         shown = content[:300].decode(errors="replace").strip()
         network.scheduler.note(f"{connection} #{self._request.number} {status} {shown}")
-        if self._fate == "cut":
+        if self._fault == "cut":
             network.scheduler.after(network.latency(), connection.reset)
         else:
             network.scheduler.after(network.latency(), connection.arrive, head + content)
 
 
 class Connection:
-    """A socket of the service's, to a node."""
+    """A simulated socket from the service to a node."""
 
     def __init__(self, network: Network, node: Node, pid: int) -> None:
         self._network = network
@@ -187,30 +188,30 @@ class Connection:
 
     @property
     def readable(self) -> bool:
-        """Whether there is something to be read: bytes or the end."""
+        """Whether there are bytes to read, or the connection has ended."""
         return bool(self._received) or self._ended
 
     def settimeout(self, seconds: float | None) -> None:
-        """As a socket has it."""
+        """As in `socket`."""
         self._timeout = seconds
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
-        """As a socket has it; only the limit on receiving matters."""
+        """As in `socket`; only the receive timeout has an effect."""
         seconds = receive_timeout(option, value)
         self._timeout = self._timeout if seconds is None else seconds
 
     def sendall(self, data: bytes) -> None:
-        """As a socket has it. A request is always sent in one piece."""
+        """As in `socket`. A request is always sent in one call."""
         if self._ended:
             raise BrokenPipeError("broken pipe")
         self._network.send(self, data)
 
     def recv(self, size: int) -> bytes:
-        """As a socket has it."""
+        """As in `socket`."""
         if not self.readable:
             woken = self._network.scheduler.wait(self._wait, self._timeout)
             self._waiting = None
-            if woken is TIME_OVER:
+            if woken is TIMED_OUT:
                 raise BlockingIOError("timed out")
         if self._received:
             data = bytes(self._received[:size])
@@ -222,17 +223,17 @@ class Connection:
         self._waiting = wait
 
     def close(self) -> None:
-        """As a socket has it."""
+        """As in `socket`."""
         self._network.forget(self)
 
     def arrive(self, data: bytes) -> None:
-        """Bytes from the node."""
+        """Receive bytes from the node."""
         if not self._ended:
             self._received += data
             self._wake()
 
     def reset(self) -> None:
-        """The node's end is gone."""
+        """End the connection from the node's side."""
         self._ended = True
         self._network.forget(self)
         self._wake()
@@ -244,7 +245,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class Request:
-    """What a node is asked."""
+    """A request to a node."""
 
     number: int
     method: str
@@ -256,12 +257,12 @@ class Request:
 
     @classmethod
     def read(cls, data: bytes, number: int) -> "Request":
-        """From the bytes that were sent."""
+        """Parse the bytes of a request."""
         head, _, body = data.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         method, target, _ = lines[0].split(" ")
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
-        assert int(headers.get("content-length", 0)) == len(body), "one piece"
+        assert int(headers.get("content-length", 0)) == len(body), "not sent in one call"
         path, query = _parsed(target)
         name = headers.get("x-couch-request-id", "")
         name = name if re.fullmatch(r"[\w-]{1,36}", name, re.ASCII) else f"{number:010x}"
@@ -280,7 +281,7 @@ class Request:
 
 @lru_cache(10_000)
 def _parsed(target: str) -> tuple[tuple[str, ...], Mapping[str, Any]]:
-    """The path and the query of a target."""
+    """Return the path and the query of a target."""
     parts = urlsplit(target)
     given = parse_qsl(parts.query, keep_blank_values=True)
     query = {k: json.loads(v) if k in _JSON else v for k, v in given}
@@ -303,15 +304,15 @@ _FAILED = {"error": "internal_server_error", "reason": "No DB shards could be op
 Answer = Callable[[int, Any], None]
 
 
-class Served:
-    """One request, at the node that was asked (`chttpd_db.erl`)."""
+class RequestHandler:
+    """One request that a node handles as coordinator (`chttpd_db.erl`)."""
 
     def __init__(self, cluster: Cluster, node: Node, request: Request, answer: Answer) -> None:
         self.cluster, self.node, self.request, self.answer = cluster, node, request, answer
         self.database = request.path[0]
 
     def begin(self) -> None:
-        """Do it; the answer goes out when it is there."""
+        """Handle the request. The response is sent when it is complete."""
         method, path = self.request.method, self.request.path
         if len(path) == 1 and method == "PUT":
             if self.cluster.exists(self.database):
@@ -322,7 +323,7 @@ class Served:
         elif not self.cluster.exists(self.database):
             self.answer(404, _NO_DATABASE)
         elif len(path) == 1:
-            self._one_copy(self._info)
+            self._one_replica(self._info)
         elif path[1] in _SPECIAL:
             _SPECIAL[path[1]](self)
         elif "_view" in path:
@@ -393,7 +394,7 @@ class Served:
             case _:
                 self.answer(409, _CONFLICTING)
 
-    # Many.
+    # Many documents.
 
     def _bulk_docs(self) -> None:
         documents = self.request.body["docs"]
@@ -401,7 +402,7 @@ class Served:
             w = self.request.query.get("w", 2)
             self.cluster.update(self.node, self.database, documents, w, self._all_written)
         else:
-            grafts = [(d["_id"], fabric.path_of(d)) for d in documents]
+            grafts = [(d["_id"], fabric.revision_path(d)) for d in documents]
 
             def done(health: str, results: list[Any]) -> None:
                 self.answer(500 if health == "error" else 201, [])
@@ -428,8 +429,8 @@ class Served:
         ids = [each["id"] for each in self.request.body["docs"]]
 
         def error(document_id: str, name: str, reason: str) -> Document:
-            told = {"id": document_id, "rev": "undefined", "error": name, "reason": reason}
-            return {"id": document_id, "docs": [{"error": told}]}
+            content = {"id": document_id, "rev": "undefined", "error": name, "reason": reason}
+            return {"id": document_id, "docs": [{"error": content}]}
 
         def done(found: list[list[Revision]] | None) -> None:
             if found is None:
@@ -445,16 +446,16 @@ class Served:
 
         self.cluster.bulk_get(self.node, self.database, ids, done)
 
-    # One copy's word.
+    # Reads from one replica.
 
-    def _one_copy(self, work: Callable[[Node], Any]) -> None:
+    def _one_replica(self, work: Callable[[Node], Any]) -> None:
         def done(result: Any) -> None:
             if result is DOWN:
                 self.answer(500, _FAILED)
             else:
                 self.answer(200, result)
 
-        self.cluster.one_copy(self.node, work, done)
+        self.cluster.one_replica(self.node, work, done)
 
     def _info(self, node: Node) -> Document:
         shard = node.shards[self.database]
@@ -481,7 +482,7 @@ class Served:
             else:
                 self.answer(500 if result is DOWN else 200, _FAILED if result is DOWN else result)
 
-        self.cluster.one_copy(self.node, work, done)
+        self.cluster.one_replica(self.node, work, done)
 
     def _all_docs(self) -> None:
         query = self.request.query
@@ -498,7 +499,7 @@ class Served:
             ]
             return {"rows": rows[: query.get("limit")]}
 
-        self._one_copy(work)
+        self._one_replica(work)
 
     def _find(self) -> None:
         selector, limit = self.request.body["selector"], self.request.body["limit"]
@@ -511,10 +512,10 @@ class Served:
             ]
             return {"docs": found[:limit]}
 
-        self._one_copy(work)
+        self._one_replica(work)
 
     def _changes(self) -> None:
-        """The feed goes on with the copy it began with; another one tells it all again."""
+        """Continue the feed at the replica that it started with; another one starts from 0."""
         query = self.request.query
         place, _, name = str(query.get("since", "0")).partition("-")
 
@@ -529,12 +530,12 @@ class Served:
 
         named = [n for n in self.cluster.nodes if n.name == name]
         if not named:
-            self._one_copy(work)
+            self._one_replica(work)
             return
 
         def done(result: Any) -> None:
             if result is DOWN:
-                self._one_copy(work)
+                self._one_replica(work)
             else:
                 self.answer(200, result)
 
@@ -559,18 +560,18 @@ class Served:
         return row
 
 
-_METHODS: dict[str, Callable[[Served, str], None]] = {
-    "GET": Served._get,
-    "PUT": Served._put,
-    "DELETE": Served._delete,
+_METHODS: dict[str, Callable[[RequestHandler, str], None]] = {
+    "GET": RequestHandler._get,
+    "PUT": RequestHandler._put,
+    "DELETE": RequestHandler._delete,
 }
 _NAMED = ("_design", "_local")
-_SPECIAL: dict[str, Callable[[Served], None]] = {
-    "_bulk_docs": Served._bulk_docs,
-    "_bulk_get": Served._bulk_get,
-    "_all_docs": Served._all_docs,
-    "_find": Served._find,
-    "_changes": Served._changes,
-    "_security": lambda served: served.answer(200, {}),
-    "_view_cleanup": lambda served: served.answer(202, {"ok": True}),
+_SPECIAL: dict[str, Callable[[RequestHandler], None]] = {
+    "_bulk_docs": RequestHandler._bulk_docs,
+    "_bulk_get": RequestHandler._bulk_get,
+    "_all_docs": RequestHandler._all_docs,
+    "_find": RequestHandler._find,
+    "_changes": RequestHandler._changes,
+    "_security": lambda handler: handler.answer(200, {}),
+    "_view_cleanup": lambda handler: handler.answer(202, {"ok": True}),
 }

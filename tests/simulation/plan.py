@@ -1,11 +1,11 @@
-"""What a seed decides: the pool, the workers, who asks for what, and what goes wrong when."""
+"""The plan of a run, which a seed determines: the pool, the workers, the requests, the faults."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
 from tests.simulation.cluster import Delays
-from tests.simulation.network import Weather
+from tests.simulation.network import RequestFaults
 from tests.stateful.commands import (
     OWN,
     Assign,
@@ -26,12 +26,12 @@ ACCOUNTS = ("X", "Y", "Z")
 
 @dataclass(frozen=True)
 class Allocate(OfAccount):
-    """So many, whichever."""
+    """Assign a number of addresses that the service chooses."""
 
     quantity: int
 
     def request(self) -> Request:
-        """What is sent."""
+        """Return method, path and data."""
         return "post", OWN, {"quantity": self.quantity}
 
 
@@ -42,11 +42,11 @@ class Repair(Command):
 
 @dataclass(frozen=True)
 class Task:
-    """One thing that a client does.
+    """One call of a client.
 
-    :param key: the Idempotency-Key, or none
-    :param pause: seconds before it
-    :param worker: the number of the worker it asks first
+    :param key: the Idempotency-Key, or None
+    :param pause: seconds before the call
+    :param worker: the number of the worker that gets the first attempt
     """
 
     command: Command
@@ -57,10 +57,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong for a time.
+    """A fault.
 
-    :param kind: `crash`, `pause`, `cut` of a node or `kill` of a worker
-    :param which: its number; of two that do not hear each other, the one that hears neither
+    :param at: seconds after the start of the run
+    :param kind: `crash`, `pause` or `cut` (no connection to the other nodes) of a node, or `kill`
+        of a worker
+    :param which: the number of the node or worker
+    :param seconds: how long it lasts
     """
 
     at: float
@@ -71,32 +74,38 @@ class Fault:
 
 @dataclass
 class Plan:
-    """A run, as far as it is decided before it begins."""
+    """Everything about a run that is decided before it starts.
+
+    :param owners: the account of each address at the start, or None
+    :param hosts: the host of CouchDB for each worker: a node, or a load balancer
+    :param deaths_detectable: whether a worker can detect that another one was killed
+    :param message_loss: how often a message between nodes is lost
+    """
 
     owners: dict[str, str | None]
     hosts: list[str]
-    tellable: bool
+    deaths_detectable: bool
     clients: list[list[Task]]
     delays: Delays
-    weather: Weather
-    silence: float = 0.0
+    request_faults: RequestFaults
+    message_loss: float = 0.0
     faults: list[Fault] = field(default_factory=list)
 
 
 def make(seed: int) -> Plan:
-    """The plan of a seed."""
+    """Return the plan of a seed."""
     chance = Random(f"plan {seed}")
     addresses = [f"192.0.2.{n}" for n in range(1, chance.randint(3, 5) + 1)]
     owners = {a: chance.choice([None, None, "X", "X", "Y", "Z"]) for a in addresses}
     clients = _clients(chance, addresses)
     if chance.random() < 0.3:
         owners |= dict.fromkeys(addresses[:2], "X")
-        clients = _contest(chance, addresses[0], addresses[1])
+        clients = _contended(chance, addresses[0], addresses[1])
     shared = chance.random() < 0.4
     hosts = ["balancer" if shared else f"node{n}" for n in (1, 2, 3)]
-    made = Plan(owners, hosts, chance.random() < 0.8, clients, Delays(), Weather())
+    made = Plan(owners, hosts, chance.random() < 0.8, clients, Delays(), RequestFaults())
     if chance.random() < 0.7:
-        _spoil(chance, made)
+        _add_faults(chance, made)
     return made
 
 
@@ -120,8 +129,8 @@ def _clients(chance: Random, addresses: list[str]) -> list[list[Task]]:
     return clients
 
 
-def _contest(chance: Random, a: str, b: str) -> list[list[Task]]:
-    """Many who want the same two addresses at the same moment; both are one account's."""
+def _contended(chance: Random, a: str, b: str) -> list[list[Task]]:
+    """Return clients that use the same two addresses of one account at the same time."""
     menu: list[Command] = [
         ReleaseMany("X", "X", (a, b)),
         Release("X", "X", chance.choice([a, b])),
@@ -171,18 +180,18 @@ def _command(chance: Random, account: str, addresses: list[str]) -> Command:
     return chance.choices(list(weights), list(weights.values()))[0]()
 
 
-def _spoil(chance: Random, made: Plan) -> None:
-    """Let things go wrong, of some kinds."""
-    often, weather = chance.choice, made.weather
+def _add_faults(chance: Random, made: Plan) -> None:
+    """Add some kinds of faults to a plan."""
+    pick, request_faults = chance.choice, made.request_faults
     if chance.random() < 0.4:
-        made.delays.slow, made.delays.longer = often([0.05, 0.3]), often([0.01, 0.1, 1.0])
+        made.delays.slow, made.delays.extra = pick([0.05, 0.3]), pick([0.01, 0.1, 1.0])
     if chance.random() < 0.4:
-        weather.refused, weather.lost = often([0, 0.05]), often([0, 0.02, 0.08])
-        weather.late, weather.cut = often([0, 0.03, 0.1]), often([0, 0.03, 0.1])
+        request_faults.refused, request_faults.lost = pick([0, 0.05]), pick([0, 0.02, 0.08])
+        request_faults.late, request_faults.cut = pick([0, 0.03, 0.1]), pick([0, 0.03, 0.1])
     if chance.random() < 0.3:
-        weather.twice = often([0.1, 0.5])
+        request_faults.twice = pick([0.1, 0.5])
     if chance.random() < 0.1:
-        made.silence = 0.02
+        made.message_loss = 0.02
     for kind, likely in (("crash", 0.35), ("pause", 0.2), ("cut", 0.3), ("kill", 0.35)):
         if chance.random() < likely:
             made.faults += [_fault(chance, kind) for _ in range(chance.randint(1, 3))]

@@ -1,4 +1,4 @@
-"""One run: what a seed decides is let happen, then everything heals, then it is judged."""
+"""One run: it executes the plan of a seed, ends all faults, and checks the result."""
 
 import hashlib
 import traceback
@@ -12,125 +12,127 @@ from kazoo_ips.services.assigning.recovery import LEASE
 from tests.simulation import history, plan
 from tests.simulation.cluster import Cluster
 from tests.simulation.documents import Shard
-from tests.simulation.history import FREE, GONE, Done, is_final
+from tests.simulation.history import ABSENT, AVAILABLE, Call, is_final
 from tests.simulation.network import Network
 from tests.simulation.plan import ACCOUNTS, Fault, Plan, Repair, Task
 from tests.simulation.scheduler import Process, Scheduler
 from tests.simulation.standard_library import world
 from tests.simulation.workers import POOL, Reply, Worker, base, pool_trees
 
-SETTLED_KEYS = 10.0
-"""Seconds after the last fault in which every request with a key comes to a final reply."""
-SETTLED = 120.0
-"""Seconds after the last fault in which everything agrees."""
-WHOLE = 10
-"""One run of so many goes on for all of that time, whatever is right before."""
-UNTOLD = LEASE + 60.0
-"""Seconds more, where nobody can tell that a worker of another machine has died."""
+KEYS_FINAL_WITHIN = 10.0
+"""Seconds after the last fault within which every call with a key has a final reply."""
+AGREED_WITHIN = 120.0
+"""Seconds after the last fault within which replicas, copies and pool agree."""
+FULL_RUN_EVERY = 10
+"""One of this many runs uses all of that time, even if it has no violation earlier."""
+LEASE_EXPIRY = LEASE + 60.0
+"""More seconds if workers cannot detect that another one was killed: its lease has to expire."""
 _ATTEMPTS = 3
-_JOURNAL = "kazoo_ips"
+_RECORDS = "kazoo_ips"
 
 
 @dataclass
 class Result:
-    """What a run came to.
+    """The result of a run.
 
-    :param wrong: what is wrong, a line each; empty when nothing is
+    :param violations: one line each; empty if there is none
     :param trace: every request and every fault
     """
 
     seed: int
-    wrong: list[str] = field(default_factory=list)
-    history: list[Done] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    history: list[Call] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
 
     @property
     def digest(self) -> str:
-        """Of everything that happened."""
-        text = "\n".join([*self.trace, *map(str, self.history), *self.wrong])
+        """A hash of the trace, the history and the violations."""
+        text = "\n".join([*self.trace, *map(str, self.history), *self.violations])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def run(seed: int) -> Result:
-    """The run of a seed."""
+    """Run a seed."""
     return Run(seed, plan.make(seed)).result()
 
 
 class Run:
-    """A run that is going on."""
+    """A run in progress."""
 
     def __init__(self, seed: int, made: Plan) -> None:
         base()
         self.plan = made = replace(
-            made, delays=replace(made.delays), weather=replace(made.weather)
+            made, delays=replace(made.delays), request_faults=replace(made.request_faults)
         )
         self.scheduler = Scheduler(seed)
         self.cluster = Cluster(self.scheduler, made.delays, pool_trees(made.owners))
-        self.cluster.silence = made.silence
-        self.network = Network(self.scheduler, self.cluster, made.weather)
-        self.outside = Process(0)
+        self.cluster.message_loss = made.message_loss
+        self.network = Network(self.scheduler, self.cluster, made.request_faults)
+        self.client_process = Process(0)
         self.workers: list[Worker] = []
-        self.done: list[Done] = []
+        self.calls: list[Call] = []
         self.report = Result(seed, trace=self.scheduler.trace)
         self._number = 0
         self._dead: set[int] = set()
-        self._alone: list[tuple[float, bool]] = []
-        """From when on a node heard no other one, and from when on all did again."""
+        self._isolation: list[tuple[float, bool]] = []
+        """Times, and whether from then on some node could not reach any other one."""
 
     def result(self) -> Result:
-        """Let everything happen, and judge it."""
-        with world(self.scheduler, self.network.connect, self._died):
+        """Execute the plan and check the result."""
+        with world(self.scheduler, self.network.connect, self._has_died):
             self.workers = [
-                Worker(self.scheduler, slot, host, self.plan.tellable)
+                Worker(self.scheduler, slot, host, self.plan.deaths_detectable)
                 for slot, host in enumerate(self.plan.hosts)
             ]
             try:
-                self._happen()
-                self.report.history = self.done = sorted(self.done, key=lambda done: done.number)
-                self.report.wrong += self._wrong_in_the_end()
-            except Exception as error:  # of the service, or nothing happens any more
-                self.report.wrong.append(f"{type(error).__name__}: {error} {_place(error)}")
+                self._execute()
+                self.report.history = self.calls = sorted(self.calls, key=lambda call: call.number)
+                self.report.violations += self._final_violations()
+            except Exception as error:  # an error of the service, or `Stuck`
+                self.report.violations.append(
+                    f"{type(error).__name__}: {error} {_location(error)}"
+                )
             finally:
                 for worker in self.workers:
                     self.scheduler.kill(worker.process)
-                self.scheduler.kill(self.outside)
+                self.scheduler.kill(self.client_process)
         return self.report
 
-    def _died(self, pid: int) -> bool:
-        return pid in self._dead and self.plan.tellable
+    def _has_died(self, pid: int) -> bool:
+        return pid in self._dead and self.plan.deaths_detectable
 
-    # What happens.
+    # Execution.
 
-    def _happen(self) -> None:
+    def _execute(self) -> None:
         tasks = [
-            self.scheduler.spawn(self.outside, partial(self._client, f"client {n}", each))
+            self.scheduler.spawn(self.client_process, partial(self._client, f"client {n}", each))
             for n, each in enumerate(self.plan.clients, 1)
         ]
         faults = self.plan.faults
         for fault in faults:
-            self.scheduler.after(fault.at, self._begin, fault)
+            self.scheduler.after(fault.at, self._cause, fault)
         faults_end = max((fault.at + fault.seconds for fault in faults), default=0.0)
         ended: list[bool] = []
         self.scheduler.after(faults_end, ended.append, True)
-        # What is late comes late until everybody is done, but not for ever.
-        self.scheduler.after(max(faults_end, 20.0), self._calm)
+        # Requests can be delayed until all clients have finished, but not for longer than this.
+        self.scheduler.after(max(faults_end, 20.0), self._end_request_faults)
         self.scheduler.run(lambda: bool(ended) and all(task.finished for task in tasks))
-        self._calm()
+        self._end_request_faults()
         self.cluster.heal()
-        self.scheduler.note("all is well again")
+        self.scheduler.note("all faults have ended")
         killed = any(fault.kind == "kill" for fault in faults)
-        if killed and not self.plan.tellable:
-            self.scheduler.run_for(UNTOLD)
+        if killed and not self.plan.deaths_detectable:
+            self.scheduler.run_for(LEASE_EXPIRY)
         healed = self.scheduler.now
-        self.scheduler.run_for(SETTLED_KEYS)
-        self._settle_keys()
-        self.scheduler.run_for(max(0.0, healed + SETTLED / 2 - self.scheduler.now))
+        self.scheduler.run_for(KEYS_FINAL_WITHIN)
+        self._repeat_keyed_calls()
+        self.scheduler.run_for(max(0.0, healed + AGREED_WITHIN / 2 - self.scheduler.now))
 
-    def _calm(self) -> None:
-        self.plan.weather.calm()
+    def _end_request_faults(self) -> None:
+        self.plan.request_faults.clear()
         self.network.over = min(self.network.over, self.scheduler.now)
 
-    def _begin(self, fault: Fault) -> None:
+    def _cause(self, fault: Fault) -> None:
         self.scheduler.note(f"{fault.kind} {fault.which + 1} for {fault.seconds} s")
         node = self.cluster.nodes[fault.which]
         if fault.kind == "kill":
@@ -149,20 +151,20 @@ class Run:
                 if other is not node:
                     self.cluster.cut.add(frozenset((node.name, other.name)))
                     self.scheduler.after(fault.seconds, self.cluster.join, node, other)
-        self._look_for_lonely()
-        self.scheduler.after(fault.seconds, self._look_for_lonely)
+        self._record_isolation()
+        self.scheduler.after(fault.seconds, self._record_isolation)
 
-    def _look_for_lonely(self) -> None:
+    def _record_isolation(self) -> None:
         up = [node for node in self.cluster.nodes if node.up]
-        lonely = any(not any(self.cluster.hears(a, b) for b in up if a is not b) for a in up)
-        self._alone.append((self.scheduler.now, lonely))
+        isolated = any(not any(self.cluster.hears(a, b) for b in up if a is not b) for a in up)
+        self._isolation.append((self.scheduler.now, isolated))
 
-    def _was_alone(self, began: float, ended: float) -> bool:
-        ends = [*(at for at, _ in self._alone[1:]), history.NEVER]
-        spans = zip(self._alone, ends, strict=False)
-        return any(lonely and at <= ended and began <= end for (at, lonely), end in spans)
+    def _was_isolated(self, began: float, ended: float) -> bool:
+        ends = [*(at for at, _ in self._isolation[1:]), history.UNFINISHED]
+        spans = zip(self._isolation, ends, strict=False)
+        return any(isolated and at <= ended and began <= end for (at, isolated), end in spans)
 
-    def _was_lagging(self, began: float, ended: float) -> bool:
+    def _was_behind(self, began: float, ended: float) -> bool:
         away = [f for f in self.plan.faults if f.kind != "kill"]
         until = 2 * self.plan.delays.sync
         return any(f.at <= ended and began <= f.at + f.seconds + until for f in away)
@@ -171,102 +173,105 @@ class Run:
         for task in tasks:
             self.scheduler.sleep(task.pause)
             self._number += 1
-            done = Done(self._number, name, task.command, task.key, ())
+            call = Call(self._number, name, task.command, task.key, ())
             attempts: list[tuple[float, float, Reply]] = []
             for attempt in range(_ATTEMPTS if task.key else 1):
                 if attempt:
                     self.scheduler.sleep(self.scheduler.chance.choice([0.01, 0.2, 2.0]))
                 worker = task.worker if not attempt else self.scheduler.chance.randrange(3)
-                attempts.append(self._ask(done, worker))
+                attempts.append(self._send(call, worker))
                 if is_final(attempts[-1][2]):
                     break
-            self._keep(done, attempts)
+            self._record(call, attempts)
 
-    def _keep(self, done: Done, attempts: list[tuple[float, float, Reply]]) -> None:
-        known = [d for d in self.done if d.number != done.number]
-        self.done = [
-            *known,
-            Done(done.number, done.client, done.command, done.key, tuple(attempts)),
+    def _record(self, call: Call, attempts: list[tuple[float, float, Reply]]) -> None:
+        others = [c for c in self.calls if c.number != call.number]
+        self.calls = [
+            *others,
+            Call(call.number, call.client, call.command, call.key, tuple(attempts)),
         ]
 
-    def _ask(self, done: Done, number: int) -> tuple[float, float, Reply]:
+    def _send(self, call: Call, number: int) -> tuple[float, float, Reply]:
         worker = self.workers[number]
         began = self.scheduler.now
-        self.scheduler.note(f"{done.client} asks {worker.process.pid}: {done.command} {done.key}")
-        if isinstance(done.command, Repair):
+        text = f"{call.client} to worker {worker.process.pid}: {call.command} {call.key}"
+        self.scheduler.note(text)
+        if isinstance(call.command, Repair):
             reply = worker.do(_repair) or Reply(0)
         else:
-            method, path, data = done.command.request()
-            account = getattr(done.command, "account", "operator")
-            headers = {"Idempotency-Key": done.key} if done.key else {}
+            method, path, data = call.command.request()
+            account = getattr(call.command, "account", "operator")
+            headers = {"Idempotency-Key": call.key} if call.key else {}
             reply = worker.request(
-                done.command.by,
+                call.command.by,
                 method.upper(),
                 path.format(account=base().ids[account]),
                 data,
                 headers,
             )
-        self.scheduler.note(f"{done.client} is told {reply.status} {reply.message} {reply.data}")
+        self.scheduler.note(f"{call.client} gets {reply.status} {reply.message} {reply.data}")
         return began, self.scheduler.now, reply
 
-    def _settle_keys(self) -> None:
-        """Whoever has a key asks once more, twice, each time another worker."""
-        keyed = [done for done in self.done if done.key]
+    def _repeat_keyed_calls(self) -> None:
+        """Repeat each call that has a key, at two workers."""
+        keyed = [call for call in self.calls if call.key]
 
-        def ask(done: Done) -> None:
-            attempts = list(done.attempts)
+        def repeat(call: Call) -> None:
+            attempts = list(call.attempts)
             for worker in self.scheduler.chance.sample(range(3), 2):
-                attempts.append(self._ask(done, worker))
-            self._keep(done, attempts)
+                attempts.append(self._send(call, worker))
+            self._record(call, attempts)
 
-        tasks = [self.scheduler.spawn(self.outside, partial(ask, done)) for done in keyed]
+        tasks = [
+            self.scheduler.spawn(self.client_process, partial(repeat, call)) for call in keyed
+        ]
         self.scheduler.run(lambda: all(task.finished for task in tasks))
 
-    # What is there in the end.
+    # Checks.
 
-    def _wrong_in_the_end(self) -> list[str]:
-        # Background work has looked at everything by now, and has no more to do. It could still
-        # spoil what agrees, so some runs go on.
-        if self.report.seed % WHOLE and not self._wrong():
+    def _final_violations(self) -> list[str]:
+        # Background work should have finished by now. Some runs continue nevertheless, to check
+        # that later background work changes nothing.
+        if self.report.seed % FULL_RUN_EVERY and not self._violations():
             return []
-        self.scheduler.run_for(SETTLED / 2)
-        return self._wrong()
+        self.scheduler.run_for(AGREED_WITHIN / 2)
+        return self._violations()
 
-    def _wrong(self) -> list[str]:
-        """What is wrong as it is now."""
-        wrong: list[str] = []
+    def _violations(self) -> list[str]:
+        """Check the history and the documents at this moment."""
+        violations: list[str] = []
         names = {account_id: name for name, account_id in base().ids.items()}
         pool = self._documents(POOL)
-        begin = {a: owner or FREE for a, owner in self.plan.owners.items()}
-        end = {a: _owner(pool[a], names) if a in pool else GONE for a in begin}
-        wrong += [
-            f"an address from nowhere: {a}" for a in pool.keys() - begin.keys() if a[0] != "_"
+        begin = {a: owner or AVAILABLE for a, owner in self.plan.owners.items()}
+        end = {a: _owner(pool[a], names) if a in pool else ABSENT for a in begin}
+        violations += [
+            f"unexpected address: {a}" for a in pool.keys() - begin.keys() if a[0] != "_"
         ]
-        translated = [
+        calls = [
             replace(
-                _translated(done, names),
-                alone=self._was_alone(*done.counting[:2]),
-                lagging=self._was_lagging(*done.counting[:2]),
+                _with_account_names(call, names),
+                isolated=self._was_isolated(*call.decisive[:2]),
+                behind=self._was_behind(*call.decisive[:2]),
             )
-            for done in self.done
+            for call in self.calls
         ]
-        wrong += history.judge(translated, begin, end)
+        violations += history.violations(calls, begin, end)
         for name in sorted(self.cluster.nodes[0].shards):
-            wrong += _differences(name, [n.shards[name] for n in self.cluster.nodes])
+            violations += _differences(name, [n.shards[name] for n in self.cluster.nodes])
         for account in ACCOUNTS:
-            wrong += self._wrong_copies(account, pool)
-        wrong += [
-            f"left in the journal: {i} {d}"
-            for i, d in self._documents(_JOURNAL).items()
+            violations += self._copy_differences(account, pool)
+        violations += [
+            f"unfinished record: {i} {d}"
+            for i, d in self._documents(_RECORDS).items()
             if d.get("type") not in {"reply", "follower"} and not d.get("finished")
         ]
-        return wrong + [f"the doctor finds {each}" for each in self._examined()]
+        return violations + [f"the doctor found {each}" for each in self._doctor_findings()]
 
     def _documents(self, database: str) -> dict[str, dict[str, Any]]:
         shard = self.cluster.nodes[0].shards[database]
         return {i: winner.body or {} for i, _, winner in shard.live()}
 
-    def _wrong_copies(self, account: str, pool: dict[str, dict[str, Any]]) -> list[str]:
+    def _copy_differences(self, account: str, pool: dict[str, dict[str, Any]]) -> list[str]:
         account_id = base().ids[account]
         documents = self._documents(account_database(account_id))
         copies = {i: d for i, d in documents.items() if d.get("pvt_type") == "dedicated_ip"}
@@ -279,20 +284,20 @@ class Run:
             for i in sorted(differ)
         ]
 
-    def _examined(self) -> list[str]:
+    def _doctor_findings(self) -> list[str]:
         found: list[str] = []
 
         def examine() -> None:
             for worker in self.workers[:1]:
                 found.extend(str(f) for f in worker.do(lambda s: list(s.doctor.examine())) or ())
 
-        task = self.scheduler.spawn(self.outside, examine)
+        task = self.scheduler.spawn(self.client_process, examine)
         self.scheduler.run(lambda: task.finished)
         return found
 
 
-def _place(error: Exception) -> str:
-    """Where it was raised."""
+def _location(error: Exception) -> str:
+    """Return where the error was raised."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"in {last.name}, {Path(last.filename).name}:{last.lineno}"
 
@@ -309,19 +314,19 @@ def _repair(services: Any) -> Reply:
 
 def _owner(document: dict[str, Any], names: dict[str, str]) -> str:
     if document.get("pvt_status") == "available":
-        return FREE
-    return names.get(document.get("pvt_assigned_to", ""), "somebody unknown")
+        return AVAILABLE
+    return names.get(document.get("pvt_assigned_to", ""), "an unknown account")
 
 
-def _translated(done: Done, names: dict[str, str]) -> Done:
-    """With the names of accounts where the replies have ids."""
+def _with_account_names(call: Call, names: dict[str, str]) -> Call:
+    """Replace the account ids in the replies by names."""
     attempts = []
-    for began, ended, reply in done.attempts:
+    for began, ended, reply in call.attempts:
         data = reply.data
         if isinstance(data, dict) and data.get("assigned_to") in names:
             data = {**data, "assigned_to": names[data["assigned_to"]]}
         attempts.append((began, ended, Reply(reply.status, data, reply.message)))
-    return Done(done.number, done.client, done.command, done.key, tuple(attempts))
+    return Call(call.number, call.client, call.command, call.key, tuple(attempts))
 
 
 _COMPARED = ("pvt_assigned_to", "pvt_request_id", "pvt_modified", "pvt_status")
@@ -338,14 +343,16 @@ def _shown(document: dict[str, Any] | None) -> Any:
 
 
 def _differences(name: str, shards: list[Shard]) -> list[str]:
-    wrong = []
+    violations = []
     first, *others = [{i: sorted(t.leaves) for i, t in s.trees.items()} for s in shards]
     for other in others:
         for document_id in sorted(first.keys() | other.keys()):
             one, two = first.get(document_id), other.get(document_id)
             if one != two:
-                wrong.append(f"{name}/{document_id}: the nodes differ: {one}, {two}")
+                violations.append(f"{name}/{document_id}: the nodes differ: {one}, {two}")
     for document_id, tree in sorted(shards[0].trees.items()):
         if tree.conflicts:
-            wrong.append(f"{name}/{document_id}: in conflict, {len(tree.conflicts) + 1} revisions")
-    return wrong
+            violations.append(
+                f"{name}/{document_id}: in conflict, {len(tree.conflicts) + 1} revisions"
+            )
+    return violations

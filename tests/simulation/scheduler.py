@@ -1,8 +1,8 @@
-"""Virtual time: tasks that run one at a time, and what happens when.
+"""A scheduler of tasks and timed events in virtual time.
 
-A task is a greenlet. It runs until it waits for something; then whatever is due next happens. No
-time passes while anything runs, so a run depends on nothing but its seed. Knows nothing of CouchDB
-or of the service.
+A task is a greenlet. It runs until it waits; then the scheduler runs the next event. Time does not
+pass while a task or an event runs, so a run depends on its seed alone. This module knows neither
+CouchDB nor the service.
 """
 
 import heapq
@@ -15,17 +15,17 @@ from greenlet import getcurrent, greenlet
 
 
 class Killed(BaseException):
-    """The process of this task has died: it does nothing any more."""
+    """Ends a task whose process was killed."""
 
 
 class Stuck(AssertionError):
-    """A task waits for what will never happen."""
+    """Tasks wait, and no event is left that can wake them, or the time limit has passed."""
 
 
 class Process:
-    """What dies together: tasks, and whatever they hold.
+    """Tasks that are killed together.
 
-    :param pid: its number
+    :param pid: the process id
     """
 
     def __init__(self, pid: int) -> None:
@@ -58,7 +58,7 @@ class Task(greenlet):
         self.end()
 
     def end(self) -> None:
-        """It is over, whether it came to its end or not."""
+        """Mark the task as finished, whether it returned or was killed."""
         self.process.tasks.pop(self, None)
         self.finished = True
         for call in self._at_end:
@@ -66,7 +66,7 @@ class Task(greenlet):
         self._at_end = []
 
     def when_finished(self, call: Callable[[], None]) -> None:
-        """Call back when it is over."""
+        """Call back when the task has finished."""
         if self.finished:
             self.scheduler.after(0, call)
         else:
@@ -74,7 +74,7 @@ class Task(greenlet):
 
 
 class Wait:
-    """A task that waits, until it is woken once or its time is over."""
+    """One wait of a task, until another task wakes it or it times out."""
 
     __slots__ = ("_task", "over")
 
@@ -83,7 +83,7 @@ class Wait:
         self.over = False
 
     def wake(self, value: Any = None) -> None:
-        """Let the task go on, at this moment of virtual time."""
+        """Continue the task at this moment of virtual time; only the first call has an effect."""
         if not self.over:
             self.over = True
             self._task.scheduler.after(0, self._go_on, value)
@@ -93,31 +93,32 @@ class Wait:
             self._task.switch(value)
 
 
-TIME_OVER = object()
+TIMED_OUT = object()
 
 
 class Scheduler:
-    """Time, chance, and everything that is due.
+    """The virtual time, the random generators, and the queue of events.
 
-    :param seed: decides whatever is left to chance
+    :param seed: of both random generators
     """
 
     def __init__(self, seed: int) -> None:
         self.hub = getcurrent()
         self.now = 0.0
         self.chance = Random(seed)
-        """For the simulated world."""
+        """Random numbers of the simulated cluster."""
         self.inner = Random(seed + 1)
-        """For the services, so that a change there changes as little as can be here."""
+        """Random numbers of the service: separate, so that a change of the service changes little
+        in the cluster."""
         self.trace: list[str] = []
         self.errors: list[BaseException] = []
-        """What no task should have raised."""
+        """Exceptions that ended a task."""
         self._due: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = count()
         self.numbers = count(1)
 
     def after(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
-        """Have something happen a little later."""
+        """Schedule a call."""
         heapq.heappush(self._due, (self.now + seconds, next(self._order), call, arguments))
 
     def spawn(self, process: Process, work: Callable[[], Any]) -> Task:
@@ -132,19 +133,20 @@ class Scheduler:
             task.switch()
 
     def kill(self, process: Process) -> None:
-        """End a process: its tasks stop where they are. Not to be called by one of them."""
+        """Kill a process: its tasks stop where they are. They must not call this themselves."""
         process.alive = False
         for task in list(process.tasks):
-            if not task:  # it has not begun
+            if not task:  # it has not started
                 task.end()
             else:
                 task.throw(Killed)
 
     def wait(self, ready: Callable[[Wait], None], seconds: float | None = None) -> Any:
-        """Let the current task wait.
+        """Suspend the current task.
 
-        :param ready: is given what wakes it up
-        :returns: what it is woken with, or TIME_OVER
+        :param ready: called with the `Wait` that wakes the task
+        :param seconds: the timeout
+        :returns: the value passed to `Wait.wake`, or TIMED_OUT
         """
         task = current_task()
         if not task.process.alive:
@@ -152,25 +154,25 @@ class Scheduler:
         wait = Wait(task)
         ready(wait)
         if seconds is not None:
-            self.after(seconds, wait.wake, TIME_OVER)
+            self.after(seconds, wait.wake, TIMED_OUT)
         return self.hub.switch()
 
     def sleep(self, seconds: float) -> None:
-        """Let the current task wait for a time."""
+        """Suspend the current task for a time."""
         self.wait(lambda wait: self.after(seconds, wait.wake))
 
     def join(self, task: Task) -> Any:
-        """Let the current task wait for the end of another one; its result."""
+        """Suspend the current task until another one has finished, and return its result."""
         if not task.finished:
             self.wait(lambda wait: task.when_finished(wait.wake))
         return task.result
 
     def run(self, until: Callable[[], bool], limit: float = 10_000) -> None:
-        """Let happen what is due.
+        """Run events.
 
-        :param until: whether that is enough
-        :param limit: virtual seconds after which something is wrong
-        :raises Stuck: it never is
+        :param until: stop when this returns true
+        :param limit: maximum virtual seconds
+        :raises Stuck: no event is left, or the limit has passed
         """
         end = self.now + limit
         while not until():
@@ -182,18 +184,18 @@ class Scheduler:
                 raise self.errors[0]
 
     def run_for(self, seconds: float) -> None:
-        """Let happen what is due within a time."""
+        """Run the events of the next seconds."""
         over: list[bool] = []
         self.after(seconds, over.append, True)
         self.run(lambda: bool(over), limit=seconds + 1)
 
     def note(self, line: str) -> None:
-        """Write a line of the run's trace."""
+        """Add a line to the trace."""
         self.trace.append(f"{self.now:10.6f} {line}")
 
 
 def current_task() -> Task:
-    """The task that runs at this moment."""
+    """Return the task that is running."""
     task = getcurrent()
     assert isinstance(task, Task), "only tasks can wait"
     return task

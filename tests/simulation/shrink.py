@@ -1,7 +1,7 @@
-"""A shorter run that goes wrong in the same way: what is not needed for it is left out.
+"""Searches for a shorter run that fails in the same way, by removing parts of the plan.
 
-Leaving something out changes what chance decides afterwards, so each shorter plan is tried with a
-few seeds. The result is found again from the same seed.
+Removing a part changes all later random numbers, so each shorter plan runs with a few seeds. The
+search is deterministic: the same seed has the same result.
 """
 
 import re
@@ -16,7 +16,7 @@ _SEEDS = 5
 
 
 def shrink(seed: int) -> Result:
-    """The shortest run that was found."""
+    """Return the shortest failing run that the search finds."""
     made = plan.make(seed)
     best = Run(seed, made).result()
     wanted, needed = kinds(best), set[Hashable]()
@@ -35,14 +35,14 @@ def shrink(seed: int) -> Result:
 
 
 def kinds(result: Result) -> set[str]:
-    """The ways in which a run went wrong, without what names the one case.
+    """Return the kinds of violations of a run: their texts without ids, numbers and documents.
 
-    Where a reply was untrue, that alone.
+    If the history is not linearizable, return this kind only, since it causes the others.
     """
-    if any("no order" in line for line in result.wrong):
+    if any("no order" in line for line in result.violations):
         return {"no order"}
-    told = (re.sub(r"[0-9a-f]{32,}|[\d.]+|\{.*", "", line) for line in result.wrong)
-    return {line.split(": client")[0][-40:] for line in told}
+    texts = (re.sub(r"[0-9a-f]{32,}|[\d.]+|\{.*", "", line) for line in result.violations)
+    return {text.split(": client")[0][-40:] for text in texts}
 
 
 def _runs(seed: int, made: Plan) -> Iterator[Result]:
@@ -50,18 +50,18 @@ def _runs(seed: int, made: Plan) -> Iterator[Result]:
 
 
 def _shorter(made: Plan) -> Iterator[tuple[Hashable, Plan]]:
-    """What can be left out, and the plan without it: whole clients first."""
+    """Yield each part that can be removed, with the plan without it; whole clients first."""
     for n, tasks in enumerate(made.clients):
         yield tuple(tasks), replace(made, clients=made.clients[:n] + made.clients[n + 1 :])
     for n, fault in enumerate(made.faults):
         yield fault, replace(made, faults=made.faults[:n] + made.faults[n + 1 :])
-    for name, often in asdict(made.weather).items():
-        if name != "latency" and often:
-            yield name, replace(made, weather=replace(made.weather, **{name: 0.0}))
+    for name, rate in asdict(made.request_faults).items():
+        if name != "latency" and rate:
+            yield name, replace(made, request_faults=replace(made.request_faults, **{name: 0.0}))
     if made.delays.slow:
         yield "slow", replace(made, delays=replace(made.delays, slow=0.0))
-    if made.silence:
-        yield "silence", replace(made, silence=0.0)
+    if made.message_loss:
+        yield "message_loss", replace(made, message_loss=0.0)
     yield from _each_task(made, lambda task: [])
     yield from _each_task(made, lambda task: [replace(task, key=None)] if task.key else [task])
 

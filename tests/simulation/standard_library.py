@@ -1,7 +1,8 @@
-"""The parts of the standard library that let time, chance and the world in, simulated.
+"""Replacements for the parts of the standard library that are not deterministic.
 
-They are put into the modules of `kazoo_ips` under the names that those use, once in a process and
-for good: so the simulation has a process of its own. What is not simulated here is the real thing.
+These are time, threads, random numbers, processes and connections. `install` puts them into the
+modules of `kazoo_ips` in place of the originals. This cannot be undone, so the simulation runs in
+its own process. All other parts of the library are the originals.
 """
 
 import os
@@ -26,17 +27,17 @@ import cachetools
 from greenlet import getcurrent
 
 import kazoo_ips
-from tests.simulation.scheduler import TIME_OVER, Process, Scheduler, Task, Wait, current_task
+from tests.simulation.scheduler import TIMED_OUT, Process, Scheduler, Task, Wait, current_task
 
-BEGIN = 1_700_000_000.0
-"""Unix seconds at which every run begins."""
+START_TIME = 1_700_000_000.0
+"""The Unix time at which every run starts."""
 
 
 class World:
-    """What is running at the moment: set for each run.
+    """The simulation that the replacements use: set for each run.
 
     :param connect: opens a connection to a host
-    :param died: whether the process of a number has died, as far as others can tell
+    :param died: whether other workers can detect that the process with this id was killed
     """
 
     scheduler: Scheduler
@@ -47,8 +48,8 @@ class World:
 WORLD = World()
 
 
-class _Part:
-    """A module of which some names are simulated."""
+class _PatchedModule:
+    """A module of which some names are replaced."""
 
     def __init__(self, real: Any, **simulated: Any) -> None:
         self._real = real
@@ -62,12 +63,12 @@ class _Part:
 
 
 def now() -> float:
-    """The time in Unix seconds."""
-    return BEGIN + WORLD.scheduler.now
+    """Return the virtual time in Unix seconds."""
+    return START_TIME + WORLD.scheduler.now
 
 
 def elapsed() -> float:
-    """Seconds since the run began."""
+    """Return the seconds since the run started."""
     return WORLD.scheduler.now
 
 
@@ -77,7 +78,7 @@ def sleep(seconds: float) -> None:
 
 
 class TTLCache(cachetools.TTLCache[Any, Any]):
-    """A cache that forgets in virtual time."""
+    """A cache whose entries expire in virtual time."""
 
     def __init__(self, maxsize: float, ttl: float, **more: Any) -> None:
         super().__init__(maxsize, ttl, **{"timer": elapsed, **more})
@@ -94,17 +95,17 @@ class Lock:
         self._waiting: list[Wait] = []
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """As `threading.Lock` has it."""
+        """As in `threading.Lock`."""
         if not self._locked:
             self._locked = True
             return True
         if not blocking:
             return False
         woken = WORLD.scheduler.wait(self._waiting.append, None if timeout < 0 else timeout)
-        return woken is not TIME_OVER
+        return woken is not TIMED_OUT
 
     def release(self) -> None:
-        """As `threading.Lock` has it: it goes to whoever has waited longest."""
+        """As in `threading.Lock`. The task that has waited longest gets the lock."""
         while self._waiting:
             waiting = self._waiting.pop(0)
             if not waiting.over:
@@ -113,7 +114,7 @@ class Lock:
         self._locked = False
 
     def locked(self) -> bool:
-        """Whether somebody has it."""
+        """As in `threading.Lock`."""
         return self._locked
 
     __enter__ = acquire
@@ -123,7 +124,7 @@ class Lock:
 
 
 class RLock(Lock):
-    """A lock that its owner may take again."""
+    """A lock that its owner may acquire again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ class RLock(Lock):
         self._depth = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """As `threading.RLock` has it."""
+        """As in `threading.RLock`."""
         if self._owner is not current_task() and not super().acquire(blocking, timeout):
             return False
         self._owner = current_task()
@@ -139,7 +140,7 @@ class RLock(Lock):
         return True
 
     def release(self) -> None:
-        """As `threading.RLock` has it."""
+        """As in `threading.RLock`."""
         self._depth -= 1
         if not self._depth:
             self._owner = None
@@ -149,7 +150,8 @@ class RLock(Lock):
 
 
 class Condition:
-    """A condition; nobody runs while its lock is held, as nobody waits meanwhile but for it."""
+    """A condition. It needs no lock: a task that holds the lock waits for the condition only, so
+    no other task runs in the meantime."""
 
     def __init__(self, lock: Any = None) -> None:
         self._waiting: list[Wait] = []
@@ -161,11 +163,11 @@ class Condition:
         pass
 
     def wait(self, timeout: float | None = None) -> bool:
-        """As `threading.Condition` has it."""
-        return WORLD.scheduler.wait(self._waiting.append, timeout) is not TIME_OVER
+        """As in `threading.Condition`."""
+        return WORLD.scheduler.wait(self._waiting.append, timeout) is not TIMED_OUT
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-        """As `threading.Condition` has it."""
+        """As in `threading.Condition`."""
         end = None if timeout is None else elapsed() + timeout
         while not (result := predicate()):
             left = None if end is None else end - elapsed()
@@ -174,13 +176,13 @@ class Condition:
         return result
 
     def notify(self, n: int = 1) -> None:
-        """As `threading.Condition` has it."""
+        """As in `threading.Condition`."""
         for waiting in [w for w in self._waiting if not w.over][:n]:
             waiting.wake()
         self._waiting = [w for w in self._waiting if not w.over]
 
     def notify_all(self) -> None:
-        """As `threading.Condition` has it."""
+        """As in `threading.Condition`."""
         self.notify(len(self._waiting))
 
 
@@ -192,20 +194,20 @@ class Event:
         self._changed = Condition()
 
     def is_set(self) -> bool:
-        """As `threading.Event` has it."""
+        """As in `threading.Event`."""
         return self._set
 
     def set(self) -> None:
-        """As `threading.Event` has it."""
+        """As in `threading.Event`."""
         self._set = True
         self._changed.notify_all()
 
     def clear(self) -> None:
-        """As `threading.Event` has it."""
+        """As in `threading.Event`."""
         self._set = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """As `threading.Event` has it."""
+        """As in `threading.Event`."""
         return bool(self._changed.wait_for(self.is_set, timeout))
 
 
@@ -227,62 +229,62 @@ class Thread:
         self._task: Any = None
 
     def start(self) -> None:
-        """As `threading.Thread` has it."""
+        """As in `threading.Thread`."""
         self._task = WORLD.scheduler.spawn(current_task().process, self._work)
 
     def is_alive(self) -> bool:
-        """As `threading.Thread` has it."""
+        """As in `threading.Thread`."""
         return self._task is not None and not self._task.finished
 
     def join(self, timeout: float | None = None) -> None:
-        """As `threading.Thread` has it, without a timeout."""
+        """As in `threading.Thread`, without a timeout."""
         WORLD.scheduler.join(self._task)
 
 
 def get_ident() -> int:
-    """The number of the current thread."""
+    """Return the number of the current task."""
     return current_task().number
 
 
-class _OfTask:
-    """What a `threading.local` of the service holds, for each task."""
+class _TaskLocal:
+    """The replacement of a `threading.local`: each task has its own values."""
 
     def __init__(self, real: Any) -> None:
         self.__dict__["_kind"] = type(real)
 
-    def _here(self) -> SimpleNamespace:
-        held = current_task().__dict__.setdefault("held", {})
-        if self not in held:
-            held[self] = SimpleNamespace()
-            self._kind.__init__(held[self])
-        return held[self]
+    def _of_current_task(self) -> SimpleNamespace:
+        values = current_task().__dict__.setdefault("values", {})
+        if self not in values:
+            values[self] = SimpleNamespace()
+            self._kind.__init__(values[self])
+        return values[self]
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._here(), name)
+        return getattr(self._of_current_task(), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._here(), name, value)
+        setattr(self._of_current_task(), name, value)
 
 
 class Executor:
-    """Tasks instead of a pool of threads."""
+    """An executor that starts a task for each call."""
 
     def __init__(self, *_: object, **__: object) -> None:
         self._futures: list[_Future] = []
 
     def submit(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> "_Future":
-        """As `concurrent.futures` has it."""
+        """As in `concurrent.futures`."""
         future = _Future(lambda: work(*args, **kwargs))
         self._futures.append(future)
         return future
 
     def map(self, work: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
-        """As `concurrent.futures` has it."""
+        """As in `concurrent.futures`."""
         futures = [self.submit(work, *each) for each in zip(*arguments, strict=False)]
         return (future.result() for future in futures)
 
     def shutdown(self, **_: object) -> None:
-        """Wait for all."""
+        """Wait for all tasks."""
         for future in self._futures:
             future.wait()
 
@@ -315,28 +317,28 @@ class _Future:
         return self._task.result
 
 
-# Chance.
+# Random numbers.
 
 
 class _Chance:
-    """The module `random`, decided by the seed."""
+    """The module `random`, with the generator of the run."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(WORLD.scheduler.inner, name)
 
 
 def token_hex(nbytes: int = 32) -> str:
-    """Random hex digits."""
+    """As in `secrets`, with the generator of the run."""
     return f"{WORLD.scheduler.inner.getrandbits(8 * nbytes):0{2 * nbytes}x}"
 
 
 def token_bytes(nbytes: int = 32) -> bytes:
-    """Random bytes."""
+    """As in `secrets`, with the generator of the run."""
     return WORLD.scheduler.inner.randbytes(nbytes)
 
 
 def uuid4() -> uuid.UUID:
-    """A random UUID."""
+    """As in `uuid`, with the generator of the run."""
     return uuid.UUID(int=WORLD.scheduler.inner.getrandbits(128), version=4)
 
 
@@ -344,13 +346,13 @@ def uuid4() -> uuid.UUID:
 
 
 def getpid() -> int:
-    """The number of the current task's process; 0 before there is one."""
+    """Return the id of the current task's process; 0 outside of a task."""
     task = getcurrent()
     return task.process.pid if isinstance(task, Task) else 0
 
 
 def kill(pid: int, signal: int) -> None:
-    """See whether a process is there; nothing else is done to it."""
+    """Check whether a process exists. Signal 0 is the only one that the service sends."""
     assert signal == 0
     if WORLD.died(pid):
         raise ProcessLookupError
@@ -360,7 +362,7 @@ def kill(pid: int, signal: int) -> None:
 
 
 def create_connection(address: tuple[str, int], timeout: float = 0) -> Any:
-    """A connection to a node of the simulated cluster."""
+    """Open a connection to a node of the simulated cluster."""
     return WORLD.connect(address[0], timeout)
 
 
@@ -375,7 +377,7 @@ class _Poll:
 
 
 def receive_timeout(option: int, value: Any) -> float | None:
-    """The seconds that a socket option says a receive may take, or None where it is another."""
+    """Return the seconds of the option SO_RCVTIMEO; None for any other option."""
     if option != socket.SO_RCVTIMEO:
         return None
     seconds, microseconds = struct.unpack("@ll", value)
@@ -383,7 +385,7 @@ def receive_timeout(option: int, value: Any) -> float | None:
 
 
 SIMULATED: list[tuple[Any, Any]] = [
-    (time, _Part(time, time=now, monotonic=elapsed, perf_counter=elapsed, sleep=sleep)),
+    (time, _PatchedModule(time, time=now, monotonic=elapsed, perf_counter=elapsed, sleep=sleep)),
     (time.time, now),
     (time.monotonic, elapsed),
     (time.perf_counter, elapsed),
@@ -391,7 +393,7 @@ SIMULATED: list[tuple[Any, Any]] = [
     (cachetools.TTLCache, TTLCache),
     (
         threading,
-        _Part(
+        _PatchedModule(
             threading,
             Lock=Lock,
             RLock=RLock,
@@ -409,41 +411,41 @@ SIMULATED: list[tuple[Any, Any]] = [
     (threading.get_ident, get_ident),
     (ThreadPoolExecutor, Executor),
     (random, _Chance()),
-    (secrets, _Part(secrets, token_hex=token_hex, token_bytes=token_bytes)),
+    (secrets, _PatchedModule(secrets, token_hex=token_hex, token_bytes=token_bytes)),
     (secrets.token_hex, token_hex),
     (secrets.token_bytes, token_bytes),
-    (uuid, _Part(uuid, uuid4=uuid4)),
+    (uuid, _PatchedModule(uuid, uuid4=uuid4)),
     (uuid.uuid4, uuid4),
-    (os, _Part(os, getpid=getpid, kill=kill)),
-    (socket, _Part(socket, create_connection=create_connection)),
+    (os, _PatchedModule(os, getpid=getpid, kill=kill)),
+    (socket, _PatchedModule(socket, create_connection=create_connection)),
     (socket.create_connection, create_connection),
-    (select, _Part(select, poll=_Poll)),
+    (select, _PatchedModule(select, poll=_Poll)),
     (select.poll, _Poll),
 ]
-"""The real thing, a module or one of its names, and what stands in for it."""
+"""Pairs of an original (a module or one of its names) and its replacement."""
 
 
 def install() -> None:
-    """Put them into all modules of the service."""
+    """Put the replacements into all modules of the service."""
     for found in pkgutil.walk_packages(kazoo_ips.__path__, "kazoo_ips."):
-        if "gunicorn" not in found.name and found.name not in _PROCESS:
+        if "gunicorn" not in found.name and found.name not in _PROCESS_ONLY:
             import_module(found.name)
     modules = [m for name, m in sorted(sys.modules.items()) if name.split(".")[0] == "kazoo_ips"]
     for module in modules:
         for name, value in list(vars(module).items()):
             if isinstance(value, threading.local):
-                setattr(module, name, _OfTask(value))
+                setattr(module, name, _TaskLocal(value))
             for real, simulated in SIMULATED:
                 if value is real:
                     setattr(module, name, simulated)
 
 
-_PROCESS = {
+_PROCESS_ONLY = {
     "kazoo_ips.server.worker",
     "kazoo_ips.server.client_socket",
     "kazoo_ips.server.release_switch",
 }
-"""What only real processes need."""
+"""Modules that only real processes import."""
 
 
 @contextmanager
@@ -452,13 +454,13 @@ def world(
     connect: Callable[[str, float], Any],
     died: Callable[[int], bool],
 ) -> Iterator[None]:
-    """Let all that is simulated happen here."""
+    """Let the replacements use this simulation."""
     WORLD.scheduler, WORLD.connect, WORLD.died = scheduler, connect, died
     yield
 
 
 def in_task(scheduler: Scheduler, process: Process, work: Callable[[], Any]) -> Any:
-    """Run something as a task to its end, and everything else meanwhile."""
+    """Run a function as a task, together with all other tasks, until it returns."""
     task = scheduler.spawn(process, work)
     scheduler.run(lambda: task.finished)
     return task.result

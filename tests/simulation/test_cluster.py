@@ -1,4 +1,4 @@
-"""What the simulated nodes answer, case by case, as CouchDB's sources have it."""
+"""The replies of the simulated nodes, case by case, as in CouchDB's sources."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,23 +9,23 @@ from tests.simulation.cluster import Cluster, Delays, Node
 from tests.simulation.documents import CONFLICT, Revision, Shard, Tree, new_rev
 from tests.simulation.scheduler import Scheduler
 
-FREE = {"pvt_status": "available"}
+AVAILABLE = {"pvt_status": "available"}
 ID = "192.0.2.1"
 
 
 @pytest.fixture
 def cluster() -> Cluster:
-    """Three nodes with one document; what reaches a copy is not repeated to the others soon."""
+    """Three nodes with one document. Anti-entropy is too slow to have an effect in a test."""
     tree = Tree()
-    tree.merge([Revision(new_rev(False, None, FREE), None, False, FREE)])
+    tree.merge([Revision(new_rev(False, None, AVAILABLE), None, False, AVAILABLE)])
     return Cluster(Scheduler(1), Delays(sync=100), {"pool": {ID: tree}})
 
 
-REV = new_rev(False, None, FREE)
+REV = new_rev(False, None, AVAILABLE)
 
 
-def told(cluster: Cluster, act: Callable[[Callable[..., None]], None]) -> Any:
-    """What something is answered with."""
+def result_of(cluster: Cluster, act: Callable[[Callable[..., None]], None]) -> Any:
+    """Start a request and return its result."""
     answers: list[Any] = []
     act(lambda *answer: answers.append(answer))
     cluster.scheduler.run(lambda: bool(answers))
@@ -37,21 +37,21 @@ def write(
 ) -> tuple[str, list[Any]]:
     """Write the document through a node."""
     document = {"_id": ID, **({"_rev": rev} if rev else {}), **fields}
-    answer: tuple[str, list[Any]] = told(
+    answer: tuple[str, list[Any]] = result_of(
         cluster, lambda done: cluster.update(node, "pool", [document], w, done)
     )
     return answer
 
 
-def alone(cluster: Cluster, node: Node) -> None:
-    """Let a node hear no other one."""
+def isolate(cluster: Cluster, node: Node) -> None:
+    """Cut the connections of a node to the other nodes."""
     for other in cluster.nodes:
         if other is not node:
             cluster.cut.add(frozenset((node.name, other.name)))
 
 
 def leaves(node: Node) -> list[str]:
-    """The leaves that a node has."""
+    """Return the leaf revisions of a node's replica."""
     return list(node.shards["pool"].trees[ID].leaves)
 
 
@@ -61,13 +61,13 @@ def test_a_write_that_a_majority_accepts_is_done(cluster: Cluster) -> None:
 
 
 def test_a_write_that_one_replica_accepts_is_202(cluster: Cluster) -> None:
-    alone(cluster, cluster.nodes[0])
+    isolate(cluster, cluster.nodes[0])
     health, [(rev,)] = write(cluster, cluster.nodes[0], who="X")
     assert (health, rev[:2]) == ("accepted", "2-")
 
 
 def test_a_write_that_one_replica_accepts_and_two_refuse_is_202(cluster: Cluster) -> None:
-    alone(cluster, cluster.nodes[0])
+    isolate(cluster, cluster.nodes[0])
     assert write(cluster, cluster.nodes[1], who="X")[0] == "ok"
     cluster.scheduler.run_for(1)
     cluster.cut.clear()
@@ -81,18 +81,18 @@ def test_a_write_at_an_old_revision_is_refused(cluster: Cluster) -> None:
 
 
 def test_a_write_that_no_replica_answers_fails(cluster: Cluster) -> None:
-    alone(cluster, cluster.nodes[0])
-    cluster.cut.add(frozenset(("node1",)))  # not even its own copy
+    isolate(cluster, cluster.nodes[0])
+    cluster.cut.add(frozenset(("node1",)))  # not even its own replica
     assert write(cluster, cluster.nodes[0], who="X")[0] == "error"
 
 
 def test_a_replicated_revision_counts_as_done_on_any_node(cluster: Cluster) -> None:
-    alone(cluster, cluster.nodes[0])
+    isolate(cluster, cluster.nodes[0])
     path = [Revision("2-aa", REV, False, {"who": "X"}), Revision(REV, None)]
-    health, _ = told(
+    health, _ = result_of(
         cluster, lambda done: cluster.graft(cluster.nodes[0], "pool", [(ID, path)], done)
     )
-    assert health == "ok"  # only a single copy has it
+    assert health == "ok"  # only a single replica has it
     assert [leaves(node) for node in cluster.nodes] == [["2-aa"], [REV], [REV]]
 
 
@@ -110,8 +110,8 @@ def test_a_live_revision_wins_over_a_longer_deleted_one(cluster: Cluster) -> Non
 def test_a_deleted_document_is_created_again_on_its_tombstone_only() -> None:
     shard = Shard()
     first = shard.write({"_id": ID})
-    gone = shard.write({"_id": ID, "_rev": first, "_deleted": True})
-    assert shard.write({"_id": ID, "_rev": gone, "who": "X"}) == CONFLICT
+    tombstone = shard.write({"_id": ID, "_rev": first, "_deleted": True})
+    assert shard.write({"_id": ID, "_rev": tombstone, "who": "X"}) == CONFLICT
     assert shard.write({"_id": ID, "who": "X"})[:2] == "3-"
 
 
@@ -129,12 +129,12 @@ def _chain(*revs: str) -> Sequence[tuple[str, str | None]]:
 
 
 def test_a_read_sees_the_write_of_a_majority_and_repairs_the_others(cluster: Cluster) -> None:
-    alone(cluster, cluster.nodes[0])
+    isolate(cluster, cluster.nodes[0])
     _, [rev] = write(cluster, cluster.nodes[1], who="X")
     cluster.scheduler.run_for(1)
     cluster.cut.clear()
     cluster.cut.add(frozenset(("node1", "node3")))
-    opened = told(cluster, lambda done: cluster.open(cluster.nodes[0], "pool", ID, 2, done))
+    opened = result_of(cluster, lambda done: cluster.open(cluster.nodes[0], "pool", ID, 2, done))
     assert opened.path[0].rev == rev
     cluster.scheduler.run_for(1)
     assert leaves(cluster.nodes[0]) == [rev]
@@ -142,16 +142,18 @@ def test_a_read_sees_the_write_of_a_majority_and_repairs_the_others(cluster: Clu
 
 def test_all_leaves_are_read_from_all_replicas(cluster: Cluster) -> None:
     for node, who in zip(cluster.nodes[:2], "XY", strict=True):
-        alone(cluster, node)
+        isolate(cluster, node)
         write(cluster, node, who=who)
         cluster.cut.clear()
-    found = told(cluster, lambda done: cluster.open_revs(cluster.nodes[2], "pool", ID, 3, done))
+    found = result_of(
+        cluster, lambda done: cluster.open_revs(cluster.nodes[2], "pool", ID, 3, done)
+    )
     assert sorted(revision.body["who"] for revision, *_ in found) == ["X", "Y"]
 
 
 def test_replicas_agree_again_after_a_while(cluster: Cluster) -> None:
     cluster.delays.sync = 1
-    alone(cluster, cluster.nodes[0])
+    isolate(cluster, cluster.nodes[0])
     write(cluster, cluster.nodes[0], who="X")
     write(cluster, cluster.nodes[1], who="Y")
     cluster.scheduler.run_for(5)

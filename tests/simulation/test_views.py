@@ -1,4 +1,4 @@
-"""The views and queries of the simulated cluster held against a real database."""
+"""Comparison of the simulated views and queries with a real database."""
 
 from random import Random
 from typing import Any
@@ -16,7 +16,7 @@ HIGH: dict[str, Any] = {}
 
 
 def documents(chance: Random) -> list[dict[str, Any]]:
-    """Documents of a pool, some of which are none."""
+    """Return documents of a pool, some of which are invalid or of another type."""
     made: list[dict[str, Any]] = []
     for number in range(60):
         status = chance.choice(["available", "assigned", "assigned", "aging"])

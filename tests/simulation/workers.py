@@ -1,7 +1,7 @@
-"""The service itself, as worker processes on the simulated cluster, and the data they begin with.
+"""The service as worker processes on the simulated cluster, and the data at the start of a run.
 
-The applications and the identities that tokens stand for are made once and kept; whatever else a
-worker knows is made anew for each run, and again when it is started after its death.
+All runs share the applications and the cache of tokens. Any other state of a worker is created
+when its process starts.
 """
 
 import json
@@ -23,9 +23,9 @@ from kazoo_ips.processes import recent_writes, shared_table
 from kazoo_ips.repositories.accounts import account_database
 from tests.simulation.cluster import Cluster, Delays
 from tests.simulation.documents import Revision, Shard, Tree, new_rev
-from tests.simulation.network import Network, Weather
+from tests.simulation.network import Network, RequestFaults
 from tests.simulation.scheduler import Process, Scheduler, Task
-from tests.simulation.standard_library import BEGIN, in_task, install, now, sleep, world
+from tests.simulation.standard_library import START_TIME, in_task, install, now, sleep, world
 
 Trees = Mapping[str, Mapping[str, Tree]]
 
@@ -45,12 +45,12 @@ _SETTINGS = Settings(
 
 @dataclass(frozen=True)
 class Base:
-    """What is there before the first run.
+    """Databases and accounts that all runs share.
 
-    :param shards: the databases, without any address
-    :param ids: the account id of each name; `operator` is the operator's
+    :param shards: the databases, without addresses
+    :param ids: the account id of each name; `operator` is the operator
     :param tokens: a token of each name
-    :param auth: knows the tokens, and needs no database for it
+    :param auth: the authentication service, which has all tokens in its cache
     """
 
     shards: Trees
@@ -61,7 +61,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a client is told; status 0 is a connection that broke."""
+    """The reply to a client; the status is 0 if the connection was closed."""
 
     status: int
     data: Any = None
@@ -70,12 +70,12 @@ class Reply:
 
 @cache
 def base() -> Base:
-    """Databases, accounts and tokens, made by the service on a cluster where all goes well."""
+    """Let the service create databases, accounts and tokens on a cluster without faults."""
     install()
     logging.disable(logging.CRITICAL)
     scheduler = Scheduler(0)
     cluster = Cluster(scheduler, Delays(), {})
-    network = Network(scheduler, cluster, Weather())
+    network = Network(scheduler, cluster, RequestFaults())
     settings = replace(_SETTINGS, couchdb_url="http://user:password@node1:5984")
 
     def make() -> Base:
@@ -106,14 +106,14 @@ def _trees(shards: Mapping[str, Shard]) -> Any:
 
 
 def pool_trees(owners: Mapping[str, str | None]) -> Trees:
-    """The databases with these addresses in the pool, and the copies of those that are somebody's.
+    """Return the databases with these addresses in the pool, and the copies of assigned ones.
 
     :param owners: the account's name for each address, or None
     """
     known = base()
     shards = {name: dict(trees) for name, trees in known.shards.items()}
     for number, (address, owner) in enumerate(owners.items()):
-        at = int(BEGIN) + GREGORIAN_EPOCH - 1000
+        at = int(START_TIME) + GREGORIAN_EPOCH - 1000
         body = {
             "pvt_vsn": "1",
             "pvt_type": "dedicated_ip",
@@ -140,7 +140,7 @@ def _first(body: dict[str, Any]) -> Tree:
 
 @cache
 def _application(slot: int) -> Flask:
-    base()  # the standard library is simulated before anything is made with it
+    base()  # replaces parts of the standard library, before anything is created with them
     return composition.create_app(_SETTINGS, clock=now, pause=sleep)
 
 
@@ -150,19 +150,21 @@ def _metrics() -> Metrics:
 
 
 class Worker:
-    """One process of the service after another, in the same place.
+    """A worker of the service. After it was killed, `start` starts a new process in its place.
 
-    :param slot: the number of its place
-    :param host: of CouchDB: a node's name, or of a load balancer
-    :param tellable: whether the others can tell that it has died
+    :param slot: the number of the worker
+    :param host: the host of CouchDB: a node, or a load balancer
+    :param deaths_detectable: whether other workers can detect that it was killed
     """
 
-    def __init__(self, scheduler: Scheduler, slot: int, host: str, tellable: bool) -> None:
+    def __init__(
+        self, scheduler: Scheduler, slot: int, host: str, deaths_detectable: bool
+    ) -> None:
         self._scheduler = scheduler
         self._slot = slot
         self._settings = replace(_SETTINGS, couchdb_url=f"http://user:password@{host}:5984")
         self._lives = 0
-        self.tellable = tellable
+        self.deaths_detectable = deaths_detectable
         self.process = Process(0)
         self.services: Instance
         self.start()
@@ -173,22 +175,22 @@ class Worker:
         self.process = Process(1000 * (self._slot + 1) + self._lives)
         self._application = _application(self._slot)
         for memory in (shared_table.shared, recent_writes.shared):
-            memory.cache_clear()  # every worker is an instance by itself
+            memory.cache_clear()  # each worker has its own shared memory, as on its own machine
         services = composition.build(self._settings, clock=now, pause=sleep, metrics=_metrics())
         self.services = replace(services, auth=base().auth)
         self._scheduler.spawn(self.process, self.services.background.start)
 
     def kill(self) -> None:
-        """Let the process die."""
+        """Kill the process."""
         self._scheduler.note(f"worker {self.process.pid} is killed")
         self._scheduler.kill(self.process)
 
     def request(
         self, name: str, method: str, path: str, data: Any, headers: Mapping[str, str]
     ) -> Reply:
-        """Let the current task send a request to it and wait for the reply.
+        """Send a request from the current task, and wait for the reply.
 
-        :param name: whose token it comes with
+        :param name: the owner of the token
         """
         body = b"" if data is None else json.dumps({"data": data}).encode()
         process, application = self.process, self._application
@@ -205,7 +207,7 @@ class Worker:
         return replies[0] if replies else Reply(0)
 
     def do(self, work: Callable[[Instance], Any]) -> Any:
-        """Let the current task wait for something that the process does; None when it dies."""
+        """Run a function in the process and return its result; None if the process is killed."""
         process, services = self.process, self.services
         if not process.alive:
             return None
