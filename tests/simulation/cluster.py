@@ -441,26 +441,32 @@ class Opened:
         return (self.path[0].rev if self.path else MISSING, self.conflicts)
 
 
-class _Open:
+@dataclass
+class _DocumentRead:
+    """A read of one document as the coordinator handles it.
+
+    :param r: the quorum
+    :param done: called with the result
+    """
+
+    cluster: Cluster
+    origin: Node
+    database: str
+    document_id: str
+    r: int
+    done: Callable[[Any], None]
+    over: bool = field(default=False, kw_only=True)
+
+
+@dataclass
+class _Open(_DocumentRead):
     """`fabric_doc_open.erl`."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        origin: Node,
-        database: str,
-        document_id: str,
-        r: int,
-        done: Callable[[Any], None],
-    ) -> None:
-        self.cluster, self.origin, self.database = cluster, origin, database
-        self.id, self.r, self.done = document_id, r, done
-        self.left = 3
-        self.replies: dict[tuple[Any, ...], tuple[Opened, int]] = {}
-        self.over = False
+    left: int = 3
+    replies: dict[tuple[Any, ...], tuple[Opened, int]] = field(default_factory=dict)
 
     def work(self, node: Node) -> Opened:
-        tree = node.shards[self.database].trees.get(self.id)
+        tree = node.shards[self.database].trees.get(self.document_id)
         return Opened(tree.path(tree.winner.rev), tree.conflicts) if tree else Opened(())
 
     def answer(self, reply: Any) -> None:
@@ -500,31 +506,21 @@ class _Open:
             self.done(Opened(()) if self.replies else None)
 
     def _repair(self, then: Callable[[], None]) -> None:
-        paths = [(self.id, o.path) for o, _ in self.replies.values() if o.path]
+        paths = [(self.document_id, o.path) for o, _ in self.replies.values() if o.path]
         self.cluster.repair(self.origin, self.database, paths, then)
 
 
-class _OpenRevs:
+@dataclass
+class _OpenRevs(_DocumentRead):
     """`fabric_doc_open_revs.erl`, for all leaf revisions."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        origin: Node,
-        database: str,
-        document_id: str,
-        r: int,
-        done: Callable[[Any], None],
-    ) -> None:
-        self.cluster, self.origin, self.database = cluster, origin, database
-        self.id, self.r, self.done = document_id, r, done
-        self.tree = Tree()
-        self.count, self.errors = 0, 0
-        self.in_repair = False
-        self.over = False
+    tree: Tree = field(default_factory=Tree)
+    count: int = 0
+    errors: int = 0
+    in_repair: bool = False
 
     def work(self, node: Node) -> list[tuple[Revision, ...]]:
-        return node.shards[self.database].leaf_paths(self.id)
+        return node.shards[self.database].leaf_paths(self.document_id)
 
     def answer(self, reply: Any) -> None:
         if self.over:
@@ -543,7 +539,9 @@ class _OpenRevs:
             self.over = True
             found = [self.tree.path(rev) for rev in sorted(self.tree.leaves, key=rank)]
             if self.in_repair and found:
-                self.cluster.repair(self.origin, self.database, [(self.id, p) for p in found])
+                self.cluster.repair(
+                    self.origin, self.database, [(self.document_id, p) for p in found]
+                )
             none = self.count == self.errors
             self.done(None if none else found)
 
