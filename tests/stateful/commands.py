@@ -1,7 +1,7 @@
-"""The commands of Kazoo's acceptance test (`pqc_cb_ips`) and a little more, and how each is sent.
+"""The commands of Kazoo's acceptance test (`pqc_cb_ips`) and some more, and their requests.
 
-A command names addresses as a caller may spell them. `send` makes a request of it and of the
-reply a plain pair, which the model predicts and the parallel test judges.
+A command has addresses in any spelling. `Client.send` sends it. The model predicts the reply, and
+the parallel test checks it.
 """
 
 from dataclasses import dataclass
@@ -32,15 +32,15 @@ Request = tuple[str, str, dict[str, Any] | None]
 
 @dataclass(frozen=True)
 class Command:
-    """Something to do.
+    """A command.
 
-    :param by: whose token: an account's name, or the operator's
+    :param by: the owner of the token: an account's name, or `operator`
     """
 
     by: str
 
     def request(self) -> Request:
-        """What is sent."""
+        """Return method, path and data."""
         raise NotImplementedError
 
 
@@ -122,8 +122,8 @@ class ListAvailable(OfAccount):
     quantity: int | None = None
 
     def request(self) -> Request:
-        asked = {"zone": self.zone, "host": self.host, "quantity": self.quantity}
-        return "get", f"{OWN}?{urlencode({k: v for k, v in asked.items() if v})}", None
+        query = {"zone": self.zone, "host": self.host, "quantity": self.quantity}
+        return "get", f"{OWN}?{urlencode({k: v for k, v in query.items() if v})}", None
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class ListNames(OfAccount):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: the code, the token of what went wrong, and the data."""
+    """A reply: its status, its message (None for a success) and its data."""
 
     code: int
     message: str | None
@@ -167,7 +167,7 @@ class Client:
     ids: dict[str, str]
 
     def send(self, command: Command) -> Reply:
-        """One request, whatever comes back."""
+        """Send a command and return its reply, of any status."""
         method, path, data = command.request()
         account_id = self.ids[getattr(command, "account", "operator")]
         options: dict[str, Any] = {} if data is None else {"params": {"data": data}}
@@ -182,8 +182,8 @@ class Client:
         return Reply(reply.status_int, body.get("message"), body["data"])
 
 
-def as_kept(address: str) -> str:
-    """An address as the pool keeps it."""
-    kept = canonical(address)
-    assert kept
-    return kept
+def canonical_form(address: str) -> str:
+    """Return the canonical form of an address."""
+    form = canonical(address)
+    assert form
+    return form

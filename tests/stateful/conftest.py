@@ -1,4 +1,4 @@
-"""Fixtures: an application that remembers identities, and clients of it."""
+"""Fixtures: an application with a cache of identities, and its clients."""
 
 import math
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from tests.stateful.commands import Client
 
 @dataclass(frozen=True)
 class World:
-    """The service and what lies behind it.
+    """The service and its databases.
 
-    :param client: makes a client; each thread needs its own
-    :param copies: the database of each account that addresses are assigned to
-    :param background: runs the checks that background workers do a little later
+    :param client: creates a client; each thread needs its own
+    :param copies: the database of each account
+    :param background: runs the checks that are due later in the background
     """
 
     client: Callable[[], Client]
@@ -31,9 +31,9 @@ class World:
     background: Callable[[], object]
 
     def documents(self, database: Database) -> dict[str, dict[str, Any]]:
-        """The dedicated IPs that a database holds."""
-        answer = database._resource.get_json("_all_docs", include_docs="true")[2]
-        docs = [row["doc"] for row in answer["rows"]]
+        """Return the dedicated IPs in a database."""
+        response = database._resource.get_json("_all_docs", include_docs="true")[2]
+        docs = [row["doc"] for row in response["rows"]]
         return {d["_id"]: d for d in docs if d.get("pvt_type") == "dedicated_ip"}
 
 
@@ -45,7 +45,7 @@ def members(operator: Any, alice: Any, bob: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def world(settings: Settings, couch: Couch, pool: Database, members: dict[str, Any]) -> World:
-    """An empty pool and the service before it."""
+    """The service with an empty pool."""
     wsgi = composition.create_app(replace(settings, identity_cache=4.0))
     tokens = {name: member.token for name, member in members.items()}
     ids = {name: member.id for name, member in members.items()}

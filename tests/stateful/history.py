@@ -1,9 +1,9 @@
-"""Whether what happened to one address at the same time could have happened one after the other.
+"""Checks whether a history of concurrent events is linearizable.
 
-The search of Wing and Gong: take any event that began before all others that are left had ended,
-try it, go on with the rest, go back when stuck; remember the positions that led nowhere (Lowe).
-An event is a relation rather than a function, since a refused request may have done something and
-undone it. Knows nothing of the service.
+This is Wing and Gong's search with backtracking. The next event is any event that began before all
+remaining ones ended. The search remembers the positions from which it found no order (Lowe). An
+event is a relation and not a function, since a refused request may have written something and
+undone it. This module knows nothing of the service.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -14,10 +14,10 @@ State = Hashable
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened, at some moment between two.
+    """An event that takes effect at some moment between its begin and its end.
 
-    :param step: from the state before it to the states that it may leave; none if it cannot be
-    :param label: for whoever reads a history that has no order
+    :param step: returns the possible states after a state; none if the event is not possible
+    :param label: the text of the event in a failure
     """
 
     began: float
@@ -29,13 +29,13 @@ class Event:
 def legal_order(
     events: Sequence[Event], initial: State, final: Callable[[State], bool] = lambda state: True
 ) -> list[Event] | None:
-    """An order of the events in which each is possible, or None if there is none.
+    """Return an order of the events in which each is possible, or None if there is none.
 
-    :param final: whether a state may be the last one
+    :param final: whether a state is allowed at the end
     """
     dead: set[tuple[int, State]] = set()
     everything = (1 << len(events)) - 1
-    # Where the search stands: what is done, the state, and what can be tried from there.
+    # Each entry: the events that are done (bits), the state, and the events that can be next.
     path: list[int] = []
     stack = [(0, initial, _next(events, 0, initial))]
     while stack:

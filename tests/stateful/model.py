@@ -1,7 +1,7 @@
-"""What the pool should do, in the plainest way: a dictionary of addresses.
+"""A model of the pool: a dictionary of addresses.
 
-The counterpart of Kazoo's `pqc_kazoo_model`. Every command gives the reply that the service must
-give and changes the dictionary as the service must change its documents.
+It corresponds to Kazoo's `pqc_kazoo_model`. `Pool.apply` returns the reply that the service must
+return, and changes the dictionary as the service must change its documents.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from tests.stateful.commands import (
     ReleaseAll,
     ReleaseMany,
     Reply,
-    as_kept,
+    canonical_form,
 )
 
 CONFLICTING = "conflicting documents"
@@ -32,7 +32,7 @@ CONFLICTING = "conflicting documents"
 
 @dataclass(frozen=True)
 class Entry:
-    """One address of the pool: where it is, and the name of the account that has it."""
+    """One address of the pool: its zone, its host, and the name of the account that owns it."""
 
     zone: str
     host: str
@@ -40,12 +40,12 @@ class Entry:
 
     @property
     def status(self) -> str:
-        """Kazoo's word for it."""
+        """The status, as in documents."""
         return "assigned" if self.owner else "available"
 
 
 def assign_problem(entry: Entry | None, account: str) -> dict[str, str] | None:
-    """The rule that assigning an address would break, with Crossbar's text; None if none."""
+    """Return the rule that an assignment breaks, with Crossbar's text; None if it is valid."""
     if entry is None:
         return {"not_found": "ip not found"}
     if entry.owner is None:
@@ -56,7 +56,7 @@ def assign_problem(entry: Entry | None, account: str) -> dict[str, str] | None:
 
 
 def release_problem(entry: Entry | None, account: str) -> dict[str, str] | None:
-    """The rule that releasing an address would break, with Crossbar's text; None if none."""
+    """Return the rule that a release breaks, with Crossbar's text; None if it is valid."""
     if entry is None:
         return {"not_found": "ip not found"}
     if entry.owner is None:
@@ -66,7 +66,7 @@ def release_problem(entry: Entry | None, account: str) -> dict[str, str] | None:
 
 @dataclass
 class Pool:
-    """The pool and whose its addresses are.
+    """The addresses of the pool with their owners.
 
     :param ids: the account id of each name
     """
@@ -76,12 +76,12 @@ class Pool:
 
     @singledispatchmethod
     def apply(self, command: Command) -> Reply:
-        """Do it, and say what the service must reply."""
+        """Apply a command and return the expected reply."""
         raise NotImplementedError(command)
 
     @apply.register
     def _(self, command: Create) -> Reply:
-        address = as_kept(command.address)
+        address = canonical_form(command.address)
         if address in self.entries:
             return Reply(409, "datastore_conflict", {"message": CONFLICTING})
         self.entries[address] = Entry(command.zone, command.host)
@@ -89,20 +89,20 @@ class Pool:
 
     @apply.register
     def _(self, command: Delete) -> Reply:
-        address = as_kept(command.address)
+        address = canonical_form(command.address)
         if address not in self.entries:
             return not_found(command.address)
         if self.entries[address].owner and not command.force:
-            lost = {"ips": {address: "assigned"}, "message": CONFLICTING}
-            return Reply(409, "datastore_conflict", lost)
+            refused = {"ips": {address: "assigned"}, "message": CONFLICTING}
+            return Reply(409, "datastore_conflict", refused)
         self._set_owner(address, None)
-        gone = self.resource(address)
+        deleted = self.resource(address)
         del self.entries[address]
-        return Reply(200, None, gone)
+        return Reply(200, None, deleted)
 
     @apply.register
     def _(self, command: Fetch) -> Reply:
-        address = as_kept(command.address)
+        address = canonical_form(command.address)
         entry = self.entries.get(address)
         visible = entry and (command.by == "operator" or entry.owner in (None, command.by))
         return Reply(200, None, self.resource(address)) if visible else not_found(command.address)
@@ -153,7 +153,7 @@ class Pool:
         return Reply(200, None, sorted({getattr(e, column) for e in self.entries.values()}))
 
     def resource(self, address: str) -> dict[str, Any]:
-        """A dedicated IP as the API shows it."""
+        """Return the resource of a dedicated IP."""
         entry = self.entries[address]
         return {
             "id": address,
@@ -166,11 +166,11 @@ class Pool:
         }
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """How many addresses there are of each status and zone."""
+        """Return the number of addresses of each status and zone."""
         return dict(Counter((entry.status, entry.zone) for entry in self.entries.values()))
 
     def _one(self, spelled: str, problem: Any, account: str, owner: str | None) -> Reply:
-        address = as_kept(spelled)
+        address = canonical_form(spelled)
         broken = problem(self.entries.get(address), account)
         if broken and "not_found" in broken:
             return not_found(spelled)
@@ -182,7 +182,7 @@ class Pool:
     def _many(
         self, spelled: tuple[str, ...], problem: Any, account: str, owner: str | None
     ) -> Reply:
-        addresses = [as_kept(each) for each in spelled]
+        addresses = [canonical_form(each) for each in spelled]
         repeated = {
             f"ips.{i}": {"uniqueItems": "List of items is not unique"}
             for i, address in enumerate(addresses)
@@ -213,5 +213,5 @@ class Pool:
 
 
 def not_found(cause: str) -> Reply:
-    """The reply about an address that is not there."""
+    """Return the reply for an address that is not in the pool."""
     return Reply(404, "bad_identifier", {"cause": cause, "message": "bad identifier"})

@@ -1,4 +1,4 @@
-"""The search of a legal order, on histories made by hand."""
+"""The search of a legal order, on histories written by hand."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ from tests.stateful.commands import (
 )
 from tests.stateful.history import Event, legal_order
 from tests.stateful.model import Entry
-from tests.stateful.observed import Exchange, events, settled
+from tests.stateful.observed import Exchange, events, is_final
 
 IP = "192.0.2.2"
 FREE = Entry("us-east", "proxy1.example.com")
@@ -102,12 +102,12 @@ def found(
     end: Entry | None = None,
     other: str = IP,
 ) -> bool:
-    """Whether these have a legal order for the address.
+    """Whether the exchanges have a legal order for the address.
 
-    :param end: what the address was found to be in the end
+    :param end: the entry of the address at the end
     """
     made = [Exchange(n, c, r, began, ended) for n, (began, ended, c, r) in enumerate(exchanges)]
-    return legal_order(events(made, other, IDS), start, lambda s: settled(s, end)) is not None
+    return legal_order(events(made, other, IDS), start, lambda s: is_final(s, end)) is not None
 
 
 ASSIGN_A, ASSIGN_B = Assign("alice", "alice", IP), Assign("bob", "bob", IP)
@@ -170,7 +170,7 @@ def test_the_writes_of_a_lost_bulk_request_may_be_seen_until_they_are_undone() -
     seen = ((0, 9, many, lost), (3, 4, ASSIGN_B, broken("forbidden")))
     assert found(*seen, end=FREE)
     assert found((0, 9, many, lost), end=FREE)
-    assert not found(*seen, end=ALICES), "it was not given back"
+    assert not found(*seen, end=ALICES), "the write was not undone"
     assert not found((0, 1, many, lost), (2, 3, ASSIGN_B, broken("forbidden")), end=FREE)
     assert not found((0, 9, many, lost), end=ALICES, other="192.0.2.10")
 

@@ -1,4 +1,4 @@
-"""Many at once: what they were told has an order in which it could have happened one by one."""
+"""The replies to concurrent random commands are linearizable."""
 
 import os
 import random
@@ -29,7 +29,7 @@ from tests.stateful.commands import (
 from tests.stateful.conftest import World
 from tests.stateful.history import legal_order
 from tests.stateful.model import Entry
-from tests.stateful.observed import Exchange, events, settled
+from tests.stateful.observed import Exchange, events, is_final
 
 THREADS = 4
 CONTESTED = ["192.0.2.2", "2001:db8::1", "2001:db8::a"]
@@ -46,11 +46,11 @@ KINDS = {
     Create: 2,
     Delete: 2,
 }
-"""How often each command comes."""
+"""The relative frequency of each command."""
 
 
 def some_command(chance: random.Random) -> Command:
-    """A random command on the contested addresses."""
+    """Return a random command on the contested addresses."""
     [kind] = chance.choices(list(KINDS), list(KINDS.values()))
     account = chance.choice(["alice", "bob"])
     by = chance.choice([account, account, "operator"])
@@ -68,21 +68,21 @@ def some_command(chance: random.Random) -> Command:
 
 
 def run(world: World, seed: int, each: int) -> list[Exchange]:
-    """Let threads send random commands, and write down what was said when."""
+    """Send random commands from several threads, and return the exchanges."""
     numbers = count()
     start = Barrier(THREADS)
 
     def one(thread: int) -> list[Exchange]:
         chance = random.Random(f"{seed}-{thread}")
         client = world.client()
-        said = []
+        exchanges = []
         start.wait(30)
         for _ in range(each):
             command = some_command(chance)
             began = time.monotonic()
             reply = client.send(command)
-            said.append(Exchange(next(numbers), command, reply, began, time.monotonic()))
-        return said
+            exchanges.append(Exchange(next(numbers), command, reply, began, time.monotonic()))
+        return exchanges
 
     with ThreadPoolExecutor(THREADS) as threads:
         futures = [threads.submit(one, thread) for thread in range(THREADS)]
@@ -90,7 +90,7 @@ def run(world: World, seed: int, each: int) -> list[Exchange]:
 
 
 def in_the_pool(world: World) -> dict[str, Entry]:
-    """What the documents say of each address."""
+    """Return the entry of each address according to the documents."""
     names = {account_id: name for name, account_id in world.ids.items()}
     return {
         address: Entry(d["pvt_zone"], d["pvt_host"], names.get(d.get("pvt_assigned_to")))
@@ -107,21 +107,21 @@ def test_concurrent_replies_have_a_legal_order(world: World, seed: int) -> None:
     assert {e.reply.code for e in exchanges} <= {200, 201, 400, 404, 409}
     assert len({e.reply.code for e in exchanges}) > 2, "nothing was contested"
     pool = in_the_pool(world)
-    judged = exchanges
+    checked = exchanges
     if not os.environ.get("COUCHDB_URL"):
         # PouchDB's views skip a change whose document has changed again: a list can be stale.
         lists = (ListAvailable, ListAssigned)
-        judged = [e for e in exchanges if not isinstance(e.command, lists)]
+        checked = [e for e in exchanges if not isinstance(e.command, lists)]
     for address in CONTESTED:
-        history = events(judged, address, world.ids)
+        history = events(checked, address, world.ids)
         end = pool.get(address)
-        order = legal_order(history, START, lambda state, end=end: settled(state, end))
-        told = sorted(history, key=lambda event: event.began)
-        assert order, "\n".join(f"{e.began:.4f} {e.ended:.4f} {e.label}" for e in told)
-    world.background()  # a copy that came after its release is removed a little later
+        order = legal_order(history, START, lambda state, end=end: is_final(state, end))
+        by_begin = sorted(history, key=lambda event: event.began)
+        assert order, "\n".join(f"{e.began:.4f} {e.ended:.4f} {e.label}" for e in by_begin)
+    world.background()  # removes a copy that was written after its address was released
     assert copies(world) == {(a, e.owner) for a, e in pool.items() if e.owner}
 
 
 def copies(world: World) -> set[tuple[str, str]]:
-    """Which addresses the accounts' databases say that they have."""
+    """Return the copies in the accounts' databases, as pairs of an address and an account."""
     return {(a, name) for name, db in world.copies.items() for a in world.documents(db)}

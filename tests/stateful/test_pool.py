@@ -1,7 +1,7 @@
-"""Whatever is asked of the service in whatever order, it does what the model does.
+"""The service and the model agree for random sequences of commands.
 
-Kazoo's acceptance test `pqc_cb_ips` with more addresses, in more spellings, more accounts, and
-with the documents looked at after every step.
+This is Kazoo's acceptance test `pqc_cb_ips` with more addresses, spellings and accounts. It also
+compares the documents after every step.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ own_or_operator = st.booleans()
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Random commands, each compared with the model, the databases after each."""
+    """Compares each reply, and the databases after it, with the model."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -58,9 +58,9 @@ class PoolMachine(RuleBasedStateMachine):
             remove_ips(world, database)
 
     def check(self, command: Command) -> None:
-        """Send it, and compare the reply with the model's."""
+        """Send a command, and compare the reply with the model's."""
         expected = self.model.apply(command)
-        got = plain(self.client.send(command))
+        got = comparable(self.client.send(command))
         if isinstance(command, ReleaseAll):
             expected, got = unordered(expected), unordered(got)
         assert got == expected, command
@@ -81,7 +81,7 @@ class PoolMachine(RuleBasedStateMachine):
     def delete_ip(self, address: str, force: bool) -> None:
         self.check(Delete("operator", address, force))
 
-    # What accounts do.
+    # Writes of accounts.
 
     @rule(account=accounts, address=spellings, operator=own_or_operator)
     def assign_ip(self, account: str, address: str, operator: bool) -> None:
@@ -117,7 +117,7 @@ class PoolMachine(RuleBasedStateMachine):
     def release_all(self, account: str) -> None:
         self.check(ReleaseAll(account, account))
 
-    # What everybody asks.
+    # Reads.
 
     @rule(account=accounts, address=spellings, operator=own_or_operator)
     def fetch_ip(self, account: str, address: str, operator: bool) -> None:
@@ -142,16 +142,16 @@ class PoolMachine(RuleBasedStateMachine):
     def fetch_names(self, account: str, kind: str) -> None:
         self.check(ListNames(account, account, kind))
 
-    # What must hold after every step.
+    # Invariants, checked after every step.
 
     @invariant()
-    def the_lists_are_the_models(self) -> None:
+    def the_lists_agree_with_the_model(self) -> None:
         for account in ("alice", "bob"):
             self.check(ListAssigned("operator", account))
         self.check(ListAvailable("operator", "alice"))
 
     @invariant()
-    def the_documents_are_the_models(self) -> None:
+    def the_documents_agree_with_the_model(self) -> None:
         documents = self.world.documents(self.world.pool)
         assert set(documents) == set(self.model.entries)
         for address, entry in self.model.entries.items():
@@ -173,7 +173,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert document["pvt_created"] <= document["pvt_modified"]
 
     @invariant()
-    def the_accounts_have_copies_of_what_is_theirs(self) -> None:
+    def the_accounts_have_copies_of_their_addresses(self) -> None:
         documents = self.world.documents(self.world.pool)
         for account, database in self.world.copies.items():
             own = {a for a, entry in self.model.entries.items() if entry.owner == account}
@@ -189,7 +189,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 def remove_ips(world: World, database: Any) -> None:
-    """Take all dedicated IPs out of a database, by its own means."""
+    """Delete all dedicated IPs from a database, without the service."""
     database.put_all(
         [
             {"_id": d["_id"], "_rev": d["_rev"], "_deleted": True}
@@ -199,20 +199,20 @@ def remove_ips(world: World, database: Any) -> None:
 
 
 def fields(document: dict[str, Any]) -> dict[str, Any]:
-    """A document without the revision, which a copy has of its own."""
+    """Return a document without the fields that differ between the pool and a copy."""
     of_the_pool = ("_rev", "pvt_trail", "pvt_transaction")
     return {k: v for k, v in document.items() if k not in of_the_pool}
 
 
-def plain(reply: Reply) -> Reply:
-    """A reply with what the model cannot know checked and left out."""
+def comparable(reply: Reply) -> Reply:
+    """Check the parts of a reply that the model cannot predict, and remove them."""
     data = reply.data
     if reply.message == "validation error":
         for messages in data.values():
-            for rule_, said in messages.items():
-                assert set(said) == {"message", "value"}
-                assert canonical(said["value"])
-                messages[rule_] = said["message"]
+            for rule_, content in messages.items():
+                assert set(content) == {"message", "value"}
+                assert canonical(content["value"])
+                messages[rule_] = content["message"]
     if isinstance(data, dict) and "_read_only" in data:
         read_only = data.pop("_read_only")
         assert {"created", "modified", "rev"} <= set(read_only)
@@ -221,7 +221,7 @@ def plain(reply: Reply) -> Reply:
 
 
 def unordered(reply: Reply) -> Reply:
-    """A reply whose addresses may come in any order."""
+    """Return a reply with its addresses sorted."""
     return Reply(reply.code, reply.message, {"ips": sorted(reply.data["ips"])})
 
 
@@ -246,8 +246,8 @@ def test_kazoos_own_sequence_of_commands_works(world: World) -> None:
     ]
     for step in steps:
         step()
-        machine.the_lists_are_the_models()
-        machine.the_documents_are_the_models()
-        machine.the_accounts_have_copies_of_what_is_theirs()
+        machine.the_lists_agree_with_the_model()
+        machine.the_documents_agree_with_the_model()
+        machine.the_accounts_have_copies_of_their_addresses()
         machine.the_counts_by_zone_are_right()
     assert machine.model.entries == {}

@@ -1,7 +1,4 @@
-"""Orders of events that hardly ever come by chance, made by hand.
-
-A service is watched, and just before a certain request of it to the database somebody else acts.
-"""
+"""Races with a fixed order: another request runs just before a request to the database."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +28,10 @@ Meanwhile = Callable[..., Reply]
 
 @pytest.fixture
 def meanwhile(settings: Settings, world: World) -> Meanwhile:
-    """A function that sends a command and lets others act before requests of the service."""
+    """Return a function that sends a command, and calls other functions before given requests.
+
+    Each interruption is a method, a part of the URL, and the function to call.
+    """
 
     def send(command: Command, *interruptions: tuple[str, str, Act]) -> Reply:
         left = list(interruptions)
@@ -43,7 +43,7 @@ def meanwhile(settings: Settings, world: World) -> Meanwhile:
         wsgi = composition.create_app(replace(settings, identity_cache=4.0), trace=trace)
         client = world.client()
         reply = Client(CheckedApp(wsgi), client.tokens, client.ids).send(command)
-        assert not left, "what was waited for did not come"
+        assert not left, "the service did not send the expected request"
         return reply
 
     return send
@@ -51,7 +51,7 @@ def meanwhile(settings: Settings, world: World) -> Meanwhile:
 
 @pytest.fixture
 def send(world: World) -> Callable[[Command], Reply]:
-    """A function that sends a command; two addresses are in the pool."""
+    """Return a function that sends a command; two addresses are in the pool."""
     client = world.client()
     for database in world.copies.values():
         for document in world.documents(database).values():
@@ -62,7 +62,7 @@ def send(world: World) -> Callable[[Command], Reply]:
 
 
 def in_database_of(world: World, name: str) -> str:
-    """A part of every URL of an account's database."""
+    """Return the part of a URL that names an account's database."""
     return account_database(world.ids[name]).replace("/", "%2F")
 
 
@@ -114,7 +114,7 @@ def test_a_release_leaves_the_copy_of_the_next_assignment(
 def test_an_assignment_survives_the_removal_of_its_copy_by_the_last_release(
     world: World, meanwhile: Meanwhile, send: Callable[[Command], Reply]
 ) -> None:
-    # The copy is still there, since that release is not through yet.
+    # The copy still exists, as if the release had not finished yet.
     assert send(Assign("alice", "alice", FIRST)).code == 200
     database = world.copies["alice"]
     copy = world.documents(database)[FIRST]
