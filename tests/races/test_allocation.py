@@ -22,7 +22,7 @@ CLIENTS = 64
 
 @pytest.fixture
 def many(couch: Couch, pool: object) -> Callable[[int], None]:
-    """A function that adds addresses to the pool."""
+    """Return a function that adds addresses to the pool."""
 
     def fill(count: int) -> None:
         repository = IPRepository(couch, ListRepository(couch))
@@ -54,7 +54,7 @@ def test_concurrent_allocations_rarely_choose_the_same_address(
         ]
         taken = [ip.address for future in futures for ip in future.result()]
     assert len(set(taken)) == 150
-    # Until a quarter is left: at most three attempts for two addresses.
+    # While a quarter of the pool is left, two addresses take at most three attempts.
     assert len(writes) <= 1.5 * 150
 
 
@@ -78,13 +78,13 @@ def test_of_two_large_allocations_one_gets_all_and_the_other_nothing(
     assert not [found for found in services.doctor.examine() if found.address in own]
 
 
-@pytest.mark.parametrize("wish", ["distinct_hosts", "distinct_zones"])
+@pytest.mark.parametrize("option", ["distinct_hosts", "distinct_zones"])
 def test_distinct_hosts_and_zones_are_distinct(
-    services: Instance, add: Callable[..., DedicatedIP], alice: Member, wish: str
+    services: Instance, add: Callable[..., DedicatedIP], alice: Member, option: str
 ) -> None:
     for n in range(12):
         add(f"192.0.2.{n}", zone=f"zone{n % 4}", host=f"host{n % 4}.example.com")
-    command = AllocateIPs(alice.id, 4, **{wish: True})
+    command = AllocateIPs(alice.id, 4, **{option: True})
     ips = services.allocation.allocate(command, uuid4().hex)
     assert len({ip.host for ip in ips}) == len({ip.zone for ip in ips}) == 4
     with pytest.raises(InsufficientIPs) as refused:

@@ -1,7 +1,7 @@
 """Several accounts assign one address at the same moment, over all nodes.
 
-`RACE_CONTESTS` says how many addresses are contested (20 unless given). With `RACE_NODE_DOWN` set
-somebody kills and restarts nodes meanwhile, and requests may end without being decided.
+`RACE_CONTESTS` is the number of contested addresses (default 20). `RACE_NODE_DOWN` means that the
+caller kills and restarts nodes during the test. Then requests may end with an unknown outcome.
 """
 
 import os
@@ -40,7 +40,7 @@ def test_one_of_many_concurrent_requests_gets_the_address(
     http = urllib3.PoolManager(maxsize=8, num_pools=4)
     start = threading.Barrier(len(members))
 
-    def ask(place: int, address: str) -> int:
+    def send(place: int, address: str) -> int:
         start.wait()
         server = field.servers[place % len(field.servers)]
         url = f"{server.url}/v2/accounts/{members[place].id}/ips/{address}"
@@ -55,36 +55,36 @@ def test_one_of_many_concurrent_requests_gets_the_address(
     rounds: Counter[tuple[int, ...]] = Counter()
     with ThreadPoolExecutor(len(members)) as clients:
         for address in contested:
-            futures = [clients.submit(ask, place, address) for place in range(len(members))]
+            futures = [clients.submit(send, place, address) for place in range(len(members))]
             statuses = [future.result() for future in futures]
             rounds[tuple(sorted(statuses))] += 1
             acknowledged[200, address] += statuses.count(200)
     with capsys.disabled():
         print("\n   ", dict(rounds))
     assert set(acknowledged.values()) <= {0, 1}, "an address was acknowledged twice"
-    _wait_for_order(settings)
+    _wait_for_agreement(settings)
     if os.environ.get("RACE_NODE_DOWN"):
-        acknowledged = _without_undecided(acknowledged, couch, contested)
+        acknowledged = _with_unacknowledged(acknowledged, couch, contested)
     assert_assigned_are_acknowledged(+acknowledged, contested, couch, members)
 
 
-def _wait_for_order(settings: Settings) -> None:
+def _wait_for_agreement(settings: Settings) -> None:
     """Let the workers restore withdrawn addresses, then run the doctor an hour ahead."""
     time.sleep(float(os.environ.get("RACE_SETTLE", "0")))
     doctor = composition.build(settings, clock=lambda: time.time() + 3600).doctor
-    for _ in range(20):  # what one node has, the others have a moment later
+    for _ in range(20):  # the other nodes get a write a moment later
         if not list(doctor.examine(repair=True)):
             return
         time.sleep(0.5)
-    raise AssertionError(f"still out of order: {list(doctor.examine())}")
+    raise AssertionError(f"the doctor still finds: {list(doctor.examine())}")
 
 
-def _without_undecided(
+def _with_unacknowledged(
     acknowledged: Counter[tuple[int, str]], couch: Couch, contested: list[str]
 ) -> Counter[tuple[int, str]]:
-    """A client that got 503 may have the address; one that got 200 must have it."""
+    """Add addresses that are assigned after a 503, and check that no acknowledged one is lost."""
     documents = couch.database("dedicated_ips").get_all(contested)
     assigned = {a for a, d in documents.items() if d["pvt_status"] == "assigned"}
-    told = {address for (_, address), count in acknowledged.items() if count}
-    assert told <= assigned, "an acknowledged address was lost"
+    acknowledged_addresses = {address for (_, address), count in acknowledged.items() if count}
+    assert acknowledged_addresses <= assigned, "an acknowledged address was lost"
     return Counter({(200, address): 1 for address in assigned})

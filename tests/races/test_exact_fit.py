@@ -1,8 +1,8 @@
-"""N free addresses, N requests at once, from 64 clients over 4 workers: each address once.
+"""64 clients and 4 workers allocate N addresses of a pool of N, each address once.
 
-Pools that are just large enough are what breaks allocators. `RACE_ROUNDS` says how often each
-race is run (1 unless given), `RACE_COUCHDB_URLS` names the nodes of a cluster, separated by
-commas: then every node has a gunicorn of its own, and the clients use all of them.
+A pool with exactly enough addresses has the most conflicts. `RACE_ROUNDS` is the number of rounds
+of each test (default 1). `RACE_COUCHDB_URLS` has the URLs of a cluster's nodes, separated by
+commas. Then each node has its own gunicorn, and the clients use all of them.
 """
 
 import os
@@ -34,37 +34,37 @@ ROUNDS = int(os.environ.get("RACE_ROUNDS", "1"))
 
 @dataclass(frozen=True)
 class Field:
-    """The servers and addresses of a race."""
+    """The servers and accounts of a race."""
 
     servers: list[Gunicorn]
     members: list[Member]
 
     def allocate(self, http: urllib3.PoolManager, key: str | None = None) -> tuple[int, list[str]]:
-        """One request for one address, by some account at some server.
+        """Allocate one address to a random account at a random server.
 
-        :returns: the status, 0 when there was no answer, and the addresses
+        :returns: the status (0 without a reply), and the addresses or the message
         """
-        who, where = random.choice(self.members), random.choice(self.servers)
-        return self._ask(http, who, where, key)
+        member, server = random.choice(self.members), random.choice(self.servers)
+        return self._send(http, member, server, key)
 
-    def insist(self, http: urllib3.PoolManager) -> tuple[int, list[str]]:
-        """The same, repeated with one Idempotency-Key until there is a reply."""
-        who, key = random.choice(self.members), uuid4().hex
+    def allocate_with_retries(self, http: urllib3.PoolManager) -> tuple[int, list[str]]:
+        """Allocate with an Idempotency-Key, and repeat the request until a final reply."""
+        member, key = random.choice(self.members), uuid4().hex
         for _ in range(200):
-            status, ips = self._ask(http, who, random.choice(self.servers), key)
+            status, ips = self._send(http, member, random.choice(self.servers), key)
             if status == 200 or (status == 409 and ips == ["insufficient_ips"]):
                 return status, ips
             threading.Event().wait(random.uniform(0.05, 0.3))
-        raise AssertionError(f"no answer, at last {status} {ips}")
+        raise AssertionError(f"no final reply; the last was {status} {ips}")
 
-    def _ask(
-        self, http: urllib3.PoolManager, who: Member, where: Gunicorn, key: str | None
+    def _send(
+        self, http: urllib3.PoolManager, member: Member, server: Gunicorn, key: str | None
     ) -> tuple[int, list[str]]:
-        headers = {**who.headers, **({"Idempotency-Key": key} if key else {})}
+        headers = {**member.headers, **({"Idempotency-Key": key} if key else {})}
         try:
             reply = http.request(
                 "POST",
-                f"{where.url}/v2/accounts/{who.id}/ips",
+                f"{server.url}/v2/accounts/{member.id}/ips",
                 json={"data": {"quantity": 1}},
                 headers=headers,
                 retries=False,
@@ -98,28 +98,28 @@ def field(
 
 @pytest.fixture
 def free(pool: Database, add: Callable[..., DedicatedIP]) -> list[str]:
-    """Create the addresses, all that the pool has."""
+    """Create all addresses of the pool."""
     addresses = [f"192.0.2.{n}" for n in range(ADDRESSES)]
     for address in addresses:
         add(address)
     return addresses
 
 
-def race(requests: int, ask: Callable[[urllib3.PoolManager], tuple[int, list[str]]]) -> Counter:
+def race(requests: int, send: Callable[[urllib3.PoolManager], tuple[int, list[str]]]) -> Counter:
     """Send requests from 64 clients; return the count of each address and each refusal."""
     http = urllib3.PoolManager(maxsize=CLIENTS, num_pools=4)
     with ThreadPoolExecutor(CLIENTS) as clients:
-        futures = [clients.submit(ask, http) for _ in range(requests)]
+        futures = [clients.submit(send, http) for _ in range(requests)]
         return Counter(
             (status, ip) for future in futures for status, ips in [future.result()] for ip in ips
         )
 
 
 def assert_assigned_are_acknowledged(
-    answers: Counter, free: list[str], couch: Couch, members: list[Member]
+    replies: Counter, free: list[str], couch: Couch, members: list[Member]
 ) -> None:
     """Check that the pool, the accounts' copies and the replies agree."""
-    acknowledged = [ip for status, ip in answers.elements() if status == 200]
+    acknowledged = [ip for status, ip in replies.elements() if status == 200]
     assert len(acknowledged) == len(set(acknowledged)), "an address was acknowledged twice"
     documents = couch.database("dedicated_ips").get_all(free)
     assert set(documents) == set(free), "an address was lost"
@@ -137,10 +137,10 @@ def assert_assigned_are_acknowledged(
 def test_every_address_is_acknowledged_once(
     field: Field, free: list[str], couch: Couch, round_: int
 ) -> None:
-    answers = race(ADDRESSES, field.allocate)
+    replies = race(ADDRESSES, field.allocate)
     late = race(8, field.allocate)
-    assert_assigned_are_acknowledged(answers + late, free, couch, field.members)
-    assert sum(n for (status, _), n in answers.items() if status == 200) == ADDRESSES
+    assert_assigned_are_acknowledged(replies + late, free, couch, field.members)
+    assert sum(n for (status, _), n in replies.items() if status == 200) == ADDRESSES
     assert late == {(409, "insufficient_ips"): 8}
 
 
@@ -151,18 +151,18 @@ def test_no_address_is_lost_or_assigned_twice_when_workers_are_killed(
     done = threading.Event()
 
     def kill() -> None:
-        for _ in range(6):  # a new worker takes a second to come up
+        for _ in range(6):  # a new worker takes a second to start
             if not done.wait(random.uniform(0.1, 0.6)):
                 random.choice(field.servers).kill_a_worker()
 
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        answers = race(ADDRESSES, field.insist)
+        replies = race(ADDRESSES, field.allocate_with_retries)
     finally:
         done.set()
         killer.join()
-    assert_assigned_are_acknowledged(answers, free, couch, field.members)
+    assert_assigned_are_acknowledged(replies, free, couch, field.members)
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
@@ -175,12 +175,12 @@ def test_no_address_is_lost_or_assigned_twice_when_replies_are_dropped(
     tmp_path: Path,
     round_: int,
 ) -> None:
-    def now_and_then(forward: Forward) -> Reply:
+    def sometimes(forward: Forward) -> Reply:
         return lose_reply(forward) if random.random() < 0.2 else forward()
 
     with FaultProxy(environment["COUCHDB_URL"]) as proxy:
-        proxy.rule(now_and_then, "PUT", times=None)
+        proxy.rule(sometimes, "PUT", times=None)
         with Gunicorn({**environment, "COUCHDB_URL": proxy.url}, tmp_path / "log") as server:
             field = Field([server], [alice, bob])
-            answers = race(ADDRESSES, field.insist)
-    assert_assigned_are_acknowledged(answers, free, couch, field.members)
+            replies = race(ADDRESSES, field.allocate_with_retries)
+    assert_assigned_are_acknowledged(replies, free, couch, field.members)

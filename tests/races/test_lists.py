@@ -1,6 +1,6 @@
 """An assignment that one server has acknowledged is visible on all servers at once.
 
-`RACE_LISTS` says how many rounds there are (20 unless given).
+`RACE_LISTS` is the number of rounds (default 20).
 """
 
 import os
@@ -33,7 +33,7 @@ class Client:
         while True:
             yield from (server.url for server in field.servers)
 
-    def ask(
+    def send(
         self, member: Member, method: str, path: str = "", ips: list[str] | None = None
     ) -> set[str]:
         """Return the addresses of a reply."""
@@ -63,13 +63,13 @@ def test_a_release_of_all_releases_every_earlier_assignment(
     missed: Counter[int] = Counter()
     for round_ in range(LISTS):
         member, ips = field.members[round_ % 2], free[round_ % 5 :][:4]
-        client.ask(member, "POST", ips=ips)
-        left = set(ips) - client.ask(member, "DELETE")
+        client.send(member, "POST", ips=ips)
+        left = set(ips) - client.send(member, "DELETE")
         missed[len(left)] += 1
         if left:
-            client.ask(member, "DELETE", ips=sorted(left))
+            client.send(member, "DELETE", ips=sorted(left))
     with capsys.disabled():
-        print("\n    addresses left by a release of all:", dict(missed))
+        print("\n    addresses missed by a release of all:", dict(missed))
     assert missed == {0: LISTS}
 
 
@@ -79,10 +79,10 @@ def test_a_list_shows_every_earlier_assignment_and_no_released_address(
     wrong: Counter[str] = Counter()
     for round_ in range(LISTS):
         member, ips = field.members[round_ % 2], free[round_ % 5 :][:4]
-        client.ask(member, "POST", ips=ips)
-        wrong["too few"] += client.ask(member, "GET", "/assigned") != set(ips)
-        client.ask(member, "DELETE", ips=ips)
-        wrong["too many"] += client.ask(member, "GET", "/assigned") != set()
+        client.send(member, "POST", ips=ips)
+        wrong["too few"] += client.send(member, "GET", "/assigned") != set(ips)
+        client.send(member, "DELETE", ips=ips)
+        wrong["too many"] += client.send(member, "GET", "/assigned") != set()
     with capsys.disabled():
-        print("\n    lists that were wrong:", dict(wrong))
+        print("\n    wrong lists:", dict(wrong))
     assert not +wrong
