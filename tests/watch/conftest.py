@@ -1,4 +1,4 @@
-"""The proxy of the faults' tests, and an application of the test's own behind it."""
+"""Fixtures: a proxy that causes faults, and an application that uses it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,15 +16,15 @@ from tests.timing import LONG
 
 
 @pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever watches waits for CouchDB: a busy machine is not what is tested."""
+def _long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise the timeouts of health checks, so that they succeed on a busy machine."""
     monkeypatch.setattr(composition, "_HEALTH_TIMEOUT", LONG)
     monkeypatch.setattr(databases, "_TIME_LIMIT", LONG)
 
 
 @pytest.fixture
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever watches waits for an answer of CouchDB as long as in production."""
+def _production_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the timeout of health checks that production has."""
     monkeypatch.setattr(composition, "_HEALTH_TIMEOUT", 1.0)
 
 
@@ -37,18 +37,18 @@ def proxy(couchdb_url: str) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def behind(settings: Settings, proxy: FaultProxy) -> Settings:
-    """The settings of an application that reaches the database by way of the proxy."""
+    """The settings of an application that uses the proxy as CouchDB."""
     return replace(settings, couchdb_url=proxy.url, identity_cache=4.0)
 
 
 @pytest.fixture
 def watched(behind: Settings) -> TestApp:
-    """An application that nobody else counts with, behind the proxy."""
+    """An application with its own metrics, which uses the proxy as CouchDB."""
     return CheckedApp(composition.create_app(behind))
 
 
 @pytest.fixture
 def fresh(settings: Settings) -> Iterator[Fresh]:
-    """Databases of the test's own."""
+    """Databases that only this test uses."""
     with made_fresh(settings) as made:
         yield made

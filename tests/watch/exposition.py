@@ -8,7 +8,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(text: str) -> Samples:
-    """The value of every sample, by its name and labels."""
+    """Parse the text format: the value of every sample, by its name and labels."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -16,17 +16,17 @@ def samples(text: str) -> Samples:
     }
 
 
-def value(told: Samples, name: str, **labels: str) -> float:
-    """The sum of the samples that have these labels."""
+def value(counts: Samples, name: str, **labels: str) -> float:
+    """Return the sum of the samples that have these labels."""
     wanted = labels.items()
-    return sum(v for (n, has), v in told.items() if n == name and wanted <= dict(has).items())
+    return sum(v for (n, has), v in counts.items() if n == name and wanted <= dict(has).items())
 
 
-def labels(told: Samples, name: str, label: str) -> set[str]:
-    """The values of a label."""
-    return {dict(has)[label] for n, has in told if n == name}
+def labels(counts: Samples, name: str, label: str) -> set[str]:
+    """Return the values of a label."""
+    return {dict(has)[label] for n, has in counts if n == name}
 
 
-def counters(told: Samples) -> Iterable[tuple[str, frozenset[tuple[str, str]]]]:
-    """What never goes backwards."""
-    return (key for key in told if key[0].endswith(("_total", "_count", "_sum", "_bucket")))
+def counters(counts: Samples) -> Iterable[tuple[str, frozenset[tuple[str, str]]]]:
+    """Return the samples that never decrease."""
+    return (key for key in counts if key[0].endswith(("_total", "_count", "_sum", "_bucket")))

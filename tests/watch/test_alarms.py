@@ -126,16 +126,16 @@ def test_a_wrong_alarm_fails_the_unit_tests(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def told(watched: TestApp, add: Callable[..., DedicatedIP], alice: Member) -> Samples:
-    """What `/metrics` has to say after a request."""
+def scraped(watched: TestApp, add: Callable[..., DedicatedIP], alice: Member) -> Samples:
+    """The samples of `/metrics` after a request."""
     add("192.0.2.1")
     watched.get(f"/v2/accounts/{alice.id}/ips/192.0.2.1", headers=alice.headers)
     return samples(watched.get("/metrics").text)
 
 
-def test_every_metric_and_label_of_rules_and_dashboard_exists(told: Samples) -> None:
-    known = {name: set[str]() for name, _ in told} | OF_PROMETHEUS
-    for name, labels in told:
+def test_every_metric_and_label_of_rules_and_dashboard_exists(scraped: Samples) -> None:
+    known = {name: set[str]() for name, _ in scraped} | OF_PROMETHEUS
+    for name, labels in scraped:
         known[name] |= {"job", "instance", *dict(labels)}
     for where, expression in EXPRESSIONS.items():
         unquoted = re.sub('"[^"]*"', "", expression)
@@ -156,10 +156,10 @@ def test_the_counter_of_writes_without_a_quorum_begins_with_zero() -> None:
         def counts(self) -> None:
             return None
 
-    told = samples(Metrics().text(NoPool()).decode())
+    scraped = samples(Metrics().text(NoPool()).decode())
     counts = {
         dict(labels)["kind"]: count
-        for (name, labels), count in told.items()
+        for (name, labels), count in scraped.items()
         if name == "kazoo_ips_couchdb_requests_total"
     }
     assert counts == {"write": 0, "bulk_write": 0, "delete": 0}
@@ -184,7 +184,7 @@ def test_grafana_s_own_classes_read_the_dashboard_and_lose_nothing() -> None:
 
 
 def lost(given: Any, read: Any, path: str) -> Iterator[str]:
-    """What a value has that the other one has not."""
+    """Return the difference between two values."""
     if isinstance(given, dict):
         for key, value in given.items():
             if key not in read:

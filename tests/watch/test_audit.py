@@ -206,8 +206,8 @@ def worker(behind: Settings) -> Instance:
     return composition.build(behind)
 
 
-def kinds(told: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:
-    return [(line["audit"], line["addresses"], "recovered" in line) for line in told]
+def kinds(audit_lines: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:
+    return [(line["audit"], line["addresses"], "recovered" in line) for line in audit_lines]
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -313,9 +313,9 @@ def test_of_several_workers_one_writes_the_line_of_a_recovered_transaction(
         for future in [threads.submit(recover, worker) for worker in others]:
             future.result()
     assert eventually(lambda: not log.all())
-    told = [line for line in lines() if not line["audit"].startswith("copy_")]
-    assert kinds(told) == expected
-    for line in told:
+    audit_lines = [line for line in lines() if not line["audit"].startswith("copy_")]
+    assert kinds(audit_lines) == expected
+    for line in audit_lines:
         assert (line["by"], line["original_request_id"]) == ("background", "of-the-dead")
 
 
@@ -404,8 +404,8 @@ def test_repairs_of_the_doctor_are_lines(
     with request_context.command("kazoo-ips doctor", "root"):
         list(later.doctor.examine(repair=True))
         [line] = lines()
-    told = (line["audit"], line["addresses"], line["command"], line["original_request_id"])
-    assert told == (change, [FREE], "kazoo-ips doctor", "her-request")
+    fields = (line["audit"], line["addresses"], line["command"], line["original_request_id"])
+    assert fields == (change, [FREE], "kazoo-ips doctor", "her-request")
     list(later.doctor.examine(repair=True))
     assert lines() == []
 
@@ -471,8 +471,8 @@ def command(
             with pytest.raises(SystemExit) as end:
                 cli.main()
             assert not end.value.code
-        told = capsys.readouterr().err.splitlines()
-        return [json.loads(line) for line in told if line != "copies"]  # a progress bar's label
+        output = capsys.readouterr().err.splitlines()
+        return [json.loads(line) for line in output if line != "copies"]  # a progress bar's label
 
     return run
 
@@ -482,7 +482,7 @@ def test_commands_write_lines(
     command: Callable[..., list[dict[str, Any]]], pool: Database, alice: Member, sup: bool
 ) -> None:
     program = ("sup", "kazoo_ips_maintenance") if sup else ("/usr/bin/kazoo-ips",)
-    told = [
+    audit_lines = [
         *command(*program, "add", FREE, *PLACE.values()),
         *command(*program, "assign", FREE, alice.id),
         *command(*program, "release", FREE),
@@ -490,9 +490,9 @@ def test_commands_write_lines(
         *command(*program, "delete", FREE),
     ]
     names = {"add": "created", "assign": "assigned", "release": "released", "delete": "deleted"}
-    assert [line["audit"] for line in told] == list(names.values())
+    assert [line["audit"] for line in audit_lines] == list(names.values())
     user = pwd.getpwuid(os.getuid()).pw_name
-    for name, line in zip(names, told, strict=True):
+    for name, line in zip(names, audit_lines, strict=True):
         prefix = "sup kazoo_ips_maintenance" if sup else "kazoo-ips"
         assert line["command"] == f"{prefix} {name}"
         assert (line["by"], line["system_user"], line["addresses"]) == ("command", user, [FREE])
@@ -510,15 +510,15 @@ def test_an_import_writes_a_line_for_a_hundred_addresses_of_a_zone_and_a_host(
         + "".join(f"2001:db8:1111:2222:3333:4444:5555:{n:x},us-east,{HOST}\n" for n in range(250))
         + "".join(f"192.0.2.{n},us-west,{HOST}\n" for n in range(1, 51))
     )
-    told = command("kazoo-ips", "add", "--from", str(rows))
-    east = [line for line in told if line["to"]["zone"] == "us-east"]
-    west = [line for line in told if line["to"]["zone"] == "us-west"]
+    audit_lines = command("kazoo-ips", "add", "--from", str(rows))
+    east = [line for line in audit_lines if line["to"]["zone"] == "us-east"]
+    west = [line for line in audit_lines if line["to"]["zone"] == "us-west"]
     assert [len(line["addresses"]) for line in east] == [100, 100, 50]
     assert [line["part"] for line in east] == ["1/3", "2/3", "3/3"]
     assert [(len(line["addresses"]), "part" in line) for line in west] == [(50, False)]
-    assert len({address for line in told for address in line["addresses"]}) == 300
-    assert {line["command"] for line in told} == {"kazoo-ips add"}
-    assert max(len(json.dumps(line)) for line in told) < 8192
+    assert len({address for line in audit_lines for address in line["addresses"]}) == 300
+    assert {line["command"] for line in audit_lines} == {"kazoo-ips add"}
+    assert max(len(json.dumps(line)) for line in audit_lines) < 8192
     assert command("kazoo-ips", "add", "--from", str(rows)) == []
 
 
@@ -614,13 +614,13 @@ def test_a_killed_worker_has_written_its_lines(
     import urllib3  # noqa: PLC0415
 
     with Gunicorn(environment, tmp_path / "log", workers=1) as server:
-        told = urllib3.request(
+        reply = urllib3.request(
             "PUT",
             f"{server.url}/v2/ips",
             headers=operator.headers,
             json={"data": {"ip": FREE, **PLACE}},
         )
-        assert told.status == 201
+        assert reply.status == 201
         text = (tmp_path / "log").read_text()
     [line] = [json.loads(each) for each in text.splitlines() if '"audit"' in each]
     assert (line["audit"], line["user_id"]) == ("created", operator.user.id)

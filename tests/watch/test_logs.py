@@ -1,4 +1,4 @@
-"""One line a request, that request's name in CouchDB's log, and no secret in any line."""
+"""Each request has one log line and its id in CouchDB's log; no line contains a secret."""
 
 import hashlib
 import io
@@ -29,12 +29,12 @@ from tests.servers import Gunicorn
 from tests.timing import eventually
 
 MARK = "S3cr3t"
-"""In every secret of these tests, and nowhere else."""
+"""A text that is in every secret of these tests, and nowhere else."""
 
 
 @dataclass
 class Server:
-    """A gunicorn that logs all it can, and the proxy behind it."""
+    """A gunicorn with the log level debug, and its proxy to CouchDB."""
 
     url: str
     log: Path
@@ -44,21 +44,21 @@ class Server:
         return urllib3.request(method, self.url + path, **more)
 
     def raw(self, text: bytes) -> bytes:
-        """Send bytes; the first of the answer."""
+        """Send bytes and return the first bytes of the reply."""
         parts = urlsplit(self.url)
         with socket.create_connection((parts.hostname, parts.port or 80), timeout=10) as client:
             client.sendall(text)
             return client.recv(65536)
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged; every line is an object."""
+        """Return all log lines; each is a JSON object."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def line(self, request_id: str) -> dict[str, Any]:
-        """The one line of a request."""
+        """Return the log line of a request."""
         found: list[dict[str, Any]] = []
 
-        def there() -> bool:
+        def logged() -> bool:
             found[:] = [
                 line
                 for line in self.lines()
@@ -66,7 +66,7 @@ class Server:
             ]
             return bool(found)
 
-        assert eventually(there)
+        assert eventually(logged)
         [line] = found
         return line
 
@@ -79,7 +79,7 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("logs") / "log"
-    # The embedded database takes any password, so it can be one that is looked for.
+    # The embedded database accepts any password, so it can be one that the tests search for.
     url = couchdb_url if "@" in couchdb_url else couchdb_url.replace("//", f"//x:{MARK}-couchdb@")
     with FaultProxy(url) as proxy:
         own = {
@@ -164,10 +164,10 @@ def test_a_reply_of_503_is_one_warning_and_one_line(
 
 
 def named(server: Server, name: str) -> int:
-    """How many requests to CouchDB have had an id that begins with that name."""
+    """Return the number of requests to CouchDB whose id begins with this name."""
     header = re.compile(f"(?i)x-couch-request-id: {name}-[0-9]{{1,11}}\r\n".encode())
     ids = [found[0] for r in server.proxy.records if (found := header.search(r.request.head))]
-    assert len(set(ids)) == len(ids), "no two have the same"
+    assert len(set(ids)) == len(ids), "two requests have the same id"
     return len(ids)
 
 
@@ -258,9 +258,9 @@ def test_a_shared_request_to_couchdb_is_in_all_log_lines(
     assert shared
     assert len(rule.met) < len(lines)
     server.proxy.clear()
-    asking = {line["request_id"] for line in lines if line["couchdb_calls"]}
+    leaders = {line["request_id"] for line in lines if line["couchdb_calls"]}
     for line in shared:
-        assert set(line["couchdb_shared"]) <= asking
+        assert set(line["couchdb_shared"]) <= leaders
         assert line["couchdb_ms"] > 5
 
 
@@ -346,7 +346,7 @@ def test_no_secret_is_in_any_line(
 
 @contextmanager
 def set_up(form: str, stream: io.StringIO) -> Iterator[None]:
-    """The loggers as the service has them; afterwards as they were."""
+    """Configure the loggers as the service does, and restore them afterwards."""
     root = logging.getLogger()
     before, level = root.handlers, root.level
     token = request_context.CURRENT.set(None)
@@ -384,11 +384,11 @@ def test_messages_of_libraries_are_searched_for_secrets(form: str, text: str) ->
             raise ValueError(text)
         except ValueError:
             log.exception("it failed")
-    told = written.getvalue()
+    output = written.getvalue()
     hidden = (MARK, b64encode(MARK.encode()).decode(), "pa/ss")
-    assert [secret for secret in hidden if secret in told] == []
-    assert told.count(logs.MASK) >= 2
-    assert "ValueError" in told
+    assert [secret for secret in hidden if secret in output] == []
+    assert output.count(logs.MASK) >= 2
+    assert "ValueError" in output
 
 
 def test_a_line_in_the_text_format() -> None:

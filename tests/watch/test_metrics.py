@@ -1,4 +1,4 @@
-"""What is counted, by which labels, and that it is told whatever CouchDB does."""
+"""The metrics, their labels, and `/metrics` in every state of CouchDB."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ from tests.watch.exposition import Samples, labels, samples, value
 ROOT = Path(__file__).parents[2]
 
 
-def told(api: TestApp) -> Samples:
+def scrape(api: TestApp) -> Samples:
     reply = api.get("/metrics", status=200)
     assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     return samples(reply.text)
@@ -46,7 +46,7 @@ def test_requests_are_counted_by_rule_method_and_status(
     watched.get(f"/v2/accounts/{alice.id}/ips/192.0.2.1", headers=alice.headers, status=200)
     watched.get(f"/v2/accounts/{alice.id}/ips/192.0.2.1", status=401)
     rule = "/v2/accounts/{account_id}/ips/{address}"
-    counts = told(watched)
+    counts = scrape(watched)
     name = "kazoo_ips_requests_total"
     assert value(counts, name, route=rule, method="GET", status="404") == 5
     assert value(counts, name, route=rule, method="GET", status="200") == 1
@@ -62,7 +62,7 @@ def test_no_caller_can_create_labels(watched: TestApp, alice: Member) -> None:
     for method in ("BREW", "PROPFIND", "X" * 50):
         TestApp(watched.app, lint=False).request("/v2/ips", method=method, status=405)
     watched.get(f"/v2/accounts/{uuid4().hex}/ips", headers=alice.headers, status=403)
-    counts = told(watched)
+    counts = scrape(watched)
     name = "kazoo_ips_requests_total"
     assert labels(counts, name, "route") == {"unmatched", "/v2/accounts/{account_id}/ips"}
     assert labels(counts, name, "method") == {"GET", "other"}
@@ -74,7 +74,7 @@ def test_a_tunnelled_verb_counts_as_its_method(watched: TestApp, alice: Member) 
     body = {"verb": "GET", "data": {}}
     watched.post_json(f"/v2/accounts/{alice.id}/ips/assigned", body, headers=alice.headers)
     rule = "/v2/accounts/{account_id}/ips/assigned"
-    assert value(told(watched), "kazoo_ips_requests_total", route=rule, method="GET") == 1
+    assert value(scrape(watched), "kazoo_ips_requests_total", route=rule, method="GET") == 1
 
 
 def test_requests_to_couchdb_are_counted_by_kind_and_outcome(
@@ -84,10 +84,10 @@ def test_requests_to_couchdb_are_counted_by_kind_and_outcome(
     path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
     watched.get(path, headers=alice.headers)
     name = "kazoo_ips_couchdb_requests_total"
-    before = told(watched)
+    before = scrape(watched)
 
     def more(**wanted: str) -> float:
-        return value(told(watched), name, **wanted) - value(before, name, **wanted)
+        return value(scrape(watched), name, **wanted) - value(before, name, **wanted)
 
     proxy.rule(faults.cut, "GET", "-dedicated_ips/192")
     watched.get(path, headers=alice.headers)
@@ -102,8 +102,8 @@ def test_requests_to_couchdb_are_counted_by_kind_and_outcome(
     proxy.go_away()
     watched.get(path, headers=alice.headers, status=503)
     assert more(kind="read", outcome="no_answer") >= 1
-    latencies = value(told(watched), "kazoo_ips_couchdb_request_duration_seconds_count")
-    assert latencies == value(told(watched), name)
+    latencies = value(scrape(watched), "kazoo_ips_couchdb_request_duration_seconds_count")
+    assert latencies == value(scrape(watched), name)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_the_pool_by_zone_and_status(
     for n, zone in enumerate(["us-east", "us-east", 'odd "zone"\n'], 1):
         add(f"192.0.2.{n}", zone=zone)
     services.ips.assign(AssignIP(alice.id, "192.0.2.1"), uuid4().hex)
-    counts = told(CheckedApp(composition.create_app(behind)))
+    counts = scrape(CheckedApp(composition.create_app(behind)))
     name = "kazoo_ips_pool_addresses"
     assert value(counts, name, zone="us-east", status="assigned") == 1
     assert value(counts, name, zone="us-east", status="available") == 1
@@ -142,7 +142,7 @@ def test_the_pool_by_zone_and_status(
     assert value(counts, "kazoo_ips_couchdb_up") == 1
 
 
-@pytest.mark.usefixtures("_hasty")
+@pytest.mark.usefixtures("_production_timeout")
 def test_without_couchdb_the_other_metrics_are_exported(
     watched: TestApp, proxy: FaultProxy
 ) -> None:
@@ -150,7 +150,7 @@ def test_without_couchdb_the_other_metrics_are_exported(
     gate = threading.Event()
     proxy.rule(faults.hold(gate), times=None)
     start = time.monotonic()
-    counts = told(watched)
+    counts = scrape(watched)
     assert time.monotonic() - start < LONG
     gate.set()
     assert value(counts, "kazoo_ips_couchdb_up") == 0
@@ -162,9 +162,11 @@ def test_a_renamed_counter_keeps_its_old_name_too(
     watched: TestApp, add: Callable[..., DedicatedIP], alice: Member, pool: Any
 ) -> None:
     add("192.0.2.78")
-    there = pool.get("192.0.2.78")
+    document = pool.get("192.0.2.78")
     for digest in ("0" * 32, "f" * 32):
-        pool.graft({**there, "_rev": f"2-{digest}", "pvt_host": digest}, parent=there["_rev"])
+        pool.graft(
+            {**document, "_rev": f"2-{digest}", "pvt_host": digest}, parent=document["_rev"]
+        )
     watched.get(f"/v2/accounts/{alice.id}/ips/192.0.2.78", headers=alice.headers)
     text = watched.get("/metrics").text
     counts = samples(text)
@@ -179,11 +181,13 @@ def test_conflicts_resolved_and_addresses_restored(
     watched: TestApp, add: Callable[..., DedicatedIP], alice: Member, pool: Any
 ) -> None:
     add("192.0.2.77")
-    there = pool.get("192.0.2.77")
+    document = pool.get("192.0.2.77")
     for digest in ("0" * 32, "f" * 32):
-        pool.graft({**there, "_rev": f"2-{digest}", "pvt_host": digest}, parent=there["_rev"])
+        pool.graft(
+            {**document, "_rev": f"2-{digest}", "pvt_host": digest}, parent=document["_rev"]
+        )
     watched.get(f"/v2/accounts/{alice.id}/ips/192.0.2.77", headers=alice.headers)
-    assert value(told(watched), "kazoo_ips_conflicts_resolved_total") == 1
+    assert value(scrape(watched), "kazoo_ips_conflicts_resolved_total") == 1
 
 
 def test_transactions_recovered(settings: Settings, add: Any, couch: Any, alice: Member) -> None:

@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`, with CouchDB in every state."""
+"""`/healthz` and `/readyz` in every state of CouchDB."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ from tests.timing import LONG
 
 
 def reasons(api: TestApp) -> list[str]:
-    """Why it is not ready."""
+    """Return the reasons why the service is not ready."""
     reply = api.get("/readyz", status=503)
     assert reply.headers["Retry-After"] == "1"
     assert reply.json["error"] == "503"
@@ -35,8 +35,8 @@ def test_a_working_service_is_ready(watched: TestApp) -> None:
 def test_frequent_checks_query_couchdb_once(watched: TestApp, proxy: FaultProxy) -> None:
     for _ in range(20):
         watched.get("/readyz", status=200)
-    asked = len(proxy.records)
-    assert 0 < asked < 12, "one look, unless that took a second"
+    requests = len(proxy.records)
+    assert 0 < requests < 12, "one check, unless that took a second"
 
 
 def test_without_couchdb_the_process_is_healthy_and_not_ready(
@@ -50,7 +50,7 @@ def test_without_couchdb_the_process_is_healthy_and_not_ready(
     watched.get("/readyz", status=200)
 
 
-@pytest.mark.usefixtures("_hasty")
+@pytest.mark.usefixtures("_production_timeout")
 def test_a_check_does_not_wait_for_a_hanging_couchdb(watched: TestApp, proxy: FaultProxy) -> None:
     gate = threading.Event()
     proxy.rule(faults.hold(gate), times=None)
@@ -69,7 +69,7 @@ def test_a_check_does_not_wait_for_a_slow_couchdb(
     assert len(rule.met) <= 3
 
 
-@pytest.mark.usefixtures("_hasty")
+@pytest.mark.usefixtures("_production_timeout")
 def test_an_unbuilt_index_is_a_reason(watched: TestApp, proxy: FaultProxy) -> None:
     gate = threading.Event()
     proxy.rule(faults.hold(gate), "GET", "-dedicated_ips/_design/ips/_view")

@@ -1,4 +1,4 @@
-"""What several workers count together, also when some of them die or are replaced."""
+"""Metrics summed over several workers, also after some are killed or replaced."""
 
 import os
 import subprocess
@@ -24,15 +24,15 @@ REQUESTS, DURATION = "kazoo_ips_requests_total", "kazoo_ips_request_duration_sec
 
 @pytest.fixture
 def server(environment: dict[str, str], operator: Member, tmp_path: Path) -> Iterator[Gunicorn]:
-    """Two workers, whose folders are made in the test's own."""
+    """A server with two workers, which creates its folders in the test's own."""
     own = {**environment, "TMPDIR": str(tmp_path)}
     with Gunicorn(own, tmp_path / "log", workers=2) as made:
         yield made
-    assert list(tmp_path.glob("kazoo-ips-counts-*")) == [], "left when it has ended"
+    assert list(tmp_path.glob("kazoo-ips-counts-*")) == [], "not deleted at the end"
 
 
 def send(server: Gunicorn, count: int) -> None:
-    """Send as many requests, each over a connection of its own, from several threads."""
+    """Send requests from several threads, each over a new connection."""
 
     def one(_: int) -> int:
         headers = {"Connection": "close"}
@@ -42,26 +42,26 @@ def send(server: Gunicorn, count: int) -> None:
         assert list(threads.map(one, range(count))) == [200] * count
 
 
-def told(server: Gunicorn) -> Samples:
+def scrape(server: Gunicorn) -> Samples:
     headers = {"Connection": "close"}
     reply = urllib3.request("GET", f"{server.url}/metrics", headers=headers)
     return samples(reply.data.decode())
 
 
-def answered(counts: Samples) -> tuple[float, float]:
-    """How often `/healthz` was answered, by the counter and by the histogram."""
+def reply_counts(counts: Samples) -> tuple[float, float]:
+    """Return the number of replies of `/healthz`, by the counter and by the histogram."""
     return (
         value(counts, REQUESTS, route="/healthz", method="GET", status="200"),
         value(counts, f"{DURATION}_count", route="/healthz"),
     )
 
 
-def all_answered(server: Gunicorn, sent: int) -> bool:
-    """Whether as many are counted; a reply is out a moment before it counts."""
-    return eventually(lambda: answered(told(server)) == (sent, sent))
+def all_counted(server: Gunicorn, sent: int) -> bool:
+    """Wait until all requests are counted: a reply is sent a moment before it is counted."""
+    return eventually(lambda: reply_counts(scrape(server)) == (sent, sent))
 
 
-def places_that_counted(folder: Path) -> int:
+def files_with_counts(folder: Path) -> int:
     return sum(
         any("/healthz" in key and count for key, count, *_ in values)
         for values in map(MmapedDict.read_all_values_from_file, map(str, folder.glob("counter_*")))
@@ -69,7 +69,7 @@ def places_that_counted(folder: Path) -> int:
 
 
 def starts(server: Gunicorn) -> float:
-    return value(told(server), "kazoo_ips_worker_starts_total")
+    return value(scrape(server), "kazoo_ips_worker_starts_total")
 
 
 def test_counters_are_summed_over_workers_and_outlive_them(
@@ -78,23 +78,23 @@ def test_counters_are_summed_over_workers_and_outlive_them(
     [folder] = tmp_path.glob("kazoo-ips-counts-*")
     send(server, 100)
     sent = 100
-    while places_that_counted(folder) < 2 and sent < 2000:
+    while files_with_counts(folder) < 2 and sent < 2000:
         send(server, 50)
         sent += 50
-    assert places_that_counted(folder) == 2
-    assert all_answered(server, sent)
-    first = told(server)
+    assert files_with_counts(folder) == 2
+    assert all_counted(server, sent)
+    first = scrape(server)
     files = sorted(path.name for path in folder.iterdir())
     sizes = sum(path.stat().st_size for path in folder.iterdir())
 
     for started in (3, 4, 5):
         server.kill_a_worker()
         assert eventually(lambda wanted=started: starts(server) == wanted, 30)  # type: ignore[misc]
-    second = told(server)
-    assert answered(second) == (sent, sent)
+    second = scrape(server)
+    assert reply_counts(second) == (sent, sent)
     assert [key for key in counters(first) if second[key] < first[key]] == []
     send(server, 60)
-    assert all_answered(server, sent + 60)
+    assert all_counted(server, sent + 60)
     assert sorted(path.name for path in folder.iterdir()) == files
     assert sum(path.stat().st_size for path in folder.iterdir()) == sizes
 
@@ -107,7 +107,7 @@ def test_counters_outlive_a_reload(server: Gunicorn, tmp_path: Path) -> None:
         lambda: len(server.workers()) == 2 and not {*before} & {*server.workers()}, 30
     )
     send(server, 30)
-    assert all_answered(server, 60)
+    assert all_counted(server, 60)
     [folder] = tmp_path.glob("kazoo-ips-counts-*")
     server.reload()
     assert eventually(lambda: starts(server) == 6, 30)
@@ -121,10 +121,10 @@ def test_the_directory_of_a_killed_master_is_removed_by_the_next(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     dead, alive, strange = (tmp_path / f"kazoo-ips-counts-{n}" for n in range(3))
     with subprocess.Popen([sys.executable, "-c", ""]) as process_that_ends:
-        gone = process_that_ends.pid
+        ended_pid = process_that_ends.pid
     place = liveness.identity().rpartition("/")[0]
     owners: dict[Path, str] = {
-        dead: f"{place}/{gone}",
+        dead: f"{place}/{ended_pid}",
         alive: liveness.identity(),
         strange: "another-machine/1",
     }
