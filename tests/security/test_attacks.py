@@ -1,11 +1,9 @@
 """Malicious requests."""
 
 import json
-import socket
 import sys
 import time
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -16,22 +14,9 @@ from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import invalid
 from tests.openapi_check import CheckedApp
+from tests.security.clients import exchange
 
 ADDRESS = "192.0.2.1"
-
-
-def exchange(live: str, sent: bytes) -> bytes:
-    """Return everything that the server sends until it closes the connection."""
-    parts = urlsplit(live)
-    with socket.create_connection((parts.hostname, parts.port or 80), timeout=15) as client:
-        client.sendall(sent)
-        received = b""
-        try:
-            while data := client.recv(65_536):
-                received += data
-        except ConnectionResetError:
-            pass
-    return received
 
 
 # One request inside another

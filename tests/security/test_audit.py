@@ -22,9 +22,9 @@ class Advisories(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         known = {"id": "PYSEC-1", "fixed_in": ["99.0"], "withdrawn": None}
-        gone = {"id": "PYSEC-2", "fixed_in": [], "withdrawn": "2026-01-01T00:00:00Z"}
+        withdrawn = {"id": "PYSEC-2", "fixed_in": [], "withdrawn": "2026-01-01T00:00:00Z"}
         hit = self.path.lower().startswith(f"/{self.against}/") if self.against else False
-        body = json.dumps({"vulnerabilities": [known, gone] if hit else [gone]}).encode()
+        body = json.dumps({"vulnerabilities": [known, withdrawn] if hit else [withdrawn]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -54,14 +54,14 @@ def test_a_known_vulnerability_is_reported(
     source: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Advisories, "against", package)
-    status, said = audit(source)
+    status, output = audit(source)
     assert status == (1 if package else 0)
-    assert ("PYSEC-1, fixed in 99.0" in said) is bool(package)
-    assert "PYSEC-2" not in said
-    assert f"{1 if package else 0} known vulnerabilities" in said
+    assert ("PYSEC-1, fixed in 99.0" in output) is bool(package)
+    assert "PYSEC-2" not in output
+    assert f"{1 if package else 0} known vulnerabilities" in output
 
 
 def test_an_unreachable_source_is_reported_and_no_failure() -> None:
-    status, said = audit("http://127.0.0.1:9")
+    status, output = audit("http://127.0.0.1:9")
     assert status == 0
-    assert "NOT DONE" in said
+    assert "NOT DONE" in output

@@ -1,13 +1,12 @@
 """Security headers: those that every reply has, and those that no reply has."""
 
 import re
-import socket
 from typing import Any
-from urllib.parse import urlsplit
 
 from webtest import TestApp
 
 from kazoo_ips.api import middleware
+from tests.security.clients import exchange
 
 SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -40,21 +39,21 @@ def test_every_reply_has_each_security_header_once(api: TestApp, load: Any, alic
 
 
 def test_replies_to_unreadable_requests_have_the_headers_too(live: str) -> None:
-    head = ask(live, REFUSED)
+    head = head_of(live, REFUSED)
     assert all(f"\r\n{name}: {value}\r\n" in head for name, value in SAFE.items())
 
 
 def test_no_header_contains_a_version(live: str) -> None:
     for sent in (PLAIN, REFUSED):
-        servers = re.findall(r"(?i)\r\n(server|via|x-powered-by): (.*)\r\n", ask(live, sent))
+        servers = re.findall(r"(?i)\r\n(server|via|x-powered-by): (.*)\r\n", head_of(live, sent))
         assert all(not re.search(r"\d", value) for _, value in servers)
 
 
 def test_cors_allows_no_credentials(api: TestApp, alice: Any) -> None:
     for origin in ("https://ui.example.com", "null"):
-        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
         for reply in (
-            api.options(f"/v2/accounts/{alice.id}/ips", headers=asked, status=200),
+            api.options(f"/v2/accounts/{alice.id}/ips", headers=headers, status=200),
             api.get("/v2/about", headers={**alice.headers, "Origin": origin}, status=403),
         ):
             assert "Access-Control-Allow-Credentials" not in reply.headers
@@ -62,19 +61,14 @@ def test_cors_allows_no_credentials(api: TestApp, alice: Any) -> None:
         assert "Set-Cookie" not in reply.headers
 
 
-def ask(live: str, sent: bytes) -> str:
-    parts = urlsplit(live)
-    with socket.create_connection((parts.hostname, parts.port or 80), timeout=10) as client:
-        client.sendall(sent)
-        received = b""
-        while data := client.recv(65_536):
-            received += data
-    return received.partition(b"\r\n\r\n")[0].decode("latin-1") + "\r\n"
+def head_of(live: str, sent: bytes) -> str:
+    """Send a request and return the head of the reply."""
+    return exchange(live, sent).partition(b"\r\n\r\n")[0].decode("latin-1") + "\r\n"
 
 
 def test_a_page_keeps_a_policy_of_its_own() -> None:
     own = ("Content-Security-Policy", "default-src 'self'")
-    said: list[tuple[str, str]] = []
+    sent_headers: list[tuple[str, str]] = []
 
     def page(environ: Any, start: Any) -> list[bytes]:
         start("200 OK", [own])
@@ -82,6 +76,6 @@ def test_a_page_keeps_a_policy_of_its_own() -> None:
 
     wsgi = middleware.wrap(page, lambda *_: None)  # type: ignore[arg-type]
     environ = {"REQUEST_METHOD": "GET"}
-    wsgi(environ, lambda status, headers, exc_info=None: said.extend(headers)).close()  # type: ignore
-    assert [value for name, value in said if name == own[0]] == [own[1]]
-    assert {name for name, _ in said} == set(SAFE)
+    wsgi(environ, lambda status, headers, exc_info=None: sent_headers.extend(headers)).close()  # type: ignore
+    assert [value for name, value in sent_headers if name == own[0]] == [own[1]]
+    assert {name for name, _ in sent_headers} == set(SAFE)

@@ -1,4 +1,4 @@
-"""The login rate limit: it slows down clients that guess, and no others."""
+"""The login rate limit: it refuses clients that guess, and no others."""
 
 import base64
 import hashlib
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,19 +22,13 @@ from kazoo_ips.processes.shared_table import SharedTable
 from kazoo_ips.services.accounts.login_rate_limit import ACCOUNT, CLIENT, WINDOW
 from tests.api.replies import failure
 from tests.openapi_check import CheckedApp
+from tests.security.clients import unused_client
 from tests.servers import Gunicorn
 from tests.timing import quickest
 
 LIMIT = 3
 RIGHT = hashlib.md5(b"admin:secret").hexdigest()
 WRONG = "0" * 32
-_addresses = count(1)
-
-
-def stranger() -> str:
-    """Return a client address that was not used before."""
-    n = next(_addresses) + os.getpid() % 200 * 256
-    return f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}"
 
 
 @dataclass
@@ -64,18 +57,18 @@ class Logins:
 def logins(settings: Settings, operator: Any) -> Logins:
     """Logins with a limit of three."""
     made = replace(settings, login_limit=LIMIT, refusal_time=0.0, trusted_proxies="127.0.0.1")
-    # WebTest says nothing of where it calls from, as a local socket would not.
+    # WebTest sets no client address, as a local socket does not.
     return Logins(made)
 
 
 @pytest.fixture
 def account(member: Callable[..., Any], operator: Any) -> Any:
-    """An account of the test's own."""
+    """An account that only this test uses."""
     return member(f"Limits {uuid4().hex[:8]}", operator)
 
 
 def test_above_the_limit_even_a_right_login_is_429(logins: Logins, account: Any) -> None:
-    client, realm = stranger(), account.account.realm
+    client, realm = unused_client(), account.account.realm
     assert logins.statuses(LIMIT, client, WRONG, account_realm=realm) == [401] * LIMIT
     for credentials in (WRONG, RIGHT):
         reply = logins(client, credentials, account_realm=realm)
@@ -85,7 +78,7 @@ def test_above_the_limit_even_a_right_login_is_429(logins: Logins, account: Any)
 
 
 def test_retry_after_is_exact_to_the_second(logins: Logins, account: Any) -> None:
-    client, realm = stranger(), account.account.realm
+    client, realm = unused_client(), account.account.realm
     logins.statuses(LIMIT, client, WRONG, account_realm=realm)
     wait = int(logins(client, RIGHT, account_realm=realm).headers["Retry-After"])
     logins.now += wait - 1
@@ -98,18 +91,18 @@ def test_retry_after_is_exact_to_the_second(logins: Logins, account: Any) -> Non
 
 
 def test_successful_logins_are_not_counted(logins: Logins, account: Any) -> None:
-    client, realm = stranger(), account.account.realm
+    client, realm = unused_client(), account.account.realm
     assert set(logins.statuses(3 * LIMIT, client, RIGHT, account_realm=realm)) == {201}
 
 
 def test_a_client_that_guesses_does_not_lock_out_others(logins: Logins, account: Any) -> None:
     realm = account.account.realm
-    assert logins.statuses(30, stranger(), WRONG, account_realm=realm)[-1] == 429
-    assert logins(stranger(), RIGHT, account_realm=realm).status_int == 201
+    assert logins.statuses(30, unused_client(), WRONG, account_realm=realm)[-1] == 429
+    assert logins(unused_client(), RIGHT, account_realm=realm).status_int == 201
 
 
 def test_a_client_that_guesses_at_many_accounts_is_stopped(logins: Logins) -> None:
-    client = stranger()
+    client = unused_client()
     names = [uuid4().hex for _ in range(LIMIT * CLIENT + 1)]
     statuses = [logins(client, WRONG, account_name=name).status_int for name in names]
     assert statuses == [401] * (LIMIT * CLIENT) + [429]
@@ -118,25 +111,25 @@ def test_a_client_that_guesses_at_many_accounts_is_stopped(logins: Logins) -> No
 def test_an_account_under_attack_is_closed_to_unknown_clients_only(
     logins: Logins, account: Any
 ) -> None:
-    known, realm = stranger(), account.account.realm
+    known, realm = unused_client(), account.account.realm
     assert logins(known, RIGHT, account_realm=realm).status_int == 201
-    crowd = [stranger() for _ in range(ACCOUNT)]
+    crowd = [unused_client() for _ in range(ACCOUNT)]
     for client in crowd:
         assert set(logins.statuses(LIMIT, client, WRONG, account_realm=realm)) == {401}
-    assert logins(stranger(), RIGHT, account_realm=realm).status_int == 429
+    assert logins(unused_client(), RIGHT, account_realm=realm).status_int == 429
     assert logins(known, RIGHT, account_realm=realm).status_int == 201
     assert logins.statuses(LIMIT + 1, known, WRONG, account_realm=realm) == [401] * LIMIT + [429]
 
 
 def test_other_spellings_of_the_account_are_the_same_account(logins: Logins, account: Any) -> None:
-    client, name = stranger(), account.account.name
+    client, name = unused_client(), account.account.name
     for spelling in (name, name.upper(), name.replace(" ", "-")):
         assert logins(client, WRONG, account_name=spelling).status_int == 401
     assert logins(client, WRONG, account_name=f"{name}!").status_int == 429
 
 
 def test_an_unknown_account_is_limited_in_the_same_way(logins: Logins) -> None:
-    statuses = logins.statuses(LIMIT + 1, stranger(), WRONG, account_name=uuid4().hex)
+    statuses = logins.statuses(LIMIT + 1, unused_client(), WRONG, account_name=uuid4().hex)
     assert statuses == [401] * LIMIT + [429]
 
 
@@ -148,18 +141,18 @@ def test_one_network_of_ipv6_is_one_client(logins: Logins, account: Any) -> None
 
 
 def test_wrong_api_keys_are_limited_by_client(logins: Logins, account: Any) -> None:
-    client = stranger()
+    client = unused_client()
     statuses = [
         logins.put("/v2/api_auth", client, {"api_key": "0" * 64}).status_int
         for _ in range(LIMIT * CLIENT + 1)
     ]
     assert statuses == [401] * (LIMIT * CLIENT) + [429]
     right = {"api_key": account.account.api_key}
-    assert logins.put("/v2/api_auth", stranger(), right).status_int == 201
+    assert logins.put("/v2/api_auth", unused_client(), right).status_int == 201
 
 
 def test_wrong_basic_authentication_is_limited(logins: Logins, account: Any) -> None:
-    client = stranger()
+    client = unused_client()
 
     def status(credentials: str, client: str = client) -> int:
         word = base64.b64encode(f"{account.id}:{credentials}".encode()).decode()
@@ -170,11 +163,11 @@ def test_wrong_basic_authentication_is_limited(logins: Logins, account: Any) -> 
     assert [status(RIGHT) for _ in range(2 * LIMIT)] == [200] * 2 * LIMIT
     assert [status(WRONG) for _ in range(LIMIT + 1)] == [401] * LIMIT + [429]
     assert status(RIGHT) == 429
-    assert status(RIGHT, stranger()) == 200
+    assert status(RIGHT, unused_client()) == 200
 
 
 def test_a_bad_token_is_no_login(logins: Logins, account: Any) -> None:
-    headers = {"X-Forwarded-For": stranger(), "X-Auth-Token": "nonsense"}
+    headers = {"X-Forwarded-For": unused_client(), "X-Auth-Token": "nonsense"}
     for _ in range(LIMIT * CLIENT + 1):
         logins.api.get(f"/v2/accounts/{account.id}/ips", headers=headers, status=401)
 
@@ -194,7 +187,7 @@ def test_workers_count_together_and_a_killed_worker_blocks_no_other(
     environment: dict[str, str], account: Any, tmp_path: Path
 ) -> None:
     settings = {**environment, "KAZOO_IPS_LOGIN_LIMIT": "30", "KAZOO_IPS_REFUSAL_TIME": "0"}
-    realm, client = account.account.realm, stranger()
+    realm, client = account.account.realm, unused_client()
 
     with Gunicorn(settings, tmp_path / "log", workers=2) as gunicorn:
 
@@ -218,10 +211,10 @@ def test_workers_count_together_and_a_killed_worker_blocks_no_other(
             statuses = [future.result() for future in futures]
             assert set(statuses) <= {401, 0}
             statuses += [status(WRONG) for _ in range(30)]
-        # None is counted twice or by one worker only; those of the killed one may be or not.
+        # Each refusal counts once for both workers; the last ones of the killed worker may not.
         assert 30 - statuses.count(0) <= statuses.count(401) <= 30
         assert statuses[-1] == status(RIGHT) == 429
-        assert status(RIGHT, stranger()) == 201
+        assert status(RIGHT, unused_client()) == 201
 
 
 # The table
@@ -250,12 +243,12 @@ def test_a_table_has_a_fixed_size_and_keeps_the_latest_times() -> None:
 
 def test_forked_processes_share_a_table_and_a_killed_one_leaves_no_lock() -> None:
     table = SharedTable()
-    ready, said = os.pipe()
+    ready, written = os.pipe()
     child = os.fork()
-    if not child:  # it dies with the lock in its hands
+    if not child:  # it is killed while it holds the lock
         with table.locked():
             table.put("child", 7.0)
-            os.write(said, b"x")
+            os.write(written, b"x")
             time.sleep(60)
     os.read(ready, 1)
     os.kill(child, signal.SIGKILL)
@@ -263,4 +256,4 @@ def test_forked_processes_share_a_table_and_a_killed_one_leaves_no_lock() -> Non
         assert table.get("child") == 7.0
     os.waitpid(child, 0)
     os.close(ready)
-    os.close(said)
+    os.close(written)

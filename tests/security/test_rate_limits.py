@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import re
 import socket
 import time
@@ -26,19 +25,13 @@ from kazoo_ips.services.accounts.rate_limits import BURST, DAY
 from tests.api.replies import failure
 from tests.conftest import Member
 from tests.openapi_check import CheckedApp
+from tests.security.clients import unused_client
 from tests.servers import Gunicorn
 from tests.timing import eventually
 from tests.watch.exposition import samples, value
 
 RATE = 4
 SIZE = RATE * BURST
-_clients = itertools.count(1)
-
-
-def stranger() -> str:
-    """Return a client address that was not used before."""
-    n = next(_clients) + os.getpid() % 200 * 256
-    return f"10.{128 + (n >> 16 & 127)}.{n >> 8 & 255}.{n & 255}"
 
 
 @dataclass
@@ -95,7 +88,7 @@ def lasting(settings: Settings) -> Callable[..., Member]:
 def account(
     member: Callable[..., Member], operator: Member, lasting: Callable[..., Member]
 ) -> Member:
-    """An account of the test's own."""
+    """An account that only this test uses."""
     return lasting(member(f"Rates {uuid4().hex[:8]}", operator))
 
 
@@ -192,7 +185,7 @@ def test_without_a_token_nothing_is_limited(
     limited: Callable[..., Limited], account: Member
 ) -> None:
     app = limited(account_limit=RATE, client_limit=RATE)
-    client = {"X-Forwarded-For": stranger()}
+    client = {"X-Forwarded-For": unused_client()}
     for path in ("/healthz", "/v2/about", "/v2/openapi.json", "/v2/nowhere", "/metrics"):
         for _ in range(SIZE + 1):
             status = app.api.get(path, headers=client, expect_errors=True).status_int
@@ -212,10 +205,10 @@ def test_without_a_token_nothing_is_limited(
 def test_a_client_over_its_limit_is_429_with_every_account(
     limited: Callable[..., Limited], account: Member, other: Member
 ) -> None:
-    app, client = limited(client_limit=RATE), stranger()
+    app, client = limited(client_limit=RATE), unused_client()
     assert app.left(account, client=client) == SIZE
     assert app.get(other, "/zones", client=client).status_int == 429
-    assert app.get(account, "/zones", client=stranger()).status_int == 200
+    assert app.get(account, "/zones", client=unused_client()).status_int == 200
 
 
 def test_one_network_of_ipv6_is_one_client(
@@ -235,7 +228,7 @@ def test_a_trusted_proxy_that_names_no_client_is_not_limited_as_one(
     path = f"/v2/accounts/{account.id}/ips/zones"
     for _ in range(SIZE + 1):
         app.api.get(path, headers=account.headers, extra_environ=proxy, status=200)
-    direct = {"REMOTE_ADDR": stranger()}
+    direct = {"REMOTE_ADDR": unused_client()}
     for _ in range(SIZE):
         app.api.get(path, headers=account.headers, extra_environ=direct, status=200)
     app.api.get(path, headers=account.headers, extra_environ=direct, status=429)
@@ -244,7 +237,7 @@ def test_a_trusted_proxy_that_names_no_client_is_not_limited_as_one(
 def test_a_request_that_one_limit_refuses_takes_nothing_of_the_other(
     limited: Callable[..., Limited], account: Member
 ) -> None:
-    app, client = limited(account_limit=RATE, client_limit=2 * RATE), stranger()
+    app, client = limited(account_limit=RATE, client_limit=2 * RATE), unused_client()
     assert app.left(account, client=client) == SIZE
     assert set(app.statuses(2 * SIZE, account, "/zones", client=client)) == {429}
     app.now += BURST
@@ -252,7 +245,7 @@ def test_a_request_that_one_limit_refuses_takes_nothing_of_the_other(
 
 
 def test_each_limit_can_be_turned_off(limited: Callable[..., Limited], account: Member) -> None:
-    client = stranger()
+    client = unused_client()
     assert set(limited().statuses(SIZE + 1, account, "/zones", client=client)) == {200}
     by_account = limited(account_limit=RATE)
     assert by_account.left(account, client=client) == SIZE
@@ -266,7 +259,7 @@ def test_each_limit_can_be_turned_off(limited: Callable[..., Limited], account: 
 def test_the_headers_tell_both_limits_when_one_is_near(
     limited: Callable[..., Limited], account: Member
 ) -> None:
-    app, client = limited(account_limit=RATE, client_limit=10 * RATE), stranger()
+    app, client = limited(account_limit=RATE, client_limit=10 * RATE), unused_client()
     policy = f'"account";q={SIZE};w={BURST}, "client";q={10 * SIZE};w={BURST}'
     for used in range(1, SIZE + 2):
         reply = app.get(account, "/zones", client=client)
@@ -301,7 +294,7 @@ def test_pages_of_other_origins_may_read_the_headers(
 
 PRICED = 50
 LEFT = PRICED * BURST - 101 - 31
-"""Tokens of an account with this limit after `spend`: less than half, so replies tell them."""
+"""Tokens of an account with this limit after `spend`: less than half, so replies have them."""
 
 
 def spend(app: Limited, member: Member) -> None:
@@ -309,8 +302,8 @@ def spend(app: Limited, member: Member) -> None:
         app.get(member, path)
 
 
-def told(reply: Any) -> int:
-    """Return the tokens of the account that are left, as a reply tells them."""
+def remaining(reply: Any) -> int:
+    """Return the tokens of the account that are left, according to a reply."""
     found = re.fullmatch(r'"account";r=(\d+);t=1', reply.headers["RateLimit"])
     assert found
     return int(found[1])
@@ -342,7 +335,7 @@ def test_reads_cost_by_the_addresses_that_they_can_return(
 ) -> None:
     app = limited(account_limit=PRICED)
     spend(app, account)
-    assert told(app.get(account, path)) == LEFT - tokens
+    assert remaining(app.get(account, path)) == LEFT - tokens
 
 
 def test_a_whole_list_in_csv_costs_as_much_as_one_in_json(
@@ -350,8 +343,8 @@ def test_a_whole_list_in_csv_costs_as_much_as_one_in_json(
 ) -> None:
     app = limited(account_limit=PRICED)
     spend(app, account)
-    assert told(app.get(account, "?page_size=10", Accept="text/csv")) == LEFT - 1
-    assert told(app.get(account, "", Accept="text/csv")) == LEFT - 2 - WHOLE_LIST
+    assert remaining(app.get(account, "?page_size=10", Accept="text/csv")) == LEFT - 1
+    assert remaining(app.get(account, "", Accept="text/csv")) == LEFT - 2 - WHOLE_LIST
 
 
 @pytest.mark.parametrize(
@@ -370,7 +363,7 @@ def test_writes_cost_by_the_addresses_that_they_name(
 ) -> None:
     app = limited(account_limit=PRICED)
     spend(app, account)
-    assert told(app.post(account, "", **body)) == LEFT - tokens
+    assert remaining(app.post(account, "", **body)) == LEFT - tokens
 
 
 def test_a_release_of_all_addresses_costs_as_much_as_a_whole_list(
@@ -379,7 +372,7 @@ def test_a_release_of_all_addresses_costs_as_much_as_a_whole_list(
     app = limited(account_limit=PRICED)
     spend(app, account)
     reply = app.api.delete(f"/v2/accounts/{account.id}/ips", headers=account.headers)
-    assert told(reply) == LEFT - WHOLE_LIST
+    assert remaining(reply) == LEFT - WHOLE_LIST
 
 
 def test_what_costs_more_than_the_bucket_holds_empties_it(
@@ -440,7 +433,7 @@ def test_a_refused_request_does_not_use_up_its_key(
 
 
 def test_refusals_are_counted_by_limit(limited: Callable[..., Limited], account: Member) -> None:
-    app, client = limited(account_limit=RATE, client_limit=1, key_limit=1), stranger()
+    app, client = limited(account_limit=RATE, client_limit=1, key_limit=1), unused_client()
 
     def refused(limit: str) -> float:
         counts = samples(app.api.get("/metrics").text)

@@ -15,12 +15,12 @@ import urllib3
 from kazoo_ips.couch.client import Database
 from tests.servers import Gunicorn
 
-PATIENCE = 3.0
-SOON = 2.0
-"""Seconds that an answer may take on a busy machine; who waits for the others waits longer."""
+CLIENT_TIMEOUT = 3.0
+PROMPT = 2.0
+"""Seconds that a reply may take on a busy machine. Behind slow clients it would take longer."""
 THREADS = 4
-CROWD = 40
-PLACES = 60
+CLIENTS = 40
+CONNECTIONS = 60
 HEAD = b"PUT /v2/user_auth HTTP/1.1\r\nHost: x\r\n"
 
 
@@ -31,8 +31,8 @@ def server(
     """A server with a client timeout of three seconds and at most sixty connections."""
     settings = {
         **environment,
-        "KAZOO_IPS_CLIENT_TIMEOUT": str(PATIENCE),
-        "GUNICORN_CMD_ARGS": f"--worker-connections {PLACES}",
+        "KAZOO_IPS_CLIENT_TIMEOUT": str(CLIENT_TIMEOUT),
+        "GUNICORN_CMD_ARGS": f"--worker-connections {CONNECTIONS}",
     }
     log = tmp_path_factory.mktemp("gunicorn") / "log"
     with Gunicorn(settings, log, workers=1, threads=THREADS) as gunicorn:
@@ -40,9 +40,9 @@ def server(
 
 
 def connected(url: str, room: int | None = None) -> socket.socket:
-    """A connection.
+    """Connect to the server.
 
-    :param room: bytes that the client's kernel takes in before it is read
+    :param room: size of the receive buffer, in bytes
     """
     parts = urlsplit(url)
     client = socket.socket()
@@ -54,20 +54,20 @@ def connected(url: str, room: int | None = None) -> socket.socket:
 
 
 @contextmanager
-def crowd(url: str, sent: bytes) -> Iterator[list[socket.socket]]:
-    """Connect many more clients than there are threads, each of which has sent these bytes."""
+def slow_clients(url: str, sent: bytes) -> Iterator[list[socket.socket]]:
+    """Connect many more clients than threads; each sends these bytes."""
     with ExitStack() as stack:
-        clients = [stack.enter_context(connected(url)) for _ in range(CROWD)]
+        clients = [stack.enter_context(connected(url)) for _ in range(CLIENTS)]
         for client in clients:
             client.sendall(sent)
-        time.sleep(0.2)  # so that the server has them in hand
+        time.sleep(0.2)  # so that the server has received the bytes
         yield clients
 
 
-def seconds_for_an_answer(url: str, who: Any) -> float:
+def reply_seconds(url: str, member: Any) -> float:
     start = time.monotonic()
-    path = f"{url}/v2/accounts/{who.id}/ips/zones"
-    reply = urllib3.request("GET", path, headers=who.headers, timeout=20, retries=False)
+    path = f"{url}/v2/accounts/{member.id}/ips/zones"
+    reply = urllib3.request("GET", path, headers=member.headers, timeout=20, retries=False)
     assert reply.status == 200
     return time.monotonic() - start
 
@@ -91,25 +91,25 @@ STARTS = {
 def test_clients_that_stop_sending_do_not_block_others(
     server: str, operator: Any, start: str
 ) -> None:
-    with crowd(server, STARTS[start]):
-        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
+    with slow_clients(server, STARTS[start]):
+        assert max(reply_seconds(server, operator) for _ in range(5)) < PROMPT
 
 
 def test_clients_that_send_single_bytes_do_not_block_others_and_time_out(
     server: str, operator: Any
 ) -> None:
-    with crowd(server, HEAD + b"X: ") as clients:
-        end = time.monotonic() + PATIENCE / 2
+    with slow_clients(server, HEAD + b"X: ") as clients:
+        end = time.monotonic() + CLIENT_TIMEOUT / 2
         while time.monotonic() < end:
             for client in clients:
-                with suppress(OSError):  # cut off: no places were left, on a busy machine
+                with suppress(OSError):  # disconnected: there were too many connections
                     client.sendall(b"x")
-            assert seconds_for_an_answer(server, operator) < SOON
+            assert reply_seconds(server, operator) < PROMPT
             time.sleep(0.1)
-        said = b""
+        reply = b""
         with suppress(ConnectionResetError):
-            said = reply_of(clients[0])  # which waits for the server to close
-        assert not said or said.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+            reply = reply_of(clients[0])  # returns when the server has closed the connection
+        assert not reply or reply.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
 LONG_BODIES = {
@@ -123,11 +123,11 @@ LONG_BODIES = {
 def test_missing_long_bodies_leave_threads_for_others(
     server: str, operator: Any, body: str
 ) -> None:
-    with crowd(server, LONG_BODIES[body]) as clients:
-        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
+    with slow_clients(server, LONG_BODIES[body]) as clients:
+        assert max(reply_seconds(server, operator) for _ in range(5)) < PROMPT
         for client in clients[:5]:
-            said = reply_of(client).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
-            assert said.startswith(b"HTTP/1.1 408 ")
+            reply = reply_of(client).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+            assert reply.startswith(b"HTTP/1.1 408 ")
 
 
 def test_clients_that_do_not_read_leave_threads_for_others_and_are_disconnected(
@@ -139,24 +139,24 @@ def test_clients_that_do_not_read_leave_threads_for_others_and_are_disconnected(
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(server, room=4096)) for _ in range(THREADS)]
         for client in clients:
-            client.sendall(head.encode() + body)  # whose every word is in the reply
-        # Four megabytes are work in themselves; as long as nobody reads they would take for ever.
-        assert seconds_for_an_answer(server, operator) < 3 * PATIENCE
-        time.sleep(PATIENCE + 0.5)
+            client.sendall(head.encode() + body)  # the reply contains the whole body
+        # A reply of four megabytes takes time, even though its client does not read it.
+        assert reply_seconds(server, operator) < 3 * CLIENT_TIMEOUT
+        time.sleep(CLIENT_TIMEOUT + 0.5)
         for client in clients:
             assert len(reply_of(client)) < len(body)
 
 
 def test_clients_that_do_not_close_do_not_block_others(server: str, operator: Any) -> None:
-    with crowd(server, b"GET /v2/about HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
-        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
+    with slow_clients(server, b"GET /v2/about HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
+        assert max(reply_seconds(server, operator) for _ in range(5)) < PROMPT
 
 
 def test_too_many_connections_do_not_lock_out_others(server: str, operator: Any) -> None:
     with ExitStack() as stack:
-        for _ in range(PLACES + 20):
+        for _ in range(CONNECTIONS + 20):
             stack.enter_context(connected(server))
-        assert max(seconds_for_an_answer(server, operator) for _ in range(5)) < SOON
+        assert max(reply_seconds(server, operator) for _ in range(5)) < PROMPT
 
 
 def test_a_client_without_pauses_does_not_block_others(server: str, operator: Any) -> None:
@@ -180,8 +180,8 @@ def test_a_client_without_pauses_does_not_block_others(server: str, operator: An
         reading = [threads.submit(read, *each) for each in enumerate(clients)]
         for client in clients:
             client.sendall(count * request)
-        seconds_for_an_answer(server, operator)
-        assert max(counted) < count, "nobody has had all that he asked for before that"
+        reply_seconds(server, operator)
+        assert max(counted) < count, "a client had all its replies before"
         assert [each.result(60) for each in reading] == [None] * len(clients)
 
 
