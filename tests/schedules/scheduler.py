@@ -343,7 +343,7 @@ class Run:
             before.append(all_before | 1 << at)
 
     def _took_over(self, at: int) -> int:
-        """Return the first of the consecutive steps of a client."""
+        """Return the step at which the client of step `at` began its consecutive steps."""
         while at and self.taken[at - 1].client == self.taken[at].client:
             at -= 1
         return at

@@ -53,7 +53,7 @@ class Delays:
     sync: float = 1.0
 
 
-Answer = Callable[[Any], None]
+Receive = Callable[[Any], None]
 
 
 class Node:
@@ -159,14 +159,16 @@ class Cluster:
             seconds += chance.expovariate(1 / self.delays.extra)
         return seconds
 
-    def call(self, origin: Node, node: Node, work: Callable[[Node], Any], answer: Answer) -> None:
+    def call(
+        self, origin: Node, node: Node, work: Callable[[Node], Any], receive: Receive
+    ) -> None:
         """Send a request to a node. Its reply, or DOWN, returns unless the origin is killed."""
         origin_life, node_life = origin.life, node.life
 
         def return_reply(result: Any) -> None:
             if origin.up and origin.life == origin_life:
                 lost = result is not DOWN and not self.hears(origin, node)
-                self.when_awake(origin, lambda: answer(DOWN if lost else result))
+                self.when_awake(origin, lambda: receive(DOWN if lost else result))
 
         def arrive() -> None:
             # A message that was sent arrives even if its origin was killed since.
@@ -261,7 +263,7 @@ class Cluster:
     ) -> None:
         state = _Update(len(self.nodes), w, [[] for _ in range(count)])
 
-        def answer(results: Any) -> None:
+        def receive(results: Any) -> None:
             if state.over:
                 return
             state.waiting -= 1
@@ -278,7 +280,7 @@ class Cluster:
                 done(*_final_replies(state.replies, w))
 
         for node in self.nodes:
-            self.call(origin, node, work, answer)
+            self.call(origin, node, work, receive)
 
     # Reads.
 
@@ -292,7 +294,7 @@ class Cluster:
         """
         acc = _Open(self, origin, database, document_id, min(r, 3), done)
         for node in self.nodes:
-            self.call(origin, node, acc.work, acc.answer)
+            self.call(origin, node, acc.work, acc.receive)
 
     def open_revs(
         self,
@@ -305,7 +307,7 @@ class Cluster:
         """Read all leaf revisions, each with its ancestors; None if no replica replied."""
         acc = _OpenRevs(self, origin, database, document_id, r, done)
         for node in self.nodes:
-            self.call(origin, node, acc.work, acc.answer)
+            self.call(origin, node, acc.work, acc.receive)
 
     def bulk_get(
         self,
@@ -317,7 +319,7 @@ class Cluster:
         """Read all leaf revisions of many documents; None if too few replicas replied."""
         acc = _BulkGet(len(self.nodes), ids, database, done)
         for node in self.nodes:
-            self.call(origin, node, acc.work, acc.answer)
+            self.call(origin, node, acc.work, acc.receive)
 
     def one_replica(
         self, origin: Node, work: Callable[[Node], Any], done: Callable[[Any], None]
@@ -469,7 +471,7 @@ class _Open(_DocumentRead):
         tree = node.shards[self.database].trees.get(self.document_id)
         return Opened(tree.path(tree.winner.rev), tree.conflicts) if tree else Opened(())
 
-    def answer(self, reply: Any) -> None:
+    def receive(self, reply: Any) -> None:
         if self.over:
             return
         self.left -= 1
@@ -522,7 +524,7 @@ class _OpenRevs(_DocumentRead):
     def work(self, node: Node) -> list[tuple[Revision, ...]]:
         return node.shards[self.database].leaf_paths(self.document_id)
 
-    def answer(self, reply: Any) -> None:
+    def receive(self, reply: Any) -> None:
         if self.over:
             return
         if reply is DOWN:
@@ -562,7 +564,7 @@ class _BulkGet:
         shard = node.shards[self.database]
         return [shard.leaf_paths(document_id) for document_id in self.ids]
 
-    def answer(self, reply: Any) -> None:
+    def receive(self, reply: Any) -> None:
         if self.over:
             return
         self.left -= 1

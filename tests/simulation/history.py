@@ -77,7 +77,7 @@ class Call:
     attempts: tuple[tuple[float, float, Reply], ...]
     isolated: bool = False
     """Whether some node could not reach any other one during the decisive attempt."""
-    behind: bool = False
+    lagging: bool = False
     """Whether some node was unreachable then or shortly before, and may lack changes."""
 
     @property
@@ -200,9 +200,9 @@ def _all(command: Command, changed: Iterable[str]) -> Constraints:
 def interpretations(call: Call, addresses: Sequence[str]) -> list[Constraints]:
     """Return the possible interpretations of a call: one if its reply is final."""
     command, reply = call.command, call.reply
-    kept = isinstance(command, Delete) and "assigned" in _reasons(reply).values()
+    assigned = isinstance(command, Delete) and "assigned" in _reasons(reply).values()
     exists = isinstance(command, Create) and reply.status == 409
-    only_read = isinstance(command, Fetch) or reply.status in (400, 404) or kept or exists
+    only_read = isinstance(command, Fetch) or reply.status in (400, 404) or assigned or exists
     if isinstance(command, Repair) or (call.isolated and only_read):
         return [{}]
     if not is_final(reply):
@@ -218,7 +218,7 @@ def interpretations(call: Call, addresses: Sequence[str]) -> list[Constraints]:
         others = {
             a: [observe(lambda o: o != command.account)] for a in addresses if a not in changed
         }
-        seen = {} if call.isolated or call.behind else others
+        seen = {} if call.isolated or call.lagging else others
         return [{**seen, **_all(command, changed)}]
     if isinstance(command, Allocate):
         assert len(set(changed)) == command.quantity, call
@@ -324,11 +324,11 @@ def violations(
         return failed
     wrong = [w for c in history for w in _invalid_replies(c, history, addresses)]
     try:
-        choices_of = [interpretations(call, addresses) for call in history]
+        by_call = [interpretations(call, addresses) for call in history]
     except AssertionError as error:
         return [f"the reply does not fit the request: {error}"]
     constraining = {
-        a: [i for i, alternatives in enumerate(choices_of) if any(a in w for w in alternatives)]
+        a: [i for i, alternatives in enumerate(by_call) if any(a in w for w in alternatives)]
         for a in begin
     }
 
@@ -344,13 +344,13 @@ def violations(
         events = [
             Event(history[i].began, history[i].ended, step)
             for i, chosen in zip(constraining[address], choice, strict=True)
-            for step in choices_of[i][chosen].get(address, ())
+            for step in by_call[i][chosen].get(address, ())
         ]
         events += [Event(began, UNFINISHED, _add_again) for began in added[address]]
         return legal_order(events, begin[address], lambda s: s == end[address]) is not None
 
     impossible: dict[str, None] = {}
-    choices = itertools.product(*(range(len(alternatives)) for alternatives in choices_of))
+    choices = itertools.product(*(range(len(alternatives)) for alternatives in by_call))
     for choice in itertools.islice(choices, _MAX_CHOICES):
         bad = next((a for a in begin if not possible(a, _of(choice, constraining[a]))), None)
         if bad is None:

@@ -151,14 +151,16 @@ class _Exchange:
         if node.life != self._life:
             return
         if self._fault != "twice":
-            RequestHandler(network.cluster, node, self._request, self._answer).begin()
+            RequestHandler(network.cluster, node, self._request, self._respond).begin()
             return
         chance = network.scheduler.chance
-        self._answer(500, {"error": "nodedown", "reason": "progress not possible"})
+        self._respond(500, {"error": "nodedown", "reason": "progress not possible"})
         again = 500, {"error": "timeout", "reason": "The request could not be processed"}
-        network.scheduler.after(chance.choice((0.0, chance.uniform(0, 0.2))), self._answer, *again)
+        network.scheduler.after(
+            chance.choice((0.0, chance.uniform(0, 0.2))), self._respond, *again
+        )
 
-    def _answer(self, status: int, body: Any) -> None:
+    def _respond(self, status: int, body: Any) -> None:
         network, connection = self._network, self._connection
         if connection.node.life != self._life:
             return
@@ -301,14 +303,14 @@ _NO_DATABASE = {"error": "not_found", "reason": "Database does not exist."}
 _CONFLICTING = {"error": "conflict", "reason": "Document update conflict."}
 _FAILED = {"error": "internal_server_error", "reason": "No DB shards could be opened."}
 
-Answer = Callable[[int, Any], None]
+Respond = Callable[[int, Any], None]
 
 
 class RequestHandler:
     """One request that a node handles as coordinator (`chttpd_db.erl`)."""
 
-    def __init__(self, cluster: Cluster, node: Node, request: Request, answer: Answer) -> None:
-        self.cluster, self.node, self.request, self.answer = cluster, node, request, answer
+    def __init__(self, cluster: Cluster, node: Node, request: Request, respond: Respond) -> None:
+        self.cluster, self.node, self.request, self.respond = cluster, node, request, respond
         self.database = request.path[0]
 
     def begin(self) -> None:
@@ -316,12 +318,12 @@ class RequestHandler:
         method, path = self.request.method, self.request.path
         if len(path) == 1 and method == "PUT":
             if self.cluster.exists(self.database):
-                self.answer(412, {"error": "file_exists", "reason": "exists"})
+                self.respond(412, {"error": "file_exists", "reason": "exists"})
             else:
                 self.cluster.create(self.database)
-                self.answer(201, {"ok": True})
+                self.respond(201, {"ok": True})
         elif not self.cluster.exists(self.database):
-            self.answer(404, _NO_DATABASE)
+            self.respond(404, _NO_DATABASE)
         elif len(path) == 1:
             self._one_replica(self._info)
         elif path[1] in _SPECIAL:
@@ -346,30 +348,30 @@ class RequestHandler:
 
         def done(opened: Any) -> None:
             if opened is None:
-                self.answer(500, _FAILED)
+                self.respond(500, _FAILED)
             elif not opened.is_live:
                 reason = "deleted" if opened.path else "missing"
-                self.answer(404, {"error": "not_found", "reason": reason})
+                self.respond(404, {"error": "not_found", "reason": reason})
             else:
                 conflicts = bool(query.get("conflicts"))
-                self.answer(200, fabric.shown(document_id, opened, conflicts))
+                self.respond(200, fabric.shown(document_id, opened, conflicts))
 
         self.cluster.open(self.node, self.database, document_id, r, done)
 
     def _attachment(self, opened: Any) -> None:
         attached = opened.path[0].body["_attachments"][self.request.path[2]]
-        self.answer(200, base64.b64decode(attached["data"]))
+        self.respond(200, base64.b64decode(attached["data"]))
 
     def _leaves(self, leaves: list[tuple[Revision, ...]] | None) -> None:
         if leaves is None:
-            self.answer(500, _FAILED)
+            self.respond(500, _FAILED)
             return
         document_id, revs = self.request.path[1], self.request.query.get("revs")
         shown = [{"ok": to_json(document_id, path[0])} for path in leaves]
         for each, path in zip(shown if revs else [], leaves, strict=False):
             ids = [revision.rev.split("-", 1)[1] for revision in path]
             each["ok"]["_revisions"] = {"start": generation(path[0].rev), "ids": ids}
-        self.answer(200, shown)
+        self.respond(200, shown)
 
     def _put(self, document_id: str) -> None:
         document = {**self.request.body, "_id": document_id}
@@ -386,13 +388,13 @@ class RequestHandler:
         document_id = "/".join(path[1:3]) if path[1] in _NAMED else path[1]
         match health, results[0]:
             case "error", _:
-                self.answer(500, _FAILED)
+                self.respond(500, _FAILED)
             case _, str(rev) if rev != CONFLICT:
-                self.answer(201, {"ok": True, "id": document_id, "rev": rev})
+                self.respond(201, {"ok": True, "id": document_id, "rev": rev})
             case _, (rev,):
-                self.answer(202, {"ok": True, "id": document_id, "rev": rev})
+                self.respond(202, {"ok": True, "id": document_id, "rev": rev})
             case _:
-                self.answer(409, _CONFLICTING)
+                self.respond(409, _CONFLICTING)
 
     # Many documents.
 
@@ -405,7 +407,7 @@ class RequestHandler:
             grafts = [(d["_id"], fabric.revision_path(d)) for d in documents]
 
             def done(health: str, results: list[Any]) -> None:
-                self.answer(500 if health == "error" else 201, [])
+                self.respond(500 if health == "error" else 201, [])
 
             self.cluster.graft(self.node, self.database, grafts, done)
 
@@ -423,7 +425,7 @@ class RequestHandler:
                 case _:
                     row |= _CONFLICTING
             rows.append(row)
-        self.answer({"ok": 201, "accepted": 202, "error": 500}[health], rows)
+        self.respond({"ok": 201, "accepted": 202, "error": 500}[health], rows)
 
     def _bulk_get(self) -> None:
         ids = [each["id"] for each in self.request.body["docs"]]
@@ -442,7 +444,7 @@ class RequestHandler:
                     else error(i, "not_found", "missing")
                     for i, leaves in zip(ids, found, strict=True)
                 ]
-            self.answer(200, {"results": results})
+            self.respond(200, {"results": results})
 
         self.cluster.bulk_get(self.node, self.database, ids, done)
 
@@ -451,9 +453,9 @@ class RequestHandler:
     def _one_replica(self, work: Callable[[Node], Any]) -> None:
         def done(result: Any) -> None:
             if result is DOWN:
-                self.answer(500, _FAILED)
+                self.respond(500, _FAILED)
             else:
-                self.answer(200, result)
+                self.respond(200, result)
 
         self.cluster.one_replica(self.node, work, done)
 
@@ -478,9 +480,9 @@ class RequestHandler:
 
         def done(result: Any) -> None:
             if result is None:
-                self.answer(404, {"error": "not_found", "reason": "missing"})
+                self.respond(404, {"error": "not_found", "reason": "missing"})
             else:
-                self.answer(500 if result is DOWN else 200, _FAILED if result is DOWN else result)
+                self.respond(500 if result is DOWN else 200, _FAILED if result is DOWN else result)
 
         self.cluster.one_replica(self.node, work, done)
 
@@ -537,7 +539,7 @@ class RequestHandler:
             if result is DOWN:
                 self._one_replica(work)
             else:
-                self.answer(200, result)
+                self.respond(200, result)
 
         self.cluster.call(self.node, named[0], work, done)
 
@@ -572,6 +574,6 @@ _SPECIAL: dict[str, Callable[[RequestHandler], None]] = {
     "_all_docs": RequestHandler._all_docs,
     "_find": RequestHandler._find,
     "_changes": RequestHandler._changes,
-    "_security": lambda handler: handler.answer(200, {}),
-    "_view_cleanup": lambda handler: handler.answer(202, {"ok": True}),
+    "_security": lambda handler: handler.respond(200, {}),
+    "_view_cleanup": lambda handler: handler.respond(202, {"ok": True}),
 }

@@ -164,7 +164,7 @@ class Run:
         spans = zip(self._isolation, ends, strict=False)
         return any(isolated and at <= ended and began <= end for (at, isolated), end in spans)
 
-    def _was_behind(self, began: float, ended: float) -> bool:
+    def _was_lagging(self, began: float, ended: float) -> bool:
         away = [f for f in self.plan.faults if f.kind != "kill"]
         until = 2 * self.plan.delays.sync
         return any(f.at <= ended and began <= f.at + f.seconds + until for f in away)
@@ -251,7 +251,7 @@ class Run:
             replace(
                 _with_account_names(call, names),
                 isolated=self._was_isolated(*call.decisive[:2]),
-                behind=self._was_behind(*call.decisive[:2]),
+                lagging=self._was_lagging(*call.decisive[:2]),
             )
             for call in self.calls
         ]

@@ -30,7 +30,7 @@ def contest(seed: int, nodes: int, w: int) -> tuple[int, ...]:
     cluster = Cluster(scheduler, Delays(), {"pool": {"192.0.2.1": tree}})
     replies: list[int] = []
 
-    def answer(health: str, results: list[object]) -> None:
+    def record(health: str, results: list[object]) -> None:
         codes = {"accepted": 202, "ok": 409 if results == [CONFLICT] else 201}
         replies.append(codes[health])
 
@@ -38,7 +38,7 @@ def contest(seed: int, nodes: int, w: int) -> tuple[int, ...]:
         document = {"_id": "192.0.2.1", "_rev": rev, "writer": writer}
         at = APART * writer + scheduler.chance.expovariate(1 / APART)
         origin = cluster.nodes[writer % nodes]
-        scheduler.after(at, cluster.update, origin, "pool", [document], w, answer)
+        scheduler.after(at, cluster.update, origin, "pool", [document], w, record)
     scheduler.run(lambda: len(replies) == 3)
     return tuple(sorted(replies))
 

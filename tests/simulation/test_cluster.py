@@ -26,10 +26,10 @@ REV = new_rev(False, None, AVAILABLE)
 
 def result_of(cluster: Cluster, act: Callable[[Callable[..., None]], None]) -> Any:
     """Start a request and return its result."""
-    answers: list[Any] = []
-    act(lambda *answer: answers.append(answer))
-    cluster.scheduler.run(lambda: bool(answers))
-    return answers[0] if len(answers[0]) > 1 else answers[0][0]
+    results: list[Any] = []
+    act(lambda *result: results.append(result))
+    cluster.scheduler.run(lambda: bool(results))
+    return results[0] if len(results[0]) > 1 else results[0][0]
 
 
 def write(
@@ -37,10 +37,10 @@ def write(
 ) -> tuple[str, list[Any]]:
     """Write the document through a node."""
     document = {"_id": ID, **({"_rev": rev} if rev else {}), **fields}
-    answer: tuple[str, list[Any]] = result_of(
+    result: tuple[str, list[Any]] = result_of(
         cluster, lambda done: cluster.update(node, "pool", [document], w, done)
     )
-    return answer
+    return result
 
 
 def isolate(cluster: Cluster, node: Node) -> None:
@@ -164,11 +164,11 @@ def test_replicas_agree_again_after_a_while(cluster: Cluster) -> None:
 
 
 def test_requests_in_progress_on_a_dead_node_are_lost(cluster: Cluster) -> None:
-    answers: list[Any] = []
+    results: list[Any] = []
     document = {"_id": ID, "_rev": REV, "who": "X"}
-    cluster.update(cluster.nodes[0], "pool", [document], 2, lambda *a: answers.append(a))
+    cluster.update(cluster.nodes[0], "pool", [document], 2, lambda *a: results.append(a))
     cluster.crash(cluster.nodes[0])
     cluster.scheduler.run_for(5)
-    assert answers == []
+    assert results == []
     assert leaves(cluster.nodes[0]) == [REV]
     assert leaves(cluster.nodes[1]) != [REV]

@@ -184,7 +184,7 @@ def test_a_release_of_all_may_miss_addresses_that_the_node_lacks() -> None:
     left = history((0, 1, Assign("X", "X", A), SUCCESS), (2, 3, ReleaseAll("X", "X"), nothing))
     assert wrong(left, (AVAILABLE, "X"), (AVAILABLE, AVAILABLE)) != []
     assert (
-        wrong([left[0], replace(left[1], behind=True)], (AVAILABLE, "X"), (AVAILABLE, AVAILABLE))
+        wrong([left[0], replace(left[1], lagging=True)], (AVAILABLE, "X"), (AVAILABLE, AVAILABLE))
         == []
     )
 

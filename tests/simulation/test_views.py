@@ -71,15 +71,15 @@ def test_logins_have_the_rows_that_a_real_database_has(couch: Couch, operator: A
     for document in accounts.range("", "\uffff"):
         shard.write({k: v for k, v in document.items() if k != "_rev"})
     query = {"startkey": ["realm"], "endkey": ["realm", HIGH], "reduce": False}
-    for asked in (query, {"keys": [["name", "operator"], ["realm", "none"]], "reduce": False}):
+    for queried in (query, {"keys": [["name", "operator"], ["realm", "none"]], "reduce": False}):
         expected = [
-            (row.id, row.key, row.value) for row in accounts.rows("logins/by_login", **asked)
+            (row.id, row.key, row.value) for row in accounts.rows("logins/by_login", **queried)
         ]
-        found = select_rows(shard, "logins/by_login", asked)
+        found = select_rows(shard, "logins/by_login", queried)
         assert [(r["id"], r["key"], r["value"]) for r in found] == expected
         assert expected
 
 
 def test_every_view_of_the_service_is_simulated() -> None:
-    asked = {view for view, _ in QUERIES} | {"logins/by_login"}
-    assert set(VIEWS) == asked
+    queried = {view for view, _ in QUERIES} | {"logins/by_login"}
+    assert set(VIEWS) == queried
