@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         history = History.load(Path(arguments[0]))
         for address in arguments[1:]:
             print("\n".join(history.about(address)))
-        return judge(history)
+        return check(history)
     options = Options.load(os.environ)
     if not options.nodes:
         print("NODES: name the cluster's nodes by URL", file=sys.stderr)
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
         return Run(options, stack).run()
 
 
-def judge(history: History) -> int:
+def check(history: History) -> int:
     """Print the counts and the violations of a history; return 1 if there is a violation."""
     found = list(history.violations())
     counts = counted(found)
@@ -164,7 +164,7 @@ class Run:
         history.save(options.history)
         print("faults:", dict(faults.counts))
         print(f"the last call ended {finished:.1f} s after the last fault")
-        failed = judge(history) | disagreed | self._doctor(last_fault)
+        failed = check(history) | disagreed | self._doctor(last_fault)
         if failed:
             print(f"history: {options.history}")
             print(f"logs of the service: {self._logs}")

@@ -38,7 +38,7 @@ class World:
 
     :param servers: the URLs of the service's instances
     :param accounts: the ids of the accounts
-    :param holders: the owner of each address according to the last reply; may be outdated
+    :param owners: the owner of each address according to the last reply; may be outdated
     :param abort_rate: share of the attempts with a key that the client aborts within 0.3 s
     :param stop: set when clients must not begin new calls
     :param retry_until: when clients stop to repeat calls; a time of the monotonic clock
@@ -48,7 +48,7 @@ class World:
     accounts: Sequence[str]
     operator: str
     history: History
-    holders: dict[str, str]
+    owners: dict[str, str]
     abort_rate: float = 0.08
     stop: threading.Event = field(default_factory=threading.Event)
     retry_until: float = float("inf")
@@ -67,7 +67,7 @@ class Client(threading.Thread):
     def __init__(self, world: World, seed: int, number: int) -> None:
         super().__init__(daemon=True)
         self._world = world
-        self._by = random.Random(f"{seed} client {number}")
+        self._rng = random.Random(f"{seed} client {number}")
         self._http = urllib3.PoolManager(num_pools=len(world.servers), maxsize=2)
 
     def run(self) -> None:
@@ -78,18 +78,18 @@ class Client(threading.Thread):
             self._complete(call)
             for address in call.done:
                 assigned = call.action in ("assign", "allocate")
-                self._world.holders[address] = call.account if assigned else AVAILABLE
+                self._world.owners[address] = call.account if assigned else AVAILABLE
 
     def _next_call(self) -> Call:
-        by, world = self._by, self._world
-        [action] = by.choices(list(ACTIONS), list(ACTIONS.values()))
-        account = by.choice(world.accounts)
-        own = [address for address, holder in world.holders.items() if holder == account]
-        free = [address for address, holder in world.holders.items() if holder == AVAILABLE]
+        rng, world = self._rng, self._world
+        [action] = rng.choices(list(ACTIONS), list(ACTIONS.values()))
+        account = rng.choice(world.accounts)
+        own = [address for address, owner in world.owners.items() if owner == account]
+        free = [address for address, owner in world.owners.items() if owner == AVAILABLE]
         likely = {"assign": free, "release": own}.get(action, [])
-        among = likely if likely and by.random() < 0.8 else world.addresses
-        several = action in ("assign", "release") and by.random() < 0.4
-        addresses = by.sample(among, min(len(among), by.randint(2, 4) if several else 1))
+        among = likely if likely and rng.random() < 0.8 else world.addresses
+        several = action in ("assign", "release") and rng.random() < 0.4
+        addresses = rng.sample(among, min(len(among), rng.randint(2, 4) if several else 1))
         operators = action in ("create", "delete", "delete by force", "read")
         whole = action in ("release all", "allocate", "list")
         return Call(
@@ -97,12 +97,12 @@ class Client(threading.Thread):
             action,
             "" if operators else account,
             [] if whole else addresses,
-            by.randint(1, 4) if action == "allocate" else 0,
+            rng.randint(1, 4) if action == "allocate" else 0,
             self._key() if action not in ("read", "list", "forbidden call") else None,
         )
 
     def _key(self) -> str | None:
-        return f"{self._by.getrandbits(64):016x}" if self._by.random() < 0.6 else None
+        return f"{self._rng.getrandbits(64):016x}" if self._rng.random() < 0.6 else None
 
     def _complete(self, call: Call) -> None:
         """Send a call; with a key, repeat it until a final reply, and sometimes once more."""
@@ -112,15 +112,15 @@ class Client(threading.Thread):
                 return
             if call.final:
                 break
-            time.sleep(self._by.uniform(0.05, 0.6))
-        if self._by.random() < 0.3:
+            time.sleep(self._rng.uniform(0.05, 0.6))
+        if self._rng.random() < 0.3:
             call.attempts.append(self._send(call))
 
     def _send(self, call: Call) -> Attempt:
-        by, world = self._by, self._world
-        server = by.randrange(len(world.servers))
-        aborted = by.random() < world.abort_rate * (1 if call.key else 0.1)
-        timeout = by.uniform(0.01, 0.3) if aborted else REPLY_TIMEOUT
+        rng, world = self._rng, self._world
+        server = rng.randrange(len(world.servers))
+        aborted = rng.random() < world.abort_rate * (1 if call.key else 0.1)
+        timeout = rng.uniform(0.01, 0.3) if aborted else REPLY_TIMEOUT
         method, path, body = _request(call)
         headers = {
             "X-Auth-Token": world.tokens[call.account or world.operator],

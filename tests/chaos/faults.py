@@ -107,22 +107,24 @@ class Faults:
             if thread.ident:
                 thread.join()
 
-    def _run(self, by: random.Random, fail: Callable[[random.Random], None], pause: float) -> None:
+    def _run(
+        self, rng: random.Random, fail: Callable[[random.Random], None], pause: float
+    ) -> None:
         begin = time.monotonic()
-        while not self._stop.wait(by.uniform(0, 2 * pause)):
+        while not self._stop.wait(rng.uniform(0, 2 * pause)):
             calm = (time.monotonic() - begin) % 60 - 50  # ten seconds a minute
             if calm < 0 or not self._stop.wait(10 - calm):
-                fail(by)
+                fail(rng)
 
     def _wait(self, seconds: float) -> None:
         self._stop.wait(seconds)
 
-    def fail_nodes(self, by: random.Random) -> None:
+    def fail_nodes(self, rng: random.Random) -> None:
         """Kill or pause one node, or two at once, for up to eight seconds."""
-        several = by.random() < 0.2
-        nodes = by.sample(self._nodes, min(2 if several else 1, len(self._nodes)))
-        fault, end = by.choice([("kill", "start"), ("pause", "resume")])
-        seconds = by.uniform(0.3, 8)
+        several = rng.random() < 0.2
+        nodes = rng.sample(self._nodes, min(2 if several else 1, len(self._nodes)))
+        fault, end = rng.choice([("kill", "start"), ("pause", "resume")])
+        seconds = rng.uniform(0.3, 8)
         try:
             for node in nodes:
                 self._control_node(fault, node)
@@ -135,16 +137,16 @@ class Faults:
     def _control_node(self, word: str, node: int) -> None:
         subprocess.run([*(self._control or "").split(), word, str(node)], check=True, timeout=60)
 
-    def _fail_links(self, by: random.Random) -> None:
-        several = by.random() < 0.2
-        links = by.sample(self._links, min(2 if several else 1, len(self._links)))
-        name, fault, end = by.choice(
+    def _fail_links(self, rng: random.Random) -> None:
+        several = rng.random() < 0.2
+        links = rng.sample(self._links, min(2 if several else 1, len(self._links)))
+        name, fault, end = rng.choice(
             [
                 ("closed", FaultProxy.go_away, FaultProxy.come_back),
                 ("stalled", ByteProxy.stall, ByteProxy.resume),
             ]
         )
-        seconds = by.choice([0, by.uniform(0, 1), by.uniform(1, 8)])
+        seconds = rng.choice([0, rng.uniform(0, 1), rng.uniform(1, 8)])
         for link in links:
             fault(link)
         self.counts[f"connection {name}"] += len(links)
@@ -152,8 +154,8 @@ class Faults:
         for link in links:
             end(link)
 
-    def _kill_a_worker(self, by: random.Random) -> None:
-        server, place = by.choice(self._servers), by.random()
+    def _kill_a_worker(self, rng: random.Random) -> None:
+        server, place = rng.choice(self._servers), rng.random()
         workers = server.workers()
         if workers:
             with suppress(ProcessLookupError):

@@ -80,9 +80,9 @@ def failures(seed: int, tmp_path: Path) -> list[str]:
     control.chmod(0o700)
     faults = Faults(seed, [], [], str(control), 3)
     faults.stop()
-    by = random.Random(f"{seed} nodes")
+    rng = random.Random(f"{seed} nodes")
     for _ in range(10):
-        faults.fail_nodes(by)
+        faults.fail_nodes(rng)
     lines = log.read_text().splitlines()
     log.unlink()
     return lines

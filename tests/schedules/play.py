@@ -6,7 +6,7 @@ from functools import partial
 from uuid import uuid4
 
 from kazoo_ips.errors import DatastoreError
-from tests.schedules.judge import Call, all_refused, contradictions, inconsistencies
+from tests.schedules.consistency import Call, all_refused, contradictions, inconsistencies
 from tests.schedules.operations import Operation, Pool, read_pool
 from tests.schedules.scheduler import Choice, Client, Phase, Run, execute, this_step
 from tests.schedules.world import COPIES, PAST_LEASE, Snapshot, World

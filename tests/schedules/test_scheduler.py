@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from kazoo_ips.couch.http_connections import NoResponse, Response
-from tests.schedules.judge import Call, inconsistencies
+from tests.schedules.consistency import Call, inconsistencies
 from tests.schedules.operations import Operation, read_pool
 from tests.schedules.scheduler import (
     Choice,
