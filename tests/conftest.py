@@ -233,7 +233,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         n for r in reports if r.when == "call" for k, n in r.user_properties if k == "schedules"
     ]
     if counts:
-        terminalreporter.write_line(f"{sum(counts)} schedules of {len(counts)} scenarios walked")
+        terminalreporter.write_line(f"{sum(counts)} schedules of {len(counts)} scenarios were run")
 
 
 # Property tests run the same few examples each time, many new ones with

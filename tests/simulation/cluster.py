@@ -67,7 +67,7 @@ class Node:
         self.paused_until = 0.0
         self.shards: dict[str, Shard] = {}
         self.synced: dict[tuple[str, str], int] = {}
-        """For each database and other node, the last change that this node has sent to it."""
+        """For each database and each other node: the last change that was sent to that node."""
 
 
 @dataclass
@@ -130,7 +130,7 @@ class Cluster:
         for node in self.nodes:
             self.start(node)
 
-    def hears(self, one: Node, other: Node) -> bool:
+    def can_reach(self, one: Node, other: Node) -> bool:
         """Whether both are up and can reach each other."""
         return one.up and other.up and not self._is_cut(one, other)
 
@@ -167,7 +167,7 @@ class Cluster:
 
         def return_reply(result: Any) -> None:
             if origin.up and origin.life == origin_life:
-                lost = result is not DOWN and not self.hears(origin, node)
+                lost = result is not DOWN and not self.can_reach(origin, node)
                 self.when_awake(origin, lambda: receive(DOWN if lost else result))
 
         def arrive() -> None:
@@ -176,7 +176,7 @@ class Cluster:
             result = DOWN if unreachable else work(node)
             self.scheduler.after(self._transit_time(node, origin), return_reply, result)
 
-        if not self.hears(origin, node):
+        if not self.can_reach(origin, node):
             self.scheduler.after(self.delays.transit, return_reply, DOWN)
         elif not self._is_lost(origin, node):
             seconds = self._transit_time(origin, node) + self._work()
@@ -364,7 +364,7 @@ class Cluster:
     def _sync(self, node: Node, peer: Node) -> None:
         """Send another node the changes that it lacks (anti-entropy)."""
         self._syncing.discard((node.name, peer.name))
-        if not self.hears(node, peer):
+        if not self.can_reach(node, peer):
             return  # `start` and `join` schedule it again
         batches = {
             name: [(i, shard.leaf_paths(i)) for i in shard.changed_since(since)]

@@ -68,7 +68,7 @@ class Network:
         self.scheduler = scheduler
         self.cluster = cluster
         self.request_faults = request_faults
-        self.over = float("inf")
+        self.faults_end = float("inf")
         """The end of all faults: a request that was sent before never arrives after it."""
         self._open: dict[Connection, None] = {}
         self._requests = 0
@@ -139,7 +139,7 @@ class _Exchange:
     def arrive(self) -> None:
         """Deliver the request to the node."""
         network, node = self._network, self._connection.node
-        if self._sent < network.over < network.scheduler.now:
+        if self._sent < network.faults_end < network.scheduler.now:
             return  # all faults have ended, so a late request is lost instead
         if node.life != self._life:
             self._connection.reset()

@@ -130,7 +130,7 @@ class Run:
 
     def _end_request_faults(self) -> None:
         self.plan.request_faults.clear()
-        self.network.over = min(self.network.over, self.scheduler.now)
+        self.network.faults_end = min(self.network.faults_end, self.scheduler.now)
 
     def _cause(self, fault: Fault) -> None:
         self.scheduler.note(f"{fault.kind} {fault.which + 1} for {fault.seconds} s")
@@ -156,7 +156,7 @@ class Run:
 
     def _record_isolation(self) -> None:
         up = [node for node in self.cluster.nodes if node.up]
-        isolated = any(not any(self.cluster.hears(a, b) for b in up if a is not b) for a in up)
+        isolated = any(not any(self.cluster.can_reach(a, b) for b in up if a is not b) for a in up)
         self._isolation.append((self.scheduler.now, isolated))
 
     def _was_isolated(self, began: float, ended: float) -> bool:
