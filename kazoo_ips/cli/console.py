@@ -79,7 +79,7 @@ def _user_name() -> str:
 def request_id() -> str:
     """Return the request id with which this command writes."""
     work = request_context.CURRENT.get()
-    return work.request_id if work else uuid4().hex
+    return work.request_id if work and work.by == "command" else uuid4().hex
 
 
 class reported:

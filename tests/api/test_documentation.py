@@ -105,7 +105,8 @@ def curl(line: str) -> tuple[int, dict[str, str], Any]:
     done = subprocess.run(
         shlex.split(line), capture_output=True, text=True, timeout=30, check=True
     )
-    told = [each[2:] for each in done.stderr.splitlines() if each.startswith("< ")]
+    # If the reply takes a second, the first line follows the progress meter on its line.
+    told = re.findall(r"(?:^|[\s\d:-])< ([^\r\n]+)", done.stderr, re.MULTILINE)
     headers = dict(each.split(": ", 1) for each in told[1:] if ": " in each)
     status = int(told[0].split()[1])
     words = shlex.split(line)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from uuid import uuid4
 
@@ -15,7 +16,15 @@ from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import DatastoreUnreachable, IPNotFound
-from kazoo_ips.model import AssignIPs, CreateIP, DedicatedIP, ListIPs, ReleaseIPs, generation
+from kazoo_ips.model import (
+    AssignIPs,
+    CreateIP,
+    DedicatedIP,
+    ListIPs,
+    ReleaseIPs,
+    Status,
+    generation,
+)
 from kazoo_ips.observability import request_context
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.ips import IPRepository
@@ -147,6 +156,9 @@ def test_a_document_that_cannot_be_read_is_not_reported_as_missing(
         behind_services.ips.assign_all(command, uuid4().hex)
 
 
+AVAILABLE = ListIPs(status=Status.AVAILABLE)
+
+
 def test_concurrent_reads_of_one_list_share_a_request_and_delay_no_other(
     proxy: FaultProxy, behind: Settings, add: Callable[..., DedicatedIP], pool: Database
 ) -> None:
@@ -155,12 +167,12 @@ def test_concurrent_reads_of_one_list_share_a_request_and_delay_no_other(
     gate = threading.Event()
     rule = proxy.rule(faults.hold(gate), "GET", "/_view/by_zone")
     with ThreadPoolExecutor(8) as threads:
-        first = threads.submit(lists.available, ListIPs())
+        first = threads.submit(lists.of_status, AVAILABLE)
         assert eventually(lambda: bool(rule.met))
         [batcher] = lists._pool._queries.values()
-        others = [threads.submit(lists.available, ListIPs()) for _ in range(3)]
+        others = [threads.submit(lists.of_status, AVAILABLE) for _ in range(3)]
         wait_behind(batcher, 3)
-        assert lists.available(ListIPs(zone="b")) == [], "another list does not wait"
+        assert lists.of_status(replace(AVAILABLE, zone="b")) == [], "another list does not wait"
         add(SECOND, zone="a")
         gate.set()
         seen = [len(each.result(5)) for each in others]
