@@ -1,6 +1,7 @@
 """The rules of a dedicated IP and of who may see what, without anything running."""
 
 from dataclasses import FrozenInstanceError, replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -201,12 +202,23 @@ def test_a_release_is_recognised_by_the_trail_of_its_assignment(gap: int) -> Non
         released.append(ip)
         at += gap + 1
     for number, release in enumerate(released):
-        assert release.is_release_of(assigned[number])
-        assert not any(map(release.is_release_of, assigned[number + 1 :]))
-        assert not any(map(release.is_release_of, assigned[1 - number % 2 :: 2]))
-        assert not replace(release, status="aging").is_release_of(assigned[number])
-    assert not assigned[0].is_release_of(assigned[0])
-    assert not IP.is_release_of(ALICES)
+        assert release.follows_release_of(assigned[number])
+        assert not any(map(release.follows_release_of, assigned[number + 1 :]))
+        for earlier in range(number):
+            if released[earlier].trail[-1] in release.trail:
+                assert release.follows_release_of(assigned[earlier])
+    for earlier, later in pairwise(range(TRAIL_LENGTH)):
+        if released[earlier].trail[-1] in assigned[later].trail:
+            assert assigned[later].follows_release_of(assigned[earlier])
+    assert not assigned[0].follows_release_of(assigned[0])
+    assert not IP.follows_release_of(ALICES)
+
+
+def test_an_assignment_by_kazoo_after_a_release_is_another_one() -> None:
+    """Kazoo's nodes keep the trail and add nothing to it."""
+    released = IP.assign("alice", at=NOW, request_id="a").release(None, at=NOW, request_id="b")
+    assigned = replace(released, status=Status.ASSIGNED, assigned_to="alice")
+    assert not released.follows_release_of(assigned)
 
 
 @pytest.mark.parametrize("differs", ["kind", "account", "request"])

@@ -221,16 +221,21 @@ class DedicatedIP:
         events = (e for e in self.trail if (e.kind, e.account_id, e.request_id) == wanted)
         return max(events, key=lambda event: event.at, default=None)
 
-    def is_release_of(self, assigned: "DedicatedIP") -> bool:
-        """Return whether this is the release of that very assignment, judged by the trails."""
-        if self.status is not Status.AVAILABLE or not self.trail:
+    def follows_release_of(self, assigned: "DedicatedIP") -> bool:
+        """Return whether that very assignment was released before this state, by the trails."""
+        if not self.trail:
             return False
-        last = self.trail[-1]
-        if (last.kind, last.account_id) != (EventKind.RELEASED, assigned.assigned_to):
-            return False
-        # The release has removed the events that were too many or too old.
-        kept = assigned.trail[1 - TRAIL_LENGTH :]
-        return all(e in self.trail for e in kept if last.at - e.at < TRAIL_SECONDS)
+        # A write removes the events that are too many or too old.
+        oldest, latest = self.trail[0].at, self.trail[-1].at
+        if len(self.trail) < TRAIL_LENGTH:
+            oldest = latest - TRAIL_SECONDS
+        kept = [event for event in assigned.trail if event.at > oldest]
+        return any(
+            (event.kind, event.account_id) == (EventKind.RELEASED, assigned.assigned_to)
+            and event not in assigned.trail
+            and all(earlier in self.trail[:n] for earlier in kept)
+            for n, event in enumerate(self.trail)
+        )
 
     def as_of(self, event: Event) -> "DedicatedIP":
         """Return this address as it was right after an event."""

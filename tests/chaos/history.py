@@ -277,12 +277,13 @@ def _transient(
     """Yield the assignments that a call may have made and undone before its reply.
 
     It may do so in an attempt without a final reply, if it loses a race, or if an allocation
-    chooses other addresses. A refusal never names such an address: no call may be refused because
-    of its own writes.
+    chooses other addresses. No call may be refused because of its own writes. So no refusal says
+    that the account has such an address already.
     """
     begun = len([attempt for attempt in call.attempts if attempt.begin < call.end])
     if call.action == "allocate" or begun > 1 or not call.done:
-        named = {address for address, _ in _refused(call, final)}
+        own = Effect("is", call.account)
+        named = {address for address, effect in _refused(call, final) if effect == own}
         done = set(call.done) if begun == 1 else set()
         for address in addresses if call.action == "allocate" else call.addresses:
             if address in addresses and address not in named | done:

@@ -383,6 +383,26 @@ def test_a_release_counts_although_the_copy_is_still_there(
     assert [leaf["_rev"] for leaf in leaves.live] == [f"3-{LOW}"]
 
 
+def test_a_release_counts_although_an_unacknowledged_assignment_followed(
+    leaves: Leaves, api: TestApp, later: Instance, alice: Member, bob: Member
+) -> None:
+    """Alice's copy is still there, and so is a write to her assignment without a quorum."""
+    base = leaves.base()
+    alices = leaves.claim(base, LOW, alice)
+    leaves.copy(alices, alice)
+    [assigned] = [leaf for leaf in leaves.ips.leaves(leaves.address).live if leaf.assigned_to]
+    released = assigned.release(alice.id, at=gregorian(), request_id=uuid4().hex)
+    bobs = released.assign(bob.id, at=gregorian(), request_id=uuid4().hex)
+    leaves.pool.graft({**alices, "_rev": f"3-{HIGH}"}, parent=alices["_rev"])
+    leaves.pool.graft({**to_document(released), "_rev": f"3-{LOW}"}, parent=alices["_rev"])
+    leaves.pool.graft({**to_document(bobs), "_rev": f"4-{LOW}"}, parent=f"3-{LOW}")
+    api.post_json(url(bob, leaves.address), {"data": {}}, headers=bob.headers, status=409)
+    assert len(leaves.live) == 2
+    assert later.ips.fetch(leaves.address).assigned_to is None
+    [leaf] = leaves.live
+    assert (leaf["pvt_status"], leaf["_rev"][:2]) == ("available", "5-")
+
+
 def test_an_address_with_a_write_on_the_base_revision_is_not_restored(
     withdrawn: Leaves, services: Instance, bob: Member
 ) -> None:

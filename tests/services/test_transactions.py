@@ -483,9 +483,10 @@ def test_a_conflicting_revision_of_an_aborted_assignment_is_dropped(
     add: Callable[..., DedicatedIP],
     pool: Database,
     alice: Member,
+    address: str,
 ) -> None:
-    base = to_document(add("192.0.2.77"))
-    transaction = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, ["192.0.2.77"])
+    base = to_document(add(address))
+    transaction = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, [address])
     mine = {
         "pvt_status": "assigned",
         "pvt_assigned_to": alice.id,
@@ -495,7 +496,7 @@ def test_a_conflicting_revision_of_an_aborted_assignment_is_dropped(
     pool.graft({**base, **mine, "_rev": f"2-{'0' * 32}"}, parent=base["_rev"])
     pool.graft({**base, "_rev": f"2-{'f' * 32}"}, parent=base["_rev"])
     recover(later, log)
-    live = [leaf for leaf in pool.leaves("192.0.2.77") if not leaf.get("_deleted")]
+    live = [leaf for leaf in pool.leaves(address) if not leaf.get("_deleted")]
     assert [leaf["pvt_status"] for leaf in live] == ["available"]
 
 

@@ -208,7 +208,7 @@ def interpretations(call: Call, addresses: Sequence[str]) -> list[Constraints]:
     if not is_final(reply):
         return _unknown(call, addresses)
     if reply.status >= 400:
-        return _refusal(call, addresses)
+        return [_after_attempts(call, each, addresses) for each in _refusal(call, addresses)]
     if isinstance(command, Fetch):
         shown = reply.data["assigned_to"] if reply.data["status"] == "assigned" else AVAILABLE
         return [{command.address: [observe(lambda o: o == shown)]}]
@@ -299,6 +299,23 @@ def _refusal(call: Call, addresses: Sequence[str]) -> list[Constraints]:
         case 409, _:
             return [_no_lasting_effect(call, addresses)]
     raise AssertionError(call)
+
+
+def _after_attempts(call: Call, refused: Constraints, addresses: Sequence[str]) -> Constraints:
+    """Return the constraints of a refusal, with what earlier attempts did and undid before.
+
+    No call is refused because of its own writes. So an address that the refusal says the account
+    has already was not assigned by these attempts.
+    """
+    command, reply = call.command, call.reply
+    undone = isinstance(command, Assign | AssignMany) and reply.status in (400, 404)
+    if not undone or is_final(call.attempts[0][2]):
+        return refused
+    wanted = addresses_of(command, addresses)
+    rules = reply.data.items() if reply.status == 400 else ()
+    own = {wanted[int(place.split(".")[1])] for place, rule in rules if "superfluous" in rule}
+    tried = {a: s for a, s in _no_lasting_effect(call, addresses).items() if a not in own}
+    return {a: [*tried.get(a, ()), *refused.get(a, ())] for a in {**tried, **refused}}
 
 
 def _reasons(reply: Reply) -> Mapping[str, str]:

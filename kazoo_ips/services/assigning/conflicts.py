@@ -103,12 +103,13 @@ class ConflictResolver:
             if any(map(self._may_be_withdrawn, live)):
                 raise Conflict(address)
             return self._unassigned(live)
-        released = [leaf for leaf in live if leaf.is_release_of(acknowledged)]
+        released = tuple(leaf for leaf in live if leaf.follows_release_of(acknowledged))
         # A release writes the pool document before it removes the copy. So the copy may still be
-        # there, and does not say whether the release will be acknowledged.
+        # there, and does not say whether the release, or an assignment after it, will be
+        # acknowledged.
         if any(self._now() - leaf.modified < GRACE for leaf in released):
             raise Conflict(address)
-        return released[0] if released else acknowledged
+        return self._unassigned(released) if released else acknowledged
 
     def is_acknowledged(self, ip: DedicatedIP) -> bool:
         """Return whether the owner's account has the copy of this assignment.
