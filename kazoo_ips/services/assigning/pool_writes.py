@@ -139,7 +139,7 @@ class PoolWriter:
     def _has_no_rival(self, ip: DedicatedIP, since: str | None) -> bool:
         """Return whether no other writer has a conflicting leaf revision.
 
-        :param ip: a dedicated IP at a revision that has a quorum
+        :param ip: a dedicated IP that was written
         :param since: the revision from which on deletions count as conflicting
         """
         return self._ips.replicas == 1 or self._ips.leaves(ip.address).is_single_since(since)
@@ -157,8 +157,7 @@ class PoolWriter:
         saved = replace(ours, revision=written.revision or ours.revision)
         if written.outcome is Outcome.DONE and self._has_no_rival(ours, before.revision):
             return WriteResult(FinalOutcome.DONE, saved)
-        released = before.assigned_to and not ours.assigned_to
-        if released and self._ips.leaves(ours.address).is_single_since(before.revision):
+        if not ours.assigned_to and self._has_no_rival(ours, before.revision):
             # Other clients may have read the release, so it is not withdrawn.
             # It is done once a majority has it.
             raise DatastoreUnreachable(f"{ours.address}: released, without a quorum")
@@ -184,13 +183,14 @@ class PoolWriter:
             for each in to_withdraw:
                 self._ips.withdraw(each, before)
             leaves = self._ips.leaves(after.address)
-            live = [ip for ip in leaves.live if ip.revision != before.revision]
             # Revisions whose withdrawal was refused or unanswered, and revisions of this write
             # that have arrived meanwhile.
             tried = {ip.revision for ip in to_withdraw}
-            to_withdraw = [ip for ip in live if _is_write(ip, after) or ip.revision in tried]
-            if not to_withdraw and _is_followed_up(live, before, after):
-                return self._followed_up(after, live[0])
+            to_withdraw = [
+                ip for ip in leaves.live if _is_write(ip, after) or ip.revision in tried
+            ]
+            if not to_withdraw and _is_followed_up(leaves.live, before, after):
+                return self._followed_up(after, leaves.live[0])
             if not to_withdraw and leaves.reach(before.revision):
                 return self._without(after, rival=leaves.supersede(before.revision))
         raise DatastoreUnreachable(f"{after.address}: not known whether withdrawn")
