@@ -651,3 +651,37 @@ def test_a_transaction_that_cannot_be_recovered_does_not_block_others(
     proxy.rule(faults.error_without_type, "GET", f"-kazoo_ips/transaction-{first}", times=None)
     composition.build(behind, clock=lambda: FAR).background.recover()
     assert both & set(left(log)) == {first}
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_transaction_that_changes_while_it_is_aborted_is_not_aborted(
+    begin: Callable[..., Transaction],
+    proxy: FaultProxy,
+    behind: Settings,
+    log: TransactionLog,
+    pool: Database,
+    alice: Member,
+    extended: bool,
+) -> None:
+    """Its owner lives after all, and commits it or adds an address to it."""
+    transaction = begin(Action.RELEASE)
+
+    def changes(forward: Forward) -> Reply:
+        if extended:
+            log.extend(transaction, ["192.0.2.3"])
+        else:
+            log.commit(transaction, IPS)
+        return forward()
+
+    proxy.rule(changes, "PUT", f"-kazoo_ips/transaction-{transaction.id}")
+    recovery = composition.build(behind).background._recovery
+    if extended:
+        with pytest.raises(DatastoreUnreachable):
+            recovery.end_transaction(transaction.id)
+        found = log.find(transaction.id)
+        assert found
+        assert (found.state, owners(pool)) == (State.PENDING, {alice.id})
+    else:
+        ended = recovery.end_transaction(transaction.id)
+        assert ended
+        assert (ended.state, owners(pool)) == (State.COMMITTED, {None})
