@@ -243,13 +243,12 @@ def test_a_withdrawn_address_can_be_assigned_at_once(
     assert_alices(withdrawn, alice)
 
 
-def test_a_withdrawn_address_cannot_be_added_again(
-    withdrawn: Leaves, services: Instance, api: TestApp, operator: Member
+def test_a_withdrawn_address_is_restored_if_it_is_added_again(
+    withdrawn: Leaves, api: TestApp, operator: Member
 ) -> None:
-    data = {"ip": withdrawn.address, "zone": "us-east", "host": "proxy1.example.com"}
-    api.put_json("/v2/ips", {"data": data}, headers=operator.headers, status="*")
-    services.ips.fetch(withdrawn.address)
-    assert len(withdrawn.live) == 1
+    data = {"ip": withdrawn.address, "zone": "eu-west", "host": "proxy1.example.com"}
+    api.put_json("/v2/ips", {"data": data}, headers=operator.headers, status=409)
+    assert [leaf["pvt_zone"] for leaf in withdrawn.live] == ["us-east"]
 
 
 def test_restoring_an_address_twice_writes_one_revision(

@@ -17,6 +17,7 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import GREGORIAN_EPOCH, AssignIP, DedicatedIP
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.checkpoints import Checkpoint, Checkpoints
+from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.records import Records
@@ -25,7 +26,7 @@ from kazoo_ips.services.maintenance.doctor import PROBLEMS, Finding
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import behind, proxy, running_proxy
-from tests.faults.proxy import FaultProxy
+from tests.faults.proxy import FaultProxy, Forward, Reply
 
 __all__ = ["behind", "proxy", "running_proxy"]
 
@@ -252,6 +253,32 @@ def test_an_address_that_all_writers_withdrew_is_restored(
     assert_repairable(later, "withdrawn")
     assert pool.get(ADDRESS)["pvt_status"] == "available"
     assert "pvt_withdrawn" not in pool.get(ADDRESS)
+
+
+def test_an_address_that_another_client_writes_to_is_not_restored(
+    behind: Settings,
+    proxy: FaultProxy,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    pool: Database,
+) -> None:
+    before = add(f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}")
+    later = composition.build(behind, clock=lambda: time.time() + 300)
+    repository = later.pool._ips
+    claim = before.assign(alice.id, at=before.modified, request_id="lost")
+    rival = {**to_document(claim), "pvt_request_id": "rival", "_rev": f"2-{'f' * 32}"}
+    claim = replace(claim, revision=repository.save(claim).revision)
+    repository.withdraw(claim, before)
+
+    def written(forward: Forward) -> Reply:
+        pool.graft(rival, parent=before.revision or "")
+        return forward()
+
+    # The doctor reads it, then the resolver does, and then once more to restore it.
+    proxy.rule(written, "GET", f"-dedicated_ips/{before.address}", first=3)
+    assert problems(later, repair=True) == [("withdrawn", before.address, False)]
+    assert pool.get(before.address)["_rev"] == rival["_rev"]
+    pool.remove(before.address, rival["_rev"])
 
 
 @pytest.mark.parametrize(

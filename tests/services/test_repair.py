@@ -167,7 +167,7 @@ class Damaged:
 
 @pytest.mark.parametrize(
     "fault",
-    [None, "-dedicated_ips/.*open_revs", "-account", "-kazoo_ips/transaction"],
+    [None, "-dedicated_ips/2001", "-account", "-kazoo_ips/transaction"],
     ids=["", "leaves unread", "copies unread", "record unread"],
 )
 @pytest.mark.parametrize(
@@ -199,6 +199,23 @@ def test_damage_is_repaired_by_the_follower(
     if fault:
         healer.services.background.recover()
     assert list(healer.services.doctor.examine()) == []
+
+
+def test_a_copy_of_a_transaction_that_is_under_way_is_repaired_after_it(
+    healer: Healer,
+    assigned: DedicatedIP,
+    copies: Database,
+    couch: Couch,
+    alice: Member,
+) -> None:
+    log = TransactionLog(Records(couch))
+    begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, assigned.modified, [ADDRESS])
+    _remove(copies)
+    healer.wait(DELAY + 6)
+    assert copies.find(ADDRESS) is None
+    log.sweep([begun])
+    healer.wait(DELAY)
+    assert copies.find(ADDRESS)
 
 
 def test_addresses_of_an_account_without_a_database_do_not_stop_the_repair(
