@@ -15,7 +15,7 @@ from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.proxy import Fault, FaultProxy, Forward, Reply
+from tests.faults.proxy import Fault, FaultProxy, Forward, Hangup, Reply
 
 POOL = "-dedicated_ips"
 HIGH = "f" * 32
@@ -50,6 +50,19 @@ class Deletion:
         """A fault: another client deletes the address, and this request is not sent."""
         self.pool.remove(self.address, self.pool.get(self.address)["_rev"])
         return faults.cut(forward)
+
+    def add_again(self, forward: Forward) -> Reply:
+        """A fault: another client adds the address after the deletion."""
+        reply = forward()
+        self.pool.put({"_id": self.address, "pvt_type": "dedicated_ip"})
+        return reply
+
+    def hide(self, forward: Forward) -> Reply:
+        """A fault: the reply is lost, and another writer's revision hides the deletion."""
+        before = self.pool.get(self.address)
+        forward()
+        self.pool.graft({**before, "_rev": f"3-{HIGH}"}, parent=before["_rev"])
+        raise Hangup
 
     @property
     def left(self) -> tuple[bool, bool]:
@@ -98,6 +111,21 @@ def test_an_address_stays_if_its_deletion_has_no_quorum(
         deletion.run()
     assert deletion.pool.get(deletion.address)["pvt_assigned_to"] == alice.id
     assert deletion.left == (True, True)
+
+
+def test_a_deletion_is_done_although_the_address_is_added_again(deletion: Deletion) -> None:
+    deletion.meet(faults.cut, deletion.add_again)
+    assert deletion.run().assigned_to is None
+    assert deletion.left == (True, False)
+    deletion.pool.remove(deletion.address, deletion.pool.get(deletion.address)["_rev"])
+
+
+def test_a_deletion_that_another_revision_hides_is_not_reported(deletion: Deletion) -> None:
+    deletion.meet(deletion.hide)
+    with pytest.raises(DatastoreUnreachable):
+        deletion.run()
+    assert deletion.left == (True, True)
+    deletion.pool.remove(deletion.address, f"3-{HIGH}")
 
 
 def test_a_deletion_by_another_client_is_not_reported_as_this_one(deletion: Deletion) -> None:

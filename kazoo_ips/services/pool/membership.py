@@ -211,8 +211,9 @@ class PoolService:
         :raises DatastoreUnreachable: the outcome is still unknown; or the deletion had no quorum,
             and the address is restored; or another client has deleted it
         """
-        if written.revision is None and self._ips.leaves(ip.address).live:
-            # At the same revision, so CouchDB refuses the first deletion if it arrives later.
+        if written.revision is None:
+            # At the same revision, so CouchDB refuses the first deletion if it arrives later. On a
+            # cluster a minority may have it. Then the others accept it now.
             written = self._ips.remove(ip)
         if written.revision and written.outcome is Outcome.UNKNOWN:
             self._conflicts.restore(self._ips.withdraw_deletion(written.revision, before))
