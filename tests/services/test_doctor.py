@@ -61,6 +61,12 @@ def assigned(add: Callable[..., DedicatedIP], services: Instance, alice: Member)
     return services.ips.assign(AssignIP(alice.id, ADDRESS), uuid4().hex)
 
 
+@pytest.fixture
+def address() -> str:
+    """One of which no other test has left revisions."""
+    return f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}"
+
+
 def problems(services: Instance, repair: bool = False) -> list[tuple[str, str, bool]]:
     found = services.doctor.examine(repair=repair)
     return [(f.problem, f.address, f.repaired) for f in found]
@@ -231,14 +237,24 @@ def test_an_assignment_whose_process_died_is_rolled_back(
     assert copies.find(ADDRESS) is None
 
 
+@pytest.mark.parametrize("digest", ["0", "f"], ids=["hidden", "shown"])
 def test_a_conflict_is_resolved_to_the_account_with_the_copy(
-    later: Instance, assigned: DedicatedIP, couch: Couch, bob: Member, pool: Database
+    later: Instance,
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    bob: Member,
+    pool: Database,
+    address: str,
+    digest: str,
 ) -> None:
-    rival = {**pool.get(ADDRESS), "pvt_assigned_to": bob.id, "pvt_request_id": "rival"}
-    parent = "1-" + "0" * 32
-    pool.graft({**rival, "_rev": f"2-{'f' * 32}"}, parent)
-    assert_repairable(later, "conflict")
-    assert pool.get(ADDRESS)["pvt_assigned_to"] == assigned.assigned_to
+    """Before that, neither the copy of the one nor that of the other account is a problem."""
+    base = add(address)
+    services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
+    rival = {**pool.get(address), "pvt_assigned_to": bob.id, "pvt_request_id": "rival"}
+    pool.graft({**rival, "_rev": f"2-{digest * 32}"}, parent=base.revision or "")
+    assert_repairable(later, "conflict", address)
+    assert pool.get(address)["pvt_assigned_to"] == alice.id
 
 
 def test_an_address_that_all_writers_withdrew_is_restored(
@@ -261,8 +277,9 @@ def test_an_address_that_another_client_writes_to_is_not_restored(
     add: Callable[..., DedicatedIP],
     alice: Member,
     pool: Database,
+    address: str,
 ) -> None:
-    before = add(f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}")
+    before = add(address)
     later = composition.build(behind, clock=lambda: time.time() + 300)
     repository = later.pool._ips
     claim = before.assign(alice.id, at=before.modified, request_id="lost")
@@ -275,10 +292,10 @@ def test_an_address_that_another_client_writes_to_is_not_restored(
         return forward()
 
     # The doctor reads it, then the resolver does, and then once more to restore it.
-    proxy.rule(written, "GET", f"-dedicated_ips/{before.address}", first=3)
-    assert problems(later, repair=True) == [("withdrawn", before.address, False)]
-    assert pool.get(before.address)["_rev"] == rival["_rev"]
-    pool.remove(before.address, rival["_rev"])
+    proxy.rule(written, "GET", f"-dedicated_ips/{address}", first=3)
+    assert problems(later, repair=True) == [("withdrawn", address, False)]
+    assert pool.get(address)["_rev"] == rival["_rev"]
+    pool.remove(address, rival["_rev"])
 
 
 @pytest.mark.parametrize(
