@@ -607,29 +607,38 @@ def test_the_record_of_a_request_with_a_key_is_kept_for_a_day(
         assert (transaction.id in left(log)) == there
 
 
-@pytest.mark.parametrize("committed", [False, True])
+@pytest.mark.parametrize("then", ["pending", "committed", "deleted"])
 def test_an_earlier_attempt_that_begins_at_the_same_moment_is_ended(
     proxy: FaultProxy,
     behind: Settings,
     log: TransactionLog,
     add: Callable[..., DedicatedIP],
     alice: Member,
-    committed: bool,
+    then: str,
 ) -> None:
     for address in IPS:
         add(address)
     key, request_id = uuid4().hex, uuid4().hex
+    earlier = f"-kazoo_ips/transaction-assign-{key}-1"
 
     def begins(forward: Forward) -> Reply:
         begun = log.begin(Action.ASSIGN, alice.id, request_id, 1, IPS, Attempt(key, 1))
-        if committed:
+        if then == "committed":
             log.commit(begun, IPS)
         return forward()
 
-    proxy.rule(begins, "PUT", "-kazoo_ips/transaction-")
+    def deletes(forward: Forward) -> Reply:
+        begun = log.find(f"assign-{key}-1")
+        assert begun
+        log.sweep([begun])
+        return forward()
+
+    proxy.rule(begins, "PUT", earlier)
+    if then == "deleted":  # before the read that follows the refusal of the fence
+        proxy.rule(deletes, "GET", earlier, first=3)
     services = composition.build(behind)
     command, attempt = AssignIPs(alice.id, IPS), Attempt(key, 2)
-    if committed:
+    if then == "committed":
         told = services.ips.assign_all(command, request_id, attempt=attempt)
         assert [ip.address for ip in told] == list(IPS)
     else:
@@ -685,3 +694,47 @@ def test_a_transaction_that_changes_while_it_is_aborted_is_not_aborted(
         ended = recovery.end_transaction(transaction.id)
         assert ended
         assert (ended.state, owners(pool)) == (State.COMMITTED, {None})
+
+
+def test_a_transaction_that_another_worker_ends_meanwhile_is_read_again(
+    begin: Callable[..., Transaction],
+    proxy: FaultProxy,
+    behind: Settings,
+    services: Instance,
+    pool: Database,
+    bob: Member,
+) -> None:
+    """Its record stays for a later attempt, and shows that the documents have changed."""
+    transaction = begin(Action.ASSIGN, Attempt(uuid4().hex, 1))
+
+    def ends(forward: Forward) -> Reply:
+        services.background._recovery.end_transaction(transaction.id)
+        return forward()
+
+    proxy.rule(ends, "GET", f"-kazoo_ips/transaction-{transaction.id}", first=2)
+    later = composition.build(behind, clock=lambda: FAR)
+    later.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex)
+    assert owners(pool) == {bob.id, None}
+
+
+def test_on_a_cluster_a_commit_without_a_majority_is_not_acted_on(
+    begin: Callable[..., Transaction],
+    proxy: FaultProxy,
+    behind: Settings,
+    log: TransactionLog,
+    pool: Database,
+    alice: Member,
+    bob: Member,
+) -> None:
+    """Its worker may be cut off, and the other nodes may still accept an abort."""
+    transaction = log.commit(begin(Action.RELEASE), IPS)
+    proxy.rule(faults.three_copies, "GET", "-kazoo_ips/?$", times=None)
+    proxy.rule(faults.answer_202, "PUT", f"-kazoo_ips/transaction-{transaction.id}", times=None)
+    services = composition.build(behind)
+    for act in (
+        lambda: services.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex),
+        lambda: services.background._recovery.end_transaction(transaction.id),
+    ):
+        with pytest.raises(DatastoreUnreachable):
+            act()
+    assert owners(pool) == {alice.id}
