@@ -738,3 +738,17 @@ def test_on_a_cluster_a_commit_without_a_majority_is_not_acted_on(
         with pytest.raises(DatastoreUnreachable):
             act()
     assert owners(pool) == {alice.id}
+
+
+def test_a_finished_transaction_is_not_finished_again(
+    begin: Callable[..., Transaction], services: Instance, alice: Member, pool: Database
+) -> None:
+    key = uuid4().hex
+    request_id = begin(Action.ASSIGN, Attempt(key, 1)).request_id
+    recovery = services.background._recovery
+    results = []
+    for _ in range(2):
+        ended = recovery.end_attempts(Attempt(key, 2), Action.ASSIGN, alice.id, request_id)
+        results.append((ended, [document["_rev"] for document in pool.get_all(IPS).values()]))
+    assert results[0] == results[1]
+    assert results[0][0] == (None, list(IPS))
