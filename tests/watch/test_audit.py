@@ -33,6 +33,7 @@ from kazoo_ips.model import (
     DedicatedIP,
     DeleteIP,
     ReleaseIP,
+    ReleaseIPs,
 )
 from kazoo_ips.observability import audit, logs, request_context
 from kazoo_ips.repositories.accounts import account_database
@@ -226,6 +227,24 @@ def test_a_lost_reply_of_a_write_that_is_done_is_one_line(
     proxy.rule(faults.lose_reply, "PUT|POST", "-dedicated_ips/", times=1)
     worker.ips.assign_all(AssignIPs(alice.id, wanted), uuid4().hex)
     assert kinds(lines()) == [("assigned", list(wanted), False)]
+
+
+def test_a_release_that_is_rolled_forward_later_is_one_line(
+    proxy: FaultProxy,
+    worker: Instance,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    lines: Lines,
+) -> None:
+    for address in (FREE, NEXT):
+        add(address)
+    worker.ips.assign_all(AssignIPs(alice.id, (FREE, NEXT)), uuid4().hex)
+    lines()
+    proxy.rule(faults.cut, "POST", "-dedicated_ips/_bulk_docs", first=2)
+    worker.ips.release_all(ReleaseIPs(alice.id, (FREE, NEXT)), uuid4().hex)
+    worker.background.work()
+    told = [line for line in lines() if not line["audit"].startswith("copy_")]
+    assert kinds(told) == [("released", [FREE, NEXT], False)]
 
 
 def test_a_lost_reply_of_an_addition_or_a_deletion_is_one_line(
