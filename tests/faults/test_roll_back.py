@@ -302,6 +302,40 @@ def test_an_allocation_with_an_unknown_outcome_is_rolled_back(worker: Worker) ->
     assert worker.has([])
 
 
+def test_the_record_of_an_unknown_outcome_stays_until_the_documents_are_known(
+    worker: Worker,
+) -> None:
+    worker.meet(faults.lose_reply, MANY, times=1)
+    worker.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192", times=None)
+    worker.meet(faults.cut, RECORD, first=2)
+    with pytest.raises(DatastoreUnreachable):
+        worker.assign()
+    assert (worker.owned, worker.records) == (set(IPS), ["pending"])
+    worker.recover()
+    assert worker.has([])
+
+
+def test_an_allocation_takes_another_address_in_place_of_one_that_is_lost(
+    worker: Worker, services: Instance, bob: Member
+) -> None:
+    worker.meet(_take_first(services, bob), MANY, times=1)
+    allocated = worker.allocate()
+    worker.recover()
+    assert len(allocated) == 2
+    assert worker.has([ip.address for ip in allocated])
+
+
+def _take_first(services: Instance, bob: Member) -> Fault:
+    """A fault: another client assigns the first of the addresses that are about to be written."""
+
+    def fault(forward: Forward) -> Reply:
+        wanted = json.loads(forward.request.body)["docs"]  # type: ignore[attr-defined]
+        services.ips.assign(AssignIP(bob.id, wanted[0]["_id"]), uuid4().hex)
+        return forward()
+
+    return fault
+
+
 def test_an_assignment_that_cannot_be_sent_is_rolled_back_after_the_outage(
     worker: Worker,
 ) -> None:
@@ -316,12 +350,7 @@ def test_an_assignment_that_cannot_be_sent_is_rolled_back_after_the_outage(
 def test_an_interrupted_allocation_is_rolled_back_after_the_outage(
     worker: Worker, services: Instance, bob: Member, first: int
 ) -> None:
-    def fault(forward: Forward) -> Reply:
-        wanted = json.loads(forward.request.body)["docs"]  # type: ignore[attr-defined]
-        services.ips.assign(AssignIP(bob.id, wanted[0]["_id"]), uuid4().hex)
-        return forward()
-
-    worker.meet(fault, MANY, times=1)
+    worker.meet(_take_first(services, bob), MANY, times=1)
     worker.meet(faults.cut, RECORD, first=first)
     with pytest.raises(DatastoreUnreachable):
         worker.allocate()
@@ -336,10 +365,12 @@ def test_a_committed_release_is_rolled_forward_after_the_outage(
     worker.assign()
     worker.recover()
     worker.meet(worker.proxy.leave if fault == "away" else fault, MANY, first=2, times=1)  # type: ignore[arg-type]
-    assert len(worker.release()) == 3
+    released = worker.release()
     worker.recover()
-    assert worker.owned == set()
-    assert worker.records == []
+    assert (worker.owned, worker.records) == (set(), [])
+    assert {document["pvt_request_id"] for document in worker.pool.get_all(IPS).values()} == {
+        ip.request_id for ip in released
+    }
 
 
 def test_a_committed_release_that_was_not_sent_is_rolled_forward_after_the_outage(
@@ -413,6 +444,7 @@ def test_the_record_of_a_finished_transaction_is_deleted_soon(worker: Worker, ac
         worker.release()
     worker.recover()
     assert worker.has(IPS if action == "assign" else [])
+    assert worker.services.background.work() == 0
 
 
 def test_on_a_cluster_the_record_of_an_assignment_is_deleted_later(
