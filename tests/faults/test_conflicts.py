@@ -17,8 +17,22 @@ from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database, Document
-from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, ValidationFailed
-from kazoo_ips.model import GREGORIAN_EPOCH, AssignIPs, ReleaseIP, ReleaseIPs, Status
+from kazoo_ips.errors import (
+    Conflict,
+    DatastoreUnreachable,
+    InsufficientIPs,
+    IPNotFound,
+    ValidationFailed,
+)
+from kazoo_ips.model import (
+    GREGORIAN_EPOCH,
+    AllocateIPs,
+    AssignIPs,
+    CreateIP,
+    ReleaseIP,
+    ReleaseIPs,
+    Status,
+)
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.ips import IPRepository
@@ -665,6 +679,24 @@ def test_a_recent_conflict_is_shown_and_not_written_to(
     ):
         with pytest.raises(Conflict):
             release()
+    assert len(leaves.live) == 2
+
+
+@pytest.mark.parametrize("quantity", [1, 2])
+def test_an_address_in_a_recent_conflict_is_not_allocated(
+    leaves: Leaves, services: Instance, alice: Member, bob: Member, quantity: int
+) -> None:
+    base = leaves.base()
+    leaves.claim(base, LOW, alice, ago=0)
+    leaves.pool.graft({**base, "_rev": f"2-{HIGH}"}, parent=base["_rev"])
+    services.pool.create(CreateIP("192.0.2.250", "us-east", "proxy1.example.com"), uuid4().hex)
+    command = AllocateIPs(bob.id, quantity)
+    if quantity == 1:
+        [allocated] = services.allocation.allocate(command, uuid4().hex)
+        assert allocated.address == "192.0.2.250"
+    else:
+        with pytest.raises(InsufficientIPs):
+            services.allocation.allocate(command, uuid4().hex)
     assert len(leaves.live) == 2
 
 

@@ -26,6 +26,7 @@ from kazoo_ips.model import (
     AssignIPs,
     Attempt,
     DedicatedIP,
+    Outcome,
     ReleaseIP,
     ReleaseIPs,
 )
@@ -293,6 +294,17 @@ def test_nothing_is_left_of_an_allocation_with_too_few_addresses(
     assert worker.has([])
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_allocation_without_a_quorum_is_not_refused_for_lack_of_addresses(
+    worker: Worker, count: int
+) -> None:
+    worker.meet(faults.answer_202, "-dedicated_ips/192" if count == 1 else MANY)
+    with pytest.raises(DatastoreUnreachable):
+        worker.allocate(count)
+    worker.recover()
+    assert worker.has([])
+
+
 def test_an_allocation_with_an_unknown_outcome_is_rolled_back(worker: Worker) -> None:
     worker.meet(faults.lose_reply, MANY, times=1)
     worker.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192", times=None)
@@ -445,6 +457,22 @@ def test_the_record_of_a_finished_transaction_is_deleted_soon(worker: Worker, ac
     worker.recover()
     assert worker.has(IPS if action == "assign" else [])
     assert worker.services.background.work() == 0
+
+
+def test_a_record_that_may_arrive_again_is_not_deleted(worker: Worker) -> None:
+    """It would arrive as pending, and the assignment would be undone."""
+    late: list[bytes] = []
+
+    def fault(forward: Forward) -> Reply:
+        late.append(forward.request.body)  # type: ignore[attr-defined]
+        return faults.cut(forward)
+
+    worker.meet(fault, RECORD, times=1)
+    worker.assign()
+    worker.recover()
+    arrived = worker.couch.database("kazoo_ips").put(json.loads(late[0]))
+    assert arrived.outcome is Outcome.REFUSED
+    assert (worker.owned, worker.records) == (set(IPS), ["committed, finished"])
 
 
 def test_on_a_cluster_the_record_of_an_assignment_is_deleted_later(
