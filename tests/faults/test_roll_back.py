@@ -459,7 +459,10 @@ def test_the_record_of_a_finished_transaction_is_deleted_soon(worker: Worker, ac
     assert worker.services.background.work() == 0
 
 
-def test_a_record_that_may_arrive_again_is_not_deleted(worker: Worker) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_record_that_may_arrive_again_is_not_deleted(
+    worker: Worker, taking: Callable[..., Fault], lost: bool
+) -> None:
     """It would arrive as pending, and the assignment would be undone."""
     late: list[bytes] = []
 
@@ -468,11 +471,17 @@ def test_a_record_that_may_arrive_again_is_not_deleted(worker: Worker) -> None:
         return faults.cut(forward)
 
     worker.meet(fault, RECORD, times=1)
-    worker.assign()
+    if lost:
+        worker.meet(taking(IPS[1]), MANY, times=1)
+        with pytest.raises(Conflict):
+            worker.assign()
+    else:
+        worker.assign()
     worker.recover()
     arrived = worker.couch.database("kazoo_ips").put(json.loads(late[0]))
     assert arrived.outcome is Outcome.REFUSED
-    assert (worker.owned, worker.records) == (set(IPS), ["committed, finished"])
+    assert worker.owned == (set() if lost else set(IPS))
+    assert worker.records == ["aborted, finished" if lost else "committed, finished"]
 
 
 def test_on_a_cluster_the_record_of_an_assignment_is_deleted_later(

@@ -24,7 +24,7 @@ from kazoo_ips.repositories.transaction_log import TransactionLog
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import behind, proxy, running_proxy
-from tests.faults.proxy import Fault, FaultProxy
+from tests.faults.proxy import Fault, FaultProxy, Forward, Reply
 
 __all__ = ["behind", "proxy", "running_proxy"]
 
@@ -142,6 +142,29 @@ def test_a_reply_is_returned_although_its_record_is_deleted(
     begun = begin(uuid4().hex)
     Records(couch).remove([{"_id": f"reply-{begun.id}", "_rev": begun.revision}])
     assert services.idempotency.finish(begun, {"status": 200}) == {"status": 200}
+
+
+def test_one_of_two_attempts_at_the_same_moment_claims_the_key(
+    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
+) -> None:
+    key, worker = uuid4().hex, composition.build(behind)
+
+    def begins(forward: Forward) -> Reply:
+        begin(key)
+        return forward()
+
+    proxy.rule(begins, "PUT", "-kazoo_ips/reply-")
+    with pytest.raises(InProgress):
+        worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
+
+
+def test_the_key_of_a_dead_worker_can_be_claimed_at_once(
+    begin: Callable[..., IdempotencyRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = uuid4().hex
+    begin(key)
+    monkeypatch.setattr(liveness, "is_dead", lambda worker: True)
+    assert begin(key).attempt == 2
 
 
 @pytest.mark.parametrize("fault", [faults.cut, faults.lose_reply], ids=["not sent", "written"])
