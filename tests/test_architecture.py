@@ -34,7 +34,10 @@ MAY_IMPORT = {
     "error_texts": set(),
     "model": {"model", "errors"},
     "processes": {"processes"},
-    "observability": {"observability", "model", "processes", "orjson", "prometheus_client"},
+    "observability": {
+        "observability", "model", "processes",
+        "opentelemetry", "orjson", "prometheus_client",
+    },
     "couch": {
         "couch", "error_texts", "errors", "model", "observability", "processes",
         "cachetools", "couchdb", "httptools", "orjson",
@@ -69,6 +72,9 @@ MAY_IMPORT = {
     "settings_file": {"server"},
 }  # fmt: skip
 """What each room may import besides the standard library: rooms of ours, packages of others."""
+
+ONLY = {"opentelemetry": "kazoo_ips.observability.spans"}
+"""Packages that one module alone may import, because they may be missing."""
 
 NEVER = {"model": {"os", "time", "datetime", "uuid", "random"}, "errors": {"os", "time"}}
 """Parts of the standard library that would let a clock or the world in."""
@@ -107,6 +113,7 @@ def forbidden(module: str, source: str) -> set[str]:
         and (name.startswith("kazoo_ips") or room(name) not in sys.stdlib_module_names)
     }
     wrong |= {name for name in names if room(name) in NEVER.get(own, ())}
+    wrong |= {name for name in names if ONLY.get(room(name), module) != module}
     blueprint = module.removeprefix("kazoo_ips.api.")
     if blueprint in BLUEPRINTS:
         others = BLUEPRINTS - {blueprint} - BORROWS.get(blueprint, set())
@@ -140,6 +147,7 @@ def test_a_module_imports_only_what_its_folder_may(module: str) -> None:
         ("kazoo_ips.api.ips", "from kazoo_ips.api.account_ips import assign"),
         ("kazoo_ips.api.ips", "import couchdb"),
         ("kazoo_ips.api", "from kazoo_ips import app"),
+        ("kazoo_ips.observability.tracing", "from opentelemetry import trace"),
         ("kazoo_ips.app", "import pytest"),
         ("kazoo_ips.cli", "import couchdb.client"),
     ],

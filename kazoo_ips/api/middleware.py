@@ -20,12 +20,14 @@ from flask.sessions import NullSession, SessionInterface
 from kazoo_ips.api import cors, envelope, rate_limits, routes
 from kazoo_ips.api.client_address import client_address
 from kazoo_ips.api.compression import compress
-from kazoo_ips.observability import request_context
+from kazoo_ips.observability import request_context, tracing
 from kazoo_ips.observability.logs import MASK
 from kazoo_ips.observability.request_context import Work
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from kazoo_ips.observability.spans import Tracer, WorkSpan
 
 log = logging.getLogger("kazoo_ips.requests")
 
@@ -136,6 +138,8 @@ def wrap(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
         if "HTTP_TRACEPARENT" in environ:
             current.continue_trace(environ["HTTP_TRACEPARENT"])
         _keep_encoded_slashes(environ)
+        if tracing.tracer is not None:
+            _begin_span(tracing.tracer, current, environ)
         status = "500"
 
         def start_response(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -149,6 +153,8 @@ def wrap(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
             seconds = perf_counter() - started
             route = current.route or UNMATCHED
             count(route, environ["REQUEST_METHOD"], status, seconds)
+            if current.span is not None:
+                _end_span(current.span, current, environ, int(status))
             _write(current, environ, int(status), seconds)
 
         try:
@@ -158,6 +164,23 @@ def wrap(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
             raise
 
     return call
+
+
+def _begin_span(tracer: "Tracer", current: Work, environ: "WSGIEnvironment") -> None:
+    tracer.begin_request(
+        current,
+        environ["REQUEST_METHOD"],
+        environ["wsgi.url_scheme"],
+        _path(environ).partition("?")[0],
+        environ.get("HTTP_TRACEPARENT", ""),
+        environ.get("HTTP_TRACESTATE", ""),
+    )
+
+
+def _end_span(span: "WorkSpan", current: Work, environ: "WSGIEnvironment", status: int) -> None:
+    route = None if current.route == UNMATCHED else current.route
+    client = current.client or environ.get("REMOTE_ADDR", "")
+    span.end_request(current, environ["REQUEST_METHOD"], route, status, client)
 
 
 def _keep_encoded_slashes(environ: "WSGIEnvironment") -> None:
@@ -215,7 +238,11 @@ def _write(current: Work, environ: "WSGIEnvironment", status: int, seconds: floa
     if current.calls and not current.request_id.startswith(current.couchdb_id):
         fields["couchdb_request_id"] = current.couchdb_id
     if current.trace_id:
-        fields["trace_id"], fields["parent_id"] = current.trace_id, current.parent_id
+        fields["trace_id"] = current.trace_id
+        if current.parent_id:
+            fields["parent_id"] = current.parent_id
+        if current.span is not None:
+            fields["span_id"] = current.span.id
     if current.shared:
         fields["couchdb_shared"] = current.shared
     if current.notes:

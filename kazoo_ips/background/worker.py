@@ -14,7 +14,7 @@ from uuid import uuid4
 from kazoo_ips.background.change_follower import ChangeFollower
 from kazoo_ips.errors import Conflict, IPNotFound, KazooIPsError
 from kazoo_ips.model import Changed
-from kazoo_ips.observability import request_context
+from kazoo_ips.observability import request_context, tracing
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
@@ -103,15 +103,16 @@ class BackgroundWorker:
         due[-1] = time.monotonic()  # assignments need it from the start
         while True:
             time.sleep(1)
-            request_context.begin(f"background-{uuid4().hex[:16]}", by="background")
+            work = request_context.begin(f"background-{uuid4().hex[:16]}", by="background")
             try:
-                self.work()
-                self.check_due()
-                self.follow()
-                for index, (seconds, do) in enumerate(rounds):
-                    if time.monotonic() >= due[index]:
-                        due[index] = time.monotonic() + seconds
-                        do()
+                with tracing.span(work, "background round"):
+                    self.work()
+                    self.check_due()
+                    self.follow()
+                    for index, (seconds, do) in enumerate(rounds):
+                        if time.monotonic() >= due[index]:
+                            due[index] = time.monotonic() + seconds
+                            do()
             except KazooIPsError as error:
                 self._metrics.background_failures.inc()
                 log.warning("background work failed, and is repeated: %s", error)

@@ -30,13 +30,15 @@ from kazoo_ips.errors import (
     ValidationFailed,
 )
 from kazoo_ips.model.names import printable
-from kazoo_ips.observability import logs, request_context
+from kazoo_ips.observability import logs, request_context, tracing
 
 
 def run(command: Callable[[], Any]) -> None:
     """Run a command. An error is printed in one line, and the exit status is 1."""
-    # The HTTP client logs what CouchDB refuses. The command prints it once, below.
-    logging.getLogger("kazoo_ips.couch.http_client").addHandler(logging.NullHandler())
+    # The HTTP client logs what CouchDB refuses. The command prints it once, below. OpenTelemetry
+    # logs each attempt to export spans. `tracing.stop` says whether the last one failed.
+    for name in ("kazoo_ips.couch.http_client", "opentelemetry"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
     try:
         with _audited():
             command()
@@ -52,7 +54,10 @@ def run(command: Callable[[], Any]) -> None:
 
 @contextmanager
 def _audited() -> Iterator[None]:
-    """Write the audit lines of the command that runs in this context, with its name and user."""
+    """Write the audit lines of the command that runs in this context, with its name and user.
+
+    Make its span as well, if the environment asks for spans.
+    """
     try:
         used = settings()
     except BadSetting:  # the command reports it, if it needs the settings
@@ -62,11 +67,16 @@ def _audited() -> Iterator[None]:
     for word in arguments[:2] if name == ["sup"] else arguments[:1]:
         name += re.findall("^[a-z_]+$", word)
     user = os.environ.get("SUDO_USER") if os.getuid() == 0 else None
-    with (
-        request_context.command(" ".join(name), user or _user_name()),
-        logs.command_log(used.log_format, used.syslog),
-    ):
-        yield
+    tracing.start()
+    try:
+        with (
+            request_context.command(" ".join(name), user or _user_name()) as work,
+            logs.command_log(used.log_format, used.syslog),
+            tracing.span(work, work.command),
+        ):
+            yield
+    finally:
+        tracing.stop()
 
 
 def _user_name() -> str:

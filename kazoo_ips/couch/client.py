@@ -14,7 +14,7 @@ from functools import lru_cache
 from operator import attrgetter
 from threading import Lock
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import couchdb
@@ -36,6 +36,9 @@ from kazoo_ips.errors import (
 )
 from kazoo_ips.model import Outcome, Written, generation
 from kazoo_ips.observability import request_context
+
+if TYPE_CHECKING:
+    from kazoo_ips.observability.spans import WorkSpan
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +79,12 @@ class _Shared(NamedTuple):
     """A result for all threads that requested it.
 
     :param sent_as: the beginning of the request's id in CouchDB's log
+    :param sender: the span of the work that has sent it, if it has one
     """
 
     result: Any
     sent_as: str
+    sender: "WorkSpan | None"
 
 
 class _Write(NamedTuple):
@@ -159,16 +164,16 @@ class Database:
 
     def _read(self, document_ids: tuple[str, ...]) -> _Shared:
         if len(document_ids) > 1:
-            return _Shared(self.look_up(document_ids)[0], _work_id())
+            return _shared(self.look_up(document_ids)[0])
         document = self.find(document_ids[0], conflicts=True)
-        return _Shared({document_ids[0]: document} if document else {}, _work_id())
+        return _shared({document_ids[0]: document} if document else {})
 
     def _read_all(self, reads: Sequence[tuple[str, ...]]) -> list[_Shared | None]:
         try:
             live, _ = self.look_up({i for document_ids in reads for i in document_ids})
         except ReadFailed:  # perhaps only one of them cannot be read
             return [None for _ in reads]
-        return [_Shared(live, _work_id())] * len(reads)
+        return [_shared(live)] * len(reads)
 
     def leaves(self, document_id: str, **params: Any) -> list[Document]:
         """Read all leaf revisions of a document, tombstones included: several in a conflict."""
@@ -219,7 +224,7 @@ class Database:
         return written
 
     def _write(self, write: _Write) -> _Shared:
-        return _Shared(self.put(write.document, w=write.w), _work_id())
+        return _shared(self.put(write.document, w=write.w))
 
     def _write_all(self, writes: Sequence[_Write]) -> list[_Shared | None]:
         """Write different documents as one request.
@@ -231,7 +236,7 @@ class Database:
         together = {each.document["_id"]: each for each in reversed(writes) if each.w == w}
         rows = self._put_all([each.document for each in together.values()], w=w)
         shared = {
-            id(each): _Shared(_written(row), _work_id())
+            id(each): _shared(_written(row))
             for each, row in zip(together.values(), rows, strict=True)
             if row.get("error") not in _FORBIDDEN
         }
@@ -395,7 +400,7 @@ class Database:
 
     def _query_one(self, url: str) -> _Shared:
         response = self._transport.send("GET", url, None, {}, self._credentials)
-        return _Shared(_rows(response.body), _work_id())
+        return _shared(_rows(response.body))
 
     def _query_all(self, urls: Sequence[str]) -> list[_Shared]:
         return [self._query_one(urls[0])] * len(urls)  # all URLs are equal
@@ -584,14 +589,14 @@ def _share(batcher: Batcher[Any, _Shared], content: Any) -> Any:
     shared = batcher.send(content)
     work = request_context.CURRENT.get()
     if work is not None and work.couchdb_id != shared.sent_as:
-        work.share(shared.sent_as, perf_counter() - started)
+        work.share(shared.sent_as, shared.sender, perf_counter() - started)
     return shared.result
 
 
-def _work_id() -> str:
-    """Return the beginning of the ids of this thread's requests to CouchDB."""
+def _shared(result: Any) -> _Shared:
+    """Return a result of this thread's request to CouchDB, for all threads that requested it."""
     work = request_context.CURRENT.get()
-    return work.couchdb_id if work else ""
+    return _Shared(result, work.couchdb_id, work.span) if work else _Shared(result, "", None)
 
 
 def _path(document_id: str) -> list[str]:

@@ -181,7 +181,11 @@ class Transport(http.Session):  # type: ignore[misc]
                     raise OutcomeUnknown(str(error)) from error
                 status = -1
             finally:
-                self._record(work, method, url, status, perf_counter() - started)
+                seconds = perf_counter() - started
+                self._record(work, method, url, status, seconds)
+                if work and work.span is not None:
+                    address = self._connections.address
+                    work.span.add_call(method, address, path, request_id, status, seconds)
 
     def _record(
         self, work: Work | None, method: str, url: str, status: int, seconds: float

@@ -31,7 +31,8 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 NO_ANSWER, SENT_AGAIN = 0, -1
 """Used as a status when CouchDB sent none: the request failed, or it was sent again."""
 
-_METHODS = frozenset(HTTPMethod)
+METHODS = frozenset(HTTPMethod)
+"""Methods of requests that are a label of their own."""
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _COUCHDB_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _LAG_SECONDS = (30, 35, 40, 60, 90, 120, 300, 600)
@@ -175,7 +176,7 @@ class Metrics:
         key = route, method, status
         children = self._answered.get(key)
         if children is None:
-            label = method if method in _METHODS else "other"
+            label = method if method in METHODS else "other"
             children = self._answered[route, label, status] = (
                 self._requests.labels(route, label, status),
                 self._request_seconds.labels(route, label),
@@ -192,7 +193,7 @@ class Metrics:
         children = self._called.get(key)
         if children is None:
             children = self._called[key] = (
-                self._calls.labels(key[0], _outcome(*key)),
+                self._calls.labels(key[0], outcome(*key)),
                 self._call_seconds.labels(key[0]),
             )
         children[0].inc()
@@ -285,7 +286,11 @@ _KINDS = {
 }
 
 
-def _outcome(kind: str, status: int) -> str:
+def outcome(kind: str, status: int) -> str:
+    """Return the outcome of a request to CouchDB, as used in labels.
+
+    :param status: as for `count_call`
+    """
     if status == 202 and kind in _WRITES:
         return "no_quorum"
     if status in _OUTCOMES:

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kazoo_ips.observability.spans import WorkSpan
 
 _COUCHDB_TAKES = re.compile(r"[0-9A-Za-z_-]+")
 """The characters that CouchDB accepts in a request id, of 36 characters at most (`nonce/1` in its
@@ -40,8 +44,8 @@ class Work:
 
     __slots__ = (
         "account_id", "by", "calls", "client", "command", "couchdb_id", "dry_run", "notes",
-        "over_limit", "parent_id", "request_id", "route", "seconds", "shared", "system_user",
-        "trace_id", "user_id",
+        "over_limit", "parent_id", "request_id", "route", "seconds", "shared", "span",
+        "system_user", "trace_id", "user_id",
     )  # fmt: skip
 
     def __init__(self, request_id: str, by: str = "account") -> None:
@@ -72,6 +76,8 @@ class Work:
         responses included what this work needs."""
         self.notes: list[str] = []
         """Special events, one word each, for the log line."""
+        self.span: WorkSpan | None = None
+        """Its span, if spans are made (`tracing.py`) and it is sampled."""
 
     def rename(self, request_id: str) -> None:
         """Set the request id, and the beginning of the ids of its requests to CouchDB.
@@ -94,14 +100,17 @@ class Work:
         if match and not (match["more"] and traceparent.startswith("00")):
             self.trace_id, self.parent_id = match[1], match[2]
 
-    def share(self, sent_as: str, seconds: float) -> None:
+    def share(self, sent_as: str, sender: "WorkSpan | None", seconds: float) -> None:
         """Record that another thread's request to CouchDB included what this work needs.
 
         :param sent_as: the beginning of that request's id in CouchDB's log
+        :param sender: the span of the work that has sent it, if it has one
         :param seconds: how long this work has waited for it
         """
         self.shared.append(sent_as)
         self.seconds += seconds
+        if self.span is not None:
+            self.span.add_shared(sent_as, sender, seconds)
 
 
 NO_WORK = "command"
@@ -119,13 +128,13 @@ def begin(request_id: str, by: str = "account") -> Work:
 
 
 @contextmanager
-def command(name: str, system_user: str) -> Iterator[None]:
-    """Make a command the current work, inside this context."""
+def command(name: str, system_user: str) -> Iterator[Work]:
+    """Make a command the current work, inside this context, and yield it."""
     work = Work(f"{NO_WORK}-{secrets.token_hex(8)}", by="command")
     work.command, work.system_user = name, system_user
     token = CURRENT.set(work)
     try:
-        yield
+        yield work
     finally:
         CURRENT.reset(token)
 

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from kazoo_ips.config import BadSetting, Settings
-from kazoo_ips.observability import multiprocess_metrics
+from kazoo_ips.observability import multiprocess_metrics, tracing
 from kazoo_ips.processes import recent_writes, shared_table
 from kazoo_ips.processes.worker_load import load
 
@@ -91,7 +91,11 @@ def post_fork(_server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Start the thread for background work."""
+    """Start tracing, and the thread for background work.
+
+    Not before: until a worker has its own signal handlers, it would lose a signal to end.
+    """
+    tracing.start()
     worker.wsgi.extensions["kazoo_ips"].background.start()
 
 
@@ -101,7 +105,8 @@ def child_exit(_: Any, worker: Any) -> None:
 
 
 def worker_exit(_: Any, worker: Any) -> None:
-    """Do the checks of addresses that this worker has scheduled for later."""
+    """Do the checks of addresses that this worker has scheduled for later. Export its spans."""
     application = getattr(worker, "wsgi", None)  # missing in the master, and if the start failed
     if application is not None:
         application.extensions["kazoo_ips"].background.check_due(math.inf)
+    tracing.stop()
