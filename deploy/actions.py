@@ -7,18 +7,33 @@ import subprocess
 from pathlib import Path
 
 from deploy.host import HERE, NAME, Failed, Host, run, say, write
-from deploy.releases import SOURCES, install, prune, release_name, replace_link, setup
+from deploy.releases import (
+    SOURCES,
+    has_extra,
+    install,
+    prune,
+    release_name,
+    replace_link,
+    setup,
+)
 from deploy.service import install_unit, serve, serves, stop
 
 
 def serves_already(host: Host, sources: str) -> bool:
     """Return whether a release of these files serves with the current settings, and say so.
 
+    It has to have the extra that the settings need.
+
     :param sources: the digest of the files that a deployment would install (`deploy/sources.py`)
     """
     release = host.current.resolve()
     file = release / SOURCES
-    found = file.exists() and file.read_text() == sources and serves(host, release)
+    found = (
+        file.exists()
+        and file.read_text() == sources
+        and has_extra(release, host.extra())
+        and serves(host, release)
+    )
     if found:
         say(f"{release.name} serves already: nothing to do")
     return found
@@ -34,9 +49,10 @@ def deploy(host: Host, wheel: Path, sources: str = "") -> None:
     :raises Failed: the new release is not healthy; the old release still serves
     """
     is_first = prepare(host)
-    release = host.releases / release_name(wheel)
+    extra = host.extra()
+    release = host.releases / release_name(wheel, extra)
     new_unit = install_unit(host)
-    new = install(host, release, wheel)
+    new = install(host, release, wheel, extra)
     if sources:
         write(release / SOURCES, sources, 0o644)
     if new:

@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from typing import Any
 
 NAME = "kazoo-ips"
 HERE = Path(__file__).resolve().parent
+
+
+_ENDPOINT = re.compile(rb"^\s*OTEL_EXPORTER_OTLP_(TRACES_)?ENDPOINT=\s*\S", re.MULTILINE)
 
 
 class Failed(Exception):
@@ -54,6 +58,11 @@ class Host:
         # In another directory no user is created and no unit is installed.
         self.is_system = root == Path("/")
         self.systemd = self.is_system and Path("/run/systemd/system").is_dir()
+
+    def extra(self) -> str:
+        """Return the extra of the package that the settings need: `otel` for spans, or nothing."""
+        wanted = self.settings.exists() and _ENDPOINT.search(self.settings.read_bytes())
+        return "otel" if wanted else ""
 
     def user(self) -> pwd.struct_passwd | None:
         """Return the user that the service runs as; None for the user of this process."""

@@ -16,18 +16,28 @@ KEPT = 5
 """Number of releases that are kept. A deployment removes older ones."""
 
 
-def release_name(wheel: Path) -> str:
-    """Return the version and a digest of the wheel's files: the same code has the same name."""
+def release_name(wheel: Path, extra: str) -> str:
+    """Return the version, a digest of the wheel's files, and the extra, if there is one.
+
+    The same code has the same name.
+    """
     digest = hashlib.sha256()
     with zipfile.ZipFile(wheel) as archive:
         for name in sorted(archive.namelist()):
             digest.update(f"{name}\0".encode() + archive.read(name))
-    return f"{wheel.name.split('-')[1]}-{digest.hexdigest()[:12]}"
+    build = f"{wheel.name.split('-')[1]}-{digest.hexdigest()[:12]}"
+    return f"{build}-{extra}" if extra else build
 
 
-def install(host: Host, release: Path, wheel: Path) -> bool:
+def has_extra(release: Path, extra: str) -> bool:
+    """Whether a release has exactly this extra, or none if it is empty."""
+    return release.name.split("-")[2:] == ([extra] if extra else [])
+
+
+def install(host: Host, release: Path, wheel: Path, extra: str) -> bool:
     """Create the release's virtual environment; return False if it exists already.
 
+    :param extra: the extra of the package to install, or an empty string
     :raises Failed: a command failed, or the service's user cannot run the release
     """
     complete = release / "complete"
@@ -42,7 +52,8 @@ def install(host: Host, release: Path, wheel: Path) -> bool:
         [sys.executable, "-m", "pip", "--python", python] if has_pip else [python, "-m", "pip"]
     )
     run([*pip, "install", "--quiet", "--disable-pip-version-check", "--no-input",
-          "--root-user-action=ignore", "--compile", wheel.resolve()])  # fmt: skip
+          "--root-user-action=ignore", "--compile",
+          f"{wheel.resolve()}[{extra}]" if extra else wheel.resolve()])  # fmt: skip
     try:
         subprocess.run([python, "-c", "import kazoo_ips"], check=True, cwd="/", **host.as_user())
     except (OSError, subprocess.CalledProcessError) as error:

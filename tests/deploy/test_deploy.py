@@ -1,5 +1,8 @@
 """Deployment to a directory: no request is lost, a broken release is refused, undeploy."""
 
+import json
+import os
+import signal
 import stat
 import subprocess
 import time
@@ -14,6 +17,8 @@ from tests.deploy import wheels
 from tests.deploy.conftest import Site
 from tests.deploy.load import Load
 from tests.servers import Gunicorn
+from tests.timing import eventually
+from tests.watch.collector import Collector
 
 
 def served(site: Site, operator: Any, wanted: str) -> str:
@@ -98,6 +103,36 @@ def test_what_serves_already_is_found_without_a_wheel(site: Site, wheel: Path) -
     subprocess.run(command, env=with_root, check=True, capture_output=True)
     site.write_settings("KAZOO_IPS_LOG_LEVEL=warning\n")
     assert site.run("serves", digest, fails=True) == ""
+
+
+def test_settings_with_an_endpoint_for_spans_install_the_extra(site: Site, wheel: Path) -> None:
+    digest, report = sources.digest(wheels.ROOT), site.root / "report"
+    state = site.root / "run/kazoo-ips"
+
+    def extras() -> list[str]:
+        [installed] = json.loads(report.read_text())["install"]
+        found: list[str] = installed.get("requested_extras", [])
+        return found
+
+    site.write_settings("#OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1\n")
+    site.run("deploy", wheel, digest, PIP_REPORT=str(report))
+    assert extras() == []
+    plain = (site.app / "current").resolve().name
+    with Collector() as collector:
+        site.write_settings(f"OTEL_EXPORTER_OTLP_ENDPOINT={collector.url}\n")
+        changed = site.settings.stat().st_mtime_ns
+        os.kill(int((state / "pid").read_text()), signal.SIGHUP)
+        assert eventually(
+            lambda: json.loads((state / "serving.json").read_text())["settings"] == changed, 30
+        )
+        assert site.run("serves", digest, fails=True) == ""
+        site.run("deploy", wheel, digest, PIP_REPORT=str(report))
+        assert (site.app / "current").resolve().name == f"{plain}-otel"
+        assert extras() == ["otel"]
+        assert "nothing to do" in site.run("serves", digest)
+        collector.spans.clear()
+        urllib3.request("GET", f"{site.url}/healthz")
+        assert eventually(lambda: any("/healthz" in span.name for span in collector.spans), 20)
 
 
 def test_the_digest_of_the_sources_changes_with_each_file(tmp_path: Path) -> None:
