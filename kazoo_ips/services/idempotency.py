@@ -2,7 +2,8 @@
 
 The attempt that first writes the key's record does the work. Its reply is kept for a day and
 repeated to every later request with that key. If an attempt ends without a final outcome, the next
-attempt takes over under the same request id, so that it recognises what was written already.
+attempt takes over under the same request id. By that id it recognises the earlier attempt's
+writes.
 """
 
 import logging
@@ -56,14 +57,13 @@ class IdempotencyService:
         """Claim a key for an attempt, or return its record with the reply to repeat.
 
         :param account_id: the account of the caller that the key belongs to
-        :param user_id: the user of that caller, if it has one; the same key of another caller is
-            another key
+        :param user_id: the user of that caller, if it has one; each caller has its own keys
         :param fingerprint: a digest of everything that the request asks for
-        :returns: a record with a reply if there is one to repeat; otherwise this attempt has to do
-            the request, under the request id of the record
+        :returns: a record with the reply to repeat; or a record without a reply, and then this
+            attempt has to execute the request, under the request id of the record
         :raises TooManyKeys: the account has used too many new keys
         :raises IdempotencyMismatch: the key was used for another request
-        :raises InProgress: another attempt is at work
+        :raises InProgress: another attempt is running
         :raises DatastoreUnreachable: it is unknown whether the key is claimed
         """
         now = self._now()
@@ -113,7 +113,7 @@ class IdempotencyService:
         """
         dropped = self._records.drop_if_taken(record)
         if dropped is None and self._now() <= record.until:
-            raise DatastoreUnreachable(f"key {record.id}: the record may still show up")
+            raise DatastoreUnreachable(f"key {record.id}: the record may still appear")
         if dropped is not False:
             return
         # If the record exists, the new write ends it. If not, the new write takes its place, so
@@ -123,16 +123,17 @@ class IdempotencyService:
         if ended is None and self._records.revision_of(
             record
         ):  # the read above has missed the record
-            raise DatastoreUnreachable(f"key {record.id}: still under way")
+            raise DatastoreUnreachable(f"key {record.id}: not known whether the attempt is ended")
 
     def finish(self, record: IdempotencyRecord, reply: Mapping[str, Any]) -> Mapping[str, Any]:
         """Store the reply now, or as soon as the database allows it.
 
-        :returns: the reply for the client: this one, or that of another attempt, which took this
-            attempt for dead and has finished
-        :raises InProgress: another attempt has taken over and is at work; its reply will count
-        :raises DatastoreUnreachable: it is unknown whether a refusal is stored, so a later attempt
-            may come to another result. A later attempt finds the result of a success again
+        :returns: the reply for the client: this reply; or the reply of another attempt, which has
+            considered this attempt dead and has finished
+        :raises InProgress: another attempt has taken over and is running; its reply will be stored
+        :raises DatastoreUnreachable: the reply is a refusal, and it is unknown whether it is
+            stored. A later attempt may have another result then. After a success, a later attempt
+            finds the same result
         """
         owned = self._end(replace(record, until=0, reply=reply))
         if owned is None and reply["status"] >= 400:
@@ -147,7 +148,7 @@ class IdempotencyService:
         return current.reply
 
     def abandon(self, record: IdempotencyRecord) -> None:
-        """End an attempt without a reply that could be repeated, so that the next one may try."""
+        """End an attempt without a reply to repeat, so that the next attempt can run."""
         self._end(replace(record, until=0))
 
     def _end(self, record: IdempotencyRecord) -> bool | None:
@@ -167,10 +168,10 @@ class IdempotencyService:
         return True
 
     def sweep(self) -> int:
-        """Delete the records that were kept long enough; return how many."""
+        """Delete the records that are older than `RETENTION`; return their number."""
         return self._records.sweep(self._now() - RETENTION)
 
 
 def _attempt(record: IdempotencyRecord) -> str:
-    """Return the name of an attempt in the retry queue, where several of one key may wait."""
+    """Return the name of an attempt in the retry queue. Several attempts of one key may wait."""
     return f"key {record.id}, request {record.request_id}, attempt {record.attempt}"

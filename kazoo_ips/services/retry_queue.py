@@ -14,8 +14,8 @@ from kazoo_ips.errors import KazooIPsError
 log = logging.getLogger(__name__)
 
 DELAYS = (1.0, 5.0)
-"""Seconds after which an address is checked: lagging nodes have caught up by then. Whatever takes
-longer is repaired by the follower of the pool's changes feed."""
+"""Seconds after which an address is checked. Nodes that lag have usually caught up by then. If it
+takes longer, the follower of the pool's changes feed repairs the address."""
 
 
 class RetryQueue:

@@ -91,7 +91,7 @@ def test_secure_reports_a_server_without_users(settings: Settings, couch: Couch)
         "COUCHDB_ADMIN_URL": f"http://admin:password@{host}",
     }
     refused = CliRunner(env=environment).invoke(cli, ["secure"])
-    assert str(refused.exception) == "this CouchDB has no _users, so it knows no users"
+    assert str(refused.exception) == "this CouchDB has no database _users, so it has no users"
 
 
 def roles(database: Database) -> list[str]:
@@ -168,7 +168,7 @@ def test_secure_needs_an_administrator(secured: Secured) -> None:
         "KAZOO_IPS_PREFIX": secured.settings.prefix,
     }
     refused = CliRunner(env=environment).invoke(cli, ["secure"])
-    assert str(refused.exception).endswith("that user is no administrator of CouchDB")
+    assert str(refused.exception).endswith("that user is not an administrator of CouchDB")
 
 
 def test_an_account_created_by_the_command_has_the_service_as_a_member(secured: Secured) -> None:

@@ -1,7 +1,7 @@
-"""The account tree: lookups of accounts and users, and creating them where there is no Kazoo.
+"""The account tree: lookups of accounts and users, and their creation without Kazoo.
 
-Lookups for authorisation are cached for a few seconds. So a disabled or moved account loses its
-access everywhere within that time.
+Lookups for authorisation are cached for a few seconds. So all workers refuse a disabled or moved
+account within that time.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from kazoo_ips.repositories.accounts import AccountRepository, account_database,
 
 _MAX_NAME = 128
 _REALM = re.compile(r"[.\w-]{4,253}", re.ASCII)
-"""The limits of Kazoo's schema `accounts`. It takes letters of every script in a realm, but SIP
-takes host names only (RFC 3261)."""
+"""The limits of Kazoo's schema `accounts`. The schema accepts letters of every script in a realm,
+but SIP accepts only host names (RFC 3261)."""
 
 
 class AccountService:
@@ -79,9 +79,9 @@ class AccountService:
     def candidates(self, given: str) -> list[Account]:
         """Return the accounts that an operator may mean.
 
-        An id or a realm is preferred to a name. Names are compared as in logins: only lower-case
-        letters and digits count. If several accounts agree in these, one that has exactly the
-        given name is meant.
+        An id or a realm is preferred to a name. Names are compared as in logins: in lower case,
+        letters and digits only. If several accounts match, and one of them has exactly the given
+        name, only that account is returned.
 
         :param given: the id, realm or name of an account
         """
@@ -115,7 +115,7 @@ class AccountService:
                 elif user is None and account.signature_secret is None:
                     account = self._accounts.change_account(account.id, **secret)
                 return account, user
-            except RevisionConflict:  # another process was first, and its secret is used
+            except RevisionConflict:  # another process has created a secret, which is used
                 account = self._accounts.get(account.id)
                 user = user and self._accounts.get_user(account.id, user.id)
             finally:
@@ -248,7 +248,7 @@ def _check(name: str, realm: str) -> None:
     if problem:
         errors["name"] = {"invalid": {"message": f"the name {problem}", "cause": name}}
     if not _REALM.fullmatch(realm):
-        text = "the realm is no host name of 4 to 253 characters"
+        text = "the realm is not a host name of 4 to 253 characters"
         errors["realm"] = {"pattern": {"message": text, "cause": realm}}
     if errors:
         raise ValidationFailed(errors)

@@ -46,8 +46,8 @@ class AuthenticationService:
 
     :param clock: the time in Unix seconds
     :param lifetime: seconds that a token is valid
-    :param cache_time: seconds that the caller of a token, and the signing key, are cached; the
-        accounts and users are cached as long again in `accounts`
+    :param cache_time: seconds that the caller of a token, and the signing key, are cached;
+        `accounts` has its own cache of accounts and users
     :param refusal_time: seconds that a refused login takes, whatever the reason
     """
 

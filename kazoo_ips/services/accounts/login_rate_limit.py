@@ -41,7 +41,7 @@ class LoginRateLimit:
 
     @contextmanager
     def attempt(self, client: str, account: str | None) -> Iterator[None]:
-        """Run a login in this context. It has failed if it raises InvalidCredentials.
+        """Check a login in this context. The login has failed if it raises InvalidCredentials.
 
         Concurrent logins can exceed the limit. Their failures are counted afterwards.
 

@@ -1,8 +1,8 @@
 """The rate limits of requests with a valid token: per account, and per client's address.
 
-Each limit is a token bucket, as Crossbar's (`kz_buckets.erl`). There, a bucket holds 100 tokens
-and gets 10 per second, but a request with a valid token costs none. Here it costs one or more, so
-the buckets are larger.
+Each limit is a token bucket, as in Crossbar (`kz_buckets.erl`). A bucket of Crossbar holds 100
+tokens and gets 10 per second, but a request with a valid token costs nothing. In this service such
+a request costs one or more, so the buckets are larger.
 """
 
 import math
@@ -14,10 +14,10 @@ from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.processes.token_buckets import Balance, Bucket, TokenBuckets, client_network
 
 BURST = 5
-"""Seconds in which an empty bucket becomes full. So a client that was idle can send the requests
-of so many seconds at once."""
+"""Seconds in which an empty bucket becomes full. An idle client can send the requests of that many
+seconds at once."""
 DAY = 24 * 3600
-"""The time for which the record of an Idempotency-Key is kept, in seconds."""
+"""Seconds that the record of an Idempotency-Key is kept."""
 
 
 class RateLimits:
@@ -46,9 +46,9 @@ class RateLimits:
     def take(self, account_id: str, client: str, cost: int) -> Sequence[Balance]:
         """Take the tokens for a request from the buckets of the account and of the client.
 
-        If one of them has too few, the request must be refused, and both stay as they are.
+        If one bucket has too few tokens, neither bucket changes, and the request must be refused.
 
-        :param client: the client's address; empty if it is unknown, which is not limited
+        :param client: the client's address; empty if it is unknown: then only the account counts
         :param cost: the number of tokens; a bucket that holds fewer gives all that it holds
         :returns: the balance of each bucket; its key begins with `account` or `client`
         """
@@ -70,10 +70,10 @@ class RateLimits:
     def take_key(self, account_id: str) -> None:
         """Count a new Idempotency-Key of an account.
 
-        The account can use the keys of a day at once. Then it gets one at a time, evenly over the
-        day. So at most twice as many records are kept.
+        An account can use all keys of a day at once. After that it gets further keys one by one,
+        at equal intervals. So the database has the records of at most two days' keys.
 
-        :raises TooManyKeys: the account has used too many
+        :raises TooManyKeys: the account has used too many keys
         """
         if not self._keys:
             return

@@ -1,7 +1,7 @@
 """The copies of dedicated IPs in account databases, which Kazoo's billing counts.
 
-A copy follows the pool document and is written last. So it is also the evidence that an assignment
-was acknowledged.
+The service writes a copy after the pool document, as the last write of an assignment. So the copy
+is also the evidence that an assignment was acknowledged.
 """
 
 import logging
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 Find = Callable[[], Mapping[str, DedicatedIP]]
 
 _PARALLEL_READ = 200
-"""Number of addresses from which on a thread reads the copies while the pool is written to. For
-fewer addresses a thread costs more than it saves."""
+"""Minimum number of addresses for which a thread reads the copies while the pool is written. For
+fewer addresses the thread takes longer than the read."""
 
 
 class AccountCopyService:
@@ -71,12 +71,13 @@ class AccountCopyService:
             raise  # CouchDB refused it, so a retry would be refused too
         except (DatastoreMissing, DatastoreUnreachable) as error:
             log.warning("the copies could not be written: %s", error)
-        raise DatastoreUnreachable("the account's database does not take the copies")
+        raise DatastoreUnreachable("the copies are not written to the account's database")
 
     def remove(self, ips: Sequence[DedicatedIP]) -> None:
         """Remove the copies of released addresses.
 
-        A copy that cannot be removed now is checked later: the pool document has decided.
+        The pool document has decided already. So a copy that cannot be removed now is checked
+        later, and the release succeeds.
 
         :param ips: the dedicated IPs as they were before the release
         """
@@ -118,18 +119,17 @@ class AccountCopyService:
             except DatastoreUnreachable:
                 incomplete = True
             if incomplete:
-                log.warning("account %s: copies of released addresses are left", owner_id)
+                log.warning("account %s: copies of released addresses remain", owner_id)
                 for ip in released:
                     self.schedule_check(ip.address, owner_id)
 
     def _remove(
         self, owner_id: str, released: Sequence[DedicatedIP], copies: Mapping[str, DedicatedIP]
     ) -> bool:
-        """Remove an account's copies of these very assignments; return whether some may be left.
+        """Remove an account's copies of exactly these assignments; return whether some may remain.
 
-        An address may have been assigned to the account again, with a new copy, which stays. And a
-        copy may arrive later: the assignment may be released before the request that made it has
-        written its copy.
+        If an address was assigned to the account again, its new copy stays. A copy may also arrive
+        later: an address can be released before the request that assigned it has written its copy.
         """
         outdated = [
             copies[ip.address]

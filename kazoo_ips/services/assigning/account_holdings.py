@@ -1,10 +1,10 @@
 """The addresses that an account holds, read from several places.
 
-On a cluster a view is not enough. It reads one replica of each shard, often one to which the
-latest write has not been replicated yet: that replica has nothing to index, so it answers first.
-The same holds for every query by anything but a document id. So candidate addresses are collected
-from several places, twice, a short time apart. Then the documents of the candidates, which are
-read from a majority, decide.
+On a cluster a view is not enough. CouchDB reads one replica of each shard: the one that answers
+first. That is often a replica without the latest write, because it has nothing to index. The same
+holds for every query by anything but a document id. So this module collects candidate addresses
+from several places, and again a short time later. Then it reads the candidates' documents from a
+majority, and the documents decide.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,8 +22,8 @@ from kazoo_ips.services.assigning.recovery import RecoveryService
 _REPLICATION_TIME = 0.04
 """Seconds in which a write that a majority has reaches the last replica of a healthy cluster."""
 _VERIFIED = 1000
-"""Number of addresses up to which an account's list is verified. The view alone answers longer
-ones."""
+"""Maximum number of addresses in an account's list that is verified. A longer list is read from
+the view only."""
 
 
 class AccountHoldings:
@@ -50,7 +50,7 @@ class AccountHoldings:
         self._pause = pause
 
     def record(self, ips: Iterable[DedicatedIP]) -> None:
-        """Remember assignments that are about to be acknowledged."""
+        """Record assignments that are about to be acknowledged."""
         if self._views.may_lag:
             for account_id, owned in by_owner(ips).items():
                 self._written.add(account_id, [ip.address for ip in owned])
@@ -109,7 +109,7 @@ class AccountHoldings:
         return Page(tuple(items))
 
     def _missed(self, account_id: str, ids: Iterable[str], query: ListIPs) -> list[Listing]:
-        """Return the lines that the view lacks: those of these addresses that match the query."""
+        """Return the lines that the view lacks: the addresses that match the query."""
         owned = self._owned(account_id, sorted(ids)).values()
         lines = (Listing(ip.address, ip.zone, ip.host, account_id, ip.status) for ip in owned)
         return [line for line in lines if query.covers(line) and query.is_before(line)]
@@ -132,7 +132,7 @@ class AccountHoldings:
 
 
 def by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
-    """Return the assigned ones among these dedicated IPs, grouped by account."""
+    """Return those of these dedicated IPs that are assigned, grouped by account."""
     owned: dict[str, list[DedicatedIP]] = {}
     for ip in ips:
         if ip.assigned_to:

@@ -1,10 +1,10 @@
 """Allocation: choosing available addresses for a request that names only a quantity.
 
-If all clients took the first available address they would contend for it. A model of 32 concurrent
-clients needs 16 attempts for each address that way, and 1.1 when each client takes a random one of
-128. So the choice is random within a window of the list, and the window starts at a random
-position near the start of the list. A view may lag: it only proposes addresses, and the pool
-documents decide.
+If all clients took the first available address, they would compete for it. In a model of 32
+concurrent clients, that takes 16 attempts for each address. If each client takes a random one of
+128 addresses, it takes 1.1 attempts. So the choice is random within a window of the list, and the
+window starts at a random position near the start of the list. A view may lag: it only proposes
+addresses, and the pool documents decide.
 """
 
 import random
@@ -27,11 +27,11 @@ WINDOW = 256
 """Number of addresses to choose from: four times the number of concurrent clients expected."""
 
 _ROUNDS = 6
-"""Attempts at an allocation, as long as the views show enough addresses for it."""
+"""Maximum number of attempts at an allocation while the views show enough addresses."""
 
 
 class AllocationService:
-    """Chooses available addresses and assigns them: the quantity that is asked for, or none.
+    """Chooses available addresses and assigns them: the requested quantity, or none.
 
     :param now: returns the time in Gregorian seconds
     :param pause: sleeps for a number of seconds
@@ -82,8 +82,8 @@ class AllocationService:
         for round_ in range(_ROUNDS):
             if self._try(allocation):
                 return self._acknowledge(allocation)
-            # Two requests for most of the same addresses can block each other: each has taken
-            # some that the other lacks. Both put theirs back and retry after random waits.
+            # Two requests for the same addresses can block each other: each has taken some that
+            # the other needs. Both make theirs available again and retry after random waits.
             available = self._count(command)
             if available < command.quantity:
                 break
@@ -95,7 +95,8 @@ class AllocationService:
     def _try(self, allocation: "_Allocation") -> bool:
         """Try once to take the quantity.
 
-        Return False, and put back what was taken, if too few addresses are available.
+        If too few addresses are available, make those that were taken available again, and return
+        False.
         """
         command = allocation.command
         allocation.results = []
@@ -142,7 +143,7 @@ class AllocationService:
     def _assigned(
         self, allocation: "_Allocation", free: Sequence[DedicatedIP]
     ) -> list[tuple[DedicatedIP, DedicatedIP]]:
-        """Return these dedicated IPs before and after; those that are never assigned left out."""
+        """Return these dedicated IPs before and after, without those that must not be assigned."""
         account_id, at = allocation.command.account_id, allocation.at
         others = self._ips.others_by_view(free)
         changes = []
@@ -160,8 +161,7 @@ class AllocationService:
     def _put_back(self, allocation: "_Allocation") -> None:
         """Make the addresses available again that this round has taken.
 
-        :raises DatastoreUnreachable: writes failed for lack of a quorum, so there may be enough
-            addresses
+        :raises DatastoreUnreachable: writes had no quorum, so enough addresses may be available
         """
         if allocation.transaction:
             self._transactions.make_available(allocation.transaction, allocation.results)

@@ -41,8 +41,8 @@ Change = Callable[[DedicatedIP], DedicatedIP]
 class IPService:
     """The use cases of accounts.
 
-    `attempt` belongs to a request with an Idempotency-Key. The result of an earlier attempt is
-    found and returned, and earlier attempts cannot commit any more.
+    The argument `attempt` belongs to a request with an Idempotency-Key. If an earlier attempt has
+    a result, the methods return it. After that earlier attempts cannot commit any more.
 
     :param now: returns the time in Gregorian seconds
     """
@@ -137,7 +137,7 @@ class IPService:
 
         :raises ValidationFailed: an address is unknown or not available; the error says which and
             why
-        :raises Conflict: another writer was faster; nothing of this request is left
+        :raises Conflict: another writer was faster; this request has changed nothing
         """
         if len(command.addresses) == 1:
             one = AssignIP(command.account_id, command.addresses[0])
@@ -225,7 +225,7 @@ class IPService:
             those that keep their status because this release does not know it
         :raises ValidationFailed: an address is unknown or not assigned to the account; the error
             says which and why
-        :raises Conflict: another writer was faster; nothing of this request is left
+        :raises Conflict: another writer was faster; this request has changed nothing
         """
         if command.addresses is not None and len(command.addresses) == 1:
             one = ReleaseIP(command.account_id, command.addresses[0])
@@ -262,8 +262,8 @@ class IPService:
     def _owned(self, account_id: str, aborted: Sequence[str]) -> list[DedicatedIP]:
         """Return all dedicated IPs that the account holds now, as the pool documents say.
 
-        :param aborted: the addresses that an aborted attempt found. One that it has withdrawn is
-            in no view until it is restored; to read it restores it
+        :param aborted: the addresses that an aborted attempt found. If the attempt has withdrawn
+            one, the address is in no view. Reading the address restores it
         """
         candidates = [*self._holdings.candidates(account_id), *aborted]
         found = self._reader.find(list(dict.fromkeys(candidates)))
@@ -273,9 +273,9 @@ class IPService:
     def _done_earlier(
         self, action: Action, account_id: str, request_id: str, attempt: Attempt | None
     ) -> tuple[list[DedicatedIP], list[str]]:
-        """Return what an earlier attempt has done, and the addresses of those that were aborted.
+        """Return the result of a committed attempt, and the addresses of aborted attempts.
 
-        After that no earlier attempt can commit any more.
+        After this call no earlier attempt can commit any more.
         """
         done, aborted = self._recovery.end_attempts(attempt, action, account_id, request_id)
         return (self._resumption.of_transaction(done) if done else []), aborted
@@ -299,7 +299,7 @@ class IPService:
 
 @contextmanager
 def _translated(kind: type[Exception], error: Exception | None) -> Iterator[None]:
-    """Raise an error in place of any error of a class; None leaves them as they are."""
+    """Raise `error` in place of any error of the class `kind`; if it is None, change nothing."""
     try:
         yield
     except kind as cause:
@@ -319,7 +319,7 @@ def _conflict_breaks(if_match: tuple[str, ...]) -> AbstractContextManager[None]:
 def _own_conflict(attempt: Attempt | None) -> AbstractContextManager[None]:
     """Translate a conflict of a later attempt to an unknown outcome.
 
-    The write that came first may be that of an earlier attempt of the same request.
+    The other write may be that of an earlier attempt of the same request.
     """
     came_first = DatastoreUnreachable("an earlier attempt's write came first")
     return _translated(Conflict, came_first if is_resumed(attempt) else None)

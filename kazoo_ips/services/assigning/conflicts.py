@@ -33,7 +33,7 @@ GRACE = 30
 """Seconds after which a write is never acknowledged any more: longer than any request takes."""
 
 _TRIES = 3
-"""Times that copies are compared with the pool while the pool is changing."""
+"""Maximum number of comparisons of copies with the pool while the pool changes."""
 
 
 class ConflictResolver:
@@ -70,7 +70,7 @@ class ConflictResolver:
         """
         leaves = self._ips.leaves(address)
         if leaves.live and all(map(leaves.is_outdated, leaves.live)):
-            log.warning("%s: deleted, dropping an earlier state of it", address)
+            log.warning("%s: deleted, dropping revisions from before the deletion", address)
             if any(map(_is_done, self._ips.drop_all(leaves.live))):
                 audit.conflict_resolved(leaves.live[0], None)
             raise IPNotFound(address)
@@ -85,14 +85,14 @@ class ConflictResolver:
             if leaf.revision != kept.revision:
                 log.warning("%s: dropping revision %s", address, leaf.revision)
                 dropped.append(self._ips.drop(leaf))
-        if any(map(_is_done, dropped)):  # of several workers CouchDB lets one drop a revision
+        if any(map(_is_done, dropped)):  # CouchDB accepts one worker's deletion of a revision
             audit.conflict_resolved(leaves.live[0], kept)
         self._metrics.conflicts_resolved.inc()
         request_context.note("conflict_resolved")
         return kept
 
     def _chosen(self, address: str, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
-        """Return the one of several live revisions that stays.
+        """Return the live revision to keep.
 
         :raises Conflict: under the conditions that `resolve` names
         """
@@ -114,7 +114,7 @@ class ConflictResolver:
     def is_acknowledged(self, ip: DedicatedIP) -> bool:
         """Return whether the owner's account has the copy of this assignment.
 
-        The copy is written last of all.
+        An assignment writes the copy last.
         """
         if ip.status is not Status.ASSIGNED or ip.assigned_to is None:
             return False
@@ -181,10 +181,10 @@ class ConflictResolver:
         return len(self._ips.leaves(ip.address).live) == 1
 
     def save_again(self, ips: Sequence[DedicatedIP]) -> set[str]:
-        """Save dedicated IPs without an event of one's own; return the addresses that are saved.
+        """Save dedicated IPs without a new event; return the addresses that are saved.
 
-        If one is not, a client may have deleted the address meanwhile, and a minority of the nodes
-        may have accepted the write. Then the deletion stays.
+        If an address is not saved, a client may have deleted it meanwhile, and a minority of the
+        nodes may have accepted the write. Then the deletion stays.
         """
         saved = {ip.address for ip in _done(ips, self._ips.save_all(ips))}
         for ip in ips:
@@ -200,9 +200,9 @@ class ConflictResolver:
         return bool(changes_owner) and self._now() - ip.modified < GRACE
 
     def _unassigned(self, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
-        """Return a revision that is available. If there is none, make the first one available.
+        """Return an available revision. If all are assigned, make the first one available.
 
-        That takes the address from no client: none of the assignments was acknowledged.
+        No client loses the address, because none of the assignments was acknowledged.
         """
         available = next((leaf for leaf in live if leaf.status is Status.AVAILABLE), None)
         if available:
@@ -230,23 +230,23 @@ class ConflictResolver:
     def restore(self, lost: Withdrawal) -> None:
         """Write an address again in the place of a tombstone that has no quorum.
 
-        A writer that has read the revision before the tombstone may still write to it. So the
-        tombstone is first written to a majority of the nodes. They refuse such a write from then
-        on. If a majority accepted one before, it shows among the leaf revisions, which are read
-        next.
+        A writer that has read the revision before the tombstone may still write to that revision.
+        So the tombstone is first written to a majority of the nodes, which refuse such a write
+        from then on. If a majority has accepted such a write before, it is among the leaf
+        revisions, which are read next.
 
         :raises Conflict: another writer has written to the address, or a client has deleted it
         :raises DatastoreUnreachable: no majority has the tombstone, or the restored document
         """
         address = lost.before.address
         if self._ips.replicas > 1 and not self._ips.spread(lost):
-            raise DatastoreUnreachable(f"{address}: no majority knows what was withdrawn")
+            raise DatastoreUnreachable(f"{address}: no majority has the withdrawal")
         leaves = self._ips.leaves(address)
         others = {ip.revision for ip in leaves.deleted} - {lost.revision}
         if leaves.live or any(generation(other) > generation(lost.base) for other in others):
             raise Conflict(address)
         if not self._ips.restore(lost):
-            raise DatastoreUnreachable(f"{address}: not certain to be restored")
+            raise DatastoreUnreachable(f"{address}: not known whether restored")
 
 
 def _is_done(written: Written) -> bool:
@@ -264,7 +264,7 @@ def _is_resolved(ip: DedicatedIP) -> bool:
 
 
 def is_copy(copy: DedicatedIP, ip: DedicatedIP) -> bool:
-    """Return whether a copy belongs to this very assignment."""
+    """Return whether a copy belongs to exactly this assignment."""
     return (copy.assigned_to, copy.request_id, copy.modified, copy.status) == (
         ip.assigned_to,
         ip.request_id,

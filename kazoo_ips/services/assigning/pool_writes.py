@@ -21,7 +21,7 @@ from kazoo_ips.services.assigning.conflicts import ConflictResolver
 log = logging.getLogger(__name__)
 
 _TRIES = 3
-"""Times that a step is repeated while other writers write to the same addresses."""
+"""Maximum number of tries of a step while other writers write to the same addresses."""
 
 
 class FinalOutcome(Enum):
@@ -30,9 +30,9 @@ class FinalOutcome(Enum):
     DONE = "done"
     """A quorum of the nodes has the write."""
     LOST = "lost"
-    """Another writer has written; nothing of this write is left."""
+    """Another writer has written, and this write has no effect."""
     UNDONE = "undone"
-    """No other writer has written; nothing of this write is left, and it cannot arrive later."""
+    """No other writer has written, this write has no effect, and it cannot arrive later."""
     UNKNOWN = "unknown"
     """The outcome could not be determined."""
 
@@ -113,7 +113,7 @@ class PoolWriter:
     def _result_from(
         self, before: DedicatedIP, after: DedicatedIP, leaves: Leaves
     ) -> WriteResult | None:
-        """Return the outcome of a write that shows among the leaf revisions, or None."""
+        """Return the outcome of a write that is among the leaf revisions; None if it is not."""
         ours = next((leaf for leaf in leaves.live if _is_write(leaf, after)), None)
         if ours and not leaves.is_single_since(before.revision):
             return self._withdrawn(before, after, ours)
@@ -123,12 +123,12 @@ class PoolWriter:
         return self._followed_up(after, leaves.live[0]) if superseded else None
 
     def confirm(self, ip: DedicatedIP) -> DedicatedIP:
-        """Return a dedicated IP that an earlier attempt wrote, once a quorum certainly has it.
+        """Make sure that a quorum has a dedicated IP that an earlier attempt wrote, and return it.
 
-        It is saved again on its own revision, also on a single node: the earlier attempt may have
-        sent a write that reverts it, and CouchDB refuses that write from then on.
+        It is saved again on its own revision, also on a single node. The earlier attempt may have
+        sent a write that reverts it. CouchDB refuses that write after the save.
 
-        :raises DatastoreUnreachable: no quorum has it, or that is unknown
+        :raises DatastoreUnreachable: no quorum has it, or it is unknown whether a quorum has it
         """
         written = self._ips.save(ip)
         if written.outcome is not Outcome.DONE or not self._has_no_rival(ip, ip.revision):
@@ -145,11 +145,11 @@ class PoolWriter:
         return self._ips.replicas == 1 or self._ips.leaves(ip.address).is_single_since(since)
 
     def _confirmed(self, before: DedicatedIP, ours: DedicatedIP) -> WriteResult:
-        """Determine whether an unanswered write, which shows among the leaves, has a quorum.
+        """Determine whether an unanswered write, which is among the leaves, has a quorum.
 
         The write is saved again on its own revision. That succeeds only if a majority has the
-        revision. After that no other writer can reach a majority, and a write that reached one
-        before shows among the leaves.
+        revision. After that no other writer can reach a majority. If another write reached a
+        majority before, it is among the leaves.
         """
         if self._ips.replicas == 1:
             return WriteResult(FinalOutcome.DONE, ours)
@@ -168,7 +168,7 @@ class PoolWriter:
     ) -> WriteResult:
         """Withdraw a write that has no quorum; a concurrent writer's revision stays.
 
-        :param after: the write, each revision of which is withdrawn
+        :param after: the write; all its revisions are withdrawn
         :param leaf: the write, or its fence, at the revision that has no quorum
         :raises DatastoreUnreachable: it is unknown whether the write is withdrawn
         """
@@ -196,16 +196,16 @@ class PoolWriter:
         raise DatastoreUnreachable(f"{after.address}: not known whether withdrawn")
 
     def _followed_up(self, after: DedicatedIP, latest: DedicatedIP) -> WriteResult:
-        """Return the outcome of a write to which another writer has added a revision already.
+        """Return the outcome of a write on which another writer has already based a revision.
 
-        :raises DatastoreUnreachable: the later revision has no quorum, so it may not stay
+        :raises DatastoreUnreachable: the later revision has no quorum, so it may be withdrawn
         """
         self._schedule_check(after.address, after.assigned_to or "")
         self.confirm(latest)
         return WriteResult(FinalOutcome.DONE, after)
 
     def _without(self, after: DedicatedIP, *, rival: bool) -> WriteResult:
-        """Return the outcome of a write that is withdrawn, and restore the address if need be."""
+        """Return the outcome of a withdrawn write. Restore the address unless there is a rival."""
         if rival:
             return WriteResult(FinalOutcome.LOST, after)
         with suppress(KazooIPsError):  # the later check restores the address
@@ -234,7 +234,7 @@ class PoolWriter:
             to_save += self._undone_again([ip for ip in done if ip.address in refused])
             if not to_save:
                 return
-        raise DatastoreUnreachable(f"{to_save[0].address}: not known whether it is put back")
+        raise DatastoreUnreachable(f"{to_save[0].address}: not known whether available again")
 
     def _undone_again(self, refused: Sequence[DedicatedIP]) -> list[DedicatedIP]:
         """Return the writes to repeat after CouchDB refused to make these dedicated IPs available.
@@ -245,7 +245,8 @@ class PoolWriter:
             return []
         found = self._ips.by_id([ip.address for ip in refused])[0]
         pairs = [(ip, found[ip.address]) for ip in refused if ip.address in found]
-        # An older revision comes from a node that lags: then the written one is used.
+        # An older revision was read from a node that lags: then the revision that was written is
+        # used.
         return [
             (current if _is_write(current, ip) else ip).undo()
             for ip, current in pairs
@@ -254,9 +255,9 @@ class PoolWriter:
 
 
 def _is_write(leaf: DedicatedIP, ip: DedicatedIP) -> bool:
-    """Return whether a revision is this very write.
+    """Return whether a revision is exactly this write.
 
-    The request id alone does not tell: clients choose request ids, and may repeat them.
+    The request id alone is not enough: clients choose request ids, and may repeat them.
     """
     return _identity(leaf) == _identity(ip)
 

@@ -11,7 +11,7 @@ from kazoo_ips.services.assigning.recovery import RecoveryService
 from kazoo_ips.services.pool.lists import CHUNK
 
 _TRIES = 3
-"""Times that documents which a transaction has changed are read again."""
+"""Maximum number of reads of documents while a transaction changes them."""
 
 
 class IPReader:
@@ -84,7 +84,7 @@ class IPReader:
         raise Conflict(ip.address)
 
     def find(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
-        """Return the dedicated IPs that are going to be written to, by the requested spelling.
+        """Return dedicated IPs that are going to be written to, by the requested spelling.
 
         Addresses that the pool does not have are left out.
 

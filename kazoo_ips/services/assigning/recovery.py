@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 
 LEASE = 60
 """Seconds after which the owner of a transaction is considered dead: longer than any request
-takes. The death of an owner on this machine is noticed at once. An owner that is alive after
-all finds its record aborted, and its request fails."""
+takes. The death of an owner on this machine is noticed at once. If the owner is alive, it finds
+its record aborted, and its request fails."""
 RETENTION = 24 * 3600
 """Seconds that the record of a request with an Idempotency-Key is kept: as long as its reply."""
 
 _WAITS = (0.02, 0.05, 0.1, 0.2)
 """Seconds to wait between reads of the record of a pending transaction, before giving up."""
 _TRIES = 3
-"""Times that documents are finished while other writers write to them."""
+"""Maximum number of tries to finish documents while other writers write to them."""
 _ENDED = 10_000
 """Number of finished transactions that this process remembers."""
 
@@ -94,7 +94,7 @@ class RecoveryService:
     def is_released(self, ip: DedicatedIP) -> bool:
         """Return whether a committed release includes this address.
 
-        Its document then still says assigned, and the release may be rolled forward at any moment.
+        Its document then still says assigned, until a worker rolls the release forward.
         """
         if not ip.transaction or not is_release(ip.transaction) or self._is_ended(ip.transaction):
             return False
@@ -147,7 +147,7 @@ class RecoveryService:
         """End the earlier attempts of a request, so that none of them can commit any more.
 
         :returns: the transaction of the earlier attempt that has committed, or None; and the
-            addresses of those that were aborted
+            addresses of the aborted attempts
         :raises DatastoreUnreachable: it is unknown whether an earlier attempt has ended
         """
         aborted: list[str] = []
@@ -161,7 +161,9 @@ class RecoveryService:
             if transaction is None:  # the earlier attempt has changed its record meanwhile
                 transaction = self._log.find(name)
             if transaction is None or transaction.state is State.PENDING:
-                raise DatastoreUnreachable(f"request {request_id}: an earlier attempt is alive")
+                raise DatastoreUnreachable(
+                    f"request {request_id}: an earlier attempt has not ended"
+                )
             self.finish(transaction)
             if transaction.state is State.COMMITTED:
                 return transaction, aborted
@@ -189,8 +191,8 @@ class RecoveryService:
             return False
         transaction = self.end_transaction(listed.id)
         if transaction is None:  # ended before
-            # On a cluster a revision may outlive the deletion of the record. If the record is
-            # there, the list was behind, and a later attempt may need it.
+            # On a cluster a revision may remain after the deletion of the record. If the record
+            # exists, the list lagged, and a later attempt may need the record.
             if self._log.find(listed.id) is None:
                 self._log.forget([listed])
         else:
@@ -239,7 +241,7 @@ class RecoveryService:
     def finish(self, transaction: Transaction, *, audited: bool = False) -> None:
         """Make all documents of a decided transaction agree with the decision, then the copies.
 
-        Of several workers that do so, the one that ends the record writes the audit lines.
+        If several workers do so, the worker that ends the record writes the audit lines.
 
         :param audited: whether its owner, which calls this, has written its audit lines
         :raises DatastoreUnreachable: it is unknown whether all documents and copies agree
@@ -285,7 +287,7 @@ class RecoveryService:
         """
         saved = self._conflicts.save_again([*due, *to_confirm])
         if transaction.action is Action.ASSIGN:
-            # CouchDB accepts the write of one worker only, so no other writes this line.
+            # CouchDB accepts the write of one worker only, so no other worker writes this line.
             undone = [ip.address for ip in due if ip.address in saved]
             audit.undone(undone, transaction.account_id, transaction.request_id)
         return len(saved) == len(due) + len(to_confirm)
@@ -293,8 +295,8 @@ class RecoveryService:
     def _is_to_confirm(self, transaction: Transaction, ip: DedicatedIP) -> bool:
         """Return whether a document that agrees with the decision has to be written again.
 
-        A write of an aborted assignment may still arrive. The new revision makes CouchDB refuse
-        it. And on a cluster a document that this transaction has made available may lack a quorum.
+        A write of an aborted assignment may still arrive. CouchDB refuses it after the new
+        revision. On a cluster a document that this transaction made available may lack a quorum.
         """
         if ip.status is not Status.AVAILABLE:
             return False
@@ -312,7 +314,7 @@ class RecoveryService:
 
 
 def _is_written(transaction: Transaction, ip: DedicatedIP) -> bool:
-    """Return whether a document is as this very transaction has written it.
+    """Return whether a document is unchanged since exactly this transaction wrote it.
 
     A later write by a Kazoo node keeps the transaction's id, but changes the account or the time.
     """

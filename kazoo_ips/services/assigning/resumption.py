@@ -41,8 +41,8 @@ class Resumption:
         except (Conflict, IPNotFound, PreconditionFailed):
             if not is_resumed(attempt):
                 raise
-        # An earlier attempt's write may have arrived between the read and the write of `do`.
-        # The second call finds it. CouchDB refuses one that arrives later.
+        # An earlier attempt's write may have arrived between the read and the write of `do`. The
+        # second call finds it. CouchDB refuses a write that arrives later.
         return do()
 
     def assigned(self, ip: DedicatedIP, account_id: str, request_id: str) -> DedicatedIP | None:
@@ -151,5 +151,5 @@ class Resumption:
 
 
 def is_resumed(attempt: Attempt | None) -> bool:
-    """Return whether an earlier attempt of the same request may have done it already."""
+    """Return whether an earlier attempt may have executed the same request already."""
     return attempt is not None and attempt.number > 1

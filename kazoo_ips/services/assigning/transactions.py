@@ -85,7 +85,7 @@ class TransactionService:
     def write(
         self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]
     ) -> list[WriteResult]:
-        """Write one document without a transaction. A copy of it is written or removed next.
+        """Write one document without a transaction. The caller then writes or removes its copy.
 
         :raises DatastoreUnreachable: nothing was written
         """
@@ -137,8 +137,8 @@ class TransactionService:
         """Assign all of these addresses or none.
 
         :param before: the same dedicated IPs as they were read
-        :raises Conflict: another writer was faster; nothing of this request is left
-        :raises DatastoreUnreachable: the outcome is unknown, or CouchDB does not take the writes
+        :raises Conflict: another writer was faster; this request has changed nothing
+        :raises DatastoreUnreachable: the outcome is unknown, or CouchDB does not accept the writes
         """
         transaction = self.begin(Action.ASSIGN, after[0].assigned_to or "", after, attempt)
         results = self.prepare(transaction, before, after)
@@ -214,7 +214,7 @@ class TransactionService:
     ) -> list[DedicatedIP]:
         """Write the copies and commit the transaction; roll back if the copies cannot be written.
 
-        :param results: of all writes of the transaction; those that are done make it up
+        :param results: the results of all its writes; it assigns the addresses that are done
         :raises DatastoreUnreachable: the transaction is not committed, or that is unknown
         """
         done = _done(results)
@@ -229,8 +229,8 @@ class TransactionService:
     def roll_back(self, transaction: Transaction, results: Sequence[WriteResult]) -> None:
         """Undo the writes of an assignment and end its transaction.
 
-        What cannot be undone now is undone by recovery. The transaction cannot be committed any
-        more.
+        Recovery undoes the writes that cannot be undone now. The transaction cannot be committed
+        any more.
 
         :raises DatastoreUnreachable: it is unknown whether all addresses are available again
         """
@@ -253,7 +253,7 @@ class TransactionService:
             self._writer.make_available(_done(results))
 
     def abandon(self, transaction: Transaction) -> None:
-        """Delete the record of a transaction none of whose writes is left."""
+        """Delete the record of a transaction whose writes are all undone."""
         try:
             self._log.finish([replace(transaction, state=State.ABORTED)])
         except KazooIPsError:
@@ -303,7 +303,7 @@ class TransactionService:
         self._schedule_deletion(transaction)
 
     def forget(self, key: str) -> None:
-        """Schedule the deletion of the record that a request with an Idempotency-Key has left."""
+        """Schedule the deletion of the record of a request with an Idempotency-Key."""
         with self._lock:
             transaction = self._kept.pop(key, None)
         if transaction:
@@ -329,7 +329,7 @@ class TransactionService:
             raise
         if self._ended:
             self._retries.repeat("deletion of records", self._delete_ended)
-        for transaction in not_deleted:  # a request that reads one of the addresses may do so too
+        for transaction in not_deleted:  # a request that reads one of the addresses may end it too
             self._end_later(transaction)
 
     @contextmanager
@@ -353,8 +353,8 @@ class TransactionService:
     def _end_now(self, transaction: Transaction) -> None:
         audited = transaction.state is State.COMMITTED
         if self._recovery.end_transaction(transaction.id, audited=audited) is None:
-            # Another worker took this process for dead and ended the transaction, perhaps before
-            # this process wrote the copies.
+            # Another worker considered this process dead and ended the transaction, perhaps
+            # before this process wrote the copies.
             self._copies.repair(transaction.account_id, transaction.addresses)
 
 

@@ -1,7 +1,7 @@
 """Gives the service's CouchDB user access to its databases as a plain member.
 
-This needs an administrator. Existing members stay, so that Kazoo's nodes keep their access. Only
-what has to change is written.
+This needs an administrator. Existing members stay, so that Kazoo's nodes keep their access. Users
+and databases that need no change are not written.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from kazoo_ips.repositories.access import ROLE, AccessRepository, Change
 class DatabaseAccessService:
     """Creates the service's CouchDB user, and makes it a member of the databases.
 
-    :param administrator: users and members, with the administrator's permissions
-    :param member: the same with the permissions of the service's user
+    :param administrator: reads and writes users and members as an administrator
+    :param member: does the same as the service's user
     """
 
     def __init__(self, administrator: AccessRepository, member: AccessRepository) -> None:
@@ -33,7 +33,7 @@ class DatabaseAccessService:
         if self._administrator.credentials[0] == self._member.credentials[0]:
             raise NotSecured("COUCHDB_URL: the service needs a user of its own")
         if not self._administrator.session().is_administrator:
-            raise NotSecured("COUCHDB_ADMIN_URL: that user is no administrator of CouchDB")
+            raise NotSecured("COUCHDB_ADMIN_URL: that user is not an administrator of CouchDB")
 
     def ensure_user(self, *, new_password: bool = False, dry_run: bool = False) -> str | None:
         """Create the user of COUCHDB_URL, or add the role to it if it exists.
@@ -46,7 +46,7 @@ class DatabaseAccessService:
         try:
             roles = self._administrator.roles(name)
         except DatastoreMissing as error:
-            raise NotSecured("this CouchDB has no _users, so it knows no users") from error
+            raise NotSecured("this CouchDB has no database _users, so it has no users") from error
         if roles is None:
             if not dry_run:
                 self._save(name, [ROLE], password)

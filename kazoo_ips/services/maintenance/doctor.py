@@ -1,9 +1,9 @@
-"""The doctor: checks all documents once, and repairs problems if it is asked to.
+"""The doctor: checks all documents once, and repairs problems on request.
 
-It may run while the service is busy. Documents written within the last half minute are skipped,
+It may run while the service is busy. It skips documents written within the last half minute,
 because a request may still be working on them. Every repair reads the documents again before and
-after it writes. A second run changes nothing more. Addresses with a status that only a newer
-release knows are skipped, and so are their copies.
+after it writes. A second run changes nothing more. The doctor also skips addresses with a status
+that only a newer release knows, and their copies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,14 +24,14 @@ _CHUNK = 1000
 PROBLEMS = {
     "orphaned_transaction": "a worker died during a transaction; it is committed or rolled back",
     "conflict": "conflicting revisions; the acknowledged one is kept",
-    "withdrawn": "all writers withdrew, and the address is missing; it is restored",
+    "withdrawn": "all writers withdrew their writes, so the address is missing; it is restored",
     "copy_missing": "the account has no copy of its address; the copy is written",
     "copy_stale": "the account's copy differs from the pool; the copy is written again",
-    "copy_extra": "the account has a copy of an address that it does not have; it is deleted",
+    "copy_extra": "the account has a copy of an address not assigned to it; the copy is deleted",
     "no_owner": "assigned, but to no account; it is made available",
     "unknown_owner": "assigned to an account that does not exist; see `release --account`",
     "no_access": "CouchDB refuses access to this account; see `kazoo-ips secure`",
-    "duplicate": "one address has two documents, one is never assigned; delete one by hand",
+    "duplicate": "one address has two documents; only one can be assigned; delete one by hand",
     "unusable": "no proxy can have this address; it is never assigned, and can be deleted",
     "not_an_address": "the id is not an address; delete the document by hand",
 }
@@ -157,7 +157,7 @@ class DoctorService:
         return written.revision is not None
 
     def _examine_copies(self, ips: Sequence[DedicatedIP], repair: bool) -> Iterator[Finding]:
-        """Yield the assigned addresses whose account has no copy, or one that differs."""
+        """Yield the assigned addresses whose account has no copy, or a copy that differs."""
         under_way = self._recovery.under_way()
         due = (
             ip

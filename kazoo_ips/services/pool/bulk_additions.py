@@ -1,7 +1,7 @@
 """Adding many addresses in one bulk write: all or none, or each independently of the others.
 
-If the outcome of a write is unknown, the document is read back. It was added if it has the id of
-this request. If it does not exist, it is written again.
+If the outcome of a write is unknown, the document is read back. If it names this request, the
+address was added. If it does not exist, it is written again.
 """
 
 import logging
@@ -30,7 +30,7 @@ class AdditionOutcome(StrEnum):
     ADDED = "added"
     WOULD_BE_ADDED = "would be added"
     UNCHANGED = "unchanged"
-    """The pool has it already, with this zone and host; assigned or available."""
+    """The pool has it already, with this zone and host. It can be assigned or available."""
     DIFFERENT = "different"
     """The pool has it already, with another zone or host. It is not changed."""
     FAILED = "failed"
@@ -221,7 +221,7 @@ class BulkAdditionService:
         request_id: str,
         deleted: Mapping[str, DedicatedIP],
     ) -> list[AdditionResult]:
-        """Write new addresses. Those whose outcome is unknown and that do not exist are repeated.
+        """Write new addresses. Repeat a write with an unknown outcome if the address is missing.
 
         If the first write arrives later, CouchDB refuses it, or it has the same revision.
 
@@ -268,7 +268,7 @@ class BulkAdditionService:
     ) -> dict[str, Outcome]:
         """Store the results of certain outcomes, and return the outcomes to determine.
 
-        Documents without a quorum are deleted again: no client has been told of them.
+        Documents without a quorum are deleted again: no client has got a reply about them.
         """
         uncertain: dict[str, Outcome] = {}
         without_quorum: list[DedicatedIP] = []
@@ -286,9 +286,9 @@ class BulkAdditionService:
         return uncertain
 
     def _undo(self, ips: Sequence[DedicatedIP]) -> None:
-        """Delete the addresses that were added. Those that another writer has changed stay.
+        """Delete the addresses that were added. An address that another writer has changed stays.
 
-        Those that stay, or may stay, are in audit lines.
+        Audit lines name the addresses that stay or may stay.
 
         :raises DatastoreUnreachable: it is unknown whether all are deleted
         """

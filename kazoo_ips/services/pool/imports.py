@@ -1,7 +1,7 @@
 """Imports of lists of any length, in batches.
 
-While CouchDB writes one batch, the next one is prepared. Of the list, only the addresses that
-occurred so far are kept in memory. A second import of the same list adds what is missing.
+While CouchDB writes one batch, the next one is prepared. Only the addresses are kept in memory, to
+find repetitions. A second import of the same list adds the addresses that are missing.
 """
 
 from array import array
@@ -43,9 +43,9 @@ class ImportRow:
 class ImportResult:
     """The result for one address of a row, or for an invalid row.
 
-    :param outcome: one of `AdditionOutcome`; or `invalid` (the row has the problem), `repeated`
-        (an earlier row is the same), or `contradictory` (an earlier row has the address with
-        another zone or host)
+    :param outcome: an `AdditionOutcome`; or `invalid` (the row names the problem), `repeated` (an
+        earlier row has the address with the same zone and host), or `contradictory` (an earlier
+        row has the address with another zone or host)
     :param existing: the dedicated IP in the pool, if it is known
     """
 

@@ -32,9 +32,9 @@ class ListService:
         self._holdings = holdings
 
     def pool(self, query: ListIPs) -> Page:
-        """Return a page of the addresses of the pool that fit the filters, by zone and address.
+        """Return a page of the addresses of the pool that match the filters, by zone and address.
 
-        A page can have fewer lines than `limit`, or none, and be followed by others.
+        A page can have fewer lines than `limit`, or none, although more pages follow.
         """
         if query.is_empty:
             return Page(())

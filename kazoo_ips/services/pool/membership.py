@@ -36,9 +36,9 @@ _WRITES = 2
 class PoolService:
     """Adds and deletes addresses.
 
-    `attempt` belongs to a request with an Idempotency-Key. If an earlier attempt has done the
-    request, its result is returned. A call with `dry_run` returns what would be written, and
-    writes nothing.
+    The argument `attempt` belongs to a request with an Idempotency-Key. If an earlier attempt has
+    executed the request, its result is returned. A call with `dry_run` returns what would be
+    written, and writes nothing.
 
     :param now: returns the time in Gregorian seconds
     """
@@ -132,7 +132,7 @@ class PoolService:
         :raises IPExists: another request has added the address
         :raises DatastoreUnreachable: the write has no quorum, and was deleted again
         """
-        if written.revision:  # no quorum: no client was told of it
+        if written.revision:  # no quorum: no client has got a reply about it
             self._ips.drop(replace(ip, revision=written.revision))
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         try:
