@@ -1,8 +1,9 @@
-"""A follower of a changes feed: every change is handled, whichever process dies.
+"""A follower of a changes feed, which handles every change even if processes die.
 
-Of all workers of all instances, one process follows the feed: the one that holds the lease. It
-moves the checkpoint forward when everything before it is handled. The next holder of the lease
-starts at the checkpoint and handles some changes again: each change is handled at least once.
+One process of all workers of all instances follows the feed: the process that holds the lease. It
+moves the checkpoint to a position when all changes before that position are handled. The next
+holder of the lease starts at the checkpoint. So each change is handled at least once, and some are
+handled twice.
 """
 
 import logging
@@ -140,8 +141,8 @@ class ChangeFollower(Generic[Change]):
     def _is_held_by_another(holder: str) -> bool:
         """Return whether another process, which may be alive, holds the lease.
 
-        If this process is named as the holder, it has lost track of that lease, and may take it
-        again.
+        If the document names this process as the holder, an earlier write of this process had an
+        unknown outcome. Then this process may take the lease.
         """
         return holder != liveness.identity() and not liveness.is_dead(holder)
 
@@ -159,7 +160,7 @@ class ChangeFollower(Generic[Change]):
         return self._held is not None
 
     def _keep_lease(self) -> bool:
-        """Renew the lease and store the checkpoint if need be; return whether it is still held."""
+        """Renew the lease and store the checkpoint if it is time; return whether it is held."""
         held = self._held
         if held is None:
             return False
@@ -213,7 +214,7 @@ class ChangeFollower(Generic[Change]):
         return len(batch.changes)
 
     def _retry(self) -> None:
-        """Retry the changes that wait for it. The checkpoint stays until none is left."""
+        """Retry the changes that wait for a retry. The checkpoint stays while any change waits."""
         now = self._now()
         self._next_retry = now + RETRY_INTERVAL
         failed = set(self._handle(self._to_retry))

@@ -32,12 +32,13 @@ log = logging.getLogger(__name__)
 DELAY = GRACE
 """Seconds between a change and the check of its address."""
 _TIMES = 5
-"""Times in an hour that one copy is repaired. A repair may write the pool document, which is a
-change again. So a copy that does not stay repaired would be repaired for ever."""
+"""Maximum number of repairs of one copy in an hour. A repair may write the pool document, and that
+write is a change of its own. Without the maximum, a copy that is wrong after each repair would be
+repaired for ever."""
 
 
 class _Copy(NamedTuple):
-    """The key of a copy, which may exist or not."""
+    """The key of a copy. The copy may be missing."""
 
     account_id: str
     address: str

@@ -1,7 +1,7 @@
 """The background work of a worker process: retries, recovery, sweeps, the changes feed.
 
-Each worker process does this work by itself. All of it is idempotent, so two workers that do the
-same do no harm. Only one worker of all follows the pool's changes feed.
+Each worker process does this work by itself. All of it is idempotent, so two workers may do the
+same work. Only one worker of all follows the pool's changes feed.
 """
 
 import logging
@@ -57,7 +57,7 @@ class BackgroundWorker:
         self._metrics = metrics
 
     def check_due(self, now: float | None = None) -> int:
-        """Check the addresses whose check is due; return how many they were."""
+        """Check the addresses whose check is due; return how many were checked."""
         due = self._retries.take(now)
         for address, account_id in due:
             try:
@@ -77,11 +77,11 @@ class BackgroundWorker:
         return self._recovery.recover()
 
     def learn_spellings(self) -> None:
-        """Note under which unusual spellings the pool has addresses."""
+        """Read the unusual spellings of addresses in the pool, for later assignments."""
         self._ips.learn_spellings()
 
     def follow(self) -> int:
-        """Handle changes of the pool if this process holds the lease; return how many."""
+        """Handle changes of the pool if this process holds the lease; return their number."""
         return self._follower.step()
 
     def work(self) -> int:
@@ -115,7 +115,7 @@ class BackgroundWorker:
                             do()
             except KazooIPsError as error:
                 self._metrics.background_failures.inc()
-                log.warning("background work failed, and is repeated: %s", error)
+                log.warning("background work failed and will be repeated: %s", error)
             except Exception:  # nothing restarts the thread, so no error may end it
                 self._metrics.background_failures.inc()
                 log.exception("background work failed unexpectedly")
