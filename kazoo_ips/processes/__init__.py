@@ -1,1 +1,1 @@
-"""What the worker processes of one machine share: memory, and knowledge of which are alive."""
+"""State shared by the worker processes of one machine, and whether a process is alive."""

@@ -23,8 +23,8 @@ def identity() -> str:
 def is_dead(name: str) -> bool:
     """Whether the process of that name is certainly dead.
 
-    A process of another machine may be alive. So may one whose id is in use again. Callers wait
-    for a timeout in these cases.
+    False for a process of another machine, and for a process whose id is in use again. Callers
+    then wait for a timeout.
     """
     namespace, _, pid = name.rpartition("/")
     if not namespace or namespace != _namespace():

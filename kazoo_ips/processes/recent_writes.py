@@ -16,7 +16,7 @@ _ENTRY = struct.Struct("<Qd48s")
 """Hash of the account, time, address. The longest address has 45 characters."""
 _NEXT = struct.Struct("<Q")
 LIFETIME = 60.0
-"""Seconds that an entry is valid. By then every copy of a healthy cluster has the write."""
+"""Seconds that an entry is valid. By then every replica of a healthy cluster has the write."""
 
 
 class RecentWrites(SharedMemory):

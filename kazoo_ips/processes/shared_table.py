@@ -1,6 +1,7 @@
 """A table from keys to times, shared by a process and its forks. Standard library only.
 
-The table has a fixed size: a new key replaces the key with the earliest time. The lock is a file
+The table has a fixed size. A new key replaces the key of its set that has the earliest time. The
+lock is a file
 lock (`lockf`), which the kernel releases when a process is killed. An entry that a killed process
 has written in part is still a valid entry. The table is lost when the last process ends.
 """
@@ -20,7 +21,7 @@ from threading import Lock
 
 _ENTRY = struct.Struct("<Qd")
 _WAYS = 8
-"""Number of entries in which a key can be stored."""
+"""Number of entries in a set. A key can be stored in any entry of its set."""
 _SET = struct.Struct("<" + _WAYS * "Qd")
 
 
@@ -59,7 +60,7 @@ class SharedTable(SharedMemory):
     def __init__(self, sets: int = 4096) -> None:
         super().__init__(sets * _SET.size)
         self._sets = sets
-        # A client that chooses keys cannot make them collide.
+        # Without the secret, a client cannot choose keys whose hashes collide.
         self._secret = secrets.token_bytes(16)
 
     def get(self, key: str) -> float:
@@ -71,7 +72,7 @@ class SharedTable(SharedMemory):
     def reader(self, key: str) -> Callable[[], float]:
         """Return a function like `get` for one key, ten times as fast, which needs no lock.
 
-        Its result may be outdated by a moment.
+        While another process writes, it may return the previous time.
         """
         mark, start = self._place(key)
         offset = start

@@ -1,8 +1,8 @@
-"""Token buckets in a shared table, which all workers of a machine count together.
+"""Token buckets in a shared table. All workers of a machine take tokens from the same buckets.
 
 The algorithm is GCRA: for each bucket the table stores one time, at which the bucket will be full.
-An entry that is in the past is the same as none, so a table of fixed size forgets no bucket that
-is in use, unless more are in use than it can hold.
+A bucket without an entry, or with a time in the past, is full. So a table of fixed size loses a
+bucket that is not full only if it has no room for all such buckets.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +13,8 @@ from ipaddress import ip_address, ip_network
 from kazoo_ips.processes.shared_table import SharedTable
 
 _TOLERANCE = 0.1
-"""Seconds by which the times of two workers may differ that wait for the lock."""
+"""Seconds that a worker may wait for the lock after it has read the clock. Meanwhile another
+worker may store a time that is later by these seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class Bucket:
 class Balance:
     """A bucket after a request for tokens.
 
-    :param left: the tokens that are left
-    :param wait: seconds until the bucket has the tokens that were asked for; 0 if it had them
+    :param left: the number of remaining tokens
+    :param wait: seconds until the bucket has the requested tokens; 0 if it had them
     """
 
     bucket: Bucket
@@ -85,9 +86,9 @@ class TokenBuckets:
             ]
 
     def take_afterwards(self, buckets: Iterable[Bucket]) -> None:
-        """Take a token from each bucket, for what has happened already. It may be overdrawn.
+        """Take a token from each bucket, for an event that has happened already.
 
-        A bucket is overdrawn by at most as many tokens as it can hold.
+        An empty bucket is overdrawn, by at most as many tokens as it can hold.
         """
         now = self._clock()
         with self._table.locked():
@@ -98,7 +99,8 @@ class TokenBuckets:
     def _missing(self, bucket: Bucket, now: float, *, overdrawn: bool = False) -> float:
         """Return the seconds until a bucket is full.
 
-        If it lacks more than it can lack, the clock was set back, and the bucket counts as full.
+        If the result were more than the possible maximum, the clock was set back. Then the bucket
+        counts as full.
         """
         missing = self._table.get(bucket.key) - now
         most = bucket.seconds * (2 if overdrawn else 1)
@@ -106,15 +108,15 @@ class TokenBuckets:
 
 
 def _wait(seconds: float) -> float:
-    """Return a time to wait without rounding errors of sums; 0 if it is over."""
+    """Return a time to wait, rounded because sums have rounding errors; 0 if it is negative."""
     return max(round(seconds, 5), 0.0)
 
 
 @lru_cache(maxsize=4096)
 def client_network(client: str) -> str:
-    """Return the address itself, or the /64 network of an IPv6 address, which is one client.
+    """Return an IPv4 address, or the /64 network of an IPv6 address, which counts as one client.
 
-    :param client: an address; another text is returned as it is
+    :param client: an address; any other text is returned unchanged
     """
     try:
         address = ip_address(client)

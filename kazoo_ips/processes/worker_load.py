@@ -1,8 +1,8 @@
 """The number of connections of each worker of one gunicorn, shared by all its workers.
 
-Without it the first worker that wakes up accepts all connections that arrive at once, and clients
-keep connections open: in a load test one worker had all eight, and the other was idle. Standard
-library only.
+Without it, the worker that wakes up first accepts all connections that arrive at once, and has
+them as long as the clients keep them open. In a load test one worker had all eight connections,
+and the other was idle. Standard library only.
 """
 
 import mmap
@@ -12,7 +12,7 @@ _NO_WORKER = 2**32 - 1
 
 
 class WorkerLoad:
-    """The numbers, in memory shared with the processes forked from this one."""
+    """Numbers of connections, in memory shared with the processes forked from this one."""
 
     def __init__(self) -> None:
         self._numbers = memoryview(mmap.mmap(-1, 4 * _PLACES)).cast("I")
@@ -34,4 +34,4 @@ class WorkerLoad:
 
 
 load = WorkerLoad()
-"""One for each gunicorn, created before its workers are forked."""
+"""The instance of one gunicorn, created before its workers are forked."""
