@@ -192,7 +192,7 @@ class _Description:
             headers["If-Match"] = "The `ETag` of the address: 412 if the address has changed"
         if operation.is_write:
             headers["Idempotency-Key"] = (
-                "A request with the same key gets the same reply, for a day, and is done once"
+                "Requests with the same key are executed once, and get the same reply for a day"
             )
         for name, text in headers.items():
             schema = openapi_envelope.PRINTABLE if name == "Idempotency-Key" else _TEXT
@@ -306,7 +306,7 @@ class _Description:
         return {str(each): self._response(each, by_status[each]) for each in sorted(by_status)}
 
     def _response(self, status: int, names: list[str]) -> str:
-        """Return the name of the reply with a status that several errors can have."""
+        """Return the name of the response for a status, which several errors can have."""
         name = openapi_errors.union_name(names)
         if name not in self._spec.components.responses:
             ref = self._add(name, openapi_errors.union(names))

@@ -1,7 +1,7 @@
 """The schemas of the envelope of replies in the OpenAPI description.
 
-Each reply has a schema of its own with all members. Generators of clients make a class of it. Of
-schemas that are composed by `allOf` some make one class for all replies.
+Each reply has its own schema with all members, from which client generators make a class. With
+schemas composed by `allOf`, some generators would make one class for all replies.
 """
 
 from typing import Any

@@ -22,13 +22,13 @@ _CONFLICTS = (errors.Conflict, errors.IPExists, errors.IPAssigned, errors.IPStat
 _SHARED: dict[str, dict[str, Any]] = {
     "ErrorMessage": {
         "type": "object",
-        "description": "The `data` of an error that has nothing but a text",
+        "description": "The `data` of an error that has only a text",
         "required": ["message"],
         "properties": {"message": _TEXT},
     },
     "BrokenRule": {
         "type": "object",
-        "description": "One broken rule. What its other members are depends on the rule",
+        "description": "One broken rule. Its other members depend on the rule",
         "required": ["message"],
         "properties": {
             "message": _TEXT,
@@ -61,7 +61,7 @@ _EXAMPLES: list[Exception] = [
     errors.InsufficientIPs(requested=20, available=4),
     errors.NotReady(["the database dedicated_ips is missing"]),
 ]
-"""Those of the errors whose `data` has more than a fixed text."""
+"""Examples of the errors whose `data` has more than a fixed text."""
 
 _PROPERTIES: dict[type[Exception], dict[str, Any]] = {
     errors.TokenRestricted: {"cause": _TEXT},
@@ -117,7 +117,7 @@ def schemas() -> Iterator[tuple[str, dict[str, Any]]]:
 def union_name(names: Sequence[str]) -> str:
     """Return the name of the schema of a reply that is one of several errors.
 
-    It is what the names have in common, if they have anything: `ErrorDatastore`.
+    If all names begin with the same words after `Error`, it is these words: `ErrorDatastore`.
     """
     words = [re.findall("[A-Z]+[a-z]+", name) for name in names]
     shared = "".join(w[0] for w in takewhile(lambda w: len({*w}) == 1, zip(*words, strict=False)))
@@ -127,7 +127,7 @@ def union_name(names: Sequence[str]) -> str:
 
 
 def union(names: Iterable[str]) -> dict[str, Any]:
-    """Return the schema of a reply that is one of several errors. `message` tells which."""
+    """Return the schema of a reply that is one of several errors. `message` says which."""
     refs = {
         properties["message"]["const"]: f"#/components/schemas/{name}"
         for name, schema in schemas()

@@ -14,7 +14,7 @@ from kazoo_ips.api.route_descriptions import Operation, Shape
 
 _NOT_OF_A_PAGE = {"start_key", "quantity", "paginate"}
 _MEMBERS = {"address": "ip"}
-"""The members of a reply that are path parameters of another name."""
+"""Path parameters whose values a reply has under another name."""
 
 
 def links(source: str, operations: Mapping[str, tuple[Rule, Operation]]) -> dict[str, Any]:

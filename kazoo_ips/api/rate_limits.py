@@ -16,13 +16,14 @@ from kazoo_ips.processes.token_buckets import Balance
 
 WHOLE_LIST = 100
 """Tokens for a list of any length, and for a release of all addresses. A list of 10,000 addresses
-takes as long as about 70 reads of one address, and one of 100,000 as long as 700."""
+takes as long as about 70 reads of one address. A list of 100,000 takes as long as 700 reads."""
 _LISTED = 100
-"""Addresses of a list for one more token."""
+"""Number of listed addresses that cost one token."""
 _ROUNDING = 0.001
-"""Tokens: rounding errors of the times from which they are calculated."""
+"""Tokens by which a balance may be too small, because times are rounded."""
 _CHANGED = 10
-"""Addresses of a write for one more token. A write of 1,000 takes as long as 160 reads of one."""
+"""Number of written addresses that cost one token. A write of 1,000 addresses takes as long as 160
+reads of one address."""
 
 
 def cost(incoming: Request, given: Envelope, operation: Operation) -> int:
@@ -68,7 +69,7 @@ def check(balances: Sequence[Balance]) -> None:
 def add_headers(response: Response, balances: Sequence[Balance]) -> None:
     """Add the headers that report the limits, if a bucket is less than half full.
 
-    The parameter `t` is the time until further tokens are available.
+    The parameter `t` is the number of seconds until further tokens are available.
     """
     if all(each.left >= each.bucket.size / 2 and not each.wait for each in balances):
         return

@@ -38,13 +38,14 @@ class Operation:
     :param csv: whether the reply can also be CSV
     :param page: whether the reply can also be a page for a browser
     :param query: the schema of the query, without `dry_run`
-    :param body: the schemas of `data` in the body, which fits one of them; empty if it is ignored
+    :param body: the schemas of which `data` in the body must match one; empty if the body is
+        ignored
     :param optional_body: whether the body may be missing
     :param if_match: whether the route reads If-Match
     :param dry_run: whether the route, a write, supports dry runs
-    :param operation_id: the name of its method in generated clients; the handler's if empty
+    :param operation_id: the name of its method in generated clients; empty for the handler's name
     :param examples: examples of its path parameters, if they differ between routes
-    :param links: the operations (`operation_id`) for which the reply has the path parameters
+    :param links: the `operation_id` of each operation whose path parameters the reply contains
     :param raises: the errors that this route can raise, without those that every route can raise
     """
 

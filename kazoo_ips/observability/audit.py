@@ -4,8 +4,9 @@ The services write a line when a change is certain: CouchDB has accepted the wri
 transaction that it belongs to is committed. A change that is undone before that has no line. The
 level of the log does not suppress audit lines, and each is written at once.
 
-`Work` says who makes the change. `request_id` is the id of that work. If it finishes or repairs
-what another request began, `original_request_id` is the id of that request.
+The request context (`Work`) names who makes the change. `request_id` is the id of that context. If
+the change finishes or repairs the work of another request, `original_request_id` is that request's
+id.
 """
 
 import logging
@@ -19,7 +20,7 @@ from kazoo_ips.observability import request_context
 log = logging.getLogger("kazoo_ips.audit")
 
 MAX_ADDRESSES = 100
-"""Maximum number of addresses of a line. With IPv6 addresses, and a zone and a host of usual
+"""Maximum number of addresses in a line. With IPv6 addresses, and a zone and a host of usual
 length, a line is shorter than the 8 KiB that syslog servers accept."""
 
 State = Mapping[str, str]
@@ -33,22 +34,22 @@ class Change(StrEnum):
     RELEASED = "released"
     DELETED = "deleted"
     UNDONE = "undone"
-    """A dead worker's assignment, which no client was told of, was undone."""
+    """The assignment of a dead worker was undone. It was acknowledged to no client."""
     RESTORED = "restored"
-    """The document was missing, because all its writers had withdrawn. It was written again."""
+    """All writers had withdrawn, so the document was missing. It was written again."""
     CONFLICT_RESOLVED = "conflict_resolved"
     """One of several conflicting revisions was kept."""
     COPY_WRITTEN = "copy_written"
     """The account's copy was missing or differed from the pool. It was written."""
     COPY_REMOVED = "copy_removed"
-    """The account had a copy of an address that it does not have. It was removed."""
+    """The account had a copy of an address that is not assigned to it. The copy was removed."""
 
 
 def created(ips: Iterable[DedicatedIP], *, recovered: bool = False) -> None:
     """Write the lines for addresses that were added, one for each zone and host.
 
-    :param recovered: whether an earlier line may say the same, here and below: an earlier attempt,
-        or a worker that has died since, may have written it
+    :param recovered: whether the log may already have a line for this change, written by an
+        earlier attempt or by a worker that has died since; the same in the other functions
     """
     groups: dict[tuple[str, str, str | None], list[str]] = {}
     for ip in ips:
@@ -99,7 +100,7 @@ def restored(ip: DedicatedIP) -> None:
 def conflict_resolved(shown: DedicatedIP, kept: DedicatedIP | None) -> None:
     """Write the line for conflicting revisions of an address.
 
-    :param shown: the revision that CouchDB has shown
+    :param shown: the revision that CouchDB showed as the winner
     :param kept: the revision that was kept; None if the address stays deleted
     """
     before, after = _state(shown), _state(kept) if kept else None
@@ -109,7 +110,7 @@ def conflict_resolved(shown: DedicatedIP, kept: DedicatedIP | None) -> None:
 def copies_written(ips: Iterable[DedicatedIP]) -> None:
     """Write the lines for copies that a repair has written.
 
-    :param ips: assigned dedicated IPs, as the pool has them
+    :param ips: the assigned dedicated IPs of the pool
     """
     for (account_id, request_id), addresses in _by_owner(ips).items():
         _write(Change.COPY_WRITTEN, addresses, None, _assigned(account_id), request_id)

@@ -2,11 +2,11 @@
 
 A page costs about the same however large the pool is:
 
-* If one of the filters leaves at most `_FEW` addresses, these are read from the view by that
-  filter, and are filtered and sorted here.
-* Otherwise the list is read zone by zone, in its order, until the page is full. A page that has
-  read `_MOST_ROWS` rows or `_MOST_RANGES` ranges ends there: it has fewer lines, or none, and the
-  position after which the next page starts.
+* If one of the filters matches at most `_FEW` addresses, these are read from the view of that
+  filter. This module applies the other filters and sorts the result.
+* Otherwise the list is read zone by zone, in its order, until the page is full. After `_MOST_ROWS`
+  rows or `_MOST_RANGES` ranges the page ends early. Then it has fewer lines than its limit, or
+  none, and the position after which the next page starts.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ _FEW = 1000
 _MOST_ROWS = 5000
 _MOST_RANGES = 100
 _CHUNK = 500
-"""Rows that are read at a time if only some of them fit the filters."""
+"""Rows that are read at a time if only some of them match the filters."""
 _INDEX = "by_address_or_time"
 _END_OF_ZONE = "g"
 """Comes after every sort key, which has hexadecimal digits only."""
@@ -37,9 +37,9 @@ class _Range(NamedTuple):
 
 
 class _Zone(NamedTuple):
-    """The ranges of one view that together hold one zone of a list, each sorted by address.
+    """The ranges of one view that together have all lines of one zone, each sorted by address.
 
-    :param prefixes: the keys of each range without their last part, the sort key
+    :param prefixes: the key prefix of each range: all but the last part, which is the sort key
     """
 
     name: str
@@ -57,7 +57,7 @@ class FilteredListRepository:
         self._lists = lists
 
     def page(self, query: ListIPs, limit: int) -> Page:
-        """Return a page of the addresses that fit all filters of a query, by zone and address.
+        """Return a page of the addresses that match all filters of a query, by zone and address.
 
         :param limit: the maximum number of lines
         """
@@ -68,9 +68,10 @@ class FilteredListRepository:
         return _page([line for line in lines if query.is_before(line)], limit)
 
     def _few(self, query: ListIPs) -> list[Listing] | None:
-        """Return the addresses that fit the filters, if one filter leaves few; otherwise None.
+        """Return the addresses that match all filters, if one of the filters matches only a few.
 
-        None as well if every row that `_walk` would read fits the filters.
+        :returns: None if no filter matches so few, or if every row that `_walk` would read matches
+            the filters
         """
         if not _is_partial(query) and (query.zone or not query.between):
             return None
@@ -86,7 +87,7 @@ class FilteredListRepository:
     def _read(
         self, query: ListIPs, range_: _Range, limit: int | None = None
     ) -> list[Listing] | None:
-        """Return the addresses of a range that fit the filters.
+        """Return the addresses of a range that match the filters.
 
         :returns: None if the range has `limit` rows or more
         """
@@ -103,7 +104,7 @@ class FilteredListRepository:
         return int(rows[0].value) if rows else 0
 
     def _walk(self, query: ListIPs, limit: int) -> Page:
-        """Read the list zone by zone, until the page is full or has cost enough."""
+        """Read the list zone by zone, until the page is full or a maximum is reached."""
         view, zones = self._zones(query)
         partial = _is_partial(query)
         found: list[Listing] = []
@@ -128,7 +129,7 @@ class FilteredListRepository:
         return Page(tuple(found))
 
     def _zones(self, query: ListIPs) -> tuple[str, Iterable[_Zone]]:
-        """Return the view that the list is read from, and its zones that the page can be in."""
+        """Return the view that the list is read from, and the zones that the page can contain."""
         view, place = "by_zone", 1
         if query.account_id:
             view, start = "by_assignee", [query.account_id]
@@ -188,7 +189,7 @@ class FilteredListRepository:
         return rows[:wanted]
 
     def _fitting(self, query: ListIPs, view: str, rows: list[Row]) -> list[Listing]:
-        """Return those rows as lines that fit the filters."""
+        """Return the lines of these rows that match the filters."""
         lines = [line for line in (listing(view, row) for row in rows) if query.covers(line)]
         if query.modified_from is None or not lines:
             return lines
@@ -205,12 +206,12 @@ def _is_since(modified: object, query: ListIPs) -> bool:
 
 
 def _is_partial(query: ListIPs) -> bool:
-    """Return whether only some of the rows of a zone's ranges fit the filters."""
+    """Return whether only some of the rows in a zone's ranges match the filters."""
     return query.modified_from is not None or bool(query.account_id and query.host)
 
 
 def _narrow(query: ListIPs) -> Iterator[_Range]:
-    """Yield the ranges that each hold all addresses of the list, and that may be small."""
+    """Yield the ranges that may be small. Each of them contains all addresses of the list."""
     if query.between and not query.zone:
         first, last = query.between
         yield _Range(_INDEX, ["address", first], ["address", last])
