@@ -1,1 +1,1 @@
-"""Repositories: documents to models and back. No other package sees documents."""
+"""Repositories: convert documents to models and back. No other package handles documents."""

@@ -14,7 +14,8 @@ from kazoo_ips.model import Outcome
 from kazoo_ips.repositories.databases import DATABASES
 
 ROLE = "kazoo_ips"
-"""The role of the service's user. The role is the member, so the user can be replaced."""
+"""The role of the service's user. Databases list the role as a member, not the user. So the user
+can be replaced."""
 
 _USER = "org.couchdb.user:"
 _ACCOUNT = re.compile(r"account/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}")

@@ -88,9 +88,9 @@ class AccountCopyRepository:
     def addresses(self, account_id: str, limit: int = 1_000_000) -> list[str]:
         """Return the addresses of an account's copies.
 
-        Reads the view that Kazoo installs in every account's database: 3 ms with 10,000 other
-        documents in it. A scan of these documents takes most of a second. On a cluster the view
-        may lag.
+        Reads the view that Kazoo installs in every account's database. In a database with 10,000
+        other documents that takes 3 ms; a scan of the database takes most of a second. On a
+        cluster the view may lag.
 
         :param limit: the maximum number of addresses
 

@@ -66,7 +66,7 @@ class AccountRepository:
     def find(self, kind: str, value: str) -> list[Account]:
         """Return the accounts with that `name`, `realm` or `api_key`."""
         found = []
-        # `keys` are sent in the body. A URL would be written to logs.
+        # `keys` are sent in the body, because CouchDB writes URLs to its log.
         keys = [[kind, one_spelling(kind, value)]]
         for row in self._accounts.rows("logins/by_login", keys=keys, reduce=False):
             with suppress(AccountNotFound):  # the copy of a deleted account
@@ -116,7 +116,8 @@ class AccountRepository:
         """Return the token restrictions of the system, by authentication method.
 
         Kazoo reads them from the section of its node, then of its zone, then `default`. This
-        service belongs to no node. So `default` counts, or the first other section without it.
+        service belongs to no node. So it reads `default`, or the first section if there is no
+        `default`.
         The member `default_priv_level` is the privilege level of tokens without a user.
         """
         try:

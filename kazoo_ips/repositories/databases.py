@@ -22,7 +22,7 @@ _TIME_LIMIT = 1.5
 """Seconds after which the search for problems ends. A slow CouchDB is reported as a problem."""
 _FAILURES = {
     DatastoreLoginRefused: "CouchDB refuses the service's user or password",
-    DatastoreForbidden: "CouchDB does not let the service in",
+    DatastoreForbidden: "CouchDB refuses the service access to a database",
     DatastoreError: "CouchDB does not answer",
 }
 _GUARD = "guard"

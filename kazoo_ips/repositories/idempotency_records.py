@@ -63,10 +63,10 @@ class IdempotencyRecords:
         return next((str(leaf["_rev"]) for leaf in leaves if _is_of(leaf, record)), None)
 
     def drop_if_taken(self, record: IdempotencyRecord) -> bool | None:
-        """Drop an attempt if another request, with another request id, has taken the key too.
+        """Drop an attempt if another request, with another request id, has claimed the key too.
 
-        The dropped attempt has changed nothing, because its start was not certain. The other one
-        may have changed something.
+        The dropped attempt has changed nothing, because its claim had an unknown outcome. The
+        other attempt may have changed something.
 
         :returns: whether the attempt was dropped; None if only the other attempt was found
         """
@@ -98,19 +98,19 @@ class IdempotencyRecords:
 
 
 def _is_of(leaf: Document, record: IdempotencyRecord) -> bool:
-    """Whether a revision belongs to this attempt, from before its end."""
+    """Whether a revision was written by this attempt before it ended."""
     attempt = (*_name(leaf), leaf.get("worker"), leaf.get("attempt"), leaf.get("until"))
     name = (record.request_id, record.created)
     return attempt == (*name, record.worker, record.attempt, record.until)
 
 
 def _name(leaf: Document) -> tuple[object, object]:
-    """Identify one use of a key, by the request that took the key first."""
+    """Identify one use of a key, by the first request that claimed the key."""
     return leaf.get("request_id"), leaf.get("created")
 
 
 def _rank(document: Document) -> tuple[int, ...]:
-    # On a node that was cut off, an attempt may still look as if it were running.
+    # A node that was cut off may have a revision from before the end of an attempt.
     ended = document["until"] == 0
     return document["reply"] is not None, _number(document["attempt"]), ended
 

@@ -83,8 +83,8 @@ class IPRepository:
     def others(self, ips: Collection[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
         """Return, by document id, the pool's other documents of the same address.
 
-        Those of a canonical id are read by their ids, from a majority of the nodes. A query of
-        the view would wait until CouchDB has indexed what earlier requests wrote.
+        If a document has a canonical id, the others are read by their likely ids, from a majority
+        of the nodes. A query of the view would wait until CouchDB has indexed earlier writes.
         """
         canonical = [ip for ip in ips if addresses.canonical(ip.address) == ip.address]
         ids = {ip.address: self._other_ids(ip.address) for ip in canonical}
@@ -94,11 +94,11 @@ class IPRepository:
         return others | (self.others_by_view(respelled) if respelled else {})
 
     def _other_ids(self, address: str) -> tuple[str, ...]:
-        """Return the other likely ids of a canonical address, and those `learn_spellings` read."""
+        """Return the likely and the unusual spellings of an address in canonical form."""
         return (*addresses.likely_spellings(address), *self._unusual.get(address, ()))
 
     def learn_spellings(self) -> None:
-        """Remember the ids in unusual spellings, for assignments by name."""
+        """Read the ids in unusual spellings, and keep them for assignments by name."""
         spelled = self._lists.other_spellings().items()
         unusual = {a: set(ids).difference(addresses.likely_spellings(a)) for a, ids in spelled}
         self._unusual = {a: sorted(ids) for a, ids in unusual.items() if ids}
@@ -111,7 +111,7 @@ class IPRepository:
         return bool(self._find_respelled({address: address}))
 
     def others_by_view(self, ips: Collection[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
-        """Return what `others` does. Any spelling is found, as far as the view has indexed it."""
+        """Return the same as `others`, in any spelling that the view has indexed."""
         canonical = {ip.address: addresses.canonical(ip.address) or ip.address for ip in ips}
         spelled = self._lists.other_spellings(set(canonical.values()))
         same = {
@@ -227,7 +227,10 @@ class IPRepository:
         return self._pool.put(_withdrawn(written, before))
 
     def drop(self, leaf: DedicatedIP) -> Written:
-        """Delete one of several live revisions. A mark says that the address was not deleted."""
+        """Delete one of several live revisions.
+
+        A field of the tombstone says that the address itself was not deleted.
+        """
         return self._pool.put(_dropped(leaf))
 
     def drop_all(self, leaves: Iterable[DedicatedIP]) -> list[Written]:
@@ -278,7 +281,7 @@ class IPRepository:
             withdrawal, the live dedicated IPs, and whether there may be more
         """
         feed = self._pool.changes(since=since, limit=limit, include_docs=True, conflicts=True)
-        marks = {_WITHDRAWN, _DROPPED}  # of several tombstones the feed shows one
+        marks = {_WITHDRAWN, _DROPPED}  # if a document has several tombstones, the feed shows one
         withdrawn = [row["id"] for row in feed["results"] if marks & set(row["doc"])]
         documents = (row["doc"] for row in feed["results"] if not row.get("deleted"))
         live = [from_document(doc) for doc in documents if is_ip(doc)]

@@ -1,8 +1,8 @@
 """Compare-and-swap on the documents of the service's own database, `kazoo_ips`.
 
 Each write either has a certain outcome or raises an error. All other databases are Kazoo's. If
-this database is lost, no address is lost: its records only say what to complete, roll back or
-repeat.
+this database is lost, no address is lost. Its records only say which requests to complete, to roll
+back or to answer with a stored reply.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,12 +16,13 @@ RECORDS = "kazoo_ips"
 """The name of the database."""
 
 LATE = "late"
-"""The field that says that an earlier write which creates this document may still arrive."""
+"""The field of a document whose creation was sent more than once. An earlier write may still
+arrive."""
 
 _TRIES = 3
 
 _WITHDRAWN = "withdrawn"
-"""The field of a tombstone that removes one revision only. The document is not deleted by it."""
+"""The field of a tombstone that removes one revision, and does not delete the document."""
 
 _WRITE = "write"
 """The field with a random id for each write. Without it, two writers of equal documents at the
@@ -64,7 +65,7 @@ class Records:
             if own and self._database.replicas == 1:
                 return {**own, LATE: late}
             if own:
-                # Written again on its own revision: a majority that accepts this has both writes.
+                # Write it again on its own revision. A majority that accepts this has both writes.
                 wanted["_rev"] = own["_rev"]
             elif rivals:
                 return None
@@ -131,7 +132,7 @@ class Records:
         )
 
     def drop(self, leaves: Sequence[Mapping[str, object]]) -> None:
-        """Delete single revisions. A mark in each tombstone says that the document is not deleted.
+        """Delete single revisions. A field in each tombstone says that the document still exists.
 
         :raises DatastoreUnreachable: nothing was sent
         """
@@ -155,8 +156,9 @@ def _content(leaf: Document) -> Document:
 def _follows(leaf: Document, base: str | None) -> bool:
     """Whether a revision is a descendant of a base revision.
 
-    A revision that is not is no rival of a write on that base: it is a conflict, left by a writer
-    without a majority. If only such revisions are found, the nodes with newer ones did not answer.
+    A revision that is not a descendant is no rival of a write on that base. It is a conflict, left
+    by a writer without a majority. If only such revisions are found, the nodes with newer
+    revisions did not answer.
 
     :param leaf: a revision with its `_revisions`
     :param base: None for a new document, which may follow a deleted one

@@ -62,7 +62,7 @@ class SigningKeyRepository:
                 **default,
                 "system_key": default.get("system_key") or self._make(),
             }
-            # If the write is refused, another process was first, and its key is used.
+            # If the write is refused, another process has written a key, and that key is used.
             written = self._config.put({**document, "default": wanted})
             if written.outcome is Outcome.DONE:
                 continue

@@ -172,8 +172,8 @@ class TransactionLog:
         Records of requests with an Idempotency-Key stay for later attempts, marked as finished.
         `forget` deletes them.
 
-        :returns: the transactions whose records this call has ended, or may have ended; another
-            worker has ended the others
+        :returns: the transactions whose records this call has ended or may have ended, without
+            those that another worker has ended
         """
         left, refused = self._end(transactions, lambda t: t.lasting or t.attempt is not None)
         refused += [t for t, outcome in left if outcome is Outcome.REFUSED]
@@ -210,10 +210,11 @@ class TransactionLog:
     def find(self, transaction: str) -> Transaction | None:
         """Return a transaction, or None if its record was deleted.
 
-        Of two conflicting revisions the committed one wins: its writer may have had a majority.
-        Then the other writer had none, or no request depends on it. A revision beside a tombstone
-        counts only if it is finished: a node that lags may have created a deleted record again,
-        as a pending one, but it may also have deleted a revision that others had finished.
+        Of two conflicting revisions the committed one wins, because its writer may have had a
+        majority. In that case the other writer had none. If neither had one, no request depends
+        on the result. If the record also has a tombstone, only a finished revision counts. A node
+        that lags may have created a deleted record again, as a pending one. It may also have
+        deleted a revision that other nodes had as finished.
         """
         leaves = self._records.leaves(_PREFIX + transaction)
         is_deleted = any(leaf.get("_deleted") for leaf in leaves)
