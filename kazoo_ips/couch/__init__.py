@@ -6,8 +6,8 @@ import sys
 def _load_driver() -> None:
     """Import couchdb-python without `pkg_resources`, which takes a third of the start time.
 
-    The driver uses `pkg_resources` to find its own version if setuptools is installed. It does
-    without if the import fails.
+    If setuptools is installed, the driver uses `pkg_resources` to find its own version. If that
+    import fails, the driver works without it.
     """
     if "pkg_resources" in sys.modules:
         return

@@ -1,15 +1,15 @@
 """Group commit: concurrent reads, or writes, sent to CouchDB as one request by a leader.
 
-While one thread's request is under way, the requests of other threads wait. Then the first of
-these threads becomes the leader and sends all of them as one. Nothing is cached: the request is
-always sent after `send` was called. If sixteen documents are read together, CouchDB needs a
-quarter of the time for each (3.5.0, two cores: 0.2 instead of 0.8 ms). If four documents are
-written together, it needs less than half of the time for each (1.3 instead of 2.9 ms, with the
+While CouchDB handles one thread's request, the requests of other threads wait. Then the first of
+these threads becomes the leader and sends all waiting requests as one. Nothing is cached: the
+request is always sent after `send` was called. If sixteen documents are read together, CouchDB
+needs a quarter of the time for each (3.5.0, two cores: 0.2 instead of 0.8 ms). If four documents
+are written together, it needs less than half of the time for each (1.3 instead of 2.9 ms, with the
 commit and the views).
 
-A leader waits for its siblings: the threads that are known to be about to send a request of the
-same kind. It waits no longer than the last request took, because the siblings would otherwise wait
-that long. PostgreSQL does the same for its commits (`commit_delay`, `commit_siblings`). A thread
+A leader waits for its siblings: the threads that have announced a request of the same kind. It
+waits no longer than the last request took: without the leader's wait, the siblings would wait that
+long. PostgreSQL does the same for its commits (`commit_delay`, `commit_siblings`). A leader
 without siblings never waits.
 
 Knows threads. Does not know HTTP or documents.
@@ -51,7 +51,7 @@ class Siblings:
                     self._changed.notify_all()
 
     def wait(self, seconds: float) -> None:
-        """Wait until no thread is expected, for a number of seconds at most."""
+        """Wait until no thread is expected, at most for a number of seconds."""
         if self.expected:
             with self._changed:
                 self._changed.wait_for(lambda: not self.expected, seconds)
@@ -79,7 +79,7 @@ to CouchDB for it."""
 class _PendingRequest(Generic[Request, Response]):
     """The request of a waiting thread.
 
-    The thread is woken once: when it has become the leader, or when the response is there.
+    The thread is woken once: when it has become the leader, or when it has the response.
     """
 
     __slots__ = ("content", "error", "is_leader", "response", "woken")
@@ -100,9 +100,9 @@ class Batcher(Generic[Request, Response]):
     :param send_all: sends several as one, and returns the response to each, in their order. A
         request whose response is None is sent by itself afterwards
     :param max_wait: seconds that a request waits for its turn before it is sent by itself. So a
-        response that does not come delays other threads no longer than that
+        missing response delays other threads by at most this time
     :param siblings: the threads that a leader waits for
-    :param max_gather: the maximum of seconds that a leader waits for them
+    :param max_gather: the maximum number of seconds that a leader waits for them
     """
 
     def __init__(
@@ -123,12 +123,12 @@ class Batcher(Generic[Request, Response]):
         """Whether a thread is sending at this moment, or has been woken to do so."""
         self._pending: list[_PendingRequest[Request, Response]] = []
         self._last_duration = 0.0
-        """Seconds that the last request took, `max_gather` at most."""
+        """Seconds that the last request took, at most `max_gather`."""
 
     def send(self, content: Request) -> Response:
         """Send a request, perhaps together with those of other threads, and return its response.
 
-        :raises Exception: what sending raises, for all requests that were sent together
+        :raises Exception: the error of the send, for all requests that were sent together
         """
         self._siblings.arrived()
         request = _PendingRequest[Request, Response](content)

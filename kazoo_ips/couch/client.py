@@ -1,7 +1,7 @@
 """The client of a CouchDB server: documents, views and bulk writes.
 
-Each write returns its outcome: done, refused or unknown. Knows revisions and rows, not what is in
-the documents.
+Each write returns its outcome: done, refused or unknown. This module handles revisions and rows,
+and does not interpret the content of documents.
 """
 
 import json
@@ -46,7 +46,7 @@ Document = dict[str, Any]
 _PLAIN_ID = re.compile(r"[\w.-]+", re.ASCII)
 """A document id that needs no quoting in a URL."""
 _PARALLEL_READ = 200
-"""The number of documents from which on two halves are read in parallel."""
+"""Minimum number of documents of which two halves are read in parallel."""
 _MAX_WAIT_READ = 0.02
 """Seconds that the read of a document waits for its turn in a batch: several times the duration of
 a batch in a busy CouchDB."""
@@ -54,7 +54,7 @@ _MAX_WAIT_WRITE = 0.2
 """Seconds that a write waits for its turn in a batch. A slow disk takes a tenth of a second for
 each commit, however many documents it contains."""
 _MAX_GATHER_READS, _MAX_GATHER_WRITES = 0.005, 0.02
-"""The maximum of seconds that a batch waits for requests that other threads are about to send."""
+"""Maximum seconds that a batch waits for requests that other threads have announced."""
 _MAX_WAIT_SAME_QUERY = 2.5
 """Seconds to wait for the response to the same query. A second copy of the query would only make
 both slower, and a view of the embedded server can take a second."""
@@ -210,7 +210,7 @@ class Database:
             raise WriteInDryRun(self.name)
 
     def expect_write(self) -> None:
-        """Announce that this thread will soon `write` here, so that others may wait for it."""
+        """Announce that this thread will soon call `write`, so that a leader may wait for it."""
         if not request_context.is_dry_run():
             self._writers.expect()
 
@@ -297,7 +297,7 @@ class Database:
         return self.replicate({**document, "_revisions": {"start": int(generation), "ids": ids}})
 
     def replicate(self, document: Mapping[str, Any]) -> bool:
-        """Write a revision that some node has to all nodes, as replication does.
+        """Write a revision to all nodes, as replication does.
 
         :param document: with its `_rev`, and the `_revisions` before it
         :returns: whether all nodes that answered have it now; that can be a single one
@@ -310,8 +310,9 @@ class Database:
     def reaches_majority(self) -> bool:
         """Whether a majority of the nodes accepts writes at this moment.
 
-        CouchDB shows this only by the status of a write that makes a new revision: not of a read,
-        nor of `replicate`, which makes none on a tombstone. This document has no other purpose.
+        Only the status of a write that makes a new revision shows this. The status of a read does
+        not, nor that of `replicate`, which makes no new revision on a tombstone. The document that
+        is written has no other purpose.
         """
         return self.put({"_id": "_local/kazoo_ips"}).outcome is Outcome.DONE
 
@@ -333,8 +334,9 @@ class Database:
 
         Both by id. A document in conflict has its other revisions in `_conflicts`. For 1,000
         documents `_bulk_get` takes a quarter of the time of `_all_docs`, which opens each key by
-        itself (3.5.0: 0.13 s and 0.45 s). Two halves in parallel take three fifths of that again,
-        because CouchDB makes each response on one core. Writes gain nothing by it.
+        itself (3.5.0: 0.13 s and 0.45 s). Two halves in parallel take three fifths of the time of
+        one `_bulk_get`, because CouchDB makes each response on one core. Writes are not faster in
+        parallel.
 
         :raises ReadFailed: CouchDB could not read one of them
         """
@@ -449,8 +451,8 @@ class Database:
     def replicas(self) -> int:
         """The number of nodes that keep each document; 1 without a cluster.
 
-        It is read once. Until then, each thread that needs it reads it, so that no thread waits
-        for the request of another one.
+        It is read once. Until it is known, each thread that needs it sends a request of its own,
+        so that no thread waits for another.
         """
         if self._replicas is None:
             self._replicas = int(self.info().get("cluster", {}).get("n", 1))
@@ -568,7 +570,7 @@ def _is_missing(leaf: Mapping[str, Any]) -> bool:
 def _leaf(leaf: Mapping[str, Any]) -> Document:
     """Return one revision of a response of `_bulk_get`.
 
-    :raises ReadFailed: it is an error, because most of its replicas cannot be reached
+    :raises ReadFailed: the response has an error, because most replicas cannot be reached
     """
     if "error" in leaf:
         error = leaf["error"]

@@ -1,8 +1,8 @@
 """Installs the design documents of `couch_views/` without making readers wait for an index.
 
-A changed design document is first written under a temporary id, and its index is built there. Then
-it is written under its own id. CouchDB identifies an index by the source of the views, so readers
-get the finished index. Knows files and design documents, not what the views are for.
+A changed design document is first written under a temporary id, and CouchDB builds the index. Then
+the document is written under its own id. CouchDB identifies an index by the source of the views,
+so readers get the finished index.
 """
 
 import time
@@ -33,7 +33,7 @@ _PAUSE = 1.0
 
 
 def load(name: str) -> dict[str, Any]:
-    """Return the design document that the folder `couch_views/<name>` describes."""
+    """Return the design document in the folder `couch_views/<name>`."""
 
     def belongs(path: str) -> bool:
         return Path(path).is_dir() or Path(path).suffix in ("", ".js", ".json")
@@ -43,7 +43,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def is_current(database: Database, name: str) -> bool:
-    """Whether the database has the design document in the version of the folder."""
+    """Whether the database has the same design document as the folder."""
     return _same(database.find(f"_design/{name}"), load(name))
 
 
@@ -93,7 +93,7 @@ def _build_aside(database: Database, wanted: Mapping[str, Any]) -> None:
     left_over = database.find(aside)
     revision = {"_rev": left_over["_rev"]} if left_over else {}
     database.put({**wanted, "_id": aside, **revision})
-    # Another process that does the same may have finished and removed this document.
+    # Another process that builds the same index may have finished and removed this document.
     with suppress(DatastoreMissingView):
         _build(database, name, wanted)
     written = database.find(aside)

@@ -25,9 +25,9 @@ _AUTHENTICATED = ("You are not", "User document conflicts")
 
 
 class OutcomeUnknown(DatastoreUnreachable):
-    """A request was sent, and it is not known whether CouchDB has carried it out.
+    """A request was sent, and it is not known whether CouchDB has executed it.
 
-    No response was received, or one of 500 or more, or the response to another request.
+    No response was received, or a response of 500 or more, or the response to another request.
     """
 
 

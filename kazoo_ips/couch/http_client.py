@@ -7,7 +7,7 @@ timeout and a read timeout. It repeats a read once if the connection breaks, and
 write. Each request has a request id of its own. A response that does not belong to its request is
 rejected. Every response that is not a success becomes an error of `kazoo_ips.errors`.
 
-Knows HTTP and CouchDB's paths, not what is in the documents.
+This module handles HTTP and CouchDB's paths, and does not interpret the content of documents.
 """
 
 import base64
@@ -47,9 +47,9 @@ Observe = Callable[[str, str, int, float], None]
 
 
 class Transport(http.Session):  # type: ignore[misc]
-    """A session of couchdb-python that reports an unknown outcome as unknown.
+    """A session of couchdb-python that reports an unknown outcome as `OutcomeUnknown`.
 
-    :param connections: to the server
+    :param connections: the connections to the server
     :param trace: called with method and URL before each request
     :param observe: called after each try with method, URL, status and seconds. The status is 0 if
         no response was received, and -1 if none was received and the request is sent once more
@@ -80,8 +80,8 @@ class Transport(http.Session):  # type: ignore[misc]
     ) -> tuple[int, Mapping[str, str], BytesIO]:
         """Send a request, and return status, headers and body of a success.
 
-        :raises OutcomeUnknown: it was sent, and it is not known whether CouchDB has carried it out
-        :raises DatastoreError: as `error_of` has it
+        :raises OutcomeUnknown: it was sent, and it is not known whether CouchDB has executed it
+        :raises DatastoreError: the error that `error_of` returns
         """
         response = self.send(method, url, body, dict(headers or {}), credentials)
         return response.status, response.headers, BytesIO(response.body)
@@ -98,8 +98,8 @@ class Transport(http.Session):  # type: ignore[misc]
 
         :param body: bytes, None, or an object that is sent as JSON
         :param headers: changed by this call
-        :raises OutcomeUnknown: it was sent, and it is not known whether CouchDB has carried it out
-        :raises DatastoreError: as `error_of` has it
+        :raises OutcomeUnknown: it was sent, and it is not known whether CouchDB has executed it
+        :raises DatastoreError: the error that `error_of` returns
         """
         headers["Accept"] = "application/json"
         if READ_SIBLINGS.expected:
@@ -112,7 +112,7 @@ class Transport(http.Session):  # type: ignore[misc]
             headers["Authorization"] = _basic(*credentials)
             response = self._send_as(credentials, method, url, body, headers)
         if response.status == 404 and _EXCHANGED in response.body:
-            # The design document was replaced during the read. The new one is there now.
+            # The design document was replaced during the read. The second try reads the new one.
             response = self._try(method, url, body, headers)
         if not 200 <= response.status < 300:
             raise error_of(method, url, response, is_read=_is_read(method, url))
@@ -128,7 +128,8 @@ class Transport(http.Session):  # type: ignore[misc]
     ) -> Response:
         """Send a request with credentials, unless CouchDB has refused them recently.
 
-        :raises DatastoreLoginRefused: CouchDB refuses them, or has, and nothing was sent
+        :raises DatastoreLoginRefused: CouchDB refuses them now; or CouchDB has refused them
+            recently, and nothing was sent
         """
         login = f"{self._connections.address} {':'.join(credentials)}"
         closed = self._breaker.is_closed(login)
@@ -136,7 +137,7 @@ class Transport(http.Session):  # type: ignore[misc]
             response = self._try(method, url, body, headers)
             if response.status in (401, 403) and is_login_refused(response):
                 raise self._login_refused(login, credentials[0], method, url, response)
-            if not closed and response.status >= 500:  # it shows nothing about the login
+            if not closed and response.status >= 500:  # such a response does not test the login
                 raise error_of(method, url, response, is_read=_is_read(method, url))
         return response
 

@@ -1,13 +1,14 @@
 """A pool of keep-alive connections to one HTTP server.
 
-A request is written to the socket once, and is never sent again from here. The caller learns
+This module writes a request to the socket once, and never repeats it. The raised error says
 whether anything was sent. A connection is used again only if no response to another request can
-be on it.
-General clients cost more than CouchDB itself: 0.25 ms (`http.client`) to 0.53 ms (urllib3) of
-processor time for a small document; this one costs 0.06 ms (Python 3.11, measured side by side).
-llhttp, the parser of Node.js, reads the responses.
+arrive on it.
 
-Knows HTTP/1.1. Does not know CouchDB or JSON.
+General clients take more processor time than CouchDB itself: 0.25 ms (`http.client`) to 0.53 ms
+(urllib3) for a small document. This client takes 0.06 ms (Python 3.11, measured alternately).
+llhttp, the parser of Node.js, parses the responses.
+
+This module handles HTTP/1.1, and nothing that is specific to CouchDB or JSON.
 """
 
 import os
@@ -76,7 +77,7 @@ class Response:
         self.raw_headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """Note that all headers were received."""
+        """Record that all headers were received."""
         self._has_headers = True
 
     def on_body(self, part: bytes) -> None:
@@ -143,9 +144,9 @@ class Connections:
     ) -> Response:
         """Send one request and read its response, whatever its status.
 
-        The connection is kept only if no response to another request can be on it. It is closed
-        after a status of 500 or more, because CouchDB can send such a response twice, after any
-        surplus bytes, and if anything is raised.
+        The connection is kept only if no response to another request can arrive on it. It is
+        closed after surplus bytes, after an error, and after a status of 500 or more, because
+        CouchDB can send such a response twice.
 
         :param target: path and query, quoted
         :param check: raises an error of its own if the response belongs to another request

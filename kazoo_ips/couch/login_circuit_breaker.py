@@ -1,14 +1,14 @@
-"""A circuit breaker for CouchDB's logins: a refused password is not sent again for a while.
+"""A circuit breaker for CouchDB's logins: it pauses the use of a refused password.
 
 CouchDB 3.4 and later counts wrong passwords by user and client address. After five of them in five
 minutes it refuses that user from that address, even with the right password
 (`[chttpd_auth_lockout]`). Every request carries the password, and load balancers request
 `/readyz` all the time. So all workers together send at most three requests with a wrong password
-in any five minutes. The first one is sent alone, and other requests wait for its response. If a
-password becomes wrong under load, the requests that are under way when the first refusal is
-received have carried it as well.
+in any five minutes. The first request is sent alone, and other requests wait for its response. If
+a password becomes wrong under load, more requests may carry it: those that were sent before the
+first refusal is received.
 
-The state is in a table that the workers share. Knows neither HTTP nor what a refusal looks like.
+The state is in a table that the workers share. The caller decides whether a response is a refusal.
 """
 
 import time
@@ -25,7 +25,8 @@ LOCKED = PAUSES[1]
 """Seconds without a request after CouchDB has locked the user out. CouchDB does not count the
 refusals of a lockout."""
 MAX_WAIT = 1.0
-"""Seconds to wait for the response to the first request with a password. A refusal takes less."""
+"""Seconds to wait for the response to the first request with a password. CouchDB refuses a
+password faster."""
 _LEASE = 60.0
 """Seconds after which the trial of a password counts as abandoned: its process has died."""
 _INTERVAL = 0.005

@@ -1,12 +1,10 @@
 """Checks that a response of CouchDB belongs to its request.
 
-CouchDB's protocol allows this: a response carries the request id of its request, a document
-carries its `_id`, the response to a write the `id` of the document, and the response to a bulk
-request the ids that were sent, in their order. The response to another request, sent twice or too
-late by a server or a proxy, fails these checks. The rows of a view do not show what was requested,
-so only their request id is checked.
-
-Knows CouchDB's protocol. Does not know connections or what is in the documents.
+A response carries the request id of its request. A document carries its `_id`, the response to a
+write the `id` of the document, and the response to a bulk request the ids that were sent, in their
+order. If a server or a proxy sends a response twice or too late, the next request gets a response
+that fails these checks. The rows of a view do not show the query, so only the request id of their
+response is checked.
 """
 
 import json
@@ -29,7 +27,7 @@ _MEMBERS = {
     "_find": '"docs"',
     "_changes": '"results"',
 }
-"""A member that every response from these endpoints has. Nothing else of it is checked."""
+"""A member that every response from these endpoints has. No other part of them is checked."""
 
 
 class Mismatch(Exception):
