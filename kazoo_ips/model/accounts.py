@@ -56,8 +56,8 @@ class User:
 class Caller:
     """The sender of a request: the account of its token, and the user if the token names one.
 
-    :param restrictions: the rules of the token by endpoint; None if it is not restricted, as those
-        of the operator never are
+    :param restrictions: the rules of the token by endpoint; None if it is not restricted. The
+        operator's tokens are never restricted
     """
 
     account: Account

@@ -106,9 +106,9 @@ _UNUSABLE_RANGES = {
 
 
 def unusable(address: str) -> str | None:
-    """Return why no proxy can have an address, or None if one can. Private addresses are valid.
+    """Return why no proxy can have an address; None if a proxy can. Private addresses are valid.
 
-    :param address: the address in any spelling; text that is no address returns None
+    :param address: the address in any spelling; the result is None for any other text
 
     >>> unusable("::ffff:127.0.0.1")
     'it is a loopback address'
@@ -175,9 +175,9 @@ def parse_network(text: str) -> Block:
 def parse_block(text: str) -> Block:
     """Return the addresses of a text: `192.0.2.1`, `192.0.2.0/28` or `192.0.2.1-192.0.2.9`.
 
-    A CIDR block includes its first and last address, as in MetalLB and Cilium: the addresses of
-    the pool are routed one by one, so none is a network or broadcast address. A range can leave
-    them out.
+    A CIDR block includes its first and last address, as in MetalLB and Cilium. The addresses of
+    the pool are routed one by one, so none of them is a network or broadcast address. To leave out
+    the first and the last address, use a range.
 
     :raises ValueError: the text is invalid, or has more than `MAX_BLOCK` addresses; the message
         says what is wrong

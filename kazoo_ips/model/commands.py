@@ -1,4 +1,4 @@
-"""Commands: what a client asks for. Their form is valid; services check them against the pool."""
+"""Commands: requests of clients in valid form. The services check them against the pool."""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +10,9 @@ from kazoo_ips.model.listings import Listing, Position, order
 class Attempt:
     """One attempt of a request that carries an Idempotency-Key.
 
-    :param key: identifies the request: the key, its owner, and the time of the first attempt
-    :param number: counts from 1; a later attempt takes over from those that ended without an
-        outcome
+    :param key: identifies the request: the key, its caller, and the time of the first attempt
+    :param number: counts from 1; a later attempt takes over from earlier ones that ended without
+        an outcome
     """
 
     key: str
@@ -55,7 +55,7 @@ class AssignIPs:
 
 @dataclass(frozen=True, slots=True)
 class AllocateIPs:
-    """Choose available addresses and assign them to an account: as many as asked for, or none.
+    """Choose available addresses and assign them to an account: the whole quantity, or none.
 
     :param zone: the zone that the addresses have to be in; None allows any
     :param host: the host that the addresses have to be on; None allows any
@@ -133,7 +133,7 @@ class ListIPs:
     modified_from: int | None = None
 
     def covers(self, line: Listing) -> bool:
-        """Return whether a line fits the filters, without `modified_from`."""
+        """Return whether a line matches all filters except `modified_from`."""
         wanted = (self.zone, self.host, self.status, self.account_id)
         found = (line.zone, line.host, line.status, line.assigned_to)
         if any(w not in (None, f) for w, f in zip(wanted, found, strict=True)):
@@ -145,14 +145,14 @@ class ListIPs:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no line can fit the filters, because they contradict each other."""
+        """Whether no line can match the filters, because they contradict each other."""
         if self.between and self.between[0] > self.between[1]:
             return True
         return bool(self.account_id) and self.status not in (None, Status.ASSIGNED)
 
     @property
     def is_ordered(self) -> bool:
-        """Whether one range of one view has exactly the lines that fit the filters, in order."""
+        """Whether one range of one view has exactly the lines that match the filters, in order."""
         if self.status is None or self.modified_from is not None:
             return False
         return not (self.account_id and self.host) and bool(self.zone or self.between is None)

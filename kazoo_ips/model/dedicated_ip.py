@@ -109,8 +109,8 @@ class DedicatedIP:
     ) -> "DedicatedIP":
         """Return an available dedicated IP for an address that the pool does not have.
 
-        :param trail: the trail of the same address when it was last deleted, if any; it still
-            shows retries what was done to the address then, and which accounts had it
+        :param trail: the trail of the same address when it was last deleted, if any. From it,
+            later attempts read earlier results, and the repair reads the accounts that had it
         """
         ip = cls(address, zone, host, at, at, request_id=request_id, trail=trail)
         return replace(ip, trail=ip._trail_with(EventKind.CREATED, None, at, request_id))
@@ -155,7 +155,7 @@ class DedicatedIP:
         )
 
     def _precedence(self) -> tuple[bool, str]:
-        """Return the sort key by which one of several documents of an address can be assigned."""
+        """Return a sort key. Of several documents of one address, only the first is assigned."""
         return addresses.canonical(self.address) != self.address, self.address
 
     def release(self, account_id: str | None, *, at: int, request_id: str) -> "DedicatedIP":

@@ -59,8 +59,8 @@ class Leaves:
     def supersede(self, revision: str | None) -> bool:
         """Return whether another writer has replaced a revision, or a client has deleted it.
 
-        If no later revision shows, the answer is no: the replicas that have the revision, or a
-        later one, may not have answered.
+        False if no later revision was read: the replicas that have the revision, or a later one,
+        may not have answered.
         """
         if any(leaf.revision == revision for leaf in self.live):
             return False
@@ -69,9 +69,9 @@ class Leaves:
         return newer or self._is_deleted_after(revision)
 
     def reach(self, revision: str | None) -> bool:
-        """Return whether the replicas that answered know this revision or a later one.
+        """Return whether the replicas that answered have this revision or a later one.
 
-        If they do not, a write that does not show may be on the replicas that did not answer.
+        If they do not, a write that was not read may be on the replicas that did not answer.
         """
         revisions = [
             *(ip.revision for ip in (*self.live, *self.deleted)),
@@ -89,13 +89,13 @@ class Leaves:
     def is_outdated(self, leaf: DedicatedIP) -> bool:
         """Return whether a client deleted the address after the last event of a live revision.
 
-        Such a revision was written by a worker that wrote the document again without an event of
-        its own, on a node that did not have the deletion yet.
+        A worker has written such a revision without an event of its own, for example to confirm or
+        fence a write, on a node that did not have the deletion yet.
         """
         if not leaf.trail:
             return False
         last = leaf.trail[-1]
-        if last.kind == EventKind.UNDONE:  # it took the place of the assignment in the trail
+        if last.kind == EventKind.UNDONE:  # it replaced the assignment's event in the trail
             last = last._replace(kind=EventKind.ASSIGNED)
         return any(
             ip.trail and ip.trail[-1].kind == EventKind.DELETED and last in ip.trail

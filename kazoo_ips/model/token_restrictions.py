@@ -1,7 +1,7 @@
 """Token restrictions: which requests of an account's or user's token Kazoo permits.
 
-The rules of Kazoo's `cb_token_restrictions.erl`, and the choice among them of `crossbar_util.erl`
-(`get_token_restrictions`). The operator's tokens are never restricted.
+The rules are those of Kazoo's `cb_token_restrictions.erl`. `get_token_restrictions` in Kazoo's
+`crossbar_util.erl` chooses among them. The operator's tokens are never restricted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ def level_rules(
     """Return the rules for a token, by endpoint; None if it is not restricted.
 
     :param templates: the restrictions by authentication method: the account's, then the system's.
-        The first one that has the method, or `_`, counts
+        The first template with an entry for the method, or for `_`, is used
     :param method: the authentication method, for example `cb_user_auth`
     :param level: the privilege level, `admin` or `user`
     """
@@ -38,14 +38,14 @@ def level_rules(
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A request, as token restrictions see it.
+    """The properties of a request that token restrictions depend on.
 
     :param token_account_id: the account of the token
     :param account_id: the account of the request
     :param is_descendant: whether the account of the request is below that of the token
     :param endpoint: the resource, for example `ips`
     :param arguments: the path segments after the endpoint
-    :param verb: the HTTP method; that of a tunnelled request
+    :param verb: the HTTP method; of a tunnelled request, the method that `verb` names
     """
 
     token_account_id: str
@@ -58,7 +58,7 @@ class Access:
     def is_permitted(self, rules: Mapping[str, Any]) -> bool:
         """Return whether the rules of `level_rules` permit the request.
 
-        Only the first entry that matches the account counts, and of it only the first pattern that
+        Only the first entry that matches the account is used, and only its first pattern that
         matches the path. A request that no rule matches is not permitted.
         """
         entries = rules.get(self.endpoint)
