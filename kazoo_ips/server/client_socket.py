@@ -1,9 +1,9 @@
 """A client socket with bounded waiting, so that slow clients do not occupy the threads.
 
-A thread of gunicorn's threaded worker waits for the bytes of a request, and for a client to read
-the reply, without a limit. As many slow clients as there are threads block such a service. With
-this socket, a thread handles a request only when its head has arrived, and up to `_BODY` bytes of
-its body. Only some of the threads may wait for longer bodies, and for clients that read slowly.
+A thread of gunicorn's threaded worker waits without a limit for the bytes of a request, and for a
+client to read the reply. So as many slow clients as threads block the service. With this socket, a
+thread handles a request only when its head, and up to `_BODY` bytes of its body, have arrived.
+Only some of the threads may wait for longer bodies, and for clients that read slowly.
 """
 
 import errno
@@ -26,8 +26,8 @@ _BODY = 131_072
 """Bytes of a body that are received before a thread handles the request. A list of a thousand
 addresses is shorter, so a thread rarely has to wait for a body."""
 _QUEUE = 0.25
-"""Seconds that a thread waits for permission to wait for a client that reads a reply slowly. For a
-request, it does not wait for the permission: every client can send requests slowly."""
+"""Seconds that a thread waits until it may wait for a client that reads a reply slowly. For a slow
+request it does not wait: any client can send requests slowly."""
 _FRAMING = re.compile(
     rb"\r\n(content-length|transfer-encoding|expect)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE
 )
@@ -37,7 +37,7 @@ class Arrived(Enum):
     """How much of a request has arrived."""
 
     PART = "not enough to handle it"
-    ENOUGH = "all of it, or all but a long body; or the client has closed its end"
+    ENOUGH = "all of it, or all but the end of a long body; or the client has closed its end"
     TOO_MUCH = "a head that is too long"
 
 
@@ -71,8 +71,8 @@ class WaitLimit:
 class ClientSocket:
     """Takes the place of the client's socket in gunicorn.
 
-    :param linger: called with the real socket, to close it after the client has closed its end. If
-        the service closed it at once, the client could lose the end of the reply
+    :param linger: called with the real socket, which it closes after the client has closed its
+        end. If the service closed it earlier, the client could lose the end of the reply
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class ClientSocket:
         self._head = b""
         self._half_closed = self._ended = False
         self.is_paused = False
-        """Whether the worker leaves the connection alone for a while."""
+        """Whether the worker reads nothing from the connection for a while."""
         self.deadline = time.monotonic() + limit.seconds
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
     def receive(self, ahead: bytes = b"") -> Arrived:
-        """Receive what has arrived of a request, without waiting.
+        """Receive the bytes of a request that have arrived, without waiting.
 
         :param ahead: bytes of this request that were read with the end of the previous one
         """
@@ -180,7 +180,7 @@ class ClientSocket:
         return bool(poll.poll(seconds * 1000))
 
     def setblocking(self, _: bool) -> None:
-        """Do nothing: each method sets for itself whether it waits."""
+        """Do nothing: each method decides whether it waits."""
 
     def gettimeout(self) -> None:
         """Return None: the socket itself never has a timeout."""

@@ -36,9 +36,9 @@ workers = _settings.workers
 worker_class = "kazoo_ips.server.worker.EnvelopeWorker"
 threads = _settings.threads
 
-# Seconds without a heartbeat after which a worker is killed. The main loop sends one every second,
-# whatever the threads do, so only a process that hangs is killed. The timeouts for CouchDB limit
-# the duration of a request.
+# Seconds without a heartbeat after which a worker is killed. The main loop sends a heartbeat every
+# second, independently of the threads. So only a process that hangs is killed. The timeouts for
+# CouchDB limit the duration of a request.
 timeout = 60
 # Seconds to finish accepted requests: longer than the slowest chain of CouchDB requests of one
 # write. A request that takes longer is aborted, and another worker recovers its transaction.
@@ -81,12 +81,12 @@ def on_exit(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Choose the files for the new worker's metrics. Those of a dead worker are used again."""
+    """Choose the files for the new worker's metrics. The files of a dead worker are used again."""
     worker.place = multiprocess_metrics.free_place(each.place for each in server.WORKERS.values())
 
 
 def post_fork(_server: Any, worker: Any) -> None:
-    """Open these files, before the application is created."""
+    """Open the files for the worker's metrics, before the application is created."""
     multiprocess_metrics.count_at(worker.place)
 
 

@@ -6,15 +6,16 @@ The supervisor owns the listening sockets. It starts gunicorn from the release t
 points to, and gunicorn inherits the sockets. gunicorn itself cannot change releases: SIGHUP keeps
 its master's code and import path, SIGUSR2 its interpreter and environment.
 
-* SIGHUP: read SETTINGS again, and start `APP/current` on a private socket. If it is healthy, start
-  a second gunicorn of it with the listening sockets. If that is healthy, the old gunicorn finishes
-  the connections that it has accepted, and ends. Otherwise nothing changes.
+* SIGHUP: read SETTINGS again, and start gunicorn from `APP/current` on a private socket. If it is
+  healthy, start another gunicorn of the same release with the listening sockets. If that one is
+  healthy, the old gunicorn finishes the connections that it has accepted, and ends. Otherwise the
+  old gunicorn continues to serve.
 * SIGTERM, SIGINT: let gunicorn finish, then end.
-* If gunicorn ends by itself, it is started again.
+* If gunicorn ends by itself, the supervisor starts it again.
 
 `RUN/pid` is locked while the supervisor runs. `RUN/serving.json` has the result of the last
-SIGHUP. All imports are at the top, and few: the files of this release may be deleted while a newer
-release serves.
+SIGHUP. All imports are at the top of the module: the files of this release may be deleted while a
+newer release serves.
 """
 
 import ctypes
@@ -47,7 +48,7 @@ HEALTHY = (200, 404)
 START_TIMEOUT = 30.0
 """Seconds in which a release must become healthy."""
 GRACE_PERIOD = 45.0
-"""Seconds until a gunicorn that has to end is killed; longer than its own `graceful_timeout`."""
+"""Seconds that a gunicorn has to end before it is killed; longer than its `graceful_timeout`."""
 BACKLOG = 2048
 """The maximum number of connections that wait to be accepted: gunicorn's default."""
 
@@ -158,7 +159,7 @@ class Supervisor:
         os.write(descriptor, f"{os.getpid()}\n".encode())
 
     def _start_first(self) -> Gunicorn:
-        """Start gunicorn, healthy or not: without CouchDB the service replies 503 and waits."""
+        """Start gunicorn, healthy or not. Without CouchDB the service replies 503."""
         environ = self._environ()
         self._listen(_binds(environ))
         first = self._start(self._current.resolve(), environ)
@@ -230,9 +231,10 @@ class Supervisor:
         return Gunicorn(release, environ, process, path)
 
     def _wait(self, new: Gunicorn, enough: Callable[[int | None], bool]) -> int | None:
-        """Check the health until the status is enough or the time is up; return the last status.
+        """Check the health until the status is acceptable, for at most `START_TIMEOUT`.
 
-        :returns: None if gunicorn or the supervisor has to end meanwhile
+        :param enough: whether a status is acceptable
+        :returns: the last status; None if gunicorn ends or the supervisor has to end
         """
         end = time.monotonic() + START_TIMEOUT
         status = None
@@ -244,7 +246,7 @@ class Supervisor:
         return None
 
     def _environ(self) -> dict[str, str]:
-        """Return the environment for gunicorn: settings come from the file only."""
+        """Return the environment for gunicorn, with the settings of the file only."""
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -276,7 +278,7 @@ class Supervisor:
         self._ending.append(old)
 
     def _reap(self) -> None:
-        """Kill those whose grace period is over, and forget those that have ended."""
+        """Kill each old gunicorn whose grace period is over, and remove those that have ended."""
         for old in self._ending:
             if time.monotonic() > old.deadline:
                 old.process.kill()

@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Replace this process by the command. Settings of the file override the environment's."""
+    """Replace this process by the command. Settings in the file override the environment."""
     file, *command = arguments or [""]
     if not command:
         sys.exit("usage: python -m kazoo_ips.settings_file FILE COMMAND [ARGUMENT...]")

@@ -1,9 +1,9 @@
 """gunicorn's threaded worker, changed in five ways.
 
-* Slow clients do not occupy threads: a request that has not arrived waits in the poller, where
-  gunicorn keeps idle connections (`client_socket.py`).
-* A connection is left alone for a second after a rate limit has refused a request on it. Otherwise
-  a client that ignores the refusals would keep the worker busy with them.
+* Slow clients do not occupy threads: a connection whose request has not arrived completely stays
+  in the poller, like an idle connection (`client_socket.py`).
+* After a rate limit has refused a request, the worker reads nothing from its connection for a
+  second. Otherwise a client that ignores refusals would keep the worker busy.
 * New connections are spread evenly over the workers (`processes/worker_load.py`).
 * If gunicorn refuses a request line or header, the reply is JSON in the envelope; gunicorn sends
   HTML.
@@ -38,13 +38,15 @@ from kazoo_ips.server.client_socket import Arrived, ClientSocket, WaitLimit
 _LINGER = 2.0
 """Seconds in which a client has to close its end after the service has, as in gunicorn."""
 _LINGERING = 100
-"""The maximum number of such connections. Further ones are closed at once."""
+"""The maximum number of connections that wait for the client to close its end. Further connections
+are closed at once."""
 _NEXT_REQUEST = 0.001
 """Seconds that a thread waits for the next request of a connection before the poller does."""
 _YIELD = 0.002
-"""Seconds that a worker leaves a new connection to workers that have fewer: they need 0.1 ms."""
+"""Seconds that a worker waits so that a worker with fewer connections can accept a new one. That
+worker needs 0.1 ms."""
 _PAUSE = 1.0
-"""Seconds for which a connection is left alone after a refusal: the least `Retry-After`."""
+"""Seconds of a pause after a refusal: the least `Retry-After`."""
 _EVICTED = 50
 """Number of waiting connections that are closed at a time when no more can be accepted."""
 
@@ -69,7 +71,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         """Do nothing: the application logs requests."""
 
     def warning(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Log a warning, unless it quotes a client's request; `EnvelopeWorker` logs those."""
+        """Log a warning, unless it quotes a client's request, which `EnvelopeWorker` logs."""
         if not str(msg).startswith("Invalid request from"):
             super().warning(msg, *args, **kwargs)
 
@@ -89,8 +91,8 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         """Create the application.
 
-        Its objects live as long as the process, so the garbage collector does not have to check
-        them again. Requests create few cycles, so it runs less often.
+        The application's objects live as long as the process, so the garbage collector need not
+        check them again. Requests create few cycles, so the collector runs less often.
         """
         super().load_wsgi()
         gc.collect()
@@ -105,7 +107,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         load.set(self.place, self.nr_conns)
 
     def handle(self, conn: Any) -> Any:
-        """Handle the requests of a connection, as long as the next one arrives at once."""
+        """Handle a request of a connection, and further ones if they arrive at once."""
         if self.cfg.is_ssl:
             return super().handle(conn)
         READ_SIBLINGS.expect()
@@ -120,7 +122,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
     def _next_arrives(self, conn: Any) -> bool:
         """Whether the next request arrives within a millisecond, and no connection needs a thread.
 
-        Passing the connection to the poller and back would take longer than that.
+        To pass the connection to the poller and back would take longer.
         """
         if not self.alive or self.tpool._work_queue.qsize() or conn.sock.is_paused:
             return False
@@ -156,7 +158,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         return False
 
     def finish_request(self, conn: Any, fs: Any) -> None:
-        """Called in the main thread when a thread has finished with a connection."""
+        """Take a connection back from a thread. gunicorn calls this in the main thread."""
         if self.alive and getattr(conn.sock, "is_paused", False):
             self._paused.append((time.monotonic() + _PAUSE, conn, fs))
             return
@@ -166,10 +168,11 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
             conn.timeout = conn.sock.deadline
 
     def murder_pending(self) -> None:
-        """Close connections whose time is up. Called in the main thread, at least every second.
+        """Close connections whose deadline has passed.
 
-        If no more connections can be accepted, this closes those that are left alone after a
-        refusal, and those that have waited longest for the rest of a request, or for the next one.
+        gunicorn calls this in the main thread, at least every second. If no more connections can
+        be accepted, this also closes paused connections, and those that have waited longest for
+        the rest of a request or for the next request.
         """
         if self.nr_conns >= self.worker_connections:
             for _ in range(min(len(self._paused), _EVICTED)):
@@ -184,7 +187,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
             self._close(self._lingering.popleft()[1])
 
     def _end_pauses(self) -> None:
-        """Handle the next request of each connection that was left alone for long enough."""
+        """Handle the next request of each connection whose pause is over."""
         while self._paused and (not self.alive or self._paused[0][0] < time.monotonic()):
             _, conn, fs = self._paused.popleft()
             conn.sock.is_paused = False
@@ -194,7 +197,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
                 self.finish_request(conn, fs)
 
     def _linger(self, sock: socket.socket) -> None:
-        """Close a connection after its client has. In gunicorn a thread would wait for that."""
+        """Close a connection after its client has closed it. No thread waits for that."""
         self.method_queue.defer(self._start_lingering, sock)
 
     def _start_lingering(self, sock: socket.socket) -> None:
@@ -235,7 +238,7 @@ def _refuse(client: ClientSocket, code: int) -> None:
 
 
 class _JSONSocket:
-    """The client's socket. It replaces gunicorn's error page by an envelope of the same status."""
+    """The client's socket. Sends an envelope with the same status instead of gunicorn's page."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
