@@ -45,9 +45,10 @@ def client_address() -> str:
 
 
 def external_client() -> str:
-    """Return the client's address, or nothing if it is that of a trusted proxy.
+    """Return the client's address; empty if it is the address of a trusted proxy.
 
-    Then the request comes from a program of the operator, or its client is unknown.
+    An empty result means that a program of the operator sent the request, or that the client is
+    unknown.
     """
     client = client_address()
     return "" if current_app.extensions["is_trusted_proxy"](client) else client

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from flask import Request, Response
 
 MIN_LENGTH = 1000
-"""Bytes from which on a reply is compressed. A shorter one fits into a network packet anyway."""
+"""Minimum bytes of a reply that is compressed. A shorter reply fits into one network packet."""
 _LEVEL = 4
-"""On a list of 1,000 addresses, level 6 takes twice the time and saves a tenth of the bytes."""
+"""For a list of 1,000 addresses, level 6 takes twice the time and saves a tenth of the bytes."""
 _GZIP = 16 + zlib.MAX_WBITS
 
 

@@ -1,6 +1,6 @@
 """CORS: pages of other origins may call the API in a browser, as with Crossbar (`api_util.erl`).
 
-Every origin is allowed. A page must know the token, because no cookie carries it.
+Every origin is allowed: a page has to send the token itself, because no cookie contains it.
 """
 
 from flask import Response, current_app, g, request

@@ -1,8 +1,8 @@
-"""Crossbar's envelope: reading that of a request, and building that of a reply.
+"""Crossbar's envelope: reads it from requests, and builds it for replies.
 
-No other module knows the members of the envelope. Requests are read as leniently as Crossbar does
-(`api_util.erl`): JSON may have any content type that curl or a browser sends with it, or none, and
-the body may be missing where no data is needed.
+No other module handles the members of the envelope. Requests are read as leniently as Crossbar
+reads them (`api_util.erl`): JSON may have any content type that curl or a browser sends with it,
+or none. The body may be missing if no data is required.
 """
 
 import base64
@@ -120,7 +120,7 @@ def fail(path: str, rule: str, message: str, **more: Any) -> NoReturn:
 
 
 def read() -> Envelope:
-    """Return the request's envelope. An error in it is raised later, after the authorisation."""
+    """Return the request's envelope. `check` raises an error in it, after the authorisation."""
     try:
         body = _body()
         if body and not (_JSON_TYPES.match(request.mimetype) or request.mimetype == _FORM):
@@ -132,7 +132,7 @@ def read() -> Envelope:
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
-    """Return the object that a body in JSON has.
+    """Return the JSON object in a body.
 
     :raises ValidationFailed: it is not JSON, or not an object
     """
@@ -154,7 +154,7 @@ def _body() -> bytes:
         body = request.get_data()
     except RequestEntityTooLarge:
         raise
-    # A malformed chunk, or an incomplete body: each server raises another class.
+    # For a malformed chunk or an incomplete body, each server raises another class.
     except Exception as error:
         timed_out = isinstance(error.__context__ or error, TimeoutError)
         raise (RequestTimeout if timed_out else BadRequest) from error
@@ -179,7 +179,7 @@ def _bad_json(message: str) -> ValidationFailed:
 def request_and_state() -> tuple[Request, Any]:
     """Return the objects behind Flask's `request` and `g`.
 
-    An attribute of Flask's proxies takes ten times as long as one of these objects.
+    Access to an attribute takes ten times as long by Flask's proxies.
     """
     return request._get_current_object(), g._get_current_object()  # type: ignore[attr-defined]
 
@@ -198,7 +198,7 @@ def success(
 ) -> Response:
     """Return the reply to a successful request.
 
-    :param status: the HTTP status; a dry run's is always 200
+    :param status: the HTTP status; a dry run always has 200
     :param revision: the revision of the document that `data` shows; without it, a digest of `data`
     :param members: further members of the envelope; those that are None are left out
     """
@@ -242,7 +242,7 @@ def stream(items: Iterable[Any]) -> Response:
 def read_ahead(parts: Iterator[bytes]) -> Iterator[bytes]:
     """Return the same parts with the first two read now.
 
-    An error while they are read can still become an error reply.
+    If an error occurs while these parts are read, the service can still send an error reply.
     """
     return chain(list(islice(parts, 2)), parts)
 

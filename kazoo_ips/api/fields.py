@@ -15,7 +15,7 @@ MAX_ADDRESSES = 1000
 """The maximum number of addresses in one request."""
 
 _HIGHEST = 999_999_999
-# A generator of clients ignores the keywords after `type`, and makes it a string.
+# Client generators ignore the keywords after `type`, so generated clients have a string.
 _AN_ADDRESS = {
     "type": "string",
     "if": {"pattern": ":"},
@@ -29,7 +29,7 @@ _USABLE = {
     "ipv6": r"^(?!([Ff][Ee][89ABab][0-9A-Fa-f]|[Ff]{2}[0-9A-Fa-f]{2}):"
     r"|[0:]*([0-9A-Fa-f]{1,4}:)?[0-9A-Fa-f]{0,4}$|[0:]*[0-9]+\.)",
 }
-"""What the addresses of proxies look like, of those that have the format."""
+"""Patterns of the addresses that proxies can have, for each format."""
 _A_USABLE_ADDRESS = {
     **_AN_ADDRESS,
     "then": {"format": "ipv6", "pattern": _USABLE["ipv6"]},
@@ -55,7 +55,7 @@ class Field(fields.Field[Any]):
     type_name = "string"
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
-        """Return the error for a missing value or a null, the two that marshmallow detects."""
+        """Return the error for a missing value or a null. marshmallow detects only these two."""
         if key == "required":
             return broken("required", "Field is required but missing", value=self.name)
         return self.wrong_type(None)
@@ -196,7 +196,7 @@ class Address(Field):
     """
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
-        """Return the error for a missing value, or for a null, which Crossbar calls no address."""
+        """Return the error for a missing value, or for a null, which is not an address."""
         return super().make_error(key, **kwargs) if key == "required" else _not_an_address(None)
 
     def json_schema(self) -> dict[str, Any]:
@@ -270,7 +270,7 @@ class Time(Field):
 
 
 class Addresses(Field):
-    """A list of different addresses. Its value has them as they were sent."""
+    """A list of different addresses. Its value has the spellings of the request."""
 
     type_name = "array"
 

@@ -1,6 +1,6 @@
-"""The Idempotency-Key header: a write that is sent several times is done once.
+"""The Idempotency-Key header: a write that is sent several times is executed once.
 
-Every later request with the same key gets the reply of the first.
+Every later request with the same key gets the reply of the first request.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 def once(service: IdempotencyService, caller: Caller, handle: Callable[[], Response]) -> Response:
     """Call the handler of a write, or return the stored reply of the request's key.
 
-    :param caller: keys of different callers are different
+    :param caller: the owner of the key; the same key of another caller is another key
     :param handle: the handler
     :raises ValidationFailed: the key is malformed
     :raises IdempotencyMismatch: the key was used with another request
@@ -73,7 +73,7 @@ def _fingerprint() -> str:
 
 
 def _storable(response: Response) -> Mapping[str, Any]:
-    """Return the reply as it is stored: without the token, which is a secret."""
+    """Return the reply in the form to be stored: without the token, which is a secret."""
     body = {k: v for k, v in json.loads(response.get_data()).items() if k != "auth_token"}
     return {"status": response.status_code, "body": body, "etag": response.get_etag()[0]}
 

@@ -27,8 +27,8 @@ routes = Routes("ips", __name__, url_prefix="/v2/ips")
 def list_available() -> Response:
     """The addresses of the pool; without filters, those that are available.
 
-    If addresses of other statuses are asked for, each line has `status`, and, if the address is
-    assigned, `assigned_to` and `account_name`.
+    If the filters permit other statuses, each line has `status`. The line of an assigned address
+    also has `assigned_to` and `account_name`.
     """
     return lists.reply(services().lists.pool, detailed=True)
 
@@ -43,7 +43,7 @@ CREATION: dict[str, Any] = {
     "links": ("get_pool_ip", "delete_pool_ip"),
     "raises": (Conflict,),
 }
-"""The description of `PUT`, which two paths have."""
+"""The description of `PUT`, for the two paths that have it."""
 
 
 @routes.on("PUT", "", operation_id="create_pool_ips", **CREATION)

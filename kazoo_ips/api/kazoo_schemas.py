@@ -1,7 +1,7 @@
 """`/v2/schemas`: the JSON schemas of request data, as Kazoo serves them (`cb_schemas.erl`).
 
-In Kazoo they are documents. Here they are generated from the schemas that check requests. Kazoo
-uses draft 4 of JSON Schema, with the schema's name as its `id`. Everybody may read them.
+Kazoo stores them as documents. This module generates them from the schemas that check requests.
+Kazoo uses draft 4 of JSON Schema, with the schema's name as its `id`. They need no token.
 """
 
 from flask import Response

@@ -18,8 +18,8 @@ from kazoo_ips.services.pool.lists import walk
 LINES = resources.IPListItemSchema(many=True)
 OWNED_LINES = resources.AssignedIPListItemSchema(many=True)
 POOL_LINES = resources.PoolIPListItemSchema(many=True)
-"""The form of a list: without the account of each address, with it, and with what `detailed` of
-`reply` adds."""
+"""The forms of a list: lines without the account, lines with the account, and lines with the
+members that `detailed` of `reply` adds."""
 
 _CHUNK = 1000
 ListPage = Callable[[ListIPs], Page]
@@ -97,10 +97,10 @@ def _chunks(items: Iterator[Listing]) -> Iterator[Sequence[Listing]]:
 
 
 def _escaped(cell: str) -> str:
-    """Return the cell with nothing in it that a terminal or a spreadsheet would act on.
+    """Return the cell without characters that a terminal or a spreadsheet would act on.
 
-    Control and format characters are escaped. A formula gets an apostrophe in front. The usual
-    names of zones and hosts stay as they are.
+    Control and format characters are escaped. A formula is prefixed with an apostrophe. Usual
+    names of zones and hosts do not change.
     """
     text = printable(cell, keep="\t\r\n")
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -26,7 +26,7 @@ routes = Routes("login", __name__, url_prefix="/v2")
 
 
 class SessionSchema(ReplySchema):
-    """The account and the user of a token, which itself is `auth_token` in the envelope."""
+    """The account and the user of a token. The token is `auth_token` in the envelope."""
 
     account_id = fields.String(required=True)
     owner_id = fields.String(metadata={"description": "The user; missing after `api_auth`"})

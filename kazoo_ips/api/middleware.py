@@ -1,8 +1,8 @@
 """The WSGI middleware, and the hooks before and after each handler.
 
 The middleware times, counts and logs the request, and adds the response headers for security and
-caches. The log line contains no secret: no header, no body, and the values of those query
-parameters only that are never secret.
+caches. The log line contains no secret: no header, no body, and of the query only the values of
+parameters that are never secret.
 """
 
 import logging
@@ -34,20 +34,21 @@ log = logging.getLogger("kazoo_ips.requests")
 Count = Callable[[str, str, str, float], None]
 
 UNMATCHED, UNREADABLE = "unmatched", "unreadable"
-"""In place of the route: no route matches the path and method; the bytes are no HTTP request."""
+"""Words in place of a route: if no route matches path and method, and if gunicorn could not read
+the bytes as an HTTP request."""
 
 HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 ]
-"""Headers of every reply that does not set them itself.
+"""Headers that are added to every reply that does not have them.
 
 A reply contains the caller's token, so caches must not store it. The reverse proxy, which
 terminates TLS, sets `Strict-Transport-Security`.
 """
 POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-"""For replies that are no web page. A page sets a policy of its own."""
+"""A header for replies that are not a web page. A page sets its own policy."""
 
 _LOGGED_PARAMETERS = {
     "zone", "host", "quantity", "page_size", "start_key", "paginate", "force", "verb",
@@ -81,7 +82,7 @@ def init_app(app: Flask, clock: Callable[[], float], count: Count) -> None:
 
 
 def _after(response: Response) -> Response:
-    """Complete a reply, and put what is known of the request into the request context."""
+    """Complete a reply, and add route and client to the request context."""
     environ = request.environ
     response.headers["X-Request-ID"] = g.request_id
     if "HTTP_ACCEPT_ENCODING" in environ:
@@ -98,7 +99,7 @@ def _after(response: Response) -> Response:
 
 
 class _NoSessions(SessionInterface):
-    """Disables Flask's sessions: each request carries its token, so cookies need not be read."""
+    """Disables Flask's sessions: each request has its token, so cookies need not be read."""
 
     def open_session(self, app: Flask, request: Request) -> NullSession:
         """Return the empty session, the same for all requests."""
@@ -266,7 +267,7 @@ def _path(environ: "WSGIEnvironment") -> str:
 
 
 def _masked_query(query: str) -> str:
-    """Return the query with the values masked of all parameters that could be secret."""
+    """Return the query, with the values of all parameters masked that could be secret."""
     with suppress(ValueError):
         pairs = parse_qsl(query, keep_blank_values=True)
         return "&".join(_masked_parameter(name, value) for name, value in pairs)
@@ -276,5 +277,5 @@ def _masked_query(query: str) -> str:
 def _masked_parameter(name: str, value: str) -> str:
     if name in _LOGGED_PARAMETERS and "eyJ" not in value:
         return f"{name}={quote(value)}"
-    # An unusual name can be a secret whose own name is missing.
+    # An unusual name may be a secret that was sent without a parameter name.
     return f"{name}={MASK}" if re.fullmatch("[a-z_]{1,20}", name) else MASK

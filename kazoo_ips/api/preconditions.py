@@ -6,8 +6,8 @@ from flask import request
 def if_match() -> tuple[str, ...]:
     """Return the revisions in If-Match.
 
-    :returns: empty without the header; `("*",)` for any revision; an empty string, which no
-        document has as its revision, for a weak or malformed tag
+    :returns: empty without the header; `("*",)` for any revision. A weak or malformed tag is an
+        empty string, which is the revision of no document
     """
     tags = request.if_match
     if tags.star_tag:

@@ -14,7 +14,7 @@ class ReplySchema(Schema):
     """A part of a reply's data."""
 
     class Meta:
-        """A later release may add members, so the OpenAPI description permits unknown ones."""
+        """A later release may add members, so the OpenAPI description permits unknown members."""
 
         unknown = EXCLUDE
 
@@ -159,7 +159,7 @@ class ChangedAddressesSchema(ReplySchema):
 
 
 class ReleasedAddressesSchema(ChangedAddressesSchema):
-    """The addresses that a request has released, and those that it has not released."""
+    """The addresses that a request has released, and those that stay assigned."""
 
     left = fields.Dict(
         keys=fields.String(),

@@ -43,7 +43,7 @@ class Routes(Blueprint):
         """Return a decorator that registers a handler.
 
         A handler that supports dry runs passes `write()` to a service. In a dry run the service
-        returns what it would have written. If it writes all the same, WriteInDryRun is raised.
+        returns what it would have written. An attempt to write raises WriteInDryRun.
 
         :param who: who may call the route
         :param replies: the form of `data` in the reply; None for a reply without an envelope
@@ -130,7 +130,7 @@ def read_request(app: Flask) -> None:
     method = incoming.method
     verb = (state.envelope.text("verb") or "").upper() if method == "POST" else ""
     if verb == "HEAD":
-        # Its reply would have no body, which the client of a POST does not expect.
+        # A reply to HEAD has no body, but the client of a POST expects one.
         if request.url_rule:
             raise MethodNotAllowed(_adapter(app).allowed_methods())
     elif verb:
@@ -156,7 +156,7 @@ def _adapter(app: Flask) -> MapAdapter:
 
 
 def _token() -> str | None:
-    """Return the token of a request without X-Auth-Token, from the places where Crossbar looks."""
+    """Return the token of a request without X-Auth-Token, from where Crossbar reads it."""
     scheme, _, word = request.headers.get("Authorization", "").partition(" ")
     bearer = word.strip() if scheme.lower() == "bearer" else None
     return g.envelope.text("auth_token") or bearer or None

@@ -38,7 +38,7 @@ EVERYWHERE = frozenset(
     }
 )  # fmt: skip
 """Parameters that are accepted on every route, because Crossbar reads them on every route
-(`cb_context.erl`, `api_util.erl`), and `_`, with which jQuery passes caches by."""
+(`cb_context.erl`, `api_util.erl`), and `_`, which jQuery adds so that caches do not reply."""
 
 
 IN_BODIES = EVERYWHERE | {"dry_run", "ui_metadata"}
@@ -216,7 +216,7 @@ _FILTERS = {"zone": "zone", "host": "host", "status": "status", "assigned_to": "
 """Members of a dedicated IP, and the parameters that mean the same as Crossbar's `filter_` with
 that member."""
 _NO_ADDRESS = ("g", "")
-"""A range of sort keys in which no address is."""
+"""A range of sort keys that contains no address."""
 
 
 class AvailableSchema(ListSchema):
@@ -348,14 +348,14 @@ def load_dry_run(given: Iterable[Any]) -> bool:
 def load_query(
     schemas: Sequence[Schema], query: Iterable[tuple[str, str]], *, write: bool = False
 ) -> dict[str, Any]:
-    """Return the parameters of a query, as the first of the schemas that has them reads them.
+    """Return the parameters of a query, converted by their schemas.
 
     :param schemas: their fields are the parameters that the route knows, besides `EVERYWHERE`
     :param query: each parameter as it was sent
-    :param write: whether the route writes; then `dry_run` is never unknown, because a route that
-        supports no dry run refuses it by itself
-    :raises ValidationFailed: with every broken rule: a parameter that the route does not know, one
-        that was given twice, and a bad value
+    :param write: whether the route writes; then this function accepts `dry_run`, and a route that
+        supports no dry run refuses it later
+    :raises ValidationFailed: with every broken rule: an unknown parameter, a parameter that was
+        given twice, an invalid value
     """
     known = sorted({name for schema in schemas for name in schema.fields})
     given: dict[str, str] = {}
@@ -417,7 +417,7 @@ def load_list(given: Mapping[str, Any], *, everything: bool = False) -> ListIPs:
     for member, name in _FILTERS.items():
         both = (given.get(name), given.get(f"filter_{member}"))
         values = {str(value) for value in both if value}
-        if len(values) > 1:  # no address fits both
+        if len(values) > 1:  # no address matches both
             ranges.append(_NO_ADDRESS)
         filters[name] = min(values, default=None)
     status = filters["status"] or (Status.ASSIGNED if filters["account_id"] else Status.AVAILABLE)
@@ -434,7 +434,7 @@ def load_list(given: Mapping[str, Any], *, everything: bool = False) -> ListIPs:
 def _load_strictly(
     schema: Schema, data: Mapping[str, Any], beside: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Load the data of a request that only this service has.
+    """Load the data of a request that Crossbar does not have.
 
     :param beside: names of further members, which must be known as well
     :raises ValidationFailed: with every broken rule, and every member that is unknown
