@@ -1,7 +1,7 @@
 """Log lines without secrets, as one JSON object each or as text for human readers.
 
 A record with `fields` is the log line of a request, or an audit line. Its fields contain no
-secrets. All other messages are searched for secrets, because text from libraries may quote input.
+secrets. In all other messages secrets are masked, because texts of libraries may quote input.
 """
 
 import json
@@ -27,7 +27,7 @@ MASK = "***"
 _MAX_DELAY = 0.1
 """Seconds that a line may wait, so that several lines are written at once."""
 _MAX_WAIT = 1.0
-"""Seconds that a command waits for the system's log to take a line."""
+"""Seconds that a command waits for the system's log to accept a line."""
 _PRIORITY = 14
 """Syslog's priority of these lines: facility user, severity info."""
 
@@ -64,7 +64,7 @@ def set_up(
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    # No line contains these, so logging need not determine them.
+    # No line contains thread and process names, so logging need not determine them.
     logging.logThreads = logging.logMultiprocessing = False
 
 
@@ -72,7 +72,7 @@ def set_up(
 def command_log(form: str, syslog: str) -> Iterator[None]:
     """Write the audit lines of a command, inside this context.
 
-    A command writes no other lines: it prints what went wrong.
+    A command writes no other lines: it prints its errors.
 
     :param form: json or text
     :param syslog: the socket of the system's log; if none listens there, standard error is used
@@ -96,9 +96,9 @@ def command_log(form: str, syslog: str) -> Iterator[None]:
 
 
 class _SystemLog(logging.Handler):
-    """Writes lines to the system's log. Those that it does not take go to standard error.
+    """Writes lines to the system's log, and to standard error if the system's log refuses them.
 
-    The standard library's handler waits for ever if the system's log takes nothing.
+    The standard library's handler waits for ever if the system's log accepts nothing.
 
     :raises OSError: there is no such socket
     """
@@ -130,8 +130,8 @@ class _SystemLog(logging.Handler):
 class _BatchHandler(logging.StreamHandler[TextIO]):
     """Writes lines in batches. Audit lines, and those above the level info, are written at once.
 
-    Each write releases Python's global lock to another thread, which made a request a tenth
-    slower. If a process is killed, the lines of its last tenth of a second are lost.
+    Each write releases Python's global lock to another thread. Without batches, requests took a
+    tenth longer. If a process is killed, the lines of its last tenth of a second are lost.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -140,7 +140,7 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
         os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
-        """Start without lines and without a thread. A fork has copies of neither."""
+        """Start without lines and without a thread. A forked process calls this too."""
         self._lines: deque[str] = deque()
         self._due = Event()
         self._writing = Lock()
@@ -161,7 +161,7 @@ class _BatchHandler(logging.StreamHandler[TextIO]):
                 self._writer.start()
 
     def flush(self) -> None:
-        """Write the queued lines. At the end of the process `logging` calls this."""
+        """Write the queued lines. `logging` calls this at the end of the process."""
         with self._writing, suppress(OSError, ValueError):  # the stream is closed
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if lines:
@@ -199,8 +199,8 @@ class _Formatter(logging.Formatter):
 class JSONFormatter(_Formatter):
     """Formats a line as one JSON object.
 
-    `time` and `level` come first. Then come the fields of a request or of an audit line, or
-    `logger`, `message`, and, if there are any, `request_id` and `exception`.
+    `time` and `level` come first. The fields of a request or of an audit line follow. Other lines
+    have `logger` and `message`, and `request_id` and `exception` if they exist.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -226,7 +226,7 @@ class JSONFormatter(_Formatter):
             text = orjson.dumps(line).decode()
         except TypeError:  # text that is not valid UTF-8
             return json.dumps(line)
-        # JSON may contain characters that some readers take for the end of a line. `json` escapes
+        # JSON may contain characters that some readers treat as the end of a line. `json` escapes
         # them.
         return text if text.isprintable() else json.dumps(line)
 

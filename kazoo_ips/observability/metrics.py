@@ -29,7 +29,7 @@ from kazoo_ips.model.names import printable
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 NO_ANSWER, SENT_AGAIN = 0, -1
-"""Used as a status when CouchDB sent none: the request failed, or it was sent again."""
+"""The status of a request without a response of CouchDB: it failed, or it was sent again."""
 
 METHODS = frozenset(HTTPMethod)
 """Methods of requests that are a label of their own."""
@@ -55,7 +55,7 @@ _OLD_NAMES = {
 """The former names of counters. Dashboards and alarms of operators may use them."""
 _RENAMED = re.compile(rb"^(?:# \w+ )?(%b)\b.*\n" % b"|".join(_OLD_NAMES), re.M)
 
-# These series are not used, and do not exist with several processes.
+# The series `_created` are not used, and do not exist with several processes.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 

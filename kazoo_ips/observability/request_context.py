@@ -1,7 +1,7 @@
-"""The request context: the id and the costs of what this thread is working on.
+"""The request context: the id and the costs of the current work of a thread.
 
-The work is a request or a round of the background worker. Its id is set once, when it starts.
-Lower layers, which have no access to the request, read it here. Standard library only.
+The work is a request, a command, or a round of the background worker. Lower layers have no access
+to the request, and read its context from this module. Standard library only.
 """
 
 import hashlib
@@ -31,15 +31,15 @@ _OF_TRACE, _OF_REQUEST = 15, 8
 _LENGTH = 24
 """Characters of an id that identify the request. A hyphen and a number follow."""
 NUMBERS = count(secrets.randbelow(10**10))
-"""Makes the ids of requests to CouchDB unique. Starts at a random number, so that no two processes
-send the same id."""
+"""Makes the ids of requests to CouchDB unique. Starts at a random number, so that the ids of two
+processes differ."""
 
 
 class Work:
-    """A request or another unit of work. Used by one thread, and by threads that help it.
+    """A request or another unit of work. Used by one thread, and by the threads that it starts.
 
-    :param request_id: its id, as the client knows it
-    :param by: what does it: an `account`, a `command`, or the `background` worker
+    :param request_id: its id, as in the reply to the client
+    :param by: who does the work: an `account`, a `command`, or the `background` worker
     """
 
     __slots__ = (
@@ -50,11 +50,11 @@ class Work:
 
     def __init__(self, request_id: str, by: str = "account") -> None:
         self.trace_id = self.parent_id = ""
-        """The trace that the client has named, and its span that sent the request."""
+        """The trace that the client named, and the client's span that sent the request."""
         self.rename(request_id)
         self.by = by
         self.command = ""
-        """The name of the command, if it is one."""
+        """The name of the command; empty for other work."""
         self.system_user = ""
         """The name of the operating system's user who runs the command."""
         self.route = ""
@@ -62,18 +62,18 @@ class Work:
         """The account and the user of the caller, after the authorisation."""
         self.user_id: str | None = None
         self.client = ""
-        """The client's address, if a trusted proxy has named it."""
+        """The client's address, if a trusted proxy has reported it."""
         self.dry_run = False
-        """Whether it must not write to the database."""
+        """Whether this work must not write to the database."""
         self.over_limit = False
-        """Whether a rate limit has refused it."""
+        """Whether a rate limit has refused this work."""
         self.calls = 0
         """Number of requests sent to CouchDB."""
         self.seconds = 0.0
         """Seconds spent waiting for these requests, and for shared requests of other threads."""
         self.shared: list[str] = []
-        """Beginnings of the ids of requests to CouchDB that other threads have sent and whose
-        responses included what this work needs."""
+        """Beginnings of the ids of requests to CouchDB that other threads have sent for this work
+        as well (group commit)."""
         self.notes: list[str] = []
         """Special events, one word each, for the log line."""
         self.span: WorkSpan | None = None
@@ -82,9 +82,9 @@ class Work:
     def rename(self, request_id: str) -> None:
         """Set the request id, and the beginning of the ids of its requests to CouchDB.
 
-        That is the first 24 characters of the request id, or of the id's SHA-256 in hex if CouchDB
-        does not accept the request id. In a trace it is 15 characters of the trace id, a hyphen,
-        and 8 of these 24.
+        This beginning is the first 24 characters of the request id. If CouchDB does not accept the
+        request id, it is the first 24 hex digits of the id's SHA-256. In a trace it is 15
+        characters of the trace id, a hyphen, and the first 8 of these 24 characters.
         """
         self.request_id = self.couchdb_id = request_id
         if _COUCHDB_TAKES.fullmatch(request_id):
@@ -101,7 +101,7 @@ class Work:
             self.trace_id, self.parent_id = match[1], match[2]
 
     def share(self, sent_as: str, sender: "WorkSpan | None", seconds: float) -> None:
-        """Record that another thread's request to CouchDB included what this work needs.
+        """Record that another thread sent a request to CouchDB for this work as well.
 
         :param sent_as: the beginning of that request's id in CouchDB's log
         :param sender: the span of the work that has sent it, if it has one
@@ -114,7 +114,7 @@ class Work:
 
 
 NO_WORK = "command"
-"""The beginning of these ids if there is no current work."""
+"""The beginning of the ids of requests to CouchDB without current work."""
 
 CURRENT: ContextVar[Work | None] = ContextVar("work", default=None)
 """The current work of this thread."""
