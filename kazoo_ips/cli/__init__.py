@@ -1,8 +1,8 @@
 """The operator's commands: `kazoo-ips …`, and Kazoo's `sup kazoo_ips_maintenance …`.
 
 They print the lines that Kazoo prints (`kazoo_ips_maintenance.erl`, `crossbar_maintenance.erl`).
-The exit status is 0 on success and 1 on failure. Each command calls one service, which decides
-everything.
+The exit status is 0 on success and 1 on failure. Each command calls one service, which makes all
+decisions.
 """
 
 import sys

@@ -1,9 +1,9 @@
 """Read CSV lists of addresses: ip, zone and host.
 
-The reader accepts what spreadsheets write: a byte order mark, UTF-16 with one, CRLF, quotes,
-semicolons or tabs, columns in any order and under several names, and further columns. It skips
-blank lines, rows of empty cells, and lines that start with `#`. Every other line becomes a row of
-an import, valid or not.
+The reader accepts the files that spreadsheets write: UTF-8 with or without a byte order mark,
+UTF-16 with one, CRLF, quotes, semicolons or tabs, columns in any order and under several names,
+and further columns. It skips blank lines, rows of empty cells, and lines that start with `#`.
+Every other line becomes a row of an import, valid or not.
 """
 
 import codecs
@@ -17,13 +17,13 @@ from kazoo_ips.model.addresses import parse_block
 from kazoo_ips.services.pool.imports import ImportRow
 
 COLUMNS = {"ip": ("ip", "ipaddress", "address"), "zone": ("zone",), "host": ("host", "hostname")}
-"""The columns, and the names that each may have, in lower case and with nothing but letters. If a
-list has several of them, the first one counts."""
+"""The columns, and the names that each may have, in lower case and with letters only. If a list
+has several names of one column, the first of them is used."""
 _MAX_LINE = 65_536
 """The maximum length of a line in bytes, in UTF-16 in characters."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-"""How .xlsx, .ods and .xls files begin."""
+"""The first bytes of .xlsx, .ods and .xls files."""
 _EMPTY_CELLS = ',;\t" '
 """The characters of a row of empty cells."""
 _BAD_QUOTES = "a quote is missing or in the wrong place"
@@ -37,10 +37,11 @@ class NoList(ValueError):
 def read_list(file: BinaryIO) -> Iterator[ImportRow]:
     """Yield the rows of a list.
 
-    The first line names the columns. If it has three cells and starts with an address, it is a row
-    already, and the columns are ip, zone and host.
+    The first line names the columns. If it has three cells and starts with an address, it is the
+    first row, and the columns are ip, zone and host.
 
-    :raises NoList: the first line is neither, a line is too long, or the encoding is unknown
+    :raises NoList: the first line neither names the columns nor is a row, a line is too long, or
+        the encoding is unknown
     """
     read: Read | None = None
     for number, (text, problem) in enumerate(_lines(file), 1):
@@ -60,7 +61,7 @@ def read_list(file: BinaryIO) -> Iterator[ImportRow]:
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    """Return the lines of a file, each with what is wrong with its encoding, if anything is."""
+    """Return the lines of a file, each with the problem of its encoding, or an empty text."""
     first = file.readline(_MAX_LINE)
     if first.startswith(_UTF_16) and not first.startswith(codecs.BOM_UTF32_LE):
         return _utf_16_lines(first, file)
@@ -129,7 +130,7 @@ def _names_addresses(text: str) -> bool:
 
 
 def _reader(number: int, line: str) -> tuple[Read, bool]:
-    """Return a function that reads lines like the first one, and whether that names the columns.
+    """Return a function that reads the lines, and whether the first line names the columns.
 
     :raises NoList: the first line neither names the columns nor is a row
     """
@@ -174,7 +175,7 @@ def _read_by(delimiter: str, width: int, columns: Sequence[int]) -> Read:
         except csv.Error:
             return ImportRow(number, line, problem=f"not CSV: {_BAD_QUOTES}")
         if len(cells) != width:
-            wanted = f"{len(cells)} cells where {width} are wanted"
+            wanted = f"{len(cells)} cells instead of {width}"
             return ImportRow(number, line, problem=wanted)
         return import_row(cells[ip], cells[zone], cells[host], number)
 

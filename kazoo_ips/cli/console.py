@@ -87,7 +87,7 @@ def _user_name() -> str:
 
 
 def request_id() -> str:
-    """Return the request id with which this command writes."""
+    """Return the request id of this command, which its documents and audit lines have."""
     work = request_context.CURRENT.get()
     return work.request_id if work and work.by == "command" else uuid4().hex
 

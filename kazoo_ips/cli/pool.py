@@ -47,9 +47,9 @@ def add(  # noqa: PLR0913 - each is one argument or option
     """Add one address to the pool, or many.
 
     IP is an address, a CIDR block (192.0.2.0/28: all of its 16 addresses) or a range
-    (192.0.2.10-192.0.2.20). Of many addresses each has a line of output. Addresses that are in the
-    pool already are not changed, so the same list can be added again. The exit status is 0 if the
-    pool then agrees with the list, and 1 otherwise.
+    (192.0.2.10-192.0.2.20). For many addresses the command prints a line for each. Addresses that
+    are in the pool already are not changed, so the same list can be added again. The exit status
+    is 0 if the pool then agrees with the list, and 1 otherwise.
     """
     if file and ip is None:
         import_file(file, dry_run=dry_run, as_json=as_json)
@@ -73,7 +73,7 @@ def add_one(ip: str, zone: str, host: str) -> None:
 def _add(ip: str, zone: str, host: str, *, explain: bool) -> None:
     """Add an address to the pool.
 
-    :param explain: whether to say what the pool has instead; Kazoo does not
+    :param explain: whether a conflict names the zone and host in the pool; Kazoo names neither
     """
     address = addresses.canonical(ip)
     if address is None:

@@ -1,4 +1,4 @@
-"""The command `sup`: the same commands under the names that they have on a Kazoo node."""
+"""The command `sup`: commands for addresses and accounts, under their names on a Kazoo node."""
 
 import sys
 from collections.abc import Sequence

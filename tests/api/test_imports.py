@@ -112,7 +112,7 @@ REPORT = [
     "line 5: 192.0.2.3 {added}",
     "line 6: nope invalid: 'nope' is not an address",
     "line 7: 192.0.2.9 invalid: no zone",
-    "line 8: 192.0.2.9 invalid: 1 cells where 3 are wanted",
+    "line 8: 192.0.2.9 invalid: 1 cells instead of 3",
     "line 9: 192.0.2.8 different: in zone old on old.example.com",
     "4 {added}, 2 repeated, 1 contradictory, 3 invalid, 1 different",
 ]

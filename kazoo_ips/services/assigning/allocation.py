@@ -70,7 +70,7 @@ class AllocationService:
             allocated addresses these are returned; earlier attempts cannot commit any more
         :param dry_run: return addresses that could be assigned, and write nothing
         :raises InsufficientIPs: fewer addresses are available than requested
-        :raises DatastoreUnreachable: the outcome is unknown, or CouchDB does not take the writes
+        :raises DatastoreUnreachable: the outcome is unknown, or CouchDB refuses the writes
         """
         done, _ = self._recovery.end_attempts(
             attempt, Action.ASSIGN, command.account_id, request_id

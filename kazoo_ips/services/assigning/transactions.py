@@ -138,7 +138,7 @@ class TransactionService:
 
         :param before: the same dedicated IPs as they were read
         :raises Conflict: another writer was faster; this request has changed nothing
-        :raises DatastoreUnreachable: the outcome is unknown, or CouchDB does not accept the writes
+        :raises DatastoreUnreachable: the outcome is unknown, or CouchDB refuses the writes
         """
         transaction = self.begin(Action.ASSIGN, after[0].assigned_to or "", after, attempt)
         results = self.prepare(transaction, before, after)
