@@ -135,8 +135,8 @@ def build(
     metrics = metrics or Metrics()
     couch = connect(settings, trace, metrics)
     keys = SigningKeyRepository(couch, now)
-    # The cache of tokens is filled from the cache of accounts, so their ages add up. Each gets
-    # half of the time.
+    # The cache of tokens is filled from the cache of accounts, so their ages add up. Each cache
+    # keeps entries for half of the time.
     cache_time = settings.identity_cache / 2
     accounts = AccountService(AccountRepository(couch), now, cache_time)
     auth = AuthenticationService(

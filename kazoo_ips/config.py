@@ -117,8 +117,7 @@ class Settings:
     def load(cls, environ: Mapping[str, str]) -> "Settings":
         """Read the settings from an environment. A setting that is not set has its default.
 
-        :raises BadSetting: a value has the wrong type or is out of range, or there is no setting
-            of that name
+        :raises BadSetting: a value has the wrong type or is out of range, or a name is unknown
         """
         names = [setting.metadata["name"] for setting in fields(cls)]
         for name in environ:
@@ -178,10 +177,10 @@ class Settings:
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
-    """Return the name of a similar setting, as text for the error. The prefix is ignored."""
+    """Return text for the error that names a similar setting. The prefix is not compared."""
     words = {each.removeprefix(_PREFIX): each for each in names}
     likely = get_close_matches(name.removeprefix(_PREFIX), words, 1)
-    return f"; {words[likely[0]]} is one" if likely else ""
+    return f"; did you mean {words[likely[0]]}?" if likely else ""
 
 
 def _is_url(text: str) -> bool:
@@ -193,7 +192,7 @@ def _is_url(text: str) -> bool:
 
 
 def _without_password(text: str) -> str:
-    """Return an invalid URL for an error, with `***` for whatever may be a password."""
+    """Return an invalid URL for an error, with `***` in place of a possible password."""
     scheme = re.match(r"\w+://|", text)
     assert scheme is not None
     _, at, host = text[scheme.end() :].rpartition("@")

@@ -1,7 +1,7 @@
-"""The words for input that the standard library refuses. Clients and operators read only these.
+"""The error texts for input that the standard library refuses.
 
-The texts of Python's own exceptions name functions, codecs and limits of Python. No module shows
-them; a test looks for them in whatever the service and the commands answer to bad input.
+The texts of Python's own exceptions name functions, codecs and limits of Python. Clients and
+operators see the texts of this module instead. A test searches replies and output for Python's.
 """
 
 import os
@@ -9,7 +9,7 @@ from json import JSONDecodeError
 
 
 def of_os_error(error: BaseException) -> str:
-    """Say what the operating system refused, in its own words where it has any."""
+    """Return the error of the operating system, by its own text if it has one."""
     if isinstance(error, TimeoutError | BlockingIOError):
         return "no answer in time"
     if type(error).__module__ == "ssl":  # its numbers are not those of the operating system
@@ -17,14 +17,14 @@ def of_os_error(error: BaseException) -> str:
         return f"TLS failed: {getattr(error, 'verify_message', None) or reason}"
     number = getattr(error, "errno", None)
     if number is None or number <= 0:  # negative numbers are the resolver's
-        return "the name is unknown" if number else "it cannot be used"
+        return "the host name is unknown" if number else "it cannot be used"
     return os.strerror(number)
 
 
 def of_encoding(error: UnicodeDecodeError) -> str:
-    """Say where bytes are not UTF-8, and which encoding they probably have.
+    """Return a text that says where bytes are not UTF-8, and which encoding is likely.
 
-    :param error: as decoding a whole line or body has raised it
+    :param error: the error of decoding a whole line or body
     """
     raw = error.object
     before = raw[: error.start].decode("utf-8", "replace")
@@ -47,9 +47,9 @@ def _likely_encoding(raw: bytes) -> str:
 
 
 def of_json(error: ValueError | RecursionError) -> str:
-    """Say why a text is not JSON.
+    """Return a text that says why a text is not JSON.
 
-    :param error: as decoding, parsing or encoding has raised it
+    :param error: the error of decoding, parsing or encoding it
     """
     match error:
         case UnicodeDecodeError():

@@ -2,7 +2,7 @@
 
 KazooIPsError
 ├── ValidationFailed          the request breaks rules; `errors` lists each rule by its field
-│   └── WriteInDryRun         a dry run cannot go on without a write
+│   └── WriteInDryRun         a dry run cannot continue without a write
 ├── InvalidCredentials        no token, an invalid one, or a failed login
 ├── TooManyRequests           a rate limit is reached; `seconds` is the time to wait
 │   ├── TooManyAttempts       too many failed logins
@@ -25,7 +25,7 @@ KazooIPsError
 │   └── IPStatusUnknown       only a newer release knows its status, so it stays in the pool
 ├── InsufficientIPs           fewer addresses are available than requested
 ├── IdempotencyMismatch       the Idempotency-Key was used before for another request
-├── InProgress                the request with this Idempotency-Key is still under way
+├── InProgress                the request with this Idempotency-Key is still running
 ├── PreconditionFailed        the revision differs from If-Match
 ├── NotSecured                the service's CouchDB user cannot be given access
 ├── NotReady                  requests cannot be served now; `reasons` says why
@@ -77,11 +77,11 @@ class InvalidCredentials(KazooIPsError):
 class TooManyRequests(KazooIPsError):
     """The account or the client has sent too many requests.
 
-    :param seconds: the time until the next one is accepted
+    :param seconds: the time until the next request is accepted
     """
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"the next one is accepted in {seconds} s")
+        super().__init__(f"the next request is accepted in {seconds} s")
         self.seconds = seconds
 
 
@@ -94,7 +94,7 @@ class TooManyKeys(TooManyRequests):
 
 
 class Forbidden(KazooIPsError):
-    """The caller may not act on this account, which may exist or not."""
+    """The caller may not act on this account, whether it exists or not."""
 
 
 class TokenRestricted(Forbidden):
@@ -238,7 +238,7 @@ class IdempotencyMismatch(KazooIPsError):
 
 
 class InProgress(KazooIPsError):
-    """The request with this Idempotency-Key is still under way."""
+    """The request with this Idempotency-Key is still running."""
 
 
 class PreconditionFailed(KazooIPsError):
@@ -273,7 +273,9 @@ class DatastoreForbidden(DatastoreUnreachable):
 
 
 class DatastoreLoginRefused(DatastoreUnreachable):
-    """CouchDB refuses the service's user or password, or did so a moment ago; nothing was done.
+    """CouchDB refuses the service's user or password, or has refused it recently.
+
+    Nothing was done.
 
     :param locked: whether failed logins of other clients have locked the user, so that the
         password may be right

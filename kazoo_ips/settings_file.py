@@ -1,4 +1,4 @@
-"""A command with the settings of a file: `python -m kazoo_ips.settings_file FILE COMMAND ...`."""
+"""Runs a command with settings of a file: `python -m kazoo_ips.settings_file FILE COMMAND ...`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The release switch under the name that the unit gives: `python -m kazoo_ips.supervisor`."""
+"""The release switch, under the name in the systemd unit: `python -m kazoo_ips.supervisor`."""
 
 import sys
 

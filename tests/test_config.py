@@ -65,7 +65,7 @@ def test_every_listen_address_of_gunicorn_is_accepted(bind: str) -> None:
 def test_an_unknown_setting_is_reported_with_a_similar_name(unknown: str, similar: str) -> None:
     with pytest.raises(BadSetting) as raised:
         Settings.load({unknown: "8", "PATH": "/bin"})
-    assert str(raised.value) == f"{unknown}: no such setting; {similar} is one"
+    assert str(raised.value) == f"{unknown}: no such setting; did you mean {similar}?"
     with pytest.raises(BadSetting, match=r"^KAZOO_IPS_ZZZZ: no such setting$"):
         Settings.load({"KAZOO_IPS_ZZZZ": ""})
 

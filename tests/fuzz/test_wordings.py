@@ -278,7 +278,7 @@ def test_errors_of_the_operating_system_have_its_words() -> None:
         "No such file or directory"
     )
     assert error_texts.of_os_error(TimeoutError()) == "no answer in time"
-    assert error_texts.of_os_error(socket.gaierror(-2, "unknown")) == "the name is unknown"
+    assert error_texts.of_os_error(socket.gaierror(-2, "unknown")) == "the host name is unknown"
     assert error_texts.of_os_error(ValueError("embedded null byte")) == "it cannot be used"
 
 
