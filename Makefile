@@ -26,10 +26,10 @@ undeploy: ## Remove the service (HOST=...; PURGE=1 removes settings and log as w
 	@HOST='$(HOST)' deploy/run.sh undeploy $(if $(PURGE),--purge)
 
 ##@ Check
-check: $(VENV)/.installed-test $(NODE) lint ## Types, style and the fast tests, in half a minute
+check: $(VENV)/.installed-test $(NODE) lint ## Check types and style, and run the fast tests, in half a minute
 	$(BIN)/pytest -q -m 'not database and not slow' -p no:schemathesis --ignore tests/fuzz
 
-test: $(VENV)/.installed-test $(NODE) lint ## Run every test; T=path for some
+test: $(VENV)/.installed-test $(NODE) lint ## Run every test (T=path runs some of them)
 	$(BIN)/pytest $(T)
 
 simulate: $(VENV)/.installed-test ## Run the service on a simulated cluster (SEEDS=0-9999, JOBS=2; SEED=17 runs one with its trace, SHRINK=1 shortens it)
@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-test ## Check types and style
 audit: $(VENV)/.installed-test ## Look for known vulnerabilities of the installed packages
 	$(BIN)/python .ci/audit.py
 
-model: ## Check the models of the protocol, and that each guard is necessary (needs spin; M=keys for some)
+model: ## Check the models of the protocol, and that each guard is necessary (needs spin; M=keys checks one model)
 	$(PYTHON) spec/check.py $(M)
 
 bench: $(VENV)/.installed-test $(if $(COUCHDB_URL),,$(NODE)) ## Run the benchmark (COUCHDB_URL, QUICK=1, ROWS="detail page", SIZES, ROUNDS, SECONDS, CONNECTIONS)
