@@ -30,7 +30,7 @@ class IPRepository:
     """Reads and writes the pool of dedicated IPs.
 
     :param lists: finds addresses whose ids are not canonical
-    :param all_copies: whether a write needs every copy; otherwise it needs CouchDB's majority
+    :param all_copies: whether a write needs every replica; otherwise it needs a majority
     """
 
     def __init__(self, couch: Couch, lists: ListRepository, all_copies: bool = False) -> None:
@@ -188,14 +188,14 @@ class IPRepository:
 
     @property
     def replicas(self) -> int:
-        """The number of copies of each document in the cluster; 1 on a single node."""
+        """The number of replicas of each document in the cluster; 1 on a single node."""
         return self._pool.replicas
 
     def _quorum(self) -> int | None:
         return self.replicas if self._all_copies else None
 
     def leaves(self, address: str) -> Leaves:
-        """Return every leaf revision of an address, read from all copies.
+        """Return every leaf revision of an address, read from all replicas.
 
         :param address: the id of its document
         """
@@ -261,13 +261,13 @@ class IPRepository:
         return self._pool.graft(document, parent=tombstone)
 
     def withdraw_deletion(self, deletion: str, was: DedicatedIP) -> Withdrawal:
-        """Withdraw a deletion that has no quorum, by a second tombstone with a mark.
+        """Withdraw a deletion that has no quorum, by a second tombstone that records this.
 
         CouchDB does not update a tombstone, so this computes the revision as `restore` does.
 
         :param deletion: the revision of the deletion's tombstone
         :param was: the dedicated IP before the deletion
-        :raises OutcomeUnknown: it is unknown whether the mark was written
+        :raises OutcomeUnknown: it is unknown whether the second tombstone was written
         """
         deleted = replace(was, revision=deletion)
         tombstone = {**_withdrawn(deleted, was), "_rev": _next_to(deletion)}

@@ -13,7 +13,7 @@ from kazoo_ips.model import Listing, ListIPs, Status, addresses
 from kazoo_ips.repositories.documents import POOL, status_of
 
 _NAMES_TTL = 2.0
-"""Seconds that the names of zones and hosts are cached at most."""
+"""Maximum number of seconds that the names of zones and hosts are cached."""
 _CHUNK = 5000
 """Rows of a view that are read at a time when all are needed."""
 _OTHERS = "ips/other_spellings"
@@ -106,9 +106,9 @@ class ListRepository:
     def _groups(self, view: str, level: int) -> "_Groups":
         """Return the distinct key prefixes of a view.
 
-        CouchDB takes half a millisecond for each, so they are cached until the database's update
-        sequence changes. On a cluster the index may have lagged when it was read, so they are
-        cached for `_NAMES_TTL` seconds at most.
+        CouchDB takes half a millisecond for each prefix, so they are cached until the database's
+        update sequence changes. On a cluster the index may have lagged when it was read, so they
+        are cached for at most `_NAMES_TTL` seconds.
         """
         sequence = self._pool.info()["update_seq"]
         groups = self._grouped.get(view)
@@ -144,7 +144,7 @@ class ListRepository:
             limit=page.limit + bool(last_id) if page.limit is not None else None,
             skip=skip,
             reduce=False,
-            # Sent in one piece. Otherwise each part would wake this process up.
+            # CouchDB sends the response in one piece. Otherwise each part wakes this process up.
             buffer_response=True,
         )
         if last_id and rows and rows[0].id == last_id:
@@ -156,8 +156,8 @@ class ListRepository:
 
         Kazoo creates such ids, because it accepts any spelling.
 
-        :param wanted: the canonical addresses to look for; None is all of the pool. The answer
-            may contain others as well
+        :param wanted: the canonical addresses to look for; None is all of the pool. The result
+            may contain other addresses as well
         :returns: the ids by canonical address; an address can have several
         """
         keys = sorted([addresses.sort_key(address)] for address in wanted or ())

@@ -37,7 +37,7 @@ class Records:
 
     @property
     def replicas(self) -> int:
-        """The number of copies of each document in the cluster; 1 on a single node."""
+        """The number of replicas of each document in the cluster; 1 on a single node."""
         return self._database.replicas
 
     def put(self, document: Mapping[str, object]) -> Document | None:
@@ -88,7 +88,7 @@ class Records:
 
         Revisions that were dropped are left out.
 
-        :param r: how many copies are read; a majority unless given
+        :param r: how many replicas are read; a majority unless given
         :param revs: whether each revision includes its `_revisions`
         """
         leaves = self._database.leaves(record_id, r=r, revs=revs)

@@ -182,7 +182,8 @@ class TransactionLog:
     def forget(self, transactions: Sequence[Transaction]) -> list[Transaction]:
         """Delete records that no later attempt needs. Lasting records are marked as finished.
 
-        :returns: the transactions whose records may still exist, because others have changed them
+        :returns: the transactions whose records may still exist, because other workers
+            have changed them
         """
         return [t for t, _ in self._end(transactions, lambda t: t.lasting)[0]]
 
