@@ -12,7 +12,7 @@ waits no longer than the last request took: without the leader's wait, the sibli
 long. PostgreSQL does the same for its commits (`commit_delay`, `commit_siblings`). A leader
 without siblings never waits.
 
-Knows threads. Does not know HTTP or documents.
+This module handles threads, and neither HTTP nor documents.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ _of_thread = _OfThread()
 
 
 def withdraw() -> None:
-    """Stop expecting this thread anywhere."""
+    """Withdraw all announcements of this thread."""
     for siblings in list(_of_thread.announced):
         siblings.arrived()
 

@@ -1,9 +1,9 @@
 """A table from keys to times, shared by a process and its forks. Standard library only.
 
 The table has a fixed size. A new key replaces the key of its set that has the earliest time. The
-lock is a file
-lock (`lockf`), which the kernel releases when a process is killed. An entry that a killed process
-has written in part is still a valid entry. The table is lost when the last process ends.
+lock is a file lock (`lockf`), which the kernel releases when a process is killed. An entry that a
+killed process has written in part is still a valid entry. The table is lost when the last process
+ends.
 """
 
 import fcntl

@@ -1,6 +1,6 @@
-"""Idempotency: a request with an Idempotency-Key that is sent several times is done once.
+"""Idempotency: a request with an Idempotency-Key that is sent several times is executed once.
 
-The attempt that first writes the key's record does the work. Its reply is kept for a day and
+The attempt that first writes the key's record executes it. Its reply is kept for a day and
 repeated to every later request with that key. If an attempt ends without a final outcome, the next
 attempt takes over under the same request id. By that id it recognises the earlier attempt's
 writes.
@@ -58,7 +58,7 @@ class IdempotencyService:
 
         :param account_id: the account of the caller that the key belongs to
         :param user_id: the user of that caller, if it has one; each caller has its own keys
-        :param fingerprint: a digest of everything that the request asks for
+        :param fingerprint: a digest of method, path, query and body of the request
         :returns: a record with the reply to repeat; or a record without a reply, and then this
             attempt has to execute the request, under the request id of the record
         :raises TooManyKeys: the account has used too many new keys

@@ -48,7 +48,7 @@ class RateLimits:
 
         If one bucket has too few tokens, neither bucket changes, and the request must be refused.
 
-        :param client: the client's address; empty if it is unknown: then only the account counts
+        :param client: the client's address; if it is empty, only the account's bucket is used
         :param cost: the number of tokens; a bucket that holds fewer gives all that it holds
         :returns: the balance of each bucket; its key begins with `account` or `client`
         """

@@ -178,7 +178,10 @@ class AllocationService:
         return [self._transactions.acknowledge(allocation.results)]
 
     def _count(self, command: AllocateIPs) -> int:
-        """Return how many addresses, or hosts or zones with addresses, can be chosen from."""
+        """Return how many addresses are available, or how many hosts or zones have available ones.
+
+        Hosts or zones are counted if each address has to be from another host or zone.
+        """
         if command.distinct_hosts:
             hosts = self._views.hosts_available(command.zone)
             return sum(command.host in (None, host) for host in hosts)

@@ -69,7 +69,7 @@ class IPService:
     def fetch(self, address: str, caller: Caller | None = None) -> DedicatedIP:
         """Return one dedicated IP.
 
-        :param caller: the caller that asks for it; None may see every dedicated IP
+        :param caller: the caller of the request; None may see every dedicated IP
         :raises IPNotFound: the address is not in the pool, or is assigned to an account that the
             caller may not see
         """

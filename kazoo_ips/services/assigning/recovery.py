@@ -206,7 +206,7 @@ class RecoveryService:
         """End a transaction on which no process works any more.
 
         :param name: the transaction's id
-        :param audited: whether its owner, which calls this, has written its audit lines
+        :param audited: True if the owner calls this and has written the audit lines
         :returns: the transaction with its decision; None if it was finished before
         :raises DatastoreUnreachable: it is unknown whether the transaction is ended
         """
@@ -243,7 +243,7 @@ class RecoveryService:
 
         If several workers do so, the worker that ends the record writes the audit lines.
 
-        :param audited: whether its owner, which calls this, has written its audit lines
+        :param audited: True if the owner calls this and has written the audit lines
         :raises DatastoreUnreachable: it is unknown whether all documents and copies agree
         """
         if transaction.finished:

@@ -53,8 +53,8 @@ class HealthService:
 class _Cached(Generic[T]):
     """A result that is cached for some seconds.
 
-    Threads that need it while another thread fetches it wait for that thread's result or error.
-    The lock is not held during the fetch.
+    While one thread fetches the result, other threads wait for its result or error. The lock is
+    not held during the fetch.
     """
 
     def __init__(self, fetch: Callable[[], T], seconds: float) -> None:

@@ -16,7 +16,7 @@ from kazoo_ips.model.addresses import Block
 from kazoo_ips.services.pool.bulk_additions import AdditionOutcome, BulkAdditionService
 
 BATCH = 1000
-"""Addresses in one write. Of 500 to 10,000, this was the fastest on CouchDB 3.5."""
+"""Addresses in one write. Between 500 and 10,000, this size was the fastest on CouchDB 3.5."""
 _WRITERS = 2
 """Number of concurrent batches: while CouchDB writes one, the other is prepared or read."""
 
