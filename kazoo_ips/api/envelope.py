@@ -63,7 +63,7 @@ class Envelope:
     def text(self, name: str) -> str | None:
         """Return a parameter if it is a string, from `data`, the query or the envelope.
 
-        They are searched in this order, as Crossbar does.
+        The first of them that has the parameter is used, as in Crossbar.
         """
         data = self.members.get("data")
         in_data = data.get(name) if isinstance(data, dict) else None
@@ -179,7 +179,7 @@ def _bad_json(message: str) -> ValidationFailed:
 def request_and_state() -> tuple[Request, Any]:
     """Return the objects behind Flask's `request` and `g`.
 
-    Access to an attribute takes ten times as long by Flask's proxies.
+    Access to an attribute takes ten times as long through Flask's proxies.
     """
     return request._get_current_object(), g._get_current_object()  # type: ignore[attr-defined]
 

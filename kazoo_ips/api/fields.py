@@ -25,7 +25,7 @@ _AN_ADDRESS = {
 _USABLE = {
     # Without 0/8, 127/8, 169.254/16 and 224/3.
     "ipv4": r"^(?!0\.|127\.|169\.254\.|22[4-9]\.|2[3-5][0-9]\.)",
-    # Without fe80::/10, ff00::/8 and ::/96. In ::ffff:0:0/96 the service refuses more than that.
+    # Without fe80::/10, ff00::/8 and ::/96. The service refuses unusable IPv4-mapped ones as well.
     "ipv6": r"^(?!([Ff][Ee][89ABab][0-9A-Fa-f]|[Ff]{2}[0-9A-Fa-f]{2}):"
     r"|[0:]*([0-9A-Fa-f]{1,4}:)?[0-9A-Fa-f]{0,4}$|[0:]*[0-9]+\.)",
 }

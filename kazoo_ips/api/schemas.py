@@ -213,8 +213,8 @@ class ListSchema(_Request):
 
 
 _FILTERS = {"zone": "zone", "host": "host", "status": "status", "assigned_to": "account_id"}
-"""Members of a dedicated IP, and the parameters that mean the same as Crossbar's `filter_` with
-that member."""
+"""Members of a dedicated IP, each with the parameter that means the same as Crossbar's parameter
+`filter_` with the member's name."""
 _NO_ADDRESS = ("g", "")
 """A range of sort keys that contains no address."""
 
@@ -271,7 +271,7 @@ _DRY_RUN = DryRunSchema()
 def load_create(data: Mapping[str, Any], beside: Iterable[str] = ()) -> CreateIP | list[CreateIP]:
     """Return the command to add one address, or a list of such commands.
 
-    :param beside: the members of the envelope besides `data`; those of a list must be known
+    :param beside: the members of the envelope besides `data`; with a list, unknown ones are errors
     :raises ValidationFailed: with every broken rule; for a list, under `ips.<index>.<field>`
     """
     if "ips" not in data:
@@ -316,7 +316,8 @@ def load_assign(
 ) -> AssignIPs | AllocateIPs:
     """Return the command to assign addresses that the request names, or to allocate a quantity.
 
-    :param beside: the members of the envelope besides `data`; those of an allocation must be known
+    :param beside: the members of the envelope besides `data`; in an allocation, unknown ones are
+        errors
     :raises ValidationFailed: with every broken rule
     """
     if "quantity" in data and "ips" not in data:
@@ -436,7 +437,7 @@ def _load_strictly(
 ) -> dict[str, Any]:
     """Load the data of a request that Crossbar does not have.
 
-    :param beside: names of further members, which must be known as well
+    :param beside: names of further members; unknown ones are errors
     :raises ValidationFailed: with every broken rule, and every member that is unknown
     """
     known = sorted(schema.fields)

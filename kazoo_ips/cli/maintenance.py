@@ -20,7 +20,7 @@ from kazoo_ips.services.maintenance.doctor import PROBLEMS, Finding
 @click.command()
 @click.option(
     "--guard/--no-guard", default=None,
-    help="Install, or remove, a validation function: CouchDB refuses invalid documents.",
+    help="Install, or remove, the guard, with which CouchDB refuses invalid documents.",
 )  # fmt: skip
 def setup(guard: bool | None) -> None:
     """Create missing databases, design documents and the signing key.

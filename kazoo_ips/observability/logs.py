@@ -75,7 +75,7 @@ def command_log(form: str, syslog: str) -> Iterator[None]:
     A command writes no other lines: it prints its errors.
 
     :param form: json or text
-    :param syslog: the socket of the system's log; if none listens there, standard error is used
+    :param syslog: the socket of the system's log; standard error is used if nothing listens on it
     """
     handler: logging.Handler
     try:

@@ -90,7 +90,7 @@ class Metrics:
         )
         self._calls = Counter(
             "kazoo_ips_couchdb_requests",
-            "Requests sent to CouchDB, by kind and outcome; one that is sent again counts twice.",
+            "Requests sent to CouchDB, by kind and outcome. A repeated request counts twice.",
             ["kind", "outcome"],
             registry=own,
         )
@@ -155,7 +155,7 @@ class Metrics:
             ["limit"],
             registry=own,
         )
-        for limit in ("account", "client", "key"):  # as above
+        for limit in ("account", "client", "key"):  # as for the writes above
             self.requests_limited.labels(limit)
         self._worker_starts = Counter(
             "kazoo_ips_worker_starts", "Worker processes that were started.", registry=own

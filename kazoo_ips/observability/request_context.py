@@ -26,8 +26,8 @@ _TRACEPARENT = re.compile(
 """The header `traceparent` of W3C Trace Context: version, trace id, parent id, flags. Versions
 after 00 may have more fields."""
 _OF_TRACE, _OF_REQUEST = 15, 8
-"""Characters of a trace id and of a request id in the ids of requests to CouchDB, together
-`_LENGTH` with the hyphen. 15 hex digits are enough to find a trace in a log."""
+"""Numbers of characters of a trace id and of a request id in an id of a request to CouchDB. With
+the hyphen they are `_LENGTH` characters. 15 hex digits are enough to find a trace in a log."""
 _LENGTH = 24
 """Characters of an id that identify the request. A hyphen and a number follow."""
 NUMBERS = count(secrets.randbelow(10**10))
