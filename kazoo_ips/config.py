@@ -45,7 +45,7 @@ class Settings:
     write_quorum: str = _setting(
         "KAZOO_IPS_WRITE_QUORUM",
         "majority",
-        "copies that a write must reach: `majority` or `all`",
+        "replicas that a write must reach: `majority` or `all`",
     )
     token_lifetime: int = _setting(
         "KAZOO_IPS_TOKEN_LIFETIME", 3600, "seconds that a token is valid"

@@ -1,7 +1,7 @@
 """The error texts for input that the standard library refuses.
 
-The texts of Python's own exceptions name functions, codecs and limits of Python. Clients and
-operators see the texts of this module instead. A test searches replies and output for Python's.
+The texts of Python's exceptions name functions, codecs and limits of Python. Clients and operators
+see the texts of this module instead. A test searches replies and output for texts of exceptions.
 """
 
 import os
