@@ -155,7 +155,7 @@ class Metrics:
             ["limit"],
             registry=own,
         )
-        for limit in ("account", "client", "key"):  # as for the writes above
+        for limit in ("account", "client", "key"):  # so that increase() sees the first one
             self.requests_limited.labels(limit)
         self._worker_starts = Counter(
             "kazoo_ips_worker_starts", "Worker processes that were started.", registry=own

@@ -116,8 +116,8 @@ class AccountRepository:
         """Return the token restrictions of the system, by authentication method.
 
         Kazoo reads them from the section of its node, then of its zone, then `default`. This
-        service belongs to no node. So it reads `default`, or the first section without it. The
-        member `default_priv_level` is the privilege level of tokens without a user.
+        service belongs to no node. So it reads `default`, or the first section if that is missing.
+        The member `default_priv_level` is the privilege level of tokens without a user.
         """
         try:
             document = self._couch.database("system_config").read(f"crossbar.{_RESTRICTIONS}")

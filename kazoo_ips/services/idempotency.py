@@ -1,8 +1,8 @@
 """Idempotency: a request with an Idempotency-Key that is sent several times is executed once.
 
-The attempt that first writes the key's record executes it. Its reply is kept for a day and
-repeated to every later request with that key. If an attempt ends without a final outcome, the next
-attempt takes over under the same request id. By that id it recognises the earlier attempt's
+The attempt that first writes the key's record executes the request. Its reply is kept for a day
+and repeated to every later request with that key. If an attempt ends without a final outcome, the
+next attempt takes over under the same request id. By that id it recognises the earlier attempt's
 writes.
 """
 
