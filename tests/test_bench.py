@@ -19,9 +19,8 @@ from kazoo_ips.config import Settings
 def test_the_documented_path_of_a_request_is_the_one_that_it_takes(settings: Settings) -> None:
     page = (Path(__file__).parents[1] / "docs" / "code.md").read_text()
     # Its own databases, because the first account of a database is the operator.
-    own = replace(
-        settings, prefix=f"test-{uuid4().hex[:8]}-", identity_cache=Settings.identity_cache
-    )
+    # The longest time that identities are cached, because a request can be slow.
+    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-", identity_cache=4.0)
     databases = composition.databases(own)
     databases.create()
     steps = page.partition("<!-- The path of a list. -->")[2].partition("\nThen ")[0]
