@@ -19,11 +19,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from kazoo_ips.couch.client import Couch
+from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import Outcome
 
 SYSTEM_AUTH = "system_auth"
 SYSTEM_CONFIG = "system_config"
 _PEM = "private_key.pem"
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,12 @@ class SigningKeyRepository:
         self._loaded: dict[str, rsa.RSAPrivateKey] = {}
 
     def get(self) -> SigningKey:
-        """Return the current key. Create it if the database has none."""
-        while True:
+        """Return the current key. Create it if the database has none.
+
+        :raises DatastoreUnreachable: CouchDB does not take the key
+        """
+        made = ""
+        for _ in range(_TRIES):
             document = self._config.find("auth") or {"_id": "auth", "pvt_type": "config"}
             default = document.get("default", {})
             if "system_key" in default and "secret_for_user_signature" in default:
@@ -57,15 +63,15 @@ class SigningKeyRepository:
                 return SigningKey(
                     key_id, self._private(key_id), default["secret_for_user_signature"]
                 )
+            made = default.get("system_key") or made or self._make()
             wanted = {
                 "secret_for_user_signature": secrets.token_hex(16),
                 **default,
-                "system_key": default.get("system_key") or self._make(),
+                "system_key": made,
             }
-            # If the write is refused, another process has written a key, and that key is used.
-            written = self._config.put({**document, "default": wanted})
-            if written.outcome is Outcome.DONE:
-                continue
+            # If the write is refused, another process has written a key. The next read finds it.
+            self._config.put({**document, "default": wanted})
+        raise DatastoreUnreachable("the signing key cannot be written")
 
     def _private(self, key_id: str) -> rsa.RSAPrivateKey:
         if key_id not in self._loaded:
@@ -92,5 +98,6 @@ class SigningKeyRepository:
                 }
             },
         }
-        self._auth.put(document)
+        if self._auth.put(document).outcome is not Outcome.DONE:
+            raise DatastoreUnreachable("the signing key cannot be written")
         return key_id
