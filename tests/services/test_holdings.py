@@ -170,6 +170,39 @@ def test_a_released_address_is_not_shown(
     assert (len(page.items), page.after) == (8, None)
 
 
+def test_only_addresses_that_were_changed_since_a_time_are_shown(
+    cluster: Cluster,
+    services_: Instance,
+    settings: Settings,
+    full: list[str],
+    alice: Member,
+) -> None:
+    later = composition.build(settings, clock=lambda: time.time() + 60)
+    later.ips.release_all(ReleaseIPs(alice.id, tuple(full[:4])), uuid4().hex)
+    changed = later.ips.assign_all(AssignIPs(alice.id, tuple(full[:3])), uuid4().hex)
+    query = ListIPs(limit=None, modified_from=changed[0].modified)
+    for cluster.unseen in (set(), set(full)):
+        lines = services_.lists.assigned(query, alice.id).items
+        assert {line.address for line in lines} == set(full[:3])
+
+
+def test_an_address_of_a_committed_release_is_not_shown(
+    cluster: Cluster,
+    here: Instance,
+    full: list[str],
+    couch: Couch,
+    pool: Database,
+    alice: Member,
+) -> None:
+    log, at = TransactionLog(Records(couch)), here.ips.fetch(full[0]).modified
+    release = log.begin(Action.RELEASE, alice.id, uuid4().hex, at, full[:2])
+    for document in pool.get_all(full[:2]).values():
+        pool.put({**document, "pvt_transaction": release.id})
+    assert set(listed(here, alice)) == set(full)
+    log.commit(release, full[:2])
+    assert set(listed(here, alice)) == set(full[2:])
+
+
 def test_a_later_attempt_also_releases_what_the_aborted_one_has_found(
     cluster: Cluster, settings: Settings, full: list[str], couch: Couch, alice: Member
 ) -> None:
