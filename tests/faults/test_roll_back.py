@@ -239,6 +239,26 @@ def test_the_release_of_an_earlier_assignment_keeps_the_copy_of_a_later_one(
     assert worker.has(IPS[:1])
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["not removed", "written late"])
+def test_a_copy_that_is_there_after_a_release_is_removed_later(
+    worker: Worker, couch: Couch, alice: Member, late: bool
+) -> None:
+    worker.assign(count=1)
+    database = couch.database(account_database(alice.id))
+    copy = database.get(IPS[0])
+    if late:  # as if the request that assigned it had not written it yet
+        database.remove(IPS[0], copy.pop("_rev"))
+    else:
+        worker.meet(faults.cut, f"{alice.id[4:]}/")
+    worker.services.ips.release(ReleaseIP(alice.id, IPS[0]), uuid4().hex)
+    worker.proxy.clear()
+    if late:
+        database.put(copy)
+    assert (worker.owned, worker.copies) == (set(), {IPS[0]})
+    worker.services.background.check_due(now=1e12)
+    assert worker.has([])
+
+
 @pytest.mark.parametrize(
     ("fault", "path", "first"),
     [
