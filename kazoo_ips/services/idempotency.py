@@ -119,10 +119,8 @@ class IdempotencyService:
         # If the record exists, the new write ends it. If not, the new write takes its place, so
         # that CouchDB refuses the claim if it arrives later.
         revision = self._records.revision_of(record)
-        ended = self._records.put(replace(record, until=0, revision=revision or record.revision))
-        if ended is None and self._records.revision_of(
-            record
-        ):  # the read above has missed the record
+        self._records.put(replace(record, until=0, revision=revision or record.revision))
+        if self._records.revision_of(record):  # the read above has missed the record
             raise DatastoreUnreachable(f"key {record.id}: not known whether the attempt is ended")
 
     def finish(self, record: IdempotencyRecord, reply: Mapping[str, Any]) -> Mapping[str, Any]:

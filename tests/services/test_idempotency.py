@@ -1,5 +1,6 @@
 """Idempotency records: conflicting revisions on a cluster, and the owners of keys."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from kazoo_ips.repositories.idempotency_records import (
 )
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import TransactionLog
+from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import behind, proxy, running_proxy
@@ -229,6 +231,69 @@ def test_the_cancelling_of_a_claim_leaves_an_attempt_alone_that_began_meanwhile(
         begin(key)
 
 
+def test_an_uncertain_claim_on_an_ended_attempt_is_cancelled(
+    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], services: Instance
+) -> None:
+    key, worker = uuid4().hex, composition.build(behind)
+    services.idempotency.abandon(begin(key))
+    proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
+    proxy.clear()
+    assert worker.background.work() == 1
+    assert begin(key).attempt == 3  # a late write of the second one would be refused
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_a_claim_that_another_request_has_made_is_cancelled_when_it_arrives_or_its_lease_ends(
+    proxy: FaultProxy,
+    behind: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    couch: Couch,
+    operator: Member,
+    arrives: bool,
+) -> None:
+    key, ahead = uuid4().hex, [0]
+    worker = composition.build(behind, clock=lambda: time.time() + ahead[0])
+    proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
+    sent = next(r.request for r in proxy.records if r.request.method == "PUT")
+    proxy.clear()
+    claimed = begin(key)
+    assert worker.background.work() == 0
+    database, name = couch.database("kazoo_ips"), f"reply-{claimed.id}"
+    if arrives:
+        late = {**json.loads(sent.body), "_id": name, "_rev": f"2-{HIGH}"}
+        database.graft(late, parent=f"1-{HIGH}")
+    else:
+        ahead[0] = LEASE + 1
+    assert worker.background.work() == 1
+    there = [d["request_id"] for d in database.leaves(name) if "_deleted" not in d]
+    assert there == [claimed.request_id]
+
+
+def test_the_reply_of_an_attempt_that_its_own_worker_has_ended_is_returned(
+    proxy: FaultProxy,
+    behind: Settings,
+    settings: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    services: Instance,
+) -> None:
+    """Two threads claim the same attempt in one second. The one with an unknown outcome ends it."""
+    key, now = uuid4().hex, time.time()
+    one = composition.build(settings, clock=lambda: now).idempotency
+    other = composition.build(behind, clock=lambda: now)
+    services.idempotency.abandon(begin(key))
+    proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        other.idempotency.begin("Alice", None, key, "this", uuid4().hex)
+    proxy.clear()
+    begun = one.begin("Alice", None, key, "this", uuid4().hex)
+    assert other.background.work() == 1
+    assert one.finish(begun, {"status": 200}) == {"status": 200}
+
+
 def test_a_claim_of_a_key_whose_record_was_swept_is_cancelled(
     proxy: FaultProxy,
     behind: Settings,
@@ -295,8 +360,8 @@ def test_a_reply_is_stored_after_the_outage(
 ) -> None:
     key, services = uuid4().hex, composition.build(behind)
     begun = services.idempotency.begin("Alice", None, key, "this", uuid4().hex)
-    proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
-    services.idempotency.finish(begun, {"status": 200})
+    proxy.rule(faults.cut, "PUT|GET", "-kazoo_ips/reply-", times=None)
+    assert services.idempotency.finish(begun, {"status": 200}) == {"status": 200}
     with pytest.raises(InProgress):
         begin(key)
     proxy.clear()
