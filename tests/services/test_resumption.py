@@ -251,6 +251,34 @@ def test_the_result_of_a_deletion_is_returned_and_the_copy_removed(
         services.pool.delete(DeleteIP(address, force=True), uuid4().hex, attempt=again)
 
 
+def test_the_copy_of_an_address_that_kazoo_assigned_is_removed_after_a_repeated_deletion(
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    copies: Database,
+    alice: Member,
+    address: str,
+    name: str,
+    again: Attempt,
+) -> None:
+    """The trail has no assignment then. The release by the deletion names the account."""
+    add(address)
+    pool.put({**pool.get(address), "pvt_status": "assigned", "pvt_assigned_to": alice.id})
+    services.pool.delete(DeleteIP(address, force=True), name)
+    copies.put({"_id": address, "pvt_type": "dedicated_ip", "pvt_assigned_to": alice.id})
+    assert services.pool.delete(DeleteIP(address, force=True), name, attempt=again)
+    assert not copies.get_all([address])
+
+
+def test_a_later_attempt_does_not_report_the_addition_by_another_request(
+    services: Instance, add: Callable[..., DedicatedIP], address: str, name: str, again: Attempt
+) -> None:
+    there = add(address)
+    with pytest.raises(IPExists):
+        services.pool.create(CreateIP(address, "z", "h.example.com"), name, attempt=again)
+    assert services.ips.fetch(address) == there
+
+
 class Anew:
     """Deletes an address and adds it anew, in another zone."""
 

@@ -108,7 +108,6 @@ class Resumption:
         if ip.as_of(event) == ip:
             ip = self._writer.confirm(ip)
             audit.created([ip], recovered=True)
-            return ip
         # Another client may have deleted it and added it again, with another zone or host.
         return replace(ip.as_of(event), zone=command.zone, host=command.host)
 
