@@ -195,6 +195,37 @@ def test_a_committed_transaction_cannot_be_aborted(
     assert log.abort(transaction) is None
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_losing_revision_of_a_record_is_dropped_when_the_transaction_is_finished(
+    begin: Callable[..., Transaction], log: TransactionLog, couch: Couch, finished: bool
+) -> None:
+    transaction = begin(Action.RELEASE, Attempt(uuid4().hex, 1))
+    database = couch.database("kazoo_ips")
+    record = database.get(f"transaction-{transaction.id}")
+    committed = log.commit(transaction, IPS)
+    if finished:
+        log.finish([committed])
+    aborted = {**record, "state": "aborted", "_rev": f"2-{'f' * 32}"}
+    database.graft(aborted, parent=record["_rev"])
+    found = log.find(transaction.id)
+    assert found
+    assert (found.state, found.finished) == (State.COMMITTED, finished)
+    states = [d["state"] for d in database.leaves(record["_id"]) if "_deleted" not in d]
+    assert sorted(states) == (["committed"] if finished else ["aborted", "committed"])
+
+
+def test_a_deleted_record_with_two_revisions_left_is_not_listed(
+    begin: Callable[..., Transaction], log: TransactionLog, couch: Couch
+) -> None:
+    transaction = begin(Action.ASSIGN)
+    database = couch.database("kazoo_ips")
+    record = database.get(f"transaction-{transaction.id}")
+    log.finish([log.commit(transaction, IPS)])
+    for digest in "ef":
+        database.graft({**record, "_rev": f"2-{digest * 32}"}, parent=record["_rev"])
+    assert transaction.id not in left(log)
+
+
 @pytest.mark.parametrize("kind", ["deleted", "committed"])
 def test_of_two_revisions_of_a_record_the_decided_one_wins(
     begin: Callable[..., Transaction],
@@ -332,7 +363,8 @@ def test_a_later_attempt_returns_the_result_of_an_earlier_one(
         told = services.ips.assign_all(AssignIPs(alice.id, IPS), name, attempt=attempt)
     else:
         told = services.ips.release_all(ReleaseIPs(alice.id, IPS), name, attempt=attempt)
-    assert [ip.address for ip in told] == list(IPS)
+    owner_id = alice.id if action is Action.ASSIGN else None
+    assert [(ip.address, ip.assigned_to) for ip in told] == [(a, owner_id) for a in IPS]
     assert services.ips.fetch(IPS[0]).assigned_to == bob.id
 
 
