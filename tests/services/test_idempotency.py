@@ -232,7 +232,10 @@ def test_the_cancelling_of_a_claim_leaves_an_attempt_alone_that_began_meanwhile(
 
 
 def test_an_uncertain_claim_on_an_ended_attempt_is_cancelled(
-    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], services: Instance
+    proxy: FaultProxy,
+    behind: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    services: Instance,
 ) -> None:
     key, worker = uuid4().hex, composition.build(behind)
     services.idempotency.abandon(begin(key))
@@ -280,7 +283,7 @@ def test_the_reply_of_an_attempt_that_its_own_worker_has_ended_is_returned(
     begin: Callable[..., IdempotencyRecord],
     services: Instance,
 ) -> None:
-    """Two threads claim the same attempt in one second. The one with an unknown outcome ends it."""
+    """Two threads claim one attempt in one second. The one with an unknown outcome ends it."""
     key, now = uuid4().hex, time.time()
     one = composition.build(settings, clock=lambda: now).idempotency
     other = composition.build(behind, clock=lambda: now)
