@@ -27,8 +27,10 @@ from kazoo_ips.errors import (
 from kazoo_ips.model import (
     GREGORIAN_EPOCH,
     AllocateIPs,
+    AssignIP,
     AssignIPs,
     CreateIP,
+    DedicatedIP,
     ReleaseIP,
     ReleaseIPs,
     Status,
@@ -190,6 +192,17 @@ def test_releasing_resolves_the_conflict_first(
     [leaf] = race.live
     assert leaf["pvt_status"] == "available"
     assert race.copies(alice) == 0
+
+
+def test_the_conflict_of_one_of_several_addresses_is_resolved_first(
+    race: Leaves, services: Instance, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    both = (race.address, add("192.0.2.1").address)
+    services.ips.assign(AssignIP(alice.id, both[1]), uuid4().hex)
+    released = services.ips.release_all(ReleaseIPs(alice.id, both), uuid4().hex)
+    assert [(ip.address, ip.assigned_to) for ip in released] == [(a, None) for a in both]
+    [leaf] = race.live
+    assert leaf["pvt_status"] == "available"
 
 
 def test_two_concurrent_resolutions_have_the_same_result(
