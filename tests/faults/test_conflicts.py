@@ -677,6 +677,21 @@ def test_a_deletion_stays_when_an_earlier_state_was_written_beside_it(
     assert bool(leaves.live) == stays
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["empty tombstone", "trail kept"])
+def test_an_address_stays_beside_a_deletion_without_an_event_of_its_own(
+    leaves: Leaves, services: Instance, kept: bool
+) -> None:
+    """Another program has deleted it. Whether that was before or after the other is not known."""
+    created = {"event": "created", "request_id": "c", "at": 1}
+    leaves.pool.put({**leaves.base(), "pvt_trail": [created]})
+    base = leaves.pool.get(leaves.address)
+    tombstone = base if kept else {"_id": leaves.address}
+    deletion = {**tombstone, "_rev": f"3-{HIGH}", "_deleted": True}
+    leaves.pool.graft(deletion, parent=base["_rev"])
+    leaves.pool.graft({**base, "_rev": f"3-{LOW}"}, parent=base["_rev"])
+    assert services.pool._conflicts.resolve(leaves.address).revision == f"3-{LOW}"
+
+
 def test_a_recent_conflict_is_shown_and_not_written_to(
     leaves: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:
