@@ -370,12 +370,13 @@ def test_the_result_of_an_addition_is_returned_after_the_address_was_added_again
     assert services.ips.fetch(address).zone == "anew"
 
 
+@pytest.mark.parametrize("quantity", [1, 2])
 def test_the_result_of_an_allocation_is_returned(
-    services: Instance, add: Callable[..., DedicatedIP], alice: Member, name: str
+    services: Instance, add: Callable[..., DedicatedIP], alice: Member, name: str, quantity: int
 ) -> None:
     for number in range(1, 5):
         add(f"192.0.2.{number}")
-    key, command = uuid4().hex, AllocateIPs(alice.id, 2)
+    key, command = uuid4().hex, AllocateIPs(alice.id, quantity)
     first = services.allocation.allocate(command, name, attempt=Attempt(key, 1))
     told = services.allocation.allocate(command, name, attempt=Attempt(key, 2))
     assert [ip.address for ip in told] == [ip.address for ip in first]
