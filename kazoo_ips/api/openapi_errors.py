@@ -1,6 +1,6 @@
 """The schemas of error replies in the OpenAPI description, one for each `message` of a status.
 
-They are generated from the table in `errors.py`, so that a new error has a schema.
+They are generated from the table in `api/errors.py`, so that a new error has a schema.
 """
 
 import re
