@@ -52,13 +52,15 @@ SCENARIOS = (
     Scenario("keys", "ASSIGN", ("NO_CONFIRM", "LOOK_APART", "LOOK_ONCE")),
     Scenario("keys", "ALLOCATE", ("NO_SETTLING", "NO_FENCE", "FORGET_OF_OTHERS")),
     Scenario("keys", "RELEASE", ("NO_SETTLING", "FORGET_OF_OTHERS")),
+    Scenario("decisions", "", ("NOT_FINAL", "NO_DROP", "IGNORE_COMMIT")),
     Scenario("replicas", "", ("ACCEPTED_IS_DONE", "MINORITY_READS", "NO_CONFIRM")),
 )
 BY_HAND = {
-    "REFUSALS", "LATECOMER", "WRITERS", "LOSSES", "NO_WITHDRAWAL", "NO_FENCE", "OWN_IS_RIVAL",
-    "RESTORE_BLINDLY", "ABSENT_IS_LOST", "REFUSED_IS_LOST",
+    "REFUSALS", "LATECOMER", "WRITERS", "WORKERS", "LOSSES", "COPIES", "NO_WITHDRAWAL",
+    "NO_FENCE", "OWN_IS_RIVAL", "RESTORE_BLINDLY", "ABSENT_IS_LOST", "REFUSED_IS_LOST",
 }  # fmt: skip
-"""Flags of `replicas.pml` that this script does not use, because the search takes too long."""
+"""Flags of `replicas.pml` and `decisions.pml` that this script does not use, because the search
+takes too long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kazoo_ips.couch.client import Document
 from kazoo_ips.model import Attempt
-from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.records import Records, withdrawn
 
 _PREFIX = "reply-"
 
@@ -53,9 +53,16 @@ class IdempotencyRecords:
         self._records = records
 
     def find(self, record_id: str) -> IdempotencyRecord | None:
-        """Return the record of a key, or None."""
+        """Return the record of a key, or None.
+
+        If all attempts that claimed the key at the same time have withdrawn, the key still belongs
+        to its first request, which may have changed something.
+        """
         document = self._records.find(_PREFIX + record_id, _rank)
-        return _record(document) if document else None
+        if document:
+            return _record(document)
+        content = withdrawn(self._records.every_leaf(_PREFIX + record_id), _rank)
+        return replace(_record(content), until=0, reply=None) if content else None
 
     def revision_of(self, record: IdempotencyRecord) -> str | None:
         """Return the revision of an attempt, even if only a minority of nodes has it, or None."""
@@ -140,7 +147,7 @@ def _record(document: Document) -> IdempotencyRecord:
         document["until"],
         document.get("worker", ""),
         document["reply"],
-        document["_rev"],
+        document.get("_rev"),
     )
 
 

@@ -21,6 +21,9 @@ arrive."""
 
 _TRIES = 3
 
+_SETTLED = "settled"
+"""The field of a revision that is written after a majority has accepted its content."""
+
 _WITHDRAWN = "withdrawn"
 """The field of a tombstone that removes one revision, and does not delete the document."""
 
@@ -54,25 +57,41 @@ class Records:
         if wanted.get("_rev") is None:
             wanted.pop("_rev", None)
         late, base = False, wanted.get("_rev")
-        for _ in range(_TRIES):
+        for count in range(_TRIES):
             written = self._database.put(wanted)
-            if written.outcome is Outcome.DONE:
+            if written.outcome is Outcome.DONE and not count:
                 return {**wanted, "_rev": written.revision, LATE: late}
+            # CouchDB may have copied both this write and a rival's to all nodes. Then a majority
+            # accepts this write again, although the rival's write was the one with a majority.
             own, rivals = self._written(wanted, base)
-            if own and rivals:
-                self.drop([own])
+            if rivals:
+                self.drop([own] if own else [])
                 return None
-            if own and self._database.replicas == 1:
+            if own and (written.outcome is Outcome.DONE or self._database.replicas == 1):
                 return {**own, LATE: late}
             if own:
                 # Write it again on its own revision. A majority that accepts this has both writes.
                 wanted["_rev"] = own["_rev"]
-            elif rivals:
-                return None
             # Otherwise the same write is repeated. A node that lags may have refused the first
             # one. If both arrive, they are the same write.
             late = late or "_rev" not in wanted
         raise DatastoreUnreachable(f"{wanted['_id']}: not known whether it is written")
+
+    def put_settled(self, document: Mapping[str, object]) -> Document | None:
+        """Write a document as `put` does, so that `find_settled` finds it beside any other write.
+
+        On a cluster that takes two writes. The second one says that the first one was accepted by
+        a majority: from two conflicting revisions alone nobody can tell.
+        """
+        written = self.put({**document, _SETTLED: False})
+        if written is None or self.replicas == 1:
+            return written
+        content = {name: value for name, value in written.items() if name != LATE}
+        return self.put({**content, _SETTLED: True})
+
+    def find_settled(self, record_id: str) -> Document | None:
+        """Return a document that `put_settled` has written, or None if it does not exist."""
+        return self.find(record_id, _rank_of_settled)
 
     def _written(self, wanted: Document, base: str | None) -> tuple[Document | None, bool]:
         """Return the revision of a write, or None, and whether rivals wrote on the same base."""
@@ -91,8 +110,11 @@ class Records:
         :param r: how many replicas are read; a majority unless given
         :param revs: whether each revision includes its `_revisions`
         """
-        leaves = self._database.leaves(record_id, r=r, revs=revs)
-        return [leaf for leaf in leaves if not leaf.get(_WITHDRAWN)]
+        return without_dropped(self._database.leaves(record_id, r=r, revs=revs))
+
+    def every_leaf(self, record_id: str) -> list[Document]:
+        """Return every leaf revision of a document, with tombstones and dropped revisions."""
+        return self._database.leaves(record_id)
 
     def find(self, record_id: str, rank: Callable[[Document], tuple[int, ...]]) -> Document | None:
         """Return a document, or None if it does not exist.
@@ -131,14 +153,23 @@ class Records:
             [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in documents]
         )
 
-    def drop(self, leaves: Sequence[Mapping[str, object]]) -> None:
+    def drop(self, leaves: Sequence[Mapping[str, object]]) -> list[Written]:
         """Delete single revisions. A field in each tombstone says that the document still exists.
 
+        The tombstone keeps the content, in case that no other revision is left.
+
+        :returns: the outcome of each, in the given order
         :raises DatastoreUnreachable: nothing was sent
         """
-        self._database.put_all(
+        if not leaves:
+            return []  # a dry run may read, but must not write
+        return self._database.put_all(
             [
-                {"_id": leaf["_id"], "_rev": leaf["_rev"], "_deleted": True, _WITHDRAWN: True}
+                {
+                    **{k: v for k, v in leaf.items() if k[0] != "_" or k in ("_id", "_rev")},
+                    "_deleted": True,
+                    _WITHDRAWN: True,
+                }
                 for leaf in leaves
             ]
         )
@@ -146,6 +177,12 @@ class Records:
     def range(self, prefix: str) -> Iterator[Document]:
         """Return all documents whose ids begin with a prefix. On a cluster the list may lag."""
         return self._database.range(prefix, f"{prefix}\uffff")
+
+
+def _rank_of_settled(leaf: Document) -> tuple[int, ...]:
+    # The hash, so that of two revisions that nobody depends on one is dropped.
+    number, digest = leaf["_rev"].split("-", maxsplit=1)
+    return bool(leaf.get(_SETTLED)), int(number), int(digest, 16)
 
 
 def _content(leaf: Document) -> Document:
@@ -167,3 +204,29 @@ def _follows(leaf: Document, base: str | None) -> bool:
         return not leaf.get("_deleted")
     start, ids = leaf["_revisions"]["start"], leaf["_revisions"]["ids"]
     return base in {f"{start - n}-{digest}" for n, digest in enumerate(ids) if n}
+
+
+def without_dropped(leaves: Sequence[Document]) -> list[Document]:
+    """Return the leaf revisions of a document that were not dropped."""
+    return [leaf for leaf in leaves if not leaf.get(_WITHDRAWN)]
+
+
+def withdrawn(
+    leaves: Sequence[Document], rank: Callable[[Document], tuple[int, ...]]
+) -> Document | None:
+    """Return the content of a document whose revisions were all dropped, or None.
+
+    Two writers of one revision may both find that the other has written, and then both drop
+    their own revision. The document was never deleted, but no live revision is left.
+
+    :param leaves: all leaf revisions of the document
+    :param rank: as for `Records.find`; the content is that of the dropped revision that ranks
+        highest
+    :returns: the document without a revision: CouchDB accepts only a new document after the
+        tombstones
+    """
+    dropped = [leaf for leaf in leaves if _WITHDRAWN in leaf and _WRITE in leaf]
+    if not dropped or without_dropped(leaves):
+        return None
+    content = max(dropped, key=lambda leaf: (rank(leaf), leaf["_rev"]))
+    return {k: v for k, v in content.items() if k not in {"_deleted", "_rev", _WITHDRAWN}}

@@ -15,10 +15,13 @@ from uuid import uuid4
 from kazoo_ips.couch.client import Document
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import Attempt, Outcome
+from kazoo_ips.model.history import NOBODY, Author
 from kazoo_ips.processes import liveness
-from kazoo_ips.repositories.records import LATE, Records
+from kazoo_ips.repositories.records import LATE, Records, withdrawn, without_dropped
 
 _PREFIX = "transaction-"
+"""The ids of the records of transactions begin with it, except those of `_NEWER`. The release
+before this one does not know these, so it must not find them among the others."""
 
 
 class Action(StrEnum):
@@ -26,6 +29,12 @@ class Action(StrEnum):
 
     ASSIGN = "assign"
     RELEASE = "release"
+    RESERVE = "reserve"
+    TRANSFER = "transfer"
+
+
+_NEWER = (Action.RESERVE, Action.TRANSFER)
+"""What the release before this one does not know."""
 
 
 class State(StrEnum):
@@ -38,14 +47,19 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """Several addresses that one request assigns or releases, all or none.
+    """Several addresses that one request assigns, releases or transfers, all or none.
 
     :param id: begins with the action; each document it writes has it in `pvt_transaction`
+    :param account_id: the account that gets the addresses, or releases them
     :param at: the time in its documents, in Gregorian seconds
     :param addresses: the addresses it may write; after the commit, those it has written
     :param worker: the process that owns it
     :param attempt: the attempt of a request with an Idempotency-Key, or None
+    :param by: who has sent the request
+    :param final: whether no other worker can have decided otherwise, so that an abort may be acted
+        on
     :param finished: whether its documents agree with its state
+    :param from_id: the account that has the addresses before a transfer
     :param lasting: whether a late write may still create its record, which is then not deleted
     """
 
@@ -58,14 +72,27 @@ class Transaction:
     worker: str
     state: State = State.PENDING
     attempt: Attempt | None = None
+    by: Author = NOBODY
     finished: bool = False
     lasting: bool = False
     revision: str | None = None
+    from_id: str | None = None
+    final: bool = False
+
+    @property
+    def stands(self) -> bool:
+        """Whether no other worker can have decided otherwise, as far as the record says."""
+        return self.final or self.finished
 
     @property
     def changes_documents(self) -> bool:
         """Whether its documents have to be written again, after it was committed or aborted."""
-        return (self.action is Action.ASSIGN) != (self.state is State.COMMITTED)
+        return (self.action is Action.RELEASE) == (self.state is State.COMMITTED)
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The accounts whose copies it writes or removes."""
+        return tuple(filter(None, (self.account_id, self.from_id)))
 
 
 def transaction_id(action: Action, attempt: Attempt | None) -> str:
@@ -96,6 +123,8 @@ class TransactionLog:
         at: int,
         addresses: Sequence[str],
         attempt: Attempt | None = None,
+        by: Author = NOBODY,
+        from_id: str | None = None,
     ) -> Transaction:
         """Write the record of a new transaction.
 
@@ -111,6 +140,8 @@ class TransactionLog:
             tuple(addresses),
             liveness.identity(),
             attempt=attempt,
+            by=by,
+            from_id=from_id,
         )
         return self._require(self._put(transaction))
 
@@ -134,24 +165,45 @@ class TransactionLog:
         return self._require(self._put(committed))
 
     def confirm(self, transaction: Transaction) -> Transaction:
-        """Ensure that a majority of nodes has the record that was read, before acting on it.
+        """Ensure that the decision that was read is the only one, before acting on it.
 
-        On a cluster a read may return a commit that only a minority of nodes has. Such a
-        transaction can still be aborted.
+        On a cluster a read may return a decision that only a minority of nodes has, so that
+        another worker can still decide otherwise, or has done so. CouchDB may have copied both
+        decisions to all nodes. Then no read shows which of them had a majority. A worker acts on a
+        commit at once, but on an abort only when it is final. So a commit beside an abort that is
+        not final stays, and the abort is dropped.
 
-        :raises DatastoreUnreachable: no majority has it
+        :raises DatastoreUnreachable: no majority has it, or another worker may have decided
+            otherwise
         """
-        if self._records.replicas == 1 or transaction.finished:
+        if self._records.replicas == 1 or transaction.stands:
             return transaction
-        return self._require(self._put(transaction))
+        saved = self._require(self._put(transaction))
+        live = _live(self._records.leaves(_record_id(saved.id)))
+        others = [t for t in live if t.state not in {State.PENDING, saved.state}]
+        if saved.state is State.ABORTED and not others:
+            return self._require(self._put(replace(saved, final=True)))
+        is_open = saved.state is State.ABORTED or any(t.stands for t in others)
+        dropped = [] if is_open else self._records.drop([_reference(t) for t in others])
+        if is_open or any(w.outcome is not Outcome.DONE for w in dropped):
+            raise DatastoreUnreachable(f"request {saved.request_id} is not decided")
+        return saved
 
-    def abort(self, transaction: Transaction) -> Transaction | None:
+    def abort(self, transaction: Transaction, *, finished: bool = False) -> Transaction | None:
         """Abort a transaction.
 
+        :param finished: whether its documents agree with that
         :returns: the aborted transaction; None if another worker has changed its state meanwhile
         :raises DatastoreUnreachable: the outcome is unknown
         """
-        return self._put(replace(transaction, state=State.ABORTED))
+        aborted = replace(transaction, state=State.ABORTED)
+        if self._records.replicas > 1:
+            # A worker that finds a commit beside this abort may drop the abort until it is final.
+            written = self._put(aborted)
+            if written is None:
+                return None
+            aborted = written
+        return self._put(replace(aborted, final=True, finished=finished))
 
     def fence(
         self, action: Action, account_id: str, request_id: str, at: int, attempt: Attempt
@@ -163,8 +215,8 @@ class TransactionLog:
         :raises DatastoreUnreachable: the outcome is unknown
         """
         name, worker = transaction_id(action, attempt), liveness.identity()
-        aborted = Transaction(name, action, account_id, request_id, at, (), worker, State.ABORTED)
-        return self._put(replace(aborted, attempt=attempt, finished=True))
+        new = Transaction(name, action, account_id, request_id, at, (), worker, attempt=attempt)
+        return self.abort(new, finished=True)
 
     def finish(self, transactions: Sequence[Transaction]) -> list[Transaction]:
         """Delete the records of transactions whose documents agree with their state.
@@ -211,29 +263,38 @@ class TransactionLog:
     def find(self, transaction: str) -> Transaction | None:
         """Return a transaction, or None if its record was deleted.
 
-        Of two conflicting revisions the committed one wins, because its writer may have had a
-        majority. In that case the other writer had none. If neither had one, no request depends
-        on the result. If the record also has a tombstone, only a finished revision counts. A node
-        that lags may have created a deleted record again, as a pending one. It may also have
-        deleted a revision that other nodes had as finished.
+        Of two conflicting decisions a final one wins, and otherwise the commit: see `confirm`. If
+        the record also has a tombstone, only a finished revision counts. A node that lags may have
+        created a deleted record again, as a pending one. It may also have deleted a revision that
+        other nodes had as finished.
+
+        If two workers have decided at the same time, and both have withdrawn their decision, the
+        transaction is pending again.
         """
-        leaves = self._records.leaves(_PREFIX + transaction)
+        every = self._records.every_leaf(_record_id(transaction))
+        leaves = without_dropped(every)
+        if not leaves:
+            undecided = withdrawn(every, lambda leaf: (len(leaf["addresses"]),))
+            if undecided is None:
+                return None
+            undecided |= {"state": State.PENDING, "final": False, "finished": False}
+            return _transaction(undecided)
         is_deleted = any(leaf.get("_deleted") for leaf in leaves)
-        live = [_transaction(leaf) for leaf in leaves if not leaf.get("_deleted")]
+        live = _live(leaves)
         found = [t for t in live if t.finished or not is_deleted]
         if not found:
             return None
-        decisive = min(found, key=lambda t: _PRECEDENCE.index(t.state))
+        decisive = min(found, key=_precedence)
         if decisive.finished:
             self._records.drop([_reference(t) for t in live if t is not decisive])
         return decisive
 
     def all(self) -> list[Transaction]:
         """Return all transactions. On a cluster the list may lag; `find` does not lag."""
-        documents = list(self._records.range(_PREFIX))
+        prefixes = (_PREFIX, *(f"{action}-" for action in _NEWER))
+        documents = [d for prefix in prefixes for d in self._records.range(prefix)]
         found = (
-            self.find(d["_id"].removeprefix(_PREFIX)) if "_conflicts" in d else _transaction(d)
-            for d in documents
+            self.find(_name(d["_id"])) if "_conflicts" in d else _transaction(d) for d in documents
         )
         return [transaction for transaction in found if transaction]
 
@@ -251,17 +312,34 @@ class TransactionLog:
         return transaction
 
 
-_PRECEDENCE = (State.COMMITTED, State.ABORTED, State.PENDING)
+_STATES = (State.COMMITTED, State.ABORTED, State.PENDING)
+
+
+def _precedence(transaction: Transaction) -> tuple[bool, int]:
+    return not transaction.stands, _STATES.index(transaction.state)
+
+
+def _record_id(transaction: str) -> str:
+    return transaction if transaction.startswith(_NEWER) else _PREFIX + transaction
+
+
+def _name(record_id: str) -> str:
+    return record_id.removeprefix(_PREFIX)
+
+
+def _live(leaves: Sequence[Document]) -> list[Transaction]:
+    """Return the live revisions of a record."""
+    return [_transaction(leaf) for leaf in leaves if not leaf.get("_deleted")]
 
 
 def _reference(transaction: Transaction) -> Mapping[str, Any]:
-    return {"_id": _PREFIX + transaction.id, "_rev": transaction.revision}
+    return {"_id": _record_id(transaction.id), "_rev": transaction.revision}
 
 
 def _document(transaction: Transaction) -> Mapping[str, Any]:
     attempt = transaction.attempt
     return {
-        "_id": _PREFIX + transaction.id,
+        "_id": _record_id(transaction.id),
         "_rev": transaction.revision,
         "type": "transaction",
         "action": transaction.action.value,
@@ -271,7 +349,10 @@ def _document(transaction: Transaction) -> Mapping[str, Any]:
         "addresses": list(transaction.addresses),
         "worker": transaction.worker,
         "state": transaction.state.value,
+        **({"from_id": transaction.from_id} if transaction.from_id else {}),
         **({"key": attempt.key, "attempt": attempt.number} if attempt else {}),
+        "by": {name: value for name, value in transaction.by._asdict().items() if value},
+        "final": transaction.final,
         "finished": transaction.finished,
         "lasting": transaction.lasting,
     }
@@ -279,7 +360,7 @@ def _document(transaction: Transaction) -> Mapping[str, Any]:
 
 def _transaction(document: Document) -> Transaction:
     return Transaction(
-        document["_id"].removeprefix(_PREFIX),
+        _name(document["_id"]),
         Action(document["action"]),
         document["account_id"],
         document["request_id"],
@@ -288,7 +369,10 @@ def _transaction(document: Document) -> Transaction:
         document["worker"],
         State(document["state"]),
         Attempt(document["key"], document["attempt"]) if "key" in document else None,
+        Author(**document.get("by", {})),
         document["finished"],
         document["lasting"],
-        document["_rev"],
+        document.get("_rev"),
+        document.get("from_id"),
+        document.get("final", False),
     )

@@ -17,6 +17,7 @@ from kazoo_ips.errors import (
     InProgress,
     KazooIPsError,
 )
+from kazoo_ips.model import KEY_SECONDS
 from kazoo_ips.processes import liveness
 from kazoo_ips.repositories.idempotency_records import (
     IdempotencyRecord,
@@ -24,7 +25,7 @@ from kazoo_ips.repositories.idempotency_records import (
     record_id,
 )
 from kazoo_ips.services.accounts.rate_limits import RateLimits
-from kazoo_ips.services.assigning.recovery import LEASE, RETENTION
+from kazoo_ips.services.assigning.recovery import LEASE
 from kazoo_ips.services.assigning.transactions import TransactionService
 from kazoo_ips.services.retry_queue import RetryQueue
 
@@ -77,7 +78,7 @@ class IdempotencyService:
             worker=liveness.identity(),
         )
         existing = self._records.find(new.id)
-        if existing is None or now - existing.created > RETENTION:
+        if existing is None or now - existing.created > KEY_SECONDS:
             self._limits.take_key(account_id)
             return self._claim(replace(new, revision=existing.revision if existing else None))
         if existing.fingerprint != fingerprint:
@@ -166,10 +167,15 @@ class IdempotencyService:
         return True
 
     def sweep(self) -> int:
-        """Delete the records that are older than `RETENTION`; return their number."""
-        return self._records.sweep(self._now() - RETENTION)
+        """Delete the records that are older than `KEY_SECONDS`; return their number."""
+        return self._records.sweep(self._now() - KEY_SECONDS)
 
 
 def _attempt(record: IdempotencyRecord) -> str:
-    """Return the name of an attempt in the retry queue. Several attempts of one key may wait."""
-    return f"key {record.id}, request {record.request_id}, attempt {record.attempt}"
+    """Return the name of an attempt in the retry queue. Several attempts of one key may wait.
+
+    A first attempt whose claim has an unknown outcome may be followed by another first attempt of
+    the same request, when a read does not find the claim.
+    """
+    use = f"request {record.request_id} of {record.created}"
+    return f"key {record.id}, {use}, attempt {record.attempt}"

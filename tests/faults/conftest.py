@@ -32,7 +32,7 @@ Begin = Callable[[Callable[[], Any]], Future[Any]]
 def held_up(
     proxy: FaultProxy, method: str, path: str, first: Callable[[], Any], meet: Batcher[Any, Any]
 ) -> Iterator[tuple[Future[Any], Begin]]:
-    """Hold up a call's request as long as this lasts; what begins meanwhile waits behind it.
+    """Hold up the request of a call until the end of the `with`. Later requests wait behind it.
 
     :param first: the call, whose request has that method and path
     :param meet: where the others wait
@@ -86,7 +86,7 @@ def behind(settings: Settings, running_proxy: FaultProxy) -> Settings:
         settings,
         couchdb_url=running_proxy.url,
         read_timeout=GONE_AFTER,
-        identity_cache=3.0,  # whoever calls is no part of what is tested here
+        identity_cache=3.0,  # requests for the caller would be faulty too
     )
 
 

@@ -1,8 +1,8 @@
-"""A proxy in front of the real database that misbehaves by rule.
+"""A proxy in front of the real database, which causes faults by rule.
 
-Real sockets, one thread for each client connection, kept alive on both sides. What no rule is
-about passes byte for byte. Knows HTTP and the shape of CouchDB's answers to a write; nothing of
-dedicated IPs.
+The proxy uses real sockets, and one thread for each client connection. Connections are kept alive
+on both sides. It forwards all other bytes unchanged. It knows HTTP and the form of CouchDB's
+responses to writes, and nothing of dedicated IPs.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 GONE_AFTER = 30.0
-"""Seconds after which a silent connection, or one held back for nothing, is given up."""
+"""Seconds after which the proxy closes a silent connection, or sends a request that it holds."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Reply:
 
 
 class Hangup(Exception):
-    """Raised to close the client's connection without another byte."""
+    """Raised by a fault to close the client's connection. Nothing more is sent to the client."""
 
 
 class Forward(Protocol):
@@ -104,6 +104,12 @@ def answer_202(forward: Forward) -> Reply:
     return _reply(202, json.dumps(content).encode(), "application/json")
 
 
+def accepted_elsewhere(document_id: str, revision: str) -> Fault:
+    """The reply is 202, from the only node that has the write. It does not answer afterwards."""
+    body = json.dumps({"ok": True, "id": document_id, "rev": revision}).encode()
+    return lambda forward: _reply(202, body, "application/json")
+
+
 def lose_reply(forward: Forward) -> Reply:
     """The write is done, and the connection is closed without a reply."""
     forward()
@@ -140,7 +146,7 @@ def hold(gate: threading.Event) -> Fault:
 def late(gate: threading.Event) -> Fault:
     """The connection ends at once, and the request goes on when the gate opens.
 
-    What a client whose patience is at its end sees, without waiting for that.
+    The client sees the same as after its timeout, and the test does not wait for the timeout.
     """
     held = hold(gate)
 
@@ -169,7 +175,7 @@ def three_copies(forward: Forward) -> Reply:
 
 
 def lagging(*leaves: Mapping[str, object]) -> Fault:
-    """The response of a lagging replica for all leaf revisions of a document: these."""
+    """A lagging replica returns these leaf revisions of a document."""
     body = json.dumps([{"ok": leaf} for leaf in leaves]).encode()
     return lambda forward: _reply(200, body, "application/json")
 
@@ -218,7 +224,7 @@ def unreadable(document_id: str) -> Fault:
 
 
 def forbid(forward: Forward) -> Reply:
-    """What CouchDB says to a user that is no member of a database. It does nothing else."""
+    """The response to a user that is not a member of the database. The request is not sent."""
     body = b'{"error":"forbidden","reason":"You are not allowed to access this db."}'
     return _reply(403, body, "application/json")
 
@@ -229,9 +235,9 @@ def bad_gateway(forward: Forward) -> Reply:
 
 
 class FaultProxy:
-    """The proxy. A context manager: it listens inside.
+    """The proxy. It listens inside a `with`.
 
-    :param url: the database, perhaps with user and password in it
+    :param url: the database, which may contain a user and a password
     """
 
     def __init__(self, url: str) -> None:
@@ -265,7 +271,7 @@ class FaultProxy:
     ) -> None:
         self.go_away()
 
-    # What the test says.
+    # Called by tests.
 
     def rule(
         self,
@@ -346,7 +352,7 @@ class FaultProxy:
         with self._idle:
             return self._idle.wait_for(lambda: self._busy == 0, seconds)
 
-    # What the threads do.
+    # Called by the threads of connections.
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -407,7 +413,7 @@ class FaultProxy:
             return chosen
 
 
-# HTTP, as far as it is needed.
+# The parts of HTTP that the proxy needs.
 
 
 @dataclass(frozen=True)
@@ -441,7 +447,7 @@ class _Upstream:
         return reply
 
     def _connected(self) -> socket.socket:
-        # A connection with something to read before anything was asked has been closed.
+        # A connection that is readable before a request is sent has been closed.
         if self._socket and select.select([self._socket], [], [], 0)[0]:
             self.close()
         if self._socket is None:

@@ -34,6 +34,7 @@ from kazoo_ips.model import (
     ReleaseIP,
     ReleaseIPs,
     Status,
+    generation,
 )
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
@@ -55,7 +56,7 @@ def gregorian(ago: float = 0) -> int:
 
 
 _numbers = count(100)
-"""Addresses that no other test uses: what is left of one that was there is a leaf as well."""
+"""Addresses that no other test uses: the tombstone of a used one is a leaf revision as well."""
 
 
 class Leaves:
@@ -65,7 +66,7 @@ class Leaves:
         self.pool = pool
         self.couch = couch
         self.ips = IPRepository(couch, ListRepository(couch))
-        # Old tombstones would be leaves of the next test's: each has an address of its own.
+        # Each test has an address of its own: old revisions would be leaves in the next test.
         self.address = f"203.0.113.{next(_numbers)}"
 
     def base(self) -> Document:
@@ -95,6 +96,32 @@ class Leaves:
         self.pool.graft(claim, parent=base["_rev"])
         return claim
 
+    def release(
+        self, base: Document, digest: str, owner: Member, request_id: str, *since: str,
+        committed: bool = False,
+    ) -> None:  # fmt: skip
+        """Add a leaf revision that a release of the address by an account has written.
+
+        :param since: the kinds of later events
+        :param committed: whether a transaction of several addresses has released it
+        """
+        at = gregorian()
+        event = {"event": "released", "account_id": owner.id, "request_id": request_id, "at": at}
+        trail = [
+            event | ({"committed": True} if committed else {}),
+            *({"event": kind, "request_id": request_id, "at": at} for kind in since),
+        ]
+        fresh = {
+            **base,
+            "_rev": f"{generation(base['_rev']) + 1}-{digest}",
+            "pvt_status": "available",
+            "pvt_assigned_to": None,
+            "pvt_modified": at,
+            "pvt_request_id": request_id,
+            "pvt_trail": [*base.get("pvt_trail", []), *trail],
+        }
+        self.pool.graft(fresh, parent=base["_rev"])
+
     def copy(self, claim: Document, owner: Member) -> None:
         database = self.couch.database(account_database(owner.id))
         database.put({name: value for name, value in claim.items() if name != "_rev"})
@@ -121,7 +148,7 @@ class Leaves:
 def leaves(couch: Couch, pool: Database) -> Iterator[Leaves]:
     made = Leaves(pool, couch)
     yield made
-    if not made.live:  # nothing shall be brought back after the test
+    if not made.live:  # nothing may restore the address after the test
         pool.put({"_id": made.address})
     for leaf in made.live:
         pool.remove(made.address, leaf["_rev"])
@@ -322,7 +349,7 @@ def test_a_deletion_among_withdrawn_writes_counts_in_any_order(
     for step in order:
         steps[step]()
     assert leaves.live == []
-    # A node that lags may show a withdrawn claim for a moment; one brought back would stay.
+    # A lagging node may show a withdrawn assignment for a moment. A restored one would stay.
     assert eventually(lambda: is_gone(services, leaves.address))
     assert leaves.live == []
 
@@ -330,7 +357,7 @@ def test_a_deletion_among_withdrawn_writes_counts_in_any_order(
 def test_a_dropped_revision_is_no_deletion(
     race: Leaves, services: Instance, alice: Member, bob: Member
 ) -> None:
-    """The dropped revision has the generation of the next write's base, and could seem newer."""
+    """The dropped revision has the same generation as the base of the next write."""
     services.ips.fetch(race.address)
     [base] = race.live
     database = race.couch.database(account_database(alice.id))
@@ -433,22 +460,22 @@ def test_an_address_with_a_write_on_the_base_revision_is_not_restored(
     withdrawn: Leaves, services: Instance, bob: Member
 ) -> None:
     """A writer that has read that revision may write on it until a majority has the tombstone."""
-    there = withdrawn.ips.leaves(withdrawn.address)
-    assert there.restorable
-    withdrawn.claim(to_document(there.restorable.before), "a" * 32, bob)
+    found = withdrawn.ips.leaves(withdrawn.address)
+    assert found.restorable
+    withdrawn.claim(to_document(found.restorable.before), "a" * 32, bob)
     with pytest.raises(Conflict):
-        services.pool._conflicts.restore(there.restorable)
+        services.pool._conflicts.restore(found.restorable)
 
 
 def test_an_address_deleted_meanwhile_is_not_restored(
     withdrawn: Leaves, services: Instance
 ) -> None:
-    there = withdrawn.ips.leaves(withdrawn.address)
-    assert there.restorable
+    found = withdrawn.ips.leaves(withdrawn.address)
+    assert found.restorable
     deleted = {"_id": withdrawn.address, "_rev": f"2-{'b' * 32}", "_deleted": True}
-    withdrawn.pool.graft(deleted, parent=there.restorable.base)
+    withdrawn.pool.graft(deleted, parent=found.restorable.base)
     with pytest.raises(Conflict):
-        services.pool._conflicts.restore(there.restorable)
+        services.pool._conflicts.restore(found.restorable)
 
 
 @pytest.mark.parametrize("fault", [None, faults.answer_202, faults.cut])
@@ -460,7 +487,7 @@ def test_one_of_several_old_assignments_without_a_copy_is_kept(
     bob: Member,
     fault: Fault | None,
 ) -> None:
-    """None is acknowledged. The first one is made available, and the other one is dropped."""
+    """Neither was acknowledged. The first one is made available, and the other one is dropped."""
     base = leaves.base()
     leaves.claim(base, LOW, alice)
     leaves.claim(base, HIGH, bob)
@@ -486,15 +513,15 @@ def test_a_recent_assignment_in_conflict_with_an_old_one_is_not_resolved(
 def test_an_address_is_restored_only_if_a_majority_has_it(
     withdrawn: Leaves, proxy: FaultProxy, behind: Settings, number: int
 ) -> None:
-    there = withdrawn.ips.leaves(withdrawn.address)
-    assert there.restorable
+    found = withdrawn.ips.leaves(withdrawn.address)
+    assert found.restorable
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
     local = withdrawn.pool.find("_local/kazoo_ips")  # the embedded server compares its revision
     if local:
         withdrawn.pool.remove("_local/kazoo_ips", local["_rev"])
     answer = proxy.rule(faults.answer_202, "PUT|POST", "-dedicated_ips/", first=number)
     with pytest.raises(DatastoreUnreachable):
-        composition.build(behind).pool._conflicts.restore(there.restorable)
+        composition.build(behind).pool._conflicts.restore(found.restorable)
     assert answer.met
 
 
@@ -526,13 +553,49 @@ def test_a_recent_conflict_of_releases_is_not_resolved(
     leaves: Leaves, services: Instance, alice: Member
 ) -> None:
     base = leaves.base()
-    released = {"event": "released", "account_id": alice.id, "request_id": "r", "at": gregorian()}
     for digest in (LOW, HIGH):
-        fresh = {**base, "_rev": f"2-{digest}", "pvt_modified": gregorian()}
-        leaves.pool.graft({**fresh, "pvt_trail": [released]}, parent=base["_rev"])
+        leaves.release(base, digest, alice, digest)
     with pytest.raises(Conflict):
         services.pool._conflicts.resolve(leaves.address)
     assert len(leaves.live) == 2
+
+
+def test_one_release_that_two_workers_have_written_is_resolved_at_once(
+    leaves: Leaves, services: Instance, alice: Member
+) -> None:
+    base = leaves.base()
+    for digest in (LOW, HIGH):
+        leaves.release(base, digest, alice, "r")
+    assert services.pool._conflicts.resolve(leaves.address).revision == f"2-{HIGH}"
+    assert len(leaves.live) == 1
+
+
+def test_of_two_releases_that_one_is_kept_that_has_removed_the_copy(
+    leaves: Leaves,
+    services: Instance,
+    later: Instance,
+    alice: Member,
+    add: Callable[..., DedicatedIP],
+) -> None:
+    """A node that was cut off has taken the other release, without a majority."""
+    add(leaves.address)
+    services.ips.assign(AssignIP(alice.id, leaves.address), "a")
+    base = leaves.pool.get(leaves.address)
+    services.ips.release(ReleaseIP(alice.id, leaves.address), "r")
+    leaves.release(base, HIGH, alice, "other")
+    assert len(leaves.live) == 2
+    assert later.pool._conflicts.resolve(leaves.address).request_id == "r"
+
+
+@pytest.mark.parametrize("since", [[], ["aged"]], ids=str)
+def test_of_two_releases_the_committed_one_is_kept(
+    leaves: Leaves, later: Instance, alice: Member, since: list[str]
+) -> None:
+    """Its transaction had a majority for its base, so the other release had none."""
+    base = leaves.base()
+    leaves.release(base, LOW, alice, "r", *since, committed=True)
+    leaves.release(base, HIGH, alice, "other")
+    assert later.pool._conflicts.resolve(leaves.address).revision == f"2-{LOW}"
 
 
 def test_the_copy_of_a_deleted_address_is_removed(
@@ -584,8 +647,8 @@ def test_copies_of_an_unknown_status_are_not_changed(
     if copied:
         leaves.copy(claim, alice)
     owner = alice.id if not copied else None
-    there = leaves.pool.get(leaves.address)
-    leaves.pool.put({**there, "pvt_status": "parked", "pvt_assigned_to": owner})
+    found = leaves.pool.get(leaves.address)
+    leaves.pool.put({**found, "pvt_status": "parked", "pvt_assigned_to": owner})
     services.copies.repair(alice.id, [leaves.address])
     assert leaves.copies(alice) == copied
 
@@ -625,7 +688,7 @@ def test_on_a_cluster_no_copy_is_written_of_an_assignment_in_conflict(
 def test_copies_are_not_repaired_while_the_pool_document_is_in_conflict(
     leaves: Leaves, services: Instance, alice: Member, bob: Member, copied: bool
 ) -> None:
-    """The copy decides the conflict. A written or removed one would decide it wrongly."""
+    """The copy decides the conflict. A repair that writes or removes a copy would change that."""
     base = leaves.base()
     alices = leaves.claim(base, LOW if copied else HIGH, alice)
     leaves.claim(base, HIGH if copied else LOW, bob)
@@ -681,7 +744,7 @@ def test_a_deletion_stays_when_an_earlier_state_was_written_beside_it(
 def test_an_address_stays_beside_a_deletion_without_an_event_of_its_own(
     leaves: Leaves, services: Instance, kept: bool
 ) -> None:
-    """Another program has deleted it. Whether that was before or after the other is not known."""
+    """Another program has deleted it, at a time that the service does not know."""
     created = {"event": "created", "request_id": "c", "at": 1}
     leaves.pool.put({**leaves.base(), "pvt_trail": [created]})
     base = leaves.pool.get(leaves.address)

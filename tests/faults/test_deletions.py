@@ -34,7 +34,7 @@ class Deletion:
         self.address = assigned.address
 
     def meet(self, *met: Fault) -> None:
-        """Apply these faults to the next writes of the document, one after the other."""
+        """Apply the first fault to the next write of the document, the second to the next, …"""
         for number, fault in enumerate(met, 1):
             self.proxy.rule(fault, "PUT", f"{POOL}/{self.address}", first=number)
 
@@ -79,7 +79,7 @@ def deletion(
     add: Callable[..., DedicatedIP],
     alice: Member,
 ) -> Deletion:
-    # Old revisions would be leaves of the next test's: each test has an address of its own.
+    # Each test has an address of its own: old revisions would be leaves in the next test.
     ip = add(f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}")
     assigned = services.ips.assign(AssignIP(alice.id, ip.address), uuid4().hex)
     return Deletion(proxy, composition.build(behind), couch, assigned)

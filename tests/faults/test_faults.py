@@ -34,7 +34,7 @@ class Operation:
     :param before: how many addresses the pool holds
     :param assigned: whether they are the account's
     :param count: how many it is about
-    :param wanted: what becomes of them: `assigned`, `available` or `absent`
+    :param wanted: their state afterwards: `assigned`, `available` or `absent`
     """
 
     before: int
@@ -183,7 +183,7 @@ class World:
         made = [f"2001:db8:{self._cases:x}::{n:x}" for n in range(1, count + 1)]
         documents = [self._document(address, operation.assigned) for address in made]
         if operation.before:
-            # On a cluster a view asks one copy of each shard: let every copy have them.
+            # On a cluster a view reads one replica of each shard: all replicas must have them.
             self.pool.put_all(documents, w=self.pool.replicas)
         if operation.assigned:
             self.copies.put_all(documents)
@@ -191,8 +191,8 @@ class World:
             yield made
         finally:
             for database in (self.pool, self.copies):
-                there = database.get_all(made).values()
-                database.put_all([{**document, "_deleted": True} for document in there])
+                found = database.get_all(made).values()
+                database.put_all([{**document, "_deleted": True} for document in found])
 
     def _document(self, address: str, assigned: bool) -> dict[str, Any]:
         owner = {"pvt_assigned_to": self.account_id} if assigned else {}
@@ -210,21 +210,21 @@ class World:
 
     def state(self, operation: Operation, addresses: list[str]) -> str:
         """Whether the request is done, not done, or done in part."""
-        there = self.pool.get_all(addresses)
-        assert not any("_conflicts" in document for document in there.values())
+        found = self.pool.get_all(addresses)
+        assert not any("_conflicts" in document for document in found.values())
         ours = {
             address
-            for address, document in there.items()
+            for address, document in found.items()
             if document.get("pvt_assigned_to") == self.account_id
             and document["pvt_status"] == "assigned"
         }
-        free = {a for a, d in there.items() if d["pvt_status"] == "available"}
-        assert ours | free == set(there), there
+        free = {a for a, d in found.items() if d["pvt_status"] == "available"}
+        assert ours | free == set(found), found
         copies = self.copies.get_all(addresses)
         for address in ours & set(copies):
-            assert _content(copies[address]) == _content(there[address])
+            assert _content(copies[address]) == _content(found[address])
         wanted = {"assigned": len(ours), "available": len(free), "absent": None}
-        missing = len(addresses) - len(there)
+        missing = len(addresses) - len(found)
         if operation.before == 0:
             pool = {0: "done", operation.count: "not done"}.get(missing, "done in part")
         elif operation.wanted == "absent":
@@ -247,7 +247,9 @@ class World:
 
 
 def _content(document: dict[str, Any]) -> dict[str, Any]:
-    of_the_pool = ("_rev", "_conflicts", "pvt_trail", "pvt_transaction")
+    of_the_pool = (
+        "_rev", "_conflicts", "pvt_trail", "pvt_transaction", "pvt_written_generation",
+    )  # fmt: skip
     return {name: value for name, value in document.items() if name not in of_the_pool}
 
 
@@ -310,8 +312,8 @@ class Stage:
         self.world = world
         self.clock = clock
 
-    def keep_house(self) -> None:
-        """The background work of a worker, two minutes later."""
+    def run_background_work(self) -> None:
+        """Do the background work of a worker, two minutes later."""
         background = self.api.app.extensions["kazoo_ips"].background
         self.clock.ahead = LEASE + 80
         background.work()
@@ -337,14 +339,14 @@ class Stage:
             self.proxy.come_back()
             then = self.world.state(operation, scene.addresses)
         finally:
-            gate.set()  # what is late arrives now
+            gate.set()  # delayed requests arrive now
         assert self.proxy.wait_until_idle()
         self.proxy.clear()
-        self.keep_house()
+        self.run_background_work()
         if self.world.transactions(scene.request_id):
-            # On a cluster one round's list of records may be behind; the next one's is not.
+            # On a cluster the list of records may lag in one round, but not in the next one.
             time.sleep(0.5)
-            self.keep_house()
+            self.run_background_work()
         finally_ = self.world.state(operation, scene.addresses)
         assert self.world.transactions(scene.request_id) == 0
         reply = f"{answer.status_int} {answer.json.get('message', '')}".strip()

@@ -22,7 +22,7 @@ Report = list[tuple[str, str]]
 
 @pytest.fixture
 def fill(behind: Settings, proxy: FaultProxy, pool: Database) -> Callable[..., Report]:
-    """A function that adds two batches, with a fault at the first write of a batch."""
+    """A function that imports two batches, with a fault at the first write of one of them."""
     services = composition.build(behind)
     imports = ImportService(services.bulk_additions, BATCH)
 

@@ -1,6 +1,6 @@
-"""Responses of CouchDB to other requests: sent twice, too late, or swapped.
+"""CouchDB sends the response to another request: twice, too late, or swapped.
 
-A request gets its own response or none.
+A caller gets the response to its own request, or an error.
 """
 
 import json
@@ -47,17 +47,17 @@ def message(status: int, body: bytes, *headers: str) -> Reply:
 
 
 def later(forward: Forward, seconds: float, what: bytes) -> None:
-    """Send bytes to the client again after a time."""
+    """Send these bytes to the client once more, after a pause."""
 
     def send() -> None:
-        with suppress(OSError):  # it has closed the connection, as it should
+        with suppress(OSError):  # the client has closed the connection, as it should
             forward.client.sendall(what)  # type: ignore[attr-defined]
 
     threading.Timer(seconds, send).start()
 
 
 def failing_twice(pause: float, *headers: str) -> Fault:
-    """Two complete failures for one request."""
+    """Send two complete error responses to one request."""
 
     def fault(forward: Forward) -> Reply:
         first, second = message(500, FIRST, *headers), message(500, SECOND, *headers)
@@ -70,7 +70,7 @@ def failing_twice(pause: float, *headers: str) -> Fault:
 
 
 def answering_twice(pause: float) -> Fault:
-    """A correct response, and the same again."""
+    """Send the correct response twice."""
 
     def fault(forward: Forward) -> Reply:
         reply = forward()
@@ -81,7 +81,7 @@ def answering_twice(pause: float) -> Fault:
 
 
 def changed(change: Callable[[Any], Any]) -> Fault:
-    """Other content in a response without a request id."""
+    """Change the content of a response, and remove its request id."""
 
     def fault(forward: Forward) -> Reply:
         reply = forward()
@@ -91,7 +91,7 @@ def changed(change: Callable[[Any], Any]) -> Fault:
 
 
 def with_id(request_id: Callable[[str], str]) -> Fault:
-    """Another request id in the response."""
+    """Replace the request id of the response."""
 
     def fault(forward: Forward) -> Reply:
         reply = forward()
@@ -108,8 +108,8 @@ def read(database: Database, name: str) -> Any:
         return database.get(name)["name"]
 
 
-def all_is_well(database: Database) -> bool:
-    """Whether every request gets its own response."""
+def every_response_matches(database: Database) -> bool:
+    """Return whether every request gets the response to itself."""
     return [read(database, name) for name in IDS * 2] == list(IDS * 2)
 
 
@@ -123,7 +123,7 @@ def test_a_failure_that_is_sent_twice_reaches_no_other_request(
         database.rows("ips/by_zone", reduce=False)
     assert [read(database, name) for name in IDS] == list(IDS), "before the second has come"
     time.sleep(pause + 0.05)
-    assert all_is_well(database)
+    assert every_response_matches(database)
 
 
 def test_a_response_repeated_before_the_next_request_reaches_no_other_request(
@@ -132,7 +132,7 @@ def test_a_response_repeated_before_the_next_request_reaches_no_other_request(
     proxy.rule(answering_twice(0.02))
     assert read(database, "a") == "a"
     time.sleep(0.1)
-    assert all_is_well(database)
+    assert every_response_matches(database)
 
 
 def test_a_response_repeated_after_the_next_request_reaches_no_other_request(
@@ -149,7 +149,7 @@ def test_a_response_repeated_after_the_next_request_reaches_no_other_request(
     with pytest.raises(DatastoreUnreachable):
         database.rows("ips/by_host", reduce=False)
     assert len(rows.met) == 2
-    assert all_is_well(database)
+    assert every_response_matches(database)
 
 
 @pytest.mark.parametrize(
@@ -165,21 +165,21 @@ def test_a_response_with_another_request_id_is_rejected(
     written = database.put({"_id": "d"})
     assert written.outcome is Outcome.UNKNOWN
     assert len(rule.met) == 2, "neither was sent again"
-    assert all_is_well(database)
+    assert every_response_matches(database)
 
 
 def test_a_response_with_a_request_id_of_couchdbs_own_is_accepted(
     database: Database, proxy: FaultProxy
 ) -> None:
     proxy.rule(with_id(lambda sent: "0a1b2c3d4e"), times=None)
-    assert all_is_well(database)
+    assert every_response_matches(database)
 
 
 def test_a_response_without_a_request_id_is_accepted(
     database: Database, proxy: FaultProxy
 ) -> None:
     proxy.rule(changed(lambda content: content), times=None)
-    assert all_is_well(database)
+    assert every_response_matches(database)
     assert database.put({"_id": "d"}).outcome is Outcome.DONE
     assert set(database.get_all(IDS)) == set(IDS)
     assert len(database.leaves("a")) == 1
@@ -232,7 +232,7 @@ def test_a_read_rejects_a_response_to_another_request(
     with pytest.raises(DatastoreUnreachable):
         call(database)
     assert len(rule.met) == 1
-    assert all_is_well(database)
+    assert every_response_matches(database)
 
 
 def test_an_html_page_is_rejected_as_a_response(database: Database, proxy: FaultProxy) -> None:
@@ -281,7 +281,7 @@ def test_a_graft_with_another_id_in_its_response_is_unknown(
 
 
 def test_no_two_requests_have_the_same_id(database: Database, proxy: FaultProxy) -> None:
-    assert all_is_well(database)
+    assert every_response_matches(database)
     ids = [re.search(rb"X-Couch-Request-ID: (\S+)", r.request.head) for r in proxy.records]
     found = [each[1] for each in ids if each]
     assert len(set(found)) == len(proxy.records) == 6
@@ -301,7 +301,7 @@ def test_a_read_that_is_sent_again_has_another_id(database: Database, proxy: Fau
     assert first[1] != second[1]
 
 
-# Seen from outside.
+# Over HTTP.
 
 
 @pytest.mark.parametrize("pause", [0, 0.02, 0.2])

@@ -1,4 +1,4 @@
-"""The proxy itself in front of the real database: its faults, and what it does not change."""
+"""The fault proxy in front of the real database: its faults, and that it changes nothing else."""
 
 import base64
 import http.client
@@ -22,7 +22,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Wire:
-    """HTTP requests to one database, directly or by the proxy."""
+    """Sends HTTP requests to one database, directly or through the proxy."""
 
     def __init__(self, url: str, database: str) -> None:
         parts = urlsplit(url)
@@ -76,7 +76,7 @@ def through(proxy: FaultProxy, database: Database) -> Wire:
 
 
 def _without_moment(answer: Answer) -> Any:
-    """Return a response without the parts that differ each time."""
+    """Return a response without the headers that differ each time."""
     status, headers, content = answer
     moment = {"Date", "X-Couch-Request-ID", "X-CouchDB-Body-Time"}
     return status, {k: v for k, v in headers.items() if k not in moment}, content
@@ -96,7 +96,7 @@ def _without_moment(answer: Answer) -> Any:
 def test_a_request_without_a_rule_passes_unchanged(
     straight: Wire, database: Database, through: Wire, method: str, path: str, body: object
 ) -> None:
-    # On every copy there is: the same question may go to another node.
+    # On every replica: the same request may go to another node.
     straight.ask("PUT", f"/there?w={database.replicas}", {"text": "ü " * 5000})
     passed = _without_moment(through.ask(method, path, body))
     assert passed == _without_moment(straight.ask(method, path, body))
@@ -211,7 +211,7 @@ def test_the_proxy_can_reply_with_an_error(
     with closing(through.connect()) as kept:
         answer = through.ask("PUT", "/a", {}, over=kept)
         assert (answer[0], answer[1].get("Content-Type")) == (status, kind)
-        # The connection is as good as before.
+        # The connection can be used again.
         assert through.ask("GET", "/a", over=kept)[0] == (200 if written else 404)
 
 

@@ -37,12 +37,12 @@ from tests.timing import eventually
 
 FIRST, SECOND, THIRD, MISSING, REMOVED = (f"192.0.2.{n}" for n in range(1, 6))
 NEVER = "203.0.113.77"
-"""An address that no test has ever added: one that was there leaves a tombstone."""
+"""An address that no test adds: a deleted one has a tombstone."""
 POOL = "-dedicated_ips/"
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def _long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kazoo_ips.couch.client._MAX_WAIT_READ", 5)
 
 
@@ -58,7 +58,7 @@ Read = Callable[[str], Future[DedicatedIP]]
 
 @pytest.fixture
 def together(ips: IPRepository, proxy: FaultProxy) -> Callable[[], Iterator[Read]]:
-    """Reads that start during the read of `FIRST`, and are sent together."""
+    """Reads that start while `FIRST` is read. They are sent in one request."""
 
     @contextmanager
     def reads() -> Iterator[Read]:
@@ -177,7 +177,7 @@ def test_concurrent_reads_of_one_list_share_a_request_and_delay_no_other(
         gate.set()
         seen = [len(each.result(5)) for each in others]
         assert len(set(seen)) == 1
-        if pool.replicas == 1:  # of several copies one may be behind
+        if pool.replicas == 1:  # one of several replicas may lag
             assert seen == [2, 2, 2], "as it is after they asked"
         first.result(5)
     assert rule.matched == 3
@@ -200,10 +200,10 @@ def test_many_documents_are_read_in_two_halves_with_one_request_id(
         request_context.begin("two-halves")
         return ips.look_up(many)
 
-    there, gone = copy_context().run(look_up)
-    assert set(there) == set(many) - {many[7], NEVER}
-    assert gone == {many[7]}
-    # The two that are not there may have another spelling.
+    found, deleted = copy_context().run(look_up)
+    assert set(found) == set(many) - {many[7], NEVER}
+    assert deleted == {many[7]}
+    # The two missing documents may have another spelling.
     other = "POST _design/ips/_view/other_spellings"
     assert sent(proxy) == [*["POST _bulk_get"] * 2, other]
     heads = [record.request.head.lower() for record in proxy.records]
@@ -227,7 +227,7 @@ def releasing(
     behind_services: Instance,
     alice: Member,
 ) -> Iterator[tuple[list[str], Future[list[DedicatedIP]], Callable[[], None]]]:
-    """A release of many that waits at the pool: its addresses, its end, and what lets it go on.
+    """A release of many addresses that waits at its write to the pool.
 
     By then the copies have been read.
     """
@@ -245,8 +245,8 @@ def releasing(
 
 
 def _answered(proxy: FaultProxy, path: str) -> int:
-    there = sum(path in record.request.path for record in proxy.records)
-    return there if proxy.busy == 1 else 0  # the write that is held
+    sent = sum(path in record.request.path for record in proxy.records)
+    return sent if proxy.busy == 1 else 0  # the write that is held
 
 
 def test_the_copies_of_many_are_read_while_the_pool_is_written_to(

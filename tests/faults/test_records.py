@@ -1,6 +1,6 @@
 """Writes to the service's own database: the outcome is determined, or reported as unknown.
 
-Where it says `cluster`, the database says of itself that it keeps three copies.
+In tests with `cluster`, the database reports that it keeps three copies.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database, Document
 from kazoo_ips.errors import DatastoreUnreachable
-from kazoo_ips.repositories.records import LATE, Records
+from kazoo_ips.repositories.records import LATE, Records, withdrawn
 from tests.faults import proxy as faults
 from tests.faults.proxy import Fault, FaultProxy, Forward, Hangup, Reply
 
@@ -20,7 +20,7 @@ HIGH = "f" * 32
 
 
 class Paper:
-    """A document and its writer behind the proxy."""
+    """A document, and a writer behind the proxy that writes it."""
 
     def __init__(self, proxy: FaultProxy, behind: Settings, couch: Couch) -> None:
         self.proxy = proxy
@@ -29,7 +29,7 @@ class Paper:
         self.database: Database = couch.database("kazoo_ips")
 
     def meet(self, *met: Fault) -> None:
-        """Apply these faults to the next writes, one after the other."""
+        """Apply the first fault to the next write, the second to the one after, …"""
         for number, fault in enumerate(met, 1):
             self.proxy.rule(fault, "PUT", self.id, first=number)
 
@@ -44,7 +44,7 @@ class Paper:
         return [d["_rev"] for d in self.database.leaves(self.id) if not d.get("_deleted")]
 
     def others_write(self, write: Callable[[], object], *, arrives: bool = True) -> Fault:
-        """A fault: another writer writes as well, and the reply is lost."""
+        """A fault: another writer adds a revision, and the reply to this write is lost."""
 
         def fault(forward: Forward) -> Reply:
             if arrives:
@@ -104,6 +104,21 @@ def test_on_a_cluster_a_record_that_is_read_back_is_written_again_on_its_revisio
     assert len(cluster.live) == 1
 
 
+def test_on_a_cluster_a_rival_counts_although_the_record_is_accepted_again(
+    cluster: Paper,
+) -> None:
+    """CouchDB has copied both revisions to all nodes before the record is written again."""
+    revision = first(cluster.put())
+
+    def late_rival(forward: Forward) -> Reply:
+        cluster.graft(f"2-{HIGH}", revision)
+        return forward()
+
+    cluster.meet(faults.lose_reply, late_rival)
+    assert cluster.put(revision) is None
+    assert cluster.live == [f"2-{HIGH}"]
+
+
 def test_a_record_that_may_still_arrive_is_late_although_it_is_read_back(cluster: Paper) -> None:
     cluster.meet(faults.cut, faults.lose_reply)
     written = cluster.put()
@@ -155,10 +170,10 @@ def test_a_record_that_another_writer_changed_is_not_written(paper: Paper) -> No
 
 
 def test_an_older_leaf_is_not_a_conflict(paper: Paper) -> None:
-    """A revision of a writer without a majority: longer, but with another base revision."""
+    """A writer without a majority has added more revisions, on another base revision."""
     revision = first(paper.put())
-    beside = f"9-{HIGH}"
-    paper.graft(beside, f"8-{HIGH}")
+    older = f"9-{HIGH}"
+    paper.graft(older, f"8-{HIGH}")
     paper.meet(faults.lose_reply)
     assert paper.put(revision)
     assert len(paper.live) == 2
@@ -167,8 +182,8 @@ def test_an_older_leaf_is_not_a_conflict(paper: Paper) -> None:
 def test_a_record_is_uncertain_if_only_lagging_replicas_answer(cluster: Paper) -> None:
     revision = first(cluster.put())
     cluster.meet(*[faults.conflict_chunked] * 3)
-    beside = {"_id": cluster.id, "_rev": f"9-{HIGH}", "_revisions": {"start": 9, "ids": [HIGH]}}
-    lagging = cluster.proxy.rule(faults.lagging(beside), "GET", cluster.id, times=None)
+    older = {"_id": cluster.id, "_rev": f"9-{HIGH}", "_revisions": {"start": 9, "ids": [HIGH]}}
+    lagging = cluster.proxy.rule(faults.lagging(older), "GET", cluster.id, times=None)
     with pytest.raises(DatastoreUnreachable):
         cluster.put(revision)
     assert lagging.met
@@ -194,7 +209,7 @@ def test_a_revision_that_is_dropped_does_not_count_as_a_deletion(paper: Paper) -
 
 @pytest.mark.parametrize(("contents", "left"), [("aa", 1), ("ab", 2)])
 def test_of_equal_revisions_one_is_kept(paper: Paper, contents: str, left: int) -> None:
-    """The same record, written by two workers on separated nodes, and two different ones."""
+    """Two workers on separated nodes write the same record, or two different ones."""
     revision = first(paper.put())
     for digest, content in zip((HIGH, "0" * 32), contents, strict=True):
         paper.graft(f"2-{digest}", revision, of=content, write=digest)
@@ -202,6 +217,43 @@ def test_of_equal_revisions_one_is_kept(paper: Paper, contents: str, left: int) 
     assert found
     assert found["_rev"] == f"2-{HIGH}"
     assert len(paper.live) == left
+
+
+def test_a_record_that_every_writer_has_dropped_can_be_written_again(paper: Paper) -> None:
+    """CouchDB refuses a write on a tombstone, whichever of them it is."""
+    revision = first(paper.put())
+    leaves = [{"_id": paper.id, "_rev": f"2-{digest}", "of": digest} for digest in "ab"]
+    for leaf in leaves:
+        paper.graft(leaf["_rev"], revision, of=leaf["of"], write=leaf["of"])
+        paper.records.drop([leaf | {"write": leaf["of"]}])
+    content = withdrawn(paper.records.every_leaf(paper.id), lambda leaf: (leaf["of"] == "a",))
+    assert content
+    assert content["of"] == "a"
+    assert paper.records.put(content)
+
+
+def test_of_two_conflicting_settings_the_acknowledged_one_is_kept(cluster: Paper) -> None:
+    """The other writer was cut off, and has written its revision again and again."""
+    revision = first(cluster.put())
+    written = cluster.records.put_settled({"_id": cluster.id, "_rev": revision, "of": "us"})
+    assert written
+    cluster.graft(f"8-{HIGH}", revision, of="them", settled=False)
+    found = cluster.records.find_settled(cluster.id)
+    assert found
+    assert found["of"] == "us"
+    assert cluster.live == [written["_rev"]]
+
+
+def test_of_two_conflicting_settings_without_an_acknowledgement_one_is_kept(
+    cluster: Paper,
+) -> None:
+    revision = first(cluster.put())
+    for digest in (HIGH, "0" * 32):
+        cluster.graft(f"2-{digest}", revision, of=digest, settled=False)
+    found = cluster.records.find_settled(cluster.id)
+    assert found
+    assert found["of"] == HIGH
+    assert cluster.live == [f"2-{HIGH}"]
 
 
 def test_a_deleted_record_can_be_created_again(paper: Paper) -> None:

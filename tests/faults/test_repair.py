@@ -1,4 +1,4 @@
-"""A worker is killed at each of its requests: two minutes later all documents agree."""
+"""Two minutes after a worker was killed, at any of its requests, all documents agree."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def gunicorn(
 
 
 class Elsewhere:
-    """Another instance, which does the background work with its own clock."""
+    """Another instance, which runs the background work with its own clock."""
 
     def __init__(self, settings: Settings) -> None:
         self._clock = Clock()
@@ -87,7 +87,7 @@ def test_two_minutes_after_a_worker_was_killed_everything_is_consistent(
     add: Callable[..., DedicatedIP],
     request_: str,
 ) -> None:
-    """Let the request arrive at which the worker was killed."""
+    """CouchDB executes the request at which the worker was killed."""
     method, path, data, assigned = REQUESTS[request_]
     copies = couch.database(account_database(alice.id))
     http = urllib3.PoolManager()

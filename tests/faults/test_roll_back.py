@@ -166,13 +166,13 @@ def test_an_address_deleted_during_the_confirmation_of_a_release_stays_deleted(
     worker: Worker, behind: Settings, alice: Member
 ) -> None:
     def deleted(forward: Forward) -> Reply:
-        there = worker.pool.get(IPS[1])
-        reply = faults.answer_202(forward)  # a node accepts it that does not have the deletion
-        event = {"event": "deleted", "request_id": "d", "at": there["pvt_modified"] + 1}
-        trail = [*there["pvt_trail"], event]
-        revision = f"{int(there['_rev'].split('-')[0]) + 1}-{'0' * 32}"
-        deletion = {**there, "_rev": revision, "_deleted": True, "pvt_trail": trail}
-        worker.pool.graft(deletion, parent=there["_rev"])
+        document = worker.pool.get(IPS[1])
+        reply = faults.answer_202(forward)  # a node that does not have the deletion accepts it
+        event = {"event": "deleted", "request_id": "d", "at": document["pvt_modified"] + 1}
+        trail = [*document["pvt_trail"], event]
+        revision = f"{int(document['_rev'].split('-')[0]) + 1}-{'0' * 32}"
+        deletion = {**document, "_rev": revision, "_deleted": True, "pvt_trail": trail}
+        worker.pool.graft(deletion, parent=document["_rev"])
         return reply
 
     worker.assign()
@@ -483,7 +483,7 @@ def test_the_record_of_a_finished_transaction_is_deleted_soon(worker: Worker, ac
 def test_a_record_that_may_arrive_again_is_not_deleted(
     worker: Worker, taking: Callable[..., Fault], lost: bool
 ) -> None:
-    """It would arrive as pending, and the assignment would be undone."""
+    """A late write would make it pending again, and recovery would undo the assignment."""
     late: list[bytes] = []
 
     def fault(forward: Forward) -> Reply:
@@ -548,7 +548,7 @@ def test_a_record_whose_deletion_was_not_confirmed_is_deleted(
 def test_a_record_that_another_worker_has_changed_is_finished_at_once(
     worker: Worker, action: str
 ) -> None:
-    """A worker that reads a marked document confirms the record, and may die after that."""
+    """Another worker has read a marked document, confirmed the record, and then died."""
     worker.assign()
     if action == "release":
         worker.services.background.work()

@@ -1,4 +1,4 @@
-"""The signing key while CouchDB does not take what is written."""
+"""The signing key while CouchDB refuses or loses writes."""
 
 from collections.abc import Iterator
 from dataclasses import replace

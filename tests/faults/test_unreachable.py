@@ -85,7 +85,7 @@ def test_a_read_that_fails_gives_503(
     assert_unreachable(faulty.get(url + path, headers=alice.headers, status=503))
 
 
-# Straight at the driver: what is sent, and how often.
+# Calls of the driver: which requests it sends, and how often.
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The final outcome of one write to the pool, from CouchDB's response and the leaf revisions.
 
-The leaves of other writers are written as replication writes them, so that one node is enough;
-where it says `cluster`, the database says of itself that it keeps three copies.
+The leaves of other writers are written as replication writes them, so that one node is enough. In
+tests with `cluster`, the database reports that it keeps three copies.
 """
 
 import threading
@@ -71,7 +71,7 @@ class Contest:
         self.writer = PoolWriter(ips, settlement, lambda *each: self.looked_at.append(each))
 
     def meet(self, *met: Fault) -> None:
-        """Apply these faults to the next writes of the document, one after the other."""
+        """Apply the first fault to the next write of the document, the second to the next, …"""
         for number, fault in enumerate(met, 1):
             self.proxy.rule(fault, "PUT", f"{POOL}/{self.base.address}", first=number)
 
@@ -89,7 +89,7 @@ class Contest:
         self.pool.graft(document, parent=self.base.revision or "")
 
     def overtake(self, **fields: Any) -> None:
-        """Let another writer write first, the same document with other values in these fields."""
+        """Let another writer write the document first, with these fields changed."""
         self.pool.put({**to_document(replace(self.after, trail=())), **fields})
 
     @property
@@ -110,11 +110,11 @@ def contest(
     add: Callable[..., DedicatedIP],
     alice: Member,
 ) -> Iterator[Contest]:
-    # Its leaves would be there for the next test: each has an address of its own.
+    # Each test has an address of its own: old revisions would be leaves in the next test.
     base = add(f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}")
     made = Contest(proxy, behind, pool, base, alice)
     yield made
-    if not made.live:  # nothing shall be brought back after the test
+    if not made.live:  # nothing may restore the address after the test
         pool.put({"_id": base.address})
     for leaf in made.live:
         pool.remove(base.address, leaf["_rev"])
@@ -243,7 +243,7 @@ def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_no_majority_accepts_it
 ) -> None:
     cluster.meet(faults.lose_reply, again)
     assert cluster.write().outcome is FinalOutcome.UNDONE
-    assert cluster.owners in ([], [None])  # brought back at once, or later
+    assert cluster.owners in ([], [None])  # restored at once, or later
 
 
 def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_another_writers_revision_appears(
@@ -278,6 +278,48 @@ def test_a_release_without_a_quorum_in_a_conflict_is_withdrawn(
     assert [leaf["pvt_request_id"] for leaf in cluster.live] == ["rival"]
 
 
+@pytest.mark.parametrize("rival", ["a release", "a deletion"])
+def test_a_release_that_only_a_node_that_is_away_has_is_withdrawn(
+    cluster: Contest, alice: Member, rival: str
+) -> None:
+    """Otherwise it would appear next to the acknowledged write, and could be chosen."""
+    cluster.base = base = cluster.write().ip
+    cluster.after = base.release(alice.id, at=AT + 1, request_id="r")
+    done = base.release(alice.id, at=AT + 1, request_id="rival")
+    deletion = done.delete(at=AT + 1, request_id="rival") if rival == "a deletion" else None
+    gone = {"_deleted": True} if deletion else {}
+    cluster.pool.put({**to_document(deletion or done), **gone})
+    away = f"3-{HIGH}"
+    cluster.meet(faults.accepted_elsewhere(base.address, away))
+    assert cluster.write().outcome is FinalOutcome.LOST
+    cluster.pool.graft({**to_document(cluster.after), "_rev": away}, base.revision or "")
+    assert [leaf["pvt_request_id"] for leaf in cluster.live] == ([] if gone else ["rival"])
+
+
+@pytest.mark.parametrize("then", ["an assignment", "an assignment and a conflict", "a deletion"])
+def test_a_release_that_another_client_has_read_is_not_withdrawn(
+    cluster: Contest, alice: Member, then: str
+) -> None:
+    """It took effect before that client's write."""
+    cluster.base = base = cluster.write().ip
+    cluster.after = base.release(alice.id, at=AT + 1, request_id="r")
+
+    def write() -> None:
+        released = replace(cluster.after, revision=cluster.live[0]["_rev"])
+        if then == "a deletion":
+            gone = to_document(released.delete(at=AT + 2, request_id="next"))
+            cluster.pool.put({**gone, "_deleted": True})
+            return
+        cluster.pool.put(to_document(released.assign("next", at=AT + 2, request_id="next")))
+        if then != "an assignment":
+            rival = replace(base, request_id="rival", trail=())
+            cluster.pool.graft({**to_document(rival), "_rev": f"3-{HIGH}"}, base.revision or "")
+
+    cluster.meet(_202_and(write))
+    cluster.write()
+    assert all("pvt_withdrawn" not in leaf for leaf in cluster.pool.leaves(base.address))
+
+
 @pytest.mark.parametrize("answered", [True, False])
 def test_an_assignment_in_a_conflict_with_a_deletion_is_withdrawn(
     cluster: Contest, answered: bool
@@ -304,7 +346,7 @@ def _202_and(act: Callable[[], object]) -> Fault:
 def test_a_write_to_which_another_client_has_added_a_revision_is_done(
     contest: Contest, alice: Member, answer: str, other: str
 ) -> None:
-    """That client was shown the write, so it cannot be reported as lost."""
+    """That client has read the write, so the reply must not say that the write failed."""
     own = contest.after.trail[-1:]
     if other == "Kazoo":  # it has added the address too, and keeps fields that it does not know
         contest.base = replace(contest.base, trail=())
@@ -326,7 +368,7 @@ def test_a_write_to_which_another_client_has_added_a_revision_is_done(
 
 
 def test_a_mark_for_a_release_without_a_quorum_is_withdrawn(cluster: Contest) -> None:
-    """Unlike the release itself, it shows nothing that other clients could act on."""
+    """No other client acts on the mark, unlike on the release itself."""
     cluster.base = cluster.write().ip
     cluster.after = replace(cluster.base, transaction="release-mine")
     cluster.meet(faults.lose_reply, faults.answer_202)
@@ -429,3 +471,10 @@ def test_a_deleted_address_is_not_undone(contest: Contest) -> None:
     contest.pool.remove(done.address, done.revision or "")
     contest.writer.make_available([done])
     assert contest.live == []
+
+
+def test_a_fence_whose_response_was_lost_is_no_write_of_another_client(contest: Contest) -> None:
+    contest.meet(faults.cut, faults.lose_reply)
+    assert contest.write().outcome is FinalOutcome.UNDONE
+    assert contest.owners == [None]
+    assert [leaf["_rev"].partition("-")[0] for leaf in contest.live] == ["3"]

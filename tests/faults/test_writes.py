@@ -42,7 +42,7 @@ def through(
 def together(
     through: Instance, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
 ) -> Together:
-    """Assignments that start during that of `FIRST`, and are sent together."""
+    """Assignments that start while `FIRST` is assigned. They are sent in one request."""
     for address in (FIRST, SECOND, THIRD, FOURTH):
         add(address)
     database = through.ips._reader._ips._pool
@@ -89,7 +89,7 @@ def test_each_thread_has_its_own_outcome_of_one_request(
 ) -> None:
     with together() as begin:
         second, third, fourth = begin(SECOND, alice), begin(THIRD, bob), begin(FOURTH, bob)
-        pool.put({**pool.get(FOURTH), "pvt_zone": "moved"})  # somebody else is faster
+        pool.put({**pool.get(FOURTH), "pvt_zone": "moved"})  # another client writes first
     assert second.result().assigned_to == alice.id
     assert third.result().revision == pool.get(THIRD)["_rev"]
     with pytest.raises(Conflict):

@@ -31,7 +31,7 @@ ORDER = [*ADDRESSES[::2], *ADDRESSES[1::2]]
 
 
 class Cluster:
-    """A server that poses as a cluster, whose views and copies lack some addresses."""
+    """A server that behaves as a cluster whose views and copies lack some addresses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.unseen: set[str] = set()
@@ -45,8 +45,8 @@ class Cluster:
 
         def assigned_to(views: ListRepository, account_id: str, page: ListIPs) -> list[Listing]:
             rows = read_view(views, account_id, replace(page, limit=None))
-            there = [row for row in rows if row.address not in self.unseen]
-            return [*there, *self.ghosts][: page.limit]
+            kept = [row for row in rows if row.address not in self.unseen]
+            return [*kept, *self.ghosts][: page.limit]
 
         def addresses(
             copies: AccountCopyRepository, account_id: str, limit: int = 99
@@ -62,7 +62,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """Such a server, which lacks nothing so far."""
+    """A server that behaves as a cluster. At the start it lacks no address."""
     return Cluster(monkeypatch)
 
 

@@ -83,6 +83,39 @@ def test_of_two_revisions_of_an_attempt_the_one_that_has_ended_wins(
     assert begin(key).attempt == 2
 
 
+@pytest.mark.parametrize("claims", [1, 2])
+def test_a_key_stays_known_if_all_later_claims_of_it_were_withdrawn(
+    begin: Callable[..., IdempotencyRecord], services: Instance, couch: Couch, claims: int
+) -> None:
+    key, records = uuid4().hex, Records(couch)
+    begun = begin(key)
+    services.idempotency.abandon(begun)
+    before = couch.database("kazoo_ips").get(f"reply-{begun.id}")
+    claimed = begin(key)
+    if claims == 2:
+        rival = {**before, "attempt": 2, "_rev": f"3-{HIGH}"}
+        couch.database("kazoo_ips").graft(rival, parent=before["_rev"])
+    assert claimed.attempt == 2
+    records.drop(records.leaves(f"reply-{begun.id}"))
+    again = begin(key)
+    assert (again.attempt, again.request_id) == (3, begun.request_id)
+    services.idempotency.finish(again, {"status": 201})
+    assert begin(key).reply == {"status": 201}
+
+
+def test_a_key_is_new_again_after_its_record_was_swept(
+    begin: Callable[..., IdempotencyRecord], couch: Couch
+) -> None:
+    key, records = uuid4().hex, Records(couch)
+    begun = begin(key)
+    name = f"reply-{begun.id}"
+    rival = {**couch.database("kazoo_ips").get(name), "_rev": f"1-{HIGH}"}
+    couch.database("kazoo_ips").replicate(rival)
+    records.drop([leaf for leaf in records.leaves(name) if leaf["_rev"] == f"1-{HIGH}"])
+    records.remove(records.leaves(name))
+    assert begin(key).attempt == 1
+
+
 def test_each_caller_has_keys_of_its_own(begin: Callable[..., IdempotencyRecord]) -> None:
     key = uuid4().hex
     assert begin(key, "Alice").id != begin(key, "Bob").id
@@ -211,19 +244,31 @@ def test_an_uncertain_claim_is_cancelled_although_a_lagging_replica_did_not_show
     assert begin(key).reply is None
 
 
-def test_the_cancelling_of_a_claim_leaves_an_attempt_alone_that_began_meanwhile(
+@pytest.fixture
+def uncertain_claim(
     proxy: FaultProxy,
     behind: Settings,
     begin: Callable[..., IdempotencyRecord],
     services: Instance,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> tuple[str, Instance]:
+    """A key whose first attempt has ended, and a worker that did not learn whether it made the
+    second one.
+    """
     key, worker = uuid4().hex, composition.build(behind)
     services.idempotency.abandon(begin(key))
     proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
     with pytest.raises(DatastoreUnreachable):
         worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.clear()
+    return key, worker
+
+
+def test_the_cancelling_of_a_claim_leaves_an_attempt_alone_that_began_meanwhile(
+    uncertain_claim: tuple[str, Instance],
+    begin: Callable[..., IdempotencyRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key, worker = uncertain_claim
     monkeypatch.setattr(liveness, "identity", lambda: "elsewhere/another process")
     assert begin(key).attempt == 2
     assert worker.background.work() == 1
@@ -232,17 +277,9 @@ def test_the_cancelling_of_a_claim_leaves_an_attempt_alone_that_began_meanwhile(
 
 
 def test_an_uncertain_claim_on_an_ended_attempt_is_cancelled(
-    proxy: FaultProxy,
-    behind: Settings,
-    begin: Callable[..., IdempotencyRecord],
-    services: Instance,
+    uncertain_claim: tuple[str, Instance], begin: Callable[..., IdempotencyRecord]
 ) -> None:
-    key, worker = uuid4().hex, composition.build(behind)
-    services.idempotency.abandon(begin(key))
-    proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
-    with pytest.raises(DatastoreUnreachable):
-        worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
-    proxy.clear()
+    key, worker = uncertain_claim
     assert worker.background.work() == 1
     assert begin(key).attempt == 3  # a late write of the second one would be refused
 
@@ -272,8 +309,8 @@ def test_a_claim_that_another_request_has_made_is_cancelled_when_it_arrives_or_i
     else:
         ahead[0] = LEASE + 1
     assert worker.background.work() == 1
-    there = [d["request_id"] for d in database.leaves(name) if "_deleted" not in d]
-    assert there == [claimed.request_id]
+    found = [d["request_id"] for d in database.leaves(name) if "_deleted" not in d]
+    assert found == [claimed.request_id]
 
 
 def test_the_reply_of_an_attempt_that_its_own_worker_has_ended_is_returned(
@@ -283,7 +320,7 @@ def test_the_reply_of_an_attempt_that_its_own_worker_has_ended_is_returned(
     begin: Callable[..., IdempotencyRecord],
     services: Instance,
 ) -> None:
-    """Two threads claim one attempt in one second. The one with an unknown outcome ends it."""
+    """Two threads claim one attempt in one second. The thread with an unknown outcome ends it."""
     key, now = uuid4().hex, time.time()
     one = composition.build(settings, clock=lambda: now).idempotency
     other = composition.build(behind, clock=lambda: now)
@@ -334,6 +371,25 @@ def test_two_uncertain_attempts_are_both_ended(
     assert begin(key).attempt == 2
 
 
+def test_two_uncertain_claims_of_one_request_are_both_cancelled(
+    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
+) -> None:
+    """The second claim is made on another node, which has not got the first one."""
+    key, request_id, clock = uuid4().hex, uuid4().hex, [time.time()]
+    worker = composition.build(behind, clock=lambda: clock[0])
+    name = f"reply-{record_id('Alice/', key)}"
+    for fault in (faults.lose_reply, faults.cut):
+        proxy.rule(fault, "PUT", name, times=None)
+        proxy.rule(faults.lagging(), "GET", f"{name}.*", times=2)
+        proxy.rule(faults.error_without_type, "GET", f"{name}.*", first=3, times=None)
+        with pytest.raises(DatastoreUnreachable):
+            worker.idempotency.begin("Alice", None, key, "this", request_id)
+        proxy.clear()
+        clock[0] += 5
+    worker.background.work()
+    assert begin(key).reply is None
+
+
 def test_a_certain_attempt_wins_over_an_uncertain_one(
     proxy: FaultProxy,
     behind: Settings,
@@ -341,7 +397,7 @@ def test_a_certain_attempt_wins_over_an_uncertain_one(
     services: Instance,
     couch: Couch,
 ) -> None:
-    """Two first attempts, written on separated nodes: the one that has done work is continued."""
+    """Two first attempts were written on separated nodes. The one that has done work continues."""
     key, worker = uuid4().hex, composition.build(behind)
     certain = begin(key)
     database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice/', key)}"

@@ -19,7 +19,8 @@ from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, TransactionLog
-from tests.conftest import Member, clear
+from tests.conftest import Member
+from tests.emptying import clear
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock, behind, proxy, running_proxy
 from tests.faults.proxy import FaultProxy
@@ -81,7 +82,7 @@ def _remove(database: Database, address: str = ADDRESS) -> None:
 def test_a_missing_copy_is_written_by_the_repair(
     healer: Healer, assigned: DedicatedIP, copies: Database
 ) -> None:
-    healer.services.background.recover()  # what tests before have left
+    healer.services.background.recover()  # transactions that earlier tests have left
     _remove(copies)
     healer.wait(DELAY - 1)
     assert copies.find(ADDRESS) is None
@@ -128,7 +129,7 @@ class Damaged:
     """Two addresses of Alice's and one of Bob's, and ways to damage them."""
 
     def __init__(self, services: Instance, couch: Couch, alice: Member, bob: Member) -> None:
-        # Old revisions would be leaves of the next test's: each test has addresses of its own.
+        # Each test has addresses of its own: old revisions would be leaves in the next test.
         self.first, self.second, self.bobs = [f"2001:db8::{uuid4().hex[:4]}:{n}" for n in "123"]
         self.couch, self.bob, self.alice = couch, bob, alice
         self.pool = couch.database("dedicated_ips")

@@ -1,10 +1,11 @@
-"""A later attempt at a request tells what an earlier one has done, and does what none has.
+"""A later attempt of a request returns the result of an earlier one, or executes the request.
 
-All attempts carry the same request id; it is the callers' to choose, and may come twice.
+All attempts have the same request id. Callers choose it, so two requests can have the same.
 """
 
 import time
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -32,13 +33,18 @@ __all__ = ["behind", "proxy", "running_proxy"]
 
 @pytest.fixture
 def address() -> str:
-    """One that was never there: a tombstone would tell of it."""
+    """An address that the pool never had: a tombstone would have its trail."""
     return f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}"
 
 
 @pytest.fixture
 def again() -> Attempt:
     return Attempt(uuid4().hex, 2)
+
+
+def write_late(copies: Database, copy: dict[str, Any]) -> None:
+    """Write a removed copy once more, as a delayed write of the first attempt does."""
+    copies.put({k: v for k, v in copy.items() if k != "_rev"})
 
 
 @pytest.fixture
@@ -60,9 +66,9 @@ def test_the_result_of_an_assignment_is_returned_and_its_copy_written(
     command = AssignIP(alice.id, address)
     first = services.ips.assign(command, name)
     copies.remove(address, copies.get(address)["_rev"])
-    told = services.ips.assign(command, name, attempt=again)
-    assert (told.assigned_to, told.modified) == (alice.id, first.modified)
-    assert told.revision != first.revision  # confirmed by a write
+    result = services.ips.assign(command, name, attempt=again)
+    assert (result.assigned_to, result.modified) == (alice.id, first.modified)
+    assert result.revision != first.revision  # confirmed by a write
     assert copies.get_all([address])
 
 
@@ -82,7 +88,7 @@ def test_the_result_of_an_assignment_is_returned_although_the_address_was_assign
     copy = copies.get(address)
     services.ips.release(ReleaseIP(alice.id, address), uuid4().hex)
     services.ips.assign(AssignIP(bob.id, address), uuid4().hex)
-    copies.put({k: v for k, v in copy.items() if k != "_rev"})  # its first attempt's, late
+    write_late(copies, copy)
     assert services.ips.assign(command, name, attempt=again).assigned_to == alice.id
     assert services.ips.fetch(address).assigned_to == bob.id
     assert not copies.get_all([address])
@@ -101,9 +107,9 @@ def test_the_result_of_a_release_is_returned_and_its_copy_removed(
     services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
     copy = copies.get(address)
     first = services.ips.release(ReleaseIP(alice.id, address), name)
-    copies.put({k: v for k, v in copy.items() if k != "_rev"})
-    told = services.ips.release(ReleaseIP(alice.id, address), name, attempt=again)
-    assert (told.assigned_to, told.modified) == (None, first.modified)
+    write_late(copies, copy)
+    result = services.ips.release(ReleaseIP(alice.id, address), name, attempt=again)
+    assert (result.assigned_to, result.modified) == (None, first.modified)
     assert services.ips.fetch(address).revision != first.revision
     assert not copies.get_all([address])
 
@@ -188,7 +194,7 @@ def test_a_write_that_loses_to_an_earlier_attempt_returns_its_result(
         return forward()
 
     proxy.rule(fault, "PUT", f"-dedicated_ips/{address}")
-    through = composition.build(behind, clock=lambda: time.time() + 5)  # another time of its own
+    through = composition.build(behind, clock=lambda: time.time() + 5)  # writes at another time
     if resumed:
         assert through.ips.assign(command, name, attempt=again).assigned_to == alice.id
     else:
@@ -212,8 +218,8 @@ def test_the_result_of_an_addition_is_returned(
         services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
     if since == "deleted":
         services.pool.delete(DeleteIP(address), uuid4().hex)
-    told = services.pool.create(command, name, attempt=again)
-    assert (told.address, told.status) == (address, "available")
+    result = services.pool.create(command, name, attempt=again)
+    assert (result.address, result.status) == (address, "available")
     assert bool(pool.get_all([address])) == (since != "deleted")
 
 
@@ -244,7 +250,7 @@ def test_the_result_of_a_deletion_is_returned_and_the_copy_removed(
     services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
     copy = copies.get(address)
     services.pool.delete(DeleteIP(address, force=True), name)
-    copies.put({k: v for k, v in copy.items() if k != "_rev"})
+    write_late(copies, copy)
     assert services.pool.delete(DeleteIP(address, force=True), name, attempt=again)
     assert not copies.get_all([address])
     with pytest.raises(IPNotFound):
@@ -273,14 +279,14 @@ def test_the_copy_of_an_address_that_kazoo_assigned_is_removed_after_a_repeated_
 def test_a_later_attempt_does_not_report_the_addition_by_another_request(
     services: Instance, add: Callable[..., DedicatedIP], address: str, name: str, again: Attempt
 ) -> None:
-    there = add(address)
+    added = add(address)
     with pytest.raises(IPExists):
         services.pool.create(CreateIP(address, "z", "h.example.com"), name, attempt=again)
-    assert services.ips.fetch(address) == there
+    assert services.ips.fetch(address) == added
 
 
 class Anew:
-    """Deletes an address and adds it anew, in another zone."""
+    """Deletes an address and adds it again, in another zone."""
 
     def __init__(self, services: Instance, pool: Database, several: bool) -> None:
         self._services, self._pool, self._several = services, pool, several
@@ -327,8 +333,8 @@ def test_an_assignment_is_not_repeated_after_the_address_was_added_again(
     add(address)
     services.ips.assign(AssignIP(alice.id, address), name)
     anew(address)
-    told = services.ips.assign(AssignIP(alice.id, address), name, attempt=again)
-    assert told.assigned_to == alice.id
+    result = services.ips.assign(AssignIP(alice.id, address), name, attempt=again)
+    assert result.assigned_to == alice.id
     assert services.ips.fetch(address).assigned_to is None
 
 
@@ -345,10 +351,10 @@ def test_results_are_returned_although_the_address_was_deleted_since(
     services.ips.assign(AssignIP(alice.id, address), assigned)
     services.ips.release(ReleaseIP(alice.id, address), released)
     services.pool.delete(DeleteIP(address), uuid4().hex)
-    told = services.ips.assign(AssignIP(alice.id, address), assigned, attempt=again)
-    assert (told.address, told.assigned_to) == (address, alice.id)
-    told = services.ips.release(ReleaseIP(alice.id, address), released, attempt=again)
-    assert (told.address, told.assigned_to) == (address, None)
+    result = services.ips.assign(AssignIP(alice.id, address), assigned, attempt=again)
+    assert (result.address, result.assigned_to) == (address, alice.id)
+    result = services.ips.release(ReleaseIP(alice.id, address), released, attempt=again)
+    assert (result.address, result.assigned_to) == (address, None)
     for command, request in ((ReleaseIP(bob.id, address), released),
                              (ReleaseIP(alice.id, address), uuid4().hex)):  # fmt: skip
         with pytest.raises(IPNotFound):
@@ -365,8 +371,8 @@ def test_the_result_of_an_addition_is_returned_after_the_address_was_added_again
     command = CreateIP(address, "us-east", "proxy1.example.com")
     services.pool.create(command, name)
     anew(address)
-    told = services.pool.create(command, name, attempt=again)
-    assert (told.zone, told.host) == ("us-east", "proxy1.example.com")
+    result = services.pool.create(command, name, attempt=again)
+    assert (result.zone, result.host) == ("us-east", "proxy1.example.com")
     assert services.ips.fetch(address).zone == "anew"
 
 
@@ -378,5 +384,5 @@ def test_the_result_of_an_allocation_is_returned(
         add(f"192.0.2.{number}")
     key, command = uuid4().hex, AllocateIPs(alice.id, quantity)
     first = services.allocation.allocate(command, name, attempt=Attempt(key, 1))
-    told = services.allocation.allocate(command, name, attempt=Attempt(key, 2))
-    assert [ip.address for ip in told] == [ip.address for ip in first]
+    result = services.allocation.allocate(command, name, attempt=Attempt(key, 2))
+    assert [ip.address for ip in result] == [ip.address for ip in first]

@@ -1,4 +1,4 @@
-"""The retry queue of a process, without anything running."""
+"""The retry queue of a process, without a background thread."""
 
 import time
 

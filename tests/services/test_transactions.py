@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +15,15 @@ from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, ValidationFailed
-from kazoo_ips.model import AssignIP, AssignIPs, Attempt, DedicatedIP, ReleaseIP, ReleaseIPs
+from kazoo_ips.model import (
+    AssignIP,
+    AssignIPs,
+    Attempt,
+    DedicatedIP,
+    ReleaseIP,
+    ReleaseIPs,
+    generation,
+)
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.records import Records
@@ -44,8 +53,25 @@ def later(settings: Settings) -> Instance:
 
 
 @pytest.fixture
+def end_before_read(proxy: FaultProxy, services: Instance) -> Callable[..., None]:
+    """A function that lets another worker end a transaction before a read of its record.
+
+    `first` is the number of that read, counted from 1.
+    """
+
+    def plan(transaction_id: str, first: int = 1) -> None:
+        def ends(forward: Forward) -> Reply:
+            services.background._recovery.end_transaction(transaction_id)
+            return forward()
+
+        proxy.rule(ends, "GET", f"-kazoo_ips/transaction-{transaction_id}", first=first)
+
+    return plan
+
+
+@pytest.fixture
 def address() -> str:
-    """One of which no other test has left revisions."""
+    """An address that no other test uses, so that it has no revisions."""
     return f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}"
 
 
@@ -67,7 +93,8 @@ def begin(
         at = done[0].modified + (5 if action is Action.RELEASE else 0)
         transaction = log.begin(action, alice.id, request_id, at, IPS, attempt)
         for document in pool.get_all(IPS).values():
-            pool.put({**document, "pvt_transaction": transaction.id})
+            written = {"pvt_written_generation": generation(document["_rev"]) + 1}
+            pool.put({**document, **written, "pvt_transaction": transaction.id})
         return transaction
 
     return begin
@@ -86,7 +113,7 @@ def left(log: TransactionLog) -> list[str]:
 
 
 def recover(services: Instance, log: TransactionLog) -> None:
-    """On a cluster the list of records may lag."""
+    """Recover until no record is left: on a cluster the list of records may lag."""
 
     def is_empty() -> bool:
         services.background.recover()
@@ -250,6 +277,30 @@ def test_of_two_revisions_of_a_record_the_decided_one_wins(
     assert owners(pool) == {alice.id}
 
 
+def test_a_transaction_is_pending_again_if_both_of_two_decisions_were_withdrawn(
+    begin: Callable[..., Transaction],
+    later: Instance,
+    log: TransactionLog,
+    couch: Couch,
+    pool: Database,
+    bob: Member,
+) -> None:
+    """Neither decision had a majority, and each of the two workers has seen the other's."""
+    transaction = begin(Action.ASSIGN)
+    database, records = couch.database("kazoo_ips"), Records(couch)
+    record = database.get(f"transaction-{transaction.id}")
+    log.commit(transaction, IPS)
+    aborted = {**record, "state": "aborted", "_rev": f"2-{'f' * 32}"}
+    database.graft(aborted, parent=record["_rev"])
+    records.drop(records.leaves(record["_id"]))
+    found = log.find(transaction.id)
+    assert found
+    assert (found.state, found.finished, found.addresses) == (State.PENDING, False, IPS)
+    later.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex)
+    assert owners(pool) == {bob.id, None}
+    assert log.find(transaction.id) is None
+
+
 def test_a_record_with_a_deleted_conflict_is_not_deleted(
     begin: Callable[..., Transaction], log: TransactionLog, couch: Couch
 ) -> None:
@@ -292,17 +343,12 @@ def test_recovery_does_not_delete_a_record_that_another_worker_has_finished(
     proxy: FaultProxy,
     behind: Settings,
     log: TransactionLog,
-    services: Instance,
+    end_before_read: Callable[..., None],
 ) -> None:
     """The list of records was read before. A node that lags would accept the deletion."""
     transaction = begin(Action.ASSIGN, Attempt(uuid4().hex, 1))
-
-    def finishes(forward: Forward) -> Reply:
-        services.background._recovery.end_transaction(transaction.id)
-        return forward()
-
     assert eventually(lambda: transaction.id in left(log))
-    proxy.rule(finishes, "GET", f"-kazoo_ips/transaction-{transaction.id}")
+    end_before_read(transaction.id)
     composition.build(behind, clock=lambda: FAR).background.recover()
     assert log.find(transaction.id)
     writes = [r.request for r in proxy.records if r.request.path.endswith("-kazoo_ips/_bulk_docs")]
@@ -342,7 +388,7 @@ def test_a_later_attempt_rolls_back_an_earlier_one(
         log.commit(earlier, IPS)
 
 
-@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize("action", [Action.ASSIGN, Action.RELEASE])
 def test_a_later_attempt_returns_the_result_of_an_earlier_one(
     begin: Callable[..., Transaction],
     services: Instance,
@@ -360,11 +406,11 @@ def test_a_later_attempt_returns_the_result_of_an_earlier_one(
     services.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex)
     name, attempt = earlier.request_id, Attempt(key, 2)
     if action is Action.ASSIGN:
-        told = services.ips.assign_all(AssignIPs(alice.id, IPS), name, attempt=attempt)
+        result = services.ips.assign_all(AssignIPs(alice.id, IPS), name, attempt=attempt)
     else:
-        told = services.ips.release_all(ReleaseIPs(alice.id, IPS), name, attempt=attempt)
+        result = services.ips.release_all(ReleaseIPs(alice.id, IPS), name, attempt=attempt)
     owner_id = alice.id if action is Action.ASSIGN else None
-    assert [(ip.address, ip.assigned_to) for ip in told] == [(a, owner_id) for a in IPS]
+    assert [(ip.address, ip.assigned_to) for ip in result] == [(a, owner_id) for a in IPS]
     assert services.ips.fetch(IPS[0]).assigned_to == bob.id
 
 
@@ -426,7 +472,7 @@ def test_on_a_cluster_a_later_release_by_another_client_is_not_written_to(
     log: TransactionLog,
     pool: Database,
 ) -> None:
-    """A new revision would refuse whoever is about to assign it."""
+    """A new revision would cause a conflict for a client that is about to assign it."""
     log.commit(begin(Action.RELEASE), IPS)
     marks = ("pvt_assigned_to", "pvt_transaction", "pvt_request_id")
     free = {k: v for k, v in pool.get(IPS[0]).items() if k not in marks}
@@ -450,7 +496,7 @@ def test_the_transaction_of_a_deleted_account_is_finished(
     [
         ("assign", {"pvt_assigned_to": "another"}),
         ("assign", {"pvt_modified": 64_000_000_000}),
-        ("assign", {"pvt_modified": 1}),  # by a node whose clock is late
+        ("assign", {"pvt_modified": 1}),  # by a node whose clock is slow
         ("release", {"pvt_assigned_to": "another"}),
         ("release", {"pvt_modified": 64_000_000_000}),
     ],
@@ -481,11 +527,13 @@ def test_a_transaction_of_a_process_known_to_be_dead_is_recovered_at_once(
     services: Instance, log: TransactionLog, pool: Database, couch: Couch, alice: Member
 ) -> None:
     tell = "from kazoo_ips.processes import liveness; print(liveness.identity())"
-    told = subprocess.run([sys.executable, "-c", tell], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", tell], capture_output=True, text=True, check=True
+    )
     transaction = log.begin(Action.ASSIGN, alice.id, uuid4().hex, services.pool._now(), IPS)
     database = couch.database("kazoo_ips")
     record = database.get(f"transaction-{transaction.id}")
-    database.put({**record, "worker": told.stdout.strip()})
+    database.put({**record, "worker": result.stdout.strip()})
     services.background.recover()
     assert log.find(transaction.id) is None
 
@@ -570,7 +618,7 @@ def test_a_losing_revision_of_a_committed_release_is_not_dropped(
     bob: Member,
     address: str,
 ) -> None:
-    """It was acknowledged, and the winning revision may have no majority."""
+    """The losing revision was acknowledged, and the winning one may have no majority."""
     base = to_document(add(address))
     release = log.begin(Action.RELEASE, alice.id, uuid4().hex, 1, [address])
     log.commit(release, [address])
@@ -688,8 +736,8 @@ def test_an_earlier_attempt_that_begins_at_the_same_moment_is_ended(
     services = composition.build(behind)
     command, attempt = AssignIPs(alice.id, IPS), Attempt(key, 2)
     if then == "committed":
-        told = services.ips.assign_all(command, request_id, attempt=attempt)
-        assert [ip.address for ip in told] == list(IPS)
+        result = services.ips.assign_all(command, request_id, attempt=attempt)
+        assert [ip.address for ip in result] == list(IPS)
     else:
         with pytest.raises(DatastoreUnreachable):
             services.ips.assign_all(command, request_id, attempt=attempt)
@@ -721,7 +769,7 @@ def test_a_transaction_that_changes_while_it_is_aborted_is_not_aborted(
     alice: Member,
     extended: bool,
 ) -> None:
-    """Its owner lives after all, and commits it or adds an address to it."""
+    """Its owner is alive after all, and commits the transaction or adds an address to it."""
     transaction = begin(Action.RELEASE)
 
     def changes(forward: Forward) -> Reply:
@@ -747,20 +795,14 @@ def test_a_transaction_that_changes_while_it_is_aborted_is_not_aborted(
 
 def test_a_transaction_that_another_worker_ends_meanwhile_is_read_again(
     begin: Callable[..., Transaction],
-    proxy: FaultProxy,
+    end_before_read: Callable[..., None],
     behind: Settings,
-    services: Instance,
     pool: Database,
     bob: Member,
 ) -> None:
     """Its record stays for a later attempt, and shows that the documents have changed."""
     transaction = begin(Action.ASSIGN, Attempt(uuid4().hex, 1))
-
-    def ends(forward: Forward) -> Reply:
-        services.background._recovery.end_transaction(transaction.id)
-        return forward()
-
-    proxy.rule(ends, "GET", f"-kazoo_ips/transaction-{transaction.id}", first=2)
+    end_before_read(transaction.id, first=2)
     later = composition.build(behind, clock=lambda: FAR)
     later.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex)
     assert owners(pool) == {bob.id, None}
@@ -775,7 +817,7 @@ def test_on_a_cluster_a_commit_without_a_majority_is_not_acted_on(
     alice: Member,
     bob: Member,
 ) -> None:
-    """Its worker may be cut off, and the other nodes may still accept an abort."""
+    """The node of that commit may be cut off, and the other nodes may still accept an abort."""
     transaction = log.commit(begin(Action.RELEASE), IPS)
     proxy.rule(faults.three_copies, "GET", "-kazoo_ips/?$", times=None)
     proxy.rule(faults.answer_202, "PUT", f"-kazoo_ips/transaction-{transaction.id}", times=None)
@@ -787,6 +829,78 @@ def test_on_a_cluster_a_commit_without_a_majority_is_not_acted_on(
         with pytest.raises(DatastoreUnreachable):
             act()
     assert owners(pool) == {alice.id}
+
+
+@pytest.fixture
+def cluster_log(behind: Settings, proxy: FaultProxy) -> TransactionLog:
+    """The log of a process whose database says that it has three replicas."""
+    proxy.rule(faults.three_copies, "GET", "-kazoo_ips/?$", times=None)
+    return TransactionLog(Records(composition.connect(behind)))
+
+
+def rival(log: TransactionLog, couch: Couch, decided: Transaction, **fields: object) -> None:
+    """Add the decision of another worker to the record of a transaction."""
+    leaves = couch.database("kazoo_ips").leaves(f"transaction-{decided.id}", revs=True)
+    [leaf] = [leaf for leaf in leaves if leaf["_rev"] == decided.revision]
+    revisions = leaf.pop("_revisions")
+    parent = f"{revisions['start'] - 1}-{revisions['ids'][1]}"
+    revision = f"{generation(decided.revision)}-{'f' * 32}"
+    couch.database("kazoo_ips").graft({**leaf, **fields, "_rev": revision}, parent=parent)
+
+
+def test_on_a_cluster_an_abort_is_acted_on_only_when_no_worker_can_keep_a_commit(
+    begin: Callable[..., Transaction], cluster_log: TransactionLog, couch: Couch
+) -> None:
+    """A commit without a majority has reached all nodes after the abort."""
+    transaction = begin(Action.RELEASE)
+    aborted = cluster_log.abort(transaction)
+    assert aborted
+    assert aborted.final
+    rival(cluster_log, couch, replace(aborted), state="committed", final=False)
+    found = cluster_log.find(transaction.id)
+    assert found
+    assert found.state is State.ABORTED
+    assert cluster_log.confirm(found) == found
+
+
+def test_on_a_cluster_a_commit_is_kept_beside_an_abort_that_nobody_has_acted_on(
+    begin: Callable[..., Transaction], cluster_log: TransactionLog, couch: Couch
+) -> None:
+    committed = cluster_log.commit(begin(Action.RELEASE), IPS)
+    rival(cluster_log, couch, committed, state="aborted")
+    found = cluster_log.find(committed.id)
+    assert found
+    assert found.state is State.COMMITTED
+    cluster_log.confirm(found)
+    leaves = [leaf for leaf in couch.database("kazoo_ips").leaves(f"transaction-{found.id}")]
+    assert [leaf["state"] for leaf in leaves if "_deleted" not in leaf] == ["committed"]
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_on_a_cluster_a_worker_does_not_act_on_a_decision_beside_another_one(
+    begin: Callable[..., Transaction],
+    cluster_log: TransactionLog,
+    couch: Couch,
+    proxy: FaultProxy,
+    first: int,
+) -> None:
+    """The other decision arrives while a worker makes sure of the one that it has read.
+
+    :param first: 1: beside a commit, an abort that is final; 2: beside an abort, a commit
+    """
+    transaction = begin(Action.RELEASE)
+    state = State.COMMITTED if first == 1 else State.ABORTED
+    decided = cluster_log._put(replace(transaction, state=state))
+    assert decided
+
+    def arrives(forward: Forward) -> Reply:
+        fields = {"state": "aborted", "final": True} if first == 1 else {"state": "committed"}
+        rival(cluster_log, couch, decided, **fields)
+        return forward()
+
+    proxy.rule(arrives, "PUT", f"-kazoo_ips/transaction-{transaction.id}")
+    with pytest.raises(DatastoreUnreachable):
+        cluster_log.confirm(decided)
 
 
 def test_a_finished_transaction_is_not_finished_again(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import replace
+from functools import partial
 
 from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing, DatastoreUnreachable
 from kazoo_ips.model import DedicatedIP, Listing, Outcome
@@ -27,6 +27,10 @@ Find = Callable[[], Mapping[str, DedicatedIP]]
 _PARALLEL_READ = 200
 """Minimum number of addresses for which a thread reads the copies while the pool is written. For
 fewer addresses the thread takes longer than the read."""
+
+
+_PARALLEL_ACCOUNTS, _THREADS = 8, 4
+"""From this number of accounts on, this number of threads writes the copies of a change."""
 
 
 class AccountCopyService:
@@ -73,17 +77,55 @@ class AccountCopyService:
             log.warning("the copies could not be written: %s", error)
         raise DatastoreUnreachable("the copies are not written to the account's database")
 
-    def remove(self, ips: Sequence[DedicatedIP]) -> None:
+    def follow(self, ips: Sequence[DedicatedIP]) -> set[str]:
+        """Write the copies of assigned addresses that were changed, and return the addresses.
+
+        A copy that cannot be written now is written later. An account without a database has no
+        copies.
+
+        :param ips: the dedicated IPs as they are now; those that are not assigned have no copy
+        :returns: the addresses without those whose copies may not be written
+        """
+        self._holdings.record(ips)
+        batches = list(by_owner(ips).items())
+        if len(batches) < _PARALLEL_ACCOUNTS:
+            late = [self._follow(*batch) for batch in batches]
+        else:
+            with ThreadPoolExecutor(_THREADS) as executor:
+                follow = [partial(self._follow, *batch) for batch in batches]
+                calls = [executor.submit(copy_context().run, each) for each in follow]
+                late = [call.result() for call in calls]
+        return {ip.address for ip in ips}.difference(*late)
+
+    def _follow(self, owner_id: str, ips: Sequence[DedicatedIP]) -> set[str]:
+        """Write copies of one account; return the addresses whose copies may not be written."""
+        try:
+            written = self._copies.overwrite(owner_id, ips)
+            outcomes = zip(ips, written, strict=True)
+            late = [ip for ip, w in outcomes if w.outcome is not Outcome.DONE]
+            late = [ip for ip in late if not self._conflicts.is_acknowledged(ip)]
+        except DatastoreMissing:
+            return set()
+        except DatastoreUnreachable as error:
+            log.warning("account %s: copies are not written yet: %s", owner_id, error)
+            late = list(ips)
+        for ip in late:
+            self.schedule_check(ip.address, owner_id)
+        return {ip.address for ip in late}
+
+    def remove(self, ips: Sequence[DedicatedIP], release: DedicatedIP | None = None) -> None:
         """Remove the copies of released addresses.
 
         The pool document has decided already. So a copy that cannot be removed now is checked
         later, and the release succeeds.
 
         :param ips: the dedicated IPs as they were before the release
+        :param release: a single address after its release, if a majority has the release. If
+            another release of the same assignment appears later, this one is kept
         """
         owned = by_owner(ips).items()
         self._remove_all(
-            {owner: (released, self._copy_reader(released)) for owner, released in owned}
+            {owner: (released, self._copy_reader(released)) for owner, released in owned}, release
         )
 
     def repair(self, account_id: str, addresses: Iterable[str]) -> None:
@@ -110,10 +152,14 @@ class AccountCopyService:
     def _copy_reader(self, ips: Sequence[DedicatedIP]) -> Find:
         return lambda: self._copies.find(ips[0].assigned_to or "", [ip.address for ip in ips])
 
-    def _remove_all(self, owned: Mapping[str, tuple[Sequence[DedicatedIP], Find]]) -> None:
+    def _remove_all(
+        self,
+        owned: Mapping[str, tuple[Sequence[DedicatedIP], Find]],
+        release: DedicatedIP | None = None,
+    ) -> None:
         for owner_id, (released, find_copies) in owned.items():
             try:
-                incomplete = self._remove(owner_id, released, find_copies())
+                incomplete = self._remove(owner_id, released, find_copies(), release)
             except DatastoreMissing:
                 continue
             except DatastoreUnreachable:
@@ -124,7 +170,11 @@ class AccountCopyService:
                     self.schedule_check(ip.address, owner_id)
 
     def _remove(
-        self, owner_id: str, released: Sequence[DedicatedIP], copies: Mapping[str, DedicatedIP]
+        self,
+        owner_id: str,
+        released: Sequence[DedicatedIP],
+        copies: Mapping[str, DedicatedIP],
+        release: DedicatedIP | None,
     ) -> bool:
         """Remove an account's copies of exactly these assignments; return whether some may remain.
 
@@ -136,7 +186,7 @@ class AccountCopyService:
             for ip in released
             if ip.address in copies and is_copy(copies[ip.address], ip)
         ]
-        written = self._copies.drop(owner_id, outdated)
+        written = self._copies.drop(owner_id, outdated, release)
         if len(outdated) < len(released):
             self._conflicts.repair_copies(owner_id, [ip.address for ip in released])
             return True
@@ -175,4 +225,4 @@ class AccountCopyService:
 
 def _is_current(copy: DedicatedIP | None, ip: DedicatedIP) -> bool:
     """Return whether a copy equals the pool document, field for field."""
-    return copy is not None and replace(copy, revision=None) == replace(ip, revision=None)
+    return copy is not None and copy.assignment == ip.assignment

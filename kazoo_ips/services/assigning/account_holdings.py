@@ -8,6 +8,7 @@ majority, and the documents decide.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing
@@ -21,6 +22,8 @@ from kazoo_ips.services.assigning.recovery import RecoveryService
 
 _REPLICATION_TIME = 0.04
 """Seconds in which a write that a majority has reaches the last replica of a healthy cluster."""
+_ROWS_OF_A_REQUEST = 30
+"""Number of rows of a list that CouchDB returns in the time of one more request."""
 _VERIFIED = 1000
 """Maximum number of addresses in an account's list that is verified. A longer list is read from
 the view only."""
@@ -69,6 +72,24 @@ class AccountHoldings:
             others |= self._outside_the_view(account_id)
             rows = rows + self._views.assigned_to(account_id, query)
         return list(dict.fromkeys([*(row.address for row in rows), *sorted(others)]))
+
+    def candidates_of(self, account_ids: AbstractSet[str]) -> set[str]:
+        """Return all addresses that some of many accounts may hold.
+
+        If the accounts are many, compared with the assigned addresses of the pool, the list of all
+        of these is read. On a cluster it may lack an address that was assigned a moment ago.
+        """
+        assigned = self._views.count_of_status(Status.ASSIGNED, None, None)
+        if assigned > _ROWS_OF_A_REQUEST * len(account_ids):
+            return {a for account_id in account_ids for a in self.candidates(account_id)}
+        if not self._views.may_lag:
+            return self._in_the_view(account_ids)
+        found = self._written.recent(*account_ids) | self._in_the_view(account_ids)
+        self._pause(_REPLICATION_TIME)
+        return found | self._in_the_view(account_ids)
+
+    def _in_the_view(self, account_ids: AbstractSet[str]) -> set[str]:
+        return {address for address, owner in self._views.assigned() if owner in account_ids}
 
     def _outside_the_view(self, account_id: str, limit: int = 1_000_000) -> set[str]:
         """Return the addresses of the account's copies and of recent assignments by this instance.

@@ -1,30 +1,27 @@
-"""Allocation: choosing available addresses for a request that names only a quantity.
+"""Allocation: available addresses for a request that names only a quantity: all of them, or none.
 
-If all clients took the first available address, they would compete for it. In a model of 32
-concurrent clients, that takes 16 attempts for each address. If each client takes a random one of
-128 addresses, it takes 1.1 attempts. So the choice is random within a window of the list, and the
-window starts at a random position near the start of the list. A view may lag: it only proposes
-addresses, and the pool documents decide.
+`supply.py` proposes addresses. The pool documents decide.
 """
 
 import random
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
-from kazoo_ips.errors import DatastoreUnreachable, InsufficientIPs, RuleBroken
-from kazoo_ips.model import AllocateIPs, Attempt, DedicatedIP, Listing, Status
+from kazoo_ips.errors import DatastoreUnreachable, InsufficientIPs, LimitReached, RuleBroken
+from kazoo_ips.model import AllocateIPs, Attempt, DedicatedIP
+from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.transaction_log import Action, Transaction
 from kazoo_ips.services.assigning.pool_writes import FinalOutcome, WriteResult
 from kazoo_ips.services.assigning.recovery import RecoveryService
 from kazoo_ips.services.assigning.resumption import Resumption
-from kazoo_ips.services.assigning.transactions import TransactionService
+from kazoo_ips.services.assigning.supply import SupplyService
+from kazoo_ips.services.assigning.transactions import Record, TransactionService
+from kazoo_ips.services.states.places import PlaceService
 
-WINDOW = 256
-"""Number of addresses to choose from: four times the number of concurrent clients expected."""
+Take = Callable[..., DedicatedIP]
 
 _ROUNDS = 6
 """Maximum number of attempts at an allocation while the views show enough addresses."""
@@ -37,22 +34,24 @@ class AllocationService:
     :param pause: sleeps for a number of seconds
     """
 
-    def __init__(  # noqa: PLR0913 - one for each collaborator
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
         self,
         ips: IPRepository,
-        views: ListRepository,
+        supply: SupplyService,
         transactions: TransactionService,
         recovery: RecoveryService,
         resumption: Resumption,
+        places: PlaceService,
         *,
         now: Callable[[], int],
         pause: Callable[[float], None],
     ) -> None:
         self._ips = ips
-        self._views = views
+        self._supply = supply
         self._transactions = transactions
         self._recovery = recovery
         self._resumption = resumption
+        self._places = places
         self._now = now
         self._pause = pause
 
@@ -70,6 +69,7 @@ class AllocationService:
             allocated addresses these are returned; earlier attempts cannot commit any more
         :param dry_run: return addresses that could be assigned, and write nothing
         :raises InsufficientIPs: fewer addresses are available than requested
+        :raises LimitReached: a limit of the account permits fewer addresses
         :raises DatastoreUnreachable: the outcome is unknown, or CouchDB refuses the writes
         """
         done, _ = self._recovery.end_attempts(
@@ -78,19 +78,48 @@ class AllocationService:
         if done:
             return self._resumption.of_transaction(done)
         alone = command.quantity == 1 and attempt is None
-        allocation = _Allocation(command, request_id, self._now(), attempt, alone, dry_run)
+        if alone and self._transactions.is_needed(command.account_id):
+            alone = False
+        take = partial(
+            DedicatedIP.assign,
+            account_id=command.account_id,
+            **audit.stamp(self._now(), request_id, attempt),
+        )
+        return self._run(_Allocation(command, take, attempt, alone, dry_run))
+
+    def reserve(
+        self,
+        command: AllocateIPs,
+        take: Take,
+        record: Record,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
+    ) -> list[DedicatedIP]:
+        """Choose available addresses and reserve them; errors are those of `allocate`.
+
+        :param take: returns a dedicated IP as it is reserved
+        :param record: writes the reservation, before it is committed
+        """
+        return self._run(_Allocation(command, take, attempt, False, dry_run, record))
+
+    def _run(self, allocation: "_Allocation") -> list[DedicatedIP]:
+        command = allocation.command
         for round_ in range(_ROUNDS):
             if self._try(allocation):
                 return self._acknowledge(allocation)
             # Two requests for the same addresses can block each other: each has taken some that
             # the other needs. Both make theirs available again and retry after random waits.
-            available = self._count(command)
+            available = self._supply.count(command)
             if available < command.quantity:
                 break
             self._pause(random.uniform(0, 0.05 * 2**round_))
         if allocation.transaction:
             self._transactions.abandon(allocation.transaction)
-        raise InsufficientIPs(command.quantity, min(available, command.quantity - 1))
+        resting, next_at = self._supply.resting(command)
+        raise InsufficientIPs(
+            command.quantity, min(available, command.quantity - 1), resting, next_at
+        )
 
     def _try(self, allocation: "_Allocation") -> bool:
         """Try once to take the quantity.
@@ -102,24 +131,47 @@ class AllocationService:
         allocation.results = []
         tried: set[str] = set()
         while len(allocation.taken) < command.quantity:
-            proposed = propose(self._views, command, allocation.taken, tried)
+            proposed = self._supply.propose(command, allocation.taken, tried, allocation.rooms)
             if not proposed or (not tried and len(proposed) < command.quantity):
                 self._put_back(allocation)
+                if allocation.reached:
+                    if allocation.transaction:
+                        self._transactions.abandon(allocation.transaction)
+                    raise allocation.reached
                 return False
             tried.update(proposed)
             found = self._ips.by_id(proposed)[0].values()
-            free = [ip for ip in found if ip.status is Status.AVAILABLE and not ip.conflicted]
-            if free:
-                self._take(allocation, free)
+            candidates = [ip for ip in found if not ip.conflicted]
+            try:
+                if candidates:
+                    self._take(allocation, candidates)
+            except LimitReached as error:
+                self._leave_room(allocation, error)
+                tried.difference_update(proposed)
         return True
 
-    def _take(self, allocation: "_Allocation", free: Sequence[DedicatedIP]) -> None:
+    def _leave_room(self, allocation: "_Allocation", reached: LimitReached) -> None:
+        """Go on with fewer addresses of a zone whose limit is reached, unless that is wanted.
+
+        :raises LimitReached: other addresses would not help; nothing is kept
+        """
+        command = allocation.command
+        chosen = command.zone or command.distinct_hosts or command.distinct_zones
+        if reached.zone is None or chosen or allocation.rooms.get(reached.zone) == 0:
+            if allocation.transaction:
+                self._transactions.roll_back(allocation.transaction, allocation.results)
+            raise reached
+        kept = sum(ip.zone == reached.zone for ip in allocation.taken)
+        allocation.rooms[reached.zone] = max(reached.limit - reached.used, 0) + kept
+        allocation.reached = reached
+
+    def _take(self, allocation: "_Allocation", candidates: Sequence[DedicatedIP]) -> None:
         """Assign those of the proposed addresses that can be assigned.
 
         :raises DatastoreUnreachable: the outcome of a write is unknown; nothing is kept
         """
         account_id = allocation.command.account_id
-        changes = self._assigned(allocation, free)
+        changes = self._assigned(allocation, candidates)
         if not changes:
             return
         before, after = zip(*changes, strict=True)
@@ -130,9 +182,11 @@ class AllocationService:
         else:
             transaction = allocation.transaction
             allocation.transaction = transaction = (
-                self._transactions.extend(transaction, after)
+                self._transactions.extend(transaction, after, allocation.taken)
                 if transaction
-                else self._transactions.begin(Action.ASSIGN, account_id, after, allocation.attempt)
+                else self._transactions.begin(
+                    allocation.action, account_id, after, allocation.attempt
+                )
             )
             allocation.results += self._transactions.prepare(transaction, before, after)
         if any(result.outcome is FinalOutcome.UNKNOWN for result in allocation.results):
@@ -141,20 +195,15 @@ class AllocationService:
             raise DatastoreUnreachable("not known which addresses are taken")
 
     def _assigned(
-        self, allocation: "_Allocation", free: Sequence[DedicatedIP]
+        self, allocation: "_Allocation", candidates: Sequence[DedicatedIP]
     ) -> list[tuple[DedicatedIP, DedicatedIP]]:
         """Return these dedicated IPs before and after, without those that must not be assigned."""
-        account_id, at = allocation.command.account_id, allocation.at
-        others = self._ips.others_by_view(free)
+        others = self._ips.others_by_view(candidates)
         changes = []
-        for ip in free:
+        for ip in candidates:
             with suppress(RuleBroken):
-                after = ip.assign(
-                    account_id,
-                    at=at,
-                    request_id=allocation.request_id,
-                    others=others[ip.address],
-                )
+                place = self._places.rules(ip)
+                after = allocation.take(ip, others=others[ip.address], place=place, early=True)
                 changes.append((ip, after))
         return changes
 
@@ -172,99 +221,49 @@ class AllocationService:
 
     def _acknowledge(self, allocation: "_Allocation") -> list[DedicatedIP]:
         if allocation.dry_run:
+            self._transactions.check(allocation.taken)
             return allocation.taken
+        if allocation.transaction and allocation.record:
+            return self._transactions.commit_reservation(
+                allocation.transaction, allocation.results, allocation.record
+            )
         if allocation.transaction:
             return self._transactions.commit_assignment(allocation.transaction, allocation.results)
         return [self._transactions.acknowledge(allocation.results)]
-
-    def _count(self, command: AllocateIPs) -> int:
-        """Return how many addresses are available, or how many hosts or zones have available ones.
-
-        Hosts or zones are counted if each address has to be from another host or zone.
-        """
-        if command.distinct_hosts:
-            hosts = self._views.hosts_available(command.zone)
-            return sum(command.host in (None, host) for host in hosts)
-        if command.distinct_zones:
-            return sum(command.zone in (None, zone) for zone in self._views.zones_available())
-        return self._views.count_available(command.zone, command.host)
 
 
 @dataclass
 class _Allocation:
     """The state of one allocation.
 
+    :param take: returns a dedicated IP as it is assigned, or reserved
     :param alone: whether it is for one address without an Idempotency-Key, so that the document
         decides without a transaction
+    :param record: writes a reservation, before it is committed; None for an assignment
     :param transaction: the transaction, from the first address on; None if `alone`
     :param results: the results of this round's writes
+    :param rooms: the number of addresses that the account's limits permit in zones that have
+        reached theirs
+    :param reached: the last of these limits
     """
 
     command: AllocateIPs
-    request_id: str
-    at: int
+    take: Take
     attempt: Attempt | None
     alone: bool
     dry_run: bool
+    record: Record | None = None
     transaction: Transaction | None = None
     results: list[WriteResult] = field(default_factory=list)
+    rooms: dict[str, int] = field(default_factory=dict)
+    reached: LimitReached | None = None
+
+    @property
+    def action(self) -> Action:
+        """What the transaction does."""
+        return Action.RESERVE if self.record else Action.ASSIGN
 
     @property
     def taken(self) -> list[DedicatedIP]:
         """The dedicated IPs that this round has taken so far."""
         return [result.ip for result in self.results if result.outcome is FinalOutcome.DONE]
-
-
-def propose(
-    views: ListRepository,
-    command: AllocateIPs,
-    taken: list[DedicatedIP],
-    tried: AbstractSet[str],
-) -> list[str]:
-    """Return addresses that would complete the allocation, or fewer if there are not enough.
-
-    :param taken: the dedicated IPs that the allocation has taken already
-    :param tried: the addresses that were tried before and are left out
-    """
-    wanted = command.quantity - len(taken)
-    if command.distinct_hosts or command.distinct_zones:
-        return _one_each(views, command, taken, tried)[:wanted]
-    return _any(views, command, wanted, tried)[:wanted]
-
-
-def _any(
-    views: ListRepository, command: AllocateIPs, wanted: int, tried: AbstractSet[str]
-) -> list[str]:
-    size = max(WINDOW, 4 * wanted) + len(tried)
-    skip = random.randrange(WINDOW)
-    rows = views.available_window(command.zone, command.host, skip, size)
-    if len(rows) < size:  # the window passes the end of the list, so start at its beginning
-        rows = views.available_window(command.zone, command.host, 0, size + skip)
-    return _shuffled(rows, tried)
-
-
-def _one_each(
-    views: ListRepository, command: AllocateIPs, taken: list[DedicatedIP], tried: AbstractSet[str]
-) -> list[str]:
-    """Return one address of each host, or zone, of which the allocation has none yet."""
-    places: list[tuple[str | None, str | None]]
-    if command.distinct_hosts:
-        hosts = set(views.hosts_available(command.zone)) - {ip.host for ip in taken}
-        places = [(command.zone, host) for host in hosts if command.host in (None, host)]
-    else:
-        zones = set(views.zones_available()) - {ip.zone for ip in taken}
-        places = [(zone, command.host) for zone in zones if command.zone in (None, zone)]
-    random.shuffle(places)
-    proposed: list[str] = []
-    for zone, host in places:
-        if len(proposed) + len(taken) == command.quantity:
-            break
-        rows = views.available_window(zone, host, 0, WINDOW)
-        proposed += _shuffled(rows, tried)[:1]
-    return proposed
-
-
-def _shuffled(rows: list[Listing], tried: AbstractSet[str]) -> list[str]:
-    untried = [row.address for row in rows if row.address not in tried]
-    random.shuffle(untried)
-    return untried

@@ -13,6 +13,7 @@ from kazoo_ips.errors import (
     DatastoreUnreachable,
     IPNotFound,
     PreconditionFailed,
+    Resting,
     RuleBroken,
     ValidationFailed,
 )
@@ -27,6 +28,7 @@ from kazoo_ips.model import (
     ReleaseIPs,
     Status,
 )
+from kazoo_ips.observability import audit
 from kazoo_ips.repositories.transaction_log import Action
 from kazoo_ips.services.accounts.account_tree import AccountService
 from kazoo_ips.services.assigning.account_holdings import AccountHoldings
@@ -34,6 +36,8 @@ from kazoo_ips.services.assigning.read_repair import IPReader, require_match
 from kazoo_ips.services.assigning.recovery import RecoveryService
 from kazoo_ips.services.assigning.resumption import Resumption, is_resumed
 from kazoo_ips.services.assigning.transactions import TransactionService
+from kazoo_ips.services.history.times import iso_8601
+from kazoo_ips.services.states.places import PlaceService
 
 Change = Callable[[DedicatedIP], DedicatedIP]
 
@@ -55,6 +59,7 @@ class IPService:
         transactions: TransactionService,
         recovery: RecoveryService,
         resumption: Resumption,
+        places: PlaceService,
         *,
         now: Callable[[], int],
     ) -> None:
@@ -64,6 +69,7 @@ class IPService:
         self._transactions = transactions
         self._recovery = recovery
         self._resumption = resumption
+        self._places = places
         self._now = now
 
     def fetch(self, address: str, caller: Caller | None = None) -> DedicatedIP:
@@ -99,6 +105,7 @@ class IPService:
 
         :raises IPNotFound: the address is not in the pool
         :raises ValidationFailed: the address is not available; the error says why
+        :raises LimitReached: a limit of the account permits fewer addresses
         :raises Conflict: another writer was faster
         :raises PreconditionFailed: the revision differs from If-Match
         """
@@ -109,21 +116,26 @@ class IPService:
     def _assign(
         self, command: AssignIP, request_id: str, attempt: Attempt | None, dry_run: bool
     ) -> DedicatedIP:
+        if self._transactions.is_needed(command.account_id):
+            done, _ = self._done_earlier(Action.ASSIGN, command.account_id, request_id, attempt)
+            if done:
+                return done[0]
         try:
             ip, others = self._reader.get_to_assign(command.address)
         except IPNotFound:
             return self._done_before_deletion(EventKind.ASSIGNED, command, request_id, attempt)
         if is_resumed(attempt):
-            done = self._resumption.assigned(ip, command.account_id, request_id)
-            if done:
-                return done
+            earlier = self._resumption.assigned(ip, command.account_id, request_id)
+            if earlier:
+                return earlier
         require_match(ip, command.if_match)
-        change = self._assigning(command.account_id, request_id, {ip.address: others})
-        [after] = _changed([command.address], [ip], change)
+        change = self._assigning(command.account_id, request_id, {ip.address: others}, attempt)
+        [after] = changed([command.address], [ip], change)
         if dry_run:
+            self._transactions.check([after])
             return after
-        with _conflict_breaks(command.if_match):
-            return self._transactions.assign_one(ip, after)
+        with conflict_breaks(command.if_match):
+            return self._transactions.assign_one(ip, after, attempt)
 
     def assign_all(
         self,
@@ -137,6 +149,7 @@ class IPService:
 
         :raises ValidationFailed: an address is unknown or not available; the error says which and
             why
+        :raises LimitReached: a limit of the account permits fewer addresses
         :raises Conflict: another writer was faster; this request has changed nothing
         """
         if len(command.addresses) == 1:
@@ -148,11 +161,12 @@ class IPService:
             return done
         ips = self._find(command.addresses)
         others = self._reader.others([ip for ip in ips if ip])
-        change = self._assigning(command.account_id, request_id, others)
-        after = _changed(command.addresses, ips, change)
+        change = self._assigning(command.account_id, request_id, others, attempt)
+        after = changed(command.addresses, ips, change)
         if dry_run:
+            self._transactions.check(after)
             return after
-        with _own_conflict(attempt):
+        with own_conflict(attempt):
             return self._transactions.assign([ip for ip in ips if ip], after, attempt)
 
     def release(
@@ -186,11 +200,11 @@ class IPService:
             if done:
                 return done
         require_match(ip, command.if_match)
-        change = self._releasing(command.account_id, request_id)
-        [after] = _changed([command.address], [ip], change)
+        change = self._releasing(command.account_id, request_id, attempt)
+        [after] = changed([command.address], [ip], change)
         if dry_run:
             return after
-        with _conflict_breaks(command.if_match):
+        with conflict_breaks(command.if_match):
             return self._transactions.release_one(ip, after)
 
     def _done_before_deletion(
@@ -234,19 +248,22 @@ class IPService:
         done, aborted = self._done_earlier(Action.RELEASE, command.account_id, request_id, attempt)
         if done:
             return done
-        change = self._releasing(command.account_id, request_id)
+        change = self._releasing(command.account_id, request_id, attempt)
         unchanged: list[DedicatedIP] = []
         if command.addresses is None:
             owned = self._owned(command.account_id, aborted)
+            if command.replaced:
+                held = {ip.address for ip in owned}
+                owned = [ip for ip in owned if ip.replaced_by in held]
             before = [ip for ip in owned if ip.has_known_status]
             unchanged = [ip for ip in owned if not ip.has_known_status]
             after = [change(ip) for ip in before]
         else:
             ips = self._find(command.addresses)
-            after = _changed(command.addresses, ips, change)
+            after = changed(command.addresses, ips, change)
             before = [ip for ip in ips if ip]
         if before and not dry_run:
-            with _own_conflict(attempt):
+            with own_conflict(attempt):
                 after = self._release_several(before, after, attempt)
         return [*after, *unchanged]
 
@@ -285,16 +302,22 @@ class IPService:
         return [found.get(address) for address in wanted]
 
     def _assigning(
-        self, account_id: str, request_id: str, others: Mapping[str, list[DedicatedIP]]
+        self,
+        account_id: str,
+        request_id: str,
+        others: Mapping[str, list[DedicatedIP]],
+        attempt: Attempt | None,
     ) -> Change:
-        at = self._now()
+        stamp = audit.stamp(self._now(), request_id, attempt)
         return lambda ip: ip.assign(
-            account_id, at=at, request_id=request_id, others=others[ip.address]
+            account_id, others=others[ip.address], place=self._places.rules(ip), **stamp
         )
 
-    def _releasing(self, account_id: str | None, request_id: str) -> Change:
-        at = self._now()
-        return lambda ip: ip.release(account_id, at=at, request_id=request_id)
+    def _releasing(
+        self, account_id: str | None, request_id: str, attempt: Attempt | None
+    ) -> Change:
+        stamp = audit.stamp(self._now(), request_id, attempt)
+        return lambda ip: ip.release(account_id, place=self._places.rules(ip), **stamp)
 
 
 @contextmanager
@@ -308,7 +331,7 @@ def _translated(kind: type[Exception], error: Exception | None) -> Iterator[None
         raise error from cause
 
 
-def _conflict_breaks(if_match: tuple[str, ...]) -> AbstractContextManager[None]:
+def conflict_breaks(if_match: tuple[str, ...]) -> AbstractContextManager[None]:
     """Translate a conflict to the failed precondition, if the request has an If-Match header.
 
     The write itself compares the revision, so a conflict means that If-Match does not hold.
@@ -316,7 +339,7 @@ def _conflict_breaks(if_match: tuple[str, ...]) -> AbstractContextManager[None]:
     return _translated(Conflict, PreconditionFailed() if if_match else None)
 
 
-def _own_conflict(attempt: Attempt | None) -> AbstractContextManager[None]:
+def own_conflict(attempt: Attempt | None) -> AbstractContextManager[None]:
     """Translate a conflict of a later attempt to an unknown outcome.
 
     The other write may be that of an earlier attempt of the same request.
@@ -333,11 +356,19 @@ def _as_list_item(address: str) -> AbstractContextManager[None]:
     return _translated(IPNotFound, ValidationFailed({"ips.0": _not_found(address)}))
 
 
+def broken_rule(error: RuleBroken) -> dict[str, dict[str, str]]:
+    """Return a broken rule in the form of a validation error."""
+    message = error.message
+    if isinstance(error, Resting) and error.until:
+        message = f"{message} until {iso_8601(error.until) or error.until}"
+    return {error.rule: {"message": message, "value": error.address}}
+
+
 def _not_found(address: str) -> dict[str, dict[str, str]]:
     return {"not_found": {"message": "ip not found", "value": address}}
 
 
-def _changed(
+def changed(
     wanted: Sequence[str], ips: Sequence[DedicatedIP | None], change: Change
 ) -> list[DedicatedIP]:
     """Apply a change to each dedicated IP; report the errors of all, by position in the list.
@@ -345,16 +376,15 @@ def _changed(
     :param ips: the dedicated IP of each address, or None if the pool does not have it
     :raises ValidationFailed: at least one address is unknown or breaks a rule; names all of them
     """
-    changed, errors = [], {}
+    after, errors = [], {}
     for index, (address, ip) in enumerate(zip(wanted, ips, strict=True)):
         try:
             if ip:
-                changed.append(change(ip))
+                after.append(change(ip))
             else:
                 errors[f"ips.{index}"] = _not_found(address)
         except RuleBroken as error:
-            rule = {"message": error.message, "value": error.address}
-            errors[f"ips.{index}"] = {error.rule: rule}
+            errors[f"ips.{index}"] = broken_rule(error)
     if errors:
         raise ValidationFailed(errors)
-    return changed
+    return after

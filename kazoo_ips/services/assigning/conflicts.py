@@ -4,16 +4,19 @@ When two writers on two CouchDB nodes write to the same revision, and neither no
 other write, CouchDB keeps both revisions: a conflict. Only one of the two can reach a majority,
 and only that one is acknowledged. The acknowledged writer then writes the copy in the account's
 database. So the copy is the evidence for the acknowledged revision.
+
+An acknowledged release of one address removes the copy, and the tombstone has its request id. The
+event of a release of several addresses says that the release was committed before.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from kazoo_ips.errors import Conflict, DatastoreMissing, DatastoreUnreachable, IPNotFound
 from kazoo_ips.model import (
     DedicatedIP,
+    Event,
     EventKind,
     Leaves,
     Outcome,
@@ -21,6 +24,8 @@ from kazoo_ips.model import (
     Withdrawal,
     Written,
     generation,
+    replace,
+    trail,
 )
 from kazoo_ips.observability import audit, request_context
 from kazoo_ips.observability.metrics import Metrics
@@ -31,6 +36,12 @@ log = logging.getLogger(__name__)
 
 GRACE = 30
 """Seconds after which a write is never acknowledged any more: longer than any request takes."""
+
+_NEVER_WITHDRAWN = frozenset({EventKind.CREATED, EventKind.UNDONE})
+"""Kinds of events whose writes are not withdrawn."""
+
+_HELD_BACK = (Status.AVAILABLE, Status.AGING, Status.RESERVED, Status.DISABLED)
+"""The statuses without an account, by how few may have the address."""
 
 _TRIES = 3
 """Maximum number of comparisons of copies with the pool while the pool changes."""
@@ -71,7 +82,7 @@ class ConflictResolver:
         leaves = self._ips.leaves(address)
         if leaves.live and all(map(leaves.is_outdated, leaves.live)):
             log.warning("%s: deleted, dropping revisions from before the deletion", address)
-            if any(map(_is_done, self._ips.drop_all(leaves.live))):
+            if any(map(_is_done, self._ips.drop_all(leaves.live, leaves.deleted[0]))):
                 audit.conflict_resolved(leaves.live[0], None)
             raise IPNotFound(address)
         if not leaves.live:
@@ -84,7 +95,7 @@ class ConflictResolver:
         for leaf in leaves.live:
             if leaf.revision != kept.revision:
                 log.warning("%s: dropping revision %s", address, leaf.revision)
-                dropped.append(self._ips.drop(leaf))
+                dropped.append(self._ips.drop(leaf, kept))
         if any(map(_is_done, dropped)):  # CouchDB accepts one worker's deletion of a revision
             audit.conflict_resolved(leaves.live[0], kept)
         self._metrics.conflicts_resolved.inc()
@@ -98,12 +109,20 @@ class ConflictResolver:
         """
         if not all(leaf.has_known_status for leaf in live):
             raise Conflict(address)
-        acknowledged = next((leaf for leaf in live if self.is_acknowledged(leaf)), None)
-        if acknowledged is None:
+        owned = [leaf for leaf in live if self.is_acknowledged(leaf)]
+        # A transfer writes the copy of the new owner before it removes that of the old one.
+        followed = (leaf for leaf in owned if not _is_followed(leaf, owned))
+        acknowledged = assigned = next(followed, None)
+        if acknowledged is None or assigned is None:
+            if _is_one_release(live):
+                return live[0]
             if any(map(self._may_be_withdrawn, live)):
                 raise Conflict(address)
+            earlier = ((leaf, self._acknowledged_earlier(leaf)) for leaf in live)
+            acknowledged, assigned = next((pair for pair in earlier if pair[1]), (None, None))
+        if acknowledged is None or assigned is None:
             return self._unassigned(live)
-        released = tuple(leaf for leaf in live if leaf.follows_release_of(acknowledged))
+        released = tuple(leaf for leaf in live if leaf.follows_release_of(assigned))
         # A release writes the pool document before it removes the copy. So the copy may still be
         # there, and does not say whether the release, or an assignment after it, will be
         # acknowledged.
@@ -116,13 +135,28 @@ class ConflictResolver:
 
         An assignment writes the copy last.
         """
-        if ip.status is not Status.ASSIGNED or ip.assigned_to is None:
-            return False
-        try:
-            copy = self._copies.find(ip.assigned_to, [ip.address]).get(ip.address)
-        except DatastoreMissing:
-            return False
+        copy = self._copy(ip)
         return copy is not None and is_copy(copy, ip)
+
+    def _acknowledged_earlier(self, ip: DedicatedIP) -> DedicatedIP | None:
+        """Return an assignment as it was when its owner's account got the copy that it has.
+
+        A later change of the address, such as another zone, writes the copy again. If it has not
+        done so, only the state before it is known to be acknowledged.
+
+        :returns: None if the account has no copy of this assignment
+        """
+        copy = self._copy(ip)
+        return None if copy is None else ip.as_copied(copy)
+
+    def _copy(self, ip: DedicatedIP) -> DedicatedIP | None:
+        """Return the owner's copy of an assigned address, if it has one of any assignment."""
+        if ip.status is not Status.ASSIGNED or ip.assigned_to is None:
+            return None
+        try:
+            return self._copies.find(ip.assigned_to, [ip.address]).get(ip.address)
+        except DatastoreMissing:
+            return None
 
     def drop_copy(self, account_id: str, address: str) -> None:
         """Resolve the conflicts of an address, then make an account's copy agree with the pool."""
@@ -195,21 +229,39 @@ class ConflictResolver:
 
     def _may_be_withdrawn(self, ip: DedicatedIP) -> bool:
         """Return whether the writer of a revision may still withdraw it."""
-        released = ip.trail and ip.trail[-1].kind == EventKind.RELEASED
-        changes_owner = ip.status is Status.ASSIGNED or released
-        return bool(changes_owner) and self._now() - ip.modified < GRACE
+        last = trail.latest(ip.trail)
+        if last is None or last.kind in _NEVER_WITHDRAWN:
+            return ip.status is Status.ASSIGNED and self._now() - ip.modified < GRACE
+        return self._now() - max(ip.modified, last.at) < GRACE
 
     def _unassigned(self, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
-        """Return an available revision. If all are assigned, make the first one available.
+        """Return the revision that no account has. If all are assigned, undo the first one.
 
-        No client loses the address, because none of the assignments was acknowledged.
+        No client loses the address, because none of the assignments was acknowledged. One that
+        was changed later stays: its request had ended. Of several revisions without an account,
+        that one is kept whose release was acknowledged, or else which holds the address back most.
         """
-        available = next((leaf for leaf in live if leaf.status is Status.AVAILABLE), None)
-        if available:
-            return available
-        unassigned = replace(live[0], status=Status.AVAILABLE, assigned_to=None)
+        unowned = [leaf for leaf in live if leaf.status is not Status.ASSIGNED]
+        if unowned:
+            return max(unowned, key=lambda leaf: self._precedence(leaf, live))
+        changed = next(filter(_is_changed, live), None)
+        if changed:
+            return changed
+        unassigned = live[0].undo()
         written = self._ips.save(unassigned)
         return replace(unassigned, revision=written.revision or live[0].revision)
+
+    def _precedence(self, unowned: DedicatedIP, live: Sequence[DedicatedIP]) -> tuple[bool, int]:
+        common = set(unowned.trail).intersection(*(leaf.trail for leaf in live))
+        own = [event for event in unowned.trail if event not in common]
+        is_acknowledged = any(self._is_acknowledged_release(unowned.address, e) for e in own)
+        return is_acknowledged, _HELD_BACK.index(Status(unowned.status))
+
+    def _is_acknowledged_release(self, address: str, event: Event) -> bool:
+        if event.kind != EventKind.RELEASED or event.account_id is None:
+            return False
+        release = (event.request_id, event.at)
+        return event.committed or release in self._copies.releases(event.account_id, address)
 
     def _restore_lost(self, address: str, leaves: Leaves) -> DedicatedIP:
         """Restore an address whose document was deleted because every writer withdrew its write.
@@ -247,6 +299,25 @@ class ConflictResolver:
             raise Conflict(address)
         if not self._ips.restore(lost):
             raise DatastoreUnreachable(f"{address}: not known whether restored")
+
+
+def _is_followed(assigned: DedicatedIP, others: Iterable[DedicatedIP]) -> bool:
+    return any(other.follows_release_of(assigned) for other in others)
+
+
+def _is_changed(ip: DedicatedIP) -> bool:
+    last = trail.latest(ip.trail)
+    return last is not None and last.kind == EventKind.CHANGED
+
+
+def _is_one_release(live: Sequence[DedicatedIP]) -> bool:
+    """Return whether all revisions are the same release, which two workers have written.
+
+    A release is never withdrawn, so any of the revisions may be kept at once.
+    """
+    last = {trail.latest(leaf.trail) for leaf in live}
+    unowned = all(leaf.status is not Status.ASSIGNED for leaf in live)
+    return unowned and len(last) == 1 and all(e and e.kind == EventKind.RELEASED for e in last)
 
 
 def _is_done(written: Written) -> bool:

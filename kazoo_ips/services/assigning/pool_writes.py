@@ -10,11 +10,12 @@ CouchDB refuses the late write, whose base revision is outdated.
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
+from itertools import repeat
 
 from kazoo_ips.errors import DatastoreError, DatastoreUnreachable, KazooIPsError
-from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Written, generation
+from kazoo_ips.model import DedicatedIP, Leaves, Outcome, Written, generation, replace, trail
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
 
@@ -65,24 +66,34 @@ class PoolWriter:
         self._schedule_check = schedule_check
 
     def write(
-        self, before: Sequence[DedicatedIP], after: Sequence[DedicatedIP]
+        self,
+        before: Sequence[DedicatedIP],
+        after: Sequence[DedicatedIP],
+        transaction: str | None = None,
     ) -> list[WriteResult]:
         """Write dedicated IPs in one request and determine the outcome of each write.
 
         :param before: the same dedicated IPs as they were read
+        :param transaction: the id of the transaction that writes them, if one does
         :returns: the results in the order of `after`
         :raises DatastoreUnreachable: nothing was written
         """
-        return list(map(self._result, before, after, self._ips.save_all(after)))
+        written = self._ips.save_all(after, transaction)
+        return list(map(self._result, before, after, written, repeat(transaction)))
 
-    def _result(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> WriteResult:
+    def _result(
+        self, before: DedicatedIP, after: DedicatedIP, written: Written, transaction: str | None
+    ) -> WriteResult:
+        transaction = transaction or after.transaction
         if written.outcome is Outcome.DONE:
-            return WriteResult(FinalOutcome.DONE, replace(after, revision=written.revision))
+            done = replace(after, revision=written.revision, transaction=transaction)
+            return WriteResult(FinalOutcome.DONE, done)
+        after = replace(after, transaction=transaction)
         try:
             return self._find_out(before, after, written)
         except DatastoreError as error:
             log.warning("%s: the outcome of the write is unknown: %s", after.address, error)
-            self._schedule_check(after.address, after.assigned_to or before.assigned_to or "")
+            self._check_later(before, after)
             return WriteResult(FinalOutcome.UNKNOWN, after)
 
     def _find_out(self, before: DedicatedIP, after: DedicatedIP, written: Written) -> WriteResult:
@@ -90,12 +101,16 @@ class PoolWriter:
         # the read repair of CouchDB may have copied it to a majority.
         if written.revision and after.assigned_to:
             return self._withdrawn(before, after, replace(after, revision=written.revision))
+        base = before
         for _ in range(_TRIES):
             leaves = self._ips.leaves(after.address)
             result = self._result_from(before, after, leaves)
             if result:
                 return result
-            if leaves.supersede(before.revision):
+            if len(leaves.live) == 1 and _is_fence(leaves.live[0], before):
+                before = leaves.live[0]  # or it is an earlier fence, whose response was lost
+            elif leaves.supersede(before.revision):
+                self._withdraw_unseen(base, replace(after, revision=written.revision), leaves)
                 return WriteResult(FinalOutcome.LOST, after)
             # The write may still arrive. That holds for a refused write too: the refusal may come
             # from a node that lags, or from a proxy.
@@ -109,6 +124,22 @@ class PoolWriter:
                 return self._withdrawn(before, after, fenced)
             # This write, its fence or another writer's write has arrived meanwhile.
         raise DatastoreUnreachable(f"{after.address}: the outcome of the write is unknown")
+
+    def _withdraw_unseen(self, before: DedicatedIP, after: DedicatedIP, leaves: Leaves) -> None:
+        """Withdraw a write that another writer has overtaken, if a node that is away has it.
+
+        Otherwise its revision would appear later, next to that of the other writer. If both are
+        releases of one assignment, nothing shows then which of them was acknowledged.
+
+        :param after: the write; its revision is None unless CouchDB has accepted it (202)
+        :param leaves: the revisions on the nodes that answer
+        :raises OutcomeUnknown: it is unknown whether the write is withdrawn
+        """
+        added = set(trail.added(before.trail, after.trail))
+        if after.revision and not any(
+            added <= set(ip.trail) for ip in (*leaves.live, *leaves.deleted)
+        ):
+            self._ips.withdraw_unseen(after, before)
 
     def _result_from(
         self, before: DedicatedIP, after: DedicatedIP, leaves: Leaves
@@ -175,7 +206,12 @@ class PoolWriter:
         try:
             return self._withdraw(before, after, leaf)
         finally:  # another worker that read the write meanwhile may have written a copy of it
-            self._schedule_check(after.address, after.assigned_to or before.assigned_to or "")
+            self._check_later(before, after)
+
+    def _check_later(self, before: DedicatedIP, after: DedicatedIP) -> None:
+        """Schedule a check of an address, and of the copies of the accounts of a write."""
+        for account_id in {after.assigned_to or "", before.assigned_to or ""} - {""} or {""}:
+            self._schedule_check(after.address, account_id)
 
     def _withdraw(self, before: DedicatedIP, after: DedicatedIP, leaf: DedicatedIP) -> WriteResult:
         to_withdraw = [leaf]
@@ -262,14 +298,24 @@ def _is_write(leaf: DedicatedIP, ip: DedicatedIP) -> bool:
     return _identity(leaf) == _identity(ip)
 
 
+def _is_fence(leaf: DedicatedIP, before: DedicatedIP) -> bool:
+    """Return whether a revision is the base of a write, as this service has saved it again.
+
+    What another program changes without a new `pvt_modified` is an event of the trail.
+    """
+    return _is_write(leaf, before) and leaf.trail[-1:] == before.trail[-1:]
+
+
 def _is_followed_up(live: Sequence[DedicatedIP], before: DedicatedIP, after: DedicatedIP) -> bool:
     """Return whether the only live revision is a successor of this write.
 
     A write adds events to the trail. A successor has these events in its trail.
     """
-    added = [event for event in after.trail if event not in before.trail]
+    added = trail.added(before.trail, after.trail)
     return len(live) == 1 and bool(added) and set(added) <= set(live[0].trail)
 
 
 def _identity(ip: DedicatedIP) -> tuple[object, ...]:
-    return (ip.request_id, ip.status, ip.assigned_to, ip.modified, ip.transaction)
+    return (
+        ip.request_id, ip.status, ip.assigned_to, ip.modified, ip.transaction, ip.disabled
+    )  # fmt: skip

@@ -65,6 +65,10 @@ class IPReader:
         ip = self._resolved(self._with_conflict_resolved(ip))
         return self._unconflicted(ip), others
 
+    def leave(self) -> None:
+        """Say that what was read with `get` is not written: other threads do not wait for that."""
+        self._ips.expect_no_save()
+
     @staticmethod
     def _unconflicted(ip: DedicatedIP) -> DedicatedIP:
         """Return a dedicated IP that has no conflict.
@@ -98,6 +102,20 @@ class IPReader:
             if not changed:
                 return found
         raise Conflict(*changed)
+
+    def find_each(self, wanted: Sequence[str]) -> dict[str, DedicatedIP]:
+        """Return the same as `find`, without addresses that cannot be written to now."""
+        left = list(wanted)
+        while left:
+            try:
+                return self.find(left)
+            except Conflict as error:
+                busy = {*error.addresses}
+                fewer = [address for address in left if address not in busy]
+                if len(fewer) == len(left):
+                    raise
+                left = fewer
+        return {}
 
     def others(self, ips: Collection[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
         """Return, by document id, the pool's other documents of the same address."""

@@ -5,13 +5,13 @@ rolled back. Both are idempotent, so any number of workers may do them.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 
 from cachetools import LRUCache
 
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, KazooIPsError
-from kazoo_ips.model import Attempt, DedicatedIP, Status
+from kazoo_ips.model import KEY_SECONDS, Attempt, DedicatedIP, Status
 from kazoo_ips.observability import audit
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.processes import liveness
@@ -25,6 +25,7 @@ from kazoo_ips.repositories.transaction_log import (
     transaction_id,
 )
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
+from kazoo_ips.services.states.places import PlaceService
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,6 @@ LEASE = 60
 """Seconds after which the owner of a transaction is considered dead: longer than any request
 takes. The death of an owner on this machine is noticed at once. If the owner is alive, it finds
 its record aborted, and its request fails."""
-RETENTION = 24 * 3600
-"""Seconds that the record of a request with an Idempotency-Key is kept: as long as its reply."""
 
 _WAITS = (0.02, 0.05, 0.1, 0.2)
 """Seconds to wait between reads of the record of a pending transaction, before giving up."""
@@ -57,6 +56,7 @@ class RecoveryService:
         ips: IPRepository,
         log_: TransactionLog,
         conflicts: ConflictResolver,
+        places: PlaceService,
         schedule_check: Callable[[str, str], None],
         now: Callable[[], int],
         pause: Callable[[float], None],
@@ -65,6 +65,7 @@ class RecoveryService:
         self._ips = ips
         self._log = log_
         self._conflicts = conflicts
+        self._places = places
         self._schedule_check = schedule_check
         self._now = now
         self._pause = pause
@@ -103,6 +104,55 @@ class RecoveryService:
             self.record_ended(ip.transaction)
         return transaction is not None and transaction.state is State.COMMITTED
 
+    def is_known_to_end(self, transaction: str | None) -> bool:
+        """Return whether this process knows that a transaction is finished or committed.
+
+        Documents of releases agree with each state of their transaction: they change after the
+        commit.
+        """
+        return transaction is None or is_release(transaction) or self._is_ended(transaction)
+
+    def is_committed(self, name: str) -> bool:
+        """Return whether an assignment is committed, or was finished in any way.
+
+        If it was finished, its documents have to be read again: they may have been undone.
+
+        :raises DatastoreUnreachable: that is not known
+        """
+        transaction = self._log.find(name)
+        if transaction is None or transaction.finished:
+            self.record_ended(name)
+            return True
+        if transaction.state is not State.COMMITTED:
+            return False
+        self._log.confirm(transaction)
+        return True
+
+    def is_uncommitted(self, transaction: str) -> bool:
+        """Return whether a transaction is an assignment that has not committed.
+
+        Its documents say assigned already, and become available again if it is aborted.
+        """
+        if is_release(transaction) or self._is_ended(transaction):
+            return False
+        found = self._log.find(transaction)
+        if found is None:
+            self.record_ended(transaction)
+        return found is not None and found.state is not State.COMMITTED
+
+    def is_under_way(self, name: str) -> bool:
+        """Return whether a transaction is pending. If its owner is dead, end it first.
+
+        :raises DatastoreUnreachable: that is not known
+        """
+        transaction = self._log.find(name)
+        if transaction is None or transaction.finished:
+            return False
+        if self.is_orphaned(transaction):
+            self.end_transaction(name)
+            return False
+        return transaction.state is State.PENDING
+
     def _resolve(self, name: str, marked: Sequence[DedicatedIP]) -> bool:
         """End one transaction; return whether its documents have to be read again."""
         for looks, wait in enumerate((*_WAITS, None)):
@@ -122,11 +172,10 @@ class RecoveryService:
         if transaction is None:
             self.record_ended(name)
             return False
-        if transaction.state is State.COMMITTED:
-            self._log.confirm(transaction)
+        self._log.confirm(transaction)
         if not transaction.changes_documents:
             return False  # the documents agree with the decision as they are
-        due = [_decided(transaction, ip) for ip in marked if _is_written(transaction, ip)]
+        due = [self._decided(transaction, ip) for ip in marked if _is_written(transaction, ip)]
         self._save_decided(transaction, due)
         return bool(due)
 
@@ -186,7 +235,7 @@ class RecoveryService:
         if not self.is_orphaned(listed):
             return False
         if listed.finished:
-            if self._now() - listed.at > RETENTION:
+            if self._now() - listed.at > KEY_SECONDS:
                 self._log.sweep([listed])
             return False
         transaction = self.end_transaction(listed.id)
@@ -226,7 +275,7 @@ class RecoveryService:
             t
             for t in self._log.all()
             if not t.finished
-            and (t.action, t.state) != (Action.ASSIGN, State.COMMITTED)
+            and (t.action is Action.RELEASE or t.state is not State.COMMITTED)
             and self.is_orphaned(t)
         ]
 
@@ -248,32 +297,50 @@ class RecoveryService:
         """
         if transaction.finished:
             return
-        if transaction.state is State.COMMITTED:
-            transaction = self._log.confirm(transaction)
+        released: dict[str, str] = {}
+        transaction = self._log.confirm(transaction)
         if (transaction.action, transaction.state) != (Action.RELEASE, State.ABORTED):
-            self._finish_documents(transaction)
-            self._conflicts.repair_copies(transaction.account_id, transaction.addresses)
-            for address in transaction.addresses:
-                self._schedule_check(address, transaction.account_id)
+            released = self._finish_documents(transaction)
+            for account_id in transaction.accounts:
+                self._conflicts.repair_copies(account_id, transaction.addresses)
+                for address in transaction.addresses:
+                    self._schedule_check(address, account_id)
         ended = self._log.finish([transaction])
         self.record_ended(transaction.id)
         if ended and transaction.state is State.COMMITTED and not audited:
-            write = audit.assigned if transaction.action is Action.ASSIGN else audit.released
-            account_id, request_id = transaction.account_id, transaction.request_id
-            write(transaction.addresses, account_id, request_id, recovered=True)
+            write_audit(transaction, to=released, recovered=True)
 
-    def _finish_documents(self, transaction: Transaction) -> None:
+    def _finish_documents(self, transaction: Transaction) -> dict[str, str]:
+        """Write the documents that do not agree with the decision yet.
+
+        :returns: the status of each address that was written
+        """
+        statuses: dict[str, str] = {}
         if not transaction.changes_documents:
-            return
+            return statuses
         for _ in range(_TRIES):
             found = self._ips.by_id(transaction.addresses)[0].values()
-            due = [_decided(transaction, ip) for ip in found if _is_written(transaction, ip)]
+            due = [self._decided(transaction, ip) for ip in found if _is_written(transaction, ip)]
+            statuses |= {ip.address: ip.status for ip in due}
             to_confirm = [ip for ip in found if self._is_to_confirm(transaction, ip)]
             done = self._save_decided(transaction, due, to_confirm)
             hidden = [ip for ip in found if ip.conflicted and self._drop(transaction, ip)]
             if done and not hidden:
-                return
+                return statuses
         raise DatastoreUnreachable(f"request {transaction.request_id} is not finished")
+
+    def _decided(self, transaction: Transaction, ip: DedicatedIP) -> DedicatedIP:
+        """Return a document with the decision applied: an assignment undone, or a release done."""
+        if transaction.action is Action.RELEASE:
+            return ip.release(
+                transaction.account_id,
+                at=transaction.at,
+                request_id=transaction.request_id,
+                by=transaction.by,
+                keyed=transaction.attempt is not None,
+                place=self._places.rules(ip),
+            ).as_committed()
+        return ip.undo()
 
     def _save_decided(
         self,
@@ -286,22 +353,29 @@ class RecoveryService:
         :param to_confirm: documents that agree with the decision, and are saved again
         """
         saved = self._conflicts.save_again([*due, *to_confirm])
-        if transaction.action is Action.ASSIGN:
+        if transaction.action is not Action.RELEASE:
             # CouchDB accepts the write of one worker only, so no other worker writes this line.
             undone = [ip.address for ip in due if ip.address in saved]
-            audit.undone(undone, transaction.account_id, transaction.request_id)
+            is_reserved = transaction.action is Action.RESERVE
+            status = Status.RESERVED if is_reserved else Status.ASSIGNED
+            account_id, from_id = transaction.account_id, transaction.from_id
+            audit.undone(undone, account_id, transaction.request_id, status, from_id)
         return len(saved) == len(due) + len(to_confirm)
 
     def _is_to_confirm(self, transaction: Transaction, ip: DedicatedIP) -> bool:
         """Return whether a document that agrees with the decision has to be written again.
 
         A write of an aborted assignment may still arrive. CouchDB refuses it after the new
-        revision. On a cluster a document that this transaction made available may lack a quorum.
+        revision. On a cluster a document that this transaction released may lack a quorum.
         """
-        if ip.status is not Status.AVAILABLE:
+        if _is_written(transaction, ip):  # it does not agree yet
+            return False
+        if transaction.action is Action.TRANSFER:
+            return (ip.status, ip.assigned_to) == (Status.ASSIGNED, transaction.from_id)
+        if ip.status is Status.ASSIGNED or not ip.has_known_status:
             return False
         own = (ip.request_id, ip.modified) == (transaction.request_id, transaction.at)
-        return transaction.action is Action.ASSIGN or (own and self._ips.replicas > 1)
+        return transaction.action is not Action.RELEASE or (own and self._ips.replicas > 1)
 
     def _drop(self, transaction: Transaction, ip: DedicatedIP) -> bool:
         """Drop the conflicting revisions of an aborted assignment; return whether any existed."""
@@ -313,22 +387,42 @@ class RecoveryService:
         return bool(hidden)
 
 
+def write_audit(
+    transaction: Transaction,
+    *,
+    was: Mapping[str, str] = audit.NO_STATUSES,
+    to: Mapping[str, str] = audit.NO_STATUSES,
+    recovered: bool = False,
+) -> None:
+    """Write the audit lines of a committed transaction.
+
+    :param was: the status of each address before an assignment, if it was not available
+    :param to: the status of each address after a release, if it is not available
+    :param recovered: whether an earlier line may record the same change
+    """
+    addresses, account_id = transaction.addresses, transaction.account_id
+    request_id = transaction.request_id
+    if transaction.action is Action.TRANSFER:
+        from_id = transaction.from_id or ""
+        audit.transferred(addresses, from_id, account_id, request_id, recovered=recovered)
+    elif transaction.action is Action.ASSIGN:
+        audit.assigned(addresses, account_id, request_id, was=was, recovered=recovered)
+    elif transaction.action is Action.RESERVE:
+        audit.reserved(addresses, account_id, request_id, was=was, recovered=recovered)
+    else:
+        audit.released(addresses, account_id, request_id, to=to, recovered=recovered)
+
+
 def _is_written(transaction: Transaction, ip: DedicatedIP) -> bool:
     """Return whether a document is unchanged since exactly this transaction wrote it.
 
     A later write by a Kazoo node keeps the transaction's id, but changes the account or the time.
     """
-    named = (ip.transaction, ip.assigned_to, ip.status)
-    if named != (transaction.id, transaction.account_id, Status.ASSIGNED):
+    status = Status.RESERVED if transaction.action is Action.RESERVE else Status.ASSIGNED
+    owner_id = ip.reserved_for if status is Status.RESERVED else ip.assigned_to
+    named = (ip.transaction, owner_id, ip.status)
+    if named != (transaction.id, transaction.account_id, status):
         return False
-    if transaction.action is Action.ASSIGN:
-        return ip.modified == transaction.at
-    return ip.modified <= transaction.at
-
-
-def _decided(transaction: Transaction, ip: DedicatedIP) -> DedicatedIP:
-    """Return a document with the decision applied: an assignment undone, or a release done."""
     if transaction.action is Action.RELEASE:
-        at, request_id = transaction.at, transaction.request_id
-        return ip.release(transaction.account_id, at=at, request_id=request_id)
-    return ip.undo()
+        return ip.modified <= transaction.at
+    return ip.modified == transaction.at

@@ -2,16 +2,22 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
-from kazoo_ips.errors import Conflict, IPNotFound, PreconditionFailed
-from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, Event, EventKind, generation
+from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, PreconditionFailed
+from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, Disabled, Event, EventKind, replace
 from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.transaction_log import Action, Transaction
 from kazoo_ips.services.assigning.account_copies import AccountCopyService
 from kazoo_ips.services.assigning.pool_writes import PoolWriter
 from kazoo_ips.services.assigning.read_repair import IPReader
+
+_KINDS = {
+    Action.ASSIGN: EventKind.ASSIGNED,
+    Action.RELEASE: EventKind.RELEASED,
+    Action.TRANSFER: EventKind.TRANSFERRED,
+    Action.RESERVE: EventKind.RESERVED,
+}
 
 
 class Resumption:
@@ -78,8 +84,43 @@ class Resumption:
         owner_id = event.account_id or ""
         self._copies.schedule_check(ip.address, owner_id)
         self._copies.repair(owner_id, [ip.address])
-        audit.released([ip.address], event.account_id, request_id, recovered=True)
+        after = ip.as_of(event)
+        to = {ip.address: after.status}
+        audit.released([ip.address], event.account_id, request_id, to=to, recovered=True)
+        return after
+
+    def changed(self, ip: DedicatedIP, request_id: str) -> DedicatedIP | None:
+        """Return the dedicated IP as this request has changed it, or None if it has not.
+
+        :raises DatastoreUnreachable: it is unknown whether the change has a quorum and a copy
+        """
+        event = ip.event(EventKind.CHANGED, None, request_id)
+        if event is None:
+            return None
+        if ip.as_of(event) == ip:
+            ip = self._writer.confirm(ip)
+            if not self._copies.follow([ip]):
+                raise DatastoreUnreachable(f"{ip.address}: changed, but its copy is not")
+        kind = audit.Change.CHANGED
+        audit.changed(kind, [ip.before(event)], [ip.as_of(event)], recovered=True)
         return ip.as_of(event)
+
+    def marked(self, ip: DedicatedIP, kind: EventKind, request_id: str) -> DedicatedIP | None:
+        """Return the dedicated IP as this request has left it, or None if it has done nothing.
+
+        :param kind: DISABLED, ENABLED or AGED: changes that no copy shows
+        :raises DatastoreUnreachable: it is unknown whether the change has a quorum
+        """
+        events = (event for event in reversed(ip.trail) if event.kind == kind)
+        event = next((each for each in events if each.request_id == request_id), None)
+        if event is None:
+            return None
+        if event is ip.trail[-1]:
+            return self._writer.confirm(ip)
+        # Another writer has written since.
+        is_disabled = kind is EventKind.DISABLED
+        mark = Disabled(event.reason, event.at, event.by) if is_disabled else None
+        return replace(ip.as_of(event), disabled=mark)
 
     def before_deletion(
         self, kind: EventKind, address: str, account_id: str | None, request_id: str
@@ -133,14 +174,16 @@ class Resumption:
         return self._latest_deleted(address)
 
     def _latest_deleted(self, address: str) -> DedicatedIP | None:
-        deleted = self._ips.leaves(address).deleted
-        return max(deleted, key=lambda ip: generation(ip.revision), default=None)
+        return self._ips.leaves(address).deletion
 
     def of_transaction(self, transaction: Transaction) -> list[DedicatedIP]:
-        """Return the dedicated IPs as a committed transaction has assigned or released them."""
-        assigned = transaction.action is Action.ASSIGN
-        kind = EventKind.ASSIGNED if assigned else EventKind.RELEASED
-        event = Event(kind, transaction.account_id, transaction.at, transaction.request_id)
+        """Return the dedicated IPs as a committed transaction has left them."""
+        event = Event(
+            _KINDS[transaction.action],
+            transaction.account_id,
+            transaction.at,
+            transaction.request_id,
+        )
         found = self._ips.by_id(transaction.addresses)[0]
         deleted = DedicatedIP("", "", "", 0, 0)
         return [
