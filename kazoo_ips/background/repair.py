@@ -3,7 +3,7 @@
 By then the request that wrote the document has ended. If its worker was killed, its transaction is
 rolled forward or rolled back here. Conflicts are resolved and withdrawn addresses restored. Then
 the copies are made to agree with the pool: those of the owner, and of every account that had the
-address in the last day.
+address lately. Addresses that another program has assigned are counted against the limits.
 """
 
 import logging
@@ -25,6 +25,7 @@ from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.assigning.conflicts import GRACE, ConflictResolver, is_copy
+from kazoo_ips.services.assigning.limits import LimitService
 from kazoo_ips.services.assigning.recovery import RecoveryService
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class RepairService:
         copies: AccountCopyRepository,
         conflicts: ConflictResolver,
         recovery: RecoveryService,
+        limits: LimitService,
         now: Callable[[], int],
         metrics: Metrics,
     ) -> None:
@@ -64,6 +66,7 @@ class RepairService:
         self._copies = copies
         self._conflicts = conflicts
         self._recovery = recovery
+        self._limits = limits
         self._now = now
         self._metrics = metrics
         self._repairs: TTLCache[_Copy, int] = TTLCache(10_000, 3600)
@@ -77,6 +80,7 @@ class RepairService:
         found, _ = self._ips.by_id({change.address for change in changes})
         if any(ip.transaction for ip in found.values()):
             self._recovery.recover()
+        self._limits.count_others(ip for ip in found.values() if not ip.conflicted)
         recheck: set[str] = set()
         to_check: dict[str, set[str]] = {}
         for change in changes:

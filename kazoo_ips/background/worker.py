@@ -9,27 +9,63 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from uuid import uuid4
 
+from kazoo_ips.background import state_keeper
 from kazoo_ips.background.change_follower import ChangeFollower
+from kazoo_ips.background.rounds import run_round
+from kazoo_ips.background.state_keeper import StateKeeper
 from kazoo_ips.errors import Conflict, IPNotFound, KazooIPsError
-from kazoo_ips.model import Changed
-from kazoo_ips.observability import request_context, tracing
+from kazoo_ips.model import GREGORIAN_EPOCH, Changed
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.pool_feed import Revision
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
+from kazoo_ips.services.assigning.limits import REFRESH, LimitService
 from kazoo_ips.services.assigning.recovery import RecoveryService
 from kazoo_ips.services.idempotency import IdempotencyService
+from kazoo_ips.services.maintenance.retention import RetentionService
+from kazoo_ips.services.maintenance.status import HEARTBEAT, StatusService
+from kazoo_ips.services.pool.low_zones import LowZoneService
 from kazoo_ips.services.retry_queue import RetryQueue
 
 log = logging.getLogger(__name__)
 
+ARCHIVER_ROUND = 0.25
+"""Seconds between two steps of the archiver. Most of them find nothing to do, and send nothing:
+the archiver reads the feed once a second, and handles each change a certain time later."""
 ROUND = 20.0
 """Seconds between two searches for orphaned transactions."""
 SPELLINGS = 60.0
 """Seconds between two searches for addresses in unusual spellings."""
 SWEEP = 600.0
 """Seconds between two sweeps of expired Idempotency-Keys: each sweep reads all keys of a day."""
+LOW_ZONES = 15.0
+"""Seconds between two checks whether a zone has become low. Each worker makes them."""
+RETENTION = 3600.0
+"""Seconds between two checks whether a year of the history is to be deleted."""
+
+
+class _Round:
+    """Work that is repeated at intervals.
+
+    Worker processes start together. A random delay before the first time spreads their work.
+
+    :param seconds: the interval
+    :param at_start: whether it is done at once when the process starts
+    """
+
+    def __init__(
+        self, seconds: float, do: Callable[[], object], *, at_start: bool = False
+    ) -> None:
+        self._seconds = seconds
+        self._do = do
+        self._due = time.monotonic() + (0 if at_start else random.uniform(0, seconds))
+
+    def do_if_due(self) -> None:
+        """Do the work if its time has come. If it fails, the next time is an interval later."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._seconds
+            self._do()
 
 
 class BackgroundWorker:
@@ -44,16 +80,28 @@ class BackgroundWorker:
         retries: RetryQueue,
         conflicts: ConflictResolver,
         recovery: RecoveryService,
+        limits: LimitService,
         idempotency: IdempotencyService,
         follower: ChangeFollower[Changed],
+        archiver: ChangeFollower[Revision],
+        retention: RetentionService,
+        low_zones: LowZoneService,
+        status: StatusService,
+        states: StateKeeper,
         metrics: Metrics,
     ) -> None:
         self._ips = ips
         self._retries = retries
         self._conflicts = conflicts
         self._recovery = recovery
+        self._limits = limits
         self._idempotency = idempotency
         self._follower = follower
+        self._archiver = archiver
+        self._retention = retention
+        self._low_zones = low_zones
+        self._status = status
+        self._states = states
         self._metrics = metrics
 
     def check_due(self, now: float | None = None) -> int:
@@ -84,38 +132,66 @@ class BackgroundWorker:
         """Handle changes of the pool if this process holds the lease; return their number."""
         return self._follower.step()
 
+    def archive(self) -> int:
+        """Archive events of the pool's changes if this process holds the lease.
+
+        Every process learns how far the archive is: its writes may drop what the archive has.
+
+        :returns: how many changes were handled
+        """
+        try:
+            return self._archiver.step()
+        finally:
+            self._ips.archived = covered = self._archiver.covered
+            if covered is not None:
+                self._metrics.archived(covered - GREGORIAN_EPOCH)
+
+    def keep_states(self) -> int:
+        """Change the states of addresses as time and settings say, if it holds the lease."""
+        return self._states.keep()
+
+    def read_settings(self) -> None:
+        """Read the settings of zones and hosts, for the requests of this process."""
+        self._states.read_settings()
+
     def work(self) -> int:
         """Do the work of the retry queue; return how many pieces succeeded."""
         return self._retries.work()
 
     def start(self) -> None:
-        """Start the thread, which runs as long as the process."""
+        """Start the threads, which run as long as the process.
+
+        The archiver has a thread of its own, so that no other work delays it.
+        """
         threading.Thread(target=self._run, name="background", daemon=True).start()
+        threading.Thread(target=self._run_archiver, name="archiver", daemon=True).start()
+
+    def _run_archiver(self) -> None:
+        while True:
+            time.sleep(ARCHIVER_ROUND)
+            run_round("archiver round", self.archive, self._metrics.background_failures.inc)
 
     def _run(self) -> None:
-        rounds: list[tuple[float, Callable[[], object]]] = [
-            (ROUND, self.recover),
-            (SWEEP, self._idempotency.sweep),
-            (SPELLINGS, self.learn_spellings),
+        rounds = [
+            _Round(ROUND, self.recover),
+            _Round(SWEEP, self._idempotency.sweep),
+            _Round(RETENTION, self._retention.delete_expired),
+            _Round(LOW_ZONES, self._low_zones.check),
+            _Round(state_keeper.ROUND, self.keep_states),
+            # Operators look for a new worker at once. Its assignments need the other two.
+            _Round(HEARTBEAT, self._status.beat, at_start=True),
+            _Round(SPELLINGS, self.learn_spellings, at_start=True),
+            _Round(REFRESH, self._limits.refresh, at_start=True),
         ]
-        # Worker processes start together. A random delay spreads their rounds.
-        due = [time.monotonic() + random.uniform(0, seconds) for seconds, _ in rounds]
-        due[-1] = time.monotonic()  # assignments need it from the start
+
+        def do_round() -> None:
+            self.read_settings()
+            self.work()
+            self.check_due()
+            self.follow()
+            for each in rounds:
+                each.do_if_due()
+
         while True:
             time.sleep(1)
-            work = request_context.begin(f"background-{uuid4().hex[:16]}", by="background")
-            try:
-                with tracing.span(work, "background round"):
-                    self.work()
-                    self.check_due()
-                    self.follow()
-                    for index, (seconds, do) in enumerate(rounds):
-                        if time.monotonic() >= due[index]:
-                            due[index] = time.monotonic() + seconds
-                            do()
-            except KazooIPsError as error:
-                self._metrics.background_failures.inc()
-                log.warning("background work failed and will be repeated: %s", error)
-            except Exception:  # nothing restarts the thread, so no error may end it
-                self._metrics.background_failures.inc()
-                log.exception("background work failed unexpectedly")
+            run_round("background round", do_round, self._metrics.background_failures.inc)

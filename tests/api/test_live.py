@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,6 +11,10 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
+from kazoo_ips.app import ARCHIVER
+from kazoo_ips.couch.client import Couch
+from kazoo_ips.repositories.checkpoints import Checkpoints
+from kazoo_ips.repositories.records import Records
 from tests.api.couchdb import kazoo_document
 from tests.openapi_check import check, checked, decoded
 
@@ -178,3 +183,11 @@ def test_an_unknown_method_is_405(live: str, alice: Any, method: str) -> None:
     assert status == 405
     assert json.loads(body)["message"] == "invalid_method"
     assert headers["Allow"] == "DELETE, GET, HEAD, POST, PUT"
+
+
+def test_a_server_that_outlives_a_test_runs_no_background_work(live: str, couch: Couch) -> None:
+    """Background work would repair the damage that later tests make on purpose."""
+    assert urllib3.request("GET", f"{live}/healthz").status == 200
+    time.sleep(2.5)  # background work takes its leases a second after the start
+    held = [c for name in ("healing", ARCHIVER) if (c := Checkpoints(Records(couch)).find(name))]
+    assert [c.holder for c in held if c.is_held_by_another(c.until - 1)] == []

@@ -1,6 +1,7 @@
 """The change follower handles each change at least once, in one process at a time."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,8 @@ from kazoo_ips.background.change_follower import (
     RETRY_INTERVAL,
     RETRY_LIMIT,
     ChangeFollower,
+    Options,
+    Pending,
 )
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import DatastoreUnreachable
@@ -24,10 +27,11 @@ from kazoo_ips.repositories.checkpoints import Checkpoint, Checkpoints
 from kazoo_ips.repositories.records import Records
 
 DELAY = 30
+_OPTIONS = Options(delay=DELAY)
 
 
 class Feed:
-    """Numbers, one change each."""
+    """A feed of numbers. Each number is one change."""
 
     def __init__(self) -> None:
         self.end = 0
@@ -36,12 +40,12 @@ class Feed:
         self.reads = 0
 
     def history(self) -> str:
-        """Its name."""
+        """The name of the feed."""
         return self.name
 
     def changed(self, since: str, limit: int) -> tuple[str, list[int], bool]:
-        """The numbers after one of them."""
-        start = int(since)
+        """Return the numbers after this one."""
+        start = self.end if since == "now" else int(since)
         changes = list(range(start + 1, self.end + 1))[:limit]
         self.read_to = start + len(changes)
         self.reads += 1
@@ -49,19 +53,19 @@ class Feed:
 
 
 class Store(Checkpoints):
-    """Counts what is read and written, and loses the answers to the next writes."""
+    """A store that counts reads and writes, and loses the responses to the next writes."""
 
     def __init__(self, couch: Couch) -> None:
         super().__init__(Records(couch))
         self.reads = self.writes = self.answers_to_lose = 0
 
     def find(self, name: str) -> Checkpoint | None:
-        """Count it."""
+        """Count the call."""
         self.reads += 1
         return super().find(name)
 
     def put(self, checkpoint: Checkpoint) -> Checkpoint | None:
-        """Count it."""
+        """Count the call."""
         self.writes += 1
         written = super().put(checkpoint)
         if self.answers_to_lose:
@@ -73,7 +77,15 @@ class Store(Checkpoints):
 class Process:
     """A follower with a process identity of its own."""
 
-    def __init__(self, couch: Couch, name: str, feed: Feed, time: list[int]) -> None:
+    def __init__(
+        self,
+        couch: Couch,
+        name: str,
+        feed: Feed,
+        time: list[int],
+        options: Options = _OPTIONS,
+        pending: Pending | None = None,
+    ) -> None:
         self.handled: list[int] = []
         self.refused: set[int] = set()
         self.broken = False
@@ -81,14 +93,15 @@ class Process:
         self.store = Store(couch)
         self.metrics = Metrics()
         self._time = time
-        self._follower = ChangeFollower[int](
+        self.follower = ChangeFollower[int](
             name,
             feed,
             self.store,
             self._handle,
-            delay=DELAY,
+            options=options,
             now=lambda: time[0],
             metrics=self.metrics,
+            pending=pending,
         )
         self.identity = f"elsewhere/{uuid4().hex}"
 
@@ -105,7 +118,7 @@ class Process:
         for _ in range(seconds + 1):
             with monkeypatch.context() as patch:
                 patch.setattr(liveness, "identity", lambda: self.identity)
-                self._follower.step()
+                self.follower.step()
             self._time[0] += bool(seconds)
         return self.handled
 
@@ -178,6 +191,20 @@ def test_the_lease_of_a_dead_process_is_taken_at_once(
     feed.end = 5
     monkeypatch.setattr(liveness, "is_dead", lambda name: name == one.identity)
     assert other.run(monkeypatch, DELAY + 1) == [1, 2, 3, 4, 5]
+
+
+def test_a_dead_process_whose_clock_was_hours_ahead_is_followed_after_its_lease(
+    couch: Couch, feed: Feed, time: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, ahead = uuid4().hex, [time[0] + 5 * 3600]
+    first, second = (Process(couch, name, feed, clock) for clock in (ahead, time))
+    first.run(monkeypatch)
+    for _ in range(2 * LEASE):
+        first.run(monkeypatch, 1)
+        second.run(monkeypatch, 1)
+    assert second.follower.began is None
+    second.run(monkeypatch, LEASE + 2 * LEASE_CHECK)  # the first one is dead
+    assert second.follower.began
 
 
 def test_a_change_that_failed_is_retried_and_the_checkpoint_waits(
@@ -301,3 +328,83 @@ def test_no_more_is_read_while_much_waits(
     assert feed.read_to == 20
     one.refused = set()
     assert set(one.run(monkeypatch, 5 * DELAY)) == set(range(1, 101))
+
+
+BLOCKING = Options(poll=1, start="now", batch=2, max_batches=2)
+
+
+class Numbers:
+    """Work that is stored in the checkpoint: the numbers that are not done."""
+
+    def __init__(self) -> None:
+        self.waiting: list[int] = []
+
+    def load(self, stored: Mapping[str, Any]) -> None:
+        """Read the work from a checkpoint."""
+        self.waiting = list(stored.get("numbers", []))
+
+    def dump(self) -> Mapping[str, Any]:
+        """Return the work as the checkpoint stores it."""
+        return {"numbers": list(self.waiting)} if self.waiting else {}
+
+
+def test_a_follower_that_starts_now_sees_later_changes_only(
+    couch: Couch, feed: Feed, time: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = uuid4().hex
+    one, other = [Process(couch, name, feed, time, BLOCKING) for _ in range(2)]
+    feed.end = 5
+    assert one.run(monkeypatch) == []
+    assert (one.follower.began, one.follower.is_at_end) == (1000, True)
+    feed.end = 7
+    # It dies before it handles a change. The other one starts where it did, not at the end.
+    monkeypatch.setattr(liveness, "is_dead", lambda name: name == one.identity)
+    assert other.run(monkeypatch, 3) == [6, 7]
+    assert other.follower.began == 1000
+    assert one.follower.began == 1000
+
+
+def test_a_follower_that_is_blocked_for_hours_drops_nothing_and_keeps_its_lease(
+    couch: Couch, feed: Feed, time: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = uuid4().hex
+    one, other = [Process(couch, name, feed, time, BLOCKING) for _ in range(2)]
+    one.run(monkeypatch)
+    feed.end = 9
+    one.broken = True
+    with pytest.raises(DatastoreUnreachable):
+        one.run(monkeypatch, 2)
+    for _ in range(2 * RETRY_LIMIT // 10):
+        time[0] += 10
+        with monkeypatch.context() as patch:
+            patch.setattr(liveness, "identity", lambda: one.identity)
+            assert one.follower.renew()
+        assert other.run(monkeypatch) == []
+    assert one.follower.next_change == 1
+    assert not one.follower.is_at_end
+    assert feed.read_to == 4
+    one.broken = False
+    assert one.run(monkeypatch, 5) == list(range(1, 10))
+    assert one.follower.next_change is None
+    assert one.follower.is_at_end
+
+
+def test_what_is_pending_is_stored_with_the_checkpoint_and_survives_the_process(
+    couch: Couch, feed: Feed, time: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = uuid4().hex
+    works = [Numbers(), Numbers()]
+    one, other = [Process(couch, name, feed, time, BLOCKING, work) for work in works]
+    one.run(monkeypatch)
+    feed.end = 3
+    one.meanwhile = lambda: works[0].waiting.append(one.handled[-1])
+    assert one.run(monkeypatch, 2) == [1, 2, 3]
+    assert works[0].waiting == [2, 3]
+    works[0].waiting.remove(2)
+    one.run(monkeypatch)
+    monkeypatch.setattr(liveness, "is_dead", lambda name: name == one.identity)
+    assert other.run(monkeypatch, 3) == []
+    assert works[1].waiting == [3]
+    writes = other.store.writes
+    assert other.run(monkeypatch, 5) == []
+    assert other.store.writes == writes

@@ -1,0 +1,189 @@
+"""Consumers of the feed of history events: each tells another system of the changes.
+
+Each consumer has a checkpoint and a thread of its own. So a receiver that is away delays no other
+work. An event is handled at least once: the checkpoint moves after the receiver has taken it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Protocol
+
+from kazoo_ips.background.change_follower import ChangeFollower, Feed, Options, Pending
+from kazoo_ips.background.rounds import run_round
+from kazoo_ips.errors import ReceiverAway, SinceGone
+from kazoo_ips.model import GREGORIAN_EPOCH
+from kazoo_ips.model.history import HistoryEvent
+from kazoo_ips.observability.metrics import ConsumerMetrics
+from kazoo_ips.repositories.checkpoints import Checkpoints
+
+log = logging.getLogger(__name__)
+
+POLL = 1
+"""Seconds between two reads of the feed."""
+LEASE = 60
+"""Seconds of a lease. A receiver that does not answer can take 20 s of them."""
+MAX_PAUSE = 30
+"""Maximum seconds between two attempts while a receiver is away."""
+BEFORE_START = 3600
+"""Seconds before the first start of a consumer. Events that are older are not handled: when a pool
+gets its history, the archive has events for all that was there before."""
+_BATCH, _MAX_BATCHES = 200, 20
+_START = "now"
+
+
+class Receiver(Protocol):
+    """What takes the events."""
+
+    def take(self, events: Collection[HistoryEvent]) -> Iterable[HistoryEvent]:
+        """Take events.
+
+        :returns: those that have to be taken again later
+        :raises ReceiverAway: the receiver may not have taken all events; they are given again
+        """
+
+    def work(self) -> object:
+        """Do other work that is due. It is called about once a second with the lease.
+
+        :raises ReceiverAway: the work is done later
+        """
+
+    def forget(self) -> None:
+        """Forget the work: another process has the lease. It is called about once a second."""
+
+    @property
+    def oldest(self) -> int | None:
+        """The time of the oldest event that was taken and is not done; None if all are done."""
+
+
+class ResumingFeed:
+    """A feed that goes on at its oldest event if the part of a position was deleted.
+
+    :param lost: called if that happens
+    """
+
+    def __init__(self, feed: Feed[HistoryEvent], name: str, lost: Callable[[], object]) -> None:
+        self._feed = feed
+        self._name = name
+        self._lost = lost
+
+    def history(self) -> str:
+        """Return the id of the feed."""
+        return self._feed.history()
+
+    def changed(self, since: str, limit: int) -> tuple[str, Sequence[HistoryEvent], bool]:
+        """Return a part of the feed, as `Feed.changed` does."""
+        try:
+            return self._feed.changed(since, limit)
+        except SinceGone:
+            log.error(
+                "%s: events were deleted before they were handled; going on at the oldest event",
+                self._name,
+            )
+            self._lost()
+            return self._feed.changed("0", limit)
+
+
+class Consumer:
+    """Gives the events of the feed to one receiver.
+
+    :param name: names the consumer in its checkpoint, in logs and in metrics; without secrets
+    :param now: returns the time in Gregorian seconds
+    :param pending: the receiver, if its work is stored in the checkpoint
+    """
+
+    def __init__(  # noqa: PLR0913 - one for each collaborator
+        self,
+        name: str,
+        feed: Feed[HistoryEvent],
+        checkpoints: Checkpoints,
+        receiver: Receiver,
+        *,
+        now: Callable[[], int],
+        metrics: ConsumerMetrics,
+        pending: Pending | None = None,
+    ) -> None:
+        self.name = name
+        self._receiver = receiver
+        self._now = now
+        self._metrics = metrics
+        self._follower = ChangeFollower(
+            name,
+            ResumingFeed(feed, name, metrics.count_gap),
+            checkpoints,
+            self._take,
+            options=Options(
+                poll=POLL, lease=LEASE, start=_START, batch=_BATCH, max_batches=_MAX_BATCHES
+            ),
+            now=now,
+            metrics=metrics,
+            pending=pending,
+        )
+        self._failures = 0
+        self._failed_since = 0
+        self._resume = 0
+
+    def step(self) -> None:
+        """Do what is due. The thread calls it about once a second.
+
+        :raises DatastoreError: CouchDB failed; the remaining events are handled later
+        """
+        try:
+            if self._now() < self._resume:
+                self._follower.renew()
+            else:
+                self._attempt()
+        finally:
+            self._report()
+
+    def _attempt(self) -> None:
+        try:
+            # What waits comes before what is new, so that there is room for it.
+            if self._follower.renew():
+                self._receiver.work()
+            else:
+                self._receiver.forget()
+            self._follower.step()
+        except ReceiverAway as error:
+            self._pause(str(error))
+            return
+        if self._failures:
+            seconds = self._now() - self._failed_since
+            log.info("%s: it takes events again, after %d s", self.name, seconds)
+        self._failures = self._resume = 0
+
+    def _pause(self, why: str) -> None:
+        now = self._now()
+        if not self._failures:
+            self._failed_since = now
+        self._failures += 1
+        self._metrics.count_failure()
+        pause = min(2 ** min(self._failures, 10), MAX_PAUSE)
+        self._resume = now + pause
+        # The first failures, and then fewer and fewer: a day without a receiver is 12 lines.
+        if self._failures & (self._failures - 1) == 0:
+            log.warning("%s: %s; trying again, failed %d times", self.name, why, self._failures)
+
+    def _take(self, events: Collection[HistoryEvent]) -> Iterable[HistoryEvent]:
+        oldest = (self._follower.began or 0) - BEFORE_START
+        return self._receiver.take([event for event in events if event.at >= oldest])
+
+    def _report(self) -> None:
+        """Set the time up to which all events are handled, if this process knows it."""
+        change = self._follower.next_change
+        waiting = [self._receiver.oldest, change.at if change else None]
+        times = [each for each in waiting if each is not None]
+        if times and self._follower.began is not None:
+            self._metrics.handled_until(min(times) - GREGORIAN_EPOCH)
+        elif self._follower.is_at_end:
+            self._metrics.handled_until(self._now() - GREGORIAN_EPOCH)
+
+    def start(self) -> None:
+        """Start the thread, which runs as long as the process."""
+        threading.Thread(target=self._run, name=self.name, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(1)
+            run_round(self.name, self.step, self._metrics.count_failure)

@@ -1,0 +1,62 @@
+"""Changes of an address that give it to nobody: zone, host and the operator's notes.
+
+Standard library only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kazoo_ips.errors import TooManyLabels
+
+Labels = tuple[tuple[str, str], ...]
+"""Labels of an address: pairs of a key and a value, sorted by key."""
+MAX_LABELS = 16
+"""Maximum number of labels of one address."""
+
+
+class Replacement(NamedTuple):
+    """The address that an account has got beside another one, which is to go.
+
+    :param account_id: the account; for any other account it is no replacement
+    """
+
+    address: str
+    account_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to change. What is None stays as it is.
+
+    :param description: the new description; empty removes it
+    :param labels: the new value of each label that changes; None removes the label
+    :param no_labels: whether to remove all labels first
+    :param replaced_by: the address that the account of this one has got beside it
+    """
+
+    zone: str | None = None
+    host: str | None = None
+    description: str | None = None
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    no_labels: bool = False
+    replaced_by: str | None = None
+
+    def new_description(self, current: str | None) -> str | None:
+        """Return the description after the change."""
+        return current if self.description is None else self.description or None
+
+    def new_labels(self, current: Labels) -> Labels:
+        """Return the labels after the change.
+
+        :raises TooManyLabels: there would be more than `MAX_LABELS`
+        """
+        merged = {**({} if self.no_labels else dict(current)), **self.labels}
+        left = tuple(sorted((key, value) for key, value in merged.items() if value is not None))
+        if len(left) > MAX_LABELS:
+            raise TooManyLabels(MAX_LABELS, len(left))
+        return left
+
+
+NO_CHANGES = Changes()
+"""What leaves an address as it is."""

@@ -1,0 +1,251 @@
+"""What the events of addresses say: who had an address at a time, and what an account had.
+
+Events are ordered by time, then by the generation of the document's revision. Times are Gregorian
+seconds, so several events can have the same time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, starmap
+from typing import NamedTuple
+
+from kazoo_ips.model import addresses
+from kazoo_ips.model.history import NOBODY, Author, HistoryEvent, HistoryEventKind, State
+from kazoo_ips.model.trail import generation
+
+GONE = "deleted"
+"""The status in an answer about a time at which the pool did not have the address any more."""
+
+
+class EventPosition(NamedTuple):
+    """Where an event is in a list. A later event has a greater position.
+
+    :param generation: the generation of the revision that the event created; 0 if it is not known
+    :param id: the sort key of the address and the id of the event
+    """
+
+    at: int
+    generation: int
+    id: str
+
+
+def position(event: HistoryEvent) -> EventPosition:
+    """Return the position of an event, which is its key in the views of the archive."""
+    canonical = addresses.canonical(event.address)
+    order = addresses.sort_key(canonical) if canonical else f"0{event.address}"
+    return EventPosition(event.at, generation(event.revision), f"{order}-{event.id}")
+
+
+@dataclass(frozen=True, slots=True)
+class ListEvents:
+    """List events, the latest first. A filter that is None allows any.
+
+    :param address: the canonical form of an address
+    :param account_id: the account had the address before the event or has it after it
+    :param zone: the zone of the address before or after the event
+    :param since: only events at this time or later, in Gregorian seconds
+    :param until: only events before this time
+    :param limit: the maximum number of lines; None is no limit
+    :param after: the position where the last page ended
+    :param paged: whether the reply may say where the next page starts
+    """
+
+    address: str | None = None
+    account_id: str | None = None
+    zone: str | None = None
+    since: int | None = None
+    until: int | None = None
+    limit: int | None = 50
+    after: EventPosition | None = None
+    paged: bool = True
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether no view has exactly the events that match the filters."""
+        chosen = (self.address, self.account_id, self.zone)
+        return sum(each is not None for each in chosen) > 1
+
+    def is_past(self, after: EventPosition | None) -> bool:
+        """Return whether no event after a position can match the filters."""
+        if self.since is None:
+            return False
+        ends = [each for each in (self.until, after.at + 1 if after else None) if each is not None]
+        return any(end <= self.since for end in ends)
+
+    def covers(self, event: HistoryEvent) -> bool:
+        """Return whether an event matches all filters, and comes after the last page."""
+        states = [state for state in (event.before, event.after) if state]
+        accounts = {event.account_id, *(state.account_id for state in states)}
+        return (
+            self.address in (None, event.address)
+            and (self.account_id is None or self.account_id in accounts)
+            and (self.zone is None or any(state.zone == self.zone for state in states))
+            and (self.since is None or event.at >= self.since)
+            and (self.until is None or event.at < self.until)
+            and (self.after is None or position(event) < self.after)
+        )
+
+
+class EventPage(NamedTuple):
+    """A part of a list of events, and the position after which the next part starts."""
+
+    items: tuple[HistoryEvent, ...]
+    after: EventPosition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who had an address at a time.
+
+    :param status: the status at that time; `GONE` if the address had been deleted; None if it is
+        not known, as before the first event of an address
+    :param account_id: the account that had it
+    :param since: when it came to have this status and this account; None if that is not known
+    :param until: when that ended; None if it has not, or if that is not known
+    :param certain: whether status and account are known, and not concluded
+    :param by: who caused it
+    :param request_id: the request that caused it
+    """
+
+    address: str
+    status: str | None
+    account_id: str | None
+    since: int | None
+    until: int | None
+    certain: bool
+    by: Author = NOBODY
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """The time in which an account had an address.
+
+    :param zone: the zone when it began, or when it ended if the beginning is not known
+    :param host: the host at that time
+    :param since: None if that is not known
+    :param until: None if it has not ended
+    :param certain: whether both times are known, and not concluded
+    :param assigned_by: who assigned the address to the account
+    :param released_by: who released it
+    """
+
+    address: str
+    zone: str
+    host: str
+    since: int | None
+    until: int | None
+    certain: bool
+    assigned_by: Author
+    assign_request_id: str | None
+    released_by: Author = NOBODY
+    release_request_id: str | None = None
+
+
+class TenurePage(NamedTuple):
+    """A part of a list of tenures, and the position after which the next part starts."""
+
+    items: tuple[Tenure, ...]
+    after: EventPosition | None = None
+
+
+def holds(state: State | None, account_id: str) -> bool:
+    """Return whether an account has an address that is in this state."""
+    return state is not None and state.account_id == account_id
+
+
+def changes_holder(event: HistoryEvent) -> bool:
+    """Return whether the status or the account differs after an event, or may differ."""
+    if event.before is None or event.after is None:
+        return True
+    return event.before[:2] != event.after[:2]
+
+
+def holder_at(address: str, time: int, timeline: Sequence[HistoryEvent]) -> Holder:
+    """Return who had an address at a time.
+
+    :param timeline: events of the address, the earliest first: the latest event until `time` that
+        changes the holder, the first one after it, and all between; it can have more events
+    """
+    past = [event for event in timeline if event.at <= time]
+    future = timeline[len(past) :]
+    end = next(filter(changes_holder, future), None)
+    until = end.at if end else None
+    first = next((n for n in reversed(range(len(past))) if changes_holder(past[n])), None)
+    if first is None and not past:
+        return _concluded(address, future[0] if future else None, until)
+    chain = past[first or 0 :]
+    start, last = chain[0], chain[-1]
+    state = last.after
+    if state is None and last.event != HistoryEventKind.DELETED:
+        return _concluded(address, future[0] if future else None, until)
+    # If the next event is not certain, it may have happened before this time.
+    known = [*chain, *future[:1]]
+    certain = first is not None and all(event.certain for event in known)
+    certain = certain and all(starmap(_agree, pairwise(known)))
+    return Holder(
+        address,
+        state.status if state else GONE,
+        state.account_id if state else None,
+        start.at if first is not None else None,
+        until,
+        certain,
+        start.by if first is not None else NOBODY,
+        start.request_id if first is not None else None,
+    )
+
+
+def _agree(earlier: HistoryEvent, later: HistoryEvent) -> bool:
+    """Return whether nothing can have happened between two events: the states are the same."""
+    states = [state[:2] if state else None for state in (earlier.after, later.before)]
+    return states[0] == states[1]
+
+
+def _concluded(address: str, after: HistoryEvent | None, until: int | None) -> Holder:
+    """Return what is known of a time without events: the state that the next event has changed."""
+    state = after.before if after else None
+    status, account_id = state[:2] if state else (None, None)
+    return Holder(address, status, account_id, None, until, certain=False)
+
+
+def begins_tenure(event: HistoryEvent, account_id: str) -> bool:
+    """Return whether the account has the address after an event and did not have it before."""
+    return holds(event.after, account_id) and not holds(event.before, account_id)
+
+
+def ends_tenure(event: HistoryEvent, account_id: str) -> bool:
+    """Return whether the account does not have the address after an event, or may not have it."""
+    return not holds(event.after, account_id)
+
+
+def tenure(account_id: str, start: HistoryEvent | None, end: HistoryEvent | None) -> Tenure:
+    """Return a tenure of an account.
+
+    It names nobody of another account: who has assigned or released the address is left out,
+    unless that was done with a token of the account itself.
+
+    :param start: the event that begins it; None if the history does not have it
+    :param end: the event that ends it; None if it has not ended. One of the two is given
+    """
+    known = start or end
+    assert known is not None
+    state = start.after if start else known.before
+    certain = start is not None and start.certain
+    if end:
+        certain = certain and end.certain and holds(end.before, account_id)
+    return Tenure(
+        known.address,
+        state.zone if state else "",
+        state.host if state else "",
+        start.at if start else None,
+        end.at if end else None,
+        certain,
+        *_own(account_id, start),
+        *_own(account_id, end if end and holds(end.before, account_id) else None),
+    )
+
+
+def _own(account_id: str, event: HistoryEvent | None) -> tuple[Author, str | None]:
+    """Return who has caused an event, and the request, if that was the account itself."""
+    seen = event.seen_by(lambda each: each == account_id) if event else None
+    return (seen.by, seen.request_id) if seen else (NOBODY, None)

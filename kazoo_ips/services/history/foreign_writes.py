@@ -1,0 +1,248 @@
+"""Events for what other programs have written to the pool's documents: Kazoo, Fauxton, scripts.
+
+They keep the trail as it is. A document says which revision this service has written last. What
+later revisions have changed is read from CouchDB, which keeps their bodies until it compacts the
+database. After that their ids remain: a gap in the history is known to be one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kazoo_ips.model import DedicatedIP, Event, EventKind, generation, trail_events
+from kazoo_ips.model.history import HistoryEvent, HistoryEventKind, State
+from kazoo_ips.model.trail_events import Revisions, Snapshot
+from kazoo_ips.repositories.history_lookup import HistoryLookup
+from kazoo_ips.repositories.ips import IPRepository
+
+_FRESH = 60
+"""Seconds after which the time in an unchanged `pvt_modified` is not that of the last write."""
+
+
+class Known(NamedTuple):
+    """What the archive has of one address.
+
+    :param generation: all revisions up to this generation are in the archive
+    :param state: the state after that; None if the address was deleted
+    :param is_gap: whether the last of these revisions is missing, so that the state is not known
+    """
+
+    generation: int
+    state: State | None
+    is_gap: bool = False
+
+
+class ForeignWrites:
+    """Makes these events.
+
+    :param now: returns the time in Gregorian seconds
+    """
+
+    def __init__(self, ips: IPRepository, lookup: HistoryLookup, now: Callable[[], int]) -> None:
+        self._ips = ips
+        self._lookup = lookup
+        self._now = now
+
+    def recall(self, address: str) -> Known | None:
+        """Return what the archive itself says it has of an address."""
+        last = self._lookup.last(address)
+        if last is None:
+            return None
+        is_gap = last.event == HistoryEventKind.UNKNOWN
+        return Known(generation(last.revision), last.after, is_gap)
+
+    def events(
+        self,
+        ip: DedicatedIP,
+        found: Event,
+        before: State | None,
+        revisions: Revisions,
+        known: Known | None,
+    ) -> list[HistoryEvent]:
+        """Return the events for the writes before a state that was found in a document.
+
+        :param before: the state after the event before it in the trail, if there is one
+        :param known: what the archive has of the address, if that is known
+        """
+        if found is ip.trail[0] and (known is None or known.generation == 0):
+            # A document of the first generation replaces none.
+            known = self.recall(ip.address) if found.generation > 1 else None
+        if not found.since and (known is None or known.generation == 0):
+            # Nothing is known but that it was created. How many writes followed is not asked.
+            first = trail_events.of_found(ip, found, before, revisions)
+            return [*trail_events.created(ip, found), *([first] if first else [])]
+        known = known or self.recall(ip.address)
+        if found is ip.trail[0] and known and known.generation < found.generation:
+            return self._after_lost_trail(ip, found, known, revisions)
+        since = found.since
+        if known and known.generation >= since:
+            since = known.generation
+            if not known.is_gap:
+                before = known.state
+                if before is None and self._is_creation(ip, found, known, revisions):
+                    return []
+        else:
+            before = self._state_at(ip.address, revisions.get(since)) or before
+        return self._compared(ip, found, since, before, revisions)
+
+    def _after_lost_trail(
+        self, ip: DedicatedIP, found: Event, known: Known, revisions: Revisions
+    ) -> list[HistoryEvent]:
+        """Return the events since what is known, of a document that another program has replaced.
+
+        It does not have the trail any more: the address was deleted and created again, or the
+        trail was removed. CouchDB keeps the trail in earlier revisions until it compacts.
+        """
+        since, state = known.generation, known.state
+        events: list[HistoryEvent] = []
+        for number in range(found.generation - 1, since, -1):
+            revision = revisions.get(number, "")
+            deleted = self._ips.deletion_at(ip.address, revision) if revision else None
+            earlier = deleted or (revision and self._ips.at_revision(ip.address, revision)) or None
+            if earlier and earlier.trail and earlier.trail[-1].generation == number:
+                made = trail_events.of_trail(earlier, revisions)
+                events = [event for event in made if generation(event.revision) > since]
+                since, state = number, None if deleted else trail_events.state_of(earlier)
+                break
+        return events + self._compared(ip, found, since, state, revisions)
+
+    def _state_at(self, address: str, revision: str | None) -> State | None:
+        ip = self._ips.at_revision(address, revision) if revision else None
+        return trail_events.state_of(ip) if ip else None
+
+    def _compared(
+        self,
+        ip: DedicatedIP,
+        found: Event,
+        since: int,
+        before: State | None,
+        revisions: Revisions,
+    ) -> list[HistoryEvent]:
+        """Compare each revision with the one before it.
+
+        A revision that is missing was written before the next one that is known. With that time
+        it comes before it in every list.
+
+        :param since: the generation after which the comparison starts
+        """
+        events = self._until_deletion(ip, found, since, revisions)
+        if events:
+            since, before = found.generation - 1, None
+        modified = max((e.at for e in ip.trail if e.generation <= since), default=0)
+        missing: list[str] = []
+        for number in range(since + 1, found.generation + 1):
+            after = self._snapshot(ip.address, number, found, revisions)
+            if after is None:
+                missing.append(revisions.get(number, str(number)))
+                continue
+            dated = self._dated(after, modified)
+            events += [trail_events.gap(ip.address, dated.modified, name) for name in missing]
+            certain = dated == after and not missing
+            made = trail_events.change(ip.address, before, dated, revisions, certain=certain)
+            if made is None and missing:  # what the gap has left is worth an event
+                made = trail_events.after_gap(ip.address, dated, revisions)
+            events += [made] if made else []
+            before, modified, missing = after.state, max(modified, after.modified), []
+        return events
+
+    def _until_deletion(
+        self, ip: DedicatedIP, found: Event, since: int, revisions: Revisions
+    ) -> list[HistoryEvent]:
+        """Return the events up to a deletion by this service on which the found state follows.
+
+        A node of a cluster may receive the addition of an address after the deletion, and then
+        creates the document again, as it was added. Only the tombstone has the events since then.
+
+        :param since: the generation after which the events are wanted
+        """
+        deletion = None
+        if since < found.generation - 1:
+            deletion = self._deletion_before(ip, found, revisions)
+        events = trail_events.of_trail(deletion, revisions) if deletion else []
+        return [event for event in events if generation(event.revision) > since]
+
+    def _deletion_before(
+        self, ip: DedicatedIP, found: Event, revisions: Revisions
+    ) -> DedicatedIP | None:
+        number = found.generation - 1
+        earlier = revisions.get(number)
+        deletion = self._ips.deletion_at(ip.address, earlier) if earlier else None
+        if deletion is None or not deletion.trail:
+            return None
+        last = deletion.trail[-1]
+        return deletion if (last.kind, last.generation) == (EventKind.DELETED, number) else None
+
+    def _snapshot(
+        self, address: str, number: int, found: Event, revisions: Revisions
+    ) -> Snapshot | None:
+        if number == found.generation:
+            return Snapshot(number, found.state, found.at)
+        if number not in revisions:
+            return None
+        ip = self._ips.at_revision(address, revisions[number])
+        if ip:
+            return Snapshot(number, trail_events.state_of(ip), ip.modified)
+        if self._ips.deletion_at(address, revisions[number]):
+            return Snapshot(number, None, min(found.at, self._now()))
+        return None
+
+    def _dated(self, after: Snapshot, modified: int) -> Snapshot:
+        """Return a state with the time at which it was written.
+
+        Kazoo sets `pvt_modified`. Whoever edits a document by hand does not: then the time is now,
+        a few seconds after the write.
+
+        :param modified: when the document was modified before, as it said itself
+        """
+        now = self._now()
+        if after.modified > modified or now - after.modified < _FRESH:
+            return after
+        return after._replace(modified=now)
+
+    def deletion(
+        self, address: str, number: int, revisions: Revisions, known: Known | None
+    ) -> tuple[DedicatedIP | None, list[HistoryEvent]]:
+        """Return what is known of an address that another program has deleted.
+
+        :param number: the generation of its tombstone
+        :returns: the address as it was before, if CouchDB still has that, and the events since
+            then
+        """
+        known = known or self.recall(address)
+        if known and (known.generation >= number or not (known.state or known.is_gap)):
+            return None, []
+        after = Snapshot(number, None, self._now())
+        earlier = revisions.get(number - 1)
+        ip = self._ips.at_revision(address, earlier) if earlier else None
+        if ip:
+            state = trail_events.state_of(ip)
+            made = trail_events.deletion(address, state, after, revisions, certain=True)
+            return ip, [made]
+        if known is None:
+            return None, []
+        missing = range(known.generation + 1, number)
+        names = (revisions.get(n, str(n)) for n in missing)
+        gaps = [trail_events.gap(address, self._now(), name) for name in names]
+        certain = not (missing or known.is_gap)
+        made = trail_events.deletion(address, known.state, after, revisions, certain=certain)
+        return None, [*gaps, made]
+
+    def _is_creation(
+        self, ip: DedicatedIP, found: Event, known: Known, revisions: Revisions
+    ) -> bool:
+        """Return whether the state that was found is that in which this service has created it.
+
+        An import does not read the tombstones of addresses that were in the pool before, and so
+        does not know the generation of the revision that it creates.
+        """
+        index = ip.trail.index(found)
+        created = ip.trail[index - 1] if index else None
+        if (
+            created is None
+            or created.state != found.state
+            or created.generation > known.generation
+            or found.generation != known.generation + 1
+        ):
+            return False
+        # The address may also be back as it was added before the deletion.
+        deletion = self._deletion_before(ip, found, revisions)
+        return deletion is None or created not in deletion.trail

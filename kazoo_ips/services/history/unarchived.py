@@ -1,0 +1,126 @@
+"""Events that the archive may not have yet, from the trails of the pool's documents.
+
+The write that changes an address adds the event to the document's trail. So a document and the
+archive together have every acknowledged change. Documents are read first: an event leaves the
+trail only some time after the archive has it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from kazoo_ips.errors import IPNotFound
+from kazoo_ips.model import DedicatedIP, EventKind, generation, trail_events
+from kazoo_ips.model.history import HistoryEvent, Source
+from kazoo_ips.model.timelines import position
+from kazoo_ips.repositories.history_lookup import HistoryLookup
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.unarchived_changes import UnarchivedChanges
+from kazoo_ips.services.assigning.read_repair import IPReader
+from kazoo_ips.services.assigning.recovery import RecoveryService
+
+_REPLICATION_TIME = 0.04
+"""Seconds in which a write that a majority has reaches the last replica of a healthy cluster."""
+
+
+_UNDONE_IF_ABORTED = frozenset({EventKind.ASSIGNED, EventKind.TRANSFERRED})
+"""Kinds of events that a transaction undoes if it is aborted."""
+
+
+class Present(NamedTuple):
+    """What the pool has of an address now.
+
+    :param ip: its dedicated IP; None if the address is not in the pool
+    :param events: the events in its trail, the earliest first; also those of a deleted address
+    """
+
+    ip: DedicatedIP | None
+    events: list[HistoryEvent]
+
+
+class UnarchivedEvents:
+    """Reads the events of trails.
+
+    :param pause: sleeps for a number of seconds
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each collaborator
+        self,
+        ips: IPRepository,
+        changes: UnarchivedChanges,
+        lookup: HistoryLookup,
+        reader: IPReader,
+        recovery: RecoveryService,
+        pause: Callable[[float], None],
+    ) -> None:
+        self._ips = ips
+        self._changes = changes
+        self._lookup = lookup
+        self._reader = reader
+        self._recovery = recovery
+        self._pause = pause
+
+    def of_address(self, address: str) -> Present:
+        """Return what the pool has of an address.
+
+        :param address: a canonical address
+        """
+        try:
+            ip = self._reader.read(address)
+        except IPNotFound:
+            deleted = self._ips.by_id([address])[1].get(address)
+            return Present(None, self._events([deleted]) if deleted else [])
+        return Present(ip, self._events([ip]))
+
+    def of_all(self) -> list[HistoryEvent]:
+        """Return the events of all documents that have changed since the archive read them.
+
+        If the archive is far behind, only the latest changes are read.
+        """
+        found = {ip.address: ip for ip in self._changes.read()}
+        if self._ips.replicas > 1:
+            # The feed has what one replica of each shard has, which may lag for a moment.
+            self._pause(_REPLICATION_TIME)
+            found |= {ip.address: ip for ip in self._changes.read()}
+        return self._events(found.values())
+
+    def _events(self, ips: Iterable[DedicatedIP]) -> list[HistoryEvent]:
+        """Return the events of trails, without those of a transaction that has not committed."""
+        pending: dict[str, bool] = {}
+        events: list[HistoryEvent] = []
+        for ip in ips:
+            name = ip.transaction
+            if name and name not in pending:
+                pending[name] = self._recovery.is_uncommitted(name)
+            found = self._without_second_creation(ip, trail_events.of_trail(ip))
+            if name and pending[name] and found and found[-1].event in _UNDONE_IF_ABORTED:
+                del found[-1]
+            events += [_concluded(ip, event) for event in found]
+        return sorted(events, key=position)
+
+    def _without_second_creation(
+        self, ip: DedicatedIP, events: list[HistoryEvent]
+    ) -> list[HistoryEvent]:
+        """Leave out a creation that is concluded from a document alone, if the archive knows more.
+
+        Another program has created an address again that was deleted, or has removed the trail.
+        The archive compares the document with the state before, and makes other events.
+        """
+        first = events[0] if events else None
+        if first is None or (first.event, first.source) != (EventKind.CREATED, Source.KAZOO):
+            return events
+        if generation(ip.revision) == 1:  # it replaces none
+            return events
+        last = self._lookup.last(ip.address)
+        return events if last is None or last.revision is None else events[1:]
+
+
+def _concluded(ip: DedicatedIP, event: HistoryEvent) -> HistoryEvent:
+    """Return an event as not certain, if other programs have written several times before it.
+
+    The archive compares their revisions. The document only shows the last one.
+    """
+    if event.source is not Source.KAZOO:
+        return event
+    written = {e.generation for e in ip.trail if e.since and e.generation - e.since > 1}
+    return replace(event, certain=False) if generation(event.revision) in written else event
