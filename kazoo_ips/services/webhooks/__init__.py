@@ -1,0 +1,1 @@
+"""Webhooks: their management, what each receiver may see, and the delivery of events."""

@@ -1,0 +1,276 @@
+"""The delivery of the events of one webhook: one after the other, each until it succeeds.
+
+The progress is written by compare-and-swap after each delivery and before the next one. So a
+sender that is killed between a delivery and this write repeats one delivery, with the same id, and
+no event is lost. If two senders run, each event is still delivered for the first time in the order
+of the feed.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kazoo_ips.errors import AccountNotFound, SinceGone, ValidationFailed
+from kazoo_ips.model import GREGORIAN_EPOCH, Account
+from kazoo_ips.model.history import HistoryEvent
+from kazoo_ips.model.webhooks import (
+    DeliveryAttempt,
+    DeliveryProgress,
+    DeliveryResult,
+    Webhook,
+)
+from kazoo_ips.observability import audit
+from kazoo_ips.observability.metrics import Metrics
+from kazoo_ips.outbound.http_sender import HTTPResult, HTTPSender
+from kazoo_ips.repositories.webhooks import WebhookRepository
+from kazoo_ips.services.accounts.account_tree import AccountService
+from kazoo_ips.services.history import json_objects
+from kazoo_ips.services.webhooks import signed_requests
+from kazoo_ips.services.webhooks.shared_feed import Segment, SharedFeed
+
+log = logging.getLogger(__name__)
+
+GONE = "the receiver has replied 410 Gone"
+_BODY_SHOWN = 256
+"""Characters of a response's body that an attempt keeps."""
+_SAVE_SECONDS = 300
+"""Seconds after which the position is written although no event was delivered. After a restart,
+events since then are read again and left out again."""
+
+
+_OVERLAP = 86_400
+"""Seconds of events that are delivered again if the position in the feed is lost."""
+
+
+class TakenOver(Exception):
+    """Another sender has written the progress of the webhook."""
+
+
+class Deliverer:
+    """Sends events to receivers, and keeps the progress.
+
+    :param clock: returns the time in Unix seconds
+    """
+
+    def __init__(  # noqa: PLR0913 - one for each collaborator
+        self,
+        webhooks: WebhookRepository,
+        accounts: AccountService,
+        feed: SharedFeed,
+        sender: HTTPSender,
+        *,
+        clock: Callable[[], float],
+        metrics: Metrics,
+        user_agent: str = "",
+    ) -> None:
+        self._webhooks = webhooks
+        self._accounts = accounts
+        self._feed = feed
+        self._sender = sender
+        self._clock = clock
+        self._metrics = metrics
+        self._user_agent = user_agent
+
+    def attempt(
+        self, webhook: Webhook, event_id: str, content: Mapping[str, Any]
+    ) -> DeliveryAttempt:
+        """Send an event once, and return what came of it.
+
+        :param content: the event as the API shows it
+        """
+        now = self._clock()
+        request = signed_requests.request(webhook, event_id, content, now, self._user_agent)
+        return _attempt(event_id, int(now) + GREGORIAN_EPOCH, self._sender.send(request))
+
+    def resume(self, webhook: Webhook, stored: DeliveryProgress | None) -> DeliveryProgress:
+        """Return the progress to go on with: that which is stored, or a new one.
+
+        It is a new one if the webhook is new or its events are replayed. If the feed was created
+        again, its positions mean nothing, and events before the last delivered one are left out.
+        """
+        history = self._feed.history()
+        if stored is None or stored.start_id != webhook.start.id:
+            start = webhook.start
+            return DeliveryProgress(
+                webhook_id=webhook.id,
+                account_id=webhook.account_id,
+                start_id=start.id,
+                history=history,
+                since=start.since,
+                not_before=start.not_before,
+                seen=webhook.revision,
+                attempts=stored.attempts if stored else (),
+                last_success=stored.last_success if stored else None,
+                writes=stored.writes if stored else 0,
+                revision=stored.revision if stored else None,
+            )
+        if stored.history != history:
+            log.warning("webhook %s: the history was created again", webhook.id)
+            stored = _restarted(stored, stored.last_event_at or webhook.created, history)
+        return stored if stored.seen == webhook.revision else stored.retried_at_once(webhook)
+
+    def turn(self, work: "Work", *, limit: int, seconds: float) -> "Work":
+        """Deliver the next events, until one fails, nothing follows, or a limit is reached.
+
+        :param limit: maximum number of deliveries
+        :param seconds: no delivery begins after this time
+        :raises TakenOver: another sender has written the progress
+        :raises DatastoreError: CouchDB failed; what is stored is the progress to go on with
+        """
+        end = time.monotonic() + seconds
+        sent = 0
+        while True:
+            segment, work = self._segment(work)
+            for event in segment.events:
+                content = self._content(work, event)
+                if content is None:
+                    continue
+                if sent >= limit or time.monotonic() >= end:
+                    return replace(work, oldest=event.at, idle=False)
+                work = self._deliver(work, event, content)
+                if work.progress.failures or not work.webhook.enabled:
+                    return work
+                sent += 1
+            work = self._advance(work, segment)
+            if not segment.events and not segment.more:
+                return replace(self._caught_up(work), oldest=None, idle=True)
+            if time.monotonic() >= end:
+                return replace(work, idle=False)
+
+    def _segment(self, work: "Work") -> tuple[Segment, "Work"]:
+        progress = work.progress
+        try:
+            return self._feed.read(progress.since), work
+        except (SinceGone, ValidationFailed) as error:
+            # Years are deleted after the time that the operator has set, or the database of a year
+            # was created again. What is still there is delivered.
+            log.warning("webhook %s: the history starts later: %r", work.webhook.id, error)
+            self._feed.forget()
+            progress = _restarted(progress, progress.last_event_at, progress.history)
+            return self._feed.read(progress.since), replace(work, progress=progress)
+
+    def _content(self, work: "Work", event: HistoryEvent) -> dict[str, Any] | None:
+        """Return what the receiver is told, or None if the event is not for it."""
+        webhook, progress = work.webhook, work.progress
+        if event.id in progress.delivered or event.at < progress.not_before:
+            return None
+        if not webhook.wants(event):
+            return None
+        seen: HistoryEvent | None = event
+        if webhook.account_id is not None:
+            seen = event.seen_by(lambda account_id: self._sees(webhook, account_id))
+        return json_objects.of_event(seen) if seen else None
+
+    def _sees(self, webhook: Webhook, account_id: str) -> bool:
+        """Return whether the receiver may see an account: its own, and those below it."""
+        assert webhook.account_id is not None
+        if account_id == webhook.account_id:
+            return True
+        account = self._account(account_id) if webhook.include_subaccounts else None
+        return account is not None and account.is_within(webhook.account_id)
+
+    def _account(self, account_id: str) -> Account | None:
+        try:
+            return self._accounts.fetch(account_id)
+        except AccountNotFound:
+            return None
+
+    def _deliver(self, work: "Work", event: HistoryEvent, content: Mapping[str, Any]) -> "Work":
+        """Send an event once, and write the progress."""
+        attempt = self.attempt(work.webhook, event.id, content)
+        self._metrics.webhook_deliveries.labels(work.webhook.scope, attempt.result.value).inc()
+        progress = work.progress.after(attempt, event, self._now())
+        webhook = self._disable(work.webhook) if attempt.is_gone else work.webhook
+        work = Work(
+            webhook=webhook,
+            progress=self._store(progress),
+            saved=self._now(),
+            slow=attempt.milliseconds,
+            oldest=progress.waiting_since,
+            idle=False,
+        )
+        if attempt.result is DeliveryResult.FAILURE:
+            log.info("webhook %s: %s", webhook.id, attempt.reason)
+        return work
+
+    def _disable(self, webhook: Webhook) -> Webhook:
+        disabled = replace(webhook, enabled=False, disable_reason=GONE, modified=self._now())
+        written = self._webhooks.put(disabled)
+        if written is None:  # a client has changed it, perhaps its URI: it is asked again
+            return webhook
+        audit.webhook_changed(audit.Change.WEBHOOK_DISABLED, written)
+        return written
+
+    def _advance(self, work: "Work", segment: Segment) -> "Work":
+        if segment.end == work.progress.since:
+            return work
+        work = replace(work, progress=work.progress.at(segment.end))
+        if self._now() - work.saved < _SAVE_SECONDS:
+            return work
+        return replace(work, progress=self._store(work.progress), saved=self._now())
+
+    def _caught_up(self, work: "Work") -> "Work":
+        """Return the work without a limit of time, which is only for events of the past."""
+        if not work.progress.not_before:
+            return work
+        progress = self._store(replace(work.progress, not_before=0))
+        return replace(work, progress=progress, saved=self._now())
+
+    def _store(self, progress: DeliveryProgress) -> DeliveryProgress:
+        written = self._webhooks.put_progress(progress)
+        if written is None:
+            raise TakenOver
+        return written
+
+    def _now(self) -> int:
+        return int(self._clock()) + GREGORIAN_EPOCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A webhook and its progress, as the sender has them in memory.
+
+    :param saved: when the progress was written, in Gregorian seconds
+    :param slow: milliseconds that the last attempt took
+    :param oldest: the time of the oldest event that waits, in Gregorian seconds; None if none does
+    :param idle: whether nothing followed when the feed was read last
+    """
+
+    webhook: Webhook
+    progress: DeliveryProgress
+    saved: int = 0
+    slow: int = 0
+    oldest: int | None = None
+    idle: bool = False
+
+
+def _restarted(progress: DeliveryProgress, last: int, history: str) -> DeliveryProgress:
+    """Return the progress at the beginning of the feed, without what was delivered long ago.
+
+    :param last: the time of the last delivered event, in Gregorian seconds. Earlier events may
+        have reached the feed after it, so those of a day are delivered again
+    """
+    not_before = max(progress.not_before, last - _OVERLAP)
+    return replace(progress, since="0", not_before=not_before, delivered=(), history=history)
+
+
+def _attempt(event_id: str, timestamp: int, result: HTTPResult) -> DeliveryAttempt:
+    milliseconds = int(result.seconds * 1000)
+    if result.status is not None and 200 <= result.status < 300:
+        return DeliveryAttempt(
+            event_id, timestamp, DeliveryResult.SUCCESS, result.status, milliseconds=milliseconds
+        )
+    reason = f"response {result.status}" if result.status else result.error
+    body = result.body.decode(errors="replace")[:_BODY_SHOWN]
+    return DeliveryAttempt(
+        event_id,
+        timestamp,
+        DeliveryResult.FAILURE,
+        result.status,
+        body or None,
+        reason,
+        result.error,
+        milliseconds,
+    )

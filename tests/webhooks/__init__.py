@@ -1,0 +1,1 @@
+"""Tests of webhooks: destinations, the HTTP sender, deliveries, the sender, whole processes."""
