@@ -61,6 +61,36 @@
     return was !== null && JSON.stringify(was[field] || '') === JSON.stringify(doc[field] || '');
   }
   var owner = doc.pvt_assigned_to;
+  // Whether the service has transferred the address from an account, or has undone such a transfer.
+  function isTransfer(from) {
+    var last = (Array.isArray(doc.pvt_trail) ? doc.pvt_trail : []).filter(function (event) {
+      return event && event.event !== 'found' && event.event !== 'withdrawn';
+    }).pop() || {};
+    if (last.event === 'transferred') return last.account_id === owner && (last.origin || {}).account_id === from;
+    return last.event === 'undone' && last.was === 'transferred' && last.account_id === from;
+  }
+  // Whether the fields of a rest or of a reservation permit an account to have the address. The service clears them.
+  function isFreeFor(account) {
+    var now = Date.now() / 1000 + 62167219200 + 60; // the clock of the service may be ahead
+    if (was.pvt_status === 'reserved') return was.pvt_reserved_for === account || !(was.pvt_reserved_until > now);
+    return was.pvt_last_assigned_to === account || !(was.pvt_available_at > now);
+  }
+  // Each state needs its own fields.
+  function requireMarks() {
+    function isTime(value) { return typeof value === 'number' && value % 1 === 0; }
+    function isText(value) { return typeof value === 'string' && value !== ''; }
+    if (doc.pvt_status === 'aging' && !isTime(doc.pvt_available_at)) {
+      refuse('an aging address needs a time in Gregorian seconds in pvt_available_at');
+    }
+    if (doc.pvt_status === 'reserved' && !(
+      /^[0-9a-f]{32}$/.test(doc.pvt_reserved_for) && isTime(doc.pvt_reserved_until) && isText(doc.pvt_reservation)
+    )) {
+      refuse('a reserved address needs pvt_reserved_for, pvt_reserved_until and pvt_reservation');
+    }
+    if (doc.pvt_status === 'disabled' && !(doc.pvt_disabled && isText(doc.pvt_disabled.reason))) {
+      refuse('a disabled address needs a reason in pvt_disabled');
+    }
+  }
 
   if (was === null) {
     var octets = octetsOf(doc._id);
@@ -68,19 +98,37 @@
     if (unusable(octets)) refuse('no proxy can have ' + unusable(octets));
   }
   if (!(isAsBefore('pvt_status') && isAsBefore('pvt_assigned_to'))) {
-    // A newer release may have more statuses than available and assigned.
+    // A newer release may have more statuses.
     if (typeof doc.pvt_status !== 'string' || !/^[a-z][a-z_]{0,31}$/.test(doc.pvt_status)) {
       refuse('pvt_status must be a word in lower case');
     }
     var isAccount = typeof owner === 'string' && /^[0-9a-f]{32}$/.test(owner);
-    if (doc.pvt_status === 'available' && owner) refuse('an available address must not have pvt_assigned_to');
+    if (/^(available|aging|reserved|disabled)$/.test(doc.pvt_status) && owner) {
+      refuse('pvt_assigned_to is only for an assigned address');
+    }
     if (doc.pvt_status === 'assigned' && !isAccount) {
       refuse('an assigned address needs the id of an account in pvt_assigned_to');
     }
     if (owner && !isAccount) refuse('pvt_assigned_to must be the id of an account');
     if (was !== null && was.pvt_status === 'assigned' && was.pvt_assigned_to && owner && owner !== was.pvt_assigned_to) {
-      refuse('it is assigned to another account, and must be released first');
+      if (!isTransfer(was.pvt_assigned_to)) refuse('it is assigned to another account, and must be released first');
     }
+    // As in kazoo_ips.model.lifecycle. Kazoo's release, from any status to available, passes.
+    if (was !== null && !isAsBefore('pvt_status')) {
+      if (was.pvt_status === 'disabled' && /^(assigned|reserved)$/.test(doc.pvt_status)) {
+        refuse('it is disabled, and must be enabled first');
+      }
+      if (was.pvt_status === 'assigned' && doc.pvt_status === 'reserved') {
+        refuse('it is assigned, and must be released first');
+      }
+      if (was.pvt_status === 'reserved' && doc.pvt_status === 'assigned' && !isFreeFor(owner)) {
+        refuse('it is reserved for another account');
+      }
+      if (was.pvt_status === 'aging' && doc.pvt_status === 'assigned' && !isFreeFor(owner)) {
+        refuse('it is resting');
+      }
+    }
+    requireMarks();
   }
   ['pvt_zone', 'pvt_host'].forEach(function (field) {
     if (!isAsBefore(field) && (typeof doc[field] !== 'string' || doc[field] === '')) {

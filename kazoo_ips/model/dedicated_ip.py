@@ -2,99 +2,46 @@
 
 This module knows neither HTTP nor CouchDB nor the clock. Times (Gregorian seconds) and request ids
 are parameters. A transition returns a new object, or raises the rule that it would break.
+`lifecycle.py` draws them all.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Unpack
 
 from kazoo_ips.errors import (
     AlreadyAssigned,
-    AssignedToAnother,
-    NotAssigned,
+    NotDisabled,
+    NotReserved,
+    NotResting,
+    Reserved,
     UnknownStatus,
-    Unusable,
 )
-from kazoo_ips.model import addresses
+from kazoo_ips.model import trail
+from kazoo_ips.model.changes import Changes, Replacement
+from kazoo_ips.model.history import Author, State
+from kazoo_ips.model.ip_rules import RuledIP
+from kazoo_ips.model.lifecycle import (
+    OPEN,
+    Disabled,
+    PlaceRules,
+    Scope,
+    Status,
+    known_status,
+)
+from kazoo_ips.model.recorded_ip import NO_MARKS, replace
+from kazoo_ips.model.stamps import Stamp, StampFields
+from kazoo_ips.model.trail import Event, EventKind, Origin, Trail, generation
 
-GREGORIAN_EPOCH = 62_167_219_200
-"""Seconds from the year 0, the epoch of Erlang's and Kazoo's times, to 1970, the epoch of Unix."""
 
-TRAIL_LENGTH = 16
-"""Maximum number of events in a document's trail."""
-TRAIL_SECONDS = 24 * 3600
-"""Seconds that an event stays in the trail: as long as replies to Idempotency-Keys are kept."""
+@dataclass(frozen=True)
+class DedicatedIP(RuledIP):
+    """An address that the operator owns, with its transitions.
 
-
-class Status(StrEnum):
-    """The states of a dedicated IP that this release knows.
-
-    Any other status is that of a newer release. An address with such a status is shown and counted
-    by the name of the status, and is not changed.
+    The keyword arguments `at`, `request_id`, `by` and `keyed` of a transition are the fields of
+    `Stamp`. `place` is what the settings of the address's zone and host say. `reason` is a text of
+    the author for the history.
     """
-
-    AVAILABLE = "available"
-    ASSIGNED = "assigned"
-
-
-class EventKind(StrEnum):
-    """What a write of this service did to a dedicated IP."""
-
-    CREATED = "created"
-    ASSIGNED = "assigned"
-    RELEASED = "released"
-    DELETED = "deleted"
-    UNDONE = "undone"
-    """An assignment that was not acknowledged was undone."""
-
-
-class Event(NamedTuple):
-    """One write of this service, as the trail of the document records it.
-
-    :param kind: an `EventKind`, or a kind that only a newer release knows
-    :param account_id: the account that has the address after an assignment, or had it before a
-        release or an undo; None for other events
-    :param at: the time in Gregorian seconds
-    """
-
-    kind: str
-    account_id: str | None
-    at: int
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class DedicatedIP:
-    """An address that the operator owns and can assign to an account.
-
-    * `address` is the document id, as the address was first written.
-    * `status` is a `Status`, or the unchanged name of one that only a newer release knows.
-    * `conflicted` says whether the database has other live revisions of the document.
-    * `trail` is what this service did with the address in the last day, the latest event last.
-    * `transaction` is the id of the transaction that wrote the document last. It may be pending.
-    * `source` is the document that it was read from. Only the repository reads it, so that fields
-      which this service does not know survive every write.
-    """
-
-    address: str
-    zone: str
-    host: str
-    created: int
-    modified: int
-    status: str = Status.AVAILABLE
-    assigned_to: str | None = None
-    request_id: str | None = None
-    revision: str | None = None
-    conflicted: bool = field(default=False, compare=False)
-    trail: tuple[Event, ...] = field(default=(), compare=False)
-    transaction: str | None = field(default=None, compare=False)
-    source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def has_known_status(self) -> bool:
-        """Whether this release knows the status, and so may change the address."""
-        return isinstance(self.status, Status)
 
     @classmethod
     def new(  # noqa: PLR0913 - one for each field
@@ -103,167 +50,334 @@ class DedicatedIP:
         zone: str,
         host: str,
         *,
-        at: int,
-        request_id: str,
-        trail: tuple[Event, ...] = (),
+        trail: Trail = (),
+        tombstone: str | None = None,
+        place: PlaceRules = OPEN,
+        **stamp: Unpack[StampFields],
     ) -> "DedicatedIP":
-        """Return an available dedicated IP for an address that the pool does not have.
+        """Return a dedicated IP for an address that the pool does not have.
+
+        It is available, or disabled if its zone or host is drained.
 
         :param trail: the trail of the same address when it was last deleted, if any. From it,
             later attempts read earlier results, and the repair reads the accounts that had it
+        :param tombstone: the revision with which it was last deleted, if that is known
         """
-        ip = cls(address, zone, host, at, at, request_id=request_id, trail=trail)
-        return replace(ip, trail=ip._trail_with(EventKind.CREATED, None, at, request_id))
+        stamped = Stamp(**stamp)
+        at, request_id, by, keyed = stamped
+        status = Status.DISABLED if place.drained else Status.AVAILABLE
+        ip = cls(address, zone, host, at, at, status, request_id=request_id, trail=trail)
+        created = Event(
+            EventKind.CREATED, None, at, request_id, generation(tombstone) + 1, by, keyed,
+            State(status.value, None, zone, host),
+        )  # fmt: skip
+        return replace(ip, disabled=place.drained, trail=(*trail, created))
 
     def assign(
         self,
         account_id: str,
         *,
-        at: int,
-        request_id: str,
         others: Iterable["DedicatedIP"] = (),
+        reservation: str | None = None,
+        place: PlaceRules = OPEN,
+        early: bool = False,
+        **stamp: Unpack[StampFields],
     ) -> "DedicatedIP":
         """Return this address, assigned to an account.
 
         :param others: the pool's other documents of the same address, under other spellings
+        :param reservation: the id of the reservation that assigns it, if one does
+        :param early: whether to assign it before it has rested, if the settings of the zone permit
         :raises UnknownStatus: this release does not know the status
         :raises AlreadyAssigned: it is assigned to the account already
         :raises AssignedToAnother: it is assigned to another account, or has no known owner
+        :raises OutOfService: it is disabled, or its zone or host is drained
+        :raises Reserved: it is set aside by another reservation
+        :raises NotReserved: the reservation does not hold it, or not any more
+        :raises Resting: it rests, and another account had it last
         :raises Unusable: no proxy can have the address, or another document of the same address
             is the one to assign
         """
-        if not self.has_known_status:
-            raise UnknownStatus(self.address, self.status)
-        for ip in (self, *others):
-            if ip.status is not Status.AVAILABLE:
-                own = ip.assigned_to == account_id
-                raise (AlreadyAssigned if own else AssignedToAnother)(self.address)
-        unusable = addresses.unusable(self.address)
-        if unusable:
-            raise Unusable(self.address, unusable)
-        first = min((self, *others), key=DedicatedIP._precedence)
-        if first is not self:
-            raise Unusable(self.address, f"the pool has it as {first.address} as well")
-        return replace(
-            self,
-            status=Status.ASSIGNED,
-            assigned_to=account_id,
-            modified=at,
-            request_id=request_id,
-            trail=self._trail_with(EventKind.ASSIGNED, account_id, at, request_id),
-            transaction=None,
-        )
+        stamped = Stamp(**stamp)
+        if reservation is not None and not self._is_held_by(reservation, account_id, stamped.at):
+            raise NotReserved(self.address)
+        self._require_free(account_id, stamped.at, others, reservation, place, early=early)
+        return self._become(EventKind.ASSIGNED, Status.ASSIGNED, stamped, account_id)
 
-    def _precedence(self) -> tuple[bool, str]:
-        """Return a sort key. Of several documents of one address, only the first is assigned."""
-        return addresses.canonical(self.address) != self.address, self.address
+    def reserve(  # noqa: PLR0913 - one for each field
+        self,
+        account_id: str,
+        reservation: str,
+        until: int,
+        *,
+        others: Iterable["DedicatedIP"] = (),
+        place: PlaceRules = OPEN,
+        early: bool = False,
+        **stamp: Unpack[StampFields],
+    ) -> "DedicatedIP":
+        """Return this address, set aside for an account; parameters and errors as in `assign`.
 
-    def release(self, account_id: str | None, *, at: int, request_id: str) -> "DedicatedIP":
-        """Return this address, available again.
+        :param reservation: the id of the reservation
+        :param until: when it ends
+        """
+        stamped = Stamp(**stamp)
+        self._require_free(account_id, stamped.at, others, None, place, early=early)
+        return self._become(
+            EventKind.RESERVED, Status.RESERVED, stamped, account_id,
+            **self._rest_left(stamped.at),
+            reserved_for=account_id, reservation=reservation, reserved_until=until,
+        )  # fmt: skip
+
+    def extend(self, reservation: str, until: int, **stamp: Unpack[StampFields]) -> "DedicatedIP":
+        """Return this address, reserved until another time, which may be earlier.
+
+        :raises NotReserved: the reservation does not hold it, or not any more
+        """
+        stamped = Stamp(**stamp)
+        if not self._is_held_by(reservation, self.reserved_for, stamped.at):
+            raise NotReserved(self.address)
+        marks = {name: getattr(self, name) for name in NO_MARKS}
+        return self._become(
+            EventKind.RESERVED, Status.RESERVED, stamped, self.reserved_for,
+            **{**marks, "reserved_until": until},
+        )  # fmt: skip
+
+    def end_reservation(
+        self,
+        reservation: str | None = None,
+        place: PlaceRules = OPEN,
+        **stamp: Unpack[StampFields],
+    ) -> "DedicatedIP":
+        """Return this address after its reservation was cancelled or has expired.
+
+        It is available, goes on resting, or is disabled.
+
+        :param reservation: the id of the reservation that is cancelled; None if it must be over
+        :raises NotReserved: it is not reserved, or by another reservation, or not over yet
+        """
+        stamped = Stamp(**stamp)
+        is_over = (self.reserved_until or 0) <= stamped.at
+        if self._intended is not Status.RESERVED or not (
+            is_over if reservation is None else reservation == self.reservation
+        ):
+            raise NotReserved(self.address)
+        return self._put_down(EventKind.RELEASED, stamped, self.reserved_for, place)
+
+    def release(
+        self,
+        account_id: str | None,
+        *,
+        place: PlaceRules = OPEN,
+        **stamp: Unpack[StampFields],
+    ) -> "DedicatedIP":
+        """Return this address, which no account has any more: available, resting or disabled.
 
         :param account_id: the account that releases it; None is the operator, who may release any
         :raises UnknownStatus: this release does not know the status
         :raises NotAssigned: it is not assigned
         :raises AssignedToAnother: it is assigned to another account
         """
+        self._require_assigned(account_id)
+        stamped, owner = Stamp(**stamp), self.assigned_to
+        rests = bool(owner and place.aging_seconds)
+        rest = {
+            "available_at": stamped.at + place.aging_seconds if rests else None,
+            "last_assigned_to": owner if rests else None,
+        }
+        return self._put_down(EventKind.RELEASED, stamped, owner, place, rest)
+
+    def transfer(self, account_id: str, to: str, **stamp: Unpack[StampFields]) -> "DedicatedIP":
+        """Return this address, assigned to another account.
+
+        :param account_id: the account that has it now
+        :param to: the account that gets it
+        :raises AlreadyAssigned: `to` has it already
+        :raises UnknownStatus: this release does not know the status
+        :raises NotAssigned: it is not assigned
+        :raises AssignedToAnother: it is assigned to a third account
+        """
+        if self.status is Status.ASSIGNED and self.assigned_to == to:
+            raise AlreadyAssigned(self.address)
+        self._require_assigned(account_id)
+        return self._become(
+            EventKind.TRANSFERRED, Status.ASSIGNED, Stamp(**stamp), to, disabled=self.disabled
+        )
+
+    def end_rest(
+        self, *, early: bool = False, reason: str = "", **stamp: Unpack[StampFields]
+    ) -> "DedicatedIP":
+        """Return this address, available after its rest.
+
+        :param early: whether the operator ends the rest before its time
+        :raises NotResting: it does not rest, or it still has to and `early` is not given
+        """
+        stamped = Stamp(**stamp)
+        if self._intended is not Status.AGING or not (early or self._has_rested(stamped.at)):
+            raise NotResting(self.address)
+        return self._become(EventKind.AGED, Status.AVAILABLE, stamped, reason=reason)
+
+    def disable(self, mark: Disabled, **stamp: Unpack[StampFields]) -> "DedicatedIP":
+        """Return this address, out of service. If it is assigned, it stays so until its release.
+
+        The copy of an assignment does not say that, so `modified` and `request_id` stay: they
+        name the assignment. A rest goes on after the address is enabled; a reservation is over.
+
+        :param mark: why
+        :raises UnknownStatus: this release does not know the status
+        """
         if not self.has_known_status:
             raise UnknownStatus(self.address, self.status)
-        if self.status is not Status.ASSIGNED:
-            raise NotAssigned(self.address)
-        if account_id is not None and self.assigned_to != account_id:
-            raise AssignedToAnother(self.address)
-        return replace(
+        return self._marked(EventKind.DISABLED, mark, Stamp(**stamp), mark.reason)
+
+    def enable(
+        self, *, reason: str = "", place: PlaceRules = OPEN, **stamp: Unpack[StampFields]
+    ) -> "DedicatedIP":
+        """Return this address, in service again: available, or resting if it has to go on.
+
+        If its host or zone is drained, it stays disabled for that.
+
+        :raises UnknownStatus: this release does not know the status
+        :raises NotDisabled: it is not disabled, or its host or zone is drained
+        """
+        if not self.has_known_status:
+            raise UnknownStatus(self.address, self.status)
+        if self.disabled is None and self.status is not Status.DISABLED:
+            raise NotDisabled(self.address)
+        scope = self.disabled.scope if self.disabled else Scope.IP
+        if place.drained and place.drained.scope is scope and self.status is not Status.ASSIGNED:
+            raise NotDisabled(self.address)
+        return self._marked(EventKind.ENABLED, None, Stamp(**stamp), reason, place)
+
+    def change(
+        self,
+        changes: Changes,
+        *,
+        reason: str = "",
+        place: PlaceRules = OPEN,
+        **stamp: Unpack[StampFields],
+    ) -> "DedicatedIP":
+        """Return this address in another zone, on another host, or with other notes.
+
+        If it is as the changes say already, the result is this very object. If it moves away from
+        a drained place, it is not disabled for that any more. If it moves to one, and no account
+        has it, it is disabled for that, and a reservation of it is over. Else its status stays.
+
+        :param place: what the settings of its zone and host say after the change
+        :raises UnknownStatus: this release does not know the status
+        :raises TooManyLabels: it would have too many labels
+        """
+        if not self.has_known_status:
+            raise UnknownStatus(self.address, self.status)
+        stamped = Stamp(**stamp)
+        changed = replace(
             self,
-            status=Status.AVAILABLE,
-            assigned_to=None,
-            modified=at,
-            request_id=request_id,
-            trail=self._trail_with(EventKind.RELEASED, self.assigned_to, at, request_id),
+            zone=changes.zone or self.zone,
+            host=changes.host or self.host,
+            description=changes.new_description(self.description),
+            labels=changes.new_labels(self.labels),
+            replacement=self._replacement(changes.replaced_by),
+        )
+        if (changed.state, changed.notes) == (self.state, self.notes):
+            return self
+        if (changed.zone, changed.host) != (self.zone, self.host):
+            changed = changed._settled(place, stamped.at)
+        self._require_transition(EventKind.CHANGED, changed.status)
+        event = self._event(EventKind.CHANGED, stamped, None, changed.status, reason)
+        origin = event.origin and event.origin._replace(zone=self.zone, host=self.host)
+        event = event._replace(state=changed.state, origin=origin)
+        return replace(
+            changed,
+            modified=stamped.at,
+            request_id=stamped.request_id,
+            trail=(*self.trail, event),
             transaction=None,
         )
 
-    def delete(self, *, at: int, request_id: str) -> "DedicatedIP":
-        """Return what the tombstone records: this address, with the deletion in its trail."""
+    def _replacement(self, address: str | None) -> Replacement | None:
+        if address is None or self.assigned_to is None:
+            return self.replacement
+        return Replacement(address, self.assigned_to)
+
+    def corrected(
+        self,
+        released_by: str | None = None,
+        place: PlaceRules = OPEN,
+        **stamp: Unpack[StampFields],
+    ) -> "DedicatedIP | None":
+        """Return this address as it should be, after another program has made it available.
+
+        :param released_by: the account that had it until then, if that is known
+        :returns: None if it is as it should be
+        """
+        if self.status is not Status.AVAILABLE:
+            return None
+        stamped = Stamp(**stamp)
+        rest = self._rest_left(stamped.at)
+        if released_by and place.aging_seconds:
+            ends = self.modified + place.aging_seconds
+            if ends > stamped.at:
+                rest = {"available_at": ends, "last_assigned_to": released_by}
+        mark = self.disabled or place.drained
+        if mark:
+            return self._become(
+                EventKind.DISABLED, Status.DISABLED, stamped, None, mark.reason,
+                disabled=mark, **rest,
+            )  # fmt: skip
+        if self._is_reserved(stamped.at):
+            marks = {name: getattr(self, name) for name in NO_MARKS}
+            return self._become(
+                EventKind.RESERVED, Status.RESERVED, stamped, self.reserved_for, **marks
+            )
+        return self._become(EventKind.AGED, Status.AGING, stamped, **rest) if rest else None
+
+    def delete(self, *, force: bool = False, **stamp: Unpack[StampFields]) -> "DedicatedIP":
+        """Return what the tombstone records: this address, with the deletion in its trail.
+
+        :param force: whether to delete a reserved address
+        :raises Reserved: it is reserved, and `force` is not given
+        """
+        stamped = Stamp(**stamp)
+        if self._is_reserved(stamped.at) and self._intended is Status.RESERVED and not force:
+            raise Reserved(self.address)
+        event = self._event(EventKind.DELETED, stamped, None, self.status)
         return replace(
-            self,
-            request_id=request_id,
-            trail=self._trail_with(EventKind.DELETED, None, at, request_id),
-            transaction=None,
+            self, request_id=stamped.request_id, trail=(*self.trail, event), transaction=None
         )
 
     def undo(self) -> "DedicatedIP":
-        """Return this address, available again as before an assignment that was not acknowledged.
+        """Return this address as before an assignment that was not acknowledged.
 
-        The trail keeps the account that it was assigned to: that account may have a copy.
+        The same for a transfer and for a reservation. The trail keeps the account that it was
+        assigned to: that account may have a copy. If the address was disabled since, it stays so.
         """
-        at, request_id = self.modified, self.request_id or ""
-        before = replace(self, trail=self.trail[:-1])
+        event = trail.latest_taking(self.trail)
+        owner = self.reserved_for if self.status is Status.RESERVED else self.assigned_to
+        if event is None or event.account_id != owner:
+            # Another program has assigned it, so this is a release.
+            stamp = Stamp(self.modified, self.request_id or "", Author(command="background"))
+            released = self._put_down(EventKind.RELEASED, stamp, owner, OPEN)
+            return replace(released, request_id=self.request_id)
+        origin = event.origin or Origin(str(Status.AVAILABLE))
+        if self.disabled and origin.account_id is None:
+            origin = origin._replace(status=str(Status.DISABLED))
+        fields = {name: getattr(origin, name) for name in NO_MARKS}
         return replace(
             self,
-            status=Status.AVAILABLE,
-            assigned_to=None,
-            trail=before._trail_with(EventKind.UNDONE, self.assigned_to, at, request_id),
+            status=known_status(origin.status),
+            assigned_to=origin.account_id,
+            **fields,
+            trail=trail.undone(self.trail, event, origin),
             transaction=None,
         )
 
-    @property
-    def accounts(self) -> set[str]:
-        """The account that has the address, and those in its trail."""
-        had = {event.account_id for event in self.trail}
-        return {account_id for account_id in (self.assigned_to, *had) if account_id}
+    def withdrawing(self, events: Trail) -> "DedicatedIP":
+        """Return this address as it is restored after later writes were withdrawn.
 
-    def event(self, kind: str, account_id: str | None, request_id: str) -> Event | None:
-        """Return the latest event of a kind that a request caused, or None.
-
-        Later events of other requests do not matter.
+        :param events: what the withdrawn writes had added to the trail
         """
-        wanted = (kind, account_id, request_id)
-        events = (e for e in self.trail if (e.kind, e.account_id, e.request_id) == wanted)
-        return max(events, key=lambda event: event.at, default=None)
-
-    def follows_release_of(self, assigned: "DedicatedIP") -> bool:
-        """Return whether that very assignment was released before this state, by the trails."""
-        if not self.trail:
-            return False
-        # A write removes the events that are too many or too old.
-        oldest, latest = self.trail[0].at, self.trail[-1].at
-        if len(self.trail) < TRAIL_LENGTH:
-            oldest = latest - TRAIL_SECONDS
-        kept = [event for event in assigned.trail if event.at > oldest]
-        return any(
-            (event.kind, event.account_id) == (EventKind.RELEASED, assigned.assigned_to)
-            and event not in assigned.trail
-            and all(earlier in self.trail[:n] for earlier in kept)
-            for n, event in enumerate(self.trail)
+        marks = (
+            event._replace(kind=EventKind.WITHDRAWN, was=str(event.kind))
+            for event in events
+            if event.kind not in trail.NOT_DONE
         )
-
-    def as_of(self, event: Event) -> "DedicatedIP":
-        """Return this address as it was right after an event."""
-        assigned = event.kind == EventKind.ASSIGNED
-        return replace(
-            self,
-            status=Status.ASSIGNED if assigned else Status.AVAILABLE,
-            assigned_to=event.account_id if assigned else None,
-            modified=event.at,
-            request_id=event.request_id,
-            transaction=None,
-        )
-
-    def _trail_with(
-        self, kind: EventKind, account_id: str | None, at: int, request_id: str
-    ) -> tuple[Event, ...]:
-        recent = [event for event in self.trail if at - event.at < TRAIL_SECONDS]
-        event = Event(kind, account_id, at, request_id)
-        return (*recent[1 - TRAIL_LENGTH :], event)
-
-
-class Changed(NamedTuple):
-    """An address whose document was written or deleted.
-
-    :param accounts: the account that has the address, and those in its trail
-    :param withdrawn: whether the document is deleted and its tombstone is a withdrawal
-    """
-
-    address: str
-    accounts: frozenset[str] = frozenset()
-    withdrawn: bool = False
+        return replace(self, trail=(*self.trail, *marks))

@@ -22,7 +22,7 @@ from kazoo_ips.model import (
     Status,
 )
 from kazoo_ips.repositories.accounts import account_database
-from kazoo_ips.repositories.documents import from_document, to_document
+from kazoo_ips.repositories.documents import TRAIL, WRITTEN, from_document, to_document
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, TransactionLog
@@ -38,7 +38,7 @@ WHY = "ip has a status that this release does not know: "
 def resting(load: Callable[..., None], databases: Databases) -> dict[str, Any]:
     """An address with a status and fields of a newer release, and an available one."""
     document = kazoo_document(
-        RESTING, pvt_status="aging", pvt_available_at=64000000000, labels={"a": 1}
+        RESTING, pvt_status="parked", pvt_parked_until=64000000000, labels={"a": 1}
     )
     load(document, kazoo_document(FREE))
     return databases.get("dedicated_ips", RESTING)
@@ -61,12 +61,13 @@ def unchanged(databases: Databases, document: dict[str, Any]) -> bool:
     return databases.get("dedicated_ips", document["_id"]) == document
 
 
-@pytest.mark.parametrize("status", ["aging", "reserved", "Available", "available ", "lost"])
+@pytest.mark.parametrize("status", ["parked", "held", "Available", "available ", "lost"])
 def test_a_document_read_and_written_back_keeps_its_status_and_its_fields(status: str) -> None:
     document = kazoo_document(FREE, pvt_status=status, pvt_until=7, _rev="1-a")
     ip = from_document(document)
     assert not ip.has_known_status
-    assert to_document(ip) == document
+    written = to_document(ip)
+    assert {k: v for k, v in written.items() if k not in (TRAIL, WRITTEN)} == document
 
 
 @pytest.mark.parametrize("status", [None, "", 7, ["available"]])
@@ -80,7 +81,7 @@ def test_an_unknown_status_is_shown_and_in_no_list(
     api: TestApp, resting: dict[str, Any], alice: Any, operator: Any
 ) -> None:
     reply = api.get(f"/v2/accounts/{alice.id}/ips/{RESTING}", headers=alice.headers, status=200)
-    assert success(reply, alice.token)["status"] == "aging"
+    assert success(reply, alice.token)["status"] == "parked"
     for path in ("/v2/ips", f"/v2/accounts/{alice.id}/ips"):
         reply = api.get(path, headers=operator.headers, status=200)
         assert page(reply, operator.token) == [{"ip": FREE, **LINE}]
@@ -103,14 +104,14 @@ def test_an_unknown_status_is_counted_by_its_name(
     couch: Couch, resting: dict[str, Any], services: Instance, environment: dict[str, str]
 ) -> None:
     zone = "us-east"
-    assert ListRepository(couch).counts() == {(zone, "aging"): 1, (zone, "available"): 1}
+    assert ListRepository(couch).counts() == {(zone, "parked"): 1, (zone, "available"): 1}
     assert [(row.address, status) for row, status in services.lists.summary()] == [
-        (RESTING, "aging"),
         (FREE, "available"),
+        (RESTING, "parked"),
     ]
-    assert services.lists.unknown_statuses() == {"aging": 1}
+    assert services.lists.unknown_statuses() == {"parked": 1}
     table = CliRunner(env=environment).invoke(cli, ["summary"]).output
-    assert f"| {RESTING}       | aging      |" in table
+    assert f"| {RESTING}       | parked     |" in table
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
@@ -122,7 +123,7 @@ def test_an_unknown_status_is_neither_assigned_nor_released(
     alice: Any,
     method: str,
 ) -> None:
-    for document, status in ((resting, "aging"), (kept, "suspended")):
+    for document, status in ((resting, "parked"), (kept, "suspended")):
         address = document["_id"]
         path = f"/v2/accounts/{alice.id}/ips"
         why = broken("ips.0", "forbidden", WHY + status, value=address)
@@ -234,7 +235,7 @@ def test_the_doctor_prints_how_many_addresses_it_skipped(
     told = CliRunner(env=environment).invoke(cli, ["doctor", "--repair"])
     assert told.exit_code == 0
     assert told.stdout.splitlines()[-1:] == ["nothing found"]
-    assert told.stderr.endswith("skipped: 1 with the unknown status aging\n")
+    assert told.stderr.endswith("skipped: 1 with the unknown status parked\n")
 
 
 def test_the_background_worker_skips_the_copies_of_an_unknown_status(
@@ -269,16 +270,16 @@ def test_a_conflict_with_an_unknown_status_is_not_resolved(
 def test_another_spelling_of_an_address_with_an_unknown_status_is_not_added(
     services: Instance, load: Callable[..., None]
 ) -> None:
-    load(kazoo_document("2001:DB8::A", pvt_status="reserved"))
+    load(kazoo_document("2001:DB8::A", pvt_status="held"))
     with pytest.raises(IPExists):
         services.pool.create(CreateIP("2001:db8::a", "us-east", "h"), uuid4().hex)
-    assert services.ips.fetch("2001:db8::a").status == "reserved"
+    assert services.ips.fetch("2001:db8::a").status == "held"
 
 
 def test_a_list_finds_an_unknown_status_by_any_spelling(
     services: Instance, load: Callable[..., None]
 ) -> None:
-    load(kazoo_document("2001:DB8::A", pvt_status="reserved"))
+    load(kazoo_document("2001:DB8::A", pvt_status="held"))
     command = CreateIP("2001:db8::a", "us-east", "proxy1.example.com")
     found = services.bulk_additions.preview(
         [command], services.bulk_additions.respelled([command])
@@ -294,7 +295,7 @@ def test_a_status_that_a_newer_release_wrote_after_a_release_is_not_undone(
     load: Callable[..., None],
     alice: Any,
 ) -> None:
-    document = kazoo_document(RESTING, pvt_status="aging", pvt_request_id="theirs")
+    document = kazoo_document(RESTING, pvt_status="parked", pvt_request_id="theirs")
     load(document)
     log = TransactionLog(Records(couch))
     at = document["pvt_modified"]
@@ -306,4 +307,4 @@ def test_a_status_that_a_newer_release_wrote_after_a_release_is_not_undone(
     log.commit(transaction, [RESTING])
     later.background.recover()
     assert log.find(transaction.id) is None
-    assert databases.get("dedicated_ips", RESTING)["pvt_status"] == "aging"
+    assert databases.get("dedicated_ips", RESTING)["pvt_status"] == "parked"

@@ -10,6 +10,17 @@ ALICE, BOB = "a" * 32, "b" * 32
 FREE = kazoo_document(ADDRESS)
 TAKEN = kazoo_document(ADDRESS, owner=ALICE)
 
+LATER = 99_000_000_000
+AGING = {**FREE, "pvt_status": "aging", "pvt_available_at": LATER, "pvt_last_assigned_to": ALICE}
+HELD = {
+    **FREE, "pvt_status": "reserved",
+    "pvt_reserved_for": ALICE, "pvt_reserved_until": LATER, "pvt_reservation": "one",
+}  # fmt: skip
+DISABLED = {**FREE, "pvt_status": "disabled", "pvt_disabled": {"reason": "x", "scope": "ip"}}
+BOBS = kazoo_document(ADDRESS, owner=BOB)
+MADE_OVER = {"event": "transferred", "account_id": BOB, "origin": {"account_id": ALICE}}
+TRANSFERRED = [{**MADE_OVER, "account_id": ALICE, "origin": {"account_id": BOB}}]
+
 Case = tuple[dict[str, Any] | None, dict[str, Any], str]
 
 
@@ -21,7 +32,7 @@ def without(document: dict[str, Any], *fields: str) -> dict[str, Any]:
 TIME = "must be a time in Gregorian seconds"
 STATUS = "pvt_status must be a word in lower case"
 NO_OWNER = "an assigned address needs the id of an account in pvt_assigned_to"
-OWNER = "an available address must not have pvt_assigned_to"
+OWNER = "pvt_assigned_to is only for an assigned address"
 ANOTHERS = "it is assigned to another account, and must be released first"
 TYPE = "pvt_type must stay dedicated_ip"
 CREATED = "pvt_created must not change"
@@ -36,6 +47,25 @@ REFUSED: dict[str, Case] = {
         FREE,
         {**FREE, "pvt_status": "suspended", "pvt_assigned_to": "Alice"},
         "pvt_assigned_to must be the id of an account",
+    ),
+    **{
+        f"{status} without its fields": (FREE, {**FREE, "pvt_status": status}, why)
+        for status, why in {
+            "aging": "an aging address needs a time",
+            "reserved": "a reserved address needs pvt_reserved_for",
+            "disabled": "a disabled address needs a reason",
+        }.items()
+    },
+    "aging with an owner": (TAKEN, {**AGING, "pvt_assigned_to": ALICE}, OWNER),
+    "disabled and assigned": (DISABLED, TAKEN, "it is disabled, and must be enabled first"),
+    "disabled and reserved": (DISABLED, HELD, "it is disabled, and must be enabled first"),
+    "assigned and reserved": (TAKEN, HELD, "it is assigned, and must be released first"),
+    "resting and assigned to another": (AGING, BOBS, "it is resting"),
+    "reserved and assigned to another": (HELD, BOBS, "it is reserved for another account"),
+    "another account's, with the trail of an earlier transfer": (
+        {**TAKEN, "pvt_trail": TRANSFERRED},
+        {**BOBS, "pvt_trail": TRANSFERRED},
+        ANOTHERS,
     ),
     "another status and another account": (
         TAKEN,
@@ -86,11 +116,30 @@ PASSED: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
     "assigned by Kazoo": (FREE, {**TAKEN, "pvt_modified": FREE["pvt_modified"] + 9}),
     "released by Kazoo": (TAKEN, FREE),
     "written as it was": (TAKEN, TAKEN),
-    "given a status of a newer release": (TAKEN, {**FREE, "pvt_status": "aging"}),
-    "added with a status of a newer release": (None, {**FREE, "pvt_status": "reserved"}),
+    "given a status of a newer release": (TAKEN, {**FREE, "pvt_status": "parked"}),
+    "added with a status of a newer release": (None, {**FREE, "pvt_status": "parked"}),
     "of another status and still an account's": (TAKEN, {**TAKEN, "pvt_status": "suspended"}),
-    "back from a status of a newer release": ({**FREE, "pvt_status": "aging"}, FREE),
-    "assigned from a status of a newer release": ({**FREE, "pvt_status": "reserved"}, TAKEN),
+    "back from a status of a newer release": ({**FREE, "pvt_status": "parked"}, FREE),
+    "assigned from a status of a newer release": ({**FREE, "pvt_status": "parked"}, TAKEN),
+    "taken back by the last account": (AGING, TAKEN),
+    "assigned after its rest": ({**AGING, "pvt_available_at": 1}, BOBS),
+    "assigned by its reservation": (HELD, TAKEN),
+    "assigned after its reservation": ({**HELD, "pvt_reserved_until": 1}, BOBS),
+    "transferred": (TAKEN, {**BOBS, "pvt_trail": [MADE_OVER]}),
+    "transferred back": (
+        {**BOBS, "pvt_trail": [MADE_OVER]},
+        {**TAKEN, "pvt_trail": [{**MADE_OVER, "event": "undone", "was": "transferred"}]},
+    ),
+    "assigned and disabled": (TAKEN, {**TAKEN, "pvt_disabled": DISABLED["pvt_disabled"]}),
+    **{
+        f"{old['pvt_status']} and {new['pvt_status']}": (old, new)
+        for old, new in [
+            (FREE, HELD), (FREE, AGING), (FREE, DISABLED), (TAKEN, AGING), (TAKEN, DISABLED),
+            (AGING, HELD), (AGING, DISABLED), (HELD, AGING), (HELD, DISABLED), (DISABLED, AGING),
+        ]
+    },
+    **{f"made available by Kazoo: {old['pvt_status']}": (old, {**old, "pvt_status": "available"})
+       for old in (AGING, HELD, DISABLED)},
     "moved to another zone and host": (TAKEN, {**TAKEN, "pvt_zone": "z", "pvt_host": "h"}),
     "given other fields": (FREE, {**FREE, "note": 1, "pvt_request_id": "x", "pvt_vsn": "2"}),
     "deleted": (FREE, {"_id": ADDRESS, "_deleted": True}),

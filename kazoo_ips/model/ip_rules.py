@@ -1,0 +1,249 @@
+"""The rules that the transitions of a dedicated IP have in common. Standard library only."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from kazoo_ips.errors import (
+    AlreadyAssigned,
+    AssignedToAnother,
+    NotAssigned,
+    OutOfService,
+    Reserved,
+    Resting,
+    RuleBroken,
+    UnknownStatus,
+    Unusable,
+)
+from kazoo_ips.model import addresses
+from kazoo_ips.model.history import State
+from kazoo_ips.model.lifecycle import OPEN, TRANSITIONS, Disabled, PlaceRules, Scope, Status
+from kazoo_ips.model.recorded_ip import NO_MARKS, RecordedIP, replace
+from kazoo_ips.model.stamps import Stamp
+from kazoo_ips.model.trail import Event, EventKind, Origin, generation
+
+
+class _Usual(NamedTuple):
+    """What follows from the kind of an event alone."""
+
+    before: Status
+    after: Status | None
+
+
+_USUAL = {
+    EventKind.ASSIGNED: _Usual(Status.AVAILABLE, Status.ASSIGNED),
+    EventKind.RELEASED: _Usual(Status.ASSIGNED, Status.AVAILABLE),
+    EventKind.DELETED: _Usual(Status.AVAILABLE, None),
+}
+
+
+@dataclass(frozen=True)
+class RuledIP(RecordedIP):
+    """A dedicated IP with the checks of its transitions, and what each transition writes."""
+
+    # The rules.
+
+    def _require_free(  # noqa: PLR0913 - one for each rule
+        self,
+        account_id: str,
+        at: int,
+        others: Iterable[Self],
+        reservation: str | None,
+        place: PlaceRules,
+        *,
+        early: bool,
+    ) -> None:
+        """Raise the rule that keeps an account from getting this address, if there is one."""
+        if not self.has_known_status:
+            raise UnknownStatus(self.address, self.status)
+        same = (self, *others)
+        for ip in same:
+            broken = ip._taken(
+                self.address, account_id, at, reservation, early and place.takes_oldest
+            )
+            if broken:
+                raise broken
+        if place.drained:
+            raise OutOfService(self.address)
+        unusable = addresses.unusable(self.address)
+        if unusable:
+            raise Unusable(self.address, unusable)
+        first = min(same, key=RuledIP._precedence)
+        if first is not self:
+            raise Unusable(self.address, f"the pool has it as {first.address} as well")
+
+    def _taken(
+        self, address: str, account_id: str, at: int, reservation: str | None, early: bool
+    ) -> RuleBroken | None:
+        """Return the rule by which this document keeps an account from having the address.
+
+        :param address: the id of the document that was to be assigned, which the error names
+        """
+        if self.status is Status.ASSIGNED or not self.has_known_status:
+            own = self.assigned_to == account_id
+            return (AlreadyAssigned if own else AssignedToAnother)(address)
+        if self._intended is Status.DISABLED:
+            return OutOfService(address)
+        if self._is_reserved(at):
+            return None if reservation == self.reservation else Reserved(address)
+        if self._has_rested(at) or account_id == self.last_assigned_to or early:
+            return None
+        return Resting(address, self.available_at or 0)
+
+    @property
+    def _intended(self) -> str:
+        """The status that the other fields say, if another program has changed the status.
+
+        That program keeps the fields of the other states. This service clears them.
+        """
+        if self.status is Status.ASSIGNED or not self.has_known_status:
+            return self.status
+        if self.disabled:
+            return Status.DISABLED
+        if self.status is not Status.AVAILABLE:
+            return self.status
+        if self.reservation:
+            return Status.RESERVED
+        return Status.AGING if self.available_at else Status.AVAILABLE
+
+    def _is_reserved(self, at: int) -> bool:
+        return self.reservation is not None and (self.reserved_until or 0) > at
+
+    def _is_held_by(self, reservation: str, account_id: str | None, at: int) -> bool:
+        held = (self.reservation, self.reserved_for) == (reservation, account_id)
+        return held and self._is_reserved(at)
+
+    def _has_rested(self, at: int) -> bool:
+        return (self.available_at or 0) <= at
+
+    def _rest_left(self, at: int) -> dict[str, Any]:
+        """Return the fields of a rest that is not over yet; none otherwise."""
+        if self._has_rested(at):
+            return {}
+        return {"available_at": self.available_at, "last_assigned_to": self.last_assigned_to}
+
+    def _precedence(self) -> tuple[bool, str]:
+        """Return a sort key. Of several documents of one address, only the first is assigned."""
+        return addresses.canonical(self.address) != self.address, self.address
+
+    def _require_assigned(self, account_id: str | None) -> None:
+        if not self.has_known_status:
+            raise UnknownStatus(self.address, self.status)
+        if self.status is not Status.ASSIGNED:
+            raise NotAssigned(self.address)
+        if account_id is not None and self.assigned_to != account_id:
+            raise AssignedToAnother(self.address)
+
+    # What all transitions have in common.
+
+    def _put_down(
+        self,
+        kind: EventKind,
+        stamp: Stamp,
+        account_id: str | None,
+        place: PlaceRules,
+        rest: dict[str, Any] | None = None,
+    ) -> Self:
+        """Return this address after an assignment or a reservation.
+
+        :param rest: the fields of the rest that begins; by default, the earlier one goes on
+        """
+        rest = self._rest_left(stamp.at) if rest is None else rest
+        mark = self.disabled or place.drained
+        rests = rest.get("available_at") is not None
+        status = Status.DISABLED if mark else Status.AGING if rests else Status.AVAILABLE
+        return self._become(kind, status, stamp, account_id, disabled=mark, **rest)
+
+    def _marked(
+        self,
+        kind: EventKind,
+        mark: Disabled | None,
+        stamp: Stamp,
+        reason: str,
+        place: PlaceRules = OPEN,
+    ) -> Self:
+        """Return this address with another mark in `disabled`, or without one."""
+        if self.status is Status.ASSIGNED:
+            event = self._event(kind, stamp, self.assigned_to, Status.ASSIGNED, reason)
+            return replace(self, disabled=mark, trail=(*self.trail, event))
+        fields = self._with_mark(mark or place.drained, stamp.at)
+        return self._become(kind, fields.pop("status"), stamp, None, reason, **fields)
+
+    def _settled(self, place: PlaceRules, at: int) -> Self:
+        """Return this address after a move, disabled if its new zone or host is drained.
+
+        One that was disabled on its own stays so. A release looks at the zone and host itself, so
+        an assigned address has no mark of them.
+        """
+        own = self.disabled if self.disabled and self.disabled.scope is Scope.IP else None
+        if self.status is Status.ASSIGNED:
+            return replace(self, disabled=own)
+        mark = own or place.drained
+        if mark == self.disabled:
+            return self
+        return replace(self, **{**NO_MARKS, **self._with_mark(mark, at)})
+
+    def _with_mark(self, mark: Disabled | None, at: int) -> dict[str, Any]:
+        """Return the fields of this address, which no account has, with a mark or without one."""
+        rest = self._rest_left(at)
+        status = Status.DISABLED if mark else Status.AGING if rest else Status.AVAILABLE
+        return {"status": status, "disabled": mark, **rest}
+
+    def _become(
+        self,
+        kind: EventKind,
+        status: Status,
+        stamp: Stamp,
+        account_id: str | None = None,
+        reason: str = "",
+        **fields: Any,
+    ) -> Self:
+        """Return this address with another status, and with the event in its trail.
+
+        :param account_id: the account of the event, which has the address if it is assigned
+        :param fields: the marks that the address has; the others are cleared
+        """
+        self._require_transition(kind, status)
+        event = self._event(kind, stamp, account_id, status, reason)
+        cleared = {**NO_MARKS, "disabled": None, **fields}
+        return replace(
+            self,
+            **cleared,
+            status=status,
+            assigned_to=account_id if status is Status.ASSIGNED else None,
+            modified=stamp.at,
+            request_id=stamp.request_id,
+            trail=(*self.trail, event),
+            transaction=None,
+        )
+
+    def _require_transition(self, kind: EventKind, status: str) -> None:
+        allowed = TRANSITIONS[kind]
+        assert (self.status, status) in allowed or (self._intended, status) in allowed
+
+    def _event(
+        self, kind: EventKind, stamp: Stamp, account_id: str | None, to: str, reason: str = ""
+    ) -> Event:
+        """Return the event that leads from this state to the status `to`.
+
+        What follows from its kind is left out: most documents stay short, and the release before
+        this one reads the event as its own.
+        """
+        at, request_id, by, keyed = stamp
+        number = generation(self.revision) + 1
+        origin = state = None
+        usual = _USUAL.get(kind)
+        if usual is None or usual.before is not self.status or self._is_marked:
+            marks = {name: getattr(self, name) for name in NO_MARKS}
+            origin = Origin(str(self.status), self.assigned_to, **marks)
+        if usual is None or usual.after not in {None, to}:
+            owner = account_id if to == Status.ASSIGNED else None
+            state = State(str(to), owner, self.zone, self.host)
+        return Event(
+            kind, account_id, at, request_id, number, by, keyed, state,
+            origin=origin, reason=reason,
+        )  # fmt: skip
+
+    @property
+    def _is_marked(self) -> bool:
+        return self.available_at is not None or self.reservation is not None

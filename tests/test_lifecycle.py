@@ -1,0 +1,301 @@
+"""The life of an address: each transition, and no other, without anything running."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise, product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kazoo_ips.errors import (
+    AlreadyAssigned,
+    AssignedToAnother,
+    NotAssigned,
+    NotDisabled,
+    NotReserved,
+    NotResting,
+    OutOfService,
+    Reserved,
+    Resting,
+    RuleBroken,
+)
+from kazoo_ips.model import DedicatedIP, Disabled, PlaceRules, Scope, Status, trail_events
+from kazoo_ips.model.changes import Changes
+from kazoo_ips.model.lifecycle import TRANSITIONS
+from kazoo_ips.model.trail import EventKind
+from kazoo_ips.repositories.documents import from_document, to_copy, to_document
+
+NOW, REST = 64_000_000_000, 3600
+ALICE, BOB = "a" * 32, "b" * 32
+AGES = PlaceRules(aging_seconds=REST)
+LISTED = Disabled("listed", NOW)
+DRAIN = Disabled("proxy goes", NOW - 9, scope=Scope.HOST)
+DRAINED = PlaceRules(drained=DRAIN)
+FREE = DedicatedIP("192.0.2.1", "z", "h", created=1, modified=1, revision="1-a")
+
+
+def stamp(at: int = NOW, request_id: str = "r") -> Any:
+    return {"at": at, "request_id": request_id}
+
+
+TAKEN = FREE.assign(ALICE, **stamp(NOW - 5))
+RESTING = TAKEN.release(ALICE, place=AGES, **stamp())
+HELD = FREE.reserve(ALICE, "one", NOW + 100, **stamp())
+OUT = FREE.disable(LISTED, **stamp())
+STATES = {each.status: each for each in (FREE, TAKEN, RESTING, HELD, OUT)}
+
+
+def drained(ip: DedicatedIP, **fields: Any) -> DedicatedIP:
+    """The same address, disabled by a drain if it is disabled."""
+    return replace(ip, disabled=DRAIN, **fields) if ip is OUT else ip
+
+
+CHANGES: dict[EventKind, list[Callable[[DedicatedIP], DedicatedIP]]] = {
+    EventKind.CREATED: [],
+    EventKind.ASSIGNED: [
+        lambda ip: ip.assign(ALICE, **stamp()),
+        lambda ip: ip.assign(BOB, **stamp(NOW + 2 * REST)),
+        lambda ip: ip.assign(ALICE, reservation="one", **stamp()),
+    ],
+    EventKind.RELEASED: [
+        lambda ip: ip.release(None, **stamp()),
+        lambda ip: ip.release(None, place=AGES, **stamp()),
+        lambda ip: ip.release(None, place=DRAINED, **stamp()),
+        lambda ip: ip.end_reservation("one", **stamp()),
+        lambda ip: replace(ip, available_at=NOW + 9).end_reservation("one", **stamp()),
+        lambda ip: ip.end_reservation("one", DRAINED, **stamp()),
+    ],
+    EventKind.TRANSFERRED: [lambda ip: ip.transfer(ALICE, BOB, **stamp())],
+    EventKind.RESERVED: [
+        lambda ip: ip.reserve(ALICE, "two", NOW + 3 * REST, **stamp(NOW + 2 * REST)),
+        lambda ip: ip.extend("one", NOW + 500, **stamp()),
+    ],
+    EventKind.AGED: [
+        lambda ip: ip.end_rest(**stamp(NOW + 2 * REST)),
+        lambda ip: ip.end_rest(early=True, reason="asked", **stamp()),
+        lambda ip: replace(ip, available_at=NOW + 9).corrected(**stamp()) or ip,
+    ],
+    EventKind.DISABLED: [lambda ip: ip.disable(DRAIN, **stamp(NOW + 1))],
+    EventKind.ENABLED: [
+        lambda ip: ip.enable(**stamp(NOW + 2 * REST)),
+        lambda ip: replace(ip, available_at=NOW + 9).enable(**stamp()),
+        lambda ip: ip.enable(place=DRAINED, **stamp()),
+        lambda ip: (replace(ip, disabled=DRAIN) if ip.assigned_to else ip).enable(**stamp()),
+    ],
+    EventKind.CHANGED: [
+        lambda ip: ip.change(Changes(zone="y"), **stamp()),
+        lambda ip: ip.change(Changes(zone="y"), place=DRAINED, **stamp()),
+        lambda ip: drained(ip).change(Changes(zone="y"), **stamp()),
+        lambda ip: drained(ip, available_at=NOW + 9).change(Changes(zone="y"), **stamp()),
+    ],
+    EventKind.DELETED: [lambda ip: ip.delete(force=True, **stamp())],
+}
+
+
+def reached(kind: EventKind, ip: DedicatedIP) -> set[Status | None]:
+    """The statuses to which the changes of a kind lead from a state."""
+    found: set[Status | None] = set()
+    for change in CHANGES[kind]:
+        try:
+            after = change(ip)
+        except RuleBroken:
+            continue
+        if after.trail[len(ip.trail) :] and after.trail[-1].kind == kind:
+            found.add(None if kind is EventKind.DELETED else Status(after.status))
+    return found
+
+
+@pytest.mark.parametrize("kind", TRANSITIONS)
+def test_the_methods_make_exactly_the_transitions_of_the_table(kind: EventKind) -> None:
+    if kind is EventKind.CREATED:
+        made = {
+            (None, DedicatedIP.new("192.0.2.1", "z", "h", place=place, **stamp()).status)
+            for place in (PlaceRules(), DRAINED)
+        }
+    else:
+        made = {(was, to) for was, ip in STATES.items() for to in reached(kind, ip)}
+    allowed = TRANSITIONS[kind]
+    if kind is EventKind.DELETED:  # the service releases it first
+        made.discard((Status.ASSIGNED, None))
+    assert made == allowed
+
+
+@pytest.mark.parametrize(
+    ("ip", "change", "broken"),
+    [
+        (RESTING, lambda ip: ip.assign(BOB, **stamp(NOW + REST - 1)), Resting),
+        (RESTING, lambda ip: ip.reserve(BOB, "two", NOW + 9, **stamp()), Resting),
+        (RESTING, lambda ip: ip.assign(BOB, early=True, **stamp()), Resting),
+        (RESTING, lambda ip: ip.end_rest(**stamp()), NotResting),
+        (RESTING, lambda ip: ip.release(ALICE, **stamp()), NotAssigned),
+        (FREE, lambda ip: ip.end_rest(early=True, **stamp()), NotResting),
+        (FREE, lambda ip: ip.assign(ALICE, place=DRAINED, **stamp()), OutOfService),
+        (FREE, lambda ip: ip.reserve(ALICE, "x", NOW + 9, place=DRAINED, **stamp()), OutOfService),
+        (FREE, lambda ip: ip.enable(**stamp()), NotDisabled),
+        (FREE, lambda ip: ip.assign(ALICE, reservation="one", **stamp()), NotReserved),
+        (FREE, lambda ip: ip.transfer(ALICE, BOB, **stamp()), NotAssigned),
+        (TAKEN, lambda ip: ip.transfer(ALICE, ALICE, **stamp()), AlreadyAssigned),
+        (TAKEN, lambda ip: ip.transfer(BOB, ALICE, **stamp()), AlreadyAssigned),
+        (TAKEN, lambda ip: ip.transfer("c" * 32, BOB, **stamp()), AssignedToAnother),
+        (TAKEN, lambda ip: ip.reserve(BOB, "x", NOW + 9, **stamp()), AssignedToAnother),
+        (HELD, lambda ip: ip.assign(BOB, **stamp()), Reserved),
+        (HELD, lambda ip: ip.assign(ALICE, **stamp()), Reserved),
+        (HELD, lambda ip: ip.assign(BOB, reservation="one", **stamp()), NotReserved),
+        (HELD, lambda ip: ip.assign(ALICE, reservation="one", **stamp(NOW + 100)), NotReserved),
+        (HELD, lambda ip: ip.extend("two", NOW + 9, **stamp()), NotReserved),
+        (HELD, lambda ip: ip.end_reservation(**stamp()), NotReserved),
+        (HELD, lambda ip: ip.end_reservation("two", **stamp()), NotReserved),
+        (HELD, lambda ip: ip.delete(**stamp()), Reserved),
+        (OUT, lambda ip: ip.assign(ALICE, **stamp()), OutOfService),
+        (OUT, lambda ip: ip.reserve(ALICE, "x", NOW + 9, **stamp()), OutOfService),
+        (OUT, lambda ip: ip.release(None, **stamp()), NotAssigned),
+        (
+            FREE.disable(DRAIN, **stamp()),
+            lambda ip: ip.enable(place=PlaceRules(drained=ip.disabled), **stamp()),
+            NotDisabled,
+        ),
+    ],
+)
+def test_a_transition_that_breaks_a_rule_says_which(
+    ip: DedicatedIP, change: Callable[[DedicatedIP], object], broken: type[RuleBroken]
+) -> None:
+    with pytest.raises(broken):
+        change(ip)
+
+
+def test_the_last_account_takes_a_resting_address_back_at_once() -> None:
+    again = RESTING.assign(ALICE, **stamp(NOW + 1))
+    assert (again.status, again.assigned_to, again.available_at) == (Status.ASSIGNED, ALICE, None)
+
+
+def test_an_allocation_takes_the_oldest_only_where_the_zone_permits_it() -> None:
+    permits = PlaceRules(REST, takes_oldest=True)
+    assert RESTING.assign(BOB, early=True, place=permits, **stamp()).assigned_to == BOB
+    with pytest.raises(Resting):
+        RESTING.assign(BOB, place=permits, **stamp())
+
+
+def test_an_assigned_address_that_is_disabled_stays_and_is_disabled_by_its_release() -> None:
+    marked = TAKEN.disable(LISTED, **stamp())
+    assert (marked.status, marked.assigned_to) == (Status.ASSIGNED, ALICE)
+    assert (marked.modified, marked.request_id) == (TAKEN.modified, TAKEN.request_id)
+    released = marked.release(ALICE, **stamp(NOW + 1))
+    assert (released.status, released.disabled) == (Status.DISABLED, marked.disabled)
+    moved = marked.transfer(ALICE, BOB, **stamp())
+    assert moved.release(BOB, **stamp()).status is Status.DISABLED
+    assert marked.enable(**stamp()).release(ALICE, **stamp()).status is Status.AVAILABLE
+
+
+def test_a_rest_goes_on_after_a_reservation_and_after_a_drain() -> None:
+    held = RESTING.reserve(ALICE, "one", NOW + 50, **stamp())
+    assert held.end_reservation("one", **stamp()).status is Status.AGING
+    drained = RESTING.disable(DRAIN, **stamp())
+    back = drained.enable(**stamp())
+    assert (back.status, back.available_at) == (Status.AGING, RESTING.available_at)
+    assert drained.enable(**stamp(NOW + REST)).status is Status.AVAILABLE
+
+
+@pytest.mark.parametrize("before", [FREE, RESTING, HELD], ids=lambda ip: ip.status)
+def test_an_undo_restores_the_state_before(before: DedicatedIP) -> None:
+    at = stamp(NOW + 1)
+    taken = before.assign(ALICE, reservation=before.reservation, **at)
+    undone = taken.undo()
+    assert replace(undone, modified=before.modified, request_id=before.request_id) == before
+    assert undone.trail[-1].kind == EventKind.UNDONE
+    listed = taken.disable(LISTED, **stamp(NOW + 2)).undo()
+    assert (listed.status, listed.assigned_to) == (Status.DISABLED, None)
+
+
+def test_an_undo_of_a_transfer_and_of_a_reservation() -> None:
+    back = TAKEN.transfer(ALICE, BOB, **stamp()).undo()
+    assert (back.status, back.assigned_to) == (Status.ASSIGNED, ALICE)
+    assert RESTING.reserve(ALICE, "x", NOW + 9, **stamp()).undo().status is Status.AGING
+    assert HELD.extend("one", NOW + 900, **stamp()).undo().reserved_until == NOW + 100
+
+
+def test_a_transfer_is_a_release_of_the_assignment_before() -> None:
+    assert TAKEN.transfer(ALICE, BOB, **stamp()).follows_release_of(TAKEN)
+    ended = HELD.end_reservation("one", **stamp())
+    assert not ended.follows_release_of(replace(TAKEN, trail=HELD.trail))
+
+
+def kazoo_releases(ip: DedicatedIP) -> DedicatedIP:
+    """The address after `sup kazoo_ips_maintenance release` on a node of Kazoo."""
+    document = {**to_document(ip), "pvt_status": "available", "_rev": "9-a"}
+    document.pop("pvt_assigned_to", None)
+    return from_document({**document, "pvt_modified": NOW + 5})
+
+
+@pytest.mark.parametrize(
+    ("before", "place", "status"),
+    [
+        (RESTING, AGES, Status.AGING),
+        (HELD, AGES, Status.RESERVED),
+        (OUT, AGES, Status.DISABLED),
+        (TAKEN, AGES, Status.AGING),
+        (TAKEN, DRAINED, Status.DISABLED),
+        (TAKEN.disable(LISTED, **stamp()), PlaceRules(), Status.DISABLED),
+        (FREE, DRAINED, Status.DISABLED),
+    ],
+)
+def test_what_kazoo_has_released_is_corrected_and_not_assigned_before(
+    before: DedicatedIP, place: PlaceRules, status: Status
+) -> None:
+    now = kazoo_releases(before)
+    owner = before.assigned_to
+    after = now.corrected(owner, place, **stamp(NOW + 6))
+    assert after is not None
+    assert after.status is status
+    if status is not before.status and owner and not before.disabled and not place.drained:
+        assert (after.available_at, after.last_assigned_to) == (NOW + 5 + REST, owner)
+    if before is not TAKEN or place.drained:
+        with pytest.raises((Resting, Reserved, OutOfService)):
+            now.assign(BOB, place=place, **stamp(NOW + 6))
+    assert after.corrected(owner, place, **stamp(NOW + 6)) is None
+
+
+@pytest.mark.parametrize("ip", [FREE, TAKEN, kazoo_releases(RESTING)])
+def test_what_is_right_is_not_corrected(ip: DedicatedIP) -> None:
+    assert ip.corrected(None, PlaceRules(), **stamp(NOW + 2 * REST)) is None
+
+
+every = st.sampled_from([change for kind in CHANGES for change in CHANGES[kind]])
+
+
+@given(st.lists(every, max_size=12))
+def test_a_document_keeps_a_state_and_the_history_of_it(
+    changes: list[Callable[[DedicatedIP], DedicatedIP]],
+) -> None:
+    ip = FREE
+    for number, change in enumerate(changes, 2):
+        try:
+            ip = replace(change(ip), revision=f"{number}-a")
+        except RuleBroken:
+            continue
+        document = to_document(replace(ip, revision=f"{number - 1}-a"))
+        again = from_document({**document, "_rev": f"{number}-a"})
+        assert replace(again, source={}, transaction=None) == replace(ip, source={})
+        assert again.trail == ip.trail
+        if ip.status is Status.ASSIGNED:
+            assert not {
+                n for n in to_copy(again) if n.startswith(("pvt_res", "pvt_dis", "pvt_av"))
+            }
+        events = trail_events.of_trail(ip)
+        states = [(event.before, event.after) for event in events]
+        for (_, after), (before, _) in pairwise(states):
+            assert after is None or before is None or after[:2] == before[:2]
+
+
+@pytest.mark.parametrize(("was", "to"), [*product(STATES, STATES)])
+def test_the_events_of_kazoos_writes_have_the_kind_of_the_change(was: Status, to: Status) -> None:
+    before, after = (trail_events.state_of(STATES[each]) for each in (was, to))
+    event = trail_events.change(
+        "192.0.2.1", before, trail_events.Snapshot(2, after, NOW), {}, certain=True
+    )
+    if was is to:
+        assert event is None
+    else:
+        assert event is not None
+        assert event.event in set(map(str, TRANSITIONS)) - {"created", "deleted", "transferred"}
