@@ -222,7 +222,7 @@ def test_workers_count_together_and_a_killed_worker_blocks_no_other(
 
 def test_a_table_keeps_times_by_key() -> None:
     table = SharedTable()
-    with table.locked():
+    with table.lock:
         assert table.get("a") == 0
         table.put("a", 1.5)
         table.put("b", 2.5)
@@ -232,7 +232,7 @@ def test_a_table_keeps_times_by_key() -> None:
 
 def test_a_table_has_a_fixed_size_and_keeps_the_latest_times() -> None:
     table = SharedTable(sets=32)
-    with table.locked():
+    with table.lock:
         table.put("debtor", 2000.0)
         for n in range(2000):
             table.put(f"flood {n}", 1000.0)
@@ -246,13 +246,13 @@ def test_forked_processes_share_a_table_and_a_killed_one_leaves_no_lock() -> Non
     ready, written = os.pipe()
     child = os.fork()
     if not child:  # it is killed while it holds the lock
-        with table.locked():
+        with table.lock:
             table.put("child", 7.0)
             os.write(written, b"x")
             time.sleep(60)
     os.read(ready, 1)
     os.kill(child, signal.SIGKILL)
-    with table.locked():
+    with table.lock:
         assert table.get("child") == 7.0
     os.waitpid(child, 0)
     os.close(ready)

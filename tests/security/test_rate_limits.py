@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,13 +16,17 @@ from uuid import uuid4
 
 import pytest
 import urllib3
+from gunicorn.workers.gthread import ThreadWorker
 
 from kazoo_ips import app as composition
 from kazoo_ips.api.rate_limits import WHOLE_LIST
 from kazoo_ips.config import Settings
+from kazoo_ips.model import KEY_SECONDS
 from kazoo_ips.processes.shared_table import SharedTable
 from kazoo_ips.processes.token_buckets import Bucket, TokenBuckets
-from kazoo_ips.services.accounts.rate_limits import BURST, DAY
+from kazoo_ips.processes.worker_load import load
+from kazoo_ips.server.worker import EnvelopeWorker
+from kazoo_ips.services.accounts.rate_limits import BURST
 from tests.api.replies import failure
 from tests.conftest import Member
 from tests.openapi_check import CheckedApp
@@ -78,7 +83,7 @@ def limited(settings: Settings) -> Callable[..., Limited]:
 @pytest.fixture(scope="session")
 def lasting(settings: Settings) -> Callable[..., Member]:
     """A function that returns a member with a token that is valid for a week."""
-    auth = composition.build(replace(settings, token_lifetime=7 * DAY)).auth
+    auth = composition.build(replace(settings, token_lifetime=7 * KEY_SECONDS)).auth
     return lambda member: replace(
         member, token=auth.open_session(member.account, member.user).token
     )
@@ -324,10 +329,19 @@ def addresses(count: int) -> list[str]:
         ("?page_size=1000", 11),
         ("?quantity=1000", 11),
         ("?quantity=99999999", 1 + WHOLE_LIST),
+        ("?quantity=999999999", 1 + WHOLE_LIST),
+        ("?page_size=1&quantity=1000", 11),
+        ("?page_size=1&paginate=false", 1 + WHOLE_LIST),
+        ("?paginate=true", 1),
+        ("?family=4", 11),
+        ("?zone=x&family=4", 1),
         ("?page_size=many", 1),
         ("?page_size=" + "9" * 5000, 1),
         ("?paginate=false", 1 + WHOLE_LIST),
         ("/assigned?paginate=false", 1 + WHOLE_LIST),
+        ("/history", 1),
+        ("/history?page_size=1000", 11),
+        ("/history?paginate=false", 1 + WHOLE_LIST),
     ],
 )
 def test_reads_cost_by_the_addresses_that_they_can_return(
@@ -345,6 +359,15 @@ def test_a_whole_list_in_csv_costs_as_much_as_one_in_json(
     spend(app, account)
     assert remaining(app.get(account, "?page_size=10", Accept="text/csv")) == LEFT - 1
     assert remaining(app.get(account, "", Accept="text/csv")) == LEFT - 2 - WHOLE_LIST
+
+
+@pytest.mark.parametrize("accept", ["text/csv", "text/*", "TEXT/CSV", "text/csv;q=1, */*;q=0.1"])
+def test_every_accept_header_that_means_csv_costs_a_whole_list(
+    limited: Callable[..., Limited], account: Member, accept: str
+) -> None:
+    app = limited(account_limit=PRICED)
+    spend(app, account)
+    assert remaining(app.get(account, "", Accept=accept)) == LEFT - 1 - WHOLE_LIST
 
 
 @pytest.mark.parametrize(
@@ -396,13 +419,13 @@ def test_new_keys_of_an_account_are_bounded(
     assert [reply.status_int for reply in replies] == [400, 400, 400, 429]
     refused = failure(replies[-1], account.token, "too_many_requests")
     assert refused == {"message": "too many idempotency keys"}
-    assert replies[-1].headers["Retry-After"] == str(DAY // 3)
+    assert replies[-1].headers["Retry-After"] == str(KEY_SECONDS // 3)
     assert app.post(other, keys[0], ips=["203.0.113.9"]).status_int == 400
     # Those that are known are still answered, and requests without a key.
     again = app.post(account, keys[0], ips=["203.0.113.9"])
     assert (again.status_int, again.headers["Idempotency-Replayed"]) == (400, "true")
     assert app.post(account, "", ips=["203.0.113.9"]).status_int == 400
-    app.now += DAY // 3
+    app.now += KEY_SECONDS // 3
     assert app.post(account, keys[3], ips=["203.0.113.9"]).status_int == 400
     assert app.post(account, uuid4().hex, ips=["203.0.113.9"]).status_int == 429
 
@@ -545,6 +568,49 @@ def test_a_client_that_ignores_a_refusal_waits_for_the_next_one_and_others_do_no
     assert statuses[:6] == [200] * 5 + [429]
     refusals = [at for at, status in zip(arrived, statuses, strict=True) if status == 429]
     assert all(later - at > 0.9 for at, later in itertools.pairwise(refusals))
+
+
+class _Paused:
+    """A connection that is paused, and whose next request has arrived or not."""
+
+    def __init__(self, arrived: bool) -> None:
+        self.sock = self
+        self.is_paused = True
+        self._arrived = arrived
+
+    def is_readable(self, _seconds: float) -> bool:
+        return self._arrived
+
+
+def test_requests_after_a_pause_are_handled_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = object.__new__(EnvelopeWorker)
+    worker.alive, worker._resumed, worker._turn_ends = True, None, 0.0
+    connections = [_Paused(arrived) for arrived in (True, False, True, True)]
+    past = time.monotonic() - 1
+    worker._paused = deque((past, each, object()) for each in connections)
+    begun: list[Any] = []
+    idle: list[Any] = []
+    monkeypatch.setattr(worker, "enqueue_req", begun.append)
+    monkeypatch.setattr(ThreadWorker, "finish_request", lambda _, conn, __: idle.append(conn))
+    monkeypatch.setattr(worker, "pending_conns", deque(), raising=False)
+    monkeypatch.setattr(worker, "nr_conns", 4, raising=False)
+    monkeypatch.setattr(worker, "place", 0, raising=False)
+    monkeypatch.setattr(load, "set", lambda _place, _count: None)
+
+    worker._end_pauses()
+    worker._end_pauses()
+    assert begun == connections[:1]
+    worker.finish_request(connections[0], None)
+    worker._end_pauses()
+    assert begun == [connections[0], connections[2]]
+    assert idle == connections[:2]
+    # A request that takes longer, such as a stream, does not hold up the others.
+    worker._turn_ends = past
+    worker._end_pauses()
+    assert begun == [connections[0], *connections[2:]]
+    assert not any(each.is_paused for each in connections)
 
 
 def test_a_refusal_is_noted_in_the_log(served: Gunicorn, account: Member, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from kazoo_ips.errors import TooManyKeys
+from kazoo_ips.model import KEY_SECONDS
 from kazoo_ips.observability import request_context
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.processes.token_buckets import Balance, Bucket, TokenBuckets, client_network
@@ -16,8 +17,6 @@ from kazoo_ips.processes.token_buckets import Balance, Bucket, TokenBuckets, cli
 BURST = 5
 """Seconds in which an empty bucket becomes full. An idle client can send the requests of that many
 seconds at once."""
-DAY = 24 * 3600
-"""Seconds that the record of an Idempotency-Key is kept."""
 
 
 class RateLimits:
@@ -77,7 +76,7 @@ class RateLimits:
         """
         if not self._keys:
             return
-        [balance] = self._buckets.take([Bucket(f"key {account_id}", self._keys, DAY)], 1)
+        [balance] = self._buckets.take([Bucket(f"key {account_id}", self._keys, KEY_SECONDS)], 1)
         if balance.wait:
             self._refused("key")
             raise TooManyKeys(math.ceil(balance.wait))

@@ -1,0 +1,327 @@
+"""Limits: what a ledger counts, when it is counted again, and what other programs assign."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
+from kazoo_ips.config import Settings
+from kazoo_ips.couch.client import Database
+from kazoo_ips.errors import LimitReached
+from kazoo_ips.model import AllocateIPs, AssignIP, AssignIPs, DedicatedIP, ReleaseIP
+from kazoo_ips.model.commands import AssignReserved, ReserveIPs
+from kazoo_ips.model.limits import Limits
+from kazoo_ips.observability.metrics import Metrics
+from kazoo_ips.services.assigning import account_holdings
+from kazoo_ips.services.assigning.limits import SETTLE
+from tests.conftest import Member
+
+
+class Clock:
+    """A clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def limited(settings: Settings, clock: Clock, add: Any) -> Instance:
+    """The services on a clock of their own, with an empty pool."""
+    return composition.build(settings, clock=clock, pause=lambda seconds: None)
+
+
+def settled(services: Instance, clock: Clock, member: Member, limits: Limits) -> None:
+    """Set the limits of an account, and let the time pass until every process knows them."""
+    services.limits.set(member.id, limits, uuid4().hex)
+    clock.now += SETTLE + 1
+
+
+Set = Callable[..., None]
+
+
+@pytest.fixture
+def set_limits(limited: Instance, clock: Clock) -> Iterator[Set]:
+    """A function that sets the limits of an account, and waits until every process knows them."""
+    accounts: list[str] = []
+
+    def do(member: Member, **limits: Any) -> None:
+        accounts.append(member.id)
+        settled(limited, clock, member, Limits(**limits))
+
+    yield do
+    for account_id in accounts:
+        limited.limits.set(account_id, Limits(), uuid4().hex)
+
+
+def allocate(services: Instance, member: Member, quantity: int = 1, **more: Any) -> list[str]:
+    command = AllocateIPs(member.id, quantity, **more)
+    return [ip.address for ip in services.allocation.allocate(command, uuid4().hex)]
+
+
+def refused(call: Callable[[], object]) -> tuple[str, int, int, int]:
+    with pytest.raises(LimitReached) as error:
+        call()
+    e = error.value
+    return e.which, e.limit, e.used, e.requested
+
+
+def fill(
+    add: Callable[..., DedicatedIP], count: int, zone: str = "us-east", start: int = 1
+) -> None:
+    for number in range(start, start + count):
+        add(f"192.0.2.{number}", zone)
+
+
+def test_every_way_to_get_an_address_obeys_the_limit(
+    limited: Instance, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 6)
+    set_limits(alice, max=2)
+    limited.ips.assign(AssignIP(alice.id, "192.0.2.1"), uuid4().hex)
+    limited.ips.assign_all(AssignIPs(alice.id, ("192.0.2.2",)), uuid4().hex)
+    one = AssignIP(alice.id, "192.0.2.6")
+    several = AssignIPs(alice.id, ("192.0.2.5", "192.0.2.6"))
+    assert refused(lambda: limited.ips.assign(one, uuid4().hex)) == ("max", 2, 2, 1)
+    assert refused(lambda: limited.ips.assign(one, "", dry_run=True)) == ("max", 2, 2, 1)
+    assert refused(lambda: limited.ips.assign_all(several, uuid4().hex)) == ("max", 2, 2, 2)
+    assert refused(lambda: allocate(limited, alice)) == ("max", 2, 2, 1)
+    assert refused(lambda: allocate(limited, alice, 3)) == ("max", 2, 2, 3)
+    assert limited.limits.status(alice.id).used == 2
+
+
+def test_a_released_address_makes_room_at_once(
+    limited: Instance, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 3)
+    set_limits(alice, max=1)
+    for _ in range(3):
+        [address] = allocate(limited, alice)
+        refused(lambda: allocate(limited, alice))
+        limited.ips.release(ReleaseIP(alice.id, address), uuid4().hex)
+
+
+def test_addresses_from_before_the_limit_count(
+    limited: Instance, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 4)
+    allocate(limited, alice, 3)
+    set_limits(alice, max=2)
+    assert limited.limits.status(alice.id).exceeded_by == 1
+    assert refused(lambda: allocate(limited, alice)) == ("max", 2, 3, 1)
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_jumps_by_hours_lets_no_account_exceed_its_limit(
+    settings: Settings,
+    limited: Instance,
+    clock: Clock,
+    add: Any,
+    alice: Member,
+    set_limits: Set,
+    hours: int,
+) -> None:
+    fill(add, 6)
+    set_limits(alice, max=3)
+    other = composition.build(settings, clock=clock, pause=lambda seconds: None)
+    allocate(other, alice)
+    clock.now += hours * 3600
+    allocate(limited, alice)
+    allocate(other, alice)
+    for services in (limited, other):
+        assert refused(lambda s=services: allocate(s, alice)) == ("max", 3, 3, 1)  # type: ignore[misc]
+    assert limited.limits.status(alice.id).used == 3
+
+
+def test_addresses_that_were_reserved_before_the_limit_count(
+    limited: Instance, add: Any, alice: Member, child: Member, set_limits: Set
+) -> None:
+    fill(add, 6)
+    reserved = [
+        limited.reservations.reserve(ReserveIPs(AllocateIPs(member.id, 2), 86_000), uuid4().hex)
+        for member in (alice, child)
+    ]
+    set_limits(alice, max=2, descendants_max=5)
+    status = limited.limits.status(alice.id)
+    assert (status.used, status.descendants) == (2, 4)
+    assert refused(lambda: allocate(limited, alice)) == ("max", 2, 2, 1)
+    allocate(limited, child, 1)
+    assert refused(lambda: allocate(limited, child)) == ("descendants_max", 5, 5, 1)
+    for member, made in zip((alice, child), reserved, strict=True):
+        command = AssignReserved(member.id, made.id)
+        assert len(limited.reservations.assign(command, uuid4().hex)) == 2
+
+
+@pytest.mark.parametrize("rows", [0, 1000])
+def test_many_accounts_below_share_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+    limited: Instance,
+    add: Any,
+    alice: Member,
+    child: Member,
+    bob: Member,
+    set_limits: Set,
+    rows: int,
+) -> None:
+    # Either the list of each account is read, or that of all.
+    monkeypatch.setattr(account_holdings, "_ROWS_OF_A_REQUEST", rows)
+    fill(add, 6)
+    allocate(limited, child, 2)
+    allocate(limited, alice)
+    allocate(limited, bob)
+    set_limits(alice, descendants_max=4)
+    allocate(limited, child)
+    assert refused(lambda: allocate(limited, child)) == ("descendants_max", 4, 4, 1)
+    status = limited.limits.status(alice.id)
+    assert (status.used, status.descendants) == (1, 4)
+
+
+def test_an_address_that_a_process_assigned_before_it_knew_the_limit_counts(
+    settings: Settings, limited: Instance, clock: Clock, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 4)
+    other = composition.build(settings, clock=clock)
+    other.limits.refresh()
+    limited.limits.set(alice.id, Limits(max=2), uuid4().hex)
+    allocate(other, alice, 2)
+    assert refused(lambda: allocate(limited, alice)) == ("max", 2, 2, 1)
+    set_limits(alice, max=2)
+    assert refused(lambda: allocate(other, alice)) == ("max", 2, 2, 1)
+
+
+def test_a_zone_has_a_limit_of_its_own(
+    limited: Instance, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 3, "us-east")
+    fill(add, 3, "eu-west", start=10)
+    set_limits(alice, max=4, zones={"us-east": 1})
+    allocate(limited, alice, zone="us-east")
+    with pytest.raises(LimitReached) as error:
+        allocate(limited, alice, zone="us-east")
+    assert (error.value.which, error.value.zone) == ("zones", "us-east")
+    allocate(limited, alice, 3, zone="eu-west")
+    assert limited.limits.status(alice.id).zones == {"eu-west": 3, "us-east": 1}
+
+
+def test_an_allocation_without_a_zone_takes_what_the_limits_of_zones_permit(
+    limited: Instance, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 3, "us-east")
+    fill(add, 3, "eu-west", start=10)
+    set_limits(alice, zones={"us-east": 1, "eu-west": 3})
+    allocate(limited, alice, 4)
+    assert limited.limits.status(alice.id).zones == {"eu-west": 3, "us-east": 1}
+    with pytest.raises(LimitReached):
+        allocate(limited, alice)
+
+
+def test_accounts_below_share_a_limit(
+    limited: Instance, add: Any, alice: Member, child: Member, bob: Member, set_limits: Set
+) -> None:
+    fill(add, 6)
+    allocate(limited, child)
+    set_limits(alice, descendants_max=3)
+    allocate(limited, child)
+    allocate(limited, alice)
+    assert refused(lambda: allocate(limited, child)) == ("descendants_max", 3, 3, 1)
+    assert refused(lambda: allocate(limited, alice)) == ("descendants_max", 3, 3, 1)
+    allocate(limited, bob, 2)
+    status = limited.limits.status(alice.id)
+    assert (status.used, status.descendants) == (1, 3)
+
+
+def test_what_kazoo_assigns_past_the_limit_is_counted(
+    limited: Instance, add: Any, pool: Database, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 4)
+    set_limits(alice, max=1)
+    allocate(limited, alice, 1)
+    taken = limited.limits.status(alice.id)
+    free = next(d for d in pool.range("", "\uffff") if d.get("pvt_status") == "available")
+    pool.put({**free, "pvt_status": "assigned", "pvt_assigned_to": alice.id})
+    limited.limits.count_others([limited.ips.fetch(free["_id"])])
+    assert (taken.exceeded_by, limited.limits.status(alice.id).exceeded_by) == (0, 1)
+    assert refused(lambda: allocate(limited, alice)) == ("max", 1, 2, 1)
+    [finding] = [f for f in limited.doctor.examine() if f.problem == "limit_exceeded"]
+    assert finding.account_id == alice.id
+
+
+def test_a_released_address_does_not_take_the_account_further_past_its_limit(
+    limited: Instance, pool: Database, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 3)
+    set_limits(alice, max=1)
+    limited.ips.assign(AssignIP(alice.id, "192.0.2.1"), uuid4().hex)
+    for address in ("192.0.2.2", "192.0.2.3"):
+        assign_as_kazoo(limited, pool, alice, address)
+    limited.ips.release(ReleaseIP(alice.id, "192.0.2.1"), uuid4().hex)
+    one = AssignIP(alice.id, "192.0.2.1")
+    assert refused(lambda: limited.ips.assign(one, uuid4().hex)) == ("max", 1, 2, 1)
+    assert refused(lambda: allocate(limited, alice)) == ("max", 1, 2, 1)
+
+
+def test_a_released_address_is_not_past_a_limit(
+    settings: Settings, clock: Clock, pool: Database, add: Any, alice: Member, set_limits: Set
+) -> None:
+    metrics = Metrics()
+    counting = composition.build(settings, clock=clock, metrics=metrics)
+    fill(add, 2)
+    set_limits(alice, max=1)
+    counting.ips.assign(AssignIP(alice.id, "192.0.2.1"), uuid4().hex)
+    counting.ips.release(ReleaseIP(alice.id, "192.0.2.1"), uuid4().hex)
+    assign_as_kazoo(counting, pool, alice, "192.0.2.2")
+    assert metrics._own.get_sample_value("kazoo_ips_limits_exceeded_total") == 0
+    assign_as_kazoo(counting, pool, alice, "192.0.2.1")
+    assert metrics._own.get_sample_value("kazoo_ips_limits_exceeded_total") == 1
+
+
+def assign_as_kazoo(services: Instance, pool: Database, member: Member, address: str) -> None:
+    """Assign an address as a Kazoo node does; the follower notices it."""
+    pool.put(pool.get(address) | {"pvt_status": "assigned", "pvt_assigned_to": member.id})
+    services.limits.count_others([services.ips.fetch(address)])
+
+
+def test_the_doctor_adds_what_a_ledger_lacks(
+    limited: Instance, add: Any, pool: Database, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 2)
+    set_limits(alice, max=2)
+    limited.limits.examine(repair=True)
+    allocate(limited, alice, 1)
+    free = next(d for d in pool.range("", "\uffff") if d.get("pvt_status") == "available")
+    pool.put({**free, "pvt_status": "assigned", "pvt_assigned_to": alice.id})
+    [found] = limited.limits.examine(repair=True)
+    assert (found.missing, found.repaired) == ([free["_id"]], True)
+    assert list(limited.limits.examine(repair=False)) == []
+
+
+def test_many_requests_at_once_get_exactly_the_limit(
+    settings: Settings, limited: Instance, clock: Clock, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 24)
+    set_limits(alice, max=7)
+    allocate(limited, alice)  # the ledger is counted once more, after every process knows it
+    instances = [composition.build(settings, clock=clock) for _ in range(3)]
+
+    def one(number: int) -> bool:
+        try:
+            allocate(instances[number % 3], alice)
+        except LimitReached:
+            return False
+        return True
+
+    with ThreadPoolExecutor(24) as clients:
+        got = [future.result() for future in [clients.submit(one, n) for n in range(24)]]
+    assert sum(got) == 6
+    assert limited.limits.status(alice.id).used == 7
