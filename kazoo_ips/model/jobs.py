@@ -1,0 +1,204 @@
+"""Jobs: work on all addresses of a host that goes on after the reply. Standard library only."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from kazoo_ips.model.history import NOBODY, Author
+
+PART = 500
+"""Maximum number of addresses that a job changes at a time. A stop takes effect between them."""
+
+
+Position = tuple[object, ...]
+"""A position in the list of a host's addresses: a row's key and id; empty at the start."""
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    MOVE = "move"
+    """All addresses of a host go to another host or zone. Whoever has them keeps them."""
+    EVACUATE = "evacuate"
+    """Each account on a host gets other addresses beside those that it has there."""
+
+
+class JobState(StrEnum):
+    """How far a job is."""
+
+    PLANNING = "planning"
+    """Its addresses are collected."""
+    RUNNING = "running"
+    STOPPING = "stopping"
+    """It stops when the addresses are done that are being changed now."""
+    STOPPED = "stopped"
+    DONE = "done"
+
+
+ENDED = frozenset({JobState.STOPPED, JobState.DONE})
+
+
+class ItemResult(StrEnum):
+    """What a job has done with one address."""
+
+    MOVED = "moved"
+    REPLACED = "replaced"
+    """Its account has another address beside it."""
+    UNCHANGED = "unchanged"
+    """It was as the job would leave it already, or it is not what the job works on any more."""
+    INSUFFICIENT = "insufficient_ips"
+    """Its zone has no available address on another host."""
+    LIMIT_REACHED = "limit_reached"
+    """Its account may not have more addresses."""
+    CONFLICT = "conflict"
+    """Other clients were faster several times, or a conflict is not resolved yet."""
+    UNKNOWN_STATUS = "unknown_status"
+    """Only a newer release knows its status."""
+
+
+DONE_WELL = frozenset({ItemResult.MOVED, ItemResult.REPLACED, ItemResult.UNCHANGED})
+"""The results after which nothing is left to do for an address."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobItem:
+    """One address of a job.
+
+    :param account_id: the account that had it when the job began; None if none had it
+    :param replacement: the address that its account gets or has got beside it
+    :param result: None while it is not known
+    """
+
+    address: str
+    zone: str
+    account_id: str | None = None
+    replacement: str | None = None
+    result: ItemResult | None = None
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether something is left to do for the address."""
+        return self.result is not None and self.result not in DONE_WELL
+
+
+@dataclass(frozen=True, slots=True)
+class JobPart:
+    """Some addresses of a job, which are changed together.
+
+    :param number: counts from 0
+    """
+
+    job_id: str
+    number: int
+    items: tuple[JobItem, ...]
+    revision: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the results of all addresses are known."""
+        return all(item.result for item in self.items)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """The number of addresses with each result."""
+        return Counter(str(item.result) for item in self.items if item.result)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job.
+
+    :param host: the host whose addresses it changes
+    :param to_host: where a move brings them
+    :param to_zone: the zone of a move; None keeps that of each address
+    :param request_id: the request that created the job; all its writes have this request id
+    :param by: who created it; the author of all its writes
+    :param created: in Gregorian seconds, as the other times
+    :param updated: when it last made progress
+    :param position: where in the list of the host's addresses the plan continues; None if it is
+        complete
+    :param parts: the number of parts that are planned
+    :param parts_done: the number of parts that are done
+    :param total: the number of addresses that are planned
+    :param counts: the number of addresses with each result
+    """
+
+    id: str
+    kind: JobKind
+    host: str
+    request_id: str
+    created: int
+    updated: int
+    to_host: str | None = None
+    to_zone: str | None = None
+    by: Author = NOBODY
+    state: JobState = JobState.PLANNING
+    ended: int | None = None
+    position: Position | None = ()
+    parts: int = 0
+    parts_done: int = 0
+    total: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    revision: str | None = None
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """A sort key: the latest job comes first."""
+        return -self.created, self.id
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it changes no more addresses."""
+        return self.state in ENDED
+
+    @property
+    def done(self) -> int:
+        """The number of addresses whose result is known."""
+        return self.counts.total()
+
+    @property
+    def failed(self) -> int:
+        """The number of addresses for which something is left to do."""
+        return sum(n for result, n in self.counts.items() if result not in {*DONE_WELL})
+
+    def planned(self, sizes: Iterable[int], position: Position | None, at: int) -> "Job":
+        """Return the job with further parts in its plan.
+
+        :param sizes: the number of addresses of each part
+        :param position: where the plan continues; None if it is complete
+        """
+        sizes = list(sizes)
+        planning = position is not None
+        state = self.state
+        if state is JobState.PLANNING and not planning:
+            state = JobState.RUNNING
+        return replace(
+            self,
+            state=state,
+            position=position,
+            parts=self.parts + len(sizes),
+            total=self.total + sum(sizes),
+            updated=at,
+        )
+
+    def with_part(self, part: JobPart, at: int) -> "Job":
+        """Return the job with a part that is done. A part that it knows of changes nothing."""
+        if part.number != self.parts_done:
+            return self
+        return replace(
+            self, parts_done=part.number + 1, counts=self.counts + part.counts, updated=at
+        )
+
+    def finished(self, at: int) -> "Job":
+        """Return the job after its end, if nothing is left to do or if it has to stop."""
+        complete = self.position is None and self.parts_done == self.parts
+        if self.state is JobState.STOPPING:
+            return replace(self, state=JobState.STOPPED, ended=at, updated=at)
+        if self.state is JobState.RUNNING and complete:
+            return replace(self, state=JobState.DONE, ended=at, updated=at)
+        return self
+
+    def stopping(self) -> "Job":
+        """Return the job that stops. One that has ended stays as it is."""
+        return self if self.has_ended else replace(self, state=JobState.STOPPING)

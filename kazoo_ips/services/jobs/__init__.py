@@ -1,0 +1,1 @@
+"""Jobs: work on all addresses of a host."""
