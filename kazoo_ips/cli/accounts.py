@@ -7,13 +7,25 @@ from urllib.parse import quote
 
 import click
 
+from kazoo_ips.cli import completion
 from kazoo_ips.cli.account_names import account_id, existing
-from kazoo_ips.cli.console import administrator, print_json, reported, say, services
+from kazoo_ips.cli.console import (
+    Group,
+    administrator,
+    backend,
+    fail,
+    is_utf_8,
+    json_option,
+    print_json,
+    reported,
+    say,
+    services,
+)
 from kazoo_ips.model import Account
 from kazoo_ips.repositories.accounts import account_database
 
 
-@click.group()
+@click.group(cls=Group)
 def account() -> None:
     """Manage the account tree."""
 
@@ -22,7 +34,7 @@ def account() -> None:
 @click.argument("name")
 @click.option("--realm", required=True, help="The account's SIP realm, which is unique.")
 @click.option("--parent", help="Parent account: id, realm or name; by default the operator.")
-@click.option("--json", "as_json", is_flag=True, help="Print the account as JSON.")
+@json_option
 def create_account(name: str, realm: str, parent: str | None, as_json: bool) -> None:
     """Create an account. The first account is the operator."""
     instance, failure = administrator(), f"failed to create '{name}'"
@@ -36,13 +48,13 @@ def create_account(name: str, realm: str, parent: str | None, as_json: bool) -> 
 
 
 @account.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print the accounts as JSON.")
+@json_option
 def list_accounts(as_json: bool) -> None:
     """Show all accounts."""
     with reported("unable to list accounts"):
-        accounts = services().accounts.list()
+        accounts = backend().accounts.list()
     if as_json:
-        print_json([_as_json(a) for a in accounts])
+        print_json([_without_secrets(a) for a in accounts])
         return
     for each in accounts:
         flags = [*(["operator"] if each.operator else []), *([] if each.enabled else ["disabled"])]
@@ -50,52 +62,59 @@ def list_accounts(as_json: bool) -> None:
 
 
 @account.command("show")
-@click.argument("account")
+@click.argument("account", shell_complete=completion.accounts)
 def show_account(account: str) -> None:
     """Show an account with its API key, as JSON."""
     print_json(_as_json(existing(services(), account, "unable to find account")))
 
 
 @account.command("enable")
-@click.argument("account")
-def enable_account(account: str) -> None:
+@click.argument("account", shell_complete=completion.accounts)
+@json_option
+def enable_account(account: str, as_json: bool) -> None:
     """Enable an account: its logins and tokens work again."""
-    _set_enabled(account, True)
+    _set_enabled(account, enabled=True, as_json=as_json)
 
 
 @account.command("disable")
-@click.argument("account")
-def disable_account(account: str) -> None:
+@click.argument("account", shell_complete=completion.accounts)
+@json_option
+def disable_account(account: str, as_json: bool) -> None:
     """Disable an account: its logins and tokens are refused."""
-    _set_enabled(account, False)
+    _set_enabled(account, enabled=False, as_json=as_json)
 
 
-def _set_enabled(given: str, enabled: bool) -> None:
+def _set_enabled(given: str, *, enabled: bool, as_json: bool) -> None:
     verb, instance = "enable" if enabled else "disable", services()
     chosen = account_id(instance, given, f"unable to {verb} account")
     with reported(f"unable to {verb} account"):
         instance.accounts.set_enabled(chosen, enabled)
-    say(f"{verb}d account {chosen}")
+    if as_json:
+        print_json({"id": chosen, "enabled": enabled})
+    else:
+        say(f"{verb}d account {chosen}")
 
 
-@click.group()
+@click.group(cls=Group)
 def user() -> None:
     """Manage the users of accounts."""
 
 
 @user.command("create")
-@click.argument("account")
+@click.argument("account", shell_complete=completion.accounts)
 @click.argument("username")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@click.option("--json", "as_json", is_flag=True, help="Print the user as JSON.")
+@json_option
 def create_user(account: str, username: str, password_stdin: bool, as_json: bool) -> None:
     """Create an admin user of an account. The command asks for the password."""
-    password = (
-        sys.stdin.readline().rstrip("\n")
-        if password_stdin
-        else click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    )
     instance, failure = services(), f"failed to create '{username}'"
+    if password_stdin:
+        line = sys.stdin.buffer.readline().decode(errors="surrogateescape")
+        password = line.rstrip("\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    if not is_utf_8(password):
+        fail(f"{failure}: the password is not UTF-8")
     chosen = account_id(instance, account, failure)
     with reported(failure):
         created = instance.accounts.create_user(chosen, username, password)
@@ -106,19 +125,28 @@ def create_user(account: str, username: str, password_stdin: bool, as_json: bool
 
 
 @user.command("disable")
-@click.argument("account")
+@click.argument("account", shell_complete=completion.accounts)
 @click.argument("username")
-def disable_user(account: str, username: str) -> None:
+@json_option
+def disable_user(account: str, username: str, as_json: bool) -> None:
     """Disable a user: its logins and tokens are refused."""
     instance, failure = services(), "unable to disable user"
     chosen = account_id(instance, account, failure)
     with reported(failure):
         instance.accounts.disable_user(chosen, username)
-    say(f"disabled user {username}")
+    if as_json:
+        print_json({"account_id": chosen, "username": username, "enabled": False})
+    else:
+        say(f"disabled user {username}")
 
 
 def _as_json(account: Account) -> dict[str, Any]:
-    return {k: v for k, v in asdict(account).items() if k != "signature_secret"}
+    return {**_without_secrets(account), "api_key": account.api_key}
+
+
+def _without_secrets(account: Account) -> dict[str, Any]:
+    secrets = ("api_key", "signature_secret")
+    return {k: v for k, v in asdict(account).items() if k not in secrets}
 
 
 def print_created(account: Account) -> None:

@@ -40,6 +40,14 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountPage:
+    """A part of the list of accounts, and the position of the next part; None at the end."""
+
+    items: Sequence[Account]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """A user who logs in to an account."""
 

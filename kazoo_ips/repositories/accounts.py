@@ -5,7 +5,7 @@ its own database. No other module handles these documents. Contains no business 
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,7 @@ from kazoo_ips.errors import (
     DatastoreMissingView,
     RevisionConflict,
 )
-from kazoo_ips.model import Account, Outcome, User
+from kazoo_ips.model import Account, AccountPage, Outcome, User
 
 ACCOUNTS = "accounts"
 _RESTRICTIONS = "token_restrictions"
@@ -73,6 +73,48 @@ class AccountRepository:
                 found.append(self.get(row.id))
         return found
 
+    def below(
+        self, account_id: str, after: str | None, limit: int | None
+    ) -> list[tuple[str, str]]:
+        """Return the ids and names of the accounts below one, at any depth, by id.
+
+        :param after: the id after which they start; None for the first ones
+        :param limit: the maximum number of accounts; None is no limit
+        """
+        rows = self._accounts.rows(
+            "account_tree/by_ancestor",
+            startkey=[account_id, *([] if after is None else [after, {}])],
+            endkey=[account_id, {}],
+            limit=limit,
+        )
+        return [(row.id, str(row.value)) for row in rows]
+
+    def starting_with(self, text: str, limit: int) -> "list[Account]":
+        """Return accounts whose name, or whose realm, starts with a text, by name.
+
+        :param text: if it is empty, accounts are returned in the order of their names
+        :param limit: the maximum number of each kind
+        """
+        found: dict[str, Account] = {}
+        for kind in ("name", "realm") if text else ("name",):
+            start = one_spelling(kind, text)
+            if text and not start:  # a name without any letter or digit of ASCII
+                continue
+            end = [kind, f"{start}\ufff0"]
+            rows = self._accounts.rows(
+                "logins/by_login", startkey=[kind, start], endkey=end, limit=limit, reduce=False
+            )
+            documents = self._accounts.get_all([row.id for row in rows])
+            found |= {id_: _account(each) for id_, each in documents.items()}
+        return sorted(found.values(), key=lambda account: account.name.casefold())
+
+    def ids(self) -> list[str]:
+        """Return the ids of all accounts, without reading them."""
+        rows = self._accounts.rows(
+            "logins/by_login", startkey=["realm"], endkey=["realm", {}], reduce=False
+        )
+        return [row.id for row in rows]
+
     def list(self) -> list[Account]:
         """Return all accounts, read from their copies in `accounts`."""
         rows = self._accounts.rows(
@@ -80,6 +122,33 @@ class AccountRepository:
         )
         documents = self._accounts.get_all([row.id for row in rows])
         return [_account(documents[row.id]) for row in rows if row.id in documents]
+
+    def page(self, limit: int, first: str | None = None) -> AccountPage:
+        """Return a part of the list of accounts, by realm, read from their copies in `accounts`.
+
+        :param limit: the maximum number of accounts
+        :param first: the position of the first account: the realm and the id; None is the start
+        """
+        realm, _, account_id = (first or "").rpartition(":")
+        start = {"startkey_docid": account_id} if first else {}
+        rows = self._accounts.rows(
+            "logins/by_login",
+            startkey=["realm", realm],
+            endkey=["realm", {}],
+            limit=limit + 1,
+            reduce=False,
+            **start,
+        )
+        documents = self._accounts.get_all([row.id for row in rows[:limit]])
+        found = [_account(documents[row.id]) for row in rows[:limit] if row.id in documents]
+        following = rows[limit : limit + 1]
+        return AccountPage(found, *(f"{row.key[1]}:{row.id}" for row in following))
+
+    def of_ids(self, account_ids: Collection[str]) -> Sequence[Account]:
+        """Return the accounts with these ids. Those that do not exist are left out."""
+        ids = sorted(each for each in account_ids if _ACCOUNT_ID.fullmatch(each))
+        documents = self._accounts.get_all(ids) if ids else {}
+        return [_account(each) for each in documents.values() if _is(each, "account")]
 
     def names(self, account_ids: Collection[str]) -> dict[str, str]:
         """Return the names of accounts by id, read from their copies in `accounts`.
@@ -126,6 +195,16 @@ class AccountRepository:
         sections = [n for n in document or {} if n[0] != "_" and not n.startswith("pvt_")]
         sections.sort(key=lambda name: name != "default")
         return next((_object(document, name) for name in sections if _object(document, name)), {})
+
+    def master_id(self) -> str | None:
+        """Return the id of the master account by `system_config`, or None if it names none."""
+        try:
+            document = self._couch.database("system_config").read("accounts")
+        except DatastoreMissing:
+            return None
+        sections = sorted(document or {}, key=lambda name: name != "default")
+        found = (_object(document, name).get("master_account_id") for name in sections)
+        return next((each for each in found if isinstance(each, str)), None)
 
     def find_user(self, account_id: str, method: str, credentials: str) -> User | None:
         """Return the user of an account whose credentials have that hash, or None.

@@ -7,7 +7,8 @@ account within that time.
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from threading import Lock
 from typing import Any
@@ -17,13 +18,17 @@ from cachetools import TTLCache, cachedmethod
 from cachetools.keys import methodkey
 
 from kazoo_ips.errors import AccountNotFound, RevisionConflict, ValidationFailed
-from kazoo_ips.model import Account, User, names
+from kazoo_ips.model import Account, AccountPage, User, names
 from kazoo_ips.repositories.accounts import AccountRepository, account_database, normalize_name
 
 _MAX_NAME = 128
-_REALM = re.compile(r"[.\w-]{4,253}", re.ASCII)
-"""The limits of Kazoo's schema `accounts`. The schema accepts letters of every script in a realm,
-but SIP accepts only host names (RFC 3261)."""
+_ID = re.compile("[0-9a-f]{32}")
+_REALM = re.compile(
+    r"(?=.{4,253}$)[a-z0-9_](?:[\w-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[\w-]{0,61}[a-z0-9_])?)*",
+    re.ASCII | re.IGNORECASE,
+)
+"""A host name (RFC 1123), because SIP accepts nothing else (RFC 3261), with `_` as in Kazoo's
+schema `accounts`. The schema accepts letters of every script, and dots and hyphens anywhere."""
 
 
 class AccountService:
@@ -65,6 +70,19 @@ class AccountService:
             return self._accounts.system_restrictions()
         return self._accounts.restrictions(account_id)
 
+    def master(self) -> Account:
+        """Return the master account: that of `system_config`, or else the first superduper admin.
+
+        :raises AccountNotFound: there is none
+        """
+        account_id = self._accounts.master_id()
+        if account_id is not None:
+            return self._accounts.get(account_id)
+        operators = [account for account in self._accounts.list() if account.operator]
+        if not operators:
+            raise AccountNotFound("master account")
+        return operators[0]
+
     def exists(self, account_id: str) -> bool:
         """Whether the account exists."""
         try:
@@ -93,6 +111,38 @@ class AccountService:
         exact = [account for account in found if account.name == given]
         return exact if len(exact) == 1 else found
 
+    def starting_with(self, text: str, limit: int) -> list[Account]:
+        """Return accounts whose name or realm starts with a text, and the account with this id.
+
+        Names are compared as in logins: in lower case, letters and digits only.
+
+        :param limit: the maximum number of accounts
+        """
+        found = [self.fetch(text)] if _ID.fullmatch(text) and self.exists(text) else []
+        found += self._accounts.starting_with(text, limit)
+        return list({account.id: account for account in found}.values())[:limit]
+
+    def ids(self, given: str) -> list[str]:
+        """Return the ids of the accounts that an operator may mean.
+
+        :param given: the realm or the name of an account; or an id, which does not have to exist
+        """
+        if _ID.fullmatch(given):
+            return [given]
+        return [account.id for account in self.candidates(given)]
+
+    def page(self, limit: int, first: str | None = None) -> AccountPage:
+        """Return a part of the list of accounts, by realm.
+
+        :param limit: the maximum number of accounts
+        :param first: `next` of the previous page; None is the start
+        """
+        return self._accounts.page(limit, first)
+
+    def of_ids(self, account_ids: Collection[str]) -> Sequence[Account]:
+        """Return the accounts with these ids. Those that do not exist are left out."""
+        return self._accounts.of_ids(account_ids)
+
     def names(self, account_ids: Collection[str]) -> dict[str, str]:
         """Return the names of accounts by id. Accounts that do not exist are left out."""
         return self._accounts.names(account_ids)
@@ -100,6 +150,23 @@ class AccountService:
     def find_user(self, account_id: str, method: str, credentials: str) -> User | None:
         """Return the user of an account whose credentials have that hash, or None."""
         return self._accounts.find_user(account_id, method, credentials)
+
+    def below(self, account_id: str, after: str | None, limit: int) -> list[tuple[str, str]]:
+        """Return ids and names of the accounts below one, at any depth, by id.
+
+        :param after: the id after which they start; None for the first ones
+        :param limit: the maximum number of accounts
+        """
+        return self._accounts.below(account_id, after, limit)
+
+    @cachedmethod(attrgetter("_cache"), key=partial(methodkey, "below"), lock=attrgetter("_lock"))
+    def ids_below(self, account_id: str) -> frozenset[str]:
+        """Return the ids of all accounts below one, from a cache as for `fetch`."""
+        return frozenset(id_ for id_, _ in self._accounts.below(account_id, None, None))
+
+    def ids_of_all(self) -> list[str]:
+        """Return the ids of all accounts."""
+        return self._accounts.ids()
 
     def list(self) -> list[Account]:
         """Return all accounts, by realm."""

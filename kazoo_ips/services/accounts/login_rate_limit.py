@@ -62,7 +62,7 @@ class LoginRateLimit:
             self._buckets.take_afterwards(buckets)
             raise
         if account is not None:
-            with self._table.locked():
+            with self._table.lock:
                 self._table.put(login_key, self._clock() + _KNOWN)
 
     def _buckets_of(self, client: str, account: str | None) -> list[Bucket]:
@@ -73,7 +73,7 @@ class LoginRateLimit:
         return buckets
 
     def _check(self, buckets: list[Bucket], login_key: str) -> None:
-        with self._table.locked():
+        with self._table.lock:
             is_known = self._table.get(login_key) > self._clock()
         limits = [b for b in buckets if not (is_known and b.key.startswith("account "))]
         wait = max(self._buckets.waits(limits))

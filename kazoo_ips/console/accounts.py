@@ -1,0 +1,134 @@
+"""Accounts: the list of all, one with its addresses, taking addresses and giving them back."""
+
+from typing import Any
+
+from flask import request, url_for
+
+from kazoo_ips.api import schemas
+from kazoo_ips.api.route_descriptions import Who
+from kazoo_ips.api.routes import services, write
+from kazoo_ips.console import forms
+from kazoo_ips.console.pages import (
+    Confirmation,
+    account_of,
+    ask,
+    caller,
+    done,
+    is_partial,
+    page,
+    pages,
+)
+from kazoo_ips.errors import ValidationFailed
+from kazoo_ips.model import Account, AllocateIPs, AssignIPs, ListIPs, ReleaseIPs
+
+_LINES = 50
+"""Number of accounts on a page."""
+
+
+@pages.on("GET", "/accounts", who=Who.OPERATOR)
+def list_accounts() -> str:
+    """The accounts, by name, or those whose name or realm begins with a text."""
+    text = request.args.get("q", "").strip()
+    found = services().accounts.starting_with(text, _LINES)
+    ancestors = {account_id for account in found for account_id in account.tree}
+    counts = services().summaries.of_accounts([account.id for account in found])
+    return page(
+        "_accounts.html" if is_partial() else "accounts.html",
+        accounts=list(zip(found, counts, strict=True)),
+        has_more=len(found) == _LINES,
+        names=services().accounts.names(ancestors),
+    )
+
+
+@pages.on("GET", "/accounts/<account_id>", who=Who.ACCOUNT)
+def show_account(account_id: str) -> str:
+    """One account: its addresses, and what it can do with them."""
+    account = account_of(account_id, "assigned")
+    query, problem = ListIPs(), ""
+    try:
+        given = [(k, v) for k, v in forms.given() if k == "start_key"]
+        query = schemas.load_list(schemas.load_query((schemas.AssignedSchema(),), given))
+    except ValidationFailed as error:
+        problem = forms.problem(error)
+    found = services().lists.assigned(query, account.id)
+    counts, *below = services().summaries.account(account.id, None, _LINES + 1).items
+    return page(
+        "_holdings.html" if is_partial() else "account.html",
+        account=account,
+        lines=found.items,
+        next_page=forms.next_page(found.after),
+        counts=counts,
+        below=below,
+        below_names=services().accounts.names([each.name for each in below]),
+        ancestors=services().accounts.names(account.tree) if caller().is_operator else {},
+        zones=services().lists.zones(),
+        hosts=services().lists.hosts(),
+        problem=problem,
+    )
+
+
+@pages.on("POST", "/accounts/<account_id>/take", who=Who.ACCOUNT)
+def take(account_id: str) -> Any:
+    """Assign addresses to an account: first the service proposes them, then they are assigned."""
+    account = account_of(account_id, verb="POST")
+    path = url_for("console.show_account", account_id=account.id)
+    if not write()["dry_run"]:
+        command = schemas.load_assign(account.id, {"ips": request.form.getlist("address")})
+        services().ips.assign_all(_named(command), **write())
+        return done(path, "assigned")
+    chosen = services().allocation.allocate(_allocation(account), **write())
+    return ask(
+        Confirmation(
+            f"Assign {_counted(len(chosen))} to {account.name}",
+            "Assign",
+            path,
+            [(ip.address, f"available, in {ip.zone} on {ip.host}", "assigned") for ip in chosen],
+            ["The service has chosen these addresses. All of them are assigned, or none."],
+            fields=[("address", ip.address) for ip in chosen],
+        )
+    )
+
+
+def _named(command: AssignIPs | AllocateIPs) -> AssignIPs:
+    assert isinstance(command, AssignIPs)
+    return command
+
+
+def _allocation(account: Account) -> AllocateIPs:
+    """Return the command of the form that takes addresses.
+
+    :raises ValidationFailed: with the rule that a field breaks
+    """
+    return AllocateIPs(
+        account.id,
+        forms.whole_number("quantity", 1000),
+        request.form.get("zone") or None,
+        request.form.get("host") or None,
+        distinct_hosts=request.form.get("spread") == "hosts",
+        distinct_zones=request.form.get("spread") == "zones",
+    )
+
+
+@pages.on("POST", "/accounts/<account_id>/release", who=Who.ACCOUNT)
+def give_back(account_id: str) -> Any:
+    """Release the addresses of an account that the form names, all or none."""
+    account = account_of(account_id, verb="DELETE")
+    path = url_for("console.show_account", account_id=account.id)
+    addresses = schemas.load_addresses({"ips": request.form.getlist("address")})
+    after = services().ips.release_all(ReleaseIPs(account.id, addresses), **write())
+    if not write()["dry_run"]:
+        return done(path, "released")
+    return ask(
+        Confirmation(
+            f"Release {_counted(len(after))} of {account.name}",
+            "Release",
+            path,
+            [(ip.address, "assigned", str(ip.status)) for ip in after],
+            ["Calls of the account leave through these addresses no more."],
+            danger=True,
+        )
+    )
+
+
+def _counted(count: int) -> str:
+    return f"{count} address{'es' * (count != 1)}"
