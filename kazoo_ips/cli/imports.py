@@ -1,17 +1,16 @@
 """The import command: a line of output for each address, and a summary."""
 
-import itertools
 import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, BinaryIO
 
-import click
-
-from kazoo_ips.cli.address_lists import NoList, import_row, read_list
-from kazoo_ips.cli.console import fail, request_id, say, services
+from kazoo_ips.cli import terminal
+from kazoo_ips.cli.console import backend, fail, request_id, say
 from kazoo_ips.model.addresses import Block
+from kazoo_ips.services.pool.address_lists import NoList, import_row, read_list
 from kazoo_ips.services.pool.imports import GOOD, ImportResult, ImportRow
 
 _REASONS = {
@@ -44,18 +43,15 @@ def _import(
 ) -> None:
     counts: Counter[str] = Counter()
     tell = _json if as_json else lambda result: prefix.format(result.row.line) + _text(result)
-    # Without a length, the progress bar only shows that the import goes on.
-    more: dict[str, Any] = {"length": length} if length else {"iterable": itertools.count()}
-    hidden = not sys.stderr.isatty()
+    line = 0
     try:
-        with click.progressbar(label="importing", file=sys.stderr, hidden=hidden, **more) as bar:
-            for results in services().imports.add(rows, request_id(), dry_run=dry_run):
+        with terminal.progress("importing", length) as advance:
+            for results in backend().imports.add(rows, request_id(), dry_run=dry_run):
                 counts.update(result.outcome for result in results)
-                if not hidden:  # clears the bar, so that the output scrolls above it
-                    click.echo("\r\x1b[K", nl=False, err=True)
                 say(*map(tell, results))
-                bar.update(results[-1].row.line - bar.pos)
-            bar.update((length or bar.pos) - bar.pos)
+                advance(results[-1].row.line - line)
+                line = results[-1].row.line
+            advance((length or line) - line)
     except NoList as error:
         fail(str(error))
     finally:
@@ -94,9 +90,15 @@ def _print_summary(counts: Counter[str], as_json: bool) -> None:
 
 
 def _count_lines(file: BinaryIO) -> int | None:
-    """Return the number of lines; None for a stream, which can be read once only."""
+    """Return the number of lines, for the progress bar.
+
+    The result is None for a stream, which can be read once only. It is too small if the file
+    cannot be read to its end, or if its lines end with CR.
+    """
     if not file.seekable():
         return None
-    count = sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
+    count = 1  # the last line may have no line end
+    with suppress(OSError):
+        count += sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
     file.seek(0)
-    return count + 1  # the last line may have no line end
+    return count

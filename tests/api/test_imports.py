@@ -1,6 +1,7 @@
 """Many addresses at once: `kazoo-ips add` with files, blocks and ranges, and `PUT /v2/ips`."""
 
 import codecs
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from kazoo_ips import cli
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.model import AssignIP, DeleteIP
+from kazoo_ips.services.pool.address_lists import read_list
 from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import (
     broken,
@@ -73,7 +75,8 @@ def test_a_file_is_imported_with_a_result_for_each_line(
     }
     made = databases.get("dedicated_ips", "192.0.2.1")
     by_kazoo = kazoo_document("192.0.2.1")
-    assert set(made) - {"_rev", "pvt_request_id", "pvt_trail"} == set(by_kazoo) - {"_rev"}
+    ours = {"_rev", "pvt_request_id", "pvt_trail", "pvt_written_generation"}
+    assert set(made) - ours == set(by_kazoo) - {"_rev"}
     assert (made["pvt_status"], made["pvt_created"]) == ("available", made["pvt_modified"])
 
 
@@ -163,6 +166,10 @@ def test_the_results_are_json_on_request(fill: Add, load: Any) -> None:
         f"IP Address,Zone,Hostname\n192.0.2.1,{ZONE},{HOST}\n",
         f"Host Name\tZONE\tip-address\n{HOST}\t{ZONE}\t192.0.2.1\n",
         f"Address;zone;host\n192.0.2.1;{ZONE};{HOST}\n",
+        f"ip,zone,host\r192.0.2.1,{ZONE},{HOST}\r",
+        f"# ours\rip;zone;host\r\r192.0.2.1;{ZONE};{HOST}",
+        f"sep=;\r\nip;zone;host\r\n192.0.2.1;{ZONE};{HOST}\r\n",
+        f'"SEP=\t"\nip\tzone\thost\n192.0.2.1\t{ZONE}\t{HOST}\n',
         f"IP,Address,zone,host,hostname\n192.0.2.1,Main Street 1,{ZONE},{HOST},x\n",
     ],
 )
@@ -175,6 +182,23 @@ def test_a_list_in_the_form_of_a_spreadsheet_is_accepted(
     assert in_pool(databases) == {"192.0.2.1": (ZONE, HOST)}
     told = fill("--dry-run", given=given.encode())
     assert (told.exit_code, told.stderr) == (0, ""), told.output
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("width", range(9))
+def test_a_long_list_is_read_to_its_end_whatever_ends_its_lines(end: str, width: int) -> None:
+    rows = [f"192.0.{n >> 8}.{n & 255},z,{'x' * 60}" for n in range(5000)]
+    text = end.join(["ip,zone,host" + " " * width, *rows])  # the reader's parts end anywhere
+    for encoding in ("utf-8", "utf-16"):
+        read = list(read_list(io.BytesIO(text.encode(encoding))))
+        assert [row.line for row in read] == list(range(2, 5002))
+        assert [f"{row.given},{row.zone},{row.host}" for row in read] == rows
+
+
+def test_a_file_that_cannot_be_read_is_one_line(fill: Add) -> None:
+    told = fill("--from", "/proc/self/mem")  # its first page cannot be read
+    assert (told.exit_code, told.stdout) == (1, "nothing to add\n")
+    assert told.stderr == "the file cannot be read: Input/output error\n"
 
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
@@ -201,6 +225,7 @@ def test_a_long_list_in_utf_16_is_read_to_its_end(
             "line 1 is not UTF-8: byte 0xf6 in column 10; probably it is Windows-1252\n",
         ),
         (b"PK\x03\x04\x14\0\x08", "this is a workbook of a spreadsheet; save it as CSV\n"),
+        (b"\x1f\x8b\x08\0\0", "this file is compressed with gzip; decompress it\n"),
         (HEADER.encode("utf-16-le"), "line 1 is not UTF-8; probably it is UTF-16 or UTF-32\n"),
         (HEADER.encode("utf-32"), "line 1 is not UTF-8; probably it is UTF-16 or UTF-32\n"),
         (f"{HEADER}\n".encode("utf-16")[:-1], "line 1 or a later one is not UTF-16\n"),

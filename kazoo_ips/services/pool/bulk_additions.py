@@ -7,16 +7,17 @@ address was added. If it does not exist, it is written again.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from kazoo_ips.errors import Conflict, DatastoreUnreachable, IPNotFound, IPsExist
-from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, EventKind, Outcome, Written
+from kazoo_ips.model import Attempt, CreateIP, DedicatedIP, EventKind, Outcome, Written, replace
 from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
 from kazoo_ips.services.assigning.resumption import is_resumed
+from kazoo_ips.services.states.places import PlaceService
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +64,13 @@ class BulkAdditionService:
         ips: IPRepository,
         lists: ListRepository,
         conflicts: ConflictResolver,
+        places: PlaceService,
         now: Callable[[], int],
     ) -> None:
         self._ips = ips
         self._lists = lists
         self._conflicts = conflicts
+        self._places = places
         self._now = now
 
     def create_all(
@@ -94,10 +97,14 @@ class BulkAdditionService:
         if len(existing) > len(done):
             raise IPsExist(*(address for address in existing if address not in done))
         if dry_run:
-            return list(self._new(commands, request_id, {}).values())
+            return list(self._new(commands, request_id, {}, keyed=attempt is not None).values())
         rest = [command for command in commands if command.address not in done]
         results = dict(
-            zip((c.address for c in rest), self._write(rest, request_id, deleted), strict=True)
+            zip(
+                (c.address for c in rest),
+                self._write(rest, request_id, deleted, keyed=attempt is not None),
+                strict=True,
+            )
         )
         if resumed:  # a write of an earlier attempt may have arrived since
             done |= {
@@ -121,25 +128,57 @@ class BulkAdditionService:
         audit.created(done.values(), recovered=True)
         return [added[command.address] for command in commands]
 
+    def add_each(
+        self,
+        commands: Sequence[CreateIP],
+        request_id: str,
+        *,
+        attempt: Attempt | None = None,
+        dry_run: bool = False,
+    ) -> list[AdditionResult]:
+        """Do as `add` does, for the list of one request.
+
+        :param attempt: the attempt of a request with an Idempotency-Key: addresses that an earlier
+            attempt has added count as added
+        :param dry_run: whether to return the results of a write, and write nothing
+        """
+        respelled = self.respelled(commands)
+        if dry_run:
+            would_be, added = AdditionOutcome.WOULD_BE_ADDED, AdditionResult(AdditionOutcome.ADDED)
+            found = self.preview(commands, respelled)
+            return [added if each.outcome is would_be else each for each in found]
+        results = self.add(commands, request_id, respelled, keyed=attempt is not None)
+        if not is_resumed(attempt):
+            return results
+        return [
+            AdditionResult(AdditionOutcome.ADDED, result.ip, result.ip.revision)
+            if result.ip and _is_added_by(result.ip, request_id, 0)
+            else result
+            for result in results
+        ]
+
     def add(
         self,
         commands: Sequence[CreateIP],
         request_id: str,
         respelled: Mapping[str, list[str]],
+        *,
+        keyed: bool = False,
     ) -> list[AdditionResult]:
         """Add addresses to the pool in one write, each independently of the others.
 
-        New documents do not continue the trails of deleted ones, because no request that may be
-        repeated by its Idempotency-Key calls this.
+        New documents continue the trails of deleted ones, which the archive may not have yet.
 
         :param commands: for different addresses
         :param respelled: the result of the method `respelled`
+        :param keyed: whether the request has an Idempotency-Key
         :returns: the result for each address, in the given order
         :raises DatastoreUnreachable: nothing was written
         """
         other = self._other_spellings([c.address for c in commands], respelled)
         rest = [command for command in commands if command.address not in other]
-        results = self._write(rest, request_id, {})
+        deleted = self._ips.by_id([command.address for command in rest])[1]
+        results = self._write(rest, request_id, deleted, keyed=keyed)
         audit.created(r.ip for r in results if r.outcome is AdditionOutcome.ADDED and r.ip)
         written = iter(results)
         return [
@@ -197,12 +236,14 @@ class BulkAdditionService:
         commands: Sequence[CreateIP],
         request_id: str,
         deleted: Mapping[str, DedicatedIP],
+        *,
+        keyed: bool,
     ) -> dict[str, DedicatedIP]:
         """Return the dedicated IPs to add, by address.
 
         :param deleted: the last state of addresses that were deleted, whose trails are continued
         """
-        now = self._now()
+        now, by, places = self._now(), audit.author(), self._places.places()
         return {
             c.address: DedicatedIP.new(
                 c.address,
@@ -210,7 +251,11 @@ class BulkAdditionService:
                 c.host,
                 at=now,
                 request_id=request_id,
+                by=by,
+                keyed=keyed,
                 trail=deleted[c.address].trail if c.address in deleted else (),
+                tombstone=deleted[c.address].revision if c.address in deleted else None,
+                place=places.rules(c.zone, c.host),
             )
             for c in commands
         }
@@ -220,6 +265,8 @@ class BulkAdditionService:
         commands: Sequence[CreateIP],
         request_id: str,
         deleted: Mapping[str, DedicatedIP],
+        *,
+        keyed: bool,
     ) -> list[AdditionResult]:
         """Write new addresses. Repeat a write with an unknown outcome if the address is missing.
 
@@ -228,7 +275,7 @@ class BulkAdditionService:
         :raises DatastoreUnreachable: nothing was written
         """
         results: dict[str, AdditionResult] = {}
-        due = self._new(commands, request_id, deleted)
+        due = self._new(commands, request_id, deleted, keyed=keyed)
         by_address = {command.address: command for command in commands}
         for attempt in range(_WRITES):
             if not due:

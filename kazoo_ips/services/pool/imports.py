@@ -6,19 +6,61 @@ find repetitions. A second import of the same list adds the addresses that are m
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from typing import Protocol
 
-from kazoo_ips.model import CreateIP, DedicatedIP
+from kazoo_ips.model import CreateIP
 from kazoo_ips.model.addresses import Block
-from kazoo_ips.services.pool.bulk_additions import AdditionOutcome, BulkAdditionService
+from kazoo_ips.services.pool.bulk_additions import AdditionOutcome
 
 BATCH = 1000
 """Addresses in one write. Between 500 and 10,000, this size was the fastest on CouchDB 3.5."""
 _WRITERS = 2
 """Number of concurrent batches: while CouchDB writes one, the other is prepared or read."""
+
+
+class Place(Protocol):
+    """The zone and the host that the pool has for an address."""
+
+    @property
+    def zone(self) -> str:
+        """The zone."""
+
+    @property
+    def host(self) -> str:
+        """The host."""
+
+
+class Addition(Protocol):
+    """See `AdditionResult`."""
+
+    @property
+    def outcome(self) -> AdditionOutcome:
+        """The result of adding one address."""
+
+    @property
+    def ip(self) -> Place | None:
+        """The address in the pool; None if it does not exist, or that is unknown."""
+
+
+class Additions(Protocol):
+    """What an import needs of `BulkAdditionService`."""
+
+    def add(
+        self, commands: Sequence[CreateIP], request_id: str, respelled: Mapping[str, list[str]]
+    ) -> Sequence[Addition]:
+        """Add addresses to the pool, each independently of the others."""
+
+    def preview(
+        self, commands: Sequence[CreateIP], respelled: Mapping[str, list[str]]
+    ) -> Sequence[Addition]:
+        """Return the results that `add` would have."""
+
+    def respelled(self) -> dict[str, list[str]]:
+        """Return the document ids of the pool that are not canonical, by canonical address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +88,13 @@ class ImportResult:
     :param outcome: an `AdditionOutcome`; or `invalid` (the row names the problem), `repeated` (an
         earlier row has the address with the same zone and host), or `contradictory` (an earlier
         row has the address with another zone or host)
-    :param existing: the dedicated IP in the pool, if it is known
+    :param existing: the zone and the host of the address in the pool, if they are known
     """
 
     row: ImportRow
     address: str
     outcome: str
-    existing: DedicatedIP | None = None
+    existing: Place | None = None
 
 
 GOOD = frozenset(
@@ -69,7 +111,7 @@ class ImportService:
     :param batch: the number of addresses in one write
     """
 
-    def __init__(self, additions: BulkAdditionService, batch: int = BATCH) -> None:
+    def __init__(self, additions: Additions, batch: int = BATCH) -> None:
         self._additions = additions
         self._batch = batch
 
@@ -98,7 +140,7 @@ class ImportService:
 class _Import:
     """The import of one list."""
 
-    def __init__(self, additions: BulkAdditionService, request_id: str, dry_run: bool) -> None:
+    def __init__(self, additions: Additions, request_id: str, dry_run: bool) -> None:
         self._additions = additions
         self._request_id = request_id
         self._dry_run = dry_run
