@@ -9,17 +9,39 @@ import sys
 
 import click
 
-from kazoo_ips.cli import accounts, database_access, maintenance, pool
-from kazoo_ips.cli.console import run
+from kazoo_ips.cli import (
+    accounts,
+    completion,
+    database_access,
+    exports,
+    history,
+    history_years,
+    jobs,
+    limits,
+    login,
+    maintenance,
+    plots,
+    pool,
+    reservations,
+    states,
+    status,
+    summaries,
+)
+from kazoo_ips.cli.console import Group, run
 from kazoo_ips.cli.sup import sup_main
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kazoo_ips")
-def cli() -> None:
+@click.option("--url", help="Work over the API of the service at this URL: https://host.")
+@click.option("--token", help="The token for it; better in KAZOO_IPS_TOKEN, or by `login`.")
+@click.option("--profile", help="Work over the API of the service of this profile.")
+@click.option("--ca-file", type=click.Path(), help="A file of certificates to trust.")
+def cli(**_options: str | None) -> None:
     """Manage Kazoo's dedicated IP addresses, accounts and users.
 
-    The settings are environment variables. COUCHDB_URL is the URL of the database.
+    The settings are environment variables. COUCHDB_URL is the URL of the database. With --url or
+    a profile, the command works over the API of a service, from any machine.
     """
 
 
@@ -30,18 +52,41 @@ for command in (
     pool.assign,
     pool.release,
     pool.delete,
-    pool.summary,
+    states.drain,
+    states.disable,
+    states.enable,
+    states.age,
+    summaries.summary,
+    limits.limit,
+    reservations.reserve,
+    plots.plot,
+    status.status,
+    exports.export,
+    exports.import_,
+    jobs.move,
+    jobs.evacuate,
+    jobs.transfer,
+    jobs.jobs,
+    jobs.job_stop,
+    history.history,
+    history.history_export,
+    history_years.expire,
     maintenance.doctor,
     maintenance.refresh,
     accounts.account,
     accounts.user,
+    login.login,
+    login.logout,
+    login.list_profiles,
+    completion.completion,
 ):
     cli.add_command(command)
 
 
 def main() -> None:
     """Run `kazoo-ips`."""
-    run(cli.main)
+    # click guesses the name from how Python was started, which tests do in other ways.
+    run(lambda: cli.main(prog_name="kazoo-ips"))
 
 
 def sup() -> None:

@@ -1,14 +1,18 @@
 """Accounts as operators name them: by id, realm or name."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
-from kazoo_ips.app import Instance
+from kazoo_ips.cli.backend import Backend
 from kazoo_ips.cli.console import fail, reported
 from kazoo_ips.model import Account
 
+_CHUNK = 1000
+"""Number of lines for which the names are read at once."""
 
-def account_id(instance: Instance, given: str, failure: str) -> str:
+
+def account_id(backend: Backend, given: str, failure: str) -> str:
     """Return the id of the account that an argument names.
 
     The command ends if no account or several have that name. Then it prints the candidates.
@@ -18,13 +22,13 @@ def account_id(instance: Instance, given: str, failure: str) -> str:
     """
     if re.fullmatch("[0-9a-f]{32}", given):
         return given
-    return existing(instance, given, failure).id
+    return existing(backend, given, failure).id
 
 
-def existing(instance: Instance, given: str, failure: str) -> Account:
+def existing(backend: Backend, given: str, failure: str) -> Account:
     """Return the account that an argument names; parameters are those of `account_id`."""
     with reported(failure):
-        candidates = instance.accounts.candidates(given)
+        candidates = backend.accounts.candidates(given)
     if not candidates:
         fail(f"{failure}: not_found")
     if len(candidates) > 1:
@@ -33,6 +37,28 @@ def existing(instance: Instance, given: str, failure: str) -> Account:
     return candidates[0]
 
 
-def names(instance: Instance, account_ids: Iterable[str | None]) -> dict[str, str]:
+class AccountNames:
+    """The names of the accounts of a long list, each read once."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._known: dict[str, str | None] = {}
+
+    def of(
+        self, lines: Iterator[Sequence[str | None]]
+    ) -> Iterator[tuple[Sequence[str | None], str | None]]:
+        """Yield each line with the name of its account, or None.
+
+        :param lines: the last cell of each is the id of an account, or None
+        """
+        while chunk := list(islice(lines, _CHUNK)):
+            new = {line[-1] for line in chunk} - self._known.keys()
+            ids = {account_id for account_id in new if account_id}
+            self._known |= {**dict.fromkeys(ids), **self._backend.accounts.names(ids)}
+            for line in chunk:
+                yield line, self._known.get(line[-1] or "")
+
+
+def names(backend: Backend, account_ids: Iterable[str | None]) -> dict[str, str]:
     """Return the names of accounts by id. Accounts that do not exist are left out."""
-    return instance.accounts.names({each for each in account_ids if each})
+    return backend.accounts.names({each for each in account_ids if each})

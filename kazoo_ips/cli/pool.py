@@ -1,13 +1,22 @@
-"""The commands `add`, `assign`, `release`, `delete` and `summary`."""
+"""The commands `add`, `assign`, `release` and `delete`."""
 
 import json
 from typing import BinaryIO
 
 import click
 
+from kazoo_ips.cli import completion
 from kazoo_ips.cli.account_names import account_id, existing
-from kazoo_ips.cli.account_names import names as account_names
-from kazoo_ips.cli.console import fail, print_table, reported, request_id, say, services
+from kazoo_ips.cli.backend import AddressState
+from kazoo_ips.cli.console import (
+    backend,
+    fail,
+    json_lines_option,
+    json_option,
+    reported,
+    request_id,
+    say,
+)
 from kazoo_ips.cli.imports import import_block, import_file
 from kazoo_ips.errors import IPExists
 from kazoo_ips.model import (
@@ -21,20 +30,17 @@ from kazoo_ips.model import (
     names,
 )
 
-_COLUMNS = {"IP": 15, "Status": 10, "Zone": 10, "Host": 30, "Account": 32}
-"""Kazoo's column widths. A longer value makes its column wider; Kazoo truncates it."""
-
 
 @click.command()
 @click.argument("ip", required=False)
-@click.argument("zone", required=False)
-@click.argument("host", required=False)
+@click.argument("zone", required=False, shell_complete=completion.zones)
+@click.argument("host", required=False, shell_complete=completion.hosts)
 @click.option(
     "--from", "file", type=click.File("rb", lazy=False),
     help="Add the addresses of this CSV file: ip, zone, host; - is standard input.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the results, and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+@json_lines_option
 def add(  # noqa: PLR0913 - each is one argument or option
     ip: str | None,
     zone: str | None,
@@ -85,7 +91,7 @@ def _add(ip: str, zone: str, host: str, *, explain: bool) -> None:
         problem = names.problem(value)
         if problem:
             fail(f"unable to add IP {ip}: invalid: the {name} {problem}")
-    instance = services()
+    instance = backend()
     with reported(f"unable to add IP {ip}"):
         try:
             instance.pool.create(CreateIP(address, zone, host), request_id())
@@ -103,95 +109,76 @@ def _add(ip: str, zone: str, host: str, *, explain: bool) -> None:
 
 
 @click.command()
-@click.argument("ip")
-@click.argument("account")
-def assign(ip: str, account: str) -> None:
+@click.argument("ip", shell_complete=completion.ips)
+@click.argument("account", shell_complete=completion.accounts)
+@json_option
+def assign(ip: str, account: str, as_json: bool) -> None:
     """Assign an address to an account: id, realm or name."""
-    instance = services()
+    instance = backend()
     chosen = existing(instance, account, "unable to find account").id
     with reported("unable to assign IP"):
-        instance.ips.assign(AssignIP(chosen, ip), request_id())
-    say(f"assigned IP {ip} to {chosen}")
+        after = instance.ips.assign(AssignIP(chosen, ip), request_id())
+    _print_change(after, f"assigned IP {ip} to {chosen}", as_json=as_json)
+
+
+def _print_change(ip: AddressState, text: str, *, as_json: bool) -> None:
+    """Print what was done to an address.
+
+    :param ip: the address after it
+    """
+    if as_json:
+        line = {"ip": ip.address, "status": str(ip.status), "zone": ip.zone, "host": ip.host}
+        text = json.dumps({**line, "account_id": ip.assigned_to})
+    say(text)
 
 
 @click.command()
-@click.argument("ip", required=False)
+@click.argument("ip", required=False, shell_complete=completion.ips)
 @click.option(
     "--account",
+    shell_complete=completion.accounts,
     help="Release all addresses of this account: realm, name, or id, even of a deleted one.",
 )
-def release(ip: str | None, account: str | None) -> None:
-    """Release an address, or all addresses of an account."""
+@json_option
+def release(ip: str | None, account: str | None, as_json: bool) -> None:
+    """Release an address, or all addresses of an account.
+
+    With --account, --json prints an object with the status of each address.
+    """
     if (ip is None) == (account is None):
         raise click.UsageError("either an address or --account")
     if ip is None:
-        instance = services()
+        instance = backend()
         account = account_id(instance, account or "", "unable to release IPs")
         with reported("unable to release IPs"):
             ips = instance.ips.release_all(ReleaseIPs(account, None), request_id())
-        for skipped in (ip for ip in ips if not ip.has_known_status):
-            say(f"skipped IP {skipped.address}: {skipped.status}")
-        say(f"released {sum(ip.has_known_status for ip in ips)} IPs of {account}")
+        if as_json:
+            statuses = {ip.address: str(ip.status) for ip in ips}
+            say(json.dumps({"account_id": account, "ips": statuses}))
+            return
+        skipped = [ip for ip in ips if ip.status not in {*Status}]
+        for each in skipped:
+            say(f"skipped IP {each.address}: {each.status}")
+        say(f"released {len(ips) - len(skipped)} IPs of {account}")
         return
-    service = services().ips
+    service = backend().ips
     with reported("unable to release IP"):
+        after = service.fetch(ip)
         # As in Kazoo, releasing an available address is not an error.
-        if service.fetch(ip).status != Status.AVAILABLE:
-            service.release(ReleaseIP(None, ip), request_id())
-    say(f"released IP {ip}")
+        if after.status != Status.AVAILABLE:
+            after = service.release(ReleaseIP(None, ip), request_id())
+    _print_change(after, f"released IP {ip}", as_json=as_json)
 
 
 @click.command()
-@click.argument("ip")
+@click.argument("ip", shell_complete=completion.ips)
 @click.option(
     "--force", is_flag=True,
     help="Release the address first if it is assigned; delete it in any status.",
 )  # fmt: skip
-def delete(ip: str, force: bool) -> None:
+@json_option
+def delete(ip: str, force: bool, as_json: bool) -> None:
     """Delete an address from the pool."""
     with reported("unable to delete IP"):
-        services().pool.delete(DeleteIP(ip, force), request_id())
-    say(f"deleted IP {ip}")
-
-
-@click.command()
-@click.argument("host", required=False)
-@click.option("--zone", help="Show the addresses of this zone only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
-def summary(host: str | None, zone: str | None, as_json: bool) -> None:
-    """Show all addresses, or those of one host, as a table."""
-    instance = services()
-    with reported("unable to list IPs"):
-        lines = instance.lists.summary(host)
-        if zone is not None:
-            lines = [line for line in lines if line[0].zone == zone]
-        known = account_names(instance, (ip.assigned_to for ip, _ in lines))
-    if as_json:
-        for ip, status in lines:
-            values = (ip.address, status, ip.zone, ip.host, ip.assigned_to)
-            line = dict(zip(("ip", "status", "zone", "host", "account_id"), values, strict=True))
-            say(json.dumps({**line, "account_name": known.get(ip.assigned_to or "")}))
-    elif lines:
-        rows = [(ip, status, ip.assigned_to or "") for ip, status in lines]
-        cells = [
-            [ip.address, status, ip.zone, ip.host, owner, known.get(owner, "")]
-            for ip, status, owner in rows
-        ]
-        print_table({**_COLUMNS, "Name": 4}, cells)
-    else:
-        say("No IPs found")
-
-
-@click.command()
-@click.argument("host", required=False)
-def kazoo_summary(host: str | None) -> None:
-    """Show all addresses, or those of one host, in Kazoo's table."""
-    with reported(f"Unable to list IPs assigned to host {host or 'undefined'}"):
-        lines = services().lists.summary(host)
-    if not lines:
-        say("No IPs found")
-        return
-    print_table(
-        _COLUMNS,
-        [[ip.address, status, ip.zone, ip.host, ip.assigned_to or ""] for ip, status in lines],
-    )
+        before = backend().pool.delete(DeleteIP(ip, force), request_id())
+    _print_change(before, f"deleted IP {ip}", as_json=as_json)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from kazoo_ips.cli.accounts import print_created
 from kazoo_ips.cli.console import administrator, fail, reported, say
 from kazoo_ips.cli.maintenance import refresh
-from kazoo_ips.cli.pool import add_one, assign, delete, kazoo_summary, release
+from kazoo_ips.cli.pool import add_one, assign, delete, release
+from kazoo_ips.cli.summaries import kazoo_summary
 
 _CREATE_ACCOUNT = "create_account <name> <realm> <user> <password>"
 _SUP = {

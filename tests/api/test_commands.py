@@ -355,7 +355,7 @@ def test_help_lists_every_command_with_a_description(kazoo_ips: Any) -> None:
     listed = {
         words[0]: words[1:]
         for line in told.out.partition("Commands:\n")[2].splitlines()
-        if (words := line.split())
+        if (words := line.split()) and line[:3].strip()  # not a text's next line
     }
     assert listed.keys() >= COMMANDS
     assert all(listed.values())
@@ -363,6 +363,45 @@ def test_help_lists_every_command_with_a_description(kazoo_ips: Any) -> None:
         own = kazoo_ips(command, "--help")
         assert own.status == 0
         assert own.out.startswith(f"Usage: kazoo-ips {command} ")
+
+
+def test_help_has_whole_descriptions_in_a_narrow_terminal(
+    kazoo_ips: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    for group in ((), ("account",), ("user",)):
+        told = kazoo_ips(*group, "--help")
+        assert "..." not in told.out.partition("Commands:")[2]
+    words = kazoo_ips("--help").out.split()
+    assert " ".join(words).count("Assign an address to an account: id, realm or name.") == 1
+
+
+BAD = "\udcff"  # how Python reads the byte 0xff of an argument
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("add", BAD, ZONE, HOST), ("add", ADDRESS, BAD, HOST), ("add", ADDRESS, ZONE, BAD),
+        ("assign", ADDRESS, BAD), ("release", BAD), ("delete", BAD), ("summary", BAD),
+        ("summary", "--zone", BAD), ("account", "show", BAD), ("user", "disable", "alice", BAD),
+        ("user", "create", "alice", f"x{BAD}", "--password-stdin"),
+    ],
+)  # fmt: skip
+def test_an_argument_that_is_not_utf_8_is_one_line(
+    kazoo_ips: Any, arguments: tuple[str, ...]
+) -> None:
+    told = kazoo_ips(*arguments)
+    assert (told.status, told.out) == (1, "")
+    assert told.err.startswith("an argument is not UTF-8: ")
+    assert told.err.count("\n") == 1
+
+
+def test_the_name_of_a_file_may_have_any_bytes(kazoo_ips: Any, pool: Any, tmp_path: Path) -> None:
+    file = tmp_path / f"pool{BAD}.csv"
+    file.write_text(f"ip,zone,host\n{ADDRESS},{ZONE},{HOST}\n")
+    for arguments in (("--from", str(file)), (f"--from={file}",)):
+        assert kazoo_ips("add", *arguments).status == 0
 
 
 def test_the_plain_commands_print_what_sup_prints(kazoo_ips: Any, pool: Any, alice: Any) -> None:
@@ -518,6 +557,49 @@ def test_a_database_without_the_pool_is_one_line(sup: Any, use: Any, settings: S
         assert "Traceback" not in told.err
 
 
+COMMAND = [sys.executable, "-c", "from kazoo_ips.cli import main, sup; main()"]
+
+
+def test_output_that_cannot_be_written_is_one_line(environment: dict[str, str], load: Any) -> None:
+    load(kazoo_document(ADDRESS))
+    for arguments in (["summary"], ["account", "list"], ["doctor"]):
+        with Path("/dev/full").open("w") as full:
+            told = subprocess.run(
+                [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE,
+                text=True, timeout=30, check=False, env=environment,
+            )  # fmt: skip
+        assert told.returncode == 1
+        assert told.stderr.splitlines()[-1:] == [
+            "cannot write the output: No space left on device"
+        ]
+        assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["add", "--from", "-"], 0), (["summary"], 0)],
+)
+def test_a_closed_standard_input_is_an_empty_one(
+    environment: dict[str, str], pool: Any, arguments: list[str], status: int
+) -> None:
+    shell = ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, *arguments]
+    told = subprocess.run(
+        shell, capture_output=True, text=True, timeout=30, check=False, env=environment
+    )
+    assert (told.returncode, told.stderr) == (status, "")
+
+
+def test_a_password_that_is_not_utf_8_is_one_line(environment: dict[str, str], alice: Any) -> None:
+    command = [*COMMAND, "user", "create", alice.id, "new", "--password-stdin"]
+    for locale in ({}, {"LC_ALL": "C.UTF-8"}):
+        told = subprocess.run(
+            command, input=b"secret\xff\n", capture_output=True, timeout=30, check=False,
+            env={**environment, **locale},
+        )  # fmt: skip
+        assert (told.returncode, told.stdout) == (1, b"")
+        assert told.stderr == b"failed to create 'new': the password is not UTF-8\n"
+
+
 def test_the_commands_are_installed(environment: dict[str, str], pool: Any) -> None:
     folder = Path(sys.executable).parent
     for command in (["kazoo-ips", "summary"], ["sup", IPS, "summary"]):
@@ -526,3 +608,80 @@ def test_the_commands_are_installed(environment: dict[str, str], pool: Any) -> N
             capture_output=True, text=True, timeout=30, check=False, env=environment,
         )  # fmt: skip
         assert (told.returncode, told.stdout, told.stderr) == (0, "No IPs found\n", "")
+
+
+# The pool in numbers, and in a long table.
+
+
+def test_summary_counts_by_status_zone_host_and_account(
+    kazoo_ips: Any, load: Any, alice: Any
+) -> None:
+    place = ("us-east", "a.example.com")
+    load(
+        kazoo_document("192.0.2.1", *place, alice.id),
+        kazoo_document("192.0.2.2", *place),
+        kazoo_document("192.0.2.3", *place, pvt_status="quarantined"),
+        kazoo_document("192.0.2.9", "us-west", "b.example.com"),
+    )
+    east = {"assigned": 1, "available": 1, "quarantined": 1}
+    expected = {
+        "zone": [
+            {"zone": "us-east", "total": 3, "counts": east, "low": False, "exhausts_at": None},
+            {
+                "zone": "us-west", "total": 1, "counts": {"available": 1}, "low": False,
+                "exhausts_at": None,
+            },
+        ],
+        "host": [
+            {"host": "a.example.com", "total": 3, "counts": east},
+            {"host": "b.example.com", "total": 1, "counts": {"available": 1}},
+        ],
+        "account": [
+            {
+                "account_id": alice.id, "account_name": alice.account.name, "total": 1,
+                "counts": {"assigned": 1},
+            }
+        ],
+        "status": [{"total": 4, "counts": {**east, "available": 2}}],
+    }  # fmt: skip
+    for by, lines in expected.items():
+        printed = kazoo_ips("summary", "--by", by, "--json")
+        assert [json.loads(line) for line in printed.out.splitlines()] == lines
+    for arguments, line in (
+        (
+            ("zone",),
+            "| us-east    | 1         | 1        | 1           | 3        | 33.3%  |     |"
+            "            |",
+        ),
+        (("host", "--zone", "us-west"), "| b.example.com | 1         | 1        | 0.0%   |"),
+        (("account",), f"| {alice.id} | 1        | 1        | Alice |"),
+        (("status",), "| available   | 2        |"),
+    ):
+        printed = kazoo_ips("summary", "--by", *arguments)
+        assert line in printed.out.splitlines(), printed.out
+    assert kazoo_ips("summary", "--by", "zone", "--zone", "x") == done("No IPs found")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("a.example.com", "--by", "zone"), ("--by", "account", "--zone", "us-east")]
+)
+def test_summary_refuses_counts_that_it_cannot_make(
+    kazoo_ips: Any, arguments: tuple[str, ...]
+) -> None:
+    assert kazoo_ips("summary", *arguments).status == 2
+
+
+def test_a_long_table_is_the_same_in_parts(
+    sup: Any, kazoo_ips: Any, load: Any, alice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(
+        *(kazoo_document(f"192.0.2.{n}", "z", "a.example.com", alice.id) for n in range(7)),
+        kazoo_document("2001:db8:" + ":1" * 5, "a-long-zone", "b" * 40),
+    )
+    commands = (lambda: sup(IPS, "summary"), lambda: kazoo_ips("summary"))
+    whole = [command() for command in commands]
+    monkeypatch.setattr("kazoo_ips.cli.console._TABLE_CHUNK", 2)
+    monkeypatch.setattr("kazoo_ips.repositories.lists._CHUNK", 3)
+    monkeypatch.setattr("kazoo_ips.cli.account_names._CHUNK", 2)
+    assert [command() for command in commands] == whole
+    assert len(whole[0].out.splitlines()) == 8 + 4
