@@ -14,13 +14,15 @@ from pathlib import Path
 from shlex import quote
 from uuid import uuid4
 
+from embedded import past
 from embedded.server import EmbeddedError
 from kazoo_ips import app, error_texts
 from kazoo_ips.api import examples
 from kazoo_ips.app import Instance
 from kazoo_ips.config import BadSetting, Settings
 from kazoo_ips.errors import KazooIPsError
-from kazoo_ips.model import Account, AssignIPs, CreateIP
+from kazoo_ips.model import Account, AssignIPs, Attempt, ChangeIP, Changes, CreateIP
+from kazoo_ips.observability import request_context
 
 _NETWORKS = [
     ("us-east", "192.0.2."),
@@ -34,6 +36,13 @@ POOL = [
     for n in range(1, 6)
 ]
 ASSIGNED = ("192.0.2.1", "203.0.113.1", "2001:db8::1")
+_WEBHOOK = {
+    "name": "Sample",
+    "uri": "https://receiver.example/ips",
+    "hook": "all",
+    "enabled": False,
+}
+_WEBHOOK_KEY = "sample"
 _ACCOUNTS = {"Operator": None, "Alice": examples.ACCOUNT_ID}
 """The sample accounts and their ids; None is a random one. The API's description has Alice's."""
 
@@ -61,7 +70,7 @@ def set_up(environ: Mapping[str, str], data: Path, port: int) -> str:
     url = re.sub("//[^/]*@", "//", settings.couchdb_url)
     try:
         app.databases(settings).create()
-        return _set_up(app.build(settings.as_administrator()), data / "logins.json", port, url)
+        return _set_up(settings.as_administrator(), data / "logins.json", port, url)
     except KazooIPsError as error:
         raise EmbeddedError(f"the CouchDB at {url} cannot be used: {error}") from error
 
@@ -72,27 +81,29 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def _set_up(services: Instance, file: Path, port: int, url: str) -> str:
+def _set_up(settings: Settings, file: Path, port: int, url: str) -> str:
+    services = app.build(settings)
     services.auth.ensure_key()
     logins = _read_logins(file)
     if not services.accounts.list():
-        _make_samples(services, file, logins)
+        _make_samples(services, settings, file, logins)
     accounts = services.accounts.list()
     return "\n".join(
         [
             "",
+            f"Console    http://127.0.0.1:{port}/console{_operator_login(accounts, logins)}",
             f"The API    http://127.0.0.1:{port}/v2",
             f"API docs   http://127.0.0.1:{port}/v2/docs",
             f"Fauxton    {url}/_utils/",
             *_described(accounts, logins),
-            *_to_paste(services, accounts, logins, port),
+            *to_paste(services, accounts, logins, port),
             "",
             "Ctrl-C stops it.",
         ]
     )
 
 
-def _make_samples(services: Instance, file: Path, logins: list[Login]) -> None:
+def _make_samples(services: Instance, settings: Settings, file: Path, logins: list[Login]) -> None:
     _write_logins(file, logins)  # fails before there is an account that nobody has the password of
     for name, account_id in _ACCOUNTS.items():
         realm = f"{name.lower()}.example.com"
@@ -101,9 +112,28 @@ def _make_samples(services: Instance, file: Path, logins: list[Login]) -> None:
         services.accounts.create_user(account.id, login.username, login.password)
         logins.append(login)
         _write_logins(file, logins)
-    for command in POOL:
-        services.pool.create(command, uuid4().hex)
-    services.ips.assign_all(AssignIPs(account.id, ASSIGNED), uuid4().hex)
+    with request_context.command("make run", os.environ.get("USER", "")):
+        past.make(lambda clock: app.build(settings, clock=clock))
+        make_pool(services, account.id)
+        services.background.work()  # what a running service does within a second
+
+
+def make_pool(services: Instance, account_id: str) -> None:
+    """Add the sample addresses and webhooks, assign addresses to an account, and label one."""
+    services.bulk_additions.create_all(POOL, uuid4().hex)
+    services.ips.assign_all(AssignIPs(account_id, ASSIGNED), uuid4().hex)
+    labels = Changes(labels=dict([examples.LABEL]))
+    services.address_changes.change(ChangeIP(ASSIGNED[0], labels), request_id=uuid4().hex)
+    make_webhooks(services, account_id)
+
+
+def make_webhooks(services: Instance, account_id: str) -> None:
+    """Create a webhook of the sample account and one of the operator. Both are disabled.
+
+    Their ids are those of the API's description: the service makes them from the key.
+    """
+    for owner in (account_id, None):
+        services.webhooks.create(owner, _WEBHOOK, attempt=Attempt(_WEBHOOK_KEY, 1))
 
 
 def _read_logins(file: Path) -> list[Login]:
@@ -132,6 +162,16 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def _operator_login(accounts: list[Account], logins: list[Login]) -> str:
+    """How to log in to the console as the operator, if this installation has made the login."""
+    realms = {account.id: account.realm for account in accounts if account.operator}
+    found = [each for each in logins if each.account_id in realms]
+    return "".join(
+        f" ({realms[each.account_id]}, user {each.username}, password {each.password})"
+        for each in found
+    )
+
+
 def _described(accounts: list[Account], logins: list[Login]) -> list[str]:
     """The sample accounts among these; of others nobody told us the passwords."""
     by_id = {account.id: account for account in accounts}
@@ -143,18 +183,20 @@ def _described(accounts: list[Account], logins: list[Login]) -> list[str]:
     ]
 
 
-def _to_paste(
+def to_paste(
     services: Instance, accounts: list[Account], logins: list[Login], port: int
 ) -> list[str]:
     """Return lines for a shell: the variables that the documentation uses, and a first request.
 
-    TOKEN is the operator's. ACCOUNT is an account below the operator, and PASSWORD that of its
-    user if this installation has made it.
+    TOKEN is the operator's. ACCOUNT is Alice, or without her another account below the operator,
+    and PASSWORD that of its user if this installation has made it.
     """
     operator = next((a for a in accounts if a.operator and a.enabled), None)
     if operator is None:
         return []
-    account = next((a for a in accounts if operator.id in a.tree), operator)
+    below = [a for a in accounts if operator.id in a.tree and a.enabled]
+    below.sort(key=lambda a: a.id != examples.ACCOUNT_ID)
+    account = next(iter(below), operator)
     password = next((each.password for each in logins if each.account_id == account.id), None)
     variables = {
         "API": f"http://127.0.0.1:{port}/v2",
