@@ -11,10 +11,17 @@ id.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
-from kazoo_ips.model import DedicatedIP, Status
+from kazoo_ips.model import Attempt, DedicatedIP, Scope, Status
+from kazoo_ips.model.history import Author
+from kazoo_ips.model.jobs import Job
+from kazoo_ips.model.limits import Limits
+from kazoo_ips.model.places import PlaceSettings
+from kazoo_ips.model.stamps import StampFields
+from kazoo_ips.model.webhooks import Webhook
 from kazoo_ips.observability import request_context
 
 log = logging.getLogger("kazoo_ips.audit")
@@ -25,6 +32,8 @@ length, a line is shorter than the 8 KiB that syslog servers accept."""
 
 State = Mapping[str, str]
 
+NO_STATUSES: Mapping[str, str] = {}
+
 
 class Change(StrEnum):
     """What happened to the addresses of a line."""
@@ -32,7 +41,17 @@ class Change(StrEnum):
     CREATED = "created"
     ASSIGNED = "assigned"
     RELEASED = "released"
+    TRANSFERRED = "transferred"
+    RESERVED = "reserved"
+    AGED = "aged"
+    """It begins to rest, or its rest has ended."""
+    DISABLED = "disabled"
+    ENABLED = "enabled"
+    CHANGED = "changed"
+    """Another zone, host, description, label or replacement."""
     DELETED = "deleted"
+    IMPORTED = "imported"
+    """An import of an export has stored its document."""
     UNDONE = "undone"
     """The assignment of a dead worker was undone. It was acknowledged to no client."""
     RESTORED = "restored"
@@ -43,6 +62,22 @@ class Change(StrEnum):
     """The account's copy was missing or differed from the pool. It was written."""
     COPY_REMOVED = "copy_removed"
     """The account had a copy of an address that is not assigned to it. The copy was removed."""
+    LIMITS_CHANGED = "limits_changed"
+    """The limits of an account have changed."""
+    PLACE_CHANGED = "place_changed"
+    """The settings of a zone or a host have changed."""
+    JOB_STARTED = "job_started"
+    JOB_STOPPED = "job_stopped"
+    """A client has stopped the job. It ends after the addresses that it is changing."""
+    WEBHOOK_CREATED = "webhook_created"
+    WEBHOOK_CHANGED = "webhook_changed"
+    WEBHOOK_ROTATED = "webhook_rotated"
+    """The webhook has a new secret."""
+    WEBHOOK_REPLAYED = "webhook_replayed"
+    """Its events since a time are delivered again."""
+    WEBHOOK_DISABLED = "webhook_disabled"
+    """The service has disabled it, because its receiver has replied 410."""
+    WEBHOOK_DELETED = "webhook_deleted"
 
 
 def created(ips: Iterable[DedicatedIP], *, recovered: bool = False) -> None:
@@ -51,12 +86,26 @@ def created(ips: Iterable[DedicatedIP], *, recovered: bool = False) -> None:
     :param recovered: whether the log may already have a line for this change, written by an
         earlier attempt or by a worker that has died since; the same in the other functions
     """
-    groups: dict[tuple[str, str, str | None], list[str]] = {}
+    groups: dict[tuple[str, str, str, str | None], list[str]] = {}
     for ip in ips:
-        groups.setdefault((ip.zone, ip.host, ip.request_id), []).append(ip.address)
-    for (zone, host, request_id), addresses in groups.items():
-        after = {"status": Status.AVAILABLE.value, "zone": zone, "host": host}
+        key = (str(ip.status), ip.zone, ip.host, ip.request_id)
+        groups.setdefault(key, []).append(ip.address)
+    for (status, zone, host, request_id), addresses in groups.items():
+        after = {"status": status, "zone": zone, "host": host}
         _write(Change.CREATED, addresses, None, after, request_id, recovered)
+
+
+def imported(found: Iterable[tuple[str, str, str | None]]) -> None:
+    """Write the lines for addresses that an import has stored.
+
+    :param found: the addresses, each with its status and the account that has it
+    """
+    groups: dict[tuple[str, str | None], list[str]] = {}
+    for address, status, account_id in found:
+        groups.setdefault((status, account_id), []).append(address)
+    for (status, account_id), addresses in groups.items():
+        after = {"status": status, **({"assigned_to": account_id} if account_id else {})}
+        _write(Change.IMPORTED, addresses, None, after, None)
 
 
 def deleted(ip: DedicatedIP, request_id: str | None, *, recovered: bool = False) -> None:
@@ -68,11 +117,34 @@ def deleted(ip: DedicatedIP, request_id: str | None, *, recovered: bool = False)
 
 
 def assigned(
-    addresses: Sequence[str], account_id: str, request_id: str, *, recovered: bool = False
+    addresses: Sequence[str],
+    account_id: str,
+    request_id: str,
+    *,
+    was: Mapping[str, str] = NO_STATUSES,
+    recovered: bool = False,
 ) -> None:
-    """Write the lines for available addresses that were assigned to an account."""
+    """Write the lines for addresses that were assigned to an account.
+
+    :param was: the status of each address before, if it was not available
+    """
     after = _assigned(account_id)
-    _write(Change.ASSIGNED, addresses, _AVAILABLE, after, request_id, recovered)
+    for status, group in _by_status(addresses, was):
+        _write(Change.ASSIGNED, group, {"status": status}, after, request_id, recovered)
+
+
+def reserved(
+    addresses: Sequence[str],
+    account_id: str,
+    request_id: str,
+    *,
+    was: Mapping[str, str] = NO_STATUSES,
+    recovered: bool = False,
+) -> None:
+    """Write the lines for addresses that were reserved for an account, as `assigned` does."""
+    after = {"status": Status.RESERVED.value, "reserved_for": account_id}
+    for status, group in _by_status(addresses, was):
+        _write(Change.RESERVED, group, {"status": status}, after, request_id, recovered)
 
 
 def released(
@@ -80,16 +152,71 @@ def released(
     account_id: str | None,
     request_id: str | None,
     *,
+    to: Mapping[str, str] = NO_STATUSES,
     recovered: bool = False,
 ) -> None:
-    """Write the lines for addresses of an account that were made available."""
+    """Write the lines for addresses of an account that were released.
+
+    :param to: the status of each address after it, if it is not available
+    """
     before = _assigned(account_id)
-    _write(Change.RELEASED, addresses, before, _AVAILABLE, request_id, recovered)
+    for status, group in _by_status(addresses, to):
+        _write(Change.RELEASED, group, before, {"status": status}, request_id, recovered)
 
 
-def undone(addresses: Sequence[str], account_id: str, request_id: str) -> None:
-    """Write the lines for assignments of an aborted transaction that were undone."""
-    _write(Change.UNDONE, addresses, _assigned(account_id), _AVAILABLE, request_id)
+def changed(
+    change: Change,
+    before: Sequence[DedicatedIP],
+    after: Sequence[DedicatedIP],
+    reason: str = "",
+    *,
+    recovered: bool = False,
+) -> None:
+    """Write the lines for addresses whose state was changed, one for each kind of change.
+
+    :param before: the same dedicated IPs before the change
+    :param reason: the reason that the author has given
+    """
+    groups: dict[tuple[str, str, str | None], tuple[State, State, list[str]]] = {}
+    for was, ip in zip(before, after, strict=True):
+        from_, to = _noted(was, ip), _noted(ip, was)
+        # To disable or enable an assigned address keeps the request id of its assignment.
+        kept = ip.request_id == was.request_id and ip.trail
+        key = (str(from_), str(to), ip.trail[-1].request_id if kept else ip.request_id)
+        groups.setdefault(key, (from_, to, []))[2].append(ip.address)
+    for (_, _, request_id), (from_, to, addresses) in groups.items():
+        _write(change, addresses, from_, to, request_id, recovered, reason)
+
+
+def transferred(
+    addresses: Sequence[str],
+    old_id: str,
+    new_id: str,
+    request_id: str,
+    *,
+    recovered: bool = False,
+) -> None:
+    """Write the lines for addresses that were transferred from an account to another one."""
+    before, after = _assigned(old_id), _assigned(new_id)
+    _write(Change.TRANSFERRED, addresses, before, after, request_id, recovered)
+
+
+def undone(
+    addresses: Sequence[str],
+    account_id: str,
+    request_id: str,
+    status: Status = Status.ASSIGNED,
+    old_id: str | None = None,
+) -> None:
+    """Write the lines for assignments or reservations of an aborted transaction that were undone.
+
+    :param status: the status that the transaction had written
+    :param old_id: the account that has the addresses again, after a transfer
+    """
+    reserved = {"status": status.value, "reserved_for": account_id}
+    before = reserved if status is Status.RESERVED else _assigned(account_id)
+    after = _assigned(old_id) if old_id else _AVAILABLE
+    _write(Change.UNDONE, addresses, before, after, request_id)
 
 
 def restored(ip: DedicatedIP) -> None:
@@ -122,7 +249,85 @@ def copies_removed(copies: Iterable[DedicatedIP]) -> None:
         _write(Change.COPY_REMOVED, addresses, _assigned(account_id), None, request_id)
 
 
+def webhook_changed(change: Change, webhook: Webhook) -> None:
+    """Write the line for a change of a webhook, without its secrets and its custom data."""
+    fields: dict[str, Any] = {
+        "audit": change.value,
+        "webhook_id": webhook.id,
+        "webhook_account_id": webhook.account_id,
+        "uri": webhook.uri.partition("?")[0],
+        "hook": webhook.hook,
+        "enabled": webhook.enabled,
+        **_who(None),
+    }
+    text = (
+        f"{change.value} {webhook.id} of {webhook.account_id or 'the operator'}: {fields['uri']}"
+    )
+    _write_text(text, fields)
+
+
+def limits_changed(account_id: str, before: Limits, after: Limits, request_id: str) -> None:
+    """Write the line for limits of an account that were set."""
+    fields: dict[str, Any] = {
+        "audit": Change.LIMITS_CHANGED.value,
+        "limited_account_id": account_id,
+        "from": asdict(before),
+        "to": asdict(after),
+        **_who(request_id),
+    }
+    text = f"{fields['audit']} of {account_id}: from {before} to {after}"
+    _write_text(text, fields)
+
+
+def place_changed(scope: Scope, name: str, before: PlaceSettings, after: PlaceSettings) -> None:
+    """Write the line for settings of a zone or a host that were changed."""
+    fields: dict[str, Any] = {
+        "audit": Change.PLACE_CHANGED.value,
+        scope.value: name,
+        "from": _settings(scope, before),
+        "to": _settings(scope, after),
+        **_who(None),
+    }
+    how = f"from {fields['from']} to {fields['to']}"
+    _write_text(f"{fields['audit']} {scope.value} {name}: {how}", fields)
+
+
+def job_changed(change: Change, job: Job) -> None:
+    """Write the line for a job that a client has started or stopped."""
+    fields: dict[str, Any] = {
+        "audit": change.value,
+        "job_id": job.id,
+        "kind": job.kind.value,
+        "host": job.host,
+        "to_host": job.to_host,
+        "to_zone": job.to_zone,
+        **_who(job.request_id),
+    }
+    to = " ".join(filter(None, (job.to_host, job.to_zone)))
+    text = f"{change.value} {job.id}: {job.kind.value} {job.host}{' to ' if to else ''}{to}"
+    _write_text(text, fields)
+
+
+def _write_text(text: str, fields: Mapping[str, Any]) -> None:
+    """Write a line that names no addresses: a text for human readers, and who makes the change."""
+    names = ("by", "account_id", "user_id", "command", "system_user", "request_id",
+             "original_request_id")  # fmt: skip
+    rest = " ".join(f"{name}={fields[name]}" for name in names if fields.get(name))
+    log.info("%s %s", text, rest, extra={"fields": fields})
+
+
 _AVAILABLE: State = {"status": Status.AVAILABLE.value}
+
+
+def _by_status(
+    addresses: Iterable[str], statuses: Mapping[str, str]
+) -> Iterable[tuple[str, list[str]]]:
+    """Group addresses by status. Those that are not in `statuses` are available."""
+    groups: dict[str, list[str]] = {}
+    for address in addresses:
+        status = str(statuses.get(address, Status.AVAILABLE))
+        groups.setdefault(status, []).append(address)
+    return groups.items()
 
 
 def _assigned(account_id: str | None) -> State:
@@ -139,6 +344,34 @@ def _place(ip: DedicatedIP) -> State:
     return {**_state(ip), "zone": ip.zone, "host": ip.host}
 
 
+def _settings(scope: Scope, settings: PlaceSettings) -> dict[str, Any]:
+    """Return the settings that the operator can change, by their names in the API."""
+    mark = settings.drained
+    drained = {"enabled": mark is None, **({"reason": mark.reason} if mark else {})}
+    if scope is Scope.HOST:
+        return drained
+    return {
+        **drained,
+        "aging_seconds": settings.aging_seconds,
+        "when_empty": "oldest" if settings.takes_oldest else "wait",
+        "low_percent": settings.low_percent,
+    }
+
+
+def _noted(ip: DedicatedIP, other: DedicatedIP) -> State:
+    """Return the place of an address, and those of its notes that another state has otherwise."""
+    noted = dict(_place(ip))
+    if ip.description != other.description:
+        noted["description"] = ip.description or ""
+    if ip.labels != other.labels:
+        noted["labels"] = ", ".join(f"{key}:{value}" for key, value in ip.labels)
+    if ip.replaced_by != other.replaced_by:
+        noted["replaced_by"] = ip.replaced_by or ""
+    if ip.reserved_until and other.reserved_until and ip.reserved_until != other.reserved_until:
+        noted["reserved_until"] = str(ip.reserved_until)
+    return noted
+
+
 def _by_owner(ips: Iterable[DedicatedIP]) -> dict[tuple[str | None, str | None], list[str]]:
     groups: dict[tuple[str | None, str | None], list[str]] = {}
     for ip in ips:
@@ -153,6 +386,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one for each part of a line
     after: State | None,
     request_id: str | None,
     recovered: bool = False,
+    reason: str = "",
 ) -> None:
     """Write one line, or several for more than `MAX_ADDRESSES` addresses.
 
@@ -168,6 +402,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one for each part of a line
             "to": after,
             **_who(request_id),
             **({"recovered": True} if recovered else {}),
+            **({"reason": reason} if reason else {}),
         }
         log.info("%s", _text(fields), extra={"fields": fields})
 
@@ -188,12 +423,31 @@ def _who(request_id: str | None) -> dict[str, str | None]:
     return who
 
 
+def author() -> Author:
+    """Return who does the current work, for the history."""
+    work = request_context.CURRENT.get()
+    if work is None:
+        return Author()
+    command = work.command or (work.by if work.by == "background" else "")
+    return Author(work.account_id, work.user_id, command or None, work.system_user or None)
+
+
+def stamp(at: int, request_id: str, attempt: Attempt | None = None) -> StampFields:
+    """Return when, in which request and by whom the current work changes addresses.
+
+    :param at: the time in Gregorian seconds
+    :param attempt: the attempt of a request with an Idempotency-Key
+    """
+    keyed = attempt is not None
+    return {"at": at, "request_id": request_id, "by": author(), "keyed": keyed}
+
+
 def _text(fields: Mapping[str, Any]) -> str:
     """Return a line for human readers."""
     what = f"{fields['audit']} {', '.join(fields['addresses'])}"
     how = f"from {_described(fields['from'])} to {_described(fields['to'])}"
     names = ("by", "account_id", "user_id", "command", "system_user", "request_id",
-             "original_request_id", "part", "recovered")  # fmt: skip
+             "original_request_id", "part", "recovered", "reason")  # fmt: skip
     rest = " ".join(f"{name}={fields[name]}" for name in names if fields.get(name))
     return f"{what}: {how} {rest}"
 

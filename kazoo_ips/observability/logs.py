@@ -18,7 +18,7 @@ from socket import AF_UNIX, SOCK_DGRAM, socket
 from threading import Event, Lock, Thread
 from typing import Any, TextIO
 
-import orjson
+import msgspec
 
 from kazoo_ips.model.names import printable
 from kazoo_ips.observability import audit, request_context
@@ -40,7 +40,7 @@ _SECRETS = re.compile(
     """,
     re.VERBOSE,
 )
-_LOUD = ("urllib3", "werkzeug")
+_LOUD = ("amqp", "kombu", "urllib3", "werkzeug")
 """Loggers that log whole requests at debug level."""
 
 
@@ -223,8 +223,8 @@ class JSONFormatter(_Formatter):
             if exception:
                 line["exception"] = exception
         try:
-            text = orjson.dumps(line).decode()
-        except TypeError:  # text that is not valid UTF-8
+            text = msgspec.json.encode(line).decode()
+        except UnicodeEncodeError:  # text that is not valid UTF-8
             return json.dumps(line)
         # JSON may contain characters that some readers treat as the end of a line. `json` escapes
         # them.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
+from tests.chaos import archive
 from tests.chaos.agreement import disagreements, pool, remove
 from tests.chaos.clients import Client, World, log_in
 from tests.chaos.faults import ByteProxy, Faults
@@ -165,6 +166,7 @@ class Run:
         print("faults:", dict(faults.counts))
         print(f"the last call ended {finished:.1f} s after the last fault")
         failed = check(history) | disagreed | self._doctor(last_fault)
+        failed |= self._check_archive(last_fault)
         if failed:
             print(f"history: {options.history}")
             print(f"logs of the service: {self._logs}")
@@ -193,6 +195,21 @@ class Run:
                 return 1
             time.sleep(1)
         raise AssertionError
+
+    def _check_archive(self, since: float) -> int:
+        """Wait until the archive agrees with the replies and the pool; return 1 if it does not."""
+        while True:
+            calls = self._world.history.calls
+            found = archive.violations(self._options.nodes[0], self._prefix, calls)
+            after = time.monotonic() - since
+            if not found:
+                print(f"the history agreed at most {after:.0f} s after the last fault")
+                return 0
+            if after > 2 * AGREED_WITHIN:
+                print(f"history: {len(found)} violations")
+                print("".join(f"  {line}\n" for line in found[:20]), end="")
+                return 1
+            time.sleep(1)
 
     def _doctor(self, since: float) -> int:
         """Run the doctor until it finds nothing; return its exit status, 1 after a timeout."""

@@ -11,7 +11,7 @@ from tests.chaos.linearizability import AVAILABLE
 _HTTP = urllib3.PoolManager(timeout=20, retries=False)
 
 
-def _send(node: str, path: str, method: str = "GET") -> Any:
+def send(node: str, path: str, method: str = "GET") -> Any:
     """Send a request to a node and return its content.
 
     :param node: the URL, with the administrator's name and password
@@ -24,15 +24,15 @@ def _send(node: str, path: str, method: str = "GET") -> Any:
 
 def remove(node: str, prefix: str) -> None:
     """Delete all databases whose names begin with the prefix."""
-    for name in _send(node, "_all_dbs"):
+    for name in send(node, "_all_dbs"):
         if name.startswith(prefix):
-            _send(node, quote(name, safe=""), "DELETE")
+            send(node, quote(name, safe=""), "DELETE")
 
 
 def _documents(node: str, database: str) -> list[dict[str, Any]]:
     """Read the dedicated IPs of a database from one node."""
     path = f"{quote(database, safe='')}/_all_docs?include_docs=true&conflicts=true"
-    documents = [row["doc"] for row in _send(node, path)["rows"]]
+    documents = [row["doc"] for row in send(node, path)["rows"]]
     return [document for document in documents if document.get("pvt_type") == "dedicated_ip"]
 
 

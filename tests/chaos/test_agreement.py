@@ -10,7 +10,8 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.repositories.accounts import account_database
 from tests.chaos.agreement import disagreements, pool
-from tests.conftest import Member, clear
+from tests.conftest import Member
+from tests.emptying import clear
 
 ADDRESS = "192.0.2.1"
 

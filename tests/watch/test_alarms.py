@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from webtest import TestApp
 
+from kazoo_ips import app as composition
+from kazoo_ips.config import Settings
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.observability.metrics import Metrics
 from tests.conftest import Member
+from tests.openapi_check import CheckedApp
 from tests.watch.exposition import Samples, samples
 
 ROOT = Path(__file__).parents[2]
@@ -126,8 +129,15 @@ def test_a_wrong_alarm_fails_the_unit_tests(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def scraped(watched: TestApp, add: Callable[..., DedicatedIP], alice: Member) -> Samples:
-    """The samples of `/metrics` after a request."""
+def scraped(behind: Settings, add: Callable[..., DedicatedIP], alice: Member) -> Samples:
+    """The samples of `/metrics` after a request, with consumers of each kind."""
+    receivers = {"amqp_url": "amqp://127.0.0.1:1", "crossbar_url": "http://127.0.0.1:1"}
+    app = composition.create_app(replace(behind, **receivers))
+    services = app.extensions["kazoo_ips"]
+    assert len(services.consumers()) == 2
+    services.status.beat()
+    services.status.record_doctor(0, [], "the tests")
+    watched = CheckedApp(app)
     add("192.0.2.1")
     watched.get(f"/v2/accounts/{alice.id}/ips/192.0.2.1", headers=alice.headers)
     return samples(watched.get("/metrics").text)
@@ -154,6 +164,12 @@ def test_the_counter_of_writes_without_a_quorum_begins_with_zero() -> None:
 
     class NoPool:
         def counts(self) -> None:
+            return None
+
+        def low_zones(self) -> None:
+            return None
+
+        def instances(self) -> None:
             return None
 
     scraped = samples(Metrics().text(NoPool()).decode())

@@ -24,7 +24,7 @@ from kazoo_ips.model import DedicatedIP
 from kazoo_ips.observability import logs, request_context
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.proxy import FaultProxy
+from tests.faults.proxy import FaultProxy, Request
 from tests.servers import Gunicorn
 from tests.timing import eventually
 
@@ -239,12 +239,22 @@ def test_an_invalid_traceparent_is_ignored(
     assert named(server, request_id[:24]) == line["couchdb_calls"] > 0
 
 
+def is_of(request_id: str) -> Callable[[Request], bool]:
+    """Return whether a request to CouchDB is of a client's request, and not of background work.
+
+    :param request_id: the beginning of the client's request id
+    """
+    return lambda request: f"x-couch-request-id: {request_id}".encode() in request.head.lower()
+
+
 def test_a_shared_request_to_couchdb_is_in_all_log_lines(
     server: Server, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     for n in range(8):
         add(f"192.0.2.{n}")
-    rule = server.proxy.rule(faults.delay(before=0.01), path="-dedicated_ips/", times=None)
+    rule = server.proxy.rule(
+        faults.delay(before=0.01), path="-dedicated_ips/", when=is_of("together"), times=None
+    )
 
     def read(n: int) -> int:
         headers = {**alice.headers, "X-Request-ID": f"together-{n}"}
@@ -268,9 +278,9 @@ def test_background_work_has_request_ids_of_its_own(
     server: Server, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     add("192.0.2.1")
-    server.proxy.rule(faults.answer_202, "PUT", "-dedicated_ips/192")
-    path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
-    assert server.send("POST", path, headers=alice.headers, retries=False).status == 503
+    server.proxy.rule(faults.answer_202, "PUT", "-dedicated_ips/192", when=is_of("assign"))
+    path, headers = f"/v2/accounts/{alice.id}/ips/192.0.2.1", {"X-Request-ID": "assign-one"}
+    assert server.send("POST", path, headers=alice.headers | headers, retries=False).status == 503
     name = re.compile(rb"(?i)x-couch-request-id: background-[0-9a-f]{13}-[0-9]{1,11}\r\n")
     assert eventually(lambda: any(name.search(r.request.head) for r in server.proxy.records))
 

@@ -7,19 +7,32 @@ that only a newer release knows, and their copies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
 
 from kazoo_ips.errors import Conflict, DatastoreForbidden, DatastoreMissing, IPNotFound
-from kazoo_ips.model import DedicatedIP, Outcome, Status, addresses
+from kazoo_ips.model import DedicatedIP, ListIPs, Outcome, Status, addresses
 from kazoo_ips.observability import audit
+from kazoo_ips.observability.audit import Change
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
+from kazoo_ips.repositories.counts import CountRepository
+from kazoo_ips.repositories.doctor_reports import Examined, Position
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.accounts.account_tree import AccountService
-from kazoo_ips.services.assigning.account_holdings import by_owner
 from kazoo_ips.services.assigning.conflicts import GRACE, ConflictResolver, is_copy
+from kazoo_ips.services.assigning.limits import LimitService
 from kazoo_ips.services.assigning.recovery import RecoveryService
+from kazoo_ips.services.pool.summaries import walk
+from kazoo_ips.services.states.places import PlaceService
 
 _CHUNK = 1000
+_READERS = 4
+"""Number of accounts that are examined at the same time."""
+_ACCOUNTS = 100
+"""Number of accounts of which all findings are known before the next ones are examined."""
+_ALL = ListIPs(limit=None)
 
 PROBLEMS = {
     "orphaned_transaction": "a worker died during a transaction; it is committed or rolled back",
@@ -29,9 +42,12 @@ PROBLEMS = {
     "copy_stale": "the account's copy differs from the pool; the copy is written again",
     "copy_extra": "the account has a copy of an address not assigned to it; the copy is deleted",
     "no_owner": "assigned, but to no account; it is made available",
+    "held_back": "available, but resting, reserved, disabled or drained; that is put right",
     "unknown_owner": "assigned to an account that does not exist; see `release --account`",
     "no_access": "CouchDB refuses access to this account; see `kazoo-ips secure`",
     "duplicate": "one address has two documents; only one can be assigned; delete one by hand",
+    "not_counted": "the ledger of the account's limits lacks this address; it is added",
+    "limit_exceeded": "the account has more addresses than its limits permit; it keeps them",
     "unusable": "no proxy can have this address; it is never assigned, and can be deleted",
     "not_an_address": "the id is not an address; delete the document by hand",
 }
@@ -61,6 +77,10 @@ class DoctorService:
         accounts: AccountService,
         recovery: RecoveryService,
         conflicts: ConflictResolver,
+        limits: LimitService,
+        lists: ListRepository,
+        counts: CountRepository,
+        places: PlaceService,
         now: Callable[[], int],
     ) -> None:
         self._ips = ips
@@ -68,33 +88,130 @@ class DoctorService:
         self._accounts = accounts
         self._recovery = recovery
         self._conflicts = conflicts
+        self._limits = limits
+        self._lists = lists
+        self._counts = counts
+        self._places = places
         self._now = now
+        self.examined: Examined | None = None
+        """How far the last examination of this object has come."""
 
     def size(self) -> int:
         """Return the number of addresses and accounts to check, for a progress bar."""
-        return self._ips.count() + len(self._accounts.list())
+        return self._ips.count() + len(self._accounts.ids_of_all())
+
+    def pool(self) -> str:
+        """Return the id of the pool's database, which changes if it is created again."""
+        return self._ips.history()
 
     def examine(
-        self, *, repair: bool = False, seen: Callable[[int], object] = lambda count: None
+        self,
+        *,
+        repair: bool = False,
+        seen: Callable[[int], object] = lambda count: None,
+        after: Examined | None = None,
+        resume: Position | None = None,
+        reached: Callable[[Position], object] = lambda position: None,
     ) -> Iterator[Finding]:
-        """Yield all problems.
+        """Yield all problems. Afterwards, `examined` says how far the documents were examined.
 
         :param repair: whether to repair them
         :param seen: called with the number of addresses and accounts checked since the last call
+        :param after: where an earlier examination ended: only addresses that have changed since
+            are examined, and the copies of the accounts that had them lately
+        :param resume: where an examination of all documents was broken off; the problems that were
+            found until there are not found again
+        :param reached: called with the position, when all problems before it were yielded
         """
+        pool = self.pool()
+        since = after.since if after and after.pool == pool else "0"
+        is_partial, accounts = since != "0", set[str]()
+        end, account = since, None
+        if resume:
+            _, since, end, account = resume
         yield from self._orphaned_transactions(repair)
-        ids: dict[str, str] = {}
-        since, more = "0", True
+        duplicates, owners = self._duplicates(), dict[str, bool]()
+        more, is_settled = account is None, end == since
         while more:
             since, withdrawn, ips, more = self._ips.changes(since, _CHUNK)
             yield from self._withdrawn(withdrawn, repair)
             for ip in ips:
-                yield from self._document(ip, ids, repair)
-            yield from self._examine_copies([ip for ip in ips if not ip.conflicted], repair)
+                yield from self._document(ip, duplicates, owners, repair)
+                accounts |= ip.accounts if is_partial else set()
+            # Addresses that are too recent to be examined are examined again the next time.
+            is_settled = is_settled and not any(map(self._is_fresh, ips))
+            end = since if is_settled else end
+            reached(Position(pool, since, end, None if more else ""))
             seen(len(ips))
-        for account in self._accounts.list():
-            yield from self._extra_copies(account.id, repair)
+        ids = sorted(accounts) if is_partial else self._all_accounts()
+        for account_id, findings in self._examine_accounts(
+            [each for each in ids if each > (account or "")], repair
+        ):
+            yield from findings
+            reached(Position(pool, since, end, account_id))
             seen(1)
+        if not is_partial:
+            yield from self._miscounted(repair)
+        self.examined = Examined(pool, end)
+
+    def _miscounted(self, repair: bool) -> Iterator[Finding]:
+        for miscount in self._limits.examine(repair=repair):
+            for address in miscount.missing:
+                yield Finding("not_counted", address, miscount.account_id, miscount.repaired)
+            if miscount.exceeded_by:
+                yield Finding("limit_exceeded", "", miscount.account_id)
+
+    def _duplicates(self) -> set[str]:
+        """Return the ids of documents whose address has another document, which is the one to use.
+
+        Such an address has an id in another spelling, of which there are few.
+        """
+        spelled = self._lists.other_spellings()
+        canonical = self._ips.by_id(list(spelled))[0] if spelled else {}
+        return {
+            document_id
+            for address, ids in spelled.items()
+            for document_id in sorted(ids)[address not in canonical :]
+        }
+
+    def _all_accounts(self) -> list[str]:
+        """Return the ids of all accounts, and of those that have addresses and do not exist.
+
+        They are sorted, so that an examination can go on after one of them.
+        """
+        with_addresses = (each.name for each in walk(self._counts.by_account))
+        return sorted({*self._accounts.ids_of_all(), *with_addresses})
+
+    def _examine_accounts(
+        self, ids: Sequence[str], repair: bool
+    ) -> Iterator[tuple[str, list[Finding]]]:
+        """Yield accounts with the problems of their copies. Several are examined at a time."""
+        with ThreadPoolExecutor(_READERS) as readers:
+            for start in range(0, len(ids), _ACCOUNTS):
+                examining = [
+                    (each, readers.submit(copy_context().run, self._copies_of, each, repair))
+                    for each in ids[start : start + _ACCOUNTS]
+                ]
+                for account_id, copies in examining:
+                    yield account_id, copies.result()
+
+    def _copies_of(self, account_id: str, repair: bool) -> list[Finding]:
+        """Return the problems of one account's copies."""
+        owned = [line.address for line in self._lists.assigned_to(account_id, _ALL)]
+        try:
+            extra = sorted({*self._copies.addresses(account_id)} - {*owned})
+            found = [
+                finding
+                for start in range(0, len(owned), _CHUNK)
+                for finding in self._examine_copies(
+                    account_id, owned[start : start + _CHUNK], repair
+                )
+            ]
+            return found + list(self._extra_copies(account_id, extra, repair))
+        except DatastoreMissing:
+            return []  # reported as an unknown owner
+        except DatastoreForbidden:
+            return [Finding("no_access", address, account_id) for address in owned or [""]]
 
     def _orphaned_transactions(self, repair: bool) -> Iterator[Finding]:
         for orphan in self._recovery.orphaned():
@@ -115,10 +232,13 @@ class DoctorService:
             return False
         return True
 
-    def _document(self, ip: DedicatedIP, ids: dict[str, str], repair: bool) -> Iterator[Finding]:
+    def _document(
+        self, ip: DedicatedIP, duplicates: set[str], owners: dict[str, bool], repair: bool
+    ) -> Iterator[Finding]:
         """Yield the problems that one document shows by itself.
 
-        :param ids: the document id of each canonical address so far; extended by this call
+        :param duplicates: the ids of documents whose address has a better one
+        :param owners: whether each account exists, as far as it is known; extended by this call
         """
         canonical = addresses.canonical(ip.address)
         if canonical is None:
@@ -126,21 +246,46 @@ class DoctorService:
             return
         if addresses.unusable(canonical):
             yield Finding("unusable", ip.address, ip.assigned_to)
-        if ids.setdefault(canonical, ip.address) != ip.address:
+        if ip.address in duplicates:
             yield Finding("duplicate", ip.address, ip.assigned_to)
         if ip.conflicted:
             yield from self._conflict(ip, repair)
-        elif ip.status is Status.ASSIGNED and not self._is_fresh(ip):
-            if not ip.assigned_to:
-                yield Finding("no_owner", ip.address, repaired=repair and self._release(ip))
-            elif not self._has_owner(ip.assigned_to):
-                yield Finding("unknown_owner", ip.address, ip.assigned_to)
+        elif not self._is_fresh(ip):
+            if ip.status is Status.ASSIGNED:
+                yield from self._wrong_owner(ip, owners, repair)
+            else:
+                yield from self._wrong_state(ip, repair)
 
-    def _has_owner(self, account_id: str) -> bool:
-        try:
-            return self._accounts.exists(account_id)
-        except DatastoreForbidden:
-            return True  # the database exists; the missing permission is reported elsewhere
+    def _wrong_owner(
+        self, ip: DedicatedIP, owners: dict[str, bool], repair: bool
+    ) -> Iterator[Finding]:
+        """Yield whether an assigned address has no account, or one that does not exist."""
+        if not ip.assigned_to:
+            yield Finding("no_owner", ip.address, repaired=repair and self._release(ip))
+        elif not self._has_owner(ip.assigned_to, owners):
+            yield Finding("unknown_owner", ip.address, ip.assigned_to)
+
+    def _wrong_state(self, ip: DedicatedIP, repair: bool) -> Iterator[Finding]:
+        """Yield whether an address is available although it must not be given away."""
+        at, by = self._now(), audit.author()
+        corrected = ip.corrected(
+            place=self._places.rules(ip), at=at, request_id=ip.request_id or "doctor", by=by
+        )
+        if corrected is None:
+            return
+        done = repair and self._ips.save(corrected).outcome is Outcome.DONE
+        if done:
+            audit.changed(Change(str(corrected.trail[-1].kind)), [ip], [corrected])
+        yield Finding("held_back", ip.address, repaired=done)
+
+    def _has_owner(self, account_id: str, owners: dict[str, bool]) -> bool:
+        if account_id not in owners:
+            try:
+                owners[account_id] = self._accounts.exists(account_id)
+            except DatastoreForbidden:
+                # The database exists. The missing permission is reported elsewhere.
+                owners[account_id] = True
+        return owners[account_id]
 
     def _conflict(self, ip: DedicatedIP, repair: bool) -> Iterator[Finding]:
         try:
@@ -150,58 +295,64 @@ class DoctorService:
             yield Finding("conflict", ip.address, ip.assigned_to)
 
     def _release(self, ip: DedicatedIP) -> bool:
-        available = replace(ip, status=Status.AVAILABLE, assigned_to=None, modified=self._now())
-        written = self._ips.save(available)
+        request_id = ip.request_id or "doctor"
+        at, by, place = self._now(), audit.author(), self._places.rules(ip)
+        released = ip.release(None, at=at, request_id=request_id, by=by, place=place)
+        written = self._ips.save(released)
         if written.outcome is Outcome.DONE:
-            audit.released([ip.address], None, ip.request_id)
+            to = {ip.address: released.status}
+            audit.released([ip.address], None, ip.request_id, to=to)
         return written.revision is not None
 
-    def _examine_copies(self, ips: Sequence[DedicatedIP], repair: bool) -> Iterator[Finding]:
-        """Yield the assigned addresses whose account has no copy, or a copy that differs."""
-        under_way = self._recovery.under_way()
-        due = (
+    def _examine_copies(
+        self, account_id: str, owned: Sequence[str], repair: bool
+    ) -> list[Finding]:
+        """Return the addresses of an account that have no copy, or a copy that differs."""
+        pool = self._ips.by_id(owned)[0]
+        copies = self._copies.find(account_id, owned)
+        wrong = [
             ip
-            for ip in ips
-            if ip.has_known_status and not self._is_fresh(ip) and ip.address not in under_way
-        )
-        for owner_id, owned in by_owner(due).items():
-            try:
-                copies = self._copies.find(owner_id, [ip.address for ip in owned])
-            except DatastoreMissing:
-                continue  # reported as an unknown owner
-            except DatastoreForbidden:
-                for ip in owned:
-                    yield Finding("no_access", ip.address, owner_id)
-                continue
-            for ip in owned:
-                copy = copies.get(ip.address)
-                if copy is None or not is_copy(copy, ip):
-                    problem = "copy_stale" if copy else "copy_missing"
-                    yield Finding(problem, ip.address, owner_id, repair and self._write_copy(ip))
+            for ip in pool.values()
+            if ip.assigned_to == account_id
+            and ip.has_known_status
+            and not (ip.conflicted or self._is_fresh(ip))
+            and not (ip.address in copies and is_copy(copies[ip.address], ip))
+        ]
+        under_way = self._recovery.under_way() if wrong else set()
+        return [
+            Finding(
+                "copy_stale" if ip.address in copies else "copy_missing",
+                ip.address,
+                account_id,
+                repair and self._write_copy(ip),
+            )
+            for ip in wrong
+            if ip.address not in under_way
+        ]
 
     def _write_copy(self, ip: DedicatedIP) -> bool:
         """Write the copy; return whether the account has it."""
         self._conflicts.drop_copy(ip.assigned_to or "", ip.address)
         return self._conflicts.is_acknowledged(ip)
 
-    def _extra_copies(self, account_id: str, repair: bool) -> Iterator[Finding]:
-        try:
-            copies = self._copies.of_account(account_id)
-        except DatastoreMissing:
-            return
-        except DatastoreForbidden:
-            yield Finding("no_access", "", account_id)
-            return
-        pool = self._ips.by_id([copy.address for copy in copies])[0]
-        for copy in copies:
-            ip = pool.get(copy.address)
+    def _extra_copies(
+        self, account_id: str, extra: Sequence[str], repair: bool
+    ) -> Iterator[Finding]:
+        """Yield the copies of addresses that the account does not have.
+
+        :param extra: the addresses of copies that are not in the view of assigned addresses
+        """
+        pool = self._ips.by_id(extra)[0] if extra else {}
+        copies = self._copies.find(account_id, extra) if extra else {}
+        for address in copies:
+            ip = pool.get(address)
             if ip and (ip.assigned_to == account_id or self._is_fresh(ip) or ip.conflicted):
                 continue
             if ip and not ip.has_known_status:
                 continue
             if repair:
-                self._conflicts.drop_copy(account_id, copy.address)
-            yield Finding("copy_extra", copy.address, account_id, repair)
+                self._conflicts.drop_copy(account_id, address)
+            yield Finding("copy_extra", address, account_id, repair)
 
     def _is_fresh(self, ip: DedicatedIP) -> bool:
         return self._now() - ip.modified < GRACE
