@@ -92,6 +92,27 @@ def test_distinct_hosts_and_zones_are_distinct(
     assert (refused.value.requested, refused.value.available) == (5, 4)
 
 
+@pytest.mark.parametrize(
+    ("option", "place"), [("distinct_hosts", "host3.example.com"), ("distinct_zones", "zone3")]
+)
+def test_distinct_hosts_and_zones_are_of_the_requested_ones(
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    option: str,
+    place: str,
+) -> None:
+    for n in range(8):
+        add(f"192.0.2.{n}", zone=f"zone{n % 4}", host=f"host{n % 4}.example.com")
+    name = "host" if option == "distinct_hosts" else "zone"
+    command = AllocateIPs(alice.id, 2, **{option: True, name: place})
+    with pytest.raises(InsufficientIPs) as refused:
+        services.allocation.allocate(command, uuid4().hex)
+    assert (refused.value.requested, refused.value.available) == (2, 1)
+    [ip] = services.allocation.allocate(replace(command, quantity=1), uuid4().hex)
+    assert getattr(ip, name) == place
+
+
 def test_zone_and_host_of_an_allocation_are_respected(
     services: Instance, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.schedules.operations import Operation, Pool, show_pool
-from tests.schedules.world import Reply
+from tests.schedules.operations import Operation, Pool, kept, show_pool
+from tests.schedules.world import Recorded, Reply
 from tests.stateful.history import Event, legal_order
 
 
@@ -15,12 +15,14 @@ class Call:
 
     :param began: the step before which the first attempt began
     :param ended: the step after which the first final reply arrived
+    :param request_id: the id of the request, the same in all attempts
     """
 
     operation: Operation
     began: float = math.inf
     ended: float = math.inf
     replies: list[Reply] = field(default_factory=list)
+    request_id: str = ""
 
     @property
     def final(self) -> Reply | None:
@@ -48,9 +50,42 @@ def inconsistencies(history: Sequence[Call], start: Pool, end: Pool) -> Iterator
         for call in history
         if call.operation.verb != "repairs"
     ]
-    if legal_order(events, start, lambda pool: pool == end) is None:
+    if legal_order(events, start, lambda pool: kept(pool) == end) is None:
         replies = "; ".join(f"{c.operation}: {c.final or 'no final reply'}" for c in history)
         yield f"no order explains {show_pool(start)} to {show_pool(end)} by {replies}"
+
+
+_KINDS = {
+    "assigns": "assigned",
+    "allocates": "assigned",
+    "reserves": "reserved",
+    "confirms": "assigned",
+    "cancels": "released",
+    "releases": "released",
+    "gives": "transferred",
+    "creates": "created",
+    "moves": "changed",
+    "deletes": "deleted",
+}
+
+
+def misrecorded(history: Sequence[Call], recorded: Sequence[Recorded]) -> Iterator[str]:
+    """Yield the calls whose events in the trails do not agree with their replies.
+
+    An acknowledged change has exactly one event. A refused one has none, unless another client has
+    read it and based its own write on it.
+    """
+    for call in history:
+        if call.final is None or call.operation.verb not in _KINDS:
+            continue
+        kind = _KINDS[call.operation.verb]
+        own = [r for r in recorded if (r.kind, r.request_id) == (kind, call.request_id)]
+        if not call.final.is_done:
+            last = {r.letter: r for r in recorded}
+            own = [r for r in own if r is last[r.letter]]
+        expected = sorted(call.final.letters) if call.final.is_done else []
+        if sorted(r.letter for r in own) != expected:
+            yield f"{call.operation}: {call.final}, and the trails have {own}"
 
 
 def _step(call: Call, history: Sequence[Call], pool: Pool) -> "Step":
@@ -79,7 +114,7 @@ class Step:
             yield pool
             yield from (after for _, after in effects)
         elif self.reply.is_done:
-            yield from (after for letters, after in effects if letters == self.reply.letters)
+            yield from (after for letters, after in effects if self.reply.fits(letters))
         elif self.operation.about(pool) & self.concurrent or not effects:
             yield pool
 

@@ -6,7 +6,13 @@ from functools import partial
 from uuid import uuid4
 
 from kazoo_ips.errors import DatastoreError
-from tests.schedules.consistency import Call, all_refused, contradictions, inconsistencies
+from tests.schedules.consistency import (
+    Call,
+    all_refused,
+    contradictions,
+    inconsistencies,
+    misrecorded,
+)
 from tests.schedules.operations import Operation, Pool, read_pool
 from tests.schedules.scheduler import Choice, Client, Phase, Run, execute, this_step
 from tests.schedules.world import COPIES, PAST_LEASE, Snapshot, World
@@ -19,15 +25,29 @@ class Scenario:
     :param start: the account of each address at the start, as in `a:X b:- c:Y`
     :param operations: as in `X assigns ab`
     :param uncopied: addresses whose account lacks its copy at the start
+    :param expired: addresses of a reservation of X that is over at the start
+    :param limits: the maximum number of addresses of each account that has a limit, as in `X:1`
+    :param rested: available addresses that have rested, and are still `aging`; Y had them last
     """
 
     start: str
     operations: tuple[str, ...]
     uncopied: str = ""
+    limits: str = ""
+    expired: str = ""
+    rested: str = ""
 
     def __str__(self) -> str:
         damaged = f" without copy of {self.uncopied}" if self.uncopied else ""
-        return f"{self.start}{damaged}, {', '.join(self.operations)}"
+        limited = f" with limits {self.limits}" if self.limits else ""
+        limited += f" after a reservation of {self.expired}" if self.expired else ""
+        rested = f", {self.rested} rested" if self.rested else ""
+        return f"{self.start}{damaged}{limited}{rested}, {', '.join(self.operations)}"
+
+    @property
+    def limit_of(self) -> dict[str, int]:
+        """The limit of each account that has one."""
+        return {word[0]: int(word[2:]) for word in self.limits.split()}
 
     @property
     def pool(self) -> Pool:
@@ -78,8 +98,12 @@ class Play:
     def go(self, schedule: Sequence[Choice]) -> Played:
         """Reset the databases, run one schedule and check the result."""
         self.world.reset()
-        self._history = [Call(Operation.read(text)) for text in self.scenario.operations]
+        self._history = [
+            Call(Operation.read(text, self.scenario.limit_of)) for text in self.scenario.operations
+        ]
         self._keys = [uuid4().hex for _ in self._history]
+        for call in self._history:
+            call.request_id = uuid4().hex
         self._attempts = []
         faulty = any(choice.fault for choice in schedule)
         phases = [Phase(self._first_attempts)]
@@ -97,6 +121,7 @@ class Play:
         violations += contradictions(self._history)
         violations += inconsistencies(self._history, self.scenario.pool, snapshot.pool)
         violations += snapshot.violations
+        violations += misrecorded(self._history, self.world.recorded())
         if not faulty:
             violations += all_refused(self._history, self.scenario.pool)
         if self.keyed:
@@ -127,7 +152,7 @@ class Play:
         """Send a request, and run the work that the worker defers until after its reply."""
         call = self._history[number]
         key = self._keys[number] if self.keyed else None
-        reply = self.world.send(worker, call.operation, key)
+        reply = self.world.send(worker, call.operation, call.request_id, key)
         if reply:
             call.replies.append(reply)
             if reply.is_final:
@@ -141,9 +166,14 @@ class Play:
     def _final_snapshot(self, faulty: bool, run: Run) -> Snapshot:
         """Return the documents minutes later, after recovery and one more attempt of keyed calls.
 
+        A drain is carried out once more: a worker that did not know it may have put an address
+        back as available. After that, nothing on the host may be available.
+
         Only the doctor repairs a copy that was lacking at the start, or that a late write created
         after its transaction was finished. So the doctor runs in these cases.
         """
+        if any(call.operation.verb == "drains" for call in self._history):
+            self.world.carry_out_drains()
         snapshot = self.world.snapshot()
         if not faulty and not snapshot.violations and not self._without_final_reply():
             return snapshot

@@ -18,7 +18,7 @@ from tests.schedules.scheduler import FAULTS, Choice, Run, explore, read_schedul
 from tests.schedules.world import world
 
 PREEMPTIONS = int(os.environ.get("SCHEDULES_PREEMPTIONS", "2"))
-AT_MOST = {"orders": 100, "late": 40, "faults": 12}
+AT_MOST = {"orders": 50, "late": 20, "faults": 6}
 """The maximum number of schedules of each scenario."""
 if "SCHEDULES_AT_MOST" in os.environ:
     AT_MOST = dict.fromkeys(AT_MOST, int(os.environ["SCHEDULES_AT_MOST"]))
@@ -41,6 +41,26 @@ SCENARIOS = [
     Scenario("a:- b:-", ("operator repairs", "X allocates 1")),
     Scenario("a:X b:-", ("operator repairs", "X releases all"), uncopied="a"),
     Scenario("a:X", ("operator repairs", "operator deletes a"), uncopied="a"),
+    Scenario("a:- b:-", ("X allocates 1", "X allocates 1"), limits="X:1"),
+    Scenario("a:- b:-", ("X assigns a", "X assigns b", "Y assigns a"), limits="X:1"),
+    Scenario("a:X b:-", ("X releases a", "X assigns b"), limits="X:1"),
+    Scenario("a:- b:-", ("X reserves ab", "Y assigns b")),
+    Scenario("a:x b:x", ("X confirms ab", "X confirms ab", "Y assigns b")),
+    Scenario("a:x b:x", ("X confirms ab", "X cancels ab", "Y assigns a")),
+    Scenario("a:- b:-", ("X confirms ab", "Y assigns a", "Y reserves b"), expired="ab"),
+    Scenario("a:- b:-", ("X reserves a", "X allocates 1"), limits="X:1"),
+    Scenario("a:X b:- c:-", ("X assigns bc", "X releases a", "X allocates 1"), limits="X:2"),
+    Scenario("a:-", ("operator repairs rests", "Y assigns a", "X allocates 1"), rested="a"),
+    Scenario("a:~Y b:-", ("Y assigns a", "X assigns a", "X allocates 1")),
+    Scenario("a:- b:X", ("operator drains host", "Y allocates 1", "X releases b")),
+    Scenario("a:-", ("operator drains host", "X assigns a")),
+    Scenario("a:X b:X", ("X gives ab", "X releases a", "Y assigns a")),
+    Scenario("a:X b:X", ("X gives ab", "Y releases a")),
+    Scenario("a:X", ("X gives a", "X releases a", "Y assigns a")),
+    Scenario("a:X b:- c:-", ("X gives a", "Y allocates 1"), limits="Y:1"),
+    Scenario("a:-", ("operator moves a", "X assigns a", "X releases a")),
+    Scenario("a:X b:X", ("operator moves a", "X releases ab")),
+    Scenario("a:X", ("operator moves a", "X gives a")),
 ]
 """Concurrent operations."""
 
@@ -49,6 +69,15 @@ WRITES = [
     Scenario("a:- b:-", ("X assigns ab",)),
     Scenario("a:- b:-", ("X allocates 1",)),
     Scenario("a:- b:- c:-", ("X allocates 2",)),
+    Scenario("a:- b:-", ("X assigns a",), limits="X:1"),
+    Scenario("a:- b:-", ("X allocates 1",), limits="X:1"),
+    Scenario("a:- b:-", ("X reserves ab",)),
+    Scenario("a:x b:x", ("X confirms ab",)),
+    Scenario("a:x b:x", ("X cancels ab",)),
+    Scenario("a:X", ("X gives a",)),
+    Scenario("a:X b:X", ("X gives ab",)),
+    Scenario("a:-", ("operator moves a",)),
+    Scenario("a:X", ("operator moves a",)),
     Scenario("a:X", ("X releases a",)),
     Scenario("a:X b:X", ("X releases ab",)),
     Scenario("a:X", ("X releases all",)),
@@ -113,7 +142,8 @@ def run_schedules(
     """Run the schedules of a scenario, or only the one in the environment variable SCHEDULE."""
     runs: list[Played] = []
     began = time.monotonic()
-    with world(settings, scenario.pool, scenario.uncopied) as made:
+    start = (scenario.pool, scenario.uncopied, scenario.limit_of, scenario.expired)
+    with world(settings, *start, scenario.rested) as made:
         play = Play(made, scenario, keyed)
 
         def go(schedule: Sequence[Choice]) -> Run:

@@ -8,9 +8,11 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from unittest.mock import patch
 from urllib.parse import unquote
 from uuid import uuid4
@@ -21,18 +23,42 @@ from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
-from kazoo_ips.model import AssignIP, CreateIP
+from kazoo_ips.model import GREGORIAN_EPOCH as EPOCH
+from kazoo_ips.model import AssignIP, AssignIPs, Attempt, CreateIP, ReleaseIP, Scope
+from kazoo_ips.model.commands import ExtendReservation, ReserveIPs
+from kazoo_ips.model.limits import Limits
+from kazoo_ips.model.reservations import MAX_SECONDS
+from kazoo_ips.model.trail import NOT_DONE
 from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.limits import INDEX
+from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.services.states.draining import Place
+from kazoo_ips.services.states.place_changes import ChangePlace
+from tests.emptying import states
 from tests.members import add_member
-from tests.schedules.operations import ADDRESSES, LETTERS, UNASSIGNED, Operation, Pool
+from tests.schedules.operations import (
+    ADDRESSES,
+    DRAINED,
+    HOST,
+    LETTERS,
+    RESTS,
+    UNASSIGNED,
+    Operation,
+    Pool,
+)
 from tests.schedules.scheduler import Clock, Request, gated, sleeping
 
 PATCHED = "kazoo_ips.couch.client.Connections"
 """The name under which the application finds the class of its connections."""
+READERS = "kazoo_ips.services.maintenance.doctor.ThreadPoolExecutor"
+"""The name under which the doctor finds the class of its threads. In a schedule it has none."""
 PAST_LEASE = 150.0
 """Seconds after which other workers regard the owner of a transaction as dead."""
-FOLLOWER_ROUNDS = 6
-"""Rounds of the change follower, ten seconds apart, within which it has read all changes."""
+FOLLOWER_STEPS = (10, 30, 20)
+"""Seconds before each round of the change follower. The first round reads the changes, the second
+one handles them when they are half a minute old, and the third one retries what could not be done.
+"""
 ACCOUNTS = ("X", "Y")
 COPIES = {name: f"{name}'s" for name in ACCOUNTS}
 """The name of each account's database in labels."""
@@ -48,6 +74,8 @@ class Reply:
     message: str
     letters: frozenset[str]
     """The addresses that it names, if it is a success."""
+    pending: int | None = None
+    """In the reply of a drain: how many addresses are still to be disabled."""
 
     @property
     def is_final(self) -> bool:
@@ -59,8 +87,22 @@ class Reply:
         """Whether the request succeeded."""
         return self.status < 300
 
+    def fits(self, letters: frozenset[str]) -> bool:
+        """Return whether it can be the reply to an operation with this effect."""
+        return letters == self.letters if self.pending is None else len(letters) <= self.pending
+
     def __str__(self) -> str:
+        if self.pending is not None:
+            return f"{self.status}, {self.pending} pending"
         return f"{self.status} {''.join(sorted(self.letters)) or self.message}"
+
+
+class Recorded(NamedTuple):
+    """An event of a trail that is in effect."""
+
+    letter: str
+    kind: str
+    request_id: str
 
 
 @dataclass(frozen=True)
@@ -96,9 +138,20 @@ class World:
     :param settings: the settings of empty databases
     :param start: the pool at the start of each run
     :param uncopied: addresses whose account lacks its copy at the start
+    :param limits: the maximum number of addresses of each account that has a limit
+    :param expired: addresses of a reservation of X that is over
+    :param rested: available addresses that have rested, and are still `aging`; Y had them last
     """
 
-    def __init__(self, settings: Settings, start: Pool, uncopied: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        start: Pool,
+        uncopied: str = "",
+        limits: Mapping[str, int] = MappingProxyType({}),
+        expired: str = "",
+        rested: str = "",
+    ) -> None:
         self.clock = Clock()
         self._settings = settings
         self._workers: dict[int, Worker] = {}
@@ -116,21 +169,53 @@ class World:
             now = composition.build(settings.as_administrator(), clock=self.clock)
             self.ids[name] = account.id
             self._tokens[name] = now.auth.open_session(account, user).token
-        couch = composition.connect(settings.as_administrator())
+        self._couch = couch = composition.connect(settings.as_administrator())
         names = {account_database(self.ids[name]): shown for name, shown in COPIES.items()}
         self._names = {"dedicated_ips": "pool", "kazoo_ips": "records", **names}
         self._databases = {shown: couch.database(name) for name, shown in self._names.items()}
-        for letter, owner in sorted(start):
-            services.pool.create(CreateIP(ADDRESSES[letter], "z", "h.example.com"), uuid4().hex)
-            if owner != UNASSIGNED:
-                services.ips.assign(AssignIP(self.ids[owner], ADDRESSES[letter]), uuid4().hex)
+        self._read: dict[str, tuple[Any, dict[str, dict[str, Any]]]] = {}
+        self._fill(services, start, rested)
         for letter, owner in start:
             if letter in uncopied:
                 database = self._databases[COPIES[owner]]
                 address = ADDRESSES[letter]
                 database.remove(address, database.get(address)["_rev"])
+        self._reserve_all(services, start, expired)
+        for name, most in limits.items():
+            services.limits.set(self.ids[name], Limits(most), uuid4().hex)
+            # Counted again after every process knows them, the limits are exact.
+            now.limits.set(self.ids[name], Limits(most), uuid4().hex)
         services.background.follow()  # sets the place in the changes feed from which it reads
         self._start = self.snapshot()
+
+    def _reserve_all(self, services: Instance, start: Pool, expired: str) -> None:
+        """Make one reservation of each account, and one of X that is over."""
+        for name in ACCOUNTS:
+            reserved = "".join(sorted(each for each, owner in start if owner == name.lower()))
+            self._reserve(services, name, reserved, MAX_SECONDS)
+        self._reserve(services, "X", expired, 60)
+
+    def _reserve(self, services: Instance, name: str, letters: str, seconds: int) -> None:
+        if letters:
+            wanted = AssignIPs(self.ids[name], tuple(ADDRESSES[letter] for letter in letters))
+            attempt = Attempt(f"{name} {letters}", 1)
+            made = services.reservations.reserve(
+                ReserveIPs(wanted, seconds), uuid4().hex, attempt=attempt
+            )
+            # Each worker reads documents in the same way if they name no transaction.
+            later = ExtendReservation(made.account_id, made.id, seconds - 1)
+            services.reservations.extend(later, uuid4().hex)
+
+    def _fill(self, services: Instance, start: Pool, rested: str) -> None:
+        """Add the addresses, and assign them or let them rest."""
+        for letter, owner in sorted(start):
+            services.pool.create(CreateIP(ADDRESSES[letter], "z", "h.example.com"), uuid4().hex)
+            if owner == UNASSIGNED and letter in rested:
+                _let_rest(services, ADDRESSES[letter], self.ids["Y"], 60)
+            elif owner[0] == RESTS:
+                _let_rest(services, ADDRESSES[letter], self.ids[owner[1:]], 10**7)
+            elif owner.isupper():
+                services.ips.assign(AssignIP(self.ids[owner], ADDRESSES[letter]), uuid4().hex)
 
     # Workers and requests.
 
@@ -147,24 +232,36 @@ class World:
             self._workers[number] = made
         return self._workers[number]
 
-    def send(self, number: int, operation: Operation, key: str | None) -> Reply | None:
+    def send(
+        self, number: int, operation: Operation, request_id: str, key: str | None
+    ) -> Reply | None:
         """Send an operation to a worker. Return the reply, or None for a repair."""
         worker = self._workers[number]
+        worker.services.background.read_settings()  # as its thread does each second
         if operation.verb == "repairs":
-            self.repair(number)
+            self.repair(number, operation.what)
             return None
         method, path, data = operation.request(self.ids)
-        headers = {"X-Auth-Token": self._tokens[operation.by]}
+        headers = {"X-Auth-Token": self._tokens[operation.caller], "X-Request-ID": request_id}
         if key:
             headers["Idempotency-Key"] = key
+        if operation.verb == "moves":
+            headers["If-Match"] = "*"
         body = None if data is None else {"data": data}
         reply = worker.client.open(path, method=method, json=body, headers=headers)
         content = reply.get_json()
-        letters = _letters(content["data"]) if reply.status_code < 300 else frozenset()
-        return Reply(reply.status_code, content.get("message", ""), letters)
+        done, message = reply.status_code < 300, content.get("message", "")
+        if done and operation.verb == "drains":
+            return Reply(reply.status_code, message, frozenset(), content["data"]["pending"])
+        letters = _letters(content["data"]) if done else frozenset()
+        return Reply(reply.status_code, message, letters)
 
-    def repair(self, number: int) -> None:
-        """Run `kazoo-ips doctor --repair`."""
+    def repair(self, number: int, what: str = "") -> None:
+        """Run `kazoo-ips doctor --repair`, or what ends the rests that are over."""
+        if what == "rests":
+            # Not by the background worker: it would hold its lease in the next runs too.
+            self._workers[number].services.background._states._expiry.end_due()
+            return
         list(self._workers[number].services.doctor.examine(repair=True))
 
     def recover(self, living: Sequence[int]) -> None:
@@ -173,9 +270,15 @@ class World:
             self._workers[number].run_background_work()
         new = composition.build(self._settings, clock=self.clock, pause=sleeping(self.clock))
         new.background.recover()
-        for _ in range(FOLLOWER_ROUNDS):
-            self.clock.now += 10
+        for seconds in FOLLOWER_STEPS:
+            self.clock.now += seconds
             new.background.follow()
+        new.drains.carry_out_all()
+
+    def carry_out_drains(self) -> None:
+        """Disable what is available on drained hosts, as a new worker does in the background."""
+        new = composition.build(self._settings, clock=self.clock, pause=sleeping(self.clock))
+        new.drains.carry_out_all()
 
     # Documents.
 
@@ -197,7 +300,8 @@ class World:
                 for i, d in start.items()
                 if _without_revision(d) != _without_revision(now[name].get(i, {}))
             ]
-            for written in database.put_all(deleted + restored):
+            changed = deleted + restored
+            for written in database.put_all(changed) if changed else ():
                 assert written.revision, "the pool is not as it was at the start"
         self._skip_earlier_changes()
 
@@ -209,17 +313,10 @@ class World:
 
     def snapshot(self) -> Snapshot:
         """Read all documents and compare them with each other."""
-        documents = {name: _documents(database) for name, database in self._databases.items()}
+        documents = self._documents()
         names = {account_id: name for name, account_id in self.ids.items()}
         pool = documents["pool"]
-        owners = {
-            i: names.get(d.get("pvt_assigned_to", ""), "?")
-            if d["pvt_status"] == "assigned"
-            else UNASSIGNED
-            if d["pvt_status"] == "available"
-            else d["pvt_status"]
-            for i, d in pool.items()
-        }
+        owners = {i: self._owner(d, names) for i, d in pool.items()}
         violations = [
             f"unfinished record: {_shown(document)}"
             for document in documents["records"].values()
@@ -229,6 +326,13 @@ class World:
             f"{LETTERS[i]} is in conflict" for i, d in pool.items() if "_conflicts" in d
         ]
         for account in ACCOUNTS:
+            ledger = documents["records"].get(f"limit-{self.ids[account]}")
+            counted = {i for named in ledger["own"].values() for i in named} if ledger else set()
+            violations += [
+                f"the ledger of {account} lacks {LETTERS[i]}"
+                for i in sorted(owners.keys() - counted)
+                if ledger and owners[i] == account
+            ]
             copies = documents[COPIES[account]]
             for i in sorted(copies.keys() | owners.keys()):
                 owned = owners.get(i) == account
@@ -238,9 +342,44 @@ class World:
                     violations.append(f"{account} has a copy of {LETTERS[i]}")
                 elif owned and _compared(copies[i]) != _compared(pool[i]):
                     violations.append(f"{account} has an old copy of {LETTERS[i]}")
-        return Snapshot(
-            frozenset((LETTERS[i], owner) for i, owner in owners.items()), violations, documents
-        )
+        found = {(LETTERS[i], owner) for i, owner in owners.items()}
+        hosts = documents["records"].get("place-settings", {}).get("hosts", {})
+        if any(settings.get("drained") for settings in hosts.values()):
+            found.add((HOST, DRAINED))
+        return Snapshot(frozenset(found), violations, documents)
+
+    def _owner(self, document: Mapping[str, Any], names: Mapping[str, str]) -> str:
+        """Return the account of an address, or what a pool says in its place."""
+        match document["pvt_status"]:
+            case "assigned":
+                return names.get(document.get("pvt_assigned_to", ""), "?")
+            case "available":
+                return UNASSIGNED
+            case "aging" if document["pvt_available_at"] > self.clock.now + EPOCH:
+                return f"{RESTS}{names[document['pvt_last_assigned_to']]}"
+            case "reserved" if document["pvt_reserved_until"] > self.clock.now + EPOCH:
+                return names[document["pvt_reserved_for"]].lower()
+            case "aging" | "reserved":
+                return UNASSIGNED
+        return str(document["pvt_status"])
+
+    def _documents(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Read the databases that have changed since they were read; return all documents."""
+        for full, state in states(self._couch, self._names).items():
+            name = self._names[full]
+            if name not in self._read or self._read[name][0] != state:
+                self._read[name] = state, _documents(self._databases[name])
+        return {name: documents for name, (_, documents) in self._read.items()}
+
+    def recorded(self) -> list[Recorded]:
+        """Return what the trails record as done, also those of deleted addresses."""
+        ips = IPRepository(self._couch, ListRepository(self._couch))
+        found: list[Recorded] = []
+        for address, each in ips.branches(list(LETTERS)).items():
+            ip = each.current
+            events = [e for e in ip.trail if e.kind not in NOT_DONE] if ip else []
+            found += [Recorded(LETTERS[address], str(e.kind), e.request_id) for e in events]
+        return found
 
     def describe(self, method: str, target: str, body: bytes | None) -> Request | None:
         """Return what a request reads or writes; None if no schedule stops it.
@@ -250,8 +389,10 @@ class World:
         database, *path = target.split("?", maxsplit=1)[0].strip("/").split("/")
         name = self._names.get(unquote(database).removeprefix(self._settings.prefix))
         document = unquote("/".join(path))
-        if name is None or not document or re.fullmatch("[0-9a-f]{32}", document):
+        if name is None or document in ("", INDEX) or re.fullmatch("[0-9a-f]{32}", document):
             return None
+        if document == "place-settings" and method == "GET":
+            return None  # the background thread reads them
         shown = re.sub("[0-9a-f]{32,}", "…", LETTERS.get(document, document))
         content = json.loads(body) if body else {}
         ids = {document} if document[0] != "_" else {_id(d) for d in content.get("docs", ())}
@@ -277,16 +418,45 @@ class World:
                 yield f"[{' '.join(filter(None, words))}]"
 
 
+class _SameThread(Executor):
+    """Runs each call at once, in the thread that submits it."""
+
+    def __init__(self, _: int) -> None:
+        """:param _: the number of threads, of which there are none"""
+
+    def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a call and return its result as a future."""
+        done: Future[Any] = Future()
+        done.set_result(call(*args, **kwargs))
+        return done
+
+
+def _let_rest(services: Instance, address: str, account_id: str, seconds: int) -> None:
+    """Let an available address rest that an account had."""
+    zone = Place(Scope.ZONE, "z")
+    services.places.set(ChangePlace(zone, aging_seconds=seconds))
+    services.ips.assign(AssignIP(account_id, address), uuid4().hex)
+    services.ips.release(ReleaseIP(None, address), uuid4().hex)
+    services.places.set(ChangePlace(zone, aging_seconds=0))
+
+
 @contextmanager
-def world(settings: Settings, start: Pool, uncopied: str = "") -> Iterator[World]:
+def world(
+    settings: Settings,
+    start: Pool,
+    uncopied: str = "",
+    limits: Mapping[str, int] = MappingProxyType({}),
+    expired: str = "",
+    rested: str = "",
+) -> Iterator[World]:
     """Create databases and a world on them, whose requests and sleeps the scheduler controls."""
     own = replace(settings, prefix=f"{settings.prefix}{uuid4().hex[:6]}-", identity_cache=1e6)
     databases = composition.databases(own)
     databases.create()
     add_member(own)
     try:
-        made = World(own, start, uncopied)
-        with patch(PATCHED, gated(made.describe)):
+        made = World(own, start, uncopied, limits, expired, rested)
+        with patch(PATCHED, gated(made.describe)), patch(READERS, _SameThread):
             yield made
     finally:
         databases.delete()
@@ -316,8 +486,8 @@ def _compared(document: Mapping[str, Any]) -> list[Any]:
 
 
 def _is_kept(document: Mapping[str, Any]) -> bool:
-    """Whether a record may remain: an idempotency record, a checkpoint, a finished transaction."""
-    return document["type"] in ("reply", "follower") or bool(document.get("finished"))
+    """Whether a record may remain: not a transaction that is not finished."""
+    return document["type"] != "transaction" or bool(document.get("finished"))
 
 
 def _shown(document: Mapping[str, Any]) -> str:

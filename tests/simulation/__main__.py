@@ -5,7 +5,10 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from multiprocessing import get_context
+
+from tests.simulation import processes
 
 
 def main(given: Sequence[str]) -> int:
@@ -24,12 +27,7 @@ def main(given: Sequence[str]) -> int:
         os.environ["PYTHONHASHSEED"] = "0"
         command = [sys.executable, "-m", "tests.simulation", *given]
         os.execv(sys.executable, command)
-    # Importing these replaces parts of the standard library, so only in the final process.
-    from tests.simulation.run import run  # noqa: PLC0415
-    from tests.simulation.shrink import shrink  # noqa: PLC0415
-
-    work = shrink if arguments.shrink else run
-
+    work = partial(processes.run, trace=arguments.trace, shrink=arguments.shrink)
     failed, count, began = [], 0, time.perf_counter()
     # Each run allocates shared memory that is freed only when the process ends.
     with get_context("spawn").Pool(arguments.jobs, maxtasksperchild=50) as pool:

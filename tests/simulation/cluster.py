@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.simulation.documents import (
     CONFLICT,
+    COUNTED,
     Document,
     Revision,
     Shard,
@@ -314,9 +315,12 @@ class Cluster:
         origin: Node,
         database: str,
         ids: Sequence[str],
-        done: Callable[[list[list[Revision]] | None], None],
+        done: Callable[[list[list[tuple[Revision, ...]]] | None], None],
     ) -> None:
-        """Read all leaf revisions of many documents; None if too few replicas replied."""
+        """Read all leaf revisions of many documents, each with its ancestors.
+
+        None if too few replicas replied.
+        """
         acc = _BulkGet(len(self.nodes), ids, database, done)
         for node in self.nodes:
             self.call(origin, node, acc.work, acc.receive)
@@ -590,7 +594,7 @@ class _BulkGet:
             tree = Tree()
             for rev in sorted(found, key=rank):
                 tree.merge(found[rev])
-            results.append([tree.revisions[rev] for rev in sorted(tree.leaves, key=rank)])
+            results.append([tree.path(rev) for rev in sorted(tree.leaves, key=rank)])
         self.done(results)
 
 
@@ -606,7 +610,7 @@ def select_rows(shard: Shard, view: str, query: Mapping[str, Any]) -> list[Docum
     if "endkey" in query:
         end = collated(query["endkey"])
         rows = [row for row in rows if row.order <= end]
-    if query.get("reduce", view != "logins/by_login"):
+    if view in COUNTED and query.get("reduce", True):
         return _reduced(rows, query.get("group_level", 99 if query.get("group") else 0))
     skip, limit = query.get("skip", 0), query.get("limit")
     rows = rows[skip : None if limit is None else skip + limit]

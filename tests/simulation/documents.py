@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import orjson
+import msgspec
 
 from kazoo_ips.model.addresses import canonical, sort_key
 
@@ -112,7 +112,7 @@ class Tree:
 
 def new_rev(deleted: bool, parent: str | None, body: Document) -> str:
     """Return the new revision of a write: its hash covers the body and the parent."""
-    content = orjson.dumps([deleted, parent, body])
+    content = msgspec.json.encode([deleted, parent, body])
     digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
     return f"{generation(parent) + 1 if parent else 1}-{digest}"
 
@@ -288,6 +288,27 @@ def _by_address_or_time(document: Document) -> Emitted:
         yield ["modified", modified], line
 
 
+def _by_expiry(document: Document) -> Emitted:
+    status = document.get("pvt_status")
+    if not _order(document) or status not in {"aging", "reserved"}:
+        return
+    end = document.get("pvt_available_at" if status == "aging" else "pvt_reserved_until")
+    at = end if isinstance(end, int) else 0
+    zone, host = document.get("pvt_zone"), document.get("pvt_host")
+    for place in (["all"], ["zone", zone], ["host", host]):
+        yield [status, *place, at], [zone, host]
+
+
+def _by_label(document: Document) -> Emitted:
+    order, labels = _order(document), document.get("labels")
+    if order and isinstance(labels, dict):
+        status, host = document.get("pvt_status"), document.get("pvt_host")
+        owner = document.get("pvt_assigned_to") if status == "assigned" else None
+        for name, value in labels.items():
+            if isinstance(value, str):
+                yield [f"{name}:{value}", document.get("pvt_zone"), order], [status, host, owner]
+
+
 def _other_spellings(document: Document) -> Emitted:
     order = _order(document)
     if order and canonical(document["_id"]) != document["_id"]:
@@ -305,12 +326,87 @@ def _by_login(document: Document) -> Emitted:
         yield ["api_key", key], None
 
 
+def _by_ancestor(document: Document) -> Emitted:
+    tree = document.get("pvt_tree")
+    if document.get("pvt_type") != "account" or document.get("pvt_deleted"):
+        return
+    for ancestor in tree if isinstance(tree, list) else ():
+        yield [ancestor, document["_id"]], document.get("name") or ""
+
+
+def _event(document: Document) -> Document | None:
+    """Return a document of the history if views show its event; None otherwise."""
+    if not document.get("event") or not isinstance(document.get("at"), int):
+        return None
+    if document["event"] == "retracted":
+        return None
+    return document
+
+
+def _event_value(event: Document) -> list[Any]:
+    """Return the fields of an event as the views have them."""
+    names = ("id", "ip", "event", "at", "account_id", "before", "after", "by", "request_id",
+             "source", "certain", "revision", "reason")  # fmt: skip
+    states = {
+        name: [event[name].get(field) for field in ("status", "account_id", "zone", "host")]
+        for name in ("before", "after")
+        if event.get(name)
+    }
+    return [states.get(name, event.get(name)) for name in names]
+
+
+def _events_by_address(document: Document) -> Emitted:
+    event, address = _event(document), canonical(str(document.get("ip")))
+    if event and address:
+        generation = _generation(document)
+        yield [sort_key(address), event["at"], generation, document["_id"]], _event_value(event)
+
+
+def _events_by_account(document: Document) -> Emitted:
+    event = _event(document)
+    if event:
+        states = [event.get("before") or {}, event.get("after") or {}]
+        accounts = [event.get("account_id"), *(state.get("account_id") for state in states)]
+        for account_id in dict.fromkeys(filter(None, accounts)):
+            yield (
+                [account_id, event["at"], _generation(document), document["_id"]],
+                _event_value(event),
+            )
+
+
+def _events_by_zone(document: Document) -> Emitted:
+    event = _event(document)
+    if event:
+        states = [event.get("before") or {}, event.get("after") or {}]
+        zones = dict.fromkeys(filter(None, (state.get("zone") for state in states)))
+        for zone in [None, *zones]:
+            yield [zone, event["at"], _generation(document), document["_id"]], None
+
+
+def _by_retraction(document: Document) -> Emitted:
+    if document.get("event") == "retracted" and document.get("retracts"):
+        yield [document["at"], document["_id"]], [document["ip"], document["retracts"]]
+
+
+def _generation(document: Document) -> int:
+    return int((document.get("revision") or "0").partition("-")[0])
+
+
 VIEWS: dict[str, Callable[[Document], Emitted]] = {
     "ips/by_zone": _by_zone,
     "ips/by_host": _by_host,
     "ips/by_assignee": _by_assignee,
     "ips/by_address_or_time": _by_address_or_time,
+    "ips/by_label": _by_label,
+    "ips/by_expiry": _by_expiry,
     "ips/other_spellings": _other_spellings,
     "logins/by_login": _by_login,
+    "account_tree/by_ancestor": _by_ancestor,
+    "history/by_account": _events_by_account,
+    "history/by_address": _events_by_address,
+    "history/by_retraction": _by_retraction,
+    "history/by_zone": _events_by_zone,
 }
-"""The map functions of `couch_views/`. All reduce functions count rows."""
+"""The map functions of `couch_views/`."""
+COUNTED = frozenset(name for name in VIEWS if name.startswith("ips/"))
+"""The views that have a reduce function. It counts rows."""

@@ -29,14 +29,19 @@ from tests.stateful.commands import (
     Create,
     Delete,
     Fetch,
+    Move,
     OfAccount,
     Release,
     ReleaseAll,
     ReleaseMany,
+    Transfer,
 )
 from tests.stateful.history import Event, legal_order
 
 AVAILABLE = "available"
+DISABLED = "disabled"
+RESTS = "~"
+"""An address that rests has the owner `~X` if X had it last."""
 ABSENT = None
 UNFINISHED = float("inf")
 _MAX_CHOICES = 200_000
@@ -79,6 +84,8 @@ class Call:
     """Whether some node could not reach any other one during the decisive attempt."""
     lagging: bool = False
     """Whether some node was unreachable then or shortly before, and may lack changes."""
+    setting: str = ""
+    """The setting of all zones, as in the plan."""
 
     @property
     def began(self) -> float:
@@ -122,26 +129,52 @@ def owner(state: State) -> str | None:
     return state.owner if isinstance(state, Transient) else state
 
 
-def assign(account: str) -> Step:
-    """Assign an available address."""
-    return lambda s: [account] if owner(s) == AVAILABLE else []
+def is_unowned(state: State) -> bool:
+    """Whether the pool has an address, and no account has it."""
+    shown = owner(state)
+    return shown is not None and (shown in {AVAILABLE, DISABLED} or shown[0] == RESTS)
 
 
-def release(account: str) -> Step:
+def is_free_for(account: str, *, by_name: bool = True) -> Callable[[str | None], bool]:
+    """Whether an account may have an address."""
+    free = {AVAILABLE, RESTS + account} if by_name else {AVAILABLE}
+    return lambda shown: shown in free
+
+
+def assign(account: str, *, by_name: bool = True) -> Step:
+    """Assign an address."""
+    is_free = is_free_for(account, by_name=by_name)
+    return lambda s: [account] if is_free(owner(s)) else []
+
+
+def released(account: str, setting: str) -> str:
+    """Return the state of an address that an account has released."""
+    return {"aging": RESTS + account, "drained": DISABLED}.get(setting, AVAILABLE)
+
+
+def added(setting: str) -> str:
+    """Return the state of an address that was added to the pool."""
+    return DISABLED if setting == "drained" else AVAILABLE
+
+
+def release(account: str, setting: str) -> Step:
     """Release an address of the account."""
-    return lambda s: [AVAILABLE] if owner(s) == account else []
+    return lambda s: [released(account, setting)] if owner(s) == account else []
 
 
-def add() -> Step:
+def transfer(from_: str, to: str) -> Step:
+    """Transfer an address from one account to another one."""
+    return lambda s: [to] if owner(s) == from_ else []
+
+
+def add(setting: str) -> Step:
     """Add an address to the pool."""
-    return lambda s: [AVAILABLE] if owner(s) is ABSENT else []
+    return lambda s: [added(setting)] if owner(s) is ABSENT else []
 
 
 def remove(force: bool) -> Step:
     """Delete an address from the pool."""
-    return lambda s: (
-        [ABSENT] if owner(s) is not ABSENT and (force or owner(s) == AVAILABLE) else []
-    )
+    return lambda s: [ABSENT] if owner(s) is not ABSENT and (force or is_unowned(s)) else []
 
 
 def observe(holds: Callable[[str | None], bool]) -> Step:
@@ -170,31 +203,33 @@ def transiently(shows: Callable[[str | None], bool], to: str | None, call: int) 
 def addresses_of(command: Command, addresses: Sequence[str]) -> Sequence[str]:
     """Return the addresses that a command may change."""
     match command:
-        case Assign(_, _, a) | Release(_, _, a) | Create(_, a) | Delete(_, a):
+        case Assign(_, _, a) | Release(_, _, a) | Create(_, a) | Delete(_, a) | Move(_, a):
             return [a]
-        case AssignMany(_, _, wanted) | ReleaseMany(_, _, wanted):
+        case AssignMany(_, _, wanted) | ReleaseMany(_, _, wanted) | Transfer(_, wanted):
             return wanted
         case ReleaseAll() | Allocate() | Repair():
             return addresses
     return []
 
 
-def effect_of(command: Command) -> Step:
+def effect_of(command: Command, setting: str) -> Step:
     """Return the step that a command takes on each address that it changes."""
     match command:
         case Assign() | AssignMany() | Allocate():
-            return assign(command.account)
+            return assign(command.account, by_name=not isinstance(command, Allocate))
         case Release() | ReleaseMany() | ReleaseAll():
-            return release(command.account)
+            return release(command.account, setting)
+        case Transfer(_, _, from_id, to_id):
+            return transfer(from_id, to_id)
         case Create():
-            return add()
+            return add(setting)
         case Delete():
             return remove(command.force)
     raise AssertionError(command)
 
 
-def _all(command: Command, changed: Iterable[str]) -> Constraints:
-    return {address: [effect_of(command)] for address in changed}
+def _all(call: Call, changed: Iterable[str]) -> Constraints:
+    return {address: [effect_of(call.command, call.setting)] for address in changed}
 
 
 def interpretations(call: Call, addresses: Sequence[str]) -> list[Constraints]:
@@ -209,9 +244,8 @@ def interpretations(call: Call, addresses: Sequence[str]) -> list[Constraints]:
         return _unknown(call, addresses)
     if reply.status >= 400:
         return [_after_attempts(call, each, addresses) for each in _refusal(call, addresses)]
-    if isinstance(command, Fetch):
-        shown = reply.data["assigned_to"] if reply.data["status"] == "assigned" else AVAILABLE
-        return [{command.address: [observe(lambda o: o == shown)]}]
+    if isinstance(command, Fetch | Move):
+        return [{command.address: [observe(_is_as_shown(reply))]}]
     changed = reply.data.get("ips") or addresses_of(command, addresses)
     if isinstance(command, ReleaseAll):
         changed = reply.data["ips"]
@@ -219,19 +253,30 @@ def interpretations(call: Call, addresses: Sequence[str]) -> list[Constraints]:
             a: [observe(lambda o: o != command.account)] for a in addresses if a not in changed
         }
         seen = {} if call.isolated or call.lagging else others
-        return [{**seen, **_all(command, changed)}]
+        return [{**seen, **_all(call, changed)}]
     if isinstance(command, Allocate):
         assert len(set(changed)) == command.quantity, call
     else:
         assert list(changed) == list(addresses_of(command, addresses)), call
-    constraints = _all(command, changed)
+    return [_done(call, changed, addresses)]
+
+
+def _done(call: Call, changed: Sequence[str], addresses: Sequence[str]) -> Constraints:
+    """Return the constraints of a call that has changed these addresses."""
+    command, constraints = call.command, _all(call, changed)
     if isinstance(command, Allocate) or not is_final(call.attempts[0][2]):
         # Assignments that an allocation or an earlier attempt undid may have been visible.
         tried = _no_lasting_effect(call, addresses)
         constraints = {
             a: [*tried.get(a, ()), *constraints.get(a, ())] for a in {**tried, **constraints}
         }
-    return [constraints]
+    return constraints
+
+
+def _is_as_shown(reply: Reply) -> Callable[[str | None], bool]:
+    """Return whether an address has the owner that a reply shows, or none."""
+    shown = reply.data["assigned_to"] if reply.data["status"] == "assigned" else None
+    return (lambda o: o == shown) if shown else is_unowned
 
 
 def _no_lasting_effect(call: Call, addresses: Sequence[str]) -> Constraints:
@@ -242,9 +287,13 @@ def _no_lasting_effect(call: Call, addresses: Sequence[str]) -> Constraints:
     command, number = call.command, call.number
     match command:
         case Assign() | AssignMany() | Allocate():
-            shown = transiently(lambda o: o == AVAILABLE, command.account, number)
+            by_name = not isinstance(command, Allocate)
+            is_free = is_free_for(command.account, by_name=by_name)
+            shown = transiently(is_free, command.account, number)
+        case Transfer(_, _, from_id, to_id):
+            shown = transiently(lambda o: o == from_id, to_id, number)
         case Create():
-            shown = transiently(lambda o: o is ABSENT, AVAILABLE, number)
+            shown = transiently(lambda o: o is ABSENT, added(call.setting), number)
         case Delete():
             shown = transiently(lambda o: o is not ABSENT, ABSENT, number)
         case _:
@@ -254,49 +303,68 @@ def _no_lasting_effect(call: Call, addresses: Sequence[str]) -> Constraints:
 
 def _unknown(call: Call, addresses: Sequence[str]) -> list[Constraints]:
     command, nothing = call.command, _no_lasting_effect(call, addresses)
-    if isinstance(command, Fetch):
+    if isinstance(command, Fetch | Move):
         return [{}]
     if isinstance(command, ReleaseAll):
-        some: Step = lambda s: [s, AVAILABLE] if owner(s) == command.account else [s]  # noqa: E731
+        after = released(command.account, call.setting)
+        some: Step = lambda s: [s, after] if owner(s) == command.account else [s]  # noqa: E731
         return [{address: [some] for address in addresses}]
     wanted = addresses_of(command, addresses)
     size = command.quantity if isinstance(command, Allocate) else len(wanted)
-    return [nothing, *(_all(command, each) for each in itertools.combinations(wanted, size))]
+    return [nothing, *(_all(call, each) for each in itertools.combinations(wanted, size))]
 
 
 _RULES: dict[str, Callable[[Command, str], Callable[[str | None], bool]]] = {
     "not_found": lambda command, account: lambda o: o is ABSENT,
-    "forbidden": lambda command, account: lambda o: o not in (ABSENT, AVAILABLE, account),
-    "superfluous": lambda command, account: (
-        (lambda o: o == account)
+    "forbidden": lambda command, account: (
+        (lambda o: o is not ABSENT and o != account and not is_free_for(account)(o))
         if isinstance(command, Assign | AssignMany)
-        else (lambda o: o == AVAILABLE)
+        else (lambda o: o is not ABSENT and o != account and not is_unowned(o))
+    ),
+    "superfluous": lambda command, account: (
+        (lambda o: o == account) if isinstance(command, Assign | AssignMany) else is_unowned
     ),
 }
+
+
+_TRANSFER_RULES: dict[str, Callable[[str, str], Callable[[str | None], bool]]] = {
+    "not_found": lambda from_id, to_id: lambda o: o is ABSENT,
+    "forbidden": lambda from_id, to_id: (
+        lambda o: o is not ABSENT and o not in {from_id, to_id} and not is_unowned(o)
+    ),
+    "superfluous": lambda from_id, to_id: lambda o: o == to_id or is_unowned(o),
+}
+
+
+def _refused_by(rule: str, command: Command) -> Step:
+    """Return the observation that a rule refuses an address of a command."""
+    if isinstance(command, Transfer):
+        return observe(_TRANSFER_RULES[rule](command.from_id, command.to_id))
+    assert isinstance(command, OfAccount)
+    return observe(_RULES[rule](command, command.account))
 
 
 def _refusal(call: Call, addresses: Sequence[str]) -> list[Constraints]:
     command, reply = call.command, call.reply
     match reply.status, command:
         case 404, Fetch(_, account, address):
-            return [{address: [observe(lambda o: o not in (AVAILABLE, account))]}]
-        case 404, Assign(address=address) | Release(address=address) | Delete(address=address):
+            return [{address: [observe(lambda o: o != account and not is_unowned(o))]}]
+        case 404, Assign() | Release() | Delete() | Move():
+            [address] = addresses_of(command, addresses)
             return [{address: [observe(lambda o: o is ABSENT)]}]
-        case 400, OfAccount(_, account):
+        case 400, OfAccount() | Transfer():
             wanted = addresses_of(command, addresses)
             return [
                 {
-                    wanted[int(place.split(".")[1])]: [
-                        observe(_RULES[next(iter(rule))](command, account))
-                    ]
+                    wanted[int(place.split(".")[1])]: [_refused_by(next(iter(rule)), command)]
                     for place, rule in reply.data.items()
                 }
             ]
         case 409, Create(_, address):
             return [{address: [observe(lambda o: o is not ABSENT)]}]
         case 409, Delete(_, address) if "assigned" in _reasons(reply).values():
-            return [{address: [observe(lambda o: o not in (ABSENT, AVAILABLE))]}]
-        case 409, _:
+            return [{address: [observe(lambda o: o is not ABSENT and not is_unowned(o))]}]
+        case 409 | 412, _:
             return [_no_lasting_effect(call, addresses)]
     raise AssertionError(call)
 
@@ -308,7 +376,7 @@ def _after_attempts(call: Call, refused: Constraints, addresses: Sequence[str]) 
     has already was not assigned by these attempts.
     """
     command, reply = call.command, call.reply
-    undone = isinstance(command, Assign | AssignMany) and reply.status in (400, 404)
+    undone = isinstance(command, Assign | AssignMany | Transfer) and reply.status in (400, 404)
     if not undone or is_final(call.attempts[0][2]):
         return refused
     wanted = addresses_of(command, addresses)
@@ -349,7 +417,8 @@ def violations(
         for a in begin
     }
 
-    added = {
+    add_again = _adding_again(history[0].setting if history else "")
+    additions = {
         a: [
             c.began for c in history if c.command == _creation(c.command, a) and not _is_refused(c)
         ]
@@ -363,7 +432,7 @@ def violations(
             for i, chosen in zip(constraining[address], choice, strict=True)
             for step in by_call[i][chosen].get(address, ())
         ]
-        events += [Event(began, UNFINISHED, _add_again) for began in added[address]]
+        events += [Event(began, UNFINISHED, add_again) for began in additions[address]]
         return legal_order(events, begin[address], lambda s: s == end[address]) is not None
 
     impossible: dict[str, None] = {}
@@ -390,9 +459,9 @@ def _is_refused(call: Call) -> bool:
     return 400 <= call.reply.status < 500 and is_final(call.reply)
 
 
-def _add_again(state: Any) -> Iterable[State]:
+def _adding_again(setting: str) -> Step:
     """Add an address again: a replica may receive the addition after a later deletion."""
-    return [state, AVAILABLE] if owner(state) is ABSENT else [state]
+    return lambda state: [state, added(setting)] if owner(state) is ABSENT else [state]
 
 
 def _of(choice: Sequence[int], places: Iterable[int]) -> tuple[int, ...]:

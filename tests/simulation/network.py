@@ -7,13 +7,13 @@ uses its own HTTP client. A node implements only the requests that the service s
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import orjson
+import msgspec
 
 from tests.simulation import cluster as fabric
 from tests.simulation.cluster import DOWN, Cluster, Node
@@ -32,7 +32,8 @@ from tests.simulation.standard_library import receive_timeout
 _REASONS = {200: "OK", 201: "Created", 202: "Accepted", 404: "Object Not Found", 409: "Conflict",
             412: "Precondition Failed", 500: "Internal Server Error"}  # fmt: skip
 _JSON = {"startkey", "endkey", "key", "keys", "limit", "skip", "reduce", "group_level", "group",
-         "include_docs", "conflicts", "r", "w", "new_edits", "heartbeat", "timeout"}  # fmt: skip
+         "descending", "revs", "include_docs",
+         "conflicts", "r", "w", "new_edits", "heartbeat", "timeout"}  # fmt: skip
 
 
 @dataclass
@@ -261,14 +262,12 @@ class Request:
     def read(cls, data: bytes, number: int) -> "Request":
         """Parse the bytes of a request."""
         head, _, body = data.partition(b"\r\n\r\n")
-        lines = head.decode("latin-1").split("\r\n")
-        method, target, _ = lines[0].split(" ")
-        headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
-        assert int(headers.get("content-length", 0)) == len(body), "not sent in one call"
+        method, target, _ = head[: head.index(b"\r\n")].decode("latin-1").split(" ")
+        assert _header(_CONTENT_LENGTH, head, "0") == str(len(body)), "not sent in one call"
         path, query = _parsed(target)
-        name = headers.get("x-couch-request-id", "")
-        name = name if re.fullmatch(r"[\w-]{1,36}", name, re.ASCII) else f"{number:010x}"
-        content = orjson.loads(body) if body else None
+        name = _header(_REQUEST_ID, head, "")
+        name = name if _VALID_ID.fullmatch(name) else f"{number:010x}"
+        content = msgspec.json.decode(body) if body else None
         shown = f"{target} {body[:300].decode(errors='replace')}"
         return cls(number, method, path, query, content, name, shown)
 
@@ -281,6 +280,17 @@ class Request:
         return f"#{self.number} {self.method} {self.shown}"
 
 
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:([^\r]*)", re.IGNORECASE)
+_REQUEST_ID = re.compile(rb"\r\nx-couch-request-id:([^\r]*)", re.IGNORECASE)
+_VALID_ID = re.compile(r"[\w-]{1,36}", re.ASCII)
+
+
+def _header(pattern: re.Pattern[bytes], head: bytes, default: str) -> str:
+    """Return the value of a header of a request."""
+    found = pattern.search(head)
+    return found[1].decode("latin-1").strip() if found else default
+
+
 @lru_cache(10_000)
 def _parsed(target: str) -> tuple[tuple[str, ...], Mapping[str, Any]]:
     """Return the path and the query of a target."""
@@ -291,7 +301,7 @@ def _parsed(target: str) -> tuple[tuple[str, ...], Mapping[str, Any]]:
 
 
 def _written(status: int, body: Any, request_id: str) -> tuple[bytes, bytes]:
-    content = orjson.dumps(body) + b"\n" if not isinstance(body, bytes) else body
+    content = msgspec.json.encode(body) + b"\n" if not isinstance(body, bytes) else body
     head = (
         f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nX-Couch-Request-ID: {request_id}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -316,7 +326,9 @@ class RequestHandler:
     def begin(self) -> None:
         """Handle the request. The response is sent when it is complete."""
         method, path = self.request.method, self.request.path
-        if len(path) == 1 and method == "PUT":
+        if path == ("",):
+            self.respond(200, {"couchdb": "Welcome", "version": "3.3.3"})
+        elif len(path) == 1 and method == "PUT":
             if self.cluster.exists(self.database):
                 self.respond(412, {"error": "file_exists", "reason": "exists"})
             else:
@@ -342,6 +354,9 @@ class RequestHandler:
         if query.get("open_revs") == "all":
             self.cluster.open_revs(self.node, self.database, document_id, r, self._leaves)
             return
+        if "rev" in query:
+            self._revision(document_id)
+            return
         if self.request.path[2:] and self.request.path[1] != "_design":
             self.cluster.open(self.node, self.database, document_id, r, self._attachment)
             return
@@ -358,6 +373,23 @@ class RequestHandler:
 
         self.cluster.open(self.node, self.database, document_id, r, done)
 
+    def _revision(self, document_id: str) -> None:
+        """Return one revision, of which some replica has the body."""
+        rev = self.request.query["rev"]
+
+        def work(node: Node) -> Document | None:
+            tree = node.shards[self.database].trees.get(document_id)
+            found = tree.revisions.get(rev) if tree else None
+            return to_json(document_id, found) if found and found.body is not None else None
+
+        def done(result: Any) -> None:
+            if result is None:
+                self.respond(404, {"error": "not_found", "reason": "missing"})
+            else:
+                self.respond(500 if result is DOWN else 200, _FAILED if result is DOWN else result)
+
+        self.cluster.one_replica(self.node, work, done)
+
     def _attachment(self, opened: Any) -> None:
         attached = opened.path[0].body["_attachments"][self.request.path[2]]
         self.respond(200, base64.b64decode(attached["data"]))
@@ -367,11 +399,7 @@ class RequestHandler:
             self.respond(500, _FAILED)
             return
         document_id, revs = self.request.path[1], self.request.query.get("revs")
-        shown = [{"ok": to_json(document_id, path[0])} for path in leaves]
-        for each, path in zip(shown if revs else [], leaves, strict=False):
-            ids = [revision.rev.split("-", 1)[1] for revision in path]
-            each["ok"]["_revisions"] = {"start": generation(path[0].rev), "ids": ids}
-        self.respond(200, shown)
+        self.respond(200, [{"ok": _leaf(document_id, path, bool(revs))} for path in leaves])
 
     def _put(self, document_id: str) -> None:
         document = {**self.request.body, "_id": document_id}
@@ -434,12 +462,14 @@ class RequestHandler:
             content = {"id": document_id, "rev": "undefined", "error": name, "reason": reason}
             return {"id": document_id, "docs": [{"error": content}]}
 
-        def done(found: list[list[Revision]] | None) -> None:
+        revs = bool(self.request.query.get("revs"))
+
+        def done(found: list[list[tuple[Revision, ...]]] | None) -> None:
             if found is None:
                 results = [error(i, "internal_fabric_error", "nodedown") for i in ids]
             else:
                 results = [
-                    {"id": i, "docs": [{"ok": to_json(i, leaf)} for leaf in leaves]}
+                    {"id": i, "docs": [{"ok": _leaf(i, path, revs)} for path in leaves]}
                     if leaves
                     else error(i, "not_found", "missing")
                     for i, leaves in zip(ids, found, strict=True)
@@ -493,13 +523,18 @@ class RequestHandler:
             opened = fabric.Opened(tree.path(winner.rev), tree.conflicts)
             return fabric.shown(document_id, opened, bool(query.get("conflicts")))
 
+        start, end = query.get("startkey", ""), query.get("endkey", "\uffff")
+        descending = bool(query.get("descending"))
+        if descending:
+            start, end = end, start
+
         def work(node: Node) -> Document:
             rows = [
                 {"id": i, "key": i, "value": {"rev": winner.rev}, "doc": doc(i, tree, winner)}
                 for i, tree, winner in node.shards[self.database].live()
-                if query.get("startkey", "") <= i <= query.get("endkey", "\uffff")
+                if start <= i <= end
             ]
-            return {"rows": rows[: query.get("limit")]}
+            return {"rows": (rows[::-1] if descending else rows)[: query.get("limit")]}
 
         self._one_replica(work)
 
@@ -560,6 +595,19 @@ class RequestHandler:
                 document_id, opened, bool(self.request.query.get("conflicts"))
             )
         return row
+
+
+def _leaf(document_id: str, path: Sequence[Revision], revs: bool) -> Document:
+    """Return a leaf revision.
+
+    :param path: the revision and its ancestors
+    :param revs: whether the request has `revs=true`
+    """
+    document = to_json(document_id, path[0])
+    if revs:
+        ids = [revision.rev.split("-", 1)[1] for revision in path]
+        document["_revisions"] = {"start": generation(path[0].rev), "ids": ids}
+    return document
 
 
 _METHODS: dict[str, Callable[[RequestHandler, str], None]] = {

@@ -1,6 +1,6 @@
 """The plan of a run, which a seed determines: the pool, the workers, the requests, the faults."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -14,11 +14,13 @@ from tests.stateful.commands import (
     Create,
     Delete,
     Fetch,
+    Move,
     OfAccount,
     Release,
     ReleaseAll,
     ReleaseMany,
     Request,
+    Transfer,
 )
 
 ACCOUNTS = ("X", "Y", "Z")
@@ -80,6 +82,9 @@ class Plan:
     :param hosts: the host of CouchDB for each worker: a node, or a load balancer
     :param deaths_detectable: whether a worker can detect that another one was killed
     :param message_loss: how often a message between nodes is lost
+    :param limits: the maximum number of addresses of each account that has a limit
+    :param setting: of all zones: `aging` if addresses rest after their release, for longer than
+        the run; `drained`; or empty
     """
 
     owners: dict[str, str | None]
@@ -89,7 +94,9 @@ class Plan:
     delays: Delays
     request_faults: RequestFaults
     message_loss: float = 0.0
+    setting: str = ""
     faults: list[Fault] = field(default_factory=list)
+    limits: dict[str, int] = field(default_factory=dict)
 
 
 def make(seed: int) -> Plan:
@@ -104,8 +111,16 @@ def make(seed: int) -> Plan:
     shared = chance.random() < 0.4
     hosts = ["balancer" if shared else f"node{n}" for n in (1, 2, 3)]
     made = Plan(owners, hosts, chance.random() < 0.8, clients, Delays(), RequestFaults())
+    made.setting = Random(f"setting {seed}").choice(["", "", "aging", "drained"])
     if chance.random() < 0.7:
         _add_faults(chance, made)
+    # From numbers of their own, so that the rest of a plan does not depend on what follows.
+    made.clients += _operators(Random(f"operators {seed}"), owners)
+    limited = Random(f"limits {seed}")
+    for account in ACCOUNTS:
+        if limited.random() < 0.2:
+            has = sum(owner == account for owner in owners.values())
+            made.limits[account] = has + limited.choice([0, 1, 1, 2])
     return made
 
 
@@ -127,6 +142,31 @@ def _clients(chance: Random, addresses: list[str]) -> list[list[Task]]:
             tasks.append(Task(command, key, pause if number else pause / 10, worker))
         clients.append(tasks)
     return clients
+
+
+def _operators(chance: Random, owners: Mapping[str, str | None]) -> list[list[Task]]:
+    """Return operators who transfer and move addresses; in most plans there is none."""
+    clients = []
+    for number in range(chance.choice([0, 0, 0, 1, 2])):
+        tasks = []
+        for task in range(chance.randint(1, 3)):
+            key = f"key-operator-{number}-{task}" if chance.random() < 0.4 else None
+            command = _operator_command(chance, owners)
+            tasks.append(Task(command, key, chance.expovariate(100), chance.randrange(3)))
+        clients.append(tasks)
+    return clients
+
+
+def _operator_command(chance: Random, owners: Mapping[str, str | None]) -> Command:
+    addresses = list(owners)
+    if chance.random() < 0.4:
+        zone, host = chance.choice(["zone1", "zone2"]), chance.choice(["proxy8", "proxy9"])
+        return Move("operator", chance.choice(addresses), zone, f"{host}.example.com")
+    from_id, to_id = chance.sample(ACCOUNTS, 2)
+    owned = [address for address, owner in owners.items() if owner == from_id]
+    usable = owned if owned and chance.random() < 0.8 else addresses
+    some = tuple(chance.sample(usable, min(len(usable), chance.choice([1, 2, 2]))))
+    return Transfer("operator", some, from_id, to_id)
 
 
 def _contended(chance: Random, a: str, b: str) -> list[list[Task]]:

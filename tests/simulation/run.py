@@ -2,6 +2,7 @@
 
 import hashlib
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,20 +10,23 @@ from typing import Any
 
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services.assigning.recovery import LEASE
-from tests.simulation import history, plan
+from tests.simulation import archive, history, limits, plan
 from tests.simulation.cluster import Cluster
 from tests.simulation.documents import Shard
-from tests.simulation.history import ABSENT, AVAILABLE, Call, is_final
+from tests.simulation.history import ABSENT, AVAILABLE, DISABLED, RESTS, Call, is_final
 from tests.simulation.network import Network
 from tests.simulation.plan import ACCOUNTS, Fault, Plan, Repair, Task
 from tests.simulation.scheduler import Process, Scheduler
 from tests.simulation.standard_library import world
-from tests.simulation.workers import POOL, Reply, Worker, base, pool_trees
+from tests.simulation.workers import POOL, Reply, Worker, application, base, pool_trees
+from tests.stateful.commands import Command, Move, Transfer
 
 KEYS_FINAL_WITHIN = 10.0
 """Seconds after the last fault within which every call with a key has a final reply."""
 AGREED_WITHIN = 120.0
 """Seconds after the last fault within which replicas, copies and pool agree."""
+USUALLY_AGREED_WITHIN = 35.0
+"""Seconds after the last fault within which they agree in most runs. The other runs go on."""
 FULL_RUN_EVERY = 10
 """One of this many runs uses all of that time, even if it has no violation earlier."""
 LEASE_EXPIRY = LEASE + 60.0
@@ -61,11 +65,15 @@ class Run:
 
     def __init__(self, seed: int, made: Plan) -> None:
         base()
+        # Before the run, so that the first run of a process has the same random numbers as others.
+        for slot, _ in enumerate(made.hosts):
+            application(slot)
         self.plan = made = replace(
             made, delays=replace(made.delays), request_faults=replace(made.request_faults)
         )
         self.scheduler = Scheduler(seed)
-        self.cluster = Cluster(self.scheduler, made.delays, pool_trees(made.owners))
+        trees = pool_trees(made.owners, made.limits, made.setting)
+        self.cluster = Cluster(self.scheduler, made.delays, trees)
         self.cluster.message_loss = made.message_loss
         self.network = Network(self.scheduler, self.cluster, made.request_faults)
         self.client_process = Process(0)
@@ -126,7 +134,7 @@ class Run:
         healed = self.scheduler.now
         self.scheduler.run_for(KEYS_FINAL_WITHIN)
         self._repeat_keyed_calls()
-        self.scheduler.run_for(max(0.0, healed + AGREED_WITHIN / 2 - self.scheduler.now))
+        self.scheduler.run_for(max(0.0, healed + USUALLY_AGREED_WITHIN - self.scheduler.now))
 
     def _end_request_faults(self) -> None:
         self.plan.request_faults.clear()
@@ -199,9 +207,13 @@ class Run:
         if isinstance(call.command, Repair):
             reply = worker.do(_repair) or Reply(0)
         else:
-            method, path, data = call.command.request()
+            method, path, data = _with_ids(call.command).request()
             account = getattr(call.command, "account", "operator")
-            headers = {"Idempotency-Key": call.key} if call.key else {}
+            headers = {"X-Request-ID": archive.request_id(call)}
+            if isinstance(call.command, Move):
+                headers["If-Match"] = "*"
+            if call.key:
+                headers["Idempotency-Key"] = call.key
             reply = worker.request(
                 call.command.by,
                 method.upper(),
@@ -234,7 +246,7 @@ class Run:
         # that later background work changes nothing.
         if self.report.seed % FULL_RUN_EVERY and not self._violations():
             return []
-        self.scheduler.run_for(AGREED_WITHIN / 2)
+        self.scheduler.run_for(AGREED_WITHIN - USUALLY_AGREED_WITHIN)
         return self._violations()
 
     def _violations(self) -> list[str]:
@@ -242,7 +254,8 @@ class Run:
         violations: list[str] = []
         names = {account_id: name for name, account_id in base().ids.items()}
         pool = self._documents(POOL)
-        begin = {a: owner or AVAILABLE for a, owner in self.plan.owners.items()}
+        unowned = DISABLED if self.plan.setting == "drained" else AVAILABLE
+        begin = {a: owner or unowned for a, owner in self.plan.owners.items()}
         end = {a: _owner(pool[a], names) if a in pool else ABSENT for a in begin}
         violations += [
             f"unexpected address: {a}" for a in pool.keys() - begin.keys() if a[0] != "_"
@@ -252,10 +265,12 @@ class Run:
                 _with_account_names(call, names),
                 isolated=self._was_isolated(*call.decisive[:2]),
                 lagging=self._was_lagging(*call.decisive[:2]),
+                setting=self.plan.setting,
             )
             for call in self.calls
         ]
         violations += history.violations(calls, begin, end)
+        violations += self._limit_violations(calls, end)
         for name in sorted(self.cluster.nodes[0].shards):
             violations += _differences(name, [n.shards[name] for n in self.cluster.nodes])
         for account in ACCOUNTS:
@@ -263,9 +278,30 @@ class Run:
         violations += [
             f"unfinished record: {i} {d}"
             for i, d in self._documents(_RECORDS).items()
-            if d.get("type") not in {"reply", "follower"} and not d.get("finished")
+            if d.get("type") == "transaction" and not d.get("finished")
         ]
+        events = [
+            {"_id": i, **d}
+            for name in self.cluster.nodes[0].shards
+            if name.startswith("kazoo_ips_history_")
+            for i, d in self._documents(name).items()
+        ]
+        violations += archive.violations(events, self.calls, pool)
         return violations + [f"the doctor found {each}" for each in self._doctor_findings()]
+
+    def _limit_violations(self, calls: Sequence[Call], end: Mapping[str, str | None]) -> list[str]:
+        """Return the accounts that had too many addresses, and addresses that are not counted."""
+        wrong = []
+        records = self._documents(_RECORDS)
+        for name, limit in self.plan.limits.items():
+            owned = {address for address, owner in end.items() if owner == name}
+            most = limits.most_held(name, calls, self.plan.owners)
+            if max(most, len(owned)) > limit:
+                wrong.append(f"{name} had {most} addresses, and has {len(owned)}, of {limit}")
+            ledger = records[f"limit-{base().ids[name]}"]
+            counted = {address for named in ledger["own"].values() for address in named}
+            wrong += [f"{a}: not in the ledger of {name}" for a in sorted(owned - counted)]
+        return wrong
 
     def _documents(self, database: str) -> dict[str, dict[str, Any]]:
         shard = self.cluster.nodes[0].shards[database]
@@ -296,6 +332,14 @@ class Run:
         return found
 
 
+def _with_ids(command: Command) -> Command:
+    """Return a command with the ids of accounts in the place of their names."""
+    if isinstance(command, Transfer):
+        ids = base().ids
+        return replace(command, from_id=ids[command.from_id], to_id=ids[command.to_id])
+    return command
+
+
 def _location(error: Exception) -> str:
     """Return where the error was raised."""
     last = traceback.extract_tb(error.__traceback__)[-1]
@@ -315,6 +359,10 @@ def _repair(services: Any) -> Reply:
 def _owner(document: dict[str, Any], names: dict[str, str]) -> str:
     if document.get("pvt_status") == "available":
         return AVAILABLE
+    if document.get("pvt_status") == "aging":
+        return RESTS + names[document["pvt_last_assigned_to"]]
+    if document.get("pvt_status") == "disabled":
+        return DISABLED
     return names.get(document.get("pvt_assigned_to", ""), "an unknown account")
 
 
@@ -329,6 +377,8 @@ def _with_account_names(call: Call, names: dict[str, str]) -> Call:
     return Call(call.number, call.client, call.command, call.key, tuple(attempts))
 
 
+_KEPT = {"reply", "follower", "place_settings"}
+"""Types of records that remain."""
 _COMPARED = ("pvt_assigned_to", "pvt_request_id", "pvt_modified", "pvt_status")
 
 

@@ -6,7 +6,7 @@ when its process starts.
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
@@ -41,6 +41,14 @@ _SETTINGS = Settings(
     read_timeout=5.0,
     connect_timeout=1.0,
 )
+
+
+_DRAINED = {"reason": "proxy goes", "at": int(START_TIME), "by": {}, "scope": "zone"}
+_ZONES: dict[str, dict[str, Any]] = {
+    "aging": {"aging_seconds": 10**7},
+    "drained": {"drained": _DRAINED},
+}
+"""The settings of a zone, by the setting of a plan."""
 
 
 @dataclass(frozen=True)
@@ -105,19 +113,31 @@ def _trees(shards: Mapping[str, Shard]) -> Any:
     }
 
 
-def pool_trees(owners: Mapping[str, str | None]) -> Trees:
+def pool_trees(
+    owners: Mapping[str, str | None], limits: Mapping[str, int], setting: str = ""
+) -> Trees:
     """Return the databases with these addresses in the pool, and the copies of assigned ones.
 
     :param owners: the account's name for each address, or None
+    :param limits: the maximum number of addresses of each account that has a limit
+    :param setting: of all zones, as in a plan
     """
     known = base()
     shards = {name: dict(trees) for name, trees in known.shards.items()}
+    zone = _ZONES.get(setting)
+    if zone:
+        zones = {"zone1": zone, "zone2": zone}
+        shards["kazoo_ips"]["place-settings"] = _first(
+            {"type": "place_settings", "zones": zones, "hosts": {}, "write": "begin"}
+        )
+    drained = zone and zone.get("drained")
     for number, (address, owner) in enumerate(owners.items()):
         at = int(START_TIME) + GREGORIAN_EPOCH - 1000
         body = {
             "pvt_vsn": "1",
             "pvt_type": "dedicated_ip",
-            "pvt_status": "assigned" if owner else "available",
+            "pvt_status": "assigned" if owner else "disabled" if drained else "available",
+            **({"pvt_disabled": drained} if drained and not owner else {}),
             "pvt_zone": f"zone{number % 2 + 1}",
             "pvt_host": f"proxy{number % 3 + 1}.example.com",
             "pvt_created": at,
@@ -128,7 +148,31 @@ def pool_trees(owners: Mapping[str, str | None]) -> Trees:
         shards[POOL][address] = _first(body)
         if owner:
             shards[account_database(known.ids[owner])][address] = _first(body)
+    if limits:
+        listed = {"own": [known.ids[name] for name in limits], "descendants": []}
+        shards["kazoo_ips"]["limits"] = _first({"type": "limits", **listed})
+    for name, limit in limits.items():
+        owned = [address for address, owner in owners.items() if owner == name]
+        shards["kazoo_ips"][f"limit-{known.ids[name]}"] = _first(_ledger(limit, owned))
     return shards
+
+
+def _ledger(limit: int, owned: Sequence[str]) -> dict[str, Any]:
+    """Return the ledger of an account whose limit every process knows."""
+    return {
+        "type": "limit",
+        "max": limit,
+        "zones": {},
+        "descendants_max": None,
+        "since": 0,
+        "settles": 0,
+        "counted": 0,
+        "own": {"zone1": list(owned)},
+        "below": [],
+        "claims": {},
+        "writes": 1,
+        "attempt": None,
+    }
 
 
 def _first(body: dict[str, Any]) -> Tree:
@@ -139,7 +183,8 @@ def _first(body: dict[str, Any]) -> Tree:
 
 
 @cache
-def _application(slot: int) -> Flask:
+def application(slot: int) -> Flask:
+    """Return the application of a worker. The first call for it takes random numbers."""
     base()  # replaces parts of the standard library, before anything is created with them
     return composition.create_app(_SETTINGS, clock=now, pause=sleep)
 
@@ -173,7 +218,7 @@ class Worker:
         """Start a process of the service."""
         self._lives += 1
         self.process = Process(1000 * (self._slot + 1) + self._lives)
-        self._application = _application(self._slot)
+        self._application = application(self._slot)
         for memory in (shared_table.shared, recent_writes.shared):
             memory.cache_clear()  # each worker has its own shared memory, as on its own machine
         services = composition.build(self._settings, clock=now, pause=sleep, metrics=_metrics())

@@ -65,6 +65,32 @@ class Delete(Command):
 
 
 @dataclass(frozen=True)
+class Move(Command):
+    """Another zone and host for an address, whoever has it."""
+
+    address: str
+    zone: str
+    host: str
+
+    def request(self) -> Request:
+        place = {"zone": self.zone, "host": self.host}
+        return "patch", f"/v2/ips/{quote(self.address, safe='')}", place
+
+
+@dataclass(frozen=True)
+class Transfer(Command):
+    """Addresses from one account to another one, both by id."""
+
+    addresses: tuple[str, ...]
+    from_id: str
+    to_id: str
+
+    def request(self) -> Request:
+        accounts = {"from": self.from_id, "to": self.to_id}
+        return "post", "/v2/ips/transfer", {"ips": list(self.addresses), **accounts}
+
+
+@dataclass(frozen=True)
 class OfAccount(Command):
     account: str
 
@@ -173,7 +199,10 @@ class Client:
         options: dict[str, Any] = {} if data is None else {"params": {"data": data}}
         reply = getattr(self.app, f"{method}_json" if options else method)(
             path.format(account=account_id),
-            headers={"X-Auth-Token": self.tokens[command.by]},
+            headers={
+                "X-Auth-Token": self.tokens[command.by],
+                **({"If-Match": "*"} if isinstance(command, Move) else {}),
+            },
             status="*",
             **options,
         )

@@ -20,10 +20,12 @@ from tests.stateful.commands import (
     ListAssigned,
     ListAvailable,
     ListNames,
+    Move,
     Release,
     ReleaseAll,
     ReleaseMany,
     Reply,
+    Transfer,
     canonical_form,
 )
 
@@ -99,6 +101,27 @@ class Pool:
         deleted = self.resource(address)
         del self.entries[address]
         return Reply(200, None, deleted)
+
+    @apply.register
+    def _(self, command: Move) -> Reply:
+        address = canonical_form(command.address)
+        if address not in self.entries:
+            return not_found(command.address)
+        entry = self.entries[address]
+        self.entries[address] = replace(entry, zone=command.zone, host=command.host)
+        return Reply(200, None, self.resource(address))
+
+    @apply.register
+    def _(self, command: Transfer) -> Reply:
+        names = {account_id: name for name, account_id in self.ids.items()}
+        to = names[command.to_id]
+
+        def problem(entry: Entry | None, account: str) -> dict[str, str] | None:
+            if entry and entry.owner == to:
+                return {"superfluous": "ip already assigned"}
+            return release_problem(entry, account)
+
+        return self._many(command.addresses, problem, names[command.from_id], to)
 
     @apply.register
     def _(self, command: Fetch) -> Reply:

@@ -1,11 +1,14 @@
-"""The replies to concurrent random commands are linearizable."""
+"""The replies to concurrent random commands are linearizable, and each change is told once."""
 
 import os
 import random
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -16,20 +19,25 @@ from tests.stateful.commands import (
     ZONES,
     Assign,
     AssignMany,
+    Client,
     Command,
     Create,
     Delete,
     Fetch,
     ListAssigned,
     ListAvailable,
+    OfAccount,
     Release,
     ReleaseAll,
     ReleaseMany,
+    canonical_form,
 )
 from tests.stateful.conftest import World
 from tests.stateful.history import legal_order
 from tests.stateful.model import Entry
 from tests.stateful.observed import Exchange, events, is_final
+from tests.stateful.subscribers import Timelines
+from tests.stateful.timeline import AVAILABLE, Change, replay
 
 THREADS = 4
 CONTESTED = ["192.0.2.2", "2001:db8::1", "2001:db8::a"]
@@ -47,6 +55,18 @@ KINDS = {
     Delete: 2,
 }
 """The relative frequency of each command."""
+
+CHANGES: dict[type[Command], str] = {
+    Create: "created",
+    Delete: "deleted",
+    Assign: "assigned",
+    AssignMany: "assigned",
+    Release: "released",
+    ReleaseMany: "released",
+    ReleaseAll: "released",
+}
+"""The kind of the events of each command."""
+NUMBERS = count()
 
 
 def some_command(chance: random.Random) -> Command:
@@ -67,9 +87,15 @@ def some_command(chance: random.Random) -> Command:
     return kind(by, account, address)
 
 
+def send(client: Client, command: Command) -> Exchange:
+    """Send a command."""
+    began = time.monotonic()
+    reply = client.send(command)
+    return Exchange(next(NUMBERS), command, reply, began, time.monotonic())
+
+
 def run(world: World, seed: int, each: int) -> list[Exchange]:
     """Send random commands from several threads, and return the exchanges."""
-    numbers = count()
     start = Barrier(THREADS)
 
     def one(thread: int) -> list[Exchange]:
@@ -78,10 +104,7 @@ def run(world: World, seed: int, each: int) -> list[Exchange]:
         exchanges = []
         start.wait(30)
         for _ in range(each):
-            command = some_command(chance)
-            began = time.monotonic()
-            reply = client.send(command)
-            exchanges.append(Exchange(next(numbers), command, reply, began, time.monotonic()))
+            exchanges.append(send(client, some_command(chance)))
         return exchanges
 
     with ThreadPoolExecutor(THREADS) as threads:
@@ -98,12 +121,77 @@ def in_the_pool(world: World) -> dict[str, Entry]:
     }
 
 
+@contextmanager
+def archiving(world: World) -> Iterator[None]:
+    """Archive all the time, by one process after the other, until the end of the body."""
+    is_over = Event()
+
+    def archive() -> None:
+        while not is_over.is_set():
+            world.archive.run()
+            world.archive.restart()
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(archive)
+        try:
+            yield
+        finally:
+            is_over.set()
+            running.result()
+
+
+def acknowledged(
+    exchanges: Iterable[Exchange], ids: dict[str, str]
+) -> Counter[tuple[str, Change]]:
+    """Return how often each address was changed in each way, according to the replies."""
+    found: Counter[tuple[str, Change]] = Counter()
+    for exchange in exchanges:
+        command, data = exchange.command, exchange.reply.data
+        kind = CHANGES.get(type(command))
+        if kind and exchange.reply.code in (200, 201):
+            account_id = ids[command.account] if isinstance(command, OfAccount) else None
+            for line in data.get("ips", [data]):
+                address = canonical_form(line if isinstance(line, str) else line["ip"])
+                found[address, (kind, account_id)] += 1
+    return found
+
+
+def check_told(
+    timelines: Timelines, exchanges: list[Exchange], pool: dict[str, Entry], ids: dict[str, str]
+) -> None:
+    """Check that the archive has each acknowledged change once, in a possible order."""
+    ends = {address: replay(changes) for address, changes in timelines.items()}
+    owners = {a: ids[e.owner] if e.owner else AVAILABLE for a, e in pool.items()}
+    assert {address: end for address, end in ends.items() if end} == owners
+    told = Counter((address, each) for address, made in timelines.items() for each in made)
+    expected = acknowledged(exchanges, ids)
+    assert not expected - told
+    further = told - expected
+    # The deletion of an assigned address releases it, of which its reply says nothing.
+    assert {kind for _, (kind, _) in further} <= {"released"}
+    forced = [e for e in exchanges if isinstance(e.command, Delete) and e.command.force]
+    assert further.total() <= len([e for e in forced if e.reply.code == 200])
+
+
 @pytest.mark.parametrize("seed", range(3 * strategies.FACTOR))
 def test_concurrent_replies_have_a_legal_order(world: World, seed: int) -> None:
-    client = world.client()
-    for address in CONTESTED:
-        client.send(Create("operator", address, START.zone, START.host))
-    exchanges = run(world, seed, each=25)
+    world.archive.skip()
+    with world.subscribed() as subscribers:
+        created = [
+            send(world.client(), Create("operator", address, START.zone, START.host))
+            for address in CONTESTED
+        ]
+        with archiving(world):
+            exchanges = run(world, seed, each=25)
+        check_order(world, exchanges)
+        world.archive.run()
+        timelines = world.archive.timelines()
+        check_told(timelines, [*created, *exchanges], in_the_pool(world), world.ids)
+        subscribers.check(timelines)
+
+
+def check_order(world: World, exchanges: list[Exchange]) -> None:
+    """Check that there is an order of the requests that explains all replies."""
     assert {e.reply.code for e in exchanges} <= {200, 201, 400, 404, 409}
     assert len({e.reply.code for e in exchanges}) > 2, "nothing was contested"
     pool = in_the_pool(world)

@@ -4,7 +4,9 @@ This is Kazoo's acceptance test `pqc_cb_ips` with more addresses, spellings and 
 compares the documents after every step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -31,13 +33,16 @@ from tests.stateful.commands import (
     ListAssigned,
     ListAvailable,
     ListNames,
+    Move,
     Release,
     ReleaseAll,
     ReleaseMany,
     Reply,
+    Transfer,
 )
 from tests.stateful.conftest import World
 from tests.stateful.model import Pool
+from tests.stateful.timeline import Change, changes
 from tests.strategies import runs
 
 spellings = st.sampled_from(ADDRESSES).flatmap(lambda a: st.sampled_from(SPELLINGS[a]))
@@ -47,23 +52,105 @@ own_or_operator = st.booleans()
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Compares each reply, and the databases after it, with the model."""
+    """Compares each reply, and the databases after it, with the model.
+
+    At the end it compares the archive, the feed and the deliveries of webhooks with the changes of
+    the model.
+    """
 
     def __init__(self, world: World) -> None:
         super().__init__()
+        self.resources = ExitStack()
         self.world = world
         self.client = world.client()
         self.model = Pool(world.ids)
+        self.timelines: dict[str, list[Change]] = {}
         for database in (world.pool, *world.copies.values()):
             remove_ips(world, database)
+        world.archive.skip()
+        self.subscribers = self.resources.enter_context(world.subscribed())
 
     def check(self, command: Command) -> None:
         """Send a command, and compare the reply with the model's."""
-        expected = self.model.apply(command)
+        with self.recorded():
+            expected = self.model.apply(command)
         got = comparable(self.client.send(command))
         if isinstance(command, ReleaseAll):
             expected, got = unordered(expected), unordered(got)
         assert got == expected, command
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record what the body changes in the model."""
+        before = dict(self.model.entries)
+        yield
+        for address in before.keys() | self.model.entries.keys():
+            made = changes(before.get(address), self.model.entries.get(address), self.world.ids)
+            if made:
+                self.timelines.setdefault(address, []).extend(made)
+
+    def teardown(self) -> None:
+        """Compare the archive, the feed and the deliveries with the timelines."""
+        with self.resources:
+            self.world.archive.run()
+            assert self.world.archive.timelines() == self.timelines
+            self.subscribers.check(self.timelines)
+
+    # Kazoo, which writes to the documents itself, and to the copies. The archiver runs before it
+    # writes again: the embedded database keeps no earlier revisions.
+
+    @rule(account=accounts, data=st.data())
+    def kazoo_assigns(self, account: str, data: st.DataObject) -> None:
+        free = [a for a, entry in self.model.entries.items() if entry.owner is None]
+        if free:
+            owner = {"pvt_status": "assigned", "pvt_assigned_to": self.world.ids[account]}
+            document = self.written(data.draw(st.sampled_from(free)), account, owner)
+            omitted = ("_rev", "pvt_trail", "pvt_transaction", "pvt_written_generation")
+            copy = {k: v for k, v in document.items() if k not in omitted}
+            assert self.world.copies[account].put(copy).revision
+
+    @rule(data=st.data())
+    def kazoo_releases(self, data: st.DataObject) -> None:
+        own = [a for a, entry in self.model.entries.items() if entry.owner]
+        if own:
+            address = data.draw(st.sampled_from(own))
+            copies = self.world.copies[self.model.entries[address].owner or ""]
+            self.written(address, None, {"pvt_status": "available"})
+            copies.remove(address, copies.get(address)["_rev"])
+
+    def written(self, address: str, owner: str | None, fields: dict[str, str]) -> dict[str, Any]:
+        """Write a document as Kazoo does."""
+        self.world.archive.run()
+        document = self.world.pool.get(address)
+        document.pop("pvt_assigned_to", None)
+        document |= {**fields, "pvt_modified": document["pvt_modified"] + 1}
+        assert self.world.pool.put(document).revision
+        with self.recorded():
+            entry = self.model.entries[address]
+            self.model.entries[address] = replace(entry, owner=owner)
+        self.world.archive.run()
+        return document
+
+    @rule(restarts=st.booleans())
+    def archive(self, restarts: bool) -> None:
+        if restarts:
+            self.world.archive.restart()
+        self.world.archive.run()
+
+    @rule(number=st.integers(1, 12), answered=st.booleans())
+    def kill_the_archiver(self, number: int, answered: bool) -> None:
+        self.world.archive.run_killed(number, answered=answered)
+
+    @rule(seconds=st.sampled_from([2, 40, 4000]))
+    def set_the_clock_back(self, seconds: int) -> None:
+        self.world.archive.clock.now -= seconds
+
+    @rule(restarts=st.booleans())
+    def deliver(self, restarts: bool) -> None:
+        if restarts:
+            self.subscribers.restart()
+        self.subscribers.deliver()
+        self.subscribers.read()
 
     # The operator's pool.
 
@@ -80,6 +167,19 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(address=spellings, force=st.booleans())
     def delete_ip(self, address: str, force: bool) -> None:
         self.check(Delete("operator", address, force))
+
+    @rule(address=spellings, zone=st.sampled_from(ZONES), host=st.sampled_from(HOSTS))
+    def move_ip(self, address: str, zone: str, host: str) -> None:
+        self.check(Move("operator", address, zone, host))
+
+    @rule(account=accounts, data=st.data())
+    def transfer_ips(self, account: str, data: st.DataObject) -> None:
+        own = [a for a, entry in self.model.entries.items() if entry.owner]
+        if own:
+            chosen = st.lists(st.sampled_from(own), min_size=1, max_size=3, unique=True)
+            ids, other = self.world.ids, {"alice": "bob", "bob": "alice"}[account]
+            command = Transfer("operator", tuple(data.draw(chosen)), ids[account], ids[other])
+            self.check(command)
 
     # Writes of accounts.
 
@@ -166,7 +266,7 @@ class PoolMachine(RuleBasedStateMachine):
             }
             of_this_write = (
                 "_rev", "pvt_created", "pvt_modified", "pvt_request_id", "pvt_trail",
-                "pvt_transaction",
+                "pvt_transaction", "pvt_written_generation",
             )  # fmt: skip
             document = documents[address]
             assert {k: v for k, v in document.items() if k not in of_this_write} == expected
@@ -200,7 +300,7 @@ def remove_ips(world: World, database: Any) -> None:
 
 def fields(document: dict[str, Any]) -> dict[str, Any]:
     """Return a document without the fields that differ between the pool and a copy."""
-    of_the_pool = ("_rev", "pvt_trail", "pvt_transaction")
+    of_the_pool = ("_rev", "pvt_trail", "pvt_transaction", "pvt_written_generation")
     return {k: v for k, v in document.items() if k not in of_the_pool}
 
 
@@ -251,3 +351,4 @@ def test_kazoos_own_sequence_of_commands_works(world: World) -> None:
         machine.the_accounts_have_copies_of_their_addresses()
         machine.the_counts_by_zone_are_right()
     assert machine.model.entries == {}
+    machine.teardown()
