@@ -11,7 +11,22 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 
-from bench import BenchError, bulk, neighbours, processes, reads, report, writes, wrk
+from bench import (
+    BenchError,
+    archive,
+    bulk,
+    console,
+    filters,
+    history,
+    neighbours,
+    processes,
+    readers,
+    reads,
+    report,
+    states,
+    writes,
+    wrk,
+)
 from bench.context import Bench, Options
 from bench.couch import Couch
 from bench.row import Goal, Measure, Row
@@ -28,17 +43,27 @@ ROWS: Mapping[str, Measure] = {
     "hosts": reads.hosts,
     "growth": reads.growth,
     "last_page": reads.last_page,
+    "filters": filters.filters,
     "kazoo": reads.kazoo,
+    "history_at": history.at,
+    "history_account": history.account,
+    "console": console.pages,
     "clients": processes.clients,
     "stream": processes.everything,
     "neighbours": neighbours.neighbours,
+    "readers": readers.readers,
     "start": processes.cold_start,
     "bulk": bulk.bulk,
     "assign": writes.assign,
     "release": writes.release,
+    "held_back": states.held_back,
+    "limits": states.limits,
     "sequential": writes.one_after_the_other,
+    "archiver": archive.archiver,
+    "archiver_cost": archive.cost,
     "add": bulk.add,
     "build": processes.build,
+    "index": filters.index,
     "memory": processes.worker_memory,
 }
 """The rows in the order in which they are measured: reads first, while all indexes are current."""

@@ -63,7 +63,7 @@ def bulk(bench: Bench) -> list[Row]:
                 "bulk",
                 f"`{method} …/ips`, {name} {_MANY:,}, CouchDB requests",
                 "counted at the database",
-                Goal(at_most=8),
+                Goal(at_most=10),
                 Spread.of([len(counted.sent)]),
                 "",
                 {"sent": [shown(line) for line in counted.sent]},
@@ -90,6 +90,7 @@ def _service_bulk(world: World, numbers: list[int], method: str) -> float:
     _give_many(world, numbers, method)
     plan = world.plan([_bulk_request(world, numbers, method)])
     fetch(world.plan(world.details(range(100, 101))))
+    world.wait_for_archiver()
     start = time.perf_counter()
     fetch(plan)
     return time.perf_counter() - start

@@ -130,6 +130,10 @@ class Bench:
         """An empty pool."""
         return self._world("empty", 0)
 
+    def world_held_back(self, size: int) -> World:
+        """A pool of a size for the row about addresses that nobody gets."""
+        return self._world(f"held{size}", size)
+
     def world(self, size: int) -> World:
         """The pool of a size."""
         return self._world(str(size), size)

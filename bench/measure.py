@@ -52,10 +52,15 @@ class Spread:
 
 
 def alternate(
-    legs: Sequence[Leg], rounds: int, seconds: int, connections: int
+    legs: Sequence[Leg],
+    rounds: int,
+    seconds: int,
+    connections: int,
+    settle: Callable[[], None] = lambda: None,
 ) -> Mapping[str, list[Load]]:
     """Measure alternately, A B C A B C …, after a second of each that does not count.
 
+    :param settle: waits for the background work of earlier runs, before each run
     :returns: the results of each leg, one for each round, by its name
     :raises BenchError: a request failed, so the figures are not valid
     """
@@ -67,6 +72,7 @@ def alternate(
     for _ in range(rounds):
         for leg in legs:
             plan = leg.plan if isinstance(leg.plan, Plan) else leg.plan()
+            settle()
             load = wrk.run(plan, connections, lengths[leg.name])
             if not load.requests and not load.errors:  # other processes have delayed it
                 load = wrk.run(plan, connections, 2 * _SLOW)

@@ -33,6 +33,7 @@ def neighbours(bench: Bench) -> list[Row]:
         Gunicorn({**world.environment, **limits}) as limited,
         Gunicorn(world.environment) as unlimited,
     ):
+        world.wait_for_archiver(by_another=True)
         rounds = [
             {
                 "alone": _alone(world, limited, bench.options.seconds),

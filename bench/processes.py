@@ -3,8 +3,9 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from http.client import HTTPConnection
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from bench import BenchError, kazoo_views, wrk
 from bench.context import Bench, fetch
@@ -21,10 +22,12 @@ _MOST_BUILDS = 150.0
 
 
 def everything(bench: Bench) -> list[Row]:
-    """`paginate=false` over the whole pool, by the operator: memory and the first byte."""
+    """`paginate=false` over the whole pool, by the operator: memory, first byte and speed."""
     world = bench.large
     path = "/v2/ips?paginate=false"
-    grown, first_bytes, seconds = [], [], []
+    available = urlencode({"startkey": '["available"]', "endkey": '["available",{}]'})
+    view = f"{world.pool.path}/_design/ips/_view/by_zone?reduce=false&{available}"
+    grown, first_bytes, seconds, csv_seconds, view_seconds = [], [], [], [], []
     for _ in range(bench.options.rounds):
         # A new service each time, because a process does not return memory that it has used.
         with Gunicorn(world.environment) as service:
@@ -37,6 +40,9 @@ def everything(bench: Bench) -> list[Row]:
             grown.append(max(memory(pid, "VmHWM") - was for pid, was in before.items()))
             first_bytes.append(first_byte / whole)
             seconds.append(whole)
+            csv = replace(plan, headers={**plan.headers, "Accept": "text/csv"})
+            csv_seconds.append(_stream(csv, path)[1])
+            view_seconds.append(world.couch.timed("GET", view))
     what = f"`GET /v2/ips?paginate=false` over {world.size:,}"
     took = f"{Spread.of(seconds).median:.1f} s in all"
     return [
@@ -56,6 +62,24 @@ def everything(bench: Bench) -> list[Row]:
             Goal(at_most=0.10),
             Spread.of(first_bytes),
             took,
+        ),
+        Row(
+            "stream",
+            f"{what}, addresses/s",
+            "CouchDB streams the view",
+            Goal(at_least=0.7),
+            Spread.of(v / s for v, s in zip(view_seconds, seconds, strict=True)),
+            f"{took}; the view {Spread.of(view_seconds).median:.1f} s",
+            {"seconds": seconds, "view_seconds": view_seconds},
+        ),
+        Row(
+            "stream",
+            f"{what}, addresses/s as CSV",
+            "as JSON",
+            Goal(at_least=0.95),
+            Spread.of(s / c for s, c in zip(seconds, csv_seconds, strict=True)),
+            f"{Spread.of(csv_seconds).median:.1f} s in all",
+            {"seconds": csv_seconds},
         ),
     ]
 

@@ -31,7 +31,7 @@ _PACKAGES = (
     "gunicorn",
     "couchdb",
     "httptools",
-    "orjson",
+    "msgspec",
     "pyjwt",
     "marshmallow",
 )

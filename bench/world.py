@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from bench import kazoo_views
+from bench import BenchError, kazoo_views
 from bench.couch import Couch, Database, Document
 from bench.servers import Gunicorn
 from bench.wrk import Plan, Request
@@ -25,13 +25,17 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch import design_docs
 from kazoo_ips.model import GREGORIAN_EPOCH, Account, User
 from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.checkpoints import Checkpoints
 from kazoo_ips.repositories.documents import POOL
+from kazoo_ips.repositories.records import Records
 
 OURS = ("ips",)
 """The design documents of the pool in `couch_views`."""
 
 PASSWORD = "measured"
 _NEIGHBOURS = 5
+_ARCHIVED = 900
+"""Maximum number of seconds to wait for the archiver."""
 _FIRST = ipaddress.ip_address("198.18.0.0")
 
 
@@ -110,6 +114,31 @@ class World:
         numbers = (n for n in range(start, self.size) if n // 100 % 10 != 9)
         return list(islice(numbers, count))
 
+    def wait_for_archiver(self, *, by_another: bool = False) -> None:
+        """Wait until the running service has archived all changes of the pool so far.
+
+        :param by_another: whether another gunicorn than `service` serves the pool
+        :raises BenchError: it takes longer than `_ARCHIVED` seconds
+        """
+        if not self.is_serving and not by_another:
+            return
+        since, end = gregorian_now(), time.monotonic() + _ARCHIVED
+        last = _number(self.couch.send("GET", self.pool.path)["update_seq"])
+        while time.monotonic() < end:
+            checkpoint = self.checkpoints.find(app.ARCHIVER)
+            # A checkpoint is stored only from time to time while nothing changes.
+            if checkpoint and (
+                _number(checkpoint.since) >= last or (checkpoint.covered or 0) > since
+            ):
+                return
+            time.sleep(0.5)
+        raise BenchError(f"the archiver has not read all changes after {_ARCHIVED} s")
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints of the service's followers."""
+        return Checkpoints(Records(app.connect(self.settings)))
+
     def close(self) -> None:
         """Stop the service. The databases are deleted at the end of the run."""
         self._running.close()
@@ -187,6 +216,16 @@ class World:
             self.copies.load([{**d, **_revision(copies.get(d["_id"]))} for d in wanted])
 
 
+def _number(sequence: str | int) -> int:
+    """Return the number of a sequence of a changes feed: CouchDB's texts begin with it."""
+    return int(str(sequence).split("-")[0] or 0)
+
+
+def gregorian_now() -> int:
+    """Return the time in Gregorian seconds."""
+    return int(time.time()) + GREGORIAN_EPOCH
+
+
 def addresses(numbers: Iterable[int]) -> list[str]:
     """The addresses of these numbers."""
     return [str(_FIRST + n) for n in numbers]
@@ -207,7 +246,7 @@ def document(number: int, owner: str | None) -> Document:
 
     :param owner: the id of its account; None while it is available
     """
-    now = int(time.time()) + GREGORIAN_EPOCH
+    now = gregorian_now()
     made = {
         "_id": str(_FIRST + number),
         "pvt_vsn": "1",

@@ -68,7 +68,11 @@ def _one(bench: Bench, name: str, method: str, parts: Sequence[str]) -> list[Row
         *(Leg(part, plans[part]) for part in parts),
     ]
     measured = measure.alternate(
-        legs, bench.options.rounds, bench.options.seconds, bench.options.connections[0]
+        legs,
+        bench.options.rounds,
+        bench.options.seconds,
+        bench.options.connections[0],
+        world.wait_for_archiver,
     )
     counted = _count(bench, numbers[:3], method)
     sent = [shown(line) for line in counted[0].sent]
@@ -157,7 +161,9 @@ def one_after_the_other(bench: Bench) -> list[Row]:
         Leg("user_auth", authenticated),
         Leg("document", world.couch.plan(world.raw_details())),
     ]
-    measured = measure.alternate(legs, bench.options.rounds, bench.options.seconds, 1)
+    measured = measure.alternate(
+        legs, bench.options.rounds, bench.options.seconds, 1, world.wait_for_archiver
+    )
     rows = []
     for name, published in _KAZOO_MS.items():
         pairs = list(zip(measured[name], measured["document"], strict=True))

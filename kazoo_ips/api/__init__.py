@@ -7,16 +7,28 @@ from flask import Flask
 from kazoo_ips.api import (
     about,
     account_ips,
+    accounts,
+    changes,
     client_address,
     docs,
     errors,
+    exports,
     health,
+    history,
     home,
     ips,
+    jobs,
     kazoo_schemas,
+    limits,
     login,
     middleware,
+    places,
+    reservations,
     routes,
+    status,
+    summaries,
+    usage,
+    webhooks,
 )
 from kazoo_ips.observability.metrics import CONTENT_TYPE, Metrics
 from kazoo_ips.services import Services
@@ -43,10 +55,15 @@ def init_app(  # noqa: PLR0913 - one for each collaborator
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters["address"] = routes.AddressConverter
+    app.url_map.converters["webhook"] = routes.WebhookConverter
     app.extensions["kazoo_ips"] = services
     errors.init_app(app)
     client_address.init_app(app, proxies)
     health.init_app(app, lambda: metrics.text(services.health), CONTENT_TYPE, metrics_token)
-    for module in (ips, account_ips, login, about, health, home, kazoo_schemas, docs):
+    for module in (
+        ips, places, accounts, account_ips, summaries, usage, exports, status, limits,
+        reservations, history, changes, jobs, webhooks, login, about, health, home,
+        kazoo_schemas, docs,
+    ):  # fmt: skip
         app.register_blueprint(module.routes)
     middleware.init_app(app, clock, metrics.count_request)

@@ -6,8 +6,8 @@ from kazoo_ips.api import envelope, examples, ips, lists, resources, schemas
 from kazoo_ips.api.preconditions import if_match
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes, caller, services, write
-from kazoo_ips.errors import Conflict, InsufficientIPs
-from kazoo_ips.model import AllocateIPs, AssignIP, DedicatedIP, ReleaseIP, ReleaseIPs
+from kazoo_ips.errors import Conflict, InsufficientIPs, LimitReached, ReservationExpired
+from kazoo_ips.model import AllocateIPs, AssignIP, DedicatedIP, ReleaseIP
 
 routes = Routes("account_ips", __name__, url_prefix="/v2/accounts/<account_id>/ips")
 
@@ -44,18 +44,24 @@ def create(account_id: str) -> Response:
     "",
     who=Who.ACCOUNT,
     replies=resources.ChangedAddressesSchema(),
-    body=(schemas.AssignSchema, schemas.AllocateSchema),
+    body=(schemas.AssignSchema, schemas.AllocateSchema, schemas.AssignReservedSchema),
+    body_name="AssignOrAllocate",
     dry_run=True,
     operation_id="assign_ips",
     links=("get_ip", "release_ip", "release_ips"),
-    raises=(Conflict, InsufficientIPs),
+    raises=(Conflict, InsufficientIPs, LimitReached, ReservationExpired),
 )
 def assign_all(account_id: str) -> Response:
     """Assign addresses, all or none.
 
-    The body names the addresses, or a quantity of available addresses for the service to choose.
+    The body names the addresses, a quantity of available addresses for the service to choose, or a
+    reservation of the account.
     """
-    command = schemas.load_assign(account_id, g.envelope.data(), g.envelope.beside_data)
+    data, beside = g.envelope.data(), g.envelope.beside_data
+    reserved = schemas.load_reserved(account_id, data, beside)
+    if reserved:
+        return _addresses(services().reservations.assign(reserved, **write()))
+    command = schemas.load_assign(account_id, data, beside)
     if isinstance(command, AllocateIPs):
         return _addresses(services().allocation.allocate(command, **write()))
     return _addresses(services().ips.assign_all(command, **write()))
@@ -69,6 +75,7 @@ def assign_all(account_id: str) -> Response:
     body=(schemas.AddressesSchema,),
     optional_body=True,
     dry_run=True,
+    query=schemas.ReleaseSchema,
     operation_id="release_ips",
     links=("get_ip", "assign_ip"),
     raises=(Conflict,),
@@ -76,10 +83,13 @@ def assign_all(account_id: str) -> Response:
 def release_all(account_id: str) -> Response:
     """Release addresses, all or none.
 
-    The body names the addresses. Without a body, all addresses of the account are released.
+    The body names the addresses. Without a body, all addresses of the account are released; with
+    `replaced=true`, only those that an evacuation of their host has replaced.
     """
-    addresses = schemas.load_addresses(g.envelope.data(required=False))
-    ips = services().ips.release_all(ReleaseIPs(account_id, addresses), **write())
+    data = g.envelope.data(required=False)
+    replaced = schemas.load_replaced(g.envelope.value("replaced"))
+    command = schemas.load_release(account_id, data, replaced=replaced)
+    ips = services().ips.release_all(command, **write())
     left = {ip.address: ip.status for ip in ips if not ip.has_known_status}
     released = [ip.address for ip in ips if ip.has_known_status]
     return envelope.success({"ips": released, **({"left": left} if left else {})})
@@ -89,14 +99,22 @@ def release_all(account_id: str) -> Response:
     "GET",
     "/assigned",
     who=Who.ACCOUNT,
-    replies=lists.LINES,
-    query=schemas.AssignedSchema,
+    replies=lists.OWNED_LINES,
+    query=schemas.AccountAssignedSchema,
     csv=True,
     operation_id="list_assigned_ips",
     links=("get_ip", "release_ip"),
 )
 def list_assigned(account_id: str) -> Response:
-    """The addresses that are assigned to the account."""
+    """The addresses that are assigned to the account, and on request to the accounts below it.
+
+    With `descendants=true` the addresses of the account come first, then those of each account
+    below it, by the account's id. A page can have fewer lines than `page_size`, or none, although
+    more pages follow.
+    """
+    if g.query.get("descendants"):
+        in_tree = services().tree_lists.assigned
+        return lists.reply(lambda query: in_tree(query, account_id), owner=True)
     return lists.reply(lambda query: services().lists.assigned(query, account_id))
 
 
@@ -131,12 +149,13 @@ def fetch(account_id: str, address: str) -> Response:
     "/<address:address>",
     who=Who.ACCOUNT,
     replies=resources.DedicatedIPSchema(),
+    ignores_body=True,
     if_match=True,
     dry_run=True,
     operation_id="assign_ip",
     examples=_AVAILABLE,
     links=("get_ip", "release_ip"),
-    raises=(Conflict,),
+    raises=(Conflict, LimitReached),
 )
 def assign(account_id: str, address: str) -> Response:
     """Assign one address.
@@ -152,6 +171,7 @@ def assign(account_id: str, address: str) -> Response:
     "/<address:address>",
     who=Who.ACCOUNT,
     replies=resources.DedicatedIPSchema(),
+    ignores_body=True,
     if_match=True,
     dry_run=True,
     operation_id="release_ip",

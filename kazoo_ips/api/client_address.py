@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from flask import Flask, current_app, request
+from flask import Flask, Request, current_app
 
 _WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 _HOPS = 20
@@ -35,22 +35,22 @@ def init_app(app: Flask, trusted: str) -> None:
     app.extensions["is_trusted_proxy"] = is_trusted
 
 
-def client_address() -> str:
-    """Return the client's address of the current request; empty for a Unix socket."""
-    environ = request.environ
+def client_address(incoming: Request) -> str:
+    """Return the client's address of a request; empty for a Unix socket."""
+    environ = incoming.environ
     peer, forwarded = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", "")
     if not forwarded and ":" not in peer:  # the common case needs no parsing
         return str(peer)
     return find(peer, forwarded, current_app.extensions["trusted_proxies"])
 
 
-def external_client() -> str:
+def external_client(incoming: Request) -> str:
     """Return the client's address; empty if it is the address of a trusted proxy.
 
     An empty result means that a program of the operator sent the request, or that the client is
     unknown.
     """
-    client = client_address()
+    client = client_address(incoming)
     return "" if current_app.extensions["is_trusted_proxy"](client) else client
 
 

@@ -1,9 +1,15 @@
-"""The Content-Encoding of a request's body."""
+"""The Content-Encoding: replies are compressed, and request bodies decoded, with gzip."""
 
 import zlib
+from collections.abc import Iterable, Iterator
 
+from flask import Request, Response
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
+MIN_LENGTH = 1000
+"""Minimum bytes of a reply that is compressed. A shorter reply fits into one network packet."""
+_LEVEL = 4
+"""For a list of 1,000 addresses, level 6 takes twice the time and saves a tenth of the bytes."""
 _GZIP = 16 + zlib.MAX_WBITS
 """zlib's parameter for data with a gzip header."""
 
@@ -41,3 +47,30 @@ def decode(body: bytes, coding: str, limit: int) -> bytes:
         parts.append(part)
         body = decoder.unused_data
     return b"".join(parts)
+
+
+def compress(incoming: Request, response: Response) -> None:
+    """Compress the body of a reply, if the client accepts that and the reply is long enough.
+
+    A streamed reply is compressed part by part, and each part is sent at once. The ETag stays the
+    same, because it is the revision of a document, which `If-Match` compares.
+    """
+    response.vary.add("Accept-Encoding")
+    streamed = response.is_streamed
+    accepted = incoming.accept_encodings.best_match(["gzip", "identity"])
+    if accepted != "gzip" or "Content-Encoding" in response.headers:
+        return
+    if not streamed and len(response.get_data()) < MIN_LENGTH:
+        return
+    if streamed:
+        response.response = _parts(response.response)  # type: ignore[arg-type]
+    else:
+        response.set_data(b"".join(_parts([response.get_data()])))
+    response.headers["Content-Encoding"] = "gzip"
+
+
+def _parts(parts: Iterable[bytes]) -> Iterator[bytes]:
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    for part in parts:
+        yield compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    yield compressor.flush()

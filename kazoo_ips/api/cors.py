@@ -11,10 +11,11 @@ _HEADERS = {
     "Access-Control-Allow-Headers": (
         "content-type, depth, user-agent, x-http-method-override, x-file-size, x-requested-with, "
         "if-modified-since, x-file-name, cache-control, x-auth-token, x-kazoo-cluster-id, "
-        "if-match, if-none-match, authorization, idempotency-key, x-request-id, traceparent"
+        "if-match, if-none-match, authorization, idempotency-key, x-request-id, traceparent, "
+        "tracestate, content-encoding, last-event-id"
     ),
     "Access-Control-Expose-Headers": (
-        "content-type, x-auth-token, x-request-id, x-kazoo-cluster-id, location, etag, "
+        "content-type, x-auth-token, x-request-id, x-kazoo-cluster-id, location, etag, link, "
         "retry-after, ratelimit, ratelimit-policy, idempotency-replayed"
     ),
     "Access-Control-Max-Age": "86400",

@@ -19,7 +19,7 @@ from itertools import chain, islice
 from secrets import token_hex
 from typing import Any, NoReturn
 
-import orjson
+import msgspec
 from flask import Request, Response, g, request
 from werkzeug.exceptions import (
     BadRequest,
@@ -37,6 +37,9 @@ from kazoo_ips.observability import request_context
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _JSON_TYPES = re.compile(r"(application/(x-)?json|text/(x-)?json|.*\+json|)$")
 _FORM = "application/x-www-form-urlencoded"
+_MAX_NESTING = 50
+"""Levels of objects and lists in a body. An error reply quotes values of the body, and validation
+and the JSON encoder take several stack frames for each level."""
 
 NODE = base64.urlsafe_b64encode(
     hashlib.md5(socket.gethostname().encode(), usedforsecurity=False).digest()
@@ -69,6 +72,13 @@ class Envelope:
         in_data = data.get(name) if isinstance(data, dict) else None
         value = in_data or request.args.get(name) or self.members.get(name)
         return value if isinstance(value, str) else None
+
+    def value(self, name: str) -> Any:
+        """Return a parameter of any type, from `data`, the query or the envelope; None if empty.
+
+        The first of them that has the parameter is used.
+        """
+        return next((value for value in self.all(name) if value not in (None, "")), None)
 
     def all(self, name: str) -> list[Any]:
         """Return all values of a parameter in `data`, the query and the envelope."""
@@ -111,6 +121,10 @@ class Envelope:
             raise self.problem
 
 
+_NOTHING = Envelope()
+"""The envelope of a request without a body."""
+
+
 def fail(path: str, rule: str, message: str, **more: Any) -> NoReturn:
     """Refuse a request that breaks one rule, in the form of Crossbar's validation errors.
 
@@ -123,9 +137,11 @@ def read() -> Envelope:
     """Return the request's envelope. `check` raises an error in it, after the authorisation."""
     try:
         body = _body()
-        if body and not (_JSON_TYPES.match(request.mimetype) or request.mimetype == _FORM):
+        if not body:
+            return _NOTHING
+        if not (_JSON_TYPES.match(request.mimetype) or request.mimetype == _FORM):
             raise UnsupportedMediaType
-        members = _parsed(body) if body else {}
+        members = _parsed(body)
     except (HTTPException, ValidationFailed) as error:
         return Envelope(problem=error)
     return Envelope({k.lower(): v for k, v in members.items()})
@@ -144,7 +160,25 @@ def _parsed(body: bytes) -> dict[str, Any]:
         raise _bad_json(error_texts.of_json(error)) from error
     if not isinstance(members, dict):
         raise _bad_json("All JSON must be valid")
+    # Nothing is nested deeper than the number of opening brackets, which is quick to count.
+    if body.count(b"{") + body.count(b"[") > _MAX_NESTING and _is_too_deep(members):
+        raise _bad_json(error_texts.of_json(RecursionError()))
     return members
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Return whether objects and lists are nested more than `_MAX_NESTING` levels deep."""
+    level = [value]
+    for _ in range(_MAX_NESTING):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _body() -> bytes:
@@ -209,7 +243,7 @@ def success(
     conditional = incoming.method in ("GET", "HEAD") and "HTTP_IF_NONE_MATCH" in incoming.environ
     if conditional and incoming.if_none_match.contains_weak(revision):
         return Response(status=304, headers=headers)
-    rest = {"status": "success", "revision": revision, **_present(members), **_common()}
+    rest = {"status": "success", "revision": revision, **_present(members), **_common(state)}
     status = 200 if state.get("dry_run") else status
     return _json(b'{"data":%b,%b' % (text, dump(rest)[1:]), status, headers)
 
@@ -220,7 +254,7 @@ def stream(items: Iterable[Any]) -> Response:
     :param items: the list in parts, each a list
     :returns: a reply without an ETag, because the revision is known only at the end of the body
     """
-    common = _common()
+    common = _common(g)
 
     def parts() -> Iterator[bytes]:
         hashed = hashlib.sha256()
@@ -257,7 +291,7 @@ def failure(code: int, message: str, data: Mapping[str, Any]) -> Response:
         "status": "error",
         "error": str(code),
         "message": message,
-        **_common(),
+        **_common(g),
     }
     return _json(dump(body), code)
 
@@ -274,9 +308,9 @@ def replay(body: Mapping[str, Any], status: int) -> Response:
 def dump(value: Any) -> bytes:
     """Return JSON in UTF-8, without spaces."""
     try:
-        return orjson.dumps(value)
-    # An error reply can quote a value that orjson refuses: a huge number, or deep nesting.
-    except TypeError:
+        return msgspec.json.encode(value)
+    # An error reply can quote a value that msgspec refuses: deep nesting, or half a surrogate.
+    except (RecursionError, UnicodeEncodeError):
         return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -310,8 +344,11 @@ def _timestamp(second: int) -> str:
     return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _common() -> dict[str, Any]:
-    _, state = request_and_state()
+def _common(state: Any) -> dict[str, Any]:
+    """Return the members that every reply has.
+
+    :param state: Flask's `g`
+    """
     members = common(state.request_id, state.get("auth_token"), state.clock())
     return {**members, "dry_run": True} if state.get("dry_run") else members
 

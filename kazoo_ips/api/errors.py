@@ -52,7 +52,51 @@ REPLIES: dict[type[Exception], Reply] = {
         lambda error: {
             "requested": error.requested,
             "available": error.available,
+            **({"aging": error.resting, "next_at": error.next_at} if error.resting else {}),
             "message": "not enough ips available",
+        },
+    ),
+    errors.LimitReached: (
+        409,
+        "limit_reached",
+        lambda error: {
+            "limit": error.limit,
+            "used": error.used,
+            "requested": error.requested,
+            "which": error.which,
+            "account_id": error.account_id,
+            **({"zone": error.zone} if error.zone is not None else {}),
+            "message": "limit reached",
+        },
+    ),
+    errors.ReservationLimitReached: (
+        409,
+        "limit_reached",
+        lambda error: {
+            "limit": error.limit,
+            "used": error.used,
+            "requested": 1,
+            "message": "too many reservations",
+        },
+    ),
+    errors.ReservationExpired: (
+        409,
+        "reservation_expired",
+        _text("the reservation has expired"),
+    ),
+    errors.JobExists: (
+        409,
+        "job_exists",
+        lambda error: {"id": error.job_id, "message": "another job works on the host"},
+    ),
+    errors.WebhookLimitReached: (
+        409,
+        "limit_reached",
+        lambda error: {
+            "limit": error.limit,
+            "used": error.used,
+            "requested": 1,
+            "message": "too many webhooks",
         },
     ),
     errors.IdempotencyMismatch: (
@@ -62,6 +106,12 @@ REPLIES: dict[type[Exception], Reply] = {
     ),
     errors.InProgress: (409, "in_progress", _text("the request is still in progress")),
     errors.PreconditionFailed: (412, "precondition_failed", _text("precondition failed")),
+    errors.PreconditionRequired: (
+        428,
+        "precondition_required",
+        _text("zone and host of an assigned address change only with If-Match"),
+    ),
+    errors.SinceGone: (410, "since_gone", _text("the events after this position are deleted")),
     errors.NotReady: (
         503,
         "not_ready",
@@ -114,17 +164,28 @@ def reply(error: Exception) -> Response:
     """Return the reply to an error."""
     if isinstance(error, HTTPException):
         return _from_framework(error)
+    code, message, data = describe(error)
+    response = envelope.failure(code, message, data)
+    response.headers.update(headers(error, code))
+    return response
+
+
+def describe(error: Exception) -> tuple[int, str, Mapping[str, Any]]:
+    """Return the status, the message and `data` of the reply to an error. Faults are logged."""
     code, message, data = next(REPLIES[c] for c in type(error).__mro__ if c in REPLIES)
     if isinstance(error, errors.DatastoreError) and code == 503:
         log.warning("request %s failed: %s", g.get("request_id"), error)
         request_context.note(type(error).__name__)
     elif code >= 500 and not isinstance(error, errors.NotReady):
         log.error("request %s failed", g.get("request_id"), exc_info=error)
-    response = envelope.failure(code, message, data(error))
-    response.headers.update(HEADERS.get(code, {}))
+    return code, message, data(error)
+
+
+def headers(error: Exception, code: int) -> Mapping[str, str]:
+    """Return the headers that the reply to an error has because of its status."""
     if isinstance(error, errors.TooManyRequests):
-        response.headers["Retry-After"] = str(error.seconds)
-    return response
+        return {"Retry-After": str(error.seconds)}
+    return HEADERS.get(code, {})
 
 
 def _from_framework(error: HTTPException) -> Response:

@@ -4,16 +4,20 @@ import base64
 import json
 import math
 import re
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from kazoo_ips.model import GREGORIAN_EPOCH, addresses, names
+from kazoo_ips.model import addresses, names
+from kazoo_ips.model.timelines import EventPosition
+from kazoo_ips.services.history import times
 
 MAX_ADDRESSES = 1000
 """The maximum number of addresses in one request."""
 
+LABEL_KEY = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")
+"""The pattern of the key of a label: at most 63 characters, and no colon."""
 _HIGHEST = 999_999_999
 # Client generators ignore the keywords after `type`, so generated clients have a string.
 _AN_ADDRESS = {
@@ -36,7 +40,6 @@ _A_USABLE_ADDRESS = {
     "else": {"format": "ipv4", "pattern": _USABLE["ipv4"]},
 }
 _DIGITS = re.compile(r"[0-9]{1,9}")
-_SECONDS = re.compile(r"[0-9]{1,12}")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -119,10 +122,10 @@ class Text(Field):
 
 
 class Name(Text):
-    """The name of a zone or host."""
+    """The name of a zone or host, or other text of one line."""
 
-    def __init__(self, **more: Any) -> None:
-        super().__init__(most=names.MAX_LENGTH, **more)
+    def __init__(self, most: int = names.MAX_LENGTH, **more: Any) -> None:
+        super().__init__(most=most, **more)
 
     def json_schema(self) -> dict[str, Any]:
         """Return what the field accepts, in JSON Schema."""
@@ -142,18 +145,86 @@ class Name(Text):
         return name
 
 
+class Note(Text):
+    """A text of several lines, without characters that terminals act on or that hide text."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return what the field accepts, in JSON Schema."""
+        return {**super().json_schema(), "pattern": names.NOTE_PATTERN}
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        note = super()._deserialize(value, *args, **kwargs)
+        problem = names.note_problem(note)
+        if problem:
+            raise _mismatch(names.NOTE_PATTERN, value, cause=problem)
+        return note
+
+
+class Labels(Field):
+    """The labels of an address that a request changes: a value, or null, for each key."""
+
+    type_name = "object"
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return what the field accepts, in JSON Schema."""
+        value = {
+            "type": ["string", "null"],
+            "maxLength": names.MAX_LENGTH,
+            "pattern": names.PATTERN,
+        }
+        return {
+            "type": "object",
+            "propertyNames": {"pattern": LABEL_KEY.pattern},
+            "additionalProperties": value,
+        }
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> dict[str, str | None]:
+        if not isinstance(value, dict):
+            raise self.wrong_type(value)
+        errors: dict[str, Any] = {}
+        for key, label in value.items():
+            if not LABEL_KEY.fullmatch(key):
+                errors[key] = _mismatch(LABEL_KEY.pattern, key).messages
+            elif not isinstance(label, str | None):
+                errors[key] = Text().wrong_type(label).messages
+            elif label is not None and (problem := names.problem(label)):
+                errors[key] = _mismatch(names.PATTERN, label, cause=problem).messages
+        if errors:
+            raise ValidationError(errors)
+        return dict(value)
+
+
+class Label(Field):
+    """A label in a query: `key:value`."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return what the field accepts, in JSON Schema."""
+        return {"type": "string", "pattern": "^[^:]+:.+$"}
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
+        key, _colon, label = value.partition(":")
+        if not (LABEL_KEY.fullmatch(key) and label):
+            raise broken("wrong_format", "Field is not in the correct format", value=value)
+        return str(value)
+
+
+def _mismatch(pattern: str, value: str, **more: Any) -> ValidationError:
+    text = f"Failed to match pattern '{pattern}'"
+    return broken("pattern", text, target=pattern, value=value, **more)
+
+
 class Number(Field):
-    """A positive integer, in a query or a body."""
+    """An integer that is not negative, in a query or a body. By default it is positive."""
 
     type_name = "integer"
 
-    def __init__(self, most: int | None = None, **more: Any) -> None:
+    def __init__(self, most: int | None = None, least: int = 1, **more: Any) -> None:
         super().__init__(**more)
-        self._most = most
+        self._least, self._most = least, most
 
     def json_schema(self) -> dict[str, Any]:
         """Return what the field accepts, in JSON Schema. A query has the digits as a string."""
-        return {"type": "integer", "minimum": 1, "maximum": self._most or _HIGHEST}
+        return {"type": "integer", "minimum": self._least, "maximum": self._most or _HIGHEST}
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
         number = value
@@ -161,12 +232,12 @@ class Number(Field):
             number = int(value)
         if not isinstance(number, int) or isinstance(number, bool):
             raise self.wrong_type(value)
-        if number < 1:
-            raise broken("minimum", "Value must be at least 1", target=1, value=number)
-        if self._most is not None and number > self._most:
-            raise broken(
-                "maximum", f"Value must be at most {self._most}", target=self._most, value=number
-            )
+        if number < self._least:
+            least = self._least
+            raise broken("minimum", f"Value must be at least {least}", target=least, value=number)
+        most = self._most or _HIGHEST
+        if number > most:
+            raise broken("maximum", f"Value must be at most {most}", target=most, value=number)
         return number
 
 
@@ -244,26 +315,28 @@ class Time(Field):
     """A time in a query, in Gregorian seconds or ISO 8601. Its value is in Gregorian seconds.
 
     Without an offset, ISO 8601 is in UTC.
+
+    :param rounding: makes whole seconds of a time with a fraction
     """
+
+    def __init__(self, rounding: Callable[[float], int] = math.ceil, **more: Any) -> None:
+        super().__init__(**more)
+        self._rounding = rounding
 
     def json_schema(self) -> dict[str, Any]:
         """Return what the field accepts, in JSON Schema. A date without a time is accepted too."""
         return {
             "anyOf": [
-                {"type": "integer", "minimum": 0, "maximum": 999_999_999_999},
+                {"type": "integer", "minimum": 0, "maximum": times.LATEST},
                 {"type": "string", "format": "date-time"},
             ]
         }
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
-        if _SECONDS.fullmatch(value):
-            return int(value)
         try:
-            time = datetime.fromisoformat(value)
-            time = time if time.tzinfo else time.replace(tzinfo=UTC)
-            return math.ceil(time.timestamp()) + GREGORIAN_EPOCH
-        except (ValueError, OverflowError):
-            cause = "neither Gregorian seconds nor ISO 8601 (in a URL, + is %2B)"
+            return times.parse(value, self._rounding)
+        except ValueError:
+            cause = f"{times.NEITHER} (in a URL, + is %2B)"
             raise broken(
                 "wrong_format", "Field is not in the correct format", cause=cause, value=value
             ) from None
@@ -313,21 +386,74 @@ class Items(Field):
         return list(value)
 
 
-class StartKey(Field):
-    """A `start_key`: the `next_start_key` of the previous page."""
+class _Key(Field):
+    """A `start_key`: the `next_start_key` of the previous page, which is opaque to clients."""
 
     def json_schema(self) -> dict[str, Any]:
-        """Return what the field accepts, in JSON Schema. Its content is opaque to clients."""
+        """Return what the field accepts, in JSON Schema."""
         return {"type": "string", "minLength": 1}
 
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[str, str, str]:
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
         try:
-            zone, order, last = json.loads(base64.urlsafe_b64decode(value.encode()))
-            if all(isinstance(part, str) for part in (zone, order, last)):
-                return zone, order, last
+            parts = json.loads(base64.urlsafe_b64decode(value.encode()))
+            position = self._position(*parts)
+            if position is not None:
+                json.dumps(
+                    parts, ensure_ascii=False
+                ).encode()  # CouchDB refuses half a surrogate pair
+                return position
         except (TypeError, ValueError, RecursionError):
             pass
         raise broken("wrong_format", "Field is not in the correct format", value=value)
+
+    def _position(self, *parts: Any) -> Any:
+        """Return the position that the parts of a key name; None if they name none.
+
+        :raises TypeError: the key has more or fewer parts
+        """
+        raise NotImplementedError
+
+
+class StartKey(_Key):
+    """The key of a list of addresses.
+
+    The fourth part, the account, is only in a list of several accounts.
+    """
+
+    def _position(self, zone: Any, order: Any, last: Any, *account: Any) -> Any:
+        parts = (zone, order, last, *account)
+        is_valid = all(isinstance(part, str) for part in parts) and len(account) <= 1
+        return parts if is_valid else None
+
+
+class EventKey(_Key):
+    """The key of a list of events."""
+
+    def _position(self, at: Any, generation: Any, last: Any) -> EventPosition | None:
+        is_valid = all(type(n) is int and 0 <= n <= times.LATEST for n in (at, generation))
+        return EventPosition(at, generation, str(last)) if is_valid else None
+
+
+class NameKey(_Key):
+    """The key of a list of names."""
+
+    def _position(self, name: Any) -> str | None:
+        return name if isinstance(name, str) else None
+
+
+class JobKey(_Key):
+    """The key of the addresses of a job."""
+
+    def _position(self, part: Any, index: Any) -> tuple[int, int] | None:
+        is_valid = all(type(n) is int and 0 <= n <= _HIGHEST for n in (part, index))
+        return (part, index) if is_valid else None
+
+
+class ShortListKey(_Key):
+    """The key of a list that is read as a whole: a number by which it is ordered, and an id."""
+
+    def _position(self, number: Any, id_: Any) -> tuple[int, str] | None:
+        return (number, id_) if type(number) is int and isinstance(id_, str) else None
 
 
 def _check_length(field: Field, value: Any) -> None:
@@ -353,6 +479,6 @@ def _not_an_address(value: Any, **more: Any) -> ValidationError:
     return broken("not_one_schema_valid", "failed to validate", value=value, **more)
 
 
-def start_key(after: tuple[str, str, str]) -> str:
+def start_key(after: tuple[object, ...]) -> str:
     """Return the `next_start_key` of a page that is not the last, safe in a URL."""
     return base64.urlsafe_b64encode(json.dumps(after).encode()).decode()

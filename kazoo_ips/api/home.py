@@ -14,6 +14,7 @@ from kazoo_ips.api.routes import Routes
 routes = Routes("home", __name__)
 
 _LINKS = {
+    "console": ("/console/login", "web pages for the operator and for accounts"),
     "docs": ("/v2/docs", "all requests and replies, on a page that can send requests"),
     "openapi": ("/v2/openapi.json", "the same as an OpenAPI 3.1 document"),
     "schemas": ("/v2/schemas", "the JSON schemas of request data"),
@@ -25,6 +26,7 @@ _LINKS = {
 class LinksSchema(ReplySchema):
     """The paths of the documentation."""
 
+    console = fields.String(required=True)
     docs = fields.String(required=True)
     openapi = fields.String(required=True)
     schemas = fields.String(required=True)

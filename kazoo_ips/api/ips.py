@@ -4,12 +4,12 @@ from typing import Any
 
 from flask import Response, g
 
-from kazoo_ips.api import envelope, examples, lists, resources, schemas
+from kazoo_ips.api import address_schemas, envelope, examples, lists, resources, schemas
 from kazoo_ips.api.preconditions import if_match
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes, services, write
-from kazoo_ips.errors import Conflict, PreconditionFailed
-from kazoo_ips.model import DeleteIP
+from kazoo_ips.errors import Conflict, LimitReached, PreconditionFailed, PreconditionRequired
+from kazoo_ips.model import DedicatedIP, DeleteIP, DisableIP, EnableIP, EndRest
 
 routes = Routes("ips", __name__, url_prefix="/v2/ips")
 
@@ -61,6 +61,28 @@ def create() -> Response:
 
 
 @routes.on(
+    "POST",
+    "/import",
+    who=Who.OPERATOR,
+    replies=resources.AdditionsSchema(),
+    body=(schemas.CreateIPListSchema,),
+    dry_run=True,
+    operation_id="import_pool_ips",
+    links=("get_pool_ip", "delete_pool_ip"),
+)
+def import_list() -> Response:
+    """Add the addresses of a list that the pool does not have, each independently of the others.
+
+    The reply has a result for each address. Addresses that the pool has already are not changed,
+    so the same list can be sent again.
+    """
+    commands = schemas.load_import(g.envelope.data(), g.envelope.beside_data)
+    additions = services().bulk_additions.add_each(commands, **write())
+    results = zip(commands, additions, strict=True)
+    return envelope.success({"results": [resources.dump_addition(c, a) for c, a in results]})
+
+
+@routes.on(
     "GET",
     "/assigned",
     who=Who.OPERATOR,
@@ -102,18 +124,69 @@ def list_hosts() -> Response:
 
 
 @routes.on(
+    "POST",
+    "/transfer",
+    who=Who.BETWEEN,
+    replies=resources.ChangedAddressesSchema(),
+    body=(schemas.TransferSchema,),
+    dry_run=True,
+    operation_id="transfer_ips",
+    raises=(Conflict, LimitReached),
+)
+def transfer() -> Response:
+    """Transfer addresses from an account to another one, all or none.
+
+    Each address passes in one write: no third account can get it in between.
+    """
+    command = schemas.load_transfer(g.envelope.data(), g.envelope.beside_data)
+    transferred = services().transfers.transfer(command, **write())
+    return envelope.success({"ips": [ip.address for ip in transferred]})
+
+
+@routes.on(
     "GET",
     "/<address:address>",
     who=Who.OPERATOR,
-    replies=resources.DedicatedIPSchema(),
+    replies=address_schemas.PoolIPSchema(),
     operation_id="get_pool_ip",
     examples={"address": examples.ASSIGNED[0]},
-    links=("delete_pool_ip",),
+    links=("change_pool_ip", "delete_pool_ip"),
 )
 def fetch(address: str) -> Response:
     """One dedicated IP."""
-    ip = services().ips.fetch(address)
-    return envelope.success(resources.dump_ip(ip), revision=ip.revision)
+    return _ip(services().ips.fetch(address))
+
+
+@routes.on(
+    "PATCH",
+    "/<address:address>",
+    who=Who.OPERATOR,
+    replies=address_schemas.PoolIPSchema(),
+    body=(address_schemas.ChangeIPSchema,),
+    if_match=True,
+    dry_run=True,
+    operation_id="change_pool_ip",
+    examples={"address": examples.AVAILABLE[0]},
+    links=("get_pool_ip", "delete_pool_ip"),
+    raises=(Conflict, PreconditionRequired),
+)
+def change(address: str) -> Response:
+    """Change the zone, the host or the notes of an address, or its state (JSON Merge Patch).
+
+    A member that is missing stays as it is. The zone and the host of an assigned address change
+    only with If-Match; the account keeps the address, and its copy follows. `enabled` takes it out
+    of service or into service again, and `status` ends its rest: requests of their own.
+    """
+    data, beside = g.envelope.data(), g.envelope.beside_data
+    match address_schemas.load_change(address, data, beside, if_match()):
+        case DisableIP() as command:
+            return _ip(services().operator_changes.disable(command, **write()))
+        case EnableIP() as command:
+            return _ip(services().operator_changes.enable(command, **write()))
+        case EndRest() as command:
+            return _ip(services().operator_changes.end_rest(command, **write()))
+        case command:
+            return _ip(services().address_changes.change(command, **write()))
 
 
 @routes.on(
@@ -130,9 +203,11 @@ def fetch(address: str) -> Response:
 )
 def delete(address: str) -> Response:
     """Delete an address from the pool. `force=true` releases it first."""
-    data = g.envelope.members.get("data")
-    members = {*g.envelope.beside_data, *(data if isinstance(data, dict) else ())}
-    force = schemas.load_force(g.envelope.text("force"), members)
+    force = schemas.load_force(g.envelope.value("force"))
     command = DeleteIP(address, force, if_match())
     ip = services().pool.delete(command, **write())
     return envelope.success(resources.dump_read_only(ip, deleted=True), revision=ip.revision)
+
+
+def _ip(ip: DedicatedIP) -> Response:
+    return envelope.success(address_schemas.dump_pool_ip(ip), revision=ip.revision)

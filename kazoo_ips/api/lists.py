@@ -2,17 +2,19 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Response, g, request
 
 from kazoo_ips.api import envelope, fields, resources, schemas
-from kazoo_ips.api.route_descriptions import CSV
+from kazoo_ips.api.route_descriptions import CSV, NDJSON
 from kazoo_ips.api.routes import services
 from kazoo_ips.model import Listing, ListIPs, Page, Status
-from kazoo_ips.model.names import printable
+from kazoo_ips.model.names import csv_cell
+from kazoo_ips.services.history.json_objects import csv_line
 from kazoo_ips.services.pool.lists import walk
 
 LINES = resources.IPListItemSchema(many=True)
@@ -22,6 +24,7 @@ POOL_LINES = resources.PoolIPListItemSchema(many=True)
 members that `detailed` of `reply` adds."""
 
 _CHUNK = 1000
+Item = TypeVar("Item")
 ListPage = Callable[[ListIPs], Page]
 Dump = Callable[[Sequence[Listing]], list[dict[str, Any]]]
 
@@ -45,18 +48,50 @@ def reply(list_page: ListPage, *, owner: bool = False, detailed: bool = False) -
         columns = ["ip", "zone", "host", "assigned_to", "account_name"]
         dump = _with_names(resources.dump_assigned_listing)
     if g.media == CSV:
-        chunks = [list_page(query).items] if query.paged else _chunks(walk(list_page, query))
-        return _csv(columns, chain.from_iterable(map(dump, chunks)))
+        parts = [list_page(query).items] if query.paged else chunks(walk(list_page, query))
+        return csv_reply(columns, chain.from_iterable(map(dump, parts)))
     if query.limit is None or query.limit > schemas.MAX_PAGE:
-        return envelope.stream(map(dump, _chunks(walk(list_page, query))))
+        return envelope.stream(map(dump, chunks(walk(list_page, query))))
     if not query.paged:
         return envelope.success(dump([*walk(list_page, query)]))
     page = list_page(query)
+    return page_reply(dump(page.items), page.key)
+
+
+def short(
+    items: Sequence[Item],
+    position: Callable[[Item], tuple[int, str]],
+    dump: Callable[[Item], dict[str, Any]],
+    columns: list[str],
+) -> Response:
+    """Return the reply for a list that was read as a whole: a page, all of it, or CSV.
+
+    :param items: all items, in the order of their positions
+    :param dump: returns one of them as JSON
+    :param columns: the members that CSV has
+    """
+    paged = schemas.is_paged(g.query, everything=g.media == CSV)
+    start = g.query.get("start_key") if paged else None
+    left = [item for item in items if start is None or position(item) > start]
+    shown = left[: g.query.get("page_size", schemas.PAGE)] if paged else left
+    lines = [dump(item) for item in shown]
+    if g.media == CSV:
+        return csv_reply(columns, (csv_line(line, columns) for line in lines))
+    if not paged:
+        return envelope.success(lines)
+    return page_reply(lines, position(shown[-1]) if len(shown) < len(left) else None)
+
+
+def page_reply(lines: Sequence[dict[str, Any]], after: tuple[object, ...] | None) -> Response:
+    """Return one page of a list.
+
+    :param after: the position of the next page; None if there is none
+    """
     return envelope.success(
-        dump(page.items),
-        page_size=len(page.items),
+        lines,
+        page_size=len(lines),
         start_key=request.args.get("start_key"),
-        next_start_key=fields.start_key(page.after) if page.after else None,
+        next_start_key=fields.start_key(after) if after else None,
     )
 
 
@@ -87,32 +122,28 @@ def names(column: str, values: list[str]) -> Response:
     :param column: the header of the column in CSV
     """
     if g.media == CSV:
-        return _csv([column], ({column: value} for value in values))
+        return csv_reply([column], ({column: value} for value in values))
     return envelope.success(values)
 
 
-def _chunks(items: Iterator[Listing]) -> Iterator[Sequence[Listing]]:
+def chunks(items: Iterator[Item]) -> Iterator[Sequence[Item]]:
+    """Yield the items in lists of 1,000. The last list may be shorter."""
     while chunk := list(islice(items, _CHUNK)):
         yield chunk
 
 
-def _escaped(cell: str) -> str:
-    """Return the cell without characters that a terminal or a spreadsheet would act on.
+def csv_reply(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
+    """Return lines as CSV, with a header, as a stream.
 
-    Control and format characters are escaped. A formula is prefixed with an apostrophe. Usual
-    names of zones and hosts do not change.
+    :param lines: each with a text for each column
     """
-    text = printable(cell, keep="\t\r\n")
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
-
-def _csv(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
     def rows() -> Iterator[bytes]:
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, columns)
-        writer.writeheader()
+        writer = csv.writer(buffer)  # half the time of a DictWriter
+        writer.writerow(columns)
         for line in lines:
-            writer.writerow({name: _escaped(cell) for name, cell in line.items()})
+            writer.writerow([csv_cell(line.get(column, "")) for column in columns])
             if buffer.tell() > 16_384:
                 yield buffer.getvalue().encode()
                 buffer.seek(0)
@@ -120,3 +151,16 @@ def _csv(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
         yield buffer.getvalue().encode()
 
     return Response(envelope.read_ahead(rows()), content_type="text/csv")
+
+
+def ndjson_reply(
+    lines: Iterable[Mapping[str, Any]], to_json: Callable[[Mapping[str, Any]], str] = json.dumps
+) -> Response:
+    """Return lines as NDJSON, one JSON object a line, as a stream.
+
+    :param to_json: returns a line as JSON
+    """
+    parts = (
+        "".join(f"{to_json(line)}\n" for line in chunk).encode() for chunk in chunks(iter(lines))
+    )
+    return Response(envelope.read_ahead(parts), content_type=NDJSON)

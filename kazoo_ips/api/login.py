@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Response, g
+from flask import Response, g, request
 from marshmallow import fields
 
 from kazoo_ips.api import envelope, schemas
@@ -63,14 +63,14 @@ _LOGIN: dict[str, Any] = {
 def user_auth() -> Response:
     """A token for a user, for the hash of the credentials and the account's name or realm."""
     login = schemas.load_login(g.envelope.data())
-    return _reply(services().auth.log_in(login, client_address()))
+    return _reply(services().auth.log_in(login, client_address(request)))
 
 
 @routes.on("PUT", "/api_auth", body=(schemas.ApiAuthSchema,), **_LOGIN)
 def api_auth() -> Response:
     """A token for an account, for its API key."""
     api_key = schemas.load_api_key(g.envelope.data())
-    return _reply(services().auth.log_in_with_key(api_key, client_address()))
+    return _reply(services().auth.log_in_with_key(api_key, client_address(request)))
 
 
 def _reply(session: Session) -> Response:

@@ -14,12 +14,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface
 
 from kazoo_ips.api import cors, envelope, rate_limits, routes
 from kazoo_ips.api.client_address import client_address
-from kazoo_ips.api.compression import compress
+from kazoo_ips.api.content_coding import compress
 from kazoo_ips.observability import request_context, tracing
 from kazoo_ips.observability.logs import MASK
 from kazoo_ips.observability.request_context import Work
@@ -50,10 +50,13 @@ terminates TLS, sets `Strict-Transport-Security`.
 POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 """A header for replies that are not a web page. A page sets its own policy."""
 
+PAGES = "/console"
+"""The path of the web pages. They have no envelope, and other origins may not call them."""
+
 _LOGGED_PARAMETERS = {
     "zone", "host", "quantity", "page_size", "start_key", "paginate", "force", "verb",
     "dry_run", "status", "account_id", "cidr", "family", "modified_from", "filter_zone",
-    "filter_host", "filter_status", "filter_assigned_to",
+    "filter_host", "filter_status", "filter_assigned_to", "since", "limit", "feed", "timeout",
 }  # fmt: skip
 _PLAIN = re.compile(r"[a-zA-Z0-9/.:_-]*")
 _TOKEN = re.compile(r"eyJ[\w.-]+")
@@ -73,6 +76,8 @@ def init_app(app: Flask, clock: Callable[[], float], count: Count) -> None:
     @app.before_request
     def before() -> Response | None:
         envelope.set_request_id(clock)
+        if _is_page(request):
+            return None
         reply = cors.preflight() if request.method == "OPTIONS" else None
         if reply is None:
             routes.read_request(app)
@@ -83,19 +88,23 @@ def init_app(app: Flask, clock: Callable[[], float], count: Count) -> None:
 
 def _after(response: Response) -> Response:
     """Complete a reply, and add route and client to the request context."""
-    environ = request.environ
-    response.headers["X-Request-ID"] = g.request_id
-    if "HTTP_ACCEPT_ENCODING" in environ:
-        compress(request, response)
-    if "HTTP_ORIGIN" in environ:
+    incoming, state = envelope.request_and_state()
+    environ = incoming.environ
+    if "HTTP_ACCEPT_ENCODING" in environ and not state.get("is_kept_open"):
+        compress(incoming, response)
+    if "HTTP_ORIGIN" in environ and not _is_page(incoming):
         cors.add_headers(response)
     current = request_context.CURRENT.get()
     if current is not None:
-        current.route = _route(request.url_rule.rule) if request.url_rule else UNMATCHED
+        current.route = _route(incoming.url_rule.rule) if incoming.url_rule else UNMATCHED
         if "HTTP_X_FORWARDED_FOR" in environ or ":" in environ.get("REMOTE_ADDR", ""):
-            current.client = client_address()
-        rate_limits.add_headers(response, g.get("balances", ()))
+            current.client = client_address(incoming)
+        rate_limits.add_headers(response, state.get("balances", ()))
     return response
+
+
+def _is_page(incoming: Request) -> bool:
+    return incoming.path == PAGES or incoming.path.startswith(f"{PAGES}/")
 
 
 class _NoSessions(SessionInterface):
@@ -146,9 +155,7 @@ def wrap(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
         def start_response(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             nonlocal status
             status = line[:3]
-            present = {name for name, _ in headers}
-            more = [header for header in (POLICY, *HEADERS) if header[0] not in present]
-            return start(line, headers + more, exc_info)
+            return start(line, headers + _missing(headers, current.request_id), exc_info)
 
         def finish() -> None:
             seconds = perf_counter() - started
@@ -165,6 +172,13 @@ def wrap(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
             raise
 
     return call
+
+
+def _missing(headers: list[tuple[str, str]], request_id: str) -> list[tuple[str, str]]:
+    """Return the headers that a reply does not have yet."""
+    present = {name for name, _ in headers}
+    missing = [header for header in (POLICY, *HEADERS) if header[0] not in present]
+    return [*missing, ("X-Request-ID", request_id)] if request_id else missing
 
 
 def _begin_span(tracer: "Tracer", current: Work, environ: "WSGIEnvironment") -> None:

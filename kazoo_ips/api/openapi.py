@@ -22,6 +22,7 @@ from kazoo_ips.api import (
     openapi_errors,
     openapi_links,
     schemas,
+    webhook_schemas,
 )
 from kazoo_ips.api.errors import HEADERS
 from kazoo_ips.api.fields import Field
@@ -38,6 +39,10 @@ can also have `auth_token` (the token) and, in a POST, `verb` (the method to use
 _TAGS = {
     "account_ips": "The addresses of an account, and those that it can get",
     "ips": "The pool, for the operator",
+    "history": "The history of addresses",
+    "changes": "The feed of events",
+    "jobs": "Jobs on all addresses of a host",
+    "webhooks": "Webhooks, which tell receivers of changes",
     "login": "Tokens",
     "about": "Versions",
     "kazoo_schemas": "JSON schemas, as Kazoo serves them",
@@ -58,6 +63,7 @@ _SECURITY = {
 }
 
 _TEXT: dict[str, Any] = {"type": "string"}
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer"}
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
 _EVERYWHERE: tuple[type[Exception] | int, ...] = (
     400, errors.ValidationFailed, 406, 408, 413, 415, Exception,
@@ -81,8 +87,37 @@ _PARAMETERS = {
         "schema": {**_TEXT, "minLength": 1},
         "description": "IPv4 or IPv6 address, in any spelling",
     },
+    "host": {
+        "schema": {**_TEXT, "minLength": 1},
+        "description": "Name of a host",
+        "example": examples.HOST,
+    },
+    "job_id": {
+        "schema": {**_TEXT, "minLength": 1},
+        "description": "Id of a job",
+        "example": examples.JOB_ID,
+    },
     "name": {"schema": {**_TEXT, "minLength": 1}, "description": "Name"},
+    "reservation_id": {
+        "schema": {**_TEXT, "minLength": 1},
+        "description": "Id of a reservation",
+        "example": examples.RESERVATION_ID,
+    },
+    "year": {
+        "schema": {**_TEXT, "pattern": "^[0-9]{1,4}$"},
+        "description": "A year",
+        "example": examples.YEAR,
+    },
+    "zone": {"schema": {**_TEXT, "minLength": 1}, "description": "Name of a zone"},
+    "webhook_id": {
+        "schema": {**_TEXT, "minLength": 1},
+        "description": "Id of a webhook",
+        "example": examples.WEBHOOK_ID,
+    },
 }
+
+_OF_ACCOUNTS = (Who.ACCOUNT, Who.ABOVE, Who.BETWEEN)
+"""Who may call the routes with accounts in the path or in the body."""
 
 
 def describe(app: Flask) -> dict[str, Any]:
@@ -94,6 +129,13 @@ def json_schema(schema: type[Schema]) -> dict[str, Any]:
     """Return a schema of request data in JSON Schema."""
     converted: dict[str, Any] = _spec()[1].schema2jsonschema(schema)
     return converted
+
+
+def rules_of(app: Flask) -> list[Rule]:
+    """Return the routes of the API, by path. The pages of the console are none of them."""
+    handlers = app.view_functions
+    rules = [r for r in app.url_map.iter_rules() if hasattr(handlers[r.endpoint], "operation")]
+    return sorted(rules, key=lambda rule: rule.rule)
 
 
 def operation_of(app: Flask, rule: Rule) -> Operation:
@@ -118,9 +160,11 @@ def _spec(**options: Any) -> tuple[APISpec, Any]:
     spec = APISpec("kazoo_ips", envelope.VERSION, "3.1.0", plugins=[plugin], **options)
     converter: Any = plugin.converter
 
-    def convert_own_fields(self: Any, field: Any, **_: Any) -> dict[str, Any]:
+    def convert_own_fields(self: Any, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
         if isinstance(field, fields.Constant):
-            return {"const": field.constant}
+            # With a default, or without a type, openapi-generator's Java does not compile.
+            ret.pop("default", None)
+            return {"type": _JSON_TYPES[type(field.constant)], "const": field.constant}
         return field.json_schema() if isinstance(field, Field) else {}
 
     converter.add_attribute_function(convert_own_fields)
@@ -149,6 +193,7 @@ class _Description:
             components.security_scheme(name, scheme)
         for name, schema in openapi_errors.schemas():
             self._add(name, schema)
+        self._add("EventKind", webhook_schemas.EVENT_KIND)
         for rule, operation in self._operations.values():
             path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
             description = self._operation(rule, operation)
@@ -158,8 +203,7 @@ class _Description:
 
     @cached_property
     def _operations(self) -> dict[str, tuple[Rule, Operation]]:
-        rules = sorted(self._app.url_map.iter_rules(), key=lambda rule: rule.rule)
-        described = [(rule, operation_of(self._app, rule)) for rule in rules]
+        described = [(rule, operation_of(self._app, rule)) for rule in rules_of(self._app)]
         return {operation_id(*each): each for each in described}
 
     def _operation(self, rule: Rule, operation: Operation) -> dict[str, Any]:
@@ -206,7 +250,8 @@ class _Description:
         return parameters[0]
 
     def _body(self, operation: Operation) -> dict[str, Any]:
-        properties = {"data": self._data(tuple(each() for each in operation.body))}
+        name = operation.body_name or _joined(operation.body)
+        properties = {"data": self._data(tuple(each() for each in operation.body), name)}
         if operation.dry_run:
             properties["dry_run"] = self._dry_run_parameter["schema"]
         samples = [{"data": self._sample(each)} for each in operation.body]
@@ -216,7 +261,7 @@ class _Description:
             "properties": properties,
             "examples": samples,
         }
-        ref = self._add(f"{_joined(operation.body)}Request", schema)
+        ref = self._add(f"{name}Request", schema)
         return {
             "required": not operation.optional_body,
             "content": {JSON: {"schema": ref}},
@@ -227,21 +272,25 @@ class _Description:
         described = self._marshmallow.schema2jsonschema(schema)["properties"]
         return {k: v["examples"][0] for k, v in described.items() if "examples" in v}
 
-    def _data(self, shape: Shape) -> dict[str, Any]:
-        """Return a reference to the schema of data, which is added if it is new."""
+    def _data(self, shape: Shape, name: str = "") -> dict[str, Any]:
+        """Return a reference to the schema of data, which is added if it is new.
+
+        :param name: the name of one of several schemas; empty for their joined names
+        """
         converter = self._marshmallow
         if isinstance(shape, tuple):
             refs = [self._data(each) for each in shape]
             if len(refs) == 1:
                 return refs[0]
-            return self._add(_joined(map(type, shape)), {"oneOf": refs})
+            return self._add(name or _shape_name(shape), {"oneOf": refs})
         if isinstance(shape, Schema):
             found: dict[str, Any] = converter.resolve_nested_schema(shape)
         else:
             found = converter.field2property(shape)
             found.pop("title", None)  # it is the schema's name
             if found.get("type") == "object":
-                return self._add(_shape_name(shape), found)
+                # openapi-generator warns of the equivalent `{}`.
+                return self._add(_shape_name(shape), found | _ANY_OBJECT)
         return found
 
     def _add(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -262,11 +311,7 @@ class _Description:
             unchanged = {"description": "Nothing has changed", "headers": headers}
             success = {"description": "Success", "headers": headers, "content": content}
             return {status: success, "304": unchanged}
-        content = {JSON: {"schema": self._reply(operation, operation.replies)}}
-        if operation.csv:
-            content[CSV] = {"schema": {**_TEXT, "description": "A header line, then the lines"}}
-        if operation.page:
-            content[HTML] = {"schema": {**_TEXT, "description": "A page with the same links"}}
+        content = self._content(operation, operation.replies)
         limited = operation.who is not Who.ANYONE
         tags = _headers("ETag", *(_LIMITS if limited else ()), required=False)
         replayed = _headers("Idempotency-Replayed", required=False) if operation.is_write else {}
@@ -288,12 +333,29 @@ class _Description:
             success["links"] = links
         return responses
 
+    def _content(self, operation: Operation, shape: Shape) -> dict[str, Any]:
+        """Return the media types of a successful reply."""
+        content = {JSON: {"schema": self._reply(operation, shape)}}
+        if operation.csv:
+            content[CSV] = {"schema": {**_TEXT, "description": "A header line, then the lines"}}
+        if operation.page:
+            content[HTML] = {"schema": {**_TEXT, "description": "A page with the same links"}}
+        return content | {media: {"schema": {}} for media in operation.more_media}
+
     def _reply(self, operation: Operation, shape: Shape) -> dict[str, Any]:
         """Return a reference to the schema of a reply in the envelope."""
-        paged = bool(operation.query and issubclass(operation.query, schemas.ListSchema))
-        schema = openapi_envelope.success(self._data(shape), paged=paged)
+        if isinstance(shape, tuple) and any(_is_list(each) for each in shape):
+            # openapi-generator warns of an array that is one of several schemas of `data`.
+            replies = [self._reply(operation, each) for each in shape]
+            return self._add(f"{_shape_name(shape)}Reply", {"oneOf": replies})
+        paged = bool(operation.query and issubclass(operation.query, schemas.PagedSchema))
+        schema = openapi_envelope.success(
+            self._data(shape), paged=paged, more=operation.more_members
+        )
         name = _shape_name(shape)
         is_list = schema["properties"]["data"].get("type") == "array"
+        if operation.more_members:  # the same list without them is another schema
+            name += "Part"
         return self._add(name if is_list else f"{name}Reply", schema)
 
     def _failures(self, rule: Rule, operation: Operation) -> dict[str, Any]:
@@ -328,15 +390,19 @@ def _possible(rule: Rule, operation: Operation) -> Iterator[type[Exception] | in
         yield 405  # the path may not have the method that the member `verb` names
     if operation.who is not Who.ANYONE:
         yield from _WITH_TOKEN
-    if operation.who is Who.ACCOUNT:
+    if operation.who in _OF_ACCOUNTS:
         yield errors.TokenRestricted
-    if operation.who is Who.ACCOUNT or rule.arguments - {"account_id"}:
+    if operation.who in _OF_ACCOUNTS or rule.arguments - {"account_id"}:
         yield errors.BadIdentifier
     if operation.is_write:
         yield from (errors.IdempotencyMismatch, errors.InProgress, errors.TooManyKeys)
     if operation.if_match:
         yield errors.PreconditionFailed
     yield from operation.raises
+
+
+def _is_list(shape: Shape) -> bool:
+    return isinstance(shape, Schema) and bool(shape.many)
 
 
 def _headers(*names: str, required: bool = True) -> dict[str, Any]:

@@ -4,11 +4,15 @@ Each reply has its own schema with all members, from which client generators mak
 schemas composed by `allOf`, some generators would make one class for all replies.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 _TEXT: dict[str, Any] = {"type": "string"}
-PRINTABLE = {"type": "string", "pattern": "^[!-~]{1,128}$"}
-"""A request id or an Idempotency-Key."""
+PRINTABLE = {"type": "string", "pattern": "^[!-~]+$", "maxLength": 128}
+"""A request id or an Idempotency-Key.
+
+The Go client of openapi-generator fails on patterns with a comma, such as `{1,128}`.
+"""
 
 _ALWAYS = {
     "request_id": {
@@ -43,16 +47,20 @@ _PAGING = {
 }
 
 
-def success(data: dict[str, Any], *, paged: bool = False) -> dict[str, Any]:
+def success(
+    data: dict[str, Any], *, paged: bool = False, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the schema of a successful reply.
 
     :param data: the schema of its `data`
     :param paged: whether the reply can be a page of a list
+    :param more: schemas of further members, which every reply has
     """
     members = {
         "data": data,
         "status": {**_TEXT, "const": "success"},
         "revision": {**_TEXT, "description": "Revision of `data`, as in `ETag`", "minLength": 1},
+        **(more or {}),
     }
     return _reply(members, _PAGING if paged else {})
 

@@ -59,6 +59,11 @@ _EXAMPLES: list[Exception] = [
     errors.BadIdentifier("192.0.2.99"),
     errors.Conflict(*examples.AVAILABLE),
     errors.InsufficientIPs(requested=20, available=4),
+    errors.LimitReached("max", limit=10, used=9, requested=2, account_id=examples.ACCOUNT_ID),
+    errors.ReservationLimitReached(limit=100, used=100),
+    errors.ReservationExpired(examples.RESERVATION_ID),
+    errors.WebhookLimitReached(limit=20, used=20),
+    errors.JobExists(examples.JOB_ID),
     errors.NotReady(["the database dedicated_ips is missing"]),
 ]
 """Examples of the errors whose `data` has more than a fixed text."""
@@ -68,10 +73,23 @@ _PROPERTIES: dict[type[Exception], dict[str, Any]] = {
     errors.BadIdentifier: {"cause": {**_TEXT, "description": "The part of the path"}},
     errors.NotReady: {"reasons": {"type": "array", "items": _TEXT, "minItems": 1}},
     errors.InsufficientIPs: {"requested": _COUNT, "available": _COUNT},
+    errors.LimitReached: {"limit": _COUNT, "used": _COUNT, "requested": _COUNT},
+    errors.ReservationLimitReached: {"limit": _COUNT, "used": _COUNT, "requested": _COUNT},
+    errors.JobExists: {"id": _TEXT},
+    errors.WebhookLimitReached: {"limit": _COUNT, "used": _COUNT, "requested": _COUNT},
 }
 """The members of `data` that an error always has next to `message`."""
 
 _OPTIONAL: dict[type[Exception], dict[str, Any]] = {
+    errors.LimitReached: {
+        "which": {**_TEXT, "enum": ["max", "zones", "descendants_max"]},
+        "account_id": {**_TEXT, "description": "The account that has the limit"},
+        "zone": {**_TEXT, "description": "The zone, if the limit is that of a zone"},
+    },
+    errors.InsufficientIPs: {
+        "aging": {**_COUNT, "description": "Addresses that still rest"},
+        "next_at": {**_COUNT, "description": "When the first has rested, in Gregorian seconds"},
+    },
     errors.Conflict: {
         "ips": {
             "type": "object",

@@ -7,14 +7,14 @@ and in the reply.
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import Schema
+from marshmallow import Schema, fields
 from werkzeug.routing import Rule
 
 from kazoo_ips.api.route_descriptions import Operation, Shape
 
 _NOT_OF_A_PAGE = {"start_key", "quantity", "paginate"}
-_MEMBERS = {"address": "ip"}
-"""Path parameters whose values a reply has under another name."""
+_MEMBERS = {"address": "ip", "account_id": "id", "job_id": "id", "reservation_id": "id"}
+"""Path parameters whose values a reply can have under another name."""
 
 
 def links(source: str, operations: Mapping[str, tuple[Rule, Operation]]) -> dict[str, Any]:
@@ -47,18 +47,25 @@ def _link(
         place = f"$response.body#/data/{_place(operation.replies, parameter)}"
         in_path = parameter in rule.arguments
         link["parameters"][parameter] = f"$request.path.{parameter}" if in_path else place
-    if followed.body:  # the addresses of the reply are those of the next request
+    if any("ips" in schema().fields for schema in followed.body):
+        # The addresses of the reply are those of the next request.
         link["requestBody"] = "$response.body"
     return link
 
 
 def _place(shape: Shape | None, parameter: str) -> str:
     """Return the place of a path parameter's value in the data of a reply."""
-    member = _MEMBERS.get(parameter, parameter)
     if isinstance(shape, tuple):
         return _place(shape[0], parameter)
     if not isinstance(shape, Schema):
         return "0"
+    own = parameter in shape.fields
+    member = parameter if own else _MEMBERS.get(parameter, parameter)
     if shape.many:
         return f"0/{member}"
-    return member if member in shape.fields else f"{member}s/0"
+    if member in shape.fields:
+        return member
+    for name, field in shape.fields.items():
+        if isinstance(field, fields.List) and isinstance(field.inner, fields.Nested):
+            return f"{name}/0/{_place(field.inner.schema, parameter)}"
+    return f"{member}s/0"

@@ -7,7 +7,8 @@ from typing import Any
 from marshmallow import EXCLUDE, Schema, fields
 
 from kazoo_ips.api import examples
-from kazoo_ips.model import DedicatedIP, Listing, Status
+from kazoo_ips.model import CreateIP, DedicatedIP, Listing, Status
+from kazoo_ips.services.pool.bulk_additions import AdditionOutcome, AdditionResult
 
 
 class ReplySchema(Schema):
@@ -55,7 +56,7 @@ _ADDRESS = _is("IP address", examples.ASSIGNED[0])
 _ZONE = _is("Zone of the address", examples.ZONE)
 _HOST = _is("Host of the address", examples.HOST)
 _STATUS = _is(
-    "`available`, `assigned`, or a status of a newer release",
+    "`available`, `assigned`, `aging`, `reserved`, `disabled`, or a status of a newer release",
     examples=[each.value for each in Status],
     minLength=1,
 )
@@ -83,6 +84,18 @@ class DedicatedIPSchema(_Resource):
     status = fields.String(**_STATUS)
     type = fields.Constant("dedicated_ip", **_is("Type of the resource"))
     assigned_to = fields.String(**_OWNER)
+    available_at = fields.Integer(
+        attribute="rests_until",
+        metadata={
+            "description": "When another account may have it, in Gregorian seconds; only while "
+            "it is aging"
+        },
+    )
+    replaced_by = fields.String(
+        metadata={
+            "description": "Address that the account has got beside it; it is to be released"
+        }
+    )
 
 
 class ReadOnlySchema(_Resource):
@@ -171,6 +184,25 @@ class ReleasedAddressesSchema(ChangedAddressesSchema):
     )
 
 
+class AdditionSchema(ReplySchema):
+    """The result of adding one address of a list."""
+
+    ip = fields.String(**_ADDRESS)
+    result = fields.String(
+        **_is("The result", examples=[outcome.value for outcome in AdditionOutcome])
+    )
+    zone = fields.String(metadata={"description": "Zone of the address, if the pool has it"})
+    host = fields.String(metadata={"description": "Host of the address, if the pool has it"})
+
+
+class AdditionsSchema(ReplySchema):
+    """The results of adding the addresses of a list."""
+
+    results = fields.List(
+        fields.Nested(AdditionSchema), **_is("The results, in the order of the list")
+    )
+
+
 NAMES = fields.List(fields.String(), metadata={"title": "NameList"})
 """A sorted list of names."""
 
@@ -190,6 +222,14 @@ def dump_read_only(ip: DedicatedIP, **more: Any) -> dict[str, Any]:
     :param more: further members of `_read_only`
     """
     return {**_IP.dump_fast(ip), "_read_only": {**_READ_ONLY.dump_fast(ip), **more}}
+
+
+def dump_addition(command: CreateIP, addition: AdditionResult) -> dict[str, Any]:
+    """Return the result of adding one address as JSON."""
+    is_added = addition.outcome is AdditionOutcome.ADDED
+    found = command if is_added else addition.ip
+    place = {"zone": found.zone, "host": found.host} if found else {}
+    return {"ip": command.address, "result": str(addition.outcome), **place}
 
 
 def dump_listing(listing: Listing) -> dict[str, Any]:

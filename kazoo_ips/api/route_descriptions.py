@@ -11,6 +11,8 @@ from marshmallow import Schema, fields
 from kazoo_ips.api.schemas import DryRunSchema
 
 JSON, CSV, HTML = "application/json", "text/csv", "text/html"
+NDJSON = "application/x-ndjson"
+"""One JSON object a line."""
 ANY = "*/*"
 """The media type of a reply that does not depend on the Accept header."""
 
@@ -24,7 +26,9 @@ class Who(Enum):
 
     ANYONE = "anyone"
     OPERATOR = "the operator"
+    BETWEEN = "the operator, and an account above `from` and `to`, or one of them above the other"
     ACCOUNT = "the account in the path, those above it, and the operator"
+    ABOVE = "the accounts above the account in the path, and the operator"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +41,15 @@ class Operation:
     :param media_types: the media types of a reply whose `media` is `ANY`
     :param csv: whether the reply can also be CSV
     :param page: whether the reply can also be a page for a browser
+    :param more_media: further media types of the reply
+    :param more_members: JSON schemas of further members of the envelope of the reply
     :param query: the schema of the query, without `dry_run`
-    :param body: the schemas of which `data` in the body must match one; empty if the body is
-        ignored
+    :param body: the schemas of which `data` in the body must match one; empty if the route needs
+        no data
+    :param ignores_body: whether members of a body that the route does not need are ignored, as in
+        Crossbar; otherwise unknown ones are refused
+    :param body_name: the name of the body in generated clients; empty for the joined names of its
+        schemas. It keeps the name when another schema is added
     :param optional_body: whether the body may be missing
     :param if_match: whether the route reads If-Match
     :param dry_run: whether the route, a write, supports dry runs
@@ -58,8 +68,12 @@ class Operation:
     media_types: tuple[str, ...] = ()
     csv: bool = False
     page: bool = False
+    more_media: tuple[str, ...] = ()
+    more_members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     query: type[Schema] | None = None
     body: tuple[type[Schema], ...] = ()
+    ignores_body: bool = False
+    body_name: str = ""
     optional_body: bool = False
     if_match: bool = False
     dry_run: bool = False
@@ -79,7 +93,8 @@ class Operation:
     @cached_property
     def offered(self) -> tuple[str, ...]:
         """The media types that a successful reply can have."""
-        return (self.media, *([CSV] if self.csv else []), *([HTML] if self.page else []))
+        csv, page = [CSV] if self.csv else [], [HTML] if self.page else []
+        return (self.media, *csv, *page, *self.more_media)
 
     @property
     def is_write(self) -> bool:

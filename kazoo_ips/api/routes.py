@@ -6,17 +6,25 @@ POST names another one (`verb`), authorises the caller, and negotiates the media
 
 import base64
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 from flask import Blueprint, Flask, Request, Response, current_app, g, request
+from marshmallow import Schema
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
 from werkzeug.routing import BaseConverter, MapAdapter
 
 from kazoo_ips.api import envelope, idempotency, rate_limits, schemas
 from kazoo_ips.api.client_address import client_address, external_client
 from kazoo_ips.api.route_descriptions import ANY, Operation, Shape, Who
-from kazoo_ips.errors import AccountNotFound, Forbidden, InvalidCredentials, TokenRestricted
+from kazoo_ips.api.subscriptions import Authority
+from kazoo_ips.errors import (
+    AccountNotFound,
+    Forbidden,
+    InvalidCredentials,
+    KazooIPsError,
+    TokenRestricted,
+)
 from kazoo_ips.model import Account, Caller
 from kazoo_ips.observability import request_context
 from kazoo_ips.services import Services
@@ -25,9 +33,19 @@ Handler = Callable[..., Response]
 
 
 class AddressConverter(BaseConverter):
-    """A path segment that is an address, and not `assigned`, `zones` or `hosts`."""
+    """A path segment that is an address, and not the name of another resource."""
 
-    regex = r"(?!(?:assigned|zones|hosts)\Z)[^/]+"
+    regex = (
+        r"(?!(?:accounts|assigned|zones|hosts|summary|export|limits|reservations|history|changes"
+        r"|import|webhooks|transfer|jobs|status|restore)\Z)[^/]+"
+    )
+    part_isolating = True
+
+
+class WebhookConverter(BaseConverter):
+    """A path segment that is the id of a webhook, and not `attempts`."""
+
+    regex = r"(?!attempts\Z)[^/]+"
     part_isolating = True
 
 
@@ -60,13 +78,12 @@ class Routes(Blueprint):
 
             def authorised(**path: str) -> Response:
                 incoming, state = envelope.request_and_state()
+                invalid = _read(incoming, state, operation, query)
                 _authorise(incoming, state, operation, path)
-                state.query = {}
-                if incoming.query_string:
-                    given = incoming.args.items(multi=True)
-                    state.query = schemas.load_query(query, given, write=method != "GET")
-                state.envelope.check()
-                state.media = _negotiate(incoming, operation.offered)
+                if invalid:
+                    raise invalid
+                if method != "GET" and not operation.body and not operation.ignores_body:
+                    _check_members(state.envelope, query)
                 if method != "GET" and _is_dry_run(state.envelope, operation.dry_run):
                     state.dry_run = True
                     with request_context.dry_run():
@@ -174,6 +191,27 @@ def _basic() -> tuple[str, str] | None:
     return account_id, credentials
 
 
+def _read(
+    incoming: Request, state: Any, operation: Operation, query: tuple[Schema, ...]
+) -> Exception | None:
+    """Read the query and the Accept header, and check the envelope.
+
+    The rate limit depends on them, so they are read before the authorisation.
+
+    :returns: the error of an invalid request, which is for callers who may call the route
+    """
+    state.query, state.media = {}, operation.offered[0]
+    try:
+        if incoming.query_string:
+            given = incoming.args.items(multi=True)
+            state.query = schemas.load_query(query, given, write=operation.method != "GET")
+        state.envelope.check()
+        state.media = _negotiate(incoming, operation.offered)
+    except (KazooIPsError, HTTPException) as error:
+        return error
+    return None
+
+
 def _authorise(incoming: Request, state: Any, operation: Operation, path: dict[str, str]) -> None:
     """Identify the caller, and check that the caller may call the route.
 
@@ -185,40 +223,126 @@ def _authorise(incoming: Request, state: Any, operation: Operation, path: dict[s
     """
     if operation.who is Who.ANYONE:
         return
-    state.caller = _authenticate(state.auth_token)
-    request_context.identify(state.caller.account.id, state.caller.user_id)
-    state.balances = services().rate_limits.take(
-        state.caller.account.id,
-        external_client(),
-        rate_limits.cost(incoming, state.envelope, operation),
+    provided = services()
+    state.operation = operation
+    state.caller = caller = _authenticate(provided, incoming, state)
+    request_context.identify(caller.account.id, caller.user_id)
+    state.balances = provided.rate_limits.take(
+        caller.account.id,
+        external_client(incoming),
+        rate_limits.cost(state, operation),
     )
     rate_limits.check(state.balances)
-    if operation.who is Who.OPERATOR:
-        if not state.caller.is_operator:
+    if operation.who is Who.BETWEEN:
+        state.account = None
+        _permit_between(provided, caller, state.envelope.members.get("data"))
+    else:
+        state.account = _permit(provided, caller, operation.who, path, incoming)
+
+
+def _permit(
+    provided: Services, caller: Caller, who: Who, path: Mapping[str, str], incoming: Request
+) -> Account | None:
+    """Check that a caller may call a route; return the account in its path, if it has one.
+
+    :raises Forbidden: the caller may not call this route, or not for this account
+    :raises TokenRestricted: the restrictions of the caller's token do not permit the request
+    :raises AccountNotFound: the account does not exist, and the caller is the operator
+    """
+    if who is Who.OPERATOR:
+        if not caller.is_operator:
             raise Forbidden
-        return
-    state.account = _account(state.caller, path["account_id"])
-    if state.caller.restrictions is not None:
-        endpoint, *arguments = incoming.path.strip("/").split("/")[3:]  # after v2/accounts/{id}
-        verb = "GET" if incoming.method == "HEAD" else incoming.method
-        if not state.caller.may_request(state.account, endpoint, arguments, verb):
-            raise TokenRestricted
+        return None
+    endpoint, *arguments = incoming.path.strip("/").split("/")[3:]  # after v2/accounts/{id}
+    verb = "GET" if incoming.method == "HEAD" else incoming.method
+    account = permitted_account(provided, caller, path["account_id"], arguments, verb, endpoint)
+    if who is Who.ABOVE:
+        require_above(caller, account)
+    return account
 
 
-def _authenticate(token: str | None) -> Caller:
-    if token:
-        return services().auth.authenticate(token)
+def require_above(caller: Caller, account: Account) -> None:
+    """Check that a caller is above an account, or the operator.
+
+    :raises Forbidden: it is neither
+    """
+    if caller.account.id == account.id and not caller.is_operator:
+        raise Forbidden
+
+
+def permitted_account(  # noqa: PLR0913, PLR0917 - one for each part of a request
+    provided: Services,
+    caller: Caller,
+    account_id: str,
+    arguments: Sequence[str],
+    verb: str,
+    endpoint: str = "ips",
+) -> Account:
+    """Return an account, if the caller may send it this request.
+
+    :param arguments: the path segments after the endpoint
+    :param verb: the HTTP method
+    :raises Forbidden: the caller may not act on this account
+    :raises TokenRestricted: the restrictions of the caller's token do not permit the request
+    :raises AccountNotFound: the account does not exist, and the caller is the operator
+    """
+    account = _account(provided, caller, account_id)
+    if not caller.may_request(account, endpoint, arguments, verb):
+        raise TokenRestricted
+    return account
+
+
+def _permit_between(provided: Services, caller: Caller, data: Any) -> None:
+    """Check that a caller may act on both accounts in the body.
+
+    For the operator the account `from` may have been deleted: its addresses are still assigned.
+
+    :raises Forbidden: the caller may not act on both accounts
+    :raises TokenRestricted: the restrictions of the caller's token do not permit it
+    :raises AccountNotFound: `to` does not exist, and the caller is the operator
+    """
+    given = data if isinstance(data, dict) else {}
+    for name in ("to",) if caller.is_operator else ("from", "to"):
+        account_id = given.get(name)
+        if isinstance(account_id, str) and account_id:
+            account = _account(provided, caller, account_id)
+            if not caller.may_request(account, "ips", ["transfer"], "POST"):
+                raise TokenRestricted
+        elif not caller.is_operator:
+            raise Forbidden
+
+
+def permission() -> Authority:
+    """Return the permission of the current request, which can be checked after its end."""
+    incoming, state = envelope.request_and_state()
+    provided, token, who = services(), state.auth_token, state.operation.who
+    path, client = dict(incoming.view_args or {}), client_address(incoming)
+    account_id, credentials = (None if token else _basic()) or ("", "")
+
+    def check() -> None:
+        if token:
+            caller = provided.auth.authenticate(token)
+        else:
+            caller = provided.auth.authenticate_basic(account_id, credentials, client)
+        _permit(provided, caller, who, path, incoming)
+
+    return Authority((token, account_id, credentials, incoming.path), check)
+
+
+def _authenticate(provided: Services, incoming: Request, state: Any) -> Caller:
+    if state.auth_token:
+        return provided.auth.authenticate(state.auth_token)
     basic = _basic()
     if basic:
-        return services().auth.authenticate_basic(*basic, client_address())
+        return provided.auth.authenticate_basic(*basic, client_address(incoming))
     raise InvalidCredentials
 
 
-def _account(caller: Caller, account_id: str) -> Account:
+def _account(provided: Services, caller: Caller, account_id: str) -> Account:
     if caller.account.id == account_id:
         return caller.account
     try:
-        account = services().accounts.fetch(account_id)
+        account = provided.accounts.fetch(account_id)
     except AccountNotFound:
         # Only the operator may find out whether an account exists.
         if caller.is_operator:
@@ -227,6 +351,18 @@ def _account(caller: Caller, account_id: str) -> Account:
     if not caller.may_see(account):
         raise Forbidden
     return account
+
+
+def _check_members(given: envelope.Envelope, query: tuple[Schema, ...]) -> None:
+    """Refuse the unknown members of the body of a write that needs no data.
+
+    :param query: the parameters that the body may have in place of the query
+    :raises ValidationFailed: with every member that is unknown
+    """
+    data = given.members.get("data")
+    members = {*given.beside_data, *(data if isinstance(data, dict) else ())}
+    known = sorted({name for schema in query for name in schema.fields} - schemas.IN_BODIES)
+    schemas.check_members(known, members)
 
 
 def _is_dry_run(given: envelope.Envelope, supported: bool) -> bool:

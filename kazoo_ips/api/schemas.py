@@ -1,5 +1,6 @@
 """Convert `data` and the query to commands. An error lists all broken rules."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,17 @@ from kazoo_ips.api.fields import (
     MAX_ADDRESSES,
     Address,
     Addresses,
+    EventKey,
     Family,
     Field,
     Flag,
     Items,
+    Label,
     Name,
+    NameKey,
     Network,
     Number,
+    ShortListKey,
     StartKey,
     Text,
     Time,
@@ -24,10 +29,26 @@ from kazoo_ips.api.fields import (
     repeated,
 )
 from kazoo_ips.errors import ValidationFailed
-from kazoo_ips.model import AllocateIPs, AssignIPs, CreateIP, ListIPs, Login, Status
+from kazoo_ips.model import (
+    AllocateIPs,
+    AssignIPs,
+    CreateIP,
+    ListAccounts,
+    ListIPs,
+    Login,
+    ReleaseIPs,
+    Status,
+    TransferIPs,
+)
+from kazoo_ips.model.commands import AssignReserved
+from kazoo_ips.model.timelines import ListEvents
 
 MAX_PAGE = 1000
 PAGE = 50
+MAX_IDS = 100
+"""Maximum number of ids in a query: most servers accept URLs of 8 kB."""
+MAX_WAIT = 50
+"""Maximum seconds that a reply waits for an event: proxies wait for a minute."""
 ANY_STATUS = "all"
 """The value of `status` that means the addresses of every status."""
 
@@ -45,14 +66,16 @@ IN_BODIES = EVERYWHERE | {"dry_run", "ui_metadata"}
 """Members that are accepted in the bodies of all writes. Monster UI adds `ui_metadata`."""
 
 
-class _Request(Schema):
+class RequestSchema(Schema):
+    """The data or the query of a request."""
+
     class Meta:
         """Unknown fields are ignored, as in Crossbar."""
 
         unknown = EXCLUDE
 
 
-class CreateIPSchema(_Request):
+class CreateIPSchema(RequestSchema):
     """`data` of `PUT /v2/ips`."""
 
     ip = Address(required=True, metadata={"description": "IP address", "examples": examples.NEW})
@@ -77,7 +100,7 @@ class _Object(Field):
     type_name = "object"
 
 
-class CreateIPListSchema(_Request):
+class CreateIPListSchema(RequestSchema):
     """`data` of `PUT /v2/ips` with a list. Each item has the form of `CreateIPSchema`."""
 
     ips = Items(
@@ -86,7 +109,7 @@ class CreateIPListSchema(_Request):
     )
 
 
-class AddressesSchema(_Request):
+class AddressesSchema(RequestSchema):
     """`data` of a request that assigns or releases several addresses."""
 
     ips = Addresses(metadata=_LISTED)
@@ -98,7 +121,7 @@ class AssignSchema(AddressesSchema):
     ips = Addresses(required=True, metadata=_AVAILABLE)
 
 
-class AllocateSchema(_Request):
+class AllocateSchema(RequestSchema):
     """`data` of an allocation: a quantity of addresses, which the service chooses."""
 
     quantity = Number(
@@ -123,7 +146,61 @@ class AllocateSchema(_Request):
             )
 
 
-class DeleteSchema(_Request):
+class AssignReservedSchema(RequestSchema):
+    """`data` of a request that assigns the addresses of a reservation."""
+
+    reservation = Text(
+        most=64,
+        required=True,
+        metadata={
+            "description": "Id of a reservation of the account",
+            "examples": [examples.RESERVATION_ID],
+        },
+    )
+
+
+_FROM = {
+    "from": Text(
+        required=True,
+        metadata={
+            "description": "Account that has the addresses",
+            "examples": [examples.ACCOUNT_ID],
+        },
+    )
+}
+
+
+class TransferSchema(RequestSchema):
+    """`data` of `POST /v2/ips/transfer`."""
+
+    class Meta:
+        """`from` is a keyword in Python, so it cannot be an attribute."""
+
+        unknown = EXCLUDE
+        include = _FROM
+
+    ips = Addresses(required=True, metadata=_LISTED)
+    to = Text(
+        required=True,
+        metadata={
+            "description": "Account that gets them",
+            "examples": [examples.OTHER_ACCOUNT_ID],
+        },
+    )
+
+
+class ReleaseSchema(RequestSchema):
+    """The query of a release of several addresses."""
+
+    replaced = Flag(
+        metadata={
+            "description": "Only addresses that an evacuation has replaced, and whose "
+            "replacements the account has; without addresses in the body"
+        }
+    )
+
+
+class DeleteSchema(RequestSchema):
     """The query of a delete."""
 
     force = Flag(
@@ -134,7 +211,7 @@ class DeleteSchema(_Request):
     )
 
 
-class DryRunSchema(_Request):
+class DryRunSchema(RequestSchema):
     """The parameter `dry_run` of a write."""
 
     dry_run = Flag(
@@ -142,7 +219,7 @@ class DryRunSchema(_Request):
     )
 
 
-class UserAuthSchema(_Request):
+class UserAuthSchema(RequestSchema):
     """`data` of `PUT /v2/user_auth` (`user_auth.json`)."""
 
     credentials = Text(
@@ -163,7 +240,7 @@ class UserAuthSchema(_Request):
     phone_number = Text(most=64, metadata={"description": "Accepted and ignored"})
 
 
-class ApiAuthSchema(_Request):
+class ApiAuthSchema(RequestSchema):
     """`data` of `PUT /v2/api_auth`."""
 
     api_key = Text(
@@ -174,12 +251,59 @@ class ApiAuthSchema(_Request):
     )
 
 
+class ChangesSchema(RequestSchema):
+    """The query of the feed of events."""
+
+    since = Text(
+        most=8000,
+        metadata={
+            "description": "`0`, which is the default: from the oldest event; `now`: only events "
+            "after this request; or `since` of an earlier reply",
+            "examples": ["0"],
+        },
+    )
+    limit = Number(most=MAX_PAGE, metadata={"description": "Events of a reply; 100 by default"})
+    feed = Text(
+        one_of=("normal", "longpoll", "eventsource"),
+        metadata={
+            "description": "`normal`, the default: the reply is sent at once. `longpoll`: without "
+            "events it is sent when there is one. `eventsource`: Server-Sent Events"
+        },
+    )
+    timeout = Number(
+        most=MAX_WAIT,
+        metadata={
+            "description": "Seconds after which a long poll ends without events, 30 by default, "
+            "or after which a stream ends"
+        },
+    )
+
+
+_START_KEY = {"description": "The `next_start_key` of the previous page"}
+
+
 def _also(name: str) -> dict[str, str]:
     return {"description": f"The same as `{name}`, as in Crossbar"}
 
 
-class ListSchema(_Request):
-    """The query of a list."""
+class PagedSchema(RequestSchema):
+    """The query of a list that has pages."""
+
+    page_size = Number(
+        most=MAX_PAGE, metadata={"description": f"Lines on each page; {PAGE} by default"}
+    )
+    start_key: Any = StartKey(metadata=_START_KEY)
+    paginate = Flag(metadata={"description": "`false`: the whole list in one reply"})
+
+
+class ShortListSchema(PagedSchema):
+    """The query of a list that is read as a whole: jobs, reservations."""
+
+    start_key = ShortListKey(metadata=_START_KEY)
+
+
+class ListSchema(PagedSchema):
+    """The query of a list of addresses."""
 
     zone = Text(
         least=0,
@@ -205,11 +329,6 @@ class ListSchema(_Request):
     quantity = Number(
         metadata={"description": "Number of addresses, from the first; without pages"}
     )
-    page_size = Number(
-        most=MAX_PAGE, metadata={"description": f"Addresses on each page; {PAGE} by default"}
-    )
-    start_key = StartKey(metadata={"description": "The `next_start_key` of the previous page"})
-    paginate = Flag(metadata={"description": "`false`: the whole list in one reply"})
 
 
 _FILTERS = {"zone": "zone", "host": "host", "status": "status", "assigned_to": "account_id"}
@@ -235,12 +354,25 @@ class AssignedSchema(ListSchema):
     filter_status = Text(one_of=("assigned",), metadata=_also("status"))
 
 
+class AccountAssignedSchema(AssignedSchema):
+    """The query of the assigned addresses of an account, perhaps with the accounts below it."""
+
+    descendants = Flag(
+        metadata={
+            "description": "Also the addresses of the accounts below it, account by account. "
+            "Each line then has the account and its name"
+        }
+    )
+
+
 _OWNER = {"description": "Only addresses of this account"}
+_LABEL = {"description": "Only addresses with this label", "examples": [":".join(examples.LABEL)]}
 
 
 class AllAssignedSchema(AssignedSchema):
     """The query of the assigned addresses of all accounts."""
 
+    label = Label(metadata=_LABEL)
     account_id = Text(least=0, metadata=_OWNER)
     filter_assigned_to = Text(least=0, metadata=_also("account_id"))
 
@@ -252,19 +384,140 @@ class PoolSchema(ListSchema):
         least=0,
         metadata={
             "description": "The status of the addresses, or `all`. By default `available`; with "
-            "`account_id`, `assigned`",
+            "`account_id`, `assigned`; with `label`, `all`",
             "examples": ["all", "assigned"],
         },
     )
     filter_status = Text(least=0, metadata=_also("status"))
+    label = Label(metadata=_LABEL)
     account_id = Text(least=0, metadata=_OWNER)
     filter_assigned_to = Text(least=0, metadata=_also("account_id"))
+
+
+class AccountsSchema(PagedSchema):
+    """The query of the list of accounts."""
+
+    start_key = Text(metadata=_START_KEY)
+    account = Text(
+        metadata={
+            "description": "Only accounts that this means: the id, the realm or the name of an "
+            "account, as in commands",
+            "examples": [examples.ACCOUNT_ID],
+        }
+    )
+    ids = Text(
+        most=40 * MAX_IDS,
+        metadata={"description": f"Only accounts with these ids, at most {MAX_IDS}, with commas"},
+    )
+
+
+_TIME = "Gregorian seconds, or ISO 8601, in UTC if it has no offset"
+_BETWEEN = {
+    "from": Time(
+        metadata={
+            "description": f"Only events at this time or later: {_TIME}",
+            "examples": ["2026-11-01T00:00:00Z"],
+        }
+    ),
+    "to": Time(metadata={"description": f"Only events before this time: {_TIME}"}),
+}
+
+
+class TenuresSchema(PagedSchema):
+    """The query of the history of an account."""
+
+    start_key = EventKey(metadata=_START_KEY)
+
+
+class EventsSchema(TenuresSchema):
+    """The query of a list of events."""
+
+    class Meta:
+        """`from` is a keyword in Python, so it cannot be an attribute."""
+
+        unknown = EXCLUDE
+        include = _BETWEEN
+
+
+class AddressEventsSchema(EventsSchema):
+    """The query of the history of an address."""
+
+    class Meta:
+        """As in `EventsSchema`."""
+
+        unknown = EXCLUDE
+        include = _BETWEEN
+
+    at = Time(
+        rounding=math.floor,
+        metadata={"description": f"Who had the address at this time, in place of events: {_TIME}"},
+    )
+
+
+class AllEventsSchema(EventsSchema):
+    """The query of the history of all addresses."""
+
+    class Meta:
+        """As in `EventsSchema`."""
+
+        unknown = EXCLUDE
+        include = _BETWEEN
+
+    account_id = Text(
+        metadata={
+            "description": "Only events after or before which this account had the address: its "
+            "id, realm or name"
+        }
+    )
+    zone = Text(
+        metadata={
+            "description": "Only events after or before which the address was in this zone",
+            "examples": [examples.ZONE],
+        }
+    )
+
+
+class ExportSchema(RequestSchema):
+    """The query of the export."""
+
+    history = Flag(metadata={"description": "`false`: without the events of the history"})
+
+
+class SummaryPageSchema(PagedSchema):
+    """The query of the summary of an account."""
+
+    start_key = NameKey(metadata=_START_KEY)
+
+
+class SummarySchema(SummaryPageSchema):
+    """The query of the summary of the pool."""
+
+    by = Text(
+        one_of=("status", "zone", "host", "account"),
+        metadata={"description": "One line for each of these. By default the whole pool"},
+    )
+    zone = Text(
+        metadata={
+            "description": "Only addresses of this zone; not by account",
+            "examples": [examples.ZONE],
+        }
+    )
+
+    @validates_schema
+    def no_zone_of_accounts(self, data: dict[str, Any], **_: Any) -> None:
+        """:raises ValidationError: the counts of accounts of one zone are requested"""
+        if "zone" in data and data.get("by") == "account":
+            text = "only one of zone and by=account"
+            raise ValidationError(broken("forbidden", text).messages, "zone")
 
 
 # Created once, because creating a schema takes longer than loading data with it.
 _CREATE_IP, _CREATE_IPS, _DELETE = CreateIPSchema(), CreateIPListSchema(), DeleteSchema()
 _ADDRESSES, _ASSIGN, _ALLOCATE = AddressesSchema(), AssignSchema(), AllocateSchema()
+_RESERVED = AssignReservedSchema()
+_RELEASE = ReleaseSchema()
 _USER_AUTH, _API_AUTH = UserAuthSchema(), ApiAuthSchema()
+_TRANSFER = TransferSchema()
 _DRY_RUN = DryRunSchema()
 
 
@@ -279,7 +532,16 @@ def load_create(data: Mapping[str, Any], beside: Iterable[str] = ()) -> CreateIP
     if "ip" in data:
         rule = {"message": "either ip or ips", "value": data["ip"]}
         raise ValidationFailed({"ip": {"forbidden": rule}})
-    items = _load_strictly(_CREATE_IPS, data, beside)["ips"]
+    return load_import(data, beside)
+
+
+def load_import(data: Mapping[str, Any], beside: Iterable[str] = ()) -> list[CreateIP]:
+    """Return the commands to add the addresses of a list.
+
+    :param beside: the members of the envelope besides `data`, of which unknown ones are errors
+    :raises ValidationFailed: with every broken rule, under `ips.<index>.<field>`
+    """
+    items = load_strictly(_CREATE_IPS, data, beside)["ips"]
     commands: dict[str, CreateIP] = {}
     errors: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     for index, item in enumerate(items):
@@ -287,7 +549,7 @@ def load_create(data: Mapping[str, Any], beside: Iterable[str] = ()) -> CreateIP
             if not isinstance(item, dict):
                 errors[f"ips.{index}"] = _Object().wrong_type(item).messages_dict
                 continue
-            command = _create_command(_load_strictly(_CREATE_IP, item))
+            command = _create_command(load_strictly(_CREATE_IP, item, ()))
             if command.address in commands:
                 raise ValidationFailed({"ip": repeated(item["ip"]).messages_dict})
             commands[command.address] = command
@@ -300,6 +562,19 @@ def load_create(data: Mapping[str, Any], beside: Iterable[str] = ()) -> CreateIP
 
 def _create_command(loaded: Mapping[str, Any]) -> CreateIP:
     return CreateIP(loaded["ip"], loaded["zone"], loaded["host"])
+
+
+def load_release(account_id: str, data: Mapping[str, Any], *, replaced: bool) -> ReleaseIPs:
+    """Return the command to release addresses of an account.
+
+    :param replaced: whether the request has `replaced=true`
+    :raises ValidationFailed: with every broken rule
+    """
+    addresses_ = load_addresses(data)
+    if replaced and addresses_ is not None:
+        rule = {"message": "either ips or replaced", "value": True}
+        raise ValidationFailed({"replaced": {"forbidden": rule}})
+    return ReleaseIPs(account_id, addresses_, replaced)
 
 
 def load_addresses(data: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -321,21 +596,57 @@ def load_assign(
     :raises ValidationFailed: with every broken rule
     """
     if "quantity" in data and "ips" not in data:
-        return AllocateIPs(account_id, **_load_strictly(_ALLOCATE, data, beside))
+        return AllocateIPs(account_id, **load_strictly(_ALLOCATE, data, beside))
     if "quantity" in data:
         rule = {"message": "either ips or quantity", "value": data["quantity"]}
         raise ValidationFailed({"quantity": {"forbidden": rule}})
     return AssignIPs(account_id, _load(_ASSIGN, data)["ips"])
 
 
-def load_force(text: str | None, members: Iterable[str] = ()) -> bool:
+def load_reserved(
+    account_id: str, data: Mapping[str, Any], beside: Iterable[str]
+) -> AssignReserved | None:
+    """Return the command to assign the addresses of a reservation; None if the data names none.
+
+    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :raises ValidationFailed: with every broken rule
+    """
+    if "reservation" not in data:
+        return None
+    others = sorted(name for name in ("ips", "quantity") if name in data)
+    if others:
+        rule = {"message": f"either reservation or {others[0]}", "value": data["reservation"]}
+        raise ValidationFailed({"reservation": {"forbidden": rule}})
+    loaded = load_strictly(_RESERVED, data, beside)
+    return AssignReserved(account_id, loaded["reservation"])
+
+
+def load_transfer(data: Mapping[str, Any], beside: Iterable[str]) -> TransferIPs:
+    """Return the command to transfer addresses.
+
+    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :raises ValidationFailed: with every broken rule
+    """
+    given = load_strictly(_TRANSFER, data, beside)
+    return TransferIPs(given["ips"], given["from"], given["to"])
+
+
+def load_replaced(value: Any) -> bool:
+    """Return whether to release only addresses that an evacuation has replaced.
+
+    :param value: a JSON boolean or a word for one; None if the request has none
+    :raises ValidationFailed: the value is not a boolean
+    """
+    return bool(_load(_RELEASE, {} if value is None else {"replaced": value}).get("replaced"))
+
+
+def load_force(value: Any) -> bool:
     """Return whether to release the address before it is deleted.
 
-    :param members: the members of `data` and of the envelope, which must be known
-    :raises ValidationFailed: the text is not a boolean, or a member is unknown
+    :param value: a JSON boolean or a word for one; None if the request has none
+    :raises ValidationFailed: the value is not a boolean
     """
-    given = {"force": text} if text else {}
-    return bool(_load_strictly(_DELETE, given, members).get("force"))
+    return bool(_load(_DELETE, {} if value is None else {"force": value}).get("force"))
 
 
 def load_dry_run(given: Iterable[Any]) -> bool:
@@ -404,15 +715,24 @@ def load_api_key(data: Mapping[str, Any]) -> str:
     return str(_load(_API_AUTH, data)["api_key"])
 
 
+def is_paged(given: Mapping[str, Any], *, everything: bool = False) -> bool:
+    """Return whether the reply to a request for a list is one page of it.
+
+    :param given: the query, as `load_query` returns it
+    :param everything: whether a query without page_size and start_key means the whole list
+    """
+    if everything and not {"page_size", "start_key"} & given.keys():
+        return False
+    return bool(given.get("paginate", True))
+
+
 def load_list(given: Mapping[str, Any], *, everything: bool = False) -> ListIPs:
     """Return the command to list addresses.
 
     :param given: the query, as `load_query` returns it
     :param everything: whether a query without page_size and start_key means the whole list
     """
-    paged = "quantity" not in given and given.get("paginate", True)
-    if paged and everything and not {"page_size", "start_key"} & given.keys():
-        paged = False
+    paged = "quantity" not in given and is_paged(given, everything=everything)
     filters: dict[str, str | None] = {}
     ranges = [given[name] for name in ("cidr", "family") if name in given]
     for member, name in _FILTERS.items():
@@ -421,31 +741,118 @@ def load_list(given: Mapping[str, Any], *, everything: bool = False) -> ListIPs:
         if len(values) > 1:  # no address matches both
             ranges.append(_NO_ADDRESS)
         filters[name] = min(values, default=None)
-    status = filters["status"] or (Status.ASSIGNED if filters["account_id"] else Status.AVAILABLE)
+    after = given.get("start_key") if paged else None
+    if after and len(after) > 3 and not given.get("descendants"):
+        rule = {"message": "Field is not in the correct format"}
+        raise ValidationFailed({"start_key": {"wrong_format": rule}})
+    implied = Status.AVAILABLE if not given.get("label") else ANY_STATUS
+    status = filters["status"] or (Status.ASSIGNED if filters["account_id"] else implied)
     return ListIPs(
         **{**filters, "status": None if status == ANY_STATUS else status},
         between=(max(r[0] for r in ranges), min(r[1] for r in ranges)) if ranges else None,
         modified_from=given.get("modified_from"),
+        label=given.get("label"),
         limit=given.get("page_size", PAGE) if paged else given.get("quantity"),
+        after=after and after[:3],
+        after_account=after[3] if after and len(after) > 3 else None,
+        paged=paged,
+    )
+
+
+def load_summary(
+    given: Mapping[str, Any], *, everything: bool = False
+) -> tuple[str | None, int | None]:
+    """Return the name after which a list of summaries starts, and its maximum number of lines.
+
+    :param given: the query, as `load_query` returns it
+    :param everything: whether a query without page_size and start_key means the whole list
+    :returns: None for the start, and None for no limit
+    """
+    if not is_paged(given, everything=everything):
+        return None, None
+    return given.get("start_key"), given.get("page_size", PAGE)
+
+
+def load_accounts(given: Mapping[str, Any]) -> ListAccounts:
+    """Return the command to list accounts.
+
+    :param given: the query, as `load_query` returns it
+    :raises ValidationFailed: the query has both `account` and `ids`, or too many ids
+    """
+    name, ids = given.get("account"), given.get("ids")
+    if name is not None and ids is not None:
+        rule = {"message": "either account or ids", "value": ids}
+        raise ValidationFailed({"ids": {"forbidden": rule}})
+    listed = None if ids is None else tuple(dict.fromkeys(filter(None, ids.split(","))))
+    if listed and len(listed) > MAX_IDS:
+        text = f"Array must have at most {MAX_IDS} items"
+        raise ValidationFailed({"ids": {"maxItems": {"message": text, "target": MAX_IDS}}})
+    limit = given.get("page_size", PAGE) if given.get("paginate", True) else None
+    return ListAccounts(name, listed, limit, given.get("start_key"))
+
+
+def load_events(given: Mapping[str, Any], *, everything: bool = False) -> ListEvents:
+    """Return the command to list events.
+
+    :param given: the query, as `load_query` returns it
+    :param everything: whether a query without page_size and start_key means the whole list
+    :raises ValidationFailed: the end is not later than the beginning, or `at` has other parameters
+        beside it
+    """
+    since, until = given.get("from"), given.get("to")
+    if since is not None and until is not None and since >= until:
+        text = "Value must be later than `from`"
+        raise ValidationFailed({"to": {"minimum": {"message": text, "value": until}}})
+    others = sorted({*given} - {"at"})
+    if "at" in given and others:
+        text = "only one of at and " + ", ".join(others)
+        raise ValidationFailed({"at": {"forbidden": {"message": text, "target": others}}})
+    paged = is_paged(given, everything=everything)
+    return ListEvents(
+        zone=given.get("zone"),
+        since=since,
+        until=until,
+        limit=given.get("page_size", PAGE) if paged else None,
         after=given.get("start_key") if paged else None,
         paged=paged,
     )
 
 
-def _load_strictly(
-    schema: Schema, data: Mapping[str, Any], beside: Iterable[str] = ()
+def check_members(known: Sequence[str], members: Iterable[str]) -> None:
+    """Refuse unknown members of the body of a request that needs no data.
+
+    :param known: the parameters that the request may have in the body
+    :param members: names of the members of `data`, and of the envelope
+    :raises ValidationFailed: with every member that is unknown
+    """
+    errors = _unknown(known, {*members} - {*known})
+    if errors:
+        raise ValidationFailed(errors)
+
+
+def _unknown(
+    known: Sequence[str], names: Iterable[str]
+) -> dict[str, Mapping[str, Mapping[str, Any]]]:
+    """Return the errors of members that a request does not have, or does not have there."""
+    errors: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+    for name in sorted({*names} - IN_BODIES):
+        text = "belongs in data" if name in known else "no such member"
+        text = f"{text}; this request has: {', '.join(known) or 'none'}"
+        errors[name] = {"additionalProperties": {"message": text, "target": known}}
+    return errors
+
+
+def load_strictly(
+    schema: Schema, data: Mapping[str, Any], beside: Iterable[str]
 ) -> dict[str, Any]:
     """Load the data of a request that Crossbar does not have.
 
-    :param beside: names of further members; unknown ones are errors
+    :param beside: names of the members of the envelope besides `data`; unknown ones are errors,
+        and so are members of `data` that the request has there
     :raises ValidationFailed: with every broken rule, and every member that is unknown
     """
-    known = sorted(schema.fields)
-    unknown = sorted({*data, *beside} - {*known, *IN_BODIES})
-    text = f"no such member; this request has: {', '.join(known)}"
-    errors: dict[str, Mapping[str, Mapping[str, Any]]] = {
-        name: {"additionalProperties": {"message": text, "target": known}} for name in unknown
-    }
+    known = sorted(field.data_key or name for name, field in schema.fields.items())
+    errors = _unknown(known, {*data} - {*known} | {*beside})
     try:
         loaded = _load(schema, data)
     except ValidationFailed as failed:
@@ -464,9 +871,12 @@ def _load(schema: Schema, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(path: str, messages: Mapping[Any, Any]) -> Any:
-    """Yield marshmallow's nested errors with Crossbar's paths: `{"ips": {0: …}}` is `ips.0`."""
+    """Yield marshmallow's nested errors with Crossbar's paths: `{"ips": {0: …}}` is `ips.0`.
+
+    An error itself has a message.
+    """
     for name, inner in messages.items():
-        if isinstance(name, int) or not path:
+        if not path or "message" not in inner:
             yield from _flat(f"{path}.{name}" if path else name, inner)
         else:
             yield path, messages

@@ -134,9 +134,9 @@ def test_a_login_that_was_accepted_starts_again_from_the_first_pause() -> None:
     assert later.refuse("login", locked=False) == login_circuit_breaker.PAUSES[0]
 
 
-def test_a_reader_of_a_key_returns_the_same_as_get() -> None:
+def test_an_entry_of_another_process_returns_the_same_as_get() -> None:
     table = SharedTable(sets=1)
-    read = {key: table.reader(key) for key in map(str, range(12))}
+    read = {key: table._entry(key).get for key in map(str, range(12))}
     assert {key: each() for key, each in read.items()} == dict.fromkeys(read, 0.0)
     for round_ in range(3):
         for key in read:  # more than there are places: some have to make room

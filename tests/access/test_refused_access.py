@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from kazoo_ips import app as composition
 from kazoo_ips import cli
 from kazoo_ips.config import Settings
+from kazoo_ips.processes import shared_table
 from tests.api.replies import failure
 from tests.openapi_check import CheckedApp
 
@@ -32,6 +33,8 @@ REFUSALS = {
 @pytest.fixture(params=REFUSALS)
 def refusing(request: Any, settings: Settings) -> Iterator[tuple[Settings, str]]:
     """Settings for a server that refuses every request as CouchDB does, and its reason."""
+    # An earlier test of this process may have had the same port, and its login may be refused.
+    shared_table.shared.cache_clear()
     status, error, reason = REFUSALS[request.param]
     body = json.dumps({"error": error, "reason": reason}).encode()
 

@@ -12,7 +12,6 @@ from kazoo_ips import app as composition
 from kazoo_ips.api import examples
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
-from kazoo_ips.model import AssignIPs
 from tests.api.couchdb import Databases
 from tests.api.fresh import Fresh, made_fresh
 from tests.api.recorded import Kazoo
@@ -38,17 +37,16 @@ def load(pool: Any, databases: Databases) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def sample_account(services: Instance, operator: Member) -> str:
-    """The sample account, with the id that the description has."""
-    realm = "sample.example.com"
+    """The sample account, beside another one, with the ids that the description has."""
+    other, realm = "other-sample.example.com", "sample.example.com"
+    services.accounts.create("Other sample", other, operator.id, examples.OTHER_ACCOUNT_ID)
     return services.accounts.create("Sample", realm, operator.id, examples.ACCOUNT_ID).id
 
 
 @pytest.fixture
 def sample_pool(pool: Any, services: Instance, sample_account: str) -> None:
     """The addresses of `make run`, in the empty pool."""
-    for command in samples.POOL:
-        services.pool.create(command, "0" * 32)
-    services.ips.assign_all(AssignIPs(sample_account, samples.ASSIGNED), "1" * 32)
+    samples.make_pool(services, sample_account)
 
 
 @pytest.fixture(scope="module")

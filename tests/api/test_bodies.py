@@ -85,3 +85,25 @@ def test_a_bomb_is_413(api: TestApp, pool: Any, operator: Any, parts: int) -> No
     bomb = gzip.compress(BODY) + gzip.compress(b" " * LIMIT) * parts
     reply = put(api, operator, bomb, "gzip", 413)
     assert failure(reply, operator.token, "request_too_large")
+
+
+def nested(levels: int) -> bytes:
+    """Return a body with objects and lists nested that many levels deep."""
+    inner = b'[{"a":' * ((levels - 2) // 2) + b"1" + b"}]" * ((levels - 2) // 2)
+    return b'{"data":{"ip":%b,"zone":"z","host":"h"}}' % inner
+
+
+@pytest.mark.parametrize("levels", [52, 100, 256, 500, 900, 1000, 100_000])
+def test_a_body_that_is_nested_too_deeply_is_400(
+    api: TestApp, pool: Any, operator: Any, levels: int
+) -> None:
+    reply = put(api, operator, nested(levels), None, 400)
+    assert invalid(reply, operator.token) == broken(
+        "json", "invalid", "nested too deeply", target="body"
+    )
+
+
+def test_a_value_of_a_deeply_nested_body_is_quoted(api: TestApp, pool: Any, operator: Any) -> None:
+    errors = invalid(put(api, operator, nested(50), None, 400), operator.token)
+    value = errors["ip"]["not_one_schema_valid"]["value"]
+    assert json.dumps(value).count("[") == 24

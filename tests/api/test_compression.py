@@ -95,7 +95,7 @@ def test_a_short_reply_is_not_compressed(api: TestApp, add: Any, alice: Member) 
 
 
 def test_each_part_of_a_stream_can_be_read_at_once() -> None:
-    from kazoo_ips.api.compression import _parts  # noqa: PLC0415
+    from kazoo_ips.api.content_coding import _parts  # noqa: PLC0415
 
     unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
     sent = [b"a" * 5000, b"b" * 10, b"c" * 70_000]

@@ -20,6 +20,17 @@ def test_a_preflight_request_is_answered(api: TestApp, alice: Member) -> None:
     assert reply.headers["Access-Control-Max-Age"] == "86400"
 
 
+def test_a_page_may_send_every_header_that_the_service_reads(api: TestApp) -> None:
+    asked = {**PAGE, "Access-Control-Request-Method": "POST"}
+    reply = api.options("/v2/ips", headers=asked, status=200)
+    allowed = set(reply.headers["Access-Control-Allow-Headers"].split(", "))
+    # Browsers send Accept and Accept-Encoding without asking.
+    assert allowed >= {
+        "authorization", "content-encoding", "content-type", "idempotency-key", "if-match",
+        "if-none-match", "traceparent", "tracestate", "x-auth-token", "x-request-id",
+    }  # fmt: skip
+
+
 def test_a_page_sees_the_404_of_an_unknown_path(api: TestApp) -> None:
     asked = {**PAGE, "Access-Control-Request-Method": "PUT"}
     reply = api.options("/v2/nothing", headers=asked, status=200)

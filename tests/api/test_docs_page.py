@@ -1,44 +1,28 @@
 """The page of the API's description, in a real browser; skipped if there is none."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, Request, sync_playwright
+from playwright.sync_api import Locator, Page, Request
 
 from kazoo_ips.api import examples
 from kazoo_ips.model import DedicatedIP
+from tests.browsers import complaints_of, launched
 from tests.conftest import Member
 from tests.openapi_check import CheckedApp
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-"""Switches for a browser that calls nobody by itself, and that may run as root."""
 
 
 @pytest.fixture
 def page() -> Iterator[Page]:
     """A page of a new browser. Errors on its console fail the test."""
-    if not BROWSER:
-        pytest.skip("there is no browser here")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
+    with launched() as browser:
         opened = browser.new_page()
         opened.set_default_timeout(20_000)
-        complaints: list[str] = []
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on(
-            "console",
-            lambda said: complaints.append(said.text) if said.type == "error" else None,
-        )
+        complaints = complaints_of(opened)
         yield opened
-        browser.close()
-        assert complaints == []
+    assert complaints == []
 
 
 def operation(page: Page, method: str, path: str) -> Locator:

@@ -8,6 +8,7 @@ import pytest
 from webtest import TestApp
 
 from kazoo_ips import app as composition
+from kazoo_ips.model import generation
 from tests.api.couchdb import Databases, account_database, kazoo_document
 from tests.api.recorded import (
     DATABASES,
@@ -41,7 +42,9 @@ def listed(document: dict[str, Any]) -> dict[str, str]:
     }
 
 
-OF_THE_POOL = {"_rev", "pvt_trail", "pvt_transaction"}
+OURS = {"pvt_request_id", "pvt_trail", "pvt_written_generation"}
+"""Fields that Kazoo's own documents do not have."""
+OF_THE_POOL = {"_rev", "pvt_trail", "pvt_transaction", "pvt_written_generation"}
 """What only our documents of the pool have, not the copies."""
 
 
@@ -192,7 +195,7 @@ def test_a_created_document_has_kazoos_fields_and_the_request_id(
     start = int(time.time()) + GREGORIAN
     reply = api.put_json("/v2/ips", {"data": data}, headers=headers, status=201)
     made = databases.get("dedicated_ips", ADDRESS)
-    assert made.keys() == kazoos.keys() | {"pvt_request_id", "pvt_trail"}
+    assert made.keys() == kazoos.keys() | OURS
     assert start <= made["pvt_created"] <= int(time.time()) + GREGORIAN
     assert made == {
         **kazoos,
@@ -201,7 +204,22 @@ def test_a_created_document_has_kazoos_fields_and_the_request_id(
         "pvt_created": made["pvt_created"],
         "pvt_modified": made["pvt_created"],
         "pvt_request_id": "made-here",
-        "pvt_trail": [{"event": "created", "at": made["pvt_created"], "request_id": "made-here"}],
+        "pvt_written_generation": generation(made["_rev"]),
+        "pvt_trail": [
+            {
+                "event": "created",
+                "at": made["pvt_created"],
+                "request_id": "made-here",
+                "generation": generation(made["_rev"]),
+                "by": {"account_id": operator.id, "user_id": operator.user.id},
+                "state": {
+                    "status": "available",
+                    "account_id": None,
+                    "zone": "zone1",
+                    "host": "host2.example.com",
+                },
+            }
+        ],
     }
 
 
@@ -220,7 +238,7 @@ def test_an_assigned_document_and_its_copy_have_kazoos_fields(
     kazoos = document("dedicated_ips", "10.1.0.1")
     for address in addresses:
         made = databases.get("dedicated_ips", address)
-        ours = {"pvt_request_id", "pvt_trail"} | ({"pvt_transaction"} if how != "one" else set())
+        ours = OURS | ({"pvt_transaction"} if how != "one" else set())
         assert made.keys() == kazoos.keys() | ours
         assert without_revision(made) == {
             **kazoo_document(address, owner=alice.id),
@@ -234,7 +252,7 @@ def test_an_assigned_document_and_its_copy_have_kazoos_fields(
     for address in addresses:
         made = databases.get("dedicated_ips", address)
         kazoos = document("dedicated_ips", "10.1.0.10")
-        assert made.keys() == kazoos.keys() | {"pvt_request_id", "pvt_trail"}
+        assert made.keys() == kazoos.keys() | OURS
         assert made["pvt_status"] == "available"
         assert databases.find(account_database(alice.id), address) is None
 

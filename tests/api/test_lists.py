@@ -217,7 +217,9 @@ def test_an_address_deleted_between_two_pages_does_not_stop_the_walk(
 
 
 BAD_KEYS = ["x", "!", "bnVsbA==", "W10=", "WzEsMiwzXQ==", "e30=", "é", "a" * 10_000, "",
-            base64.urlsafe_b64encode(b"[" * 5000).decode(), "WyJhIiwiYiJd"]  # fmt: skip
+            base64.urlsafe_b64encode(b"[" * 5000).decode(), "WyJhIiwiYiJd",
+            base64.urlsafe_b64encode(rb'["a\ud800","4","x"]').decode(),
+            base64.urlsafe_b64encode(rb'["a","4","\udfff"]').decode()]  # fmt: skip
 
 
 @pytest.mark.parametrize("key", BAD_KEYS, ids=lambda key: key[:12])

@@ -37,6 +37,11 @@ BAD = {
     "us\u00adeast": "pattern",
     "us\u2028east": "pattern",
     "us\U000e0041east": "pattern",
+    "\u3164": "pattern",
+    "\u2800": "pattern",
+    "us-east\ufe0f": "pattern",
+    "us\u034feast": "pattern",
+    "us\U000e0100east": "pattern",
     "x" * 256: "maxLength",
 }
 GOOD = [
@@ -55,6 +60,55 @@ GOOD = [
 def body(**fields: str) -> dict[str, Any]:
     data = {"ip": "192.0.2.1", "zone": "us-east", "host": "proxy1.example.com", **fields}
     return {"data": data}
+
+
+WEBHOOK = {"name": "x", "uri": "https://receiver.example/ips", "hook": "all"}
+LINES = [
+    ("PATCH", "/v2/ips/192.0.2.1", {"labels": {"a": "{}"}}, "labels.a"),
+    ("PATCH", "/v2/ips/192.0.2.1", {"enabled": False, "reason": "{}"}, "reason"),
+    ("PATCH", "/v2/ips/192.0.2.1", {"host": "{}"}, "host"),
+    ("PATCH", "/v2/ips/zones/us-east", {"enabled": False, "reason": "{}"}, "reason"),
+    ("PATCH", "/v2/ips/hosts/proxy1.example.com", {"enabled": False, "reason": "{}"}, "reason"),
+    ("POST", "/v2/ips/hosts/proxy1.example.com/move", {"host": "{}"}, "host"),
+    ("POST", "/v2/ips/hosts/proxy1.example.com/move", {"zone": "{}"}, "zone"),
+    ("POST", "/v2/accounts/<A>/ips/limits", {"zones": {"{}": 1}}, "zones.{}"),
+    ("PUT", "/v2/ips/webhooks", {**WEBHOOK, "name": "{}"}, "name"),
+    ("PUT", "/v2/accounts/<A>/ips/webhooks", {**WEBHOOK, "name": "{}"}, "name"),
+]
+"""Requests with a text of one line that is stored, and the path of its error."""
+
+
+BAD_TEXTS = [name for name, rule in BAD.items() if rule == "pattern"]
+
+
+@pytest.mark.parametrize("name", BAD_TEXTS, ids=ascii)
+@pytest.mark.parametrize(("method", "path", "data", "where"), LINES)
+def test_a_bad_text_is_refused_wherever_it_would_be_stored(
+    api: TestApp, add: Any, operator: Any, alice: Any,
+    method: str, path: str, data: Any, where: str, name: str,
+) -> None:  # fmt: skip
+    add("192.0.2.1")
+    sent = json.dumps({"data": data}).replace('"{}"', json.dumps(name)).encode()
+    reply = api.request(
+        path.replace("<A>", alice.id), method=method, body=sent, status=400,
+        headers={**operator.headers, "Content-Type": "application/json"},
+    )  # fmt: skip
+    told = invalid(reply, operator.token)
+    path_ = where.replace("{}", name)
+    assert {each: list(rules) for each, rules in told.items()} == {path_: ["pattern"]}
+
+
+@pytest.mark.parametrize("note", ["bell\x07", "\x1b[31mred", "\u202etsae", "a\u2028b", "a\x85b"])
+def test_a_note_has_no_harmful_characters(
+    api: TestApp, add: Any, operator: Any, note: str
+) -> None:
+    add("192.0.2.1")
+    path, body = "/v2/ips/192.0.2.1", {"data": {"description": note}}
+    reply = api.patch_json(path, body, headers=operator.headers, status=400)
+    assert invalid(reply, operator.token).keys() == {"description"}
+    body = {"data": {"description": "moves in May\n\tback in June \u26a0\ufe0f"}}
+    reply = api.patch_json(path, body, headers=operator.headers, status=200)
+    assert success(reply, operator.token)["description"] == body["data"]["description"]
 
 
 def ids(databases: Databases) -> list[str]:
@@ -91,6 +145,17 @@ def test_any_other_name_is_taken_and_shown_as_it_is(
 @given(st.text(st.characters(exclude_categories=["Cs"], max_codepoint=0xFFFF), max_size=8))
 def test_the_description_of_the_api_takes_the_same_names(name: str) -> None:
     assert VALIDATOR.is_valid(body(zone=name)["data"]) == (names.problem(name) is None)
+
+
+INVISIBLE = "034F 115F 1160 17B4 17B5 180B 180C 180D 180F 2800 3164 FE00 FE0F FFA0 E0100 E01EF"
+
+
+@pytest.mark.parametrize("code", INVISIBLE.split())
+def test_no_invisible_character_is_taken(code: str) -> None:
+    character = chr(int(code, 16))
+    assert names.problem(f"x{character}y") == f"has the invisible character U+{code}"
+    known = character > "\uffff"
+    assert known or not VALIDATOR.is_valid(body(zone=f"x{character}y")["data"])
 
 
 def test_no_control_or_format_character_is_taken() -> None:

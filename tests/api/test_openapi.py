@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -10,7 +11,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from kazoo_ips.api.errors import REPLIES, TOKENS
-from kazoo_ips.api.openapi import operation_of
+from kazoo_ips.api.openapi import operation_of, rules_of
 from tests.api.replies import failure, success
 from tests.api.test_documentation import SAMPLES, Sample
 from tests.conftest import Member
@@ -32,7 +33,7 @@ def test_the_description_needs_no_token(api: CheckedApp) -> None:
 def test_every_route_is_described(wsgi: Any) -> None:
     routes = {
         (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), operation_of(wsgi, rule).method.lower())
-        for rule in wsgi.url_map.iter_rules()
+        for rule in rules_of(wsgi)
     }
     described = {(path, method) for path, item in document()["paths"].items() for method in item}
     assert described == routes
@@ -47,6 +48,48 @@ def test_every_error_has_a_schema() -> None:
     }
     there = {(str(code), message) for code, message, _ in REPLIES.values()}
     assert told == there | {(str(code), message) for code, (message, _) in TOKENS.items()}
+
+
+def members(form: Any) -> Iterator[dict[str, Any]]:
+    """Yield all objects of a part of the description."""
+    if isinstance(form, dict):
+        yield form
+    for each in (
+        form.values() if isinstance(form, dict) else form if isinstance(form, list) else ()
+    ):
+        yield from members(each)
+
+
+def test_a_constant_has_a_type_and_no_default() -> None:
+    """Otherwise the Java that openapi-generator generates does not compile."""
+    constants = [each for each in members(document()["components"]) if "const" in each]
+    assert {each["const"] for each in constants} >= {"dedicated_ip", "success", True}
+    assert [each for each in constants if "type" not in each or "default" in each] == []
+
+
+def test_an_enumeration_in_a_list_of_different_items_has_a_name() -> None:
+    """Otherwise the Java that openapi-generator generates does not compile."""
+    lists = [each for each in members(document()["components"]) if each.get("uniqueItems") is True]
+    assert {"$ref": "#/components/schemas/EventKind"} in [each["items"] for each in lists]
+    assert [each for each in lists if "enum" in each["items"]] == []
+
+
+def test_no_pattern_of_a_reply_has_a_comma() -> None:
+    """The Go client that openapi-generator generates would not read replies of several schemas."""
+    forms = document()["components"]["schemas"]
+    envelopes = [form for form in forms.values() if "request_id" in form.get("properties", {})]
+    patterns = {each["pattern"] for each in members(envelopes) if "pattern" in each}
+    assert "^[!-~]+$" in patterns
+    assert [each for each in patterns if "," in each] == []
+
+
+def test_openapi_generator_has_no_reason_to_warn() -> None:
+    """It looks for references in these places, and warns without naming the place."""
+    forms = [*document()["components"]["schemas"].values()]
+    inline = [form for form in forms if form.get("additionalProperties") == {}]
+    inline += [form for form in forms for each in form.get("oneOf", []) if "$ref" not in each]
+    inline += [form for form in forms if "items" in form]
+    assert inline == []
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.title)

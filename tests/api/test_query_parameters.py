@@ -1,41 +1,39 @@
 """Query parameters: every route refuses those that it does not know, and those given twice."""
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
 from webtest import TestApp
 from werkzeug.routing import Rule
 
-from kazoo_ips.api.openapi import operation_of
+from kazoo_ips.api import examples
 from kazoo_ips.api.schemas import EVERYWHERE
-from kazoo_ips.app import create_app
-from kazoo_ips.config import Settings
+from kazoo_ips.app import Instance
+from kazoo_ips.couch.client import Couch
+from tests.api.every_route import ROUTES, operation, url
 from tests.api.replies import invalid
+from tests.api.sample_webhooks import make_webhooks, remove_webhooks
 from tests.conftest import Member
 from tests.openapi_check import document
 
-APP: Flask = create_app(Settings())
-ROUTES = {(operation_of(APP, rule).method, rule.rule): rule for rule in APP.url_map.iter_rules()}
 EVERY_ROUTE = pytest.mark.parametrize("rule", ROUTES.values(), ids=[" ".join(r) for r in ROUTES])
 
 
 def refused(api: TestApp, rule: Rule, operator: Member, query: str) -> Any:
     """The broken rules of a request for a route with a query, by parameter."""
-    values = {"account_id": operator.id, "address": "192.0.2.1", "name": "ip"}
-    arguments = {name: values[name] for name in rule.arguments}
-    url = APP.url_map.bind("localhost").build(rule.endpoint, arguments)
-    method = operation_of(APP, rule).method
-    reply = api.request(f"{url}?{query}", method=method, headers=operator.headers, status=400)
+    path, method = url(rule, operator.id), operation(rule).method
+    reply = api.request(f"{path}?{query}", method=method, headers=operator.headers, status=400)
     return invalid(reply, operator.token)
 
 
 def described(rule: Rule) -> list[str]:
     """The names of the route's parameters in the OpenAPI description, sorted."""
-    path = rule.rule.replace("<address:", "<").replace("<", "{").replace(">", "}")
-    operation = document()["paths"][path][operation_of(APP, rule).method.lower()]
-    return sorted(each["name"] for each in operation["parameters"] if each["in"] == "query")
+    path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+    described_ = document()["paths"][path][operation(rule).method.lower()]
+    return sorted(each["name"] for each in described_["parameters"] if each["in"] == "query")
 
 
 @EVERY_ROUTE
@@ -119,6 +117,54 @@ def test_a_dry_run_that_is_misspelt_writes_nothing(
 PLACE = {"zone": "us-east", "host": "proxy1.example.com"}
 
 
+ACCOUNT, ADDRESS = "/v2/accounts/<account_id>/ips", "<address:address>"
+KAZOOS = {
+    ("PUT", "/v2/ips"),
+    ("PUT", ACCOUNT),
+    ("POST", ACCOUNT),
+    ("DELETE", ACCOUNT),
+    ("POST", f"{ACCOUNT}/{ADDRESS}"),
+    ("DELETE", f"{ACCOUNT}/{ADDRESS}"),
+    ("PUT", "/v2/user_auth"),
+    ("PUT", "/v2/api_auth"),
+}
+"""The writes of Kazoo's documentation. They ignore unknown members, because SDKs send whole
+documents back. Their forms that only this service has are below."""
+OUR_WRITES = [each for each in ROUTES if each[0] != "GET" and each not in KAZOOS]
+
+
+@pytest.fixture
+def webhooks(services: Instance, couch: Couch, alice: Member) -> Iterator[None]:
+    """The sample webhooks, of Alice and of the operator."""
+    make_webhooks(services, couch, alice.id)
+    yield
+    remove_webhooks(couch)
+
+
+@pytest.mark.usefixtures("webhooks", "pool")
+@pytest.mark.parametrize(("method", "path"), OUR_WRITES)
+def test_every_write_that_only_this_service_has_refuses_unknown_members(
+    api: TestApp, operator: Member, alice: Member, method: str, path: str
+) -> None:
+    where = url(ROUTES[method, path], alice.id, webhook_id=examples.WEBHOOK_ID)
+    body = {
+        "data": {"reasom": "typing", "ui_metadata": {}},
+        "dryrun": True,
+        "accept_charges": True,
+    }
+    headers = {**operator.headers, "Content-Type": "application/json"}
+    reply = api.request(
+        where, method=method, body=json.dumps(body).encode(), headers=headers, status=400
+    )
+    errors = invalid(reply, operator.token)
+    unknown = [name for name, rules in errors.items() if "additionalProperties" in rules]
+    assert unknown == ["dryrun", "reasom"]
+    for name in unknown:
+        rule = errors[name]["additionalProperties"]
+        known = ", ".join(rule["target"]) or "none"
+        assert rule["message"] == f"no such member; this request has: {known}"
+
+
 def test_an_unknown_member_of_a_request_of_our_own_is_refused_with_those_it_has(
     api: TestApp, operator: Member, alice: Member, add: Any
 ) -> None:
@@ -145,6 +191,23 @@ def test_an_unknown_member_of_a_request_of_our_own_is_refused_with_those_it_has(
         assert invalid(reply, operator.token) == {name: rule}
     lines = api.get("/v2/ips?status=all", headers=operator.headers, status=200).json["data"]
     assert [(line["ip"], line["status"]) for line in lines] == [("192.0.2.1", "available")]
+
+
+def test_a_member_beside_data_that_belongs_in_it_is_refused(
+    api: TestApp, operator: Member, alice: Member, add: Any
+) -> None:
+    add()
+    path = f"/v2/accounts/{alice.id}/ips"
+    fields = ["distinct_hosts", "distinct_zones", "host", "quantity", "zone"]
+    body = {"data": {"quantity": 1}, "zone": "nowhere", "Host": "none"}
+    reply = api.post_json(path, body, headers=operator.headers, status=400)
+    message = f"belongs in data; this request has: {', '.join(fields)}"
+    rule = {"additionalProperties": {"message": message, "target": fields}}
+    assert invalid(reply, operator.token) == {"zone": rule, "host": rule}
+    body = {"data": {"ips": [{"ip": "203.0.113.1", **PLACE}]}, "ips": []}
+    reply = api.put_json("/v2/ips", body, headers=operator.headers, status=400)
+    assert invalid(reply, operator.token).keys() == {"ips"}
+    assert api.get(f"{path}/assigned", headers=alice.headers, status=200).json["data"] == []
 
 
 def test_every_broken_rule_is_reported_beside_unknown_members(

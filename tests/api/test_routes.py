@@ -376,6 +376,36 @@ def test_force_deletes_an_assigned_address_and_its_copy(
     assert databases.find("dedicated_ips", FIRST) is None
 
 
+@pytest.mark.parametrize("value", [True, "true", 1])
+@pytest.mark.parametrize("place", ["data", "envelope"])
+def test_force_can_be_in_the_body(
+    api: TestApp, taken: Any, operator: Any, place: str, value: Any
+) -> None:
+    taken(FIRST)
+    body = {"data": {"force": value}} if place == "data" else {"force": value}
+    api.delete_json(f"/v2/ips/{FIRST}", body, headers=operator.headers, status=200)
+    api.get(f"/v2/ips/{FIRST}", headers=operator.headers, status=404)
+
+
+@pytest.mark.parametrize("value", [False, 0, "no", None, ""])
+def test_a_force_of_false_in_the_body_deletes_no_assigned_address(
+    api: TestApp, taken: Any, operator: Any, value: Any
+) -> None:
+    taken(FIRST)
+    body = {"data": {"force": value}}
+    api.delete_json(f"/v2/ips/{FIRST}", body, headers=operator.headers, status=409)
+
+
+@pytest.mark.parametrize("value", ["perhaps", 2, [], {"a": 1}])
+def test_a_force_in_the_body_that_is_no_boolean_is_400(
+    api: TestApp, taken: Any, operator: Any, value: Any
+) -> None:
+    taken(FIRST)
+    body = {"data": {"force": value}}
+    reply = api.delete_json(f"/v2/ips/{FIRST}", body, headers=operator.headers, status=400)
+    assert invalid(reply, operator.token) == wrong_type("force", "boolean", value)
+
+
 def test_a_deleted_address_can_be_created_again(api: TestApp, add: Any, operator: Any) -> None:
     add(FIRST)
     api.delete(f"/v2/ips/{FIRST}", headers=operator.headers, status=200)
@@ -431,7 +461,7 @@ ALLOWED = {
     "/v2/ips/assigned": "GET, HEAD",
     "/v2/ips/zones": "GET, HEAD",
     "/v2/ips/hosts": "GET, HEAD",
-    "/v2/ips/192.0.2.1": "DELETE, GET, HEAD",
+    "/v2/ips/192.0.2.1": "DELETE, GET, HEAD, PATCH",
     "/v2/user_auth": "PUT",
     "/v2/api_auth": "PUT",
     "/v2/about": "GET, HEAD",

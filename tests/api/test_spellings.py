@@ -7,6 +7,7 @@ import pytest
 from webtest import TestApp
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.model import AssignIP, AssignIPs, ReleaseIP, ReleaseIPs
 from tests.api.couchdb import Databases, account_database, kazoo_document
@@ -298,6 +299,9 @@ def test_assigning_a_thousand_addresses_takes_ten_database_requests(
     load(*map(kazoo_document, ids))
     sent: list[str] = []
     services = composition.build(settings, trace=lambda method, url: sent.append(url))
+    services.background.read_settings()  # as the background threads of a process do
+    services.limits.refresh()
+    sent.clear()
     services.ips.assign_all(AssignIPs(alice.id, tuple(ids)), "assign")
     assert len(sent) <= 10, sent
     assert not [url for url in sent if "/_view/" in url]  # its index would have to be updated
@@ -366,3 +370,74 @@ def test_an_address_that_kazoo_spelled_otherwise_is_found_among_many_unknown_one
     asked = [f"2001:db8::{number:x}" for number in range(1, 40)]
     reply = api.post_json(path, {"data": {"ips": asked}}, headers=alice.headers, status=400)
     assert invalid(reply, alice.token).keys() == {f"ips.{index}" for index in range(2, 39)}
+
+
+MAPPED_SPELLINGS = [MAPPED, "::FFFF:C000:0201", "0:0:0:0:0:ffff:c000:0201"]
+
+
+@pytest.mark.parametrize("spelling", MAPPED_SPELLINGS)
+def test_an_ipv4_mapped_address_is_the_ipv4_address_in_the_requests_of_the_operator(
+    api: TestApp, add: Any, operator: Any, alice: Any, bob: Any, spelling: str
+) -> None:
+    add("192.0.2.1")
+    headers, where = operator.headers, f"/v2/ips/{spelling}"
+    api.post(f"/v2/accounts/{alice.id}/ips/192.0.2.1", headers=alice.headers, status=200)
+    body = {"data": {"ips": [spelling], "from": alice.id, "to": bob.id}}
+    reply = api.post_json("/v2/ips/transfer", body, headers=headers, status=200)
+    assert success(reply, operator.token) == {"ips": ["192.0.2.1"]}
+    body = {"data": {"ips": [spelling, "192.0.2.1"], "from": bob.id, "to": alice.id}}
+    reply = api.post_json("/v2/ips/transfer", body, headers=headers, status=400)
+    assert invalid(reply, operator.token).keys() == {"ips.1"}
+    for change in ({"labels": {"a": "1"}}, {"enabled": False, "reason": "x"}, {"enabled": True}):
+        reply = api.patch_json(where, {"data": change}, headers=headers, status=200)
+        assert success(reply, operator.token)["id"] == "192.0.2.1"
+    for query in (f"cidr={spelling}", f"cidr={spelling}/128&label=a:1"):
+        reply = api.get(f"/v2/ips?status=all&{query}", headers=headers, status=200)
+        assert [line["ip"] for line in page(reply, operator.token)] == ["192.0.2.1"]
+    reply = api.get(f"{where}/history", headers=headers, status=200)
+    assert {event["ip"] for event in reply.json["data"]} == {"192.0.2.1"}
+    now = reply.json["data"][0]["at"]
+    holder = api.get(f"{where}/history?at={now}", headers=headers, status=200).json["data"]
+    assert (holder["ip"], holder["account_id"]) == ("192.0.2.1", bob.id)
+    api.delete(f"{where}?force=true", headers=headers, status=200)
+    api.get("/v2/ips/192.0.2.1", headers=headers, status=404)
+
+
+@pytest.mark.parametrize("spelling", MAPPED_SPELLINGS)
+def test_an_ipv4_mapped_address_is_the_ipv4_address_in_a_reservation(
+    api: TestApp, add: Any, alice: Any, spelling: str
+) -> None:
+    add("192.0.2.1")
+    path = f"/v2/accounts/{alice.id}/ips"
+    twice = {"data": {"ips": ["192.0.2.1", spelling]}}
+    reply = api.put_json(f"{path}/reservations", twice, headers=alice.headers, status=400)
+    assert invalid(reply, alice.token).keys() == {"ips.1"}
+    body: Any = {"data": {"ips": [spelling]}}
+    reply = api.put_json(f"{path}/reservations", body, headers=alice.headers, status=201)
+    made = success(reply, alice.token)
+    assert made["ips"] == ["192.0.2.1"]
+    api.put_json(f"{path}/reservations", body, headers=alice.headers, status=400)
+    body = {"data": {"reservation": made["id"]}}
+    reply = api.post_json(path, body, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": ["192.0.2.1"]}
+
+
+@pytest.mark.parametrize("spelling", MAPPED_SPELLINGS)
+def test_an_ipv4_mapped_address_that_kazoo_wrote_is_drained_and_moved_as_the_ipv4_address(
+    services: Instance, api: TestApp, load: Any, operator: Any, spelling: str
+) -> None:
+    load(kazoo_document(spelling), kazoo_document("192.0.2.9"))
+    host, headers = "/v2/ips/hosts/proxy1.example.com", operator.headers
+    body: Any = {"data": {"enabled": False, "reason": "x"}}
+    assert api.patch_json(host, body, headers=headers, status=200).json["data"]["pending"] == 0
+    reply = api.get("/v2/ips/192.0.2.1", headers=headers, status=200)
+    assert success(reply, operator.token)["disabled"]["scope"] == "host"
+    body = {"data": {"host": "proxy9.example.com"}}
+    job = api.post_json(f"{host}/move", body, headers=headers, status=202).json["data"]["id"]
+    while jobs := services.job_runner.unfinished():
+        for each in jobs:
+            services.job_runner.step(each)
+    reply = api.get(f"/v2/ips/jobs/{job}", headers=headers, status=200)
+    assert reply.json["data"]["results"] == {"moved": 2}
+    reply = api.get("/v2/ips/192.0.2.1", headers=headers, status=200)
+    assert success(reply, operator.token)["host"] == "proxy9.example.com"

@@ -8,6 +8,7 @@ import pytest
 from webtest import TestApp
 
 from kazoo_ips import app as composition
+from kazoo_ips.api.openapi import rules_of
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.model import AssignIP, CreateIP, DeleteIP
@@ -25,15 +26,54 @@ ACCOUNT_ROUTES = {
     "/v2/accounts/{A}/ips/assigned": {"GET": 200},
     "/v2/accounts/{A}/ips/zones": {"GET": 200},
     "/v2/accounts/{A}/ips/hosts": {"GET": 200},
+    "/v2/accounts/{A}/ips/summary": {"GET": 200},
+    "/v2/accounts/{A}/ips/history": {"GET": 200},
+    "/v2/accounts/{A}/ips/changes": {"GET": 200},
+    "/v2/accounts/{A}/ips/limits": {"GET": 200},
+    "/v2/accounts/{A}/ips/reservations": {"GET": 200, "PUT": 400},
+    f"/v2/accounts/{{A}}/ips/reservations/{'0' * 32}": {"GET": 404, "PATCH": 400, "DELETE": 404},
     f"/v2/accounts/{{A}}/ips/{ADDRESS}": {"GET": 200, "POST": 412, "DELETE": 412},
 }
+WEBHOOK = "0" * 32
+"""The id of a webhook that does not exist."""
+WEBHOOK_ROUTES = {
+    "": {"GET": 200, "PUT": 400, "PATCH": 400},
+    "/attempts": {"GET": 200},
+    f"/{WEBHOOK}": {"GET": 404, "POST": 400, "PATCH": 400, "DELETE": 404},
+    f"/{WEBHOOK}/attempts": {"GET": 404},
+    f"/{WEBHOOK}/test": {"POST": 404},
+    f"/{WEBHOOK}/replay": {"POST": 400},
+    f"/{WEBHOOK}/rotate": {"POST": 404},
+}
+ACCOUNT_ROUTES |= {f"/v2/accounts/{{A}}/ips/webhooks{k}": v for k, v in WEBHOOK_ROUTES.items()}
+ANCESTOR_ROUTES = {"/v2/accounts/{A}/ips/limits": {"POST": 200}}
 OPERATOR_ROUTES = {
     "/v2/accounts/{A}/ips": {"PUT": 400},
     "/v2/ips": {"GET": 200, "PUT": 400},
+    "/v2/ips/transfer": {"POST": 400},
+    "/v2/ips/hosts/proxy1/move": {"POST": 400},
+    "/v2/ips/hosts/proxy1/evacuate": {"POST": 202},
+    "/v2/ips/jobs": {"GET": 200},
+    f"/v2/ips/jobs/{WEBHOOK}": {"GET": 404, "DELETE": 404},
+    "/v2/ips/accounts": {"GET": 200},
+    "/v2/ips/import": {"POST": 400},
+    "/v2/ips/restore": {"POST": 400},
     "/v2/ips/assigned": {"GET": 200},
     "/v2/ips/zones": {"GET": 200},
     "/v2/ips/hosts": {"GET": 200},
-    f"/v2/ips/{ADDRESS}": {"GET": 200, "DELETE": 412},
+    "/v2/ips/summary": {"GET": 200},
+    "/v2/ips/export": {"GET": 200},
+    "/v2/ips/zones/us-east": {"GET": 200, "PATCH": 400},
+    "/v2/ips/hosts/proxy1": {"GET": 404, "PATCH": 400},
+    "/v2/ips/history": {"GET": 200},
+    "/v2/ips/history/years": {"GET": 200},
+    "/v2/ips/history/years/1066": {"GET": 404},
+    "/v2/ips/status": {"GET": 200},
+    "/v2/ips/zones/us-east/usage": {"GET": 200},
+    f"/v2/ips/{ADDRESS}/history": {"GET": 200},
+    "/v2/ips/changes": {"GET": 200},
+    f"/v2/ips/{ADDRESS}": {"GET": 200, "DELETE": 412, "PATCH": 400},
+    **{f"/v2/ips/webhooks{route}": methods for route, methods in WEBHOOK_ROUTES.items()},
     "/v2/about": {"GET": 200},
 }
 NAMED = {"/v2/schemas/<name>": "/v2/schemas/ips", "/v2/docs/<name>": "/v2/docs/start.js"}
@@ -55,6 +95,7 @@ ROUTES = list(dict.fromkeys([*ACCOUNT_ROUTES, *OPERATOR_ROUTES, *OPEN_ROUTES]))
 STRANGERS = ("nobody", "bad token", "expired token")
 OUTSIDERS = ("another account", "the sibling", "the grandchild")
 INSIDERS = ("the account itself", "the parent")
+ANCESTORS = ("the parent",)
 ROLES = (*STRANGERS, *OUTSIDERS, *INSIDERS, "the operator")
 BODIES = {("DELETE", "/v2/accounts/{A}/ips"): b'{"data":{"ips":["203.0.113.99"]}}'}
 
@@ -64,14 +105,17 @@ def expected(role: str, route: str, method: str) -> int:
     method = method.replace("HEAD", "GET")
     everybodys = OPEN_ROUTES.get(route, {}).get(method)
     accounts = ACCOUNT_ROUTES.get(route, {}).get(method)
+    ancestors = ANCESTOR_ROUTES.get(route, {}).get(method)
     operators = OPERATOR_ROUTES.get(route, {}).get(method)
-    admitted = everybodys or accounts or operators
+    admitted = everybodys or accounts or ancestors or operators
     if admitted is None:
         return 405
     if everybodys or role == "the operator":
         return admitted
     if role in STRANGERS:
         return 401
+    if ancestors and role in ANCESTORS:
+        return admitted
     return admitted if accounts and role in INSIDERS else 403
 
 
@@ -144,15 +188,22 @@ def test_every_role_gets_the_status_of_the_contract(
 def test_the_table_has_every_route_of_the_application(wsgi: Any) -> None:
     there = {
         (NAMED.get(path, path), method)
-        for rule in wsgi.url_map.iter_rules()
+        for rule in rules_of(wsgi)
         for path in [
-            rule.rule.replace("<account_id>", "{A}").replace("<address:address>", ADDRESS)
+            rule.rule.replace("<account_id>", "{A}")
+            .replace("<address:address>", ADDRESS)
+            .replace("<webhook:webhook_id>", WEBHOOK)
+            .replace("<reservation_id>", "0" * 32)
+            .replace("<host>", "proxy1")
+            .replace("<zone>", "us-east")
+            .replace("<job_id>", WEBHOOK)
+            .replace("<year>", "1066")
         ]
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
     tabled = {
         (route, method)
-        for table in (ACCOUNT_ROUTES, OPERATOR_ROUTES, OPEN_ROUTES)
+        for table in (ACCOUNT_ROUTES, ANCESTOR_ROUTES, OPERATOR_ROUTES, OPEN_ROUTES)
         for route, methods in table.items()
         for method in methods
     }
@@ -167,7 +218,7 @@ STRANGE_IDS = ["f" * 32, "nonsense", "A" * 32, "0", "x" * 500, "%C3%A9", "%00", 
     ("rest", "method"),
     [
         *((rest, method) for rest in ("", "/192.0.2.1") for method in ("GET", "POST", "DELETE")),
-        *((rest, "GET") for rest in ("/assigned", "/zones", "/hosts")),
+        *((rest, "GET") for rest in ("/assigned", "/zones", "/hosts", "/summary", "/history")),
     ],
 )
 def test_a_foreign_account_is_the_same_403_whether_it_exists_or_not(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from webtest import TestApp
 
 from kazoo_ips import app as composition
-from kazoo_ips.api.openapi import operation_of
+from kazoo_ips.api.openapi import operation_of, rules_of
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
 from tests import strategies
@@ -248,7 +248,7 @@ def service(
 def routes(service: Service) -> list[str]:
     """The path of every route with an envelope, with its parameters in angle brackets."""
     app = service.app.app
-    rules = app.url_map.iter_rules()
+    rules = rules_of(app)
     return sorted({rule.rule for rule in rules if operation_of(app, rule).replies is not None})
 
 

@@ -1,5 +1,7 @@
 """Malicious requests."""
 
+import csv
+import io
 import json
 import sys
 import time
@@ -11,6 +13,7 @@ from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
+from kazoo_ips.model import generation
 from tests.api.couchdb import Databases, kazoo_document
 from tests.api.replies import invalid
 from tests.openapi_check import CheckedApp
@@ -178,6 +181,7 @@ def test_a_body_sets_nothing_but_the_fields_of_the_api(
     document = databases.get("dedicated_ips", ADDRESS)
     assert document.pop("pvt_request_id") != "x"
     assert [event["event"] for event in document.pop("pvt_trail")] == ["created"]
+    assert document.pop("pvt_written_generation") == generation(document["_rev"])
     assert document.keys() == {
         "_id", "_rev", "pvt_type", "pvt_status", "pvt_zone", "pvt_host", "pvt_vsn", "pvt_created",
         "pvt_modified",
@@ -213,6 +217,31 @@ def test_no_cell_of_a_csv_is_a_formula(
         assert "'" + formula[0] in table
     listed = api.get("/v2/ips", headers=operator.headers, status=200).json["data"]
     assert [line["zone"] for line in listed] == [formula]  # JSON is not for spreadsheets
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("  =1+1", "'  =1+1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("\n=1+1", "'\n'=1+1"),
+        ("us;=1+1", "us;'=1+1"),
+        ("us; @SUM(A1)", "us;' @SUM(A1)"),
+        ("us\t-1", "us\t'-1"),
+        ("us-east", "us-east"),
+        ("us; east", "us; east"),
+        ("rack 7, -1", "rack 7, -1"),
+    ],
+    ids=ascii,
+)
+def test_no_part_of_a_cell_becomes_a_formula(
+    api: TestApp, load: Any, operator: Any, name: str, shown: str
+) -> None:
+    load(kazoo_document(ADDRESS, name, name))
+    headers = {**operator.headers, "Accept": "text/csv"}
+    table = api.get("/v2/ips", headers=headers, status=200).body.decode()
+    [line] = csv.DictReader(io.StringIO(table, newline=""))
+    assert (line["zone"], line["host"]) == (shown, shown)
 
 
 # Secrets

@@ -1,15 +1,19 @@
 """Kazoo's token restrictions: one test for each rule, then all routes of an account over HTTP."""
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from webtest import TestApp
 
+from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.app import Instance
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.model.token_restrictions import Access, level_rules
 from kazoo_ips.repositories.accounts import account_database
+from tests.api.every_route import ROUTES, operation, url
 from tests.conftest import Member
 
 OWN, BELOW, OTHER = "a" * 32, "b" * 32, "c" * 32
@@ -126,6 +130,10 @@ def test_only_the_first_entry_of_the_account_counts() -> None:
         ("zones/", "zones", True),
         ("/zones", "zones", False),
         ("zones", "hosts", False),
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "::FFFF:c000:201", True),
+        ("2001:DB8::1", "2001:db8:0:0::1", True),
+        ("192.0.2.1", "192.0.2.2", False),
     ],
 )
 def test_the_pattern_of_the_path(pattern: str, path: str, matches: bool) -> None:
@@ -137,6 +145,13 @@ def test_only_the_first_pattern_that_matches_counts() -> None:
     assert access("zones", "POST").is_permitted(found)
     assert not access("192.0.2.1", "POST").is_permitted(found)
     assert access("", "POST").is_permitted(found)
+
+
+def test_a_rule_for_one_address_is_not_passed_by_with_another_spelling() -> None:
+    found = rules({"192.0.2.1": ["GET"], "#": ["_"]})
+    for spelling in ("192.0.2.1", "::ffff:192.0.2.1", "0:0:0:0:0:FFFF:192.0.2.1"):
+        assert not access(spelling, "POST").is_permitted(found)
+    assert access("192.0.2.2", "POST").is_permitted(found)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +179,7 @@ Restrict = Callable[..., None]
 @pytest.fixture
 def restrict(couch: Couch) -> Iterator[Restrict]:
     """A function that sets the token restrictions of an account, or of the system (None)."""
-    written = []
+    written: dict[Member | None, Any] = {}
 
     def put(member: Member | None, **content: Any) -> None:
         if member is None:
@@ -172,11 +187,12 @@ def restrict(couch: Couch) -> Iterator[Restrict]:
         else:
             database, name = couch.database(account_database(member.id)), "token_restrictions"
             content = {"pvt_type": "token_restrictions", "restrictions": content}
-        database.put({"_id": name, **content})
-        written.append((database, name))
+        before = database.find(name) or {}
+        database.put({"_id": name, **content, **{k: before[k] for k in ("_rev",) if k in before}})
+        written[member] = database, name
 
     yield put
-    for database, name in written:
+    for database, name in written.values():
         database.remove(name, database.get(name)["_rev"])
 
 
@@ -209,6 +225,125 @@ def test_a_token_that_may_only_read_changes_nothing_on_any_route(
         api.get(f"{ips}{path}", headers=alice.headers, status=200)
     # A tunnelled GET counts as a GET.
     api.post_json(f"{ips}/192.0.2.1", {"verb": "GET"}, headers=alice.headers, status=200)
+
+
+ACCOUNT_ROUTES = [
+    pytest.param(*route, id=" ".join(route))
+    for route, rule in ROUTES.items()
+    if operation(rule).who in {Who.ACCOUNT, Who.ABOVE}
+]
+"""Every route of an account, by its method and path."""
+OPERATORS = ("PUT", "/v2/accounts/<account_id>/ips")
+"""Restrictions do not apply to the operator, and only the operator may call this route."""
+
+
+def test_every_path_below_an_account_is_a_route_of_the_account() -> None:
+    below = {route for route in ROUTES if route[1].startswith("/v2/accounts/")}
+    assert below == {each.values for each in ACCOUNT_ROUTES} | {OPERATORS}
+
+
+Denied = Callable[..., bool]
+
+
+@pytest.fixture
+def denied(api: TestApp, load: Any, alice: Member, child: Member) -> Denied:
+    """A function that sends a request of Alice's, and says whether restrictions refuse it.
+
+    The request is for an account below hers, unless the test says otherwise. An unknown parameter
+    keeps every request from doing anything, and is reported only if the request is permitted.
+    """
+
+    def send(
+        method: str, path: str, account_id: str = child.id, *, verb: str | None = None
+    ) -> bool:
+        reply = api.request(
+            f"{url(ROUTES[method, path], account_id)}?nothing=1",
+            method=verb or method,
+            body=json.dumps({"verb": method}).encode() if verb == "POST" else b"",
+            headers={**alice.headers, "Content-Type": "application/json"},
+            expect_errors=True,
+        )
+        if verb == "HEAD":
+            return reply.status_int == 403
+        message = reply.json["message"]
+        assert (reply.status_int, message) in {(403, "forbidden"), (400, "validation error")}
+        assert reply.status_int == 400 or reply.json["data"] == DENIED
+        return bool(reply.status_int == 403)
+
+    return send
+
+
+def own_pattern(path: str) -> str:
+    """The pattern of exactly this path: `*` in place of each variable."""
+    return re.sub("<[^>]+>", "*", path.partition("/ips")[2].strip("/"))
+
+
+@pytest.mark.parametrize(("method", "path"), ACCOUNT_ROUTES)
+def test_every_rule_holds_on_every_route_of_an_account(
+    denied: Denied, alice: Member, child: Member, restrict: Restrict, method: str, path: str
+) -> None:
+    def permits(found: Any, **more: Any) -> bool:
+        restrict(alice, _={"_": found})
+        return not denied(method, path, **more)
+
+    segments = own_pattern(path)
+    other = "POST" if method != "POST" else "DELETE"
+    anything = {"#": ["_"]}
+    # The endpoint.
+    assert permits(rules(anything))
+    assert permits({"_": [{"rules": anything}]})
+    assert not permits({"devices": [{"rules": anything}]})
+    assert not permits({"ips": [], "_": [{"rules": anything}]})
+    # The account.
+    for allowed, permitted in (
+        (["_"], True),
+        (["{DESCENDANT_ACCOUNT_ID}"], True),
+        ([child.id], True),
+        (["{AUTH_ACCOUNT_ID}"], False),
+        ([alice.id], False),
+        ([], False),
+    ):
+        assert permits(rules(anything, allowed_accounts=allowed)) is permitted
+    first = {"allowed_accounts": [child.id], "rules": {"#": [other]}}
+    assert not permits({"ips": [first, {"rules": anything}]})
+    # The pattern: the first that matches, and no other.
+    assert permits(rules({segments: [method]}))
+    assert permits(rules({f"{segments}/#": [method]})) or not segments
+    assert not permits(rules({f"{segments}/more".strip("/"): ["_"]}))
+    assert not permits(rules({segments: [other], "#": ["_"]}))
+    assert permits(rules({"more/than/this/has": [other], segments: [method]}))
+    assert not permits(rules({}))
+    # The verb.
+    assert permits(rules({"#": [other, method]}))
+    assert not permits(rules({"#": [other]}))
+    assert not permits(rules({"#": []}))
+    # HEAD counts as GET, and a tunnelled method as itself.
+    if method == "GET":
+        assert permits(rules({"#": ["GET"]}), verb="HEAD")
+        assert not permits(rules({"#": ["POST", "HEAD"]}), verb="HEAD")
+    if method != "POST":
+        assert permits(rules({"#": [method]}), verb="POST")
+        assert not permits(rules({"#": ["POST"]}), verb="POST")
+
+
+def test_a_transfer_is_a_request_for_both_accounts(
+    api: TestApp, load: Any, alice: Member, child: Member, restrict: Restrict
+) -> None:
+    body = {"data": {"ips": ["192.0.2.1"], "from": alice.id, "to": child.id}}
+
+    def status(**entry: Any) -> int:
+        restrict(alice, _={"_": rules({"transfer": ["POST"]}, **entry)})
+        reply = api.post_json(
+            "/v2/ips/transfer?nothing=1", body, headers=alice.headers, expect_errors=True
+        )
+        return int(reply.status_int)
+
+    assert status() == 400
+    assert status(allowed_accounts=["{AUTH_ACCOUNT_ID}"]) == 403
+    assert status(allowed_accounts=["{DESCENDANT_ACCOUNT_ID}"]) == 403
+    assert status(allowed_accounts=["{AUTH_ACCOUNT_ID}", "{DESCENDANT_ACCOUNT_ID}"]) == 400
+    restrict(alice, _={"_": rules({"transfer": ["GET"]})})
+    api.post_json("/v2/ips/transfer?nothing=1", body, headers=alice.headers, status=403)
 
 
 def test_the_rules_are_of_the_tokens_account_and_of_the_account_in_the_path(

@@ -8,9 +8,10 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app
 
 from kazoo_ips.api import envelope, openapi
+from kazoo_ips.api.files import file_reply
 from kazoo_ips.api.route_descriptions import ANY, JSON, Who
 from kazoo_ips.api.routes import Routes
 from kazoo_ips.errors import BadIdentifier
@@ -46,7 +47,7 @@ _POLICY = "; ".join(
 def description() -> Response:
     """The OpenAPI 3.1 description of the API: this document."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return _file(_document(app), JSON)
+    return file_reply(_document(app), JSON)
 
 
 @routes.on(
@@ -54,7 +55,7 @@ def description() -> Response:
 )
 def page() -> Response:
     """A page (Swagger UI) that shows this description and can send requests."""
-    response = _file((_OWN / "page.html").read_bytes(), "text/html; charset=utf-8")
+    response = file_reply((_OWN / "page.html").read_bytes(), "text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = _POLICY
     return response
 
@@ -73,7 +74,7 @@ def asset(name: str) -> Response:
     """A script, style sheet or image of that page."""
     if name not in _ASSETS:
         raise BadIdentifier(name)
-    return _file(_read(name), _ASSETS[name][1])
+    return file_reply(_read(name), _ASSETS[name][1])
 
 
 @cache
@@ -84,15 +85,3 @@ def _document(app: Flask) -> bytes:
 @cache
 def _read(name: str) -> bytes:
     return (_ASSETS[name][0] / name).read_bytes()
-
-
-def _file(content: bytes, media: str) -> Response:
-    response = Response(content, content_type=media)
-    response.add_etag()
-    tag, _ = response.get_etag()
-    if tag and request.if_none_match.contains_weak(tag):
-        response = Response(status=304)
-        response.set_etag(tag)
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
