@@ -8,7 +8,7 @@ NODE   := embedded/node_modules/.installed
 WITH_NODE := PATH="$$PWD/$(BIN):$$PATH"
 
 ##@ Use
-run: $(VENV)/.installed $(if $(COUCHDB_URL),,$(NODE)) ## Serve the API (PORT=8000, COUCHDB_PORT=5984 or COUCHDB_URL=..., KAZOO_IPS_DATA=data)
+run: $(VENV)/.installed $(if $(KAZOO_IPS_AMQP_URL),$(VENV)/.installed-bus) $(if $(COUCHDB_URL),,$(NODE)) ## Serve the API (PORT=8000, COUCHDB_PORT=5984 or COUCHDB_URL=..., KAZOO_IPS_DATA=data)
 	@exec $(BIN)/python -m embedded.run
 
 ##@ Deploy
@@ -48,6 +48,9 @@ model: ## Check the models of the protocol, and that each guard is necessary (ne
 bench: $(VENV)/.installed-test $(if $(COUCHDB_URL),,$(NODE)) ## Run the benchmark (COUCHDB_URL, QUICK=1, ROWS="detail page", SIZES, ROUNDS, SECONDS, CONNECTIONS)
 	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m bench
 
+screenshots: $(VENV)/.installed-test $(NODE) ## Take the pictures of the console in docs/ (needs Chromium)
+	@$(BIN)/python -m embedded.screenshots
+
 chaos: $(VENV)/.installed-test ## Test a real cluster while its parts fail (NODES, CLUSTER, SECONDS, SEED; docs/chaos.md)
 	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m tests.chaos $(SAVED)
 
@@ -63,6 +66,10 @@ $(VENV)/.installed: setup.cfg setup.py
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-bus: $(VENV)/.installed
+	$(PIP) --editable '.[bus]'
 	@touch $@
 
 # Checked every time, because the machine's own Node may have been installed or removed.
@@ -87,5 +94,5 @@ help: ## Show this list
 export SIZES ROUNDS CONNECTIONS ROWS QUICK PUBLISH
 export NODES CLUSTER SEED CLIENTS ADDRESSES HISTORY
 
-.PHONY: run deploy rollback undeploy check test simulate lint audit model bench chaos install node clean \
+.PHONY: run deploy rollback undeploy check test simulate lint audit model bench screenshots chaos install node clean \
   help

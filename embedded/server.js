@@ -4,6 +4,7 @@
  * directory, and Fauxton under /_utils. It listens on loopback only and needs no password.
  *
  *   node server.js DIRECTORY [PORT]    PORT 0, the default, chooses a free port
+ *   node server.js :memory: [PORT]     with its data in memory, for tests
  *
  * When the server is ready it prints one line of JSON with its port. If it cannot start it prints
  * one line on stderr and exits with status 1. It finishes its requests and ends after SIGTERM,
@@ -21,10 +22,14 @@ const vm = require('vm');
 
 const express = require('express');
 const expressPouchDB = require('express-pouchdb');
+const { getOrCreateDB } = require('express-pouchdb/lib/create-or-delete-dbs');
 const { setDBOnReq } = require('express-pouchdb/lib/utils');
 const pouchdb = require('pouchdb');
 
-const folder = path.resolve(process.argv[2] || 'data');
+const { createServer } = require('./direct_routes');
+
+const inMemory = process.argv[2] === ':memory:';
+const folder = path.resolve(inMemory ? '' : process.argv[2] || 'data');
 const port = Number(process.argv[3] || 0);
 
 function fail(reason) {
@@ -44,7 +49,11 @@ vm.runInNewContext = (code) => vm.runInContext(code, context);
 const toFolder = (name) => name.replaceAll('/', '~');
 const fromFolder = (name) => name.replaceAll('~', '/');
 
+if (inMemory) {
+  pouchdb.plugin(require('pouchdb-adapter-memory'));
+}
 const PouchDB = pouchdb.defaults({
+  ...inMemory && { adapter: 'memory' },
   prefix: folder + path.sep,
   auto_compaction: true, // otherwise every version of every document is kept
 });
@@ -64,6 +73,71 @@ couch.dbWrapper.registerWrapper((name, db, next) => {
   return next();
 });
 
+// CouchDB builds indexes in the background. PouchDB builds one when it is read: the first reader
+// would wait until all events since the last one are in it.
+const HISTORY_VIEWS = ['by_account', 'by_address', 'by_retraction', 'by_zone'];
+const INDEX_PAUSE = 1000; // milliseconds
+function buildIndexesSoon(db) {
+  db.indexTimer ??= setTimeout(async () => {
+    db.indexTimer = undefined;
+    for (const view of HISTORY_VIEWS) {
+      // The database or the view may be gone meanwhile.
+      await db.query(`history/${view}`, { limit: 1 }).catch(() => {});
+    }
+  }, INDEX_PAUSE).unref();
+}
+
+// PouchDB runs no `validate_doc_update`. For the databases of the history this server does: with a
+// single read of the documents before, because events are written by the thousand. All writes of
+// PouchDB pass `bulkDocs`.
+function validate(db) {
+  const bulkDocs = db.bulkDocs.bind(db);
+  const run = async (body, options) => {
+    const docs = Array.isArray(body) ? body : body.docs;
+    const refused = await refusals(db, docs, options.new_edits === false);
+    const written = await bulkDocs({ ...body, docs: docs.filter((_, i) => !refused[i]) }, options);
+    buildIndexesSoon(db);
+    return options.new_edits === false ? [...refused.filter(Boolean), ...written]
+      : refused.map((each) => each || written.shift());
+  };
+  db.bulkDocs = (body, options, callback) => {
+    const done = typeof options === 'function' ? options : callback;
+    const result = run(body, typeof options === 'function' ? {} : options || {});
+    return done ? result.then((written) => done(null, written), done) : result;
+  };
+}
+
+// Returns for each document PouchDB's error, or undefined if it may be written.
+async function refusals(db, docs, isReplication) {
+  const designs = await db.allDocs({ startkey: '_design/', endkey: '_design0', include_docs: true });
+  const functions = designs.rows.map((row) => row.doc.validate_doc_update).filter(Boolean)
+    .map((source) => vm.runInContext(source, context));
+  const rows = (await db.allDocs({ keys: docs.map((doc) => doc._id), include_docs: true })).rows;
+  return docs.map((doc, i) => {
+    const { doc: live, value } = rows[i];
+    const old = live || (value && value.deleted ? { _id: doc._id, _deleted: true } : null);
+    // CouchDB finds a conflict before it calls the function.
+    const conflicts = !isReplication && live && doc._rev !== live._rev;
+    if (conflicts || (isReplication && old && old._rev === doc._rev)) {
+      return undefined;
+    }
+    try {
+      functions.forEach((each) => each(doc, old, { name: null, roles: ['_admin'] }, {}));
+      return undefined;
+    } catch (error) {
+      const message = error.forbidden || String(error);
+      return { id: doc._id, error: true, status: 403, name: 'forbidden', message, reason: message };
+    }
+  });
+}
+
+couch.dbWrapper.registerWrapper((name, db, next) => {
+  if (/kazoo_ips_history_\d{4}$/.test(name)) {
+    validate(db);
+  }
+  return next();
+});
+
 const refuse = (res, status, error, reason) => res.status(status).json({ error, reason });
 
 // Of two requests that create the same database one has to fail, so they are handled in turn.
@@ -79,16 +153,32 @@ function openDatabase(req, res, next) {
   setDBOnReq(req.params.db, couch.dbWrapper, req, res, next);
 }
 
-/* Routes that express-pouchdb lacks, or that differ from CouchDB's. */
-const app = express();
+// The databases that direct routes have used, by name.
+const opened = new Map();
+
+async function openDirectly(name) {
+  const folderName = toFolder(name);
+  let db = opened.get(folderName);
+  if (!db) {
+    if (!(await PouchDB.allDbs()).includes(folderName)) {
+      return undefined;
+    }
+    db = await getOrCreateDB(PouchDB, folderName);
+    await couch.dbWrapper.wrap(folderName, db);
+    opened.set(folderName, db);
+  }
+  return db;
+}
 
 // As in CouchDB, every response has the id of its request.
-app.use((req, res, next) => {
-  const id = req.get('X-Couch-Request-ID') || '';
-  res.set('X-Couch-Request-ID',
+function identify(req, res) {
+  const id = req.headers['x-couch-request-id'] || '';
+  res.setHeader('X-Couch-Request-ID',
     /^[\w-]{1,36}$/.test(id) ? id : crypto.randomBytes(5).toString('hex'));
-  next();
-});
+}
+
+/* Routes that express-pouchdb lacks, or that differ from CouchDB's. */
+const app = express();
 
 app.get('/_up', (req, res) => res.json({ status: 'ok' }));
 
@@ -101,6 +191,30 @@ app.get('/_all_dbs', async (req, res) => {
     Object.entries(req.query).map(([key, value]) => [key, JSON.parse(value)]));
   res.json((await PouchDB.allDbs()).map(fromFolder).sort()
     .filter((name) => !(name < startkey || name > endkey)).slice(skip, skip + limit));
+});
+
+app.post('/_dbs_info', express.json(), async (req, res) => {
+  const known = new Set(await PouchDB.allDbs());
+  res.json(await Promise.all(req.body.keys.map(async (key) => {
+    const name = toFolder(key);
+    return known.has(name) ? { key, info: { ...await new PouchDB(name).info(), db_name: key } }
+      : { key, error: 'not_found' };
+  })));
+});
+
+// CouchDB takes a database also as an object with its URL, and reports what it has copied. This server
+// needs no password, so it ignores that of the object.
+app.post('/_replicate', express.json(), async (req, res, next) => {
+  const urls = [req.body.source, req.body.target].map((each) => each && each.url);
+  if (!urls.every(Boolean)) {
+    return next();
+  }
+  try {
+    const { docs_written: written } = await pouchdb.replicate(...urls);
+    return res.json({ ok: true, ...written ? {} : { no_changes: true }, history: [{ docs_written: written }] });
+  } catch (error) {
+    return refuse(res, 500, 'replication_failed', error.message);
+  }
 });
 
 app.use((req, res, next) => {
@@ -131,6 +245,7 @@ app.put('/:db', inTurn, (req, res, next) => {
 
 app.delete('/:db', inTurn, async (req, res, next) => {
   if ((await PouchDB.allDbs()).includes(req.params.db)) {
+    opened.delete(req.params.db);
     return next();
   }
   return refuse(res, 404, 'not_found', 'Database does not exist.');
@@ -151,24 +266,45 @@ app.delete(
   },
 );
 
-// CouchDB returns all leaf revisions of each document here, PouchDB only the first.
-app.post('/:db/_bulk_get', express.json({ limit: '64mb' }), openDatabase, async (req, res) => {
-  const leaves = async ({ id }, attempts = 10) => {
-    try {
-      const found = await req.db.get(id, { open_revs: 'all' });
-      // PouchDB first lists the leaves, then reads each: one may have been replaced meanwhile.
-      return attempts && found.some((leaf) => !leaf.ok) ? leaves({ id }, attempts - 1) : found;
-    } catch (error) {
-      return [{ error: { id, rev: 'undefined', error: error.name, reason: error.message } }];
-    }
-  };
-  const docs = (req.body || {}).docs;
-  if (!Array.isArray(docs)) {
-    return refuse(res, 400, 'bad_request', "Missing JSON list of 'docs'.");
+// PouchDB accepts any sequence. CouchDB refuses one that is malformed. If a sequence belongs to an
+// earlier database of this name, CouchDB reads from the start.
+app.get('/:db/_changes', openDatabase, async (req, res, next) => {
+  const { since } = req.query;
+  if (since === undefined || since === 'now') {
+    return next();
   }
-  return res.json({
-    results: await Promise.all(docs.map(async (doc) => ({ id: doc.id, docs: await leaves(doc) }))),
+  if (!/^\d+$/.test(since)) {
+    const reason = "Malformed sequence supplied in 'since' parameter.";
+    return res.status(400).json({ error: 'bad_request', reason });
+  }
+  if (Number(since) > (await req.db.info()).update_seq) {
+    req.query.since = '0';
+  }
+  return next();
+});
+
+// express-pouchdb ignores the timeout of a long poll.
+app.get('/:db/_changes', openDatabase, async (req, res, next) => {
+  const { feed, timeout, since, limit } = req.query;
+  if (feed !== 'longpoll' || !timeout) {
+    return next();
+  }
+  const read = () => req.db.changes({
+    since: since === 'now' ? since : Number(since || 0), limit: Number(limit || 1000),
   });
+  let found = await read();
+  if (!found.results.length) {
+    await new Promise((done) => {
+      const live = req.db.changes({ since: found.last_seq, live: true, limit: 1 });
+      const timer = setTimeout(done, Number(timeout));
+      live.on('change', done).on('error', done);
+      req.on('close', done);
+      live.finish = () => { clearTimeout(timer); live.cancel(); };
+      res.on('close', live.finish);
+    });
+    found = await read();
+  }
+  return res.json(found);
 });
 
 app.use(couch);
@@ -195,7 +331,7 @@ async function start() {
       : `cannot be used: ${error.message}`}`);
   }
 
-  const server = app.listen(port, '127.0.0.1', () => {
+  const server = createServer(openDirectly, identify, app).listen(port, '127.0.0.1', () => {
     console.log(JSON.stringify({ ready: true, port: server.address().port }));
   });
   server.on('error', (error) => fail(error.code === 'EADDRINUSE'

@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ class Client:
     """Requests to one server, each answered with its status and its JSON."""
 
     def __init__(self, couch: EmbeddedCouch) -> None:
+        self.couch = couch
         self.port = couch.port
 
     def __call__(
@@ -225,6 +228,20 @@ def test_a_database_name_keeps_its_slashes(call: Client) -> None:
     assert call("DELETE", "/account%2Fab%2Fcd%2Fef")[0] == 200
 
 
+def test_the_states_of_several_databases_are_one_response(call: Client) -> None:
+    assert call("PUT", "/account%2Fab%2Fcd%2Fef")[0] == 201
+    assert call("PUT", "/db/a", {})[0] == 201
+    asked = {"keys": ["db", "account/ab/cd/ef", "nowhere"]}
+    status, infos = call("POST", "/_dbs_info", asked)
+    assert status == 200
+    assert [each["key"] for each in infos] == asked["keys"]
+    assert [each.get("info", {}).get("doc_count") for each in infos] == [1, 0, None]
+    assert infos[0]["info"]["update_seq"] > infos[1]["info"]["update_seq"]
+    assert infos[2]["error"] == "not_found"
+    assert "nowhere" not in call("GET", "/_all_dbs")[1]
+    assert call("DELETE", "/account%2Fab%2Fcd%2Fef")[0] == 200
+
+
 def test_a_database_is_created_and_deleted_once(call: Client) -> None:
     assert call("PUT", "/db")[0] == 412
     assert call("DELETE", "/nowhere")[0] == 404
@@ -368,3 +385,47 @@ def test_fauxton_opens_without_a_login(couch: EmbeddedCouch, call: Client) -> No
         connection.close()
     assert call("GET", "/_session")[1]["userCtx"] == {"name": None, "roles": ["_admin"]}
     assert len(call("GET", "/_uuids?count=3")[1]["uuids"]) == 3
+
+
+def test_of_several_writes_of_one_revision_only_the_first_is_done(call: Client) -> None:
+    """PouchDB would add a leaf revision without content."""
+    _, first = call("PUT", "/db/twice", {"number": 0})
+    docs = [{"_id": "twice", "_rev": first["rev"], "number": number} for number in (1, 2)]
+    status, rows = call("POST", "/db/_bulk_docs", {"docs": docs})
+    assert (status, "ok" in rows[0], rows[1]["error"]) == (201, True, "conflict")
+    _, leaves = call("GET", "/db/twice?open_revs=all")
+    assert [leaf["ok"]["number"] for leaf in leaves] == [1]
+
+
+def test_several_leaf_revisions_are_written_in_one_request(call: Client) -> None:
+    _, first = call("PUT", "/db/conflict", {"number": 0})
+    digests = [first["rev"].split("-")[1], "f" * 32]
+    rival = {"_id": "conflict", "_rev": f"1-{digests[1]}", "number": 1}
+    call("POST", "/db/_bulk_docs", {"docs": [rival], "new_edits": False})
+    docs = [{"_id": "conflict", "_rev": f"1-{digest}", "_deleted": True} for digest in digests]
+    _, rows = call("POST", "/db/_bulk_docs", {"docs": docs})
+    assert [row["ok"] for row in rows] == [True, True]
+    assert call("GET", "/db/conflict")[0] == 404
+
+
+def test_all_leaf_revisions_are_read_while_the_document_is_written(call: Client) -> None:
+    status, written = call("PUT", "/db/busy", {"number": 0})
+    assert status == 201
+    done = threading.Event()
+
+    def write() -> None:
+        client, revision = Client(call.couch), written["rev"]
+        for number in range(300):
+            _, reply = client("PUT", "/db/busy", {"_rev": revision, "number": number})
+            revision = reply["rev"]
+        done.set()
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(write)
+        while not done.is_set():
+            status, leaves = call("GET", "/db/busy?open_revs=all")
+            assert (status, [*leaves[0]]) == (200, ["ok"])
+        writing.result()
+    assert call("GET", "/db/none?open_revs=all") == (
+        404, {"error": "not_found", "reason": "missing"},
+    )  # fmt: skip

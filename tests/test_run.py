@@ -56,8 +56,12 @@ def test_first_and_second_start(start: Callable[..., Run], tmp_path: Path) -> No
     first = start()
     answer = first.curl()
     assert answer["status"] == "success"
-    assert {"192.0.2.2", "198.51.100.1", "2001:db8::2"} <= {each["ip"] for each in answer["data"]}
-    assert "192.0.2.1" not in {each["ip"] for each in answer["data"]}
+    listed = {each["ip"] for each in answer["data"]}
+    assert "203.0.113.2" in listed
+    assert "203.0.113.1" not in listed
+    operator = next(line for line in first.accounts() if line.startswith("Operator"))
+    assert first.said.startswith(f"\nConsole    http://127.0.0.1:{first.port}/console (")
+    assert operator.rpartition(" ")[2] in first.said.splitlines()[1]
     assert len(first.accounts()) == 2
     assert list(first.to_paste()) == ["API", "ACCOUNT", "PASSWORD", "TOKEN"]
     logins = tmp_path / "logins.json"
