@@ -9,7 +9,7 @@ from pathlib import Path
 from deploy.host import HERE, NAME, Failed, Host, run, say, write
 from deploy.releases import (
     SOURCES,
-    has_extra,
+    has_extras,
     install,
     prune,
     release_name,
@@ -22,7 +22,7 @@ from deploy.service import install_unit, serve, serves, stop
 def serves_already(host: Host, sources: str) -> bool:
     """Return whether a release of these files serves with the current settings, and say so.
 
-    It has to have the extra that the settings need.
+    It has to have the extras that the settings need.
 
     :param sources: the digest of the files that a deployment would install (`deploy/sources.py`)
     """
@@ -31,7 +31,7 @@ def serves_already(host: Host, sources: str) -> bool:
     found = (
         file.exists()
         and file.read_text() == sources
-        and has_extra(release, host.extra())
+        and has_extras(release, host.extras())
         and serves(host, release)
     )
     if found:
@@ -49,10 +49,10 @@ def deploy(host: Host, wheel: Path, sources: str = "") -> None:
     :raises Failed: the new release is not healthy; the old release still serves
     """
     is_first = prepare(host)
-    extra = host.extra()
-    release = host.releases / release_name(wheel, extra)
+    extras = host.extras()
+    release = host.releases / release_name(wheel, extras)
     new_unit = install_unit(host)
-    new = install(host, release, wheel, extra)
+    new = install(host, release, wheel, extras)
     if sources:
         write(release / SOURCES, sources, 0o644)
     if new:

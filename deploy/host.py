@@ -25,7 +25,11 @@ NAME = "kazoo-ips"
 HERE = Path(__file__).resolve().parent
 
 
-_ENDPOINT = re.compile(rb"^\s*OTEL_EXPORTER_OTLP_(TRACES_)?ENDPOINT=\s*\S", re.MULTILINE)
+_EXTRAS = {
+    "bus": re.compile(rb"^\s*KAZOO_IPS_AMQP_URL=\s*\S", re.MULTILINE),
+    "otel": re.compile(rb"^\s*OTEL_EXPORTER_OTLP_(TRACES_)?ENDPOINT=\s*\S", re.MULTILINE),
+}
+"""The extras of the package, each with the setting that needs it."""
 
 
 class Failed(Exception):
@@ -59,10 +63,10 @@ class Host:
         self.is_system = root == Path("/")
         self.systemd = self.is_system and Path("/run/systemd/system").is_dir()
 
-    def extra(self) -> str:
-        """Return the extra of the package that the settings need: `otel` for spans, or nothing."""
-        wanted = self.settings.exists() and _ENDPOINT.search(self.settings.read_bytes())
-        return "otel" if wanted else ""
+    def extras(self) -> list[str]:
+        """Return the extras of the package that the settings need, in alphabetical order."""
+        settings = self.settings.read_bytes() if self.settings.exists() else b""
+        return [name for name, setting in _EXTRAS.items() if setting.search(settings)]
 
     def user(self) -> pwd.struct_passwd | None:
         """Return the user that the service runs as; None for the user of this process."""

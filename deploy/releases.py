@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.host import Failed, Host, run, say
@@ -16,8 +17,8 @@ KEPT = 5
 """Number of releases that are kept. A deployment removes older ones."""
 
 
-def release_name(wheel: Path, extra: str) -> str:
-    """Return the version, a digest of the wheel's files, and the extra, if there is one.
+def release_name(wheel: Path, extras: Sequence[str]) -> str:
+    """Return the version, a digest of the wheel's files, and the extras.
 
     The same code has the same name.
     """
@@ -26,18 +27,18 @@ def release_name(wheel: Path, extra: str) -> str:
         for name in sorted(archive.namelist()):
             digest.update(f"{name}\0".encode() + archive.read(name))
     build = f"{wheel.name.split('-')[1]}-{digest.hexdigest()[:12]}"
-    return f"{build}-{extra}" if extra else build
+    return "-".join([build, *extras])
 
 
-def has_extra(release: Path, extra: str) -> bool:
-    """Whether a release has exactly this extra, or none if it is empty."""
-    return release.name.split("-")[2:] == ([extra] if extra else [])
+def has_extras(release: Path, extras: Sequence[str]) -> bool:
+    """Whether a release has exactly these extras."""
+    return release.name.split("-")[2:] == list(extras)
 
 
-def install(host: Host, release: Path, wheel: Path, extra: str) -> bool:
+def install(host: Host, release: Path, wheel: Path, extras: Sequence[str]) -> bool:
     """Create the release's virtual environment; return False if it exists already.
 
-    :param extra: the extra of the package to install, or an empty string
+    :param extras: the extras of the package to install
     :raises Failed: a command failed, or the service's user cannot run the release
     """
     complete = release / "complete"
@@ -53,7 +54,7 @@ def install(host: Host, release: Path, wheel: Path, extra: str) -> bool:
     )
     run([*pip, "install", "--quiet", "--disable-pip-version-check", "--no-input",
           "--root-user-action=ignore", "--compile",
-          f"{wheel.resolve()}[{extra}]" if extra else wheel.resolve()])  # fmt: skip
+          f"{wheel.resolve()}[{','.join(extras)}]" if extras else wheel.resolve()])  # fmt: skip
     try:
         subprocess.run([python, "-c", "import kazoo_ips"], check=True, cwd="/", **host.as_user())
     except (OSError, subprocess.CalledProcessError) as error:

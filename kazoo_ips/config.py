@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 _PREFIX = "KAZOO_IPS_"
-_OTHERS = ("KAZOO_IPS_DATA", "KAZOO_IPS_ROOT")
-"""Names of settings of `make run` and `make deploy`, which are not settings of the service."""
+_OTHERS = (
+    "KAZOO_IPS_DATA", "KAZOO_IPS_ROOT", "KAZOO_IPS_URL", "KAZOO_IPS_TOKEN", "KAZOO_IPS_PROFILE",
+    "KAZOO_IPS_CA_FILE",
+)  # fmt: skip
+"""Names of settings of `make run`, of `make deploy` and of commands that use a service at a URL.
+They are not settings of the service."""
 
 
 class BadSetting(ValueError):
@@ -100,6 +104,29 @@ class Settings:
         1_000_000,
         "requests after which a worker is replaced by a new one; 0 is never",
     )
+    history_years: int = _setting(
+        "KAZOO_IPS_HISTORY_YEARS",
+        0,
+        "past years whose history is kept, beside the current one; 0 is all",
+    )
+    low_percent: float = _setting(
+        "KAZOO_IPS_LOW_PERCENT",
+        10.0,
+        "percentage of available addresses at which a zone is low; 0 is never",
+    )
+    doctor_hours: str = _setting(
+        "KAZOO_IPS_DOCTOR_HOURS",
+        "2-5",
+        "hours in UTC between which the doctor runs by itself once a day, or `never`",
+    )
+    webhook_limit: int = _setting(
+        "KAZOO_IPS_WEBHOOK_LIMIT", 20, "webhooks of one account; the operator may have 100"
+    )
+    webhook_networks: str = _setting(
+        "KAZOO_IPS_WEBHOOK_NETWORKS",
+        "",
+        "networks that webhooks may reach although they are not public",
+    )
     log_level: str = _setting("KAZOO_IPS_LOG_LEVEL", "info", "debug, info, warning or error")
     log_format: str = _setting(
         "KAZOO_IPS_LOG_FORMAT", "json", "json: one object a line, or text: for human readers"
@@ -111,6 +138,15 @@ class Settings:
     )
     metrics_token: str = _setting(
         "KAZOO_IPS_METRICS_TOKEN", "", "bearer token that /metrics requires; none if empty"
+    )
+
+    amqp_url: str = _setting(
+        "KAZOO_IPS_AMQP_URL",
+        "",
+        "Kazoo's message bus: amqp://user:password@host:5672, one for each zone",
+    )
+    crossbar_url: str = _setting(
+        "KAZOO_IPS_CROSSBAR_URL", "", "Crossbar, which reconciles accounts: http://host:8000"
     )
 
     @classmethod
@@ -132,6 +168,17 @@ class Settings:
         settings._check()
         return settings
 
+    def brokers(self) -> "list[BrokerURL]":
+        """Return the parts of the URLs of `amqp_url`, which blanks or commas separate."""
+        return [_broker(word) for word in self.amqp_url.replace(",", " ").split()]
+
+    def doctor_window(self) -> tuple[int, int] | None:
+        """Return the two hours of `doctor_hours`; None for `never`, and if they are not two."""
+        hours = re.fullmatch(r"([01]?\d|2[0-3])-([01]?\d|2[0-4])", self.doctor_hours)
+        if hours is None or int(hours[1]) == int(hours[2]) % 24:
+            return None
+        return int(hours[1]), int(hours[2])
+
     def as_administrator(self) -> "Settings":
         """Return the settings with the administrator's CouchDB URL, if it is set."""
         return replace(self, couchdb_url=self.couchdb_admin_url or self.couchdb_url)
@@ -147,7 +194,11 @@ class Settings:
             "KAZOO_IPS_ACCOUNT_LIMIT": 0 <= self.account_limit <= 1_000_000,
             "KAZOO_IPS_CLIENT_LIMIT": 0 <= self.client_limit <= 1_000_000,
             "KAZOO_IPS_KEY_LIMIT": 0 <= self.key_limit <= 1_000_000,
+            "KAZOO_IPS_WEBHOOK_LIMIT": 0 <= self.webhook_limit <= 1000,
             "KAZOO_IPS_CLIENT_TIMEOUT": 0 < self.client_timeout <= 3600,
+            "KAZOO_IPS_HISTORY_YEARS": 0 <= self.history_years <= 1000,
+            "KAZOO_IPS_LOW_PERCENT": 0 <= self.low_percent <= 90,
+            "KAZOO_IPS_DOCTOR_HOURS": self.doctor_hours == "never" or bool(self.doctor_window()),
             "KAZOO_IPS_WORKERS": self.workers > 0,
             "KAZOO_IPS_THREADS": self.threads > 0,
             "KAZOO_IPS_MAX_REQUESTS": self.max_requests >= 0,
@@ -166,14 +217,86 @@ class Settings:
                     f"{name}: {_without_password(url)!r} is not of the form"
                     " http://user:password@host:5984, with / : @ in the password percent-encoded"
                 )
-        for word in self.trusted_proxies.replace(",", " ").split():
+        self._check_receivers()
+        _check_networks("KAZOO_IPS_TRUSTED_PROXIES", self.trusted_proxies)
+        _check_networks("KAZOO_IPS_WEBHOOK_NETWORKS", self.webhook_networks)
+
+    def _check_receivers(self) -> None:
+        """Check the URLs of the systems that are told of changes.
+
+        :raises BadSetting: one of them cannot be used
+        """
+        labels = set()
+        for word in self.amqp_url.replace(",", " ").split():
             try:
-                ipaddress.ip_network(word)
+                broker = _broker(word)
             except ValueError as error:
                 raise BadSetting(
-                    f"KAZOO_IPS_TRUSTED_PROXIES: {word!r} is not an address, and not a network"
-                    " without host bits"
+                    f"KAZOO_IPS_AMQP_URL: {_without_password(word)!r} is not of the form"
+                    " amqp://user:password@host:5672 or amqps://…, with / : @ in the password"
+                    " percent-encoded"
                 ) from error
+            if broker.label in labels:
+                raise BadSetting(f"KAZOO_IPS_AMQP_URL: {broker.label} is named twice")
+            labels.add(broker.label)
+        url = self.crossbar_url
+        if url and (not _is_url(url) or "@" in url or "?" in url or "#" in url):
+            raise BadSetting(
+                f"KAZOO_IPS_CROSSBAR_URL: {_without_password(url)!r} is not of the form"
+                " http://host:8000, without user and password"
+            )
+
+
+@dataclass(frozen=True)
+class BrokerURL:
+    """The parts of the URL of a broker.
+
+    :param label: host, port and virtual host, as the broker is named in logs and metrics
+    """
+
+    label: str
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    virtual_host: str
+    tls: bool
+
+
+def _broker(url: str) -> BrokerURL:
+    """Return the parts of the URL of a broker.
+
+    :raises ValueError: it is not a URL of AMQP
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("amqp", "amqps") or not parts.hostname or parts.port == 0:
+        raise ValueError
+    path = parts.path.removeprefix("/")
+    if parts.query or parts.fragment or "/" in path:
+        raise ValueError
+    tls = parts.scheme == "amqps"
+    port = parts.port or (5671 if tls else 5672)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return BrokerURL(
+        label=f"{host}:{port}" + (f"/{path}" if unquote(path) not in ("", "/") else ""),
+        host=parts.hostname,
+        port=port,
+        # RabbitMQ's own defaults, which it accepts from its own machine only.
+        user=unquote(parts.username or "guest"),
+        password=unquote(parts.password or "guest"),
+        virtual_host=unquote(path) or "/",
+        tls=tls,
+    )
+
+
+def _check_networks(name: str, text: str) -> None:
+    for word in text.replace(",", " ").split():
+        try:
+            ipaddress.ip_network(word)
+        except ValueError as error:
+            raise BadSetting(
+                f"{name}: {word!r} is not an address, and not a network without host bits"
+            ) from error
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
@@ -214,6 +337,9 @@ def _is_bind(text: str) -> bool:
 
 
 def _read(name: str, text: str, kind: type) -> Any:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        # Python reads bytes that are not UTF-8 as halves of surrogate pairs.
+        raise BadSetting(f"{name}: not UTF-8")
     try:
         return kind(text)
     except ValueError as error:

@@ -2,7 +2,8 @@
 
 KazooIPsError
 ├── ValidationFailed          the request breaks rules; `errors` lists each rule by its field
-│   └── WriteInDryRun         a dry run cannot continue without a write
+│   ├── WriteInDryRun         a dry run cannot continue without a write
+│   └── TooManyLabels         an address would have more labels than it may have
 ├── InvalidCredentials        no token, an invalid one, or a failed login
 ├── TooManyRequests           a rate limit is reached; `seconds` is the time to wait
 │   ├── TooManyAttempts       too many failed logins
@@ -11,28 +12,49 @@ KazooIPsError
 │   └── TokenRestricted       the restrictions of the caller's token forbid it
 ├── BadIdentifier             nothing has the name `cause`
 │   ├── AccountNotFound
-│   └── IPNotFound
+│   ├── IPNotFound
+│   ├── JobNotFound
+│   ├── WebhookNotFound
+│   └── ReservationNotFound
 ├── RuleBroken                an address is not in the state that the request needs
 │   ├── AlreadyAssigned       it is assigned to the account already
 │   ├── AssignedToAnother     it is assigned to another account
 │   ├── NotAssigned           it is not assigned
+│   ├── Resting               it was released, and rests until another account may have it
+│   ├── Reserved              it is set aside for an account
+│   ├── OutOfService          it is disabled, or its host or zone is drained
+│   ├── NotResting            it does not rest
+│   ├── NotReserved           the reservation does not hold it
+│   ├── NotDisabled           it is not disabled
 │   ├── Unusable              it is never assigned, whatever its status
 │   └── UnknownStatus         only a newer release knows its status
 ├── Conflict                  another writer was faster
 │   ├── IPExists              the address is in the pool already
 │   ├── IPsExist              some addresses of a list are in the pool already
 │   ├── IPAssigned            the address is assigned, so it stays in the pool
+│   ├── IPReserved            the address is reserved, so it stays in the pool
 │   └── IPStatusUnknown       only a newer release knows its status, so it stays in the pool
 ├── InsufficientIPs           fewer addresses are available than requested
+├── LimitReached              the limits of an account permit fewer addresses
+├── ReservationLimitReached   the account has as many open reservations as it may have
+├── ReservationExpired        the reservation is over, so it assigns nothing
+├── JobExists                 another job works on the same host
+├── WebhookLimitReached       there are as many webhooks as there may be
 ├── IdempotencyMismatch       the Idempotency-Key was used before for another request
 ├── InProgress                the request with this Idempotency-Key is still running
 ├── PreconditionFailed        the revision differs from If-Match
+├── PreconditionRequired      the request needs an If-Match
+├── SinceGone                 the year of this position in the feed of events is deleted
+├── ReceiverAway              another system does not take what the service has to tell it
+├── RemoteFailure             the service at the URL of a command cannot be used
 ├── NotSecured                the service's CouchDB user cannot be given access
 ├── NotReady                  requests cannot be served now; `reasons` says why
 └── DatastoreError            CouchDB failed
     ├── DatastoreUnreachable  no answer, or none in time
     │   ├── DatastoreForbidden  the service's user lacks the permission
-    │   └── DatastoreLoginRefused  the service's user or password is refused
+    │   ├── DatastoreLoginRefused  the service's user or password is refused
+    │   ├── DatastoreBadRequest  CouchDB refuses a parameter as malformed
+    │   └── HistoryMissing    a year's database is missing, and the service may not create it
     ├── DatastoreMissing      the database does not exist
     ├── DatastoreMissingView  the design document or the view does not exist
     ├── DocumentNotFound      the document does not exist
@@ -68,6 +90,19 @@ class WriteInDryRun(ValidationFailed):
         message = "a dry run cannot continue, because another write has to come first"
         super().__init__({"dry_run": {"forbidden": {"message": message, "value": True}}})
         self.database = database
+
+
+class TooManyLabels(ValidationFailed):
+    """An address would have more labels than it may have.
+
+    :param most: the maximum number
+    :param wanted: the number after the change
+    """
+
+    def __init__(self, most: int, wanted: int) -> None:
+        message = f"The object must have at most {most} properties"
+        rule = {"message": message, "target": most, "value": wanted}
+        super().__init__({"labels": {"maxProperties": rule}})
 
 
 class InvalidCredentials(KazooIPsError):
@@ -120,6 +155,18 @@ class IPNotFound(BadIdentifier):
     """The pool does not have this address, or it is not a valid address."""
 
 
+class JobNotFound(BadIdentifier):
+    """No job has this id."""
+
+
+class WebhookNotFound(BadIdentifier):
+    """No webhook has this id."""
+
+
+class ReservationNotFound(BadIdentifier):
+    """The account has no open reservation with this id."""
+
+
 class RuleBroken(KazooIPsError):
     """One address is not in the state that the request needs.
 
@@ -153,6 +200,55 @@ class NotAssigned(RuleBroken):
 
     rule = "superfluous"
     message = "ip not assigned"
+
+
+class Resting(RuleBroken):
+    """The address was released, and rests. Only the account that had it may have it back.
+
+    :param until: when others may have it, in Gregorian seconds
+    """
+
+    rule = "forbidden"
+    message = "ip is resting"
+
+    def __init__(self, address: str, until: int = 0) -> None:
+        super().__init__(address)
+        self.until = until
+
+
+class Reserved(RuleBroken):
+    """The address is set aside for an account."""
+
+    rule = "forbidden"
+    message = "ip is reserved"
+
+
+class OutOfService(RuleBroken):
+    """The operator has disabled the address, or drains its host or zone."""
+
+    rule = "forbidden"
+    message = "ip is disabled"
+
+
+class NotResting(RuleBroken):
+    """The address does not rest, or still has to."""
+
+    rule = "superfluous"
+    message = "ip is not resting"
+
+
+class NotReserved(RuleBroken):
+    """The reservation does not hold the address, or not any more."""
+
+    rule = "superfluous"
+    message = "ip is not reserved"
+
+
+class NotDisabled(RuleBroken):
+    """The address is not disabled, or only because its host or zone is drained."""
+
+    rule = "superfluous"
+    message = "ip is not disabled"
 
 
 class Unusable(RuleBroken):
@@ -214,6 +310,12 @@ class IPAssigned(Conflict):
     reason = "assigned"
 
 
+class IPReserved(Conflict):
+    """The address is reserved, so it stays in the pool."""
+
+    reason = "reserved"
+
+
 class IPStatusUnknown(Conflict):
     """Only a newer release knows the status, so the address stays in the pool."""
 
@@ -225,12 +327,92 @@ class InsufficientIPs(KazooIPsError):
 
     :param requested: the number of addresses requested
     :param available: the number of addresses available
+    :param resting: the number of addresses that rest until another account may have them
+    :param next_at: when the first of these has rested, in Gregorian seconds; None if none rests
     """
 
-    def __init__(self, requested: int, available: int) -> None:
+    def __init__(
+        self, requested: int, available: int, resting: int = 0, next_at: int | None = None
+    ) -> None:
         super().__init__(f"{requested} requested, {available} available")
         self.requested = requested
         self.available = available
+        self.resting = resting
+        self.next_at = next_at
+
+
+class LimitReached(KazooIPsError):
+    """The limits of an account permit fewer addresses than the request needs.
+
+    :param which: the limit: `max`, `zones` or `descendants_max`
+    :param limit: the maximum number of addresses
+    :param used: the number of addresses that count already
+    :param requested: the number of further addresses that the request needs
+    :param account_id: the account that has the limit: that of the request, or one above it
+    :param zone: the zone, if the limit is that of a zone
+    """
+
+    def __init__(  # noqa: PLR0913 - one for each part of the reply
+        self,
+        which: str,
+        limit: int,
+        used: int,
+        requested: int,
+        *,
+        account_id: str,
+        zone: str | None = None,
+    ) -> None:
+        super().__init__(f"{which} of {account_id}: {used} of {limit}, {requested} more requested")
+        self.which = which
+        self.limit = limit
+        self.used = used
+        self.requested = requested
+        self.account_id = account_id
+        self.zone = zone
+
+
+class ReservationLimitReached(KazooIPsError):
+    """The account has as many open reservations as it may have.
+
+    :param limit: the maximum number
+    :param used: the number that there are
+    """
+
+    def __init__(self, limit: int, used: int) -> None:
+        super().__init__(f"{used} reservations of {limit}")
+        self.limit = limit
+        self.used = used
+
+
+class ReservationExpired(KazooIPsError):
+    """The account has no open reservation with this id, so nothing is assigned."""
+
+    def __init__(self, reservation_id: str) -> None:
+        super().__init__(reservation_id)
+
+
+class JobExists(KazooIPsError):
+    """Another job works on the same host.
+
+    :param job_id: its id
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} works on the host")
+        self.job_id = job_id
+
+
+class WebhookLimitReached(KazooIPsError):
+    """The account, or the operator, has as many webhooks as it may have.
+
+    :param limit: the maximum number
+    :param used: the number that there are
+    """
+
+    def __init__(self, limit: int, used: int) -> None:
+        super().__init__(f"{used} webhooks of {limit}")
+        self.limit = limit
+        self.used = used
 
 
 class IdempotencyMismatch(KazooIPsError):
@@ -243,6 +425,28 @@ class InProgress(KazooIPsError):
 
 class PreconditionFailed(KazooIPsError):
     """The revision of the document differs from If-Match."""
+
+
+class PreconditionRequired(KazooIPsError):
+    """The request would move an assigned address, so it has to name the revision (If-Match)."""
+
+
+class SinceGone(KazooIPsError):
+    """The feed of events cannot continue at a position, because its year is deleted.
+
+    The reader may have missed events. It can start again at `0`, the oldest event that is kept.
+    """
+
+
+class ReceiverAway(KazooIPsError):
+    """Another system, such as Kazoo's message bus, does not take what the service has to tell it.
+
+    Nothing is lost: the events are sent when it is back. The message contains no secret.
+    """
+
+
+class RemoteFailure(KazooIPsError):
+    """The service at the URL of a command cannot be used. The message gives reason and remedy."""
 
 
 class NotSecured(KazooIPsError):
@@ -284,6 +488,14 @@ class DatastoreLoginRefused(DatastoreUnreachable):
     def __init__(self, text: str = "", *, locked: bool = False) -> None:
         super().__init__(text)
         self.locked = locked
+
+
+class DatastoreBadRequest(DatastoreUnreachable):
+    """CouchDB answered 400: a parameter of the request is malformed."""
+
+
+class HistoryMissing(DatastoreUnreachable):
+    """The database for a year of the history is missing, and the service may not create it."""
 
 
 class DatastoreMissing(DatastoreError):

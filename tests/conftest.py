@@ -6,7 +6,7 @@ and all else is the administrator's.
 """
 
 import os
-import time
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +22,28 @@ from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
-from kazoo_ips.model import Account, CreateIP, DedicatedIP, Outcome, User
-from kazoo_ips.repositories.accounts import account_database, normalize_name
+from kazoo_ips.model import Account, CreateIP, DedicatedIP, User
+from kazoo_ips.repositories.accounts import normalize_name
+from tests.browsers import MISSING
+from tests.emptying import Emptier
 from tests.members import add_member
 from tests.openapi_check import CheckedApp
 from tests.servers import Gunicorn
 
 pytest.register_assert_rewrite("tests.api.replies")
+# Without compiled modules each program that a test starts would compile the package again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")
-def couchdb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the database that all tests share."""
+def couchdb_url() -> Iterator[str]:
+    """The URL of the database that all tests share. The embedded one has its data in memory."""
     if os.environ.get("COUCHDB_URL"):
         yield os.environ["COUCHDB_URL"]
         return
     os.environ.pop("COUCHDB_ADMIN_URL", None)
-    with EmbeddedCouch(tmp_path_factory.mktemp("couch")) as couch:
+    with EmbeddedCouch(None) as couch:
         yield couch.url
 
 
@@ -134,9 +139,11 @@ def bob(member: Callable[..., Member], operator: Member) -> Member:
 
 
 @pytest.fixture(scope="session")
-def wsgi(settings: Settings, operator: Member) -> Any:
+def wsgi(settings: Settings, operator: Member, emptier: Emptier) -> Any:
     """The WSGI application; the operator exists."""
-    return composition.create_app(settings)
+    made = composition.create_app(settings)
+    emptier.instances.append(made.extensions["kazoo_ips"])
+    return made
 
 
 @pytest.fixture
@@ -159,6 +166,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "KAZOO_IPS_ACCOUNT_LIMIT": "1000000",
         "KAZOO_IPS_CLIENT_LIMIT": "1000000",
         "KAZOO_IPS_KEY_LIMIT": "1000000",
+        # Most pools of tests have few addresses. No test but those of this feature expects events.
+        "KAZOO_IPS_LOW_PERCENT": "0",
+        "KAZOO_IPS_DOCTOR_HOURS": "never",
     }
 
 
@@ -166,39 +176,29 @@ def environment(settings: Settings) -> dict[str, str]:
 def live(
     environment: dict[str, str], operator: Member, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The URL of the application, served by a gunicorn of its own on a free port."""
-    with Gunicorn(environment, tmp_path_factory.mktemp("gunicorn") / "log", workers=1) as server:
+    """The URL of the application, served by a gunicorn on a free port.
+
+    It serves until the last test, so it runs no background work.
+    """
+    log = tmp_path_factory.mktemp("gunicorn") / "log"
+    with Gunicorn(environment, log, workers=1, background=False) as server:
         yield server.url
 
 
+@pytest.fixture(scope="session")
+def emptier(couch: Couch, services: Instance) -> Emptier:
+    """A function that empties the pool, the accounts of copies, and the log of transactions."""
+    return Emptier(couch, services)
+
+
 @pytest.fixture
-def pool(couch: Couch, services: Instance) -> Iterator[Database]:
+def pool(couch: Couch, emptier: Emptier) -> Iterator[Database]:
     """The pool's database, empty at the start of the test; so are the accounts of copies, and
     the log of transactions.
     """
-    database = couch.database("dedicated_ips")
-    _empty(couch, services)
-    yield database
-    _empty(couch, services)
-
-
-def _empty(couch: Couch, services: Instance) -> None:
-    clear(couch.database("dedicated_ips"), lambda document: True)
-    clear(couch.database("kazoo_ips"), lambda document: document.get("type") == "transaction")
-    for account in services.accounts.list():
-        database = couch.database(account_database(account.id))
-        clear(database, lambda document: document.get("pvt_type") == "dedicated_ip")
-
-
-def clear(database: Database, which: Callable[[dict[str, Any]], bool]) -> None:
-    """Delete documents on every node. A lagging node would disturb the next test."""
-    for _ in range(20):
-        there = (d for d in database.range("", "\uffff") if not d["_id"].startswith("_design/"))
-        gone = [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in there if which(d)]
-        written = database.put_all(gone, w=database.replicas)
-        if all(w.outcome is Outcome.DONE for w in written):
-            return
-        time.sleep(0.2)
+    emptier()
+    yield couch.database("dedicated_ips")
+    emptier()
 
 
 @pytest.fixture
@@ -227,11 +227,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many schedules were run (`tests/schedules`)."""
+    """Print how many schedules were run (`tests/schedules`), and whether a browser is missing."""
     reports = [r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, "when")]
     counts = [
         n for r in reports if r.when == "call" for k, n in r.user_properties if k == "schedules"
     ]
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if MISSING in str(r.longrepr)]
+    if skipped:
+        text = f"{len(skipped)} tests of pages in a browser were left out: {MISSING}"
+        terminalreporter.write_line(text, yellow=True)
     if counts:
         terminalreporter.write_line(f"{sum(counts)} schedules of {len(counts)} scenarios were run")
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+_WITHOUT_BACKGROUND = f"file:{Path(__file__).with_name('without_background_work.py')}"
+
 
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody listens on."""
@@ -26,11 +28,19 @@ class Gunicorn:
     :param environment: the settings, as environment variables
     :param log: where its output goes
     :param threads: of each worker
+    :param background: whether it runs background work; False for a server that outlives a test
     """
 
     def __init__(
-        self, environment: Mapping[str, str], log: Path, workers: int = 4, threads: int = 16
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        workers: int = 4,
+        threads: int = 16,
+        *,
+        background: bool = True,
     ) -> None:
+        self._settings = "python:kazoo_ips.gunicorn_conf" if background else _WITHOUT_BACKGROUND
         self._environment = {
             **environment,
             "KAZOO_IPS_BIND": "127.0.0.1:0",
@@ -44,7 +54,7 @@ class Gunicorn:
         gunicorn = Path(sys.executable).with_name("gunicorn")
         with self._log.open("w") as output:
             self._process = subprocess.Popen(
-                [gunicorn, "-c", "python:kazoo_ips.gunicorn_conf"],
+                [gunicorn, "-c", self._settings],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -6,7 +6,9 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from configparser import ConfigParser
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +20,7 @@ from kazoo_ips.api import errors as replies
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes
 from kazoo_ips.config import Settings
+from kazoo_ips.console.pages import Pages, pages
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kazoo_ips"
@@ -26,6 +29,8 @@ PATHS = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 MODULES = sorted(PATHS)
+
+PACKAGES = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
 
 MAY_IMPORT = {
     "": set(),
@@ -36,36 +41,42 @@ MAY_IMPORT = {
     "processes": {"processes"},
     "observability": {
         "observability", "model", "processes",
-        "opentelemetry", "orjson", "prometheus_client",
+        "msgspec", "opentelemetry", "prometheus_client",
     },
     "couch": {
         "couch", "error_texts", "errors", "model", "observability", "processes",
-        "cachetools", "couchdb", "httptools", "orjson",
+        "cachetools", "couchdb", "httptools", "msgspec",
     },
     "repositories": {"repositories", "couch", "errors", "model", "processes", "cryptography"},
     "services": {
-        "services", "repositories", "errors", "model", "observability", "processes",
-        "cachetools", "jwt",
+        "services", "repositories", "error_texts", "errors", "model", "observability", "outbound",
+        "processes", "cachetools", "jwt", "standardwebhooks",
     },
     "background": {
         "background", "services", "repositories", "errors", "model", "observability",
         "processes", "cachetools",
     },
+    "remote": {"remote", "services", "error_texts", "errors", "model", "urllib3"},
+    "outbound": {"outbound", "errors", "amqp", "kombu"},
     "api": {
         "api", "services", "error_texts", "errors", "model", "observability", "processes",
-        "apispec", "flask", "marshmallow", "orjson", "werkzeug",
+        "apispec", "flask", "marshmallow", "msgspec", "werkzeug",
+    },
+    "console": {
+        "console", "api", "services", "errors", "model", "observability", "processes",
+        "flask", "werkzeug",
     },
     "app": {
-        "api", "background", "services", "repositories", "couch", "config", "model",
-        "observability", "processes", "flask",
+        "api", "console", "background", "services", "repositories", "couch", "config", "model",
+        "observability", "outbound", "processes", "flask",
     },
     "server": {
-        "server", "api", "config", "couch", "error_texts", "observability", "processes",
-        "gunicorn",
+        "server", "api", "config", "couch", "error_texts", "errors", "observability",
+        "processes", "gunicorn",
     },
     "cli": {
-        "cli", "app", "services", "repositories", "config", "error_texts", "errors", "model",
-        "observability", "click",
+        "cli", "app", "remote", "services", "repositories", "config", "error_texts", "errors",
+        "model", "observability", "click", "matplotlib", "plotille", "rich",
     },
     "gunicorn_conf": {"server"},
     "supervisor": {"server"},
@@ -73,17 +84,28 @@ MAY_IMPORT = {
 }  # fmt: skip
 """What each room may import besides the standard library: rooms of ours, packages of others."""
 
-ONLY = {"opentelemetry": "kazoo_ips.observability.spans"}
+ONLY = {
+    "opentelemetry": "kazoo_ips.observability.spans",
+    "kombu": "kazoo_ips.outbound.amqp",
+    "amqp": "kazoo_ips.outbound.amqp",
+    "matplotlib": "kazoo_ips.cli.plot_files",
+    "plotille": "kazoo_ips.cli.plot_text",
+}
 """Packages that one module alone may import, because they may be missing."""
 
 NEVER = {"model": {"os", "time", "datetime", "uuid", "random"}, "errors": {"os", "time"}}
 """Parts of the standard library that would let a clock or the world in."""
 
-BLUEPRINTS = {"about", "account_ips", "docs", "health", "home", "ips", "kazoo_schemas", "login"}
+BLUEPRINTS = {
+    "about", "account_ips", "accounts", "changes", "docs", "exports", "health", "history", "home",
+    "ips", "jobs", "kazoo_schemas", "limits", "login", "places", "reservations", "status",
+    "summaries", "usage", "webhooks",
+}  # fmt: skip
 BORROWS = {"account_ips": {"ips"}}
 """`PUT /v2/accounts/{A}/ips` is `PUT /v2/ips` under another path: its handler is called."""
 
 
+@cache
 def imports(source: str) -> set[str]:
     """The dotted names of all that a module imports."""
     found = set()
@@ -121,6 +143,13 @@ def forbidden(module: str, source: str) -> set[str]:
     return wrong
 
 
+def test_the_wheel_has_every_package() -> None:
+    listed = ConfigParser()
+    listed.read(ROOT / "setup.cfg")
+    packages = listed["options"]["packages"].split()
+    assert sorted(packages) == sorted({*PACKAGES, "kazoo_ips.couch_views"})
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_imports_only_what_its_folder_may(module: str) -> None:
     assert forbidden(module, PATHS[module].read_text()) == set()
@@ -147,7 +176,14 @@ def test_a_module_imports_only_what_its_folder_may(module: str) -> None:
         ("kazoo_ips.api.ips", "from kazoo_ips.api.account_ips import assign"),
         ("kazoo_ips.api.ips", "import couchdb"),
         ("kazoo_ips.api", "from kazoo_ips import app"),
+        ("kazoo_ips.outbound.http_sender", "from kazoo_ips.model.webhooks import Webhook"),
+        ("kazoo_ips.outbound.http_sender", "import urllib3"),
+        ("kazoo_ips.remote.client", "import flask"),
+        ("kazoo_ips.remote.services", "from kazoo_ips.app import Instance"),
         ("kazoo_ips.observability.tracing", "from opentelemetry import trace"),
+        ("kazoo_ips.api.ips", "from kazoo_ips.console.pages import page"),
+        ("kazoo_ips.console.addresses", "from kazoo_ips.repositories.ips import IPRepository"),
+        ("kazoo_ips.console.addresses", "from kazoo_ips import app"),
         ("kazoo_ips.app", "import pytest"),
         ("kazoo_ips.cli", "import couchdb.client"),
     ],
@@ -185,7 +221,7 @@ def test_every_blueprint_module_is_registered(wsgi: Any) -> None:
         if module.startswith("kazoo_ips.api.") and _routes(importlib.import_module(module))
     }
     assert made == BLUEPRINTS
-    assert set(wsgi.blueprints) == BLUEPRINTS
+    assert set(wsgi.blueprints) == {*BLUEPRINTS, pages.name}
 
 
 def _routes(module: ModuleType) -> Routes | None:
@@ -261,10 +297,18 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
 NO_REPLY = {
     errors.KazooIPsError: "the root is never raised",
     errors.NotSecured: "only commands raise it",
+    errors.RemoteFailure: "only commands raise it",
+    errors.ReceiverAway: "only consumers of the feed raise it",
     errors.RuleBroken: "goes out as ValidationFailed",
     errors.AlreadyAssigned: "goes out as ValidationFailed",
     errors.AssignedToAnother: "goes out as ValidationFailed",
     errors.NotAssigned: "goes out as ValidationFailed",
+    errors.Resting: "goes out as ValidationFailed",
+    errors.Reserved: "goes out as ValidationFailed",
+    errors.OutOfService: "goes out as ValidationFailed",
+    errors.NotResting: "goes out as ValidationFailed",
+    errors.NotReserved: "goes out as ValidationFailed",
+    errors.NotDisabled: "goes out as ValidationFailed",
     errors.Unusable: "goes out as ValidationFailed",
     errors.UnknownStatus: "goes out as ValidationFailed",
     errors.DatastoreError: "its subclasses are raised",
@@ -308,6 +352,14 @@ def test_a_route_cannot_be_registered_by_flasks_decorators(way: str) -> None:
         getattr(routes, way)("/test")(lambda: "anybody")
 
 
+def test_a_page_needs_an_authorisation_rule() -> None:
+    made = Pages("test", __name__)
+    with pytest.raises(TypeError, match="who"):
+        made.on("GET", "/test")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="who"):
+        made.get("/test")(lambda: "anybody")
+
+
 def test_a_route_with_both_is_registered() -> None:
     routes = Routes("test", __name__)
     asked = routes.on("GET", "/test", who=Who.OPERATOR, replies=None)
@@ -317,5 +369,5 @@ def test_a_route_with_both_is_registered() -> None:
 
 def test_every_route_of_the_application_has_an_authorisation_rule(wsgi: Any) -> None:
     asked = {rule.endpoint.split(".")[0] for rule in wsgi.url_map.iter_rules()}
-    assert asked == BLUEPRINTS
-    assert all(isinstance(wsgi.blueprints[name], Routes) for name in asked)
+    assert asked == {*BLUEPRINTS, pages.name}
+    assert all(isinstance(wsgi.blueprints[name], Routes | Pages) for name in asked)

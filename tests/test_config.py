@@ -17,7 +17,16 @@ BAD = {
                        "127.0.0.1:8000,", "127.0.0.1:8000,here",
                        "127.0.0.1:80/x"],
     "COUCHDB_URL": ["127.0.0.1:5984", "ftp://127.0.0.1", "http://", "http://admin:pa/ss@host:5984",
-                    "http://host:port"],
+                    "http://host:port", "http://\udcff:5984", "http://a:\udcff@host:5984"],
+    "COUCHDB_ADMIN_URL": ["http://a:\udcff@host:5984"],
+    "KAZOO_IPS_PREFIX": ["\udcff"],
+    "KAZOO_IPS_SYSLOG": ["/dev/\udcff"],
+    "KAZOO_IPS_METRICS_TOKEN": ["\udcff"],
+    "KAZOO_IPS_AMQP_URL": ["127.0.0.1:5672", "http://127.0.0.1", "amqp://", "amqp://u:pa/ss@host",
+                           "amqp://host:port", "amqp://host/a/b", "amqp://host/?heartbeat=5",
+                           "amqp://host amqp://u:p@host:5672", "amqp://a,amqp:b"],
+    "KAZOO_IPS_CROSSBAR_URL": ["127.0.0.1:8000", "ftp://host", "http://u:pa/ss@host",
+                               "http://u:p@host", "http://host/?x"],
 }  # fmt: skip
 
 
@@ -68,6 +77,18 @@ def test_an_unknown_setting_is_reported_with_a_similar_name(unknown: str, simila
     assert str(raised.value) == f"{unknown}: no such setting; did you mean {similar}?"
     with pytest.raises(BadSetting, match=r"^KAZOO_IPS_ZZZZ: no such setting$"):
         Settings.load({"KAZOO_IPS_ZZZZ": ""})
+
+
+def test_brokers_are_named_without_user_and_password() -> None:
+    text = "amqp://u:p%2F@a, amqps://b:1/kazoo  amqp://[::1]/%2f"
+    brokers = Settings.load({"KAZOO_IPS_AMQP_URL": text}).brokers()
+    assert [broker.label for broker in brokers] == ["a:5672", "b:1/kazoo", "[::1]:5672"]
+    assert [broker.virtual_host for broker in brokers] == ["/", "kazoo", "/"]
+    assert [broker.tls for broker in brokers] == [False, True, False]
+    assert [broker.host for broker in brokers] == ["a", "b", "::1"]
+    assert [broker.password for broker in brokers] == ["p/", "guest", "guest"]
+    assert "p/" not in repr(brokers)
+    assert Settings().brokers() == []
 
 
 def test_settings_of_make_run_and_make_deploy_are_accepted() -> None:

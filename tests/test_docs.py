@@ -21,6 +21,8 @@ from kazoo_ips.api import openapi
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
+from kazoo_ips.model.history import HistoryEventKind
+from kazoo_ips.model.webhooks import hooks
 from kazoo_ips.services.pool.bulk_additions import AdditionOutcome
 
 TESTS = Path(__file__).parent
@@ -120,7 +122,7 @@ def test_the_routes_page_has_every_route_with_who_may_call_it(rules: Flask) -> N
         path = first.strip("`") or path
         shown.add((path, method.strip("`"), who))
     routes = set()
-    for rule in rules.url_map.iter_rules():
+    for rule in openapi.rules_of(rules):
         described = openapi.operation_of(rules, rule)
         who = "the account" if described.who is Who.ACCOUNT else described.who.value
         routes.add((re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), described.method, who))
@@ -138,8 +140,8 @@ def leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Comma
 
 def test_the_commands_page_has_every_command() -> None:
     shown = [
-        re.sub(r"`(kazoo-ips [a-z ]*[a-z]).*", r"\1", first)
-        for first, _ in table("docs/commands.md", "| command | |")
+        re.sub(r"`(kazoo-ips [a-z -]*[a-z]).*", r"\1", first)
+        for first, *_ in table("docs/commands.md", "| command | |")
     ]
     assert sorted(shown) == sorted(words for words, _ in leaves(cli, "kazoo-ips"))
 
@@ -148,6 +150,18 @@ def test_the_importing_page_has_every_result() -> None:
     shown = {first.strip("`") for first, _ in table("docs/importing.md", "| result | |")}
     own = {"repeated", "contradictory", "invalid"}
     assert shown == own | {outcome.value for outcome in AdditionOutcome}
+
+
+def test_the_pages_have_every_kind_of_event_and_no_other() -> None:
+    table = PAGES["docs/history.md"].partition("### Kinds of events")[2].partition("\n\nA ")[0]
+    kinds = [kind for row in table.splitlines()[4:] for kind in named(row.split("|")[1])]
+    assert sorted(kinds) == sorted(kind.value for kind in HistoryEventKind)
+    [row] = [r for r in PAGES["docs/webhooks.md"].splitlines() if r.startswith("| `hook` |")]
+    assert sorted(n for n in named(row) if n.startswith("ips_")) == sorted({*hooks()} - {"all"})
+
+
+def named(text: str) -> list[str]:
+    return re.findall("`([^`]+)`", text)
 
 
 def test_the_performance_page_has_the_figures_of_the_results() -> None:
@@ -178,6 +192,10 @@ def code(text: str) -> Iterator[str]:
 OTHER_NAMES = {
     "KAZOO_IPS_DATA",  # `make run`
     "KAZOO_IPS_ROOT",  # `make deploy`
+    "KAZOO_IPS_URL",  # commands at a URL
+    "KAZOO_IPS_TOKEN",
+    "KAZOO_IPS_PROFILE",
+    "KAZOO_IPS_CA_FILE",
     "COUCHDB_PORT",  # `make run`
     "COUCHDB_PASSWORD",  # compose.yaml
 }
@@ -209,11 +227,17 @@ def unknown(words: list[str]) -> str | None:
     """The first word of a command line of `kazoo-ips` that it would not understand."""
     command: click.Command = cli
     options = {"--help", "-h", "--version"}
+    follows = False
     for word in words:
+        if follows:  # the value of an option in front of the command
+            follows = False
+            continue
         if word.startswith("--"):
             options |= {o for each in command.params for o in (*each.opts, *each.secondary_opts)}
             if word.partition("=")[0] not in options:
                 return word
+            values = {o for p in command.params if not getattr(p, "is_flag", 0) for o in p.opts}
+            follows = isinstance(command, click.Group) and word in values
         elif isinstance(command, click.Group):
             for each in word.split("|"):
                 if each not in command.commands:

@@ -24,7 +24,7 @@ from tests.make_run import Run
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/quick-start.md", "docs/api.md"]
+PAGES = ["README.md", "docs/quick-start.md", "docs/api.md", "docs/history.md"]
 SHELLS = {"sh": ["sh", "-e"], "zsh": ["zsh", "-f", "-i", "-s"]}
 
 NOT_RUN = {
@@ -157,7 +157,8 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "curl").write_text(CURL)
     (tmp_path / "bin" / "curl").chmod(stat.S_IRWXU)
-    run = Run(tmp_path / "data")
+    # A person is slower than this test. So no page is refused because of the page before it.
+    run = Run(tmp_path / "data", KAZOO_IPS_ACCOUNT_LIMIT="1000")
     with EmbeddedCouch(tmp_path / "other") as other:
         run.start()
         yield Terminal(run, other.url, tmp_path)

@@ -3,8 +3,12 @@
 import time
 from collections.abc import Callable
 
+from kazoo_ips.couch.client import Database
+
 LONG = 15.0
 """Seconds that nobody waits for anything, however busy the machine is."""
+REPLICATION = 0.1
+"""Seconds in which the last node of a cluster gets a write."""
 _TRIES = 5
 
 
@@ -26,3 +30,9 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
     while not (holds := condition()) and time.monotonic() < end:
         time.sleep(0.02)
     return holds
+
+
+def await_replicas(database: Database) -> None:
+    """On a cluster, wait until all nodes have what a majority has: feeds and views read one."""
+    if database.replicas > 1:
+        time.sleep(REPLICATION)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import couchdb
-import orjson
 from cachetools import LRUCache, cachedmethod
 from cachetools.keys import methodkey
 from couchdb.http import Resource
@@ -26,7 +25,7 @@ from couchdb.http import Resource
 from kazoo_ips.couch.batching import READ_SIBLINGS, Batcher, Siblings
 from kazoo_ips.couch.error_responses import OutcomeUnknown, ReadFailed
 from kazoo_ips.couch.http_client import Observe, Transport
-from kazoo_ips.couch.http_connections import Connections
+from kazoo_ips.couch.http_connections import Connections, Response
 from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
 from kazoo_ips.errors import (
     DatastoreMissing,
@@ -62,6 +61,8 @@ _DATABASES, _QUERIES = 1000, 100
 """The number of databases, and of queries per database, whose batchers are kept."""
 Key = list[Any]
 
+_PLAIN_PARAMETERS = ("rev", "since", "style", "open_revs", "feed")
+"""Query parameters that are plain text. The others are JSON."""
 _FORBIDDEN = ("forbidden", "unauthorized")
 """CouchDB's errors if the user lacks a permission, or a `validate_doc_update` rejects a
 document."""
@@ -97,9 +98,10 @@ class _Write(NamedTuple):
 class Database:
     """One database, by its full name in CouchDB. Creating this object sends nothing."""
 
-    def __init__(self, name: str, resource: Resource) -> None:
+    def __init__(self, name: str, server: Resource) -> None:
         self.name = name
-        self._resource = resource
+        self._server = server
+        self._resource = resource = server(name)
         self._credentials = resource.credentials
         self._transport: Transport = resource.session
         self._lock = Lock()
@@ -127,17 +129,21 @@ class Database:
         :raises DocumentNotFound: the document does not exist
         :raises DatastoreMissing: the database does not exist
         """
-        # The most frequent request by far. The driver takes longer to join a URL than to send it.
-        if _PLAIN_ID.fullmatch(document_id):
-            path = document_id
-        else:
-            path = "/".join(quote(part, safe="") for part in _path(document_id))
-        url = f"{self._resource.url}/{path}"
-        if params:
-            url += _encoded(tuple(params.items()))
-        response = self._transport.send("GET", url, None, {}, self._credentials)
-        document: Document = json.loads(response.body)
+        document: Document = self._send(
+            "GET", _quoted(document_id) + _document_query(tuple(params.items()))
+        ).content
         return document
+
+    def _send(self, method: str, path: str, body: Any = None, **params: Any) -> Response:
+        """Send a request for this database's documents or views.
+
+        The driver is for less frequent requests. It takes longer to join a URL than to send it.
+
+        :param path: below the database, quoted
+        :param params: CouchDB's parameters; None is left out
+        """
+        url = f"{self._resource.url}/{path}{_query(params)}"
+        return self._transport.send(method, url, body, {}, self._credentials)
 
     def find(self, document_id: str, **params: Any) -> Document | None:
         """Read a document, or return None if it does not exist."""
@@ -177,12 +183,27 @@ class Database:
 
     def leaves(self, document_id: str, **params: Any) -> list[Document]:
         """Read all leaf revisions of a document, tombstones included: several in a conflict."""
-        path = _path(document_id)
         try:
-            response = self._resource.get(path, **_query({"open_revs": "all", **params}))
+            response = self._send("GET", _quoted(document_id), open_revs="all", **params)
         except DocumentNotFound:
             return []
-        return [leaf["ok"] for leaf in json.load(response[2]) if "ok" in leaf]
+        return [leaf["ok"] for leaf in response.content if "ok" in leaf]
+
+    def leaves_of(self, document_ids: Sequence[str]) -> dict[str, list[Document]]:
+        """Read all leaf revisions of several documents in one request, with their `_revisions`.
+
+        :raises ReadFailed: CouchDB could not read one of them
+        """
+        body = {"docs": [{"id": document_id} for document_id in document_ids]}
+        results = self._send("POST", "_bulk_get", body, revs=True).content["results"]
+        return {
+            result["id"]: [_leaf(leaf) for leaf in result["docs"] if not _is_missing(leaf)]
+            for result in results
+        }
+
+    def revision(self, document_id: str, revision: str) -> Document | None:
+        """Read one revision of a document. Return None if CouchDB does not have it any more."""
+        return self.find(document_id, rev=revision)
 
     def put(self, document: Mapping[str, Any], **params: Any) -> Written:
         """Write one document at its `_rev`.
@@ -191,15 +212,14 @@ class Database:
         :raises DatastoreUnreachable: nothing was sent
         """
         self._require_no_dry_run()
-        path = _path(document["_id"])
         try:
-            status, _, body = self._resource.put(path, body=document, **_query(params))
+            response = self._send("PUT", _quoted(document["_id"]), document, **params)
         except RevisionConflict:
             return Written(Outcome.REFUSED)
         except OutcomeUnknown:
             return Written(Outcome.UNKNOWN)
-        outcome = Outcome.UNKNOWN if status == 202 else Outcome.DONE
-        return Written(outcome, json.load(body).get("rev"))
+        outcome = Outcome.UNKNOWN if response.status == 202 else Outcome.DONE
+        return Written(outcome, response.content.get("rev"))
 
     def _require_no_dry_run(self) -> None:
         """Refuse a write in a dry run. The thread that wants to write calls it.
@@ -213,6 +233,10 @@ class Database:
         """Announce that this thread will soon call `write`, so that a leader may wait for it."""
         if not request_context.is_dry_run():
             self._writers.expect()
+
+    def expect_no_write(self) -> None:
+        """Announce that this thread will not call `write` after all."""
+        self._writers.arrived()
 
     def write(self, document: Document, w: int | None = None) -> Written:
         """Write one document as `put` does. Concurrent writes are batched.
@@ -246,13 +270,13 @@ class Database:
         """Delete one document at a revision. The outcome is as for `put`."""
         self._require_no_dry_run()
         try:
-            status, _, body = self._resource.delete(_path(document_id), rev=revision)
+            response = self._send("DELETE", _quoted(document_id), rev=revision)
         except (RevisionConflict, DocumentNotFound):
             return Written(Outcome.REFUSED)
         except OutcomeUnknown:
             return Written(Outcome.UNKNOWN)
-        outcome = Outcome.UNKNOWN if status == 202 else Outcome.DONE
-        return Written(outcome, json.load(body).get("rev"))
+        outcome = Outcome.UNKNOWN if response.status == 202 else Outcome.DONE
+        return Written(outcome, response.content.get("rev"))
 
     def put_all(self, documents: Sequence[Mapping[str, Any]], **params: Any) -> list[Written]:
         """Write many documents in one request. Return the outcome of each, in their order."""
@@ -272,12 +296,11 @@ class Database:
             return []
         body = {"docs": list(documents)}
         try:
-            _, _, response = self._resource.post("_bulk_docs", body=body, **_query(params))
+            rows: list[Document] = self._send("POST", "_bulk_docs", body, **params).content
         except RevisionConflict:  # CouchDB does not answer 409 here, but a proxy may
             return [{"error": "conflict"} for _ in documents]
         except OutcomeUnknown:
             return [{"error": "unknown"} for _ in documents]
-        rows: list[Document] = json.load(response)
         return rows
 
     def graft(self, document: Mapping[str, Any], parent: str) -> bool:
@@ -303,9 +326,18 @@ class Database:
         :returns: whether all nodes that answered have it now; that can be a single one
         :raises OutcomeUnknown: it is unknown whether any node has it
         """
-        body = {"docs": [document], "new_edits": False}
-        status, _, response = self._resource.post("_bulk_docs", body=body)
-        return bool(status == 201) and not json.load(response)
+        return self.replicate_all([document])
+
+    def replicate_all(self, documents: Sequence[Mapping[str, Any]]) -> bool:
+        """Write revisions of several documents as `replicate` does.
+
+        :returns: whether all nodes that answered have all of them now
+        :raises OutcomeUnknown: it is unknown whether any node has them
+        """
+        self._require_no_dry_run()
+        body = {"docs": list(documents), "new_edits": False}
+        response = self._send("POST", "_bulk_docs", body)
+        return response.status == 201 and not response.content
 
     def reaches_majority(self) -> bool:
         """Whether a majority of the nodes accepts writes at this moment.
@@ -352,7 +384,7 @@ class Database:
 
     def _look_up(self, ids: Sequence[str]) -> tuple[dict[str, Document], dict[str, Document]]:
         body = {"docs": [{"id": document_id} for document_id in ids]}
-        results = _object(self._resource.post("_bulk_get", body=body))["results"]
+        results = self._send("POST", "_bulk_get", body).content["results"]
         live: dict[str, Document] = {}
         deleted: dict[str, Document] = {}
         for result in results:
@@ -374,11 +406,20 @@ class Database:
                 "startkey": start, "endkey": end, "limit": chunk,
                 "include_docs": True, "conflicts": True,
             }  # fmt: skip
-            rows = _object(self._resource.get("_all_docs", **_query(params)))["rows"]
+            rows = self._send("GET", "_all_docs", **params).content["rows"]
             yield from (row["doc"] for row in rows)
             if len(rows) < chunk:
                 return
             start = rows[-1]["id"] + "\0"
+
+    def last(self, start: str, end: str) -> Document | None:
+        """Read the document with the greatest id between two ids, or return None."""
+        params = {
+            "startkey": end, "endkey": start, "descending": True, "limit": 1,
+            "include_docs": True,
+        }  # fmt: skip
+        rows = self._send("GET", "_all_docs", **params).content["rows"]
+        return rows[0]["doc"] if rows else None
 
     def rows(self, view: str, **params: Any) -> list[Row]:
         """Read the rows of a view, all at once.
@@ -391,31 +432,30 @@ class Database:
         :raises DatastoreMissingView: the view does not exist
         """
         design, name = view.split("/")
-        path = ["_design", design, "_view", name]
+        path = f"_design/{design}/_view/{name}"
         keys = params.pop("keys", None)
         if keys is not None:
-            response = self._resource.post(path, body={"keys": keys}, **_query(params))
-            return _rows(response[2].read())
-        url = f"{self._resource.url}/{'/'.join(path)}?{urlencode(_query(params))}"
-        rows: list[Row] = _share(self._query_batcher(url), url)
+            return _rows(self._send("POST", path, {"keys": keys}, **params))
+        query = path + _query(params)
+        rows: list[Row] = _share(self._query_batcher(query), query)
         return rows
 
-    def _query_one(self, url: str) -> _Shared:
-        response = self._transport.send("GET", url, None, {}, self._credentials)
-        return _shared(_rows(response.body))
+    def _query_one(self, query: str) -> _Shared:
+        return _shared(_rows(self._send("GET", query)))
 
-    def _query_all(self, urls: Sequence[str]) -> list[_Shared]:
-        return [self._query_one(urls[0])] * len(urls)  # all URLs are equal
+    def _query_all(self, queries: Sequence[str]) -> list[_Shared]:
+        return [self._query_one(queries[0])] * len(queries)  # all queries are equal
 
     def select(self, selector: Mapping[str, Any], limit: int, **params: Any) -> list[Document]:
         """Read documents by a Mango selector, for queries that no view answers."""
         body = {"selector": selector, "limit": limit, **params}
-        docs: list[Document] = _object(self._resource.post("_find", body=body))["docs"]
+        docs: list[Document] = self._send("POST", "_find", body).content["docs"]
         return docs
 
     def changes(self, **params: Any) -> Document:
         """Send one request to `_changes`, and return CouchDB's response."""
-        return _object(self._resource.get("_changes", **_query(params)))
+        feed: Document = self._send("GET", "_changes", **params).content
+        return feed
 
     def attachment(self, document_id: str, name: str) -> bytes:
         """Return the bytes of an attachment."""
@@ -423,11 +463,14 @@ class Database:
         content: bytes = body.read()
         return content
 
-    def create(self) -> bool:
-        """Create the database. Return False if it exists already."""
+    def create(self, shards: int | None = None) -> bool:
+        """Create the database. Return False if it exists already.
+
+        :param shards: CouchDB's `q`; the server's default if None
+        """
         self._require_no_dry_run()
         try:
-            self._resource.put()
+            self._resource.put(**({"q": str(shards)} if shards else {}))
         except RevisionConflict:  # 412, file_exists
             return False
         return True
@@ -440,12 +483,29 @@ class Database:
         except (DatastoreMissing, DocumentNotFound):
             return
 
+    def greeting(self) -> Document:
+        """Return the welcome message of the server."""
+        return _object(self._server.get(""))
+
     def info(self) -> Document:
         """Return CouchDB's information about the database.
 
         :raises DatastoreMissing: the database does not exist
         """
         return _object(self._resource.get())
+
+    def shards(self) -> dict[str, list[str]]:
+        """Return the nodes that have each shard; nothing if the server has no shards."""
+        try:
+            shards: dict[str, list[str]] = _object(self._resource.get("_shards"))["shards"]
+        except (DocumentNotFound, DatastoreMissing, KeyError):
+            return {}
+        return shards
+
+    def index_info(self, design_doc: str) -> Document:
+        """Return CouchDB's information about the index of a design document."""
+        info = self._send("GET", f"_design/{design_doc}/_info").content.get("view_index")
+        return info if isinstance(info, dict) else {}
 
     @property
     def replicas(self) -> int:
@@ -513,7 +573,7 @@ class Couch:
         All threads get the same object, so that their requests are batched.
         """
         full = self._prefix + name
-        return Database(full, self._server.resource(full))
+        return Database(full, self._server.resource)
 
     @property
     def credentials(self) -> tuple[str, str] | None:
@@ -523,7 +583,7 @@ class Couch:
 
     def users(self) -> Database:
         """Return the database `_users`, which has no prefix. Nothing is sent."""
-        return Database("_users", self._server.resource("_users"))
+        return Database("_users", self._server.resource)
 
     def session(self) -> Document:
         """Return the `userCtx` of the user that the service logs in as.
@@ -537,6 +597,10 @@ class Couch:
         """Return the names of all databases with the prefix, without the prefix."""
         names = json.load(self._server.resource.get("_all_dbs")[2])
         return [n.removeprefix(self._prefix) for n in names if n.startswith(self._prefix)]
+
+    def membership(self) -> Document:
+        """Return the nodes of the cluster: `cluster_nodes`, and `all_nodes` that are connected."""
+        return _object(self._server.resource.get("_membership"))
 
     def greeting(self) -> Document:
         """Return the server's welcome message.
@@ -579,9 +643,8 @@ def _leaf(leaf: Mapping[str, Any]) -> Document:
     return document
 
 
-def _rows(body: bytes) -> list[Row]:
-    # Rows are never written back, so orjson may round long integers; see `_object`.
-    rows = orjson.loads(body)["rows"]
+def _rows(response: Response) -> list[Row]:
+    rows = response.content["rows"]
     return [Row(row.get("id", ""), row["key"], row["value"]) for row in rows]
 
 
@@ -601,28 +664,32 @@ def _shared(result: Any) -> _Shared:
     return _Shared(result, work.couchdb_id, work.span) if work else _Shared(result, "", None)
 
 
-def _path(document_id: str) -> list[str]:
-    """Return the path segments of a document id. CouchDB expects the slash of these unquoted."""
+def _quoted(document_id: str) -> str:
+    """Return the path of a document. CouchDB expects the slash of `_design/` unquoted."""
+    if _PLAIN_ID.fullmatch(document_id):
+        return document_id
     has_slash = document_id.startswith(("_design/", "_local/"))
-    return document_id.split("/", 1) if has_slash else [document_id]
+    parts = document_id.split("/", 1) if has_slash else [document_id]
+    return "/".join(quote(part, safe="") for part in parts)
 
 
-@lru_cache
-def _encoded(params: tuple[tuple[str, Any], ...]) -> str:
-    return f"?{urlencode(_query(dict(params)))}"
-
-
-def _query(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return CouchDB's query parameters. Most are JSON; a revision is plain text."""
-    return {
-        name: value if name in ("rev", "since", "style", "open_revs") else json.dumps(value)
+def _query(params: Mapping[str, Any]) -> str:
+    """Return CouchDB's parameters as a query."""
+    given = {
+        name: value if name in _PLAIN_PARAMETERS else json.dumps(value)
         for name, value in params.items()
         if value is not None
     }
+    return f"?{urlencode(given)}" if given else ""
+
+
+@lru_cache
+def _document_query(params: tuple[tuple[str, Any], ...]) -> str:
+    """Return the same as `_query`. Reads of documents have few different queries."""
+    return _query(dict(params))
 
 
 def _object(response: tuple[int, Mapping[str, str], Any]) -> Document:
-    # Not by orjson, which would change an integer of more than 64 bits.
     body: Document = json.load(response[2])
     return body
 

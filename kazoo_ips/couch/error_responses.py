@@ -6,6 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from kazoo_ips.couch.http_connections import Response
 from kazoo_ips.errors import (
+    DatastoreBadRequest,
     DatastoreError,
     DatastoreForbidden,
     DatastoreMissing,
@@ -51,7 +52,7 @@ def error_of(method: str, url: str, response: Response, *, is_read: bool) -> Dat
     log.warning("CouchDB answered %s %s with %d: %s", method, path, response.status, reason)
     text = f"{response.status} {reason}"
     if response.status < 500:
-        return DatastoreUnreachable(text)
+        return (DatastoreBadRequest if response.status == 400 else DatastoreUnreachable)(text)
     return ReadFailed(text) if is_read else OutcomeUnknown(text)
 
 

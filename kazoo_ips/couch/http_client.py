@@ -11,7 +11,6 @@ This module handles HTTP and CouchDB's paths, and does not interpret the content
 """
 
 import base64
-import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from io import BytesIO
 from time import perf_counter
 from typing import Any
 
-import orjson
+import msgspec
 from couchdb import http
 
 from kazoo_ips.couch import response_matching
@@ -154,7 +153,7 @@ class Transport(http.Session):  # type: ignore[misc]
 
     def _try(self, method: str, url: str, body: Any, headers: dict[str, str]) -> Response:
         """Send a request once, or a read twice if the connection breaks."""
-        content = body if body is None or isinstance(body, bytes) else _encode(body)
+        content = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
         if content is not body:
             headers["Content-Type"] = "application/json"
         target = "/" + url.split("/", 3)[3]
@@ -196,13 +195,6 @@ class Transport(http.Session):  # type: ignore[misc]
             work.seconds += seconds
         if self._observe:
             self._observe(method, url, status, seconds)
-
-
-def _encode(body: Any) -> bytes:
-    try:
-        return orjson.dumps(body)
-    except TypeError:  # an integer of more than 64 bits
-        return json.dumps(body, allow_nan=False).encode()
 
 
 @lru_cache

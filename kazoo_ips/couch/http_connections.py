@@ -8,9 +8,10 @@ General clients take more processor time than CouchDB itself: 0.25 ms (`http.cli
 (urllib3) for a small document. This client takes 0.06 ms (Python 3.11, measured alternately).
 llhttp, the parser of Node.js, parses the responses.
 
-This module handles HTTP/1.1, and nothing that is specific to CouchDB or JSON.
+This module handles HTTP/1.1 and JSON, and nothing that is specific to CouchDB.
 """
 
+import json
 import os
 import select
 import socket
@@ -19,8 +20,10 @@ import struct
 import weakref
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from kazoo_ips import error_texts
@@ -31,6 +34,9 @@ time."""
 _LINE_ENDS = b"\r\n"
 _TAIL = 16
 """The number of bytes at the end of a response that are searched for surplus line ends."""
+
+
+_UNREAD = object()
 
 
 class ConnectFailed(OSError):
@@ -51,7 +57,9 @@ class NoResponse(OSError):
 class Response:
     """Status, headers and body of a response. The parser calls the `on_…` methods."""
 
-    __slots__ = ("_has_headers", "_parts", "body", "complete", "raw_headers", "status")
+    __slots__ = (
+        "_content", "_has_headers", "_parts", "body", "complete", "raw_headers", "status",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.status = 0
@@ -61,6 +69,20 @@ class Response:
         """The headers, with their names in lower case."""
         self._has_headers = False
         self._parts: list[bytes] = []
+        self._content: Any = _UNREAD
+
+    @property
+    def content(self) -> Any:
+        """The body, read as JSON. It is read once.
+
+        :raises ValueError: it is not JSON
+        """
+        if self._content is _UNREAD:
+            try:
+                self._content = msgspec.json.decode(self.body)
+            except msgspec.DecodeError:  # it rejects half surrogates, which CouchDB accepts
+                self._content = json.loads(self.body)
+        return self._content
 
     @property
     def headers(self) -> dict[str, str]:

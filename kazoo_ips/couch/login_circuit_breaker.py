@@ -50,14 +50,10 @@ class LoginBreaker:
         self._table = table
         self._count = count
         self._clock = clock
-        self._readers: dict[str, Callable[[], float]] = {}
 
     def is_closed(self, login: str) -> bool:
         """Whether CouchDB accepted this login last time, so that requests may be sent at once."""
-        read = self._readers.get(login)
-        if read is None:
-            read = self._readers[login] = self._table.reader(f"until {login}")
-        return read() == _ACCEPTED
+        return self._table.get(f"until {login}") == _ACCEPTED
 
     @contextmanager
     def trial(self, login: str) -> Iterator[None]:
@@ -75,7 +71,7 @@ class LoginBreaker:
             if tries:
                 self._give_up(login)
             raise
-        with self._table.locked():
+        with self._table.lock:
             if tries or self._table.get(f"until {login}") <= 0:
                 self._set(login, _ACCEPTED, pauses=0)
 
@@ -86,7 +82,7 @@ class LoginBreaker:
         :returns: seconds until it is tried again, or None if the refusal was recorded already
         """
         now = self._clock()
-        with self._table.locked():
+        with self._table.lock:
             if self._table.get(f"until {login}") > now:
                 return None
             pauses = int(self._table.get(f"pauses {login}"))
@@ -100,7 +96,7 @@ class LoginBreaker:
         end = time.monotonic() + MAX_WAIT
         while True:
             now = self._clock()
-            with self._table.locked():
+            with self._table.lock:
                 until = self._table.get(f"until {login}")
                 busy = self._table.get(f"trial {login}") > now
                 if until <= now and until != _ACCEPTED and not busy:
@@ -115,7 +111,7 @@ class LoginBreaker:
     def _give_up(self, login: str) -> None:
         """Let another request try the login: after a short pause if it was refused before."""
         now = self._clock()
-        with self._table.locked():
+        with self._table.lock:
             self._table.put(f"trial {login}", 0)
             until = self._table.get(f"until {login}")
             if 0 < until <= now:

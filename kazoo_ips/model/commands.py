@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from kazoo_ips.model.dedicated_ip import Status
+from kazoo_ips.model.changes import Changes
+from kazoo_ips.model.lifecycle import Status
 from kazoo_ips.model.listings import Listing, Position, order
 
 
@@ -72,6 +73,35 @@ class AllocateIPs:
 
 
 @dataclass(frozen=True, slots=True)
+class ReserveIPs:
+    """Set addresses aside for an account: all or none.
+
+    :param wanted: the addresses, or how many the service shall choose
+    :param seconds: how long they are set aside
+    """
+
+    wanted: AssignIPs | AllocateIPs
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class AssignReserved:
+    """Assign all addresses of a reservation to its account."""
+
+    account_id: str
+    reservation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendReservation:
+    """Let a reservation end a number of seconds from now."""
+
+    account_id: str
+    reservation_id: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseIP:
     """Release one address of an account.
 
@@ -89,10 +119,41 @@ class ReleaseIPs:
     """Release these addresses of an account, all or none.
 
     :param addresses: the addresses; None releases all that the account has
+    :param replaced: whether to release, of all, only those whose replacements the account has
     """
 
     account_id: str
     addresses: tuple[str, ...] | None
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TransferIPs:
+    """Transfer these addresses from an account to another one: all or none."""
+
+    addresses: tuple[str, ...]
+    from_id: str
+    to_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveHost:
+    """Move all addresses of a host. Whoever has them keeps them.
+
+    :param to_host: the new host; None keeps the host
+    :param to_zone: the new zone; None keeps the zone of each address
+    """
+
+    host: str
+    to_host: str | None = None
+    to_zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvacuateHost:
+    """Give each account on a host other addresses beside those that it has there."""
+
+    host: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +170,56 @@ class DeleteIP:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeIP:
+    """Change an address without giving it to anybody.
+
+    :param reason: why, for the history
+    :param if_match: the revisions that the address may have; empty allows any
+    """
+
+    address: str
+    changes: Changes
+    reason: str = ""
+    if_match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DisableIP:
+    """Take one address out of service.
+
+    :param if_match: the revisions that the address may have; empty allows any
+    """
+
+    address: str
+    reason: str
+    if_match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EnableIP:
+    """Take one address into service again.
+
+    :param if_match: the revisions that the address may have; empty allows any
+    """
+
+    address: str
+    reason: str = ""
+    if_match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndRest:
+    """End the rest of one address before its time.
+
+    :param if_match: the revisions that the address may have; empty allows any
+    """
+
+    address: str
+    reason: str
+    if_match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ListIPs:
     """List addresses: one page, the first few, or all of them. A filter that is None allows any.
 
@@ -120,6 +231,8 @@ class ListIPs:
     :param between: the sort key of the address is one of these two or between them
     :param modified_from: the time of the address's last change is this or later, in Gregorian
         seconds
+    :param after_account: the account that `after` belongs to, in a list of several accounts
+    :param label: a label of the address, as `key:value`
     """
 
     zone: str | None = None
@@ -131,9 +244,11 @@ class ListIPs:
     account_id: str | None = None
     between: tuple[str, str] | None = None
     modified_from: int | None = None
+    after_account: str | None = None
+    label: str | None = None
 
     def covers(self, line: Listing) -> bool:
-        """Return whether a line matches all filters except `modified_from`."""
+        """Return whether a line matches all filters except `modified_from` and `label`."""
         wanted = (self.zone, self.host, self.status, self.account_id)
         found = (line.zone, line.host, line.status, line.assigned_to)
         if any(w not in (None, f) for w, f in zip(wanted, found, strict=True)):
@@ -153,13 +268,29 @@ class ListIPs:
     @property
     def is_ordered(self) -> bool:
         """Whether one range of one view has exactly the lines that match the filters, in order."""
-        if self.status is None or self.modified_from is not None:
+        if self.status is None or self.modified_from is not None or self.label:
             return False
         return not (self.account_id and self.host) and bool(self.zone or self.between is None)
 
     def is_before(self, line: Listing) -> bool:
         """Return whether a line comes after the position where the last page ended."""
         return self.after is None or order(line.position) > order(self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class ListAccounts:
+    """List accounts: those that a name means, those with some ids, or a page of all.
+
+    :param given: the id, realm or name of an account
+    :param ids: ids of accounts
+    :param limit: the maximum number of lines of a page; None is no limit
+    :param first: where the page begins: `next` of the previous page
+    """
+
+    given: str | None = None
+    ids: tuple[str, ...] | None = None
+    limit: int | None = 50
+    first: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

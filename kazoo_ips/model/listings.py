@@ -29,12 +29,27 @@ class Listing(NamedTuple):
         return self.zone, addresses.sort_key(canonical), self.address
 
 
+ALL_OF_ACCOUNT: Position = ("", "", "")
+"""The position after all addresses of an account, in a list of several accounts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list, and the position after which the next part starts; None at the end."""
+    """A part of a list, and the position after which the next part starts; None at the end.
+
+    :param after_account: the account that the position belongs to, in a list of several accounts
+    """
 
     items: tuple[Listing, ...]
     after: Position | None = None
+    after_account: str | None = None
+
+    @property
+    def key(self) -> tuple[str, ...] | None:
+        """The position with its account; None at the end."""
+        if self.after is None or self.after_account is None:
+            return self.after
+        return *self.after, self.after_account
 
 
 def collated(zone: str) -> tuple[str, str]:

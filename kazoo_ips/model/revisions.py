@@ -1,14 +1,12 @@
 """Revisions of a dedicated IP's document, and the outcome of a write."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
-from kazoo_ips.model.dedicated_ip import DedicatedIP, Event, EventKind
-
-
-def generation(revision: str | None) -> int:
-    """Return the number of writes that led to a revision; 0 for None."""
-    return int(revision.split("-", maxsplit=1)[0]) if revision else 0
+from kazoo_ips.model import trail as trails
+from kazoo_ips.model.dedicated_ip import DedicatedIP
+from kazoo_ips.model.trail import EventKind, Trail, generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +16,13 @@ class Withdrawal:
     :param revision: the revision of the tombstone
     :param base: the revision that the withdrawn write was based on
     :param before: the dedicated IP at that revision
+    :param events: what the withdrawn write had added to the trail
     """
 
     revision: str
     base: str
     before: DedicatedIP
+    events: Trail = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,46 @@ class Leaves:
     :param live: the live revisions, CouchDB's winner first; more than one are a conflict
     :param withdrawn: the tombstones of withdrawn writes
     :param deleted: the dedicated IP as it was at each deletion by a client
+    :param latest: the revision that a new write would follow, whatever it is; None if there is
+        no revision
+    :param dropped: the events of revisions that were dropped
+    :param before_dropped: the trail that each of these revisions had otherwise
     """
 
     live: tuple[DedicatedIP, ...]
     withdrawn: tuple[Withdrawal, ...] = ()
     deleted: tuple[DedicatedIP, ...] = ()
+    latest: str | None = None
+    dropped: Trail = ()
+    before_dropped: tuple[DedicatedIP, ...] = ()
 
     @property
-    def trail(self) -> tuple[Event, ...]:
+    def trail(self) -> Trail:
         """The events until the last deletion, the latest last."""
         events = dict.fromkeys(event for ip in self.deleted for event in ip.trail)
         return tuple(sorted(events, key=lambda event: event.at))
+
+    @property
+    def deletion(self) -> DedicatedIP | None:
+        """The dedicated IP as it was at the deletion that counts: the one CouchDB shows."""
+        return max(
+            self.deleted,
+            key=lambda ip: (generation(ip.revision), ip.revision or ""),
+            default=None,
+        )
+
+    @property
+    def deleted_trail(self) -> Trail:
+        """The trail of an address that is deleted.
+
+        If an addition was dropped after the deletion, the tombstone of that addition has it.
+        """
+        ended = [
+            ip for ip in self.before_dropped if ip.trail and ip.trail[-1].kind == EventKind.DELETED
+        ]
+        found = [*ended, *([self.deletion] if self.deletion else [])]
+        latest = max(found, key=lambda ip: generation(ip.revision), default=None)
+        return latest.trail if latest else ()
 
     @property
     def restorable(self) -> Withdrawal | None:
@@ -92,11 +121,10 @@ class Leaves:
         A worker has written such a revision without an event of its own, for example to confirm or
         fence a write, on a node that did not have the deletion yet.
         """
-        if not leaf.trail:
+        last = trails.latest(leaf.trail)
+        if last is None:
             return False
-        last = leaf.trail[-1]
-        if last.kind == EventKind.UNDONE:  # it replaced the assignment's event in the trail
-            last = last._replace(kind=EventKind.ASSIGNED)
+        last = trails.original(last)  # an undo replaces the assignment's event in the trail
         return any(
             ip.trail and ip.trail[-1].kind == EventKind.DELETED and last in ip.trail
             for ip in self.deleted
@@ -104,6 +132,37 @@ class Leaves:
 
     def _is_deleted_after(self, revision: str | None) -> bool:
         return any(generation(ip.revision) > generation(revision) for ip in self.deleted)
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """All revisions of one address that CouchDB still knows.
+
+    :param revisions: the revisions that lead to the winner, by generation, with the winner
+    :param is_withdrawn: whether the winner is a tombstone that removes one write, not the address
+    """
+
+    leaves: Leaves
+    revisions: Mapping[int, str] = field(default_factory=dict)
+    is_withdrawn: bool = False
+
+    @property
+    def generation(self) -> int:
+        """The generation of the winner; 0 if there is none."""
+        return max(self.revisions, default=0)
+
+    @property
+    def current(self) -> DedicatedIP | None:
+        """The dedicated IP as it is, or as it was when a client deleted it; None if it never was.
+
+        That is CouchDB's winner, if there is a conflict.
+        """
+        dropped = max(
+            self.leaves.before_dropped, key=lambda ip: generation(ip.revision), default=None
+        )
+        if self.is_withdrawn and dropped and dropped.trail == self.leaves.deleted_trail:
+            return dropped
+        return next(iter(self.leaves.live), self.leaves.deletion)
 
 
 class Outcome(Enum):

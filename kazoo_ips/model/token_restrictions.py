@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kazoo_ips.model import addresses
+
 CATCH_ALL = "_"
 DEFAULT_LEVEL = "admin"
 """The privilege level of a token without a user, unless `system_config` has another one."""
@@ -98,10 +100,20 @@ def _segments(pattern: str) -> list[str]:
 
 
 def _matches(pattern: Sequence[str], arguments: Sequence[str]) -> bool:
-    """Match path segments: `*` stands for one segment, `#` for any number of them."""
+    """Match path segments: `*` stands for one segment, `#` for any number of them.
+
+    An address matches in any spelling. Otherwise a rule for one address would be passed by.
+    """
     if not pattern:
         return not arguments
     first, rest = pattern[0], pattern[1:]
     if first == "#":
         return any(_matches(rest, arguments[n:]) for n in range(len(arguments) + 1))
-    return bool(arguments) and first in ("*", arguments[0]) and _matches(rest, arguments[1:])
+    if not arguments:
+        return False
+    is_match = first == "*" or _spelled(first) == _spelled(arguments[0])
+    return is_match and _matches(rest, arguments[1:])
+
+
+def _spelled(segment: str) -> str:
+    return addresses.canonical(segment) or segment

@@ -32,7 +32,7 @@ class RecentWrites(SharedMemory):
     def add(self, account_id: str, addresses: Iterable[str]) -> None:
         """Record that these addresses were assigned to an account."""
         mark, now = _mark(account_id), time.monotonic()
-        with self.locked():
+        with self.lock:
             [index] = _NEXT.unpack_from(self._entries)
             for address in addresses:
                 offset = _ENTRY.size * (1 + index % self._count)
@@ -40,15 +40,15 @@ class RecentWrites(SharedMemory):
                 index += 1
             _NEXT.pack_into(self._entries, 0, index)
 
-    def recent(self, account_id: str) -> set[str]:
-        """Return the addresses assigned to an account in the last minute, unless overwritten."""
-        mark, oldest = _mark(account_id), time.monotonic() - LIFETIME
-        with self.locked():
+    def recent(self, *account_ids: str) -> set[str]:
+        """Return the addresses assigned to accounts in the last minute, unless overwritten."""
+        marks, oldest = {*map(_mark, account_ids)}, time.monotonic() - LIFETIME
+        with self.lock:
             entries = self._entries[_ENTRY.size :]
         return {
             address.rstrip(b"\0").decode()
             for owner, at, address in _ENTRY.iter_unpack(entries)
-            if owner == mark and at > oldest
+            if owner in marks and at > oldest
         }
 
 

@@ -6,9 +6,9 @@ bucket that is not full only if it has no room for all such buckets.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
+from typing import NamedTuple
 
 from kazoo_ips.processes.shared_table import SharedTable
 
@@ -17,8 +17,7 @@ _TOLERANCE = 0.1
 worker may store a time that is later by these seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """A token bucket.
 
     :param key: identifies it in its table
@@ -31,8 +30,7 @@ class Bucket:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """A bucket after a request for tokens.
 
     :param left: the number of remaining tokens
@@ -61,28 +59,29 @@ class TokenBuckets:
         :param cost: the number of tokens; a bucket that holds fewer gives all that it holds
         """
         now = self._clock()
-        with self._table.locked():
-            missing = [self._missing(bucket, now) for bucket in buckets]
-            costs = [min(cost, b.size) * b.seconds / b.size for b in buckets]
-            waits = [
-                _wait(m + c - b.seconds) for m, c, b in zip(missing, costs, buckets, strict=True)
-            ]
-            if not any(waits):
-                missing = [m + c for m, c in zip(missing, costs, strict=True)]
-                for bucket, seconds in zip(buckets, missing, strict=True):
-                    self._table.put(bucket.key, now + seconds)
+        taken, refused = [], False
+        with self._table.lock:
+            for bucket in buckets:
+                entry = self._table.entry(bucket.key)
+                before = _missing(bucket, entry.get(), now)
+                after = before + min(cost, bucket.size) * bucket.seconds / bucket.size
+                wait = _wait(after - bucket.seconds)
+                taken.append((bucket, entry, before, after, wait))
+                refused = refused or wait > 0
+            if not refused:
+                for _, entry, _, after, _ in taken:
+                    entry.put(now + after)
         return [
-            Balance(b, max(b.size * (1 - m / b.seconds), 0.0), w)
-            for b, m, w in zip(buckets, missing, waits, strict=True)
+            Balance(b, max(b.size * (1 - (before if refused else after) / b.seconds), 0.0), wait)
+            for b, _, before, after, wait in taken
         ]
 
     def waits(self, buckets: Iterable[Bucket]) -> list[float]:
         """Return the seconds until each bucket has a token; 0 if it has one."""
         now = self._clock()
-        with self._table.locked():
+        with self._table.lock:
             return [
-                _wait(self._missing(b, now, overdrawn=True) + b.seconds / b.size - b.seconds)
-                for b in buckets
+                _wait(self._overdrawn(b, now) + b.seconds / b.size - b.seconds) for b in buckets
             ]
 
     def take_afterwards(self, buckets: Iterable[Bucket]) -> None:
@@ -91,25 +90,30 @@ class TokenBuckets:
         An empty bucket is overdrawn, by at most as many tokens as it can hold.
         """
         now = self._clock()
-        with self._table.locked():
+        with self._table.lock:
             for bucket in buckets:
-                missing = self._missing(bucket, now, overdrawn=True) + bucket.seconds / bucket.size
+                missing = self._overdrawn(bucket, now) + bucket.seconds / bucket.size
                 self._table.put(bucket.key, now + min(missing, 2 * bucket.seconds))
 
-    def _missing(self, bucket: Bucket, now: float, *, overdrawn: bool = False) -> float:
-        """Return the seconds until a bucket is full.
+    def _overdrawn(self, bucket: Bucket, now: float) -> float:
+        """Return the seconds until a bucket is full that may be overdrawn."""
+        return _missing(bucket, self._table.get(bucket.key), now, most=2 * bucket.seconds)
 
-        If the result were more than the possible maximum, the clock was set back. Then the bucket
-        counts as full.
-        """
-        missing = self._table.get(bucket.key) - now
-        most = bucket.seconds * (2 if overdrawn else 1)
-        return max(missing, 0.0) if missing <= most + _TOLERANCE else 0.0
+
+def _missing(bucket: Bucket, full_at: float, now: float, most: float | None = None) -> float:
+    """Return the seconds until a bucket is full.
+
+    :param full_at: the time in the table
+    :param most: the possible maximum; by default that of a bucket that is not overdrawn. If the
+        result were more, the clock was set back. Then the bucket counts as full
+    """
+    missing = full_at - now
+    return max(missing, 0.0) if missing <= (most or bucket.seconds) + _TOLERANCE else 0.0
 
 
 def _wait(seconds: float) -> float:
     """Return a time to wait, rounded because sums have rounding errors; 0 if it is negative."""
-    return max(round(seconds, 5), 0.0)
+    return round(seconds, 5) if seconds > 0 else 0.0
 
 
 @lru_cache(maxsize=4096)

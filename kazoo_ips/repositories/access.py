@@ -12,6 +12,7 @@ from typing import Any
 from kazoo_ips.couch.client import Couch, Document
 from kazoo_ips.model import Outcome
 from kazoo_ips.repositories.databases import DATABASES
+from kazoo_ips.repositories.history_years import is_history
 
 ROLE = "kazoo_ips"
 """The role of the service's user. Databases list the role as a member, not the user. So the user
@@ -88,9 +89,16 @@ class AccessRepository:
         return users.put(document).outcome is Outcome.DONE
 
     def databases(self) -> list[str]:
-        """Return the databases that the service uses: five, and one for each account."""
+        """Return the databases that the service uses.
+
+        There are five, one for each account, and one for each year of the history.
+        """
         names = self._couch.databases()
-        return [name for name in names if name in DATABASES or _ACCOUNT.fullmatch(name)]
+        return [
+            name
+            for name in names
+            if name in DATABASES or _ACCOUNT.fullmatch(name) or is_history(name)
+        ]
 
     def add_member(self, database: str, *, dry_run: bool = False) -> Change:
         """Add the role to the members of a database. Existing members stay.

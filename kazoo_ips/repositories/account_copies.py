@@ -8,16 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kazoo_ips.couch.client import Couch, Database, Document
-from kazoo_ips.errors import DatastoreMissingView
+from kazoo_ips.errors import DatastoreMissing, DatastoreMissingView
 from kazoo_ips.model import DedicatedIP, Outcome, Written
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import (
-    TRAIL,
-    TRANSACTION,
     TYPE,
     from_document,
     is_ip,
-    to_document,
+    to_copy,
 )
 
 _ATTEMPTS = 3
@@ -55,10 +53,49 @@ class AccountCopyRepository:
                     outcomes[ip.address] = written
         return [outcomes[ip.address] for ip in ips]
 
-    def drop(self, account_id: str, copies: Iterable[DedicatedIP]) -> list[Written]:
-        """Delete these copies at the revisions that were read. A copy written since then stays."""
+    def overwrite(self, account_id: str, ips: Sequence[DedicatedIP]) -> list[Written]:
+        """Write an account's copies of these dedicated IPs, most of which exist already.
+
+        :raises DatastoreMissing: the account has no database
+        """
         database = self._couch.database(account_database(account_id))
-        return _put(database, [_tombstone(copy.source) for copy in copies])
+        existing = database.get_all([ip.address for ip in ips])
+        return _put(database, [_to_copy(ip, existing.get(ip.address)) for ip in ips])
+
+    def drop(
+        self,
+        account_id: str,
+        copies: Iterable[DedicatedIP],
+        release: DedicatedIP | None = None,
+    ) -> list[Written]:
+        """Delete these copies at the revisions that were read. A copy written since then stays.
+
+        :param release: the released address, if a majority has the release. The tombstone records
+            the release for `releases`
+        """
+        database = self._couch.database(account_database(account_id))
+        fields = (
+            {"pvt_request_id": release.request_id, "pvt_modified": release.modified}
+            if release
+            else {}
+        )
+        return _put(database, [{**_tombstone(copy.source), **fields} for copy in copies])
+
+    def releases(self, account_id: str, address: str) -> set[tuple[str, int]]:
+        """Return the acknowledged releases of an address that removed the account's copy.
+
+        :returns: the request id and the time of each, in Gregorian seconds
+        """
+        try:
+            leaves = self._couch.database(account_database(account_id)).leaves(address)
+        except DatastoreMissing:
+            return set()
+        tombstones = [leaf for leaf in leaves if leaf.get("_deleted")]
+        return {
+            (str(each["pvt_request_id"]), each["pvt_modified"])
+            for each in tombstones
+            if "pvt_request_id" in each
+        }
 
     def drop_conflicts(self, account_id: str, copies: Iterable[DedicatedIP]) -> None:
         """Delete the conflicting revisions of these copies. The revisions that were read stay."""
@@ -125,6 +162,5 @@ def _tombstone(document: Mapping[str, Any]) -> Document:
 
 
 def _to_copy(ip: DedicatedIP, existing: Document | None = None) -> Document:
-    omitted = {"_rev", "_attachments", TRAIL, TRANSACTION}
-    document = {k: v for k, v in to_document(ip).items() if k not in omitted}
+    document = to_copy(ip)
     return {**document, "_rev": existing["_rev"]} if existing else document

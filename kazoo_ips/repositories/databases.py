@@ -1,6 +1,7 @@
 """The databases and design documents that the service needs."""
 
 import time
+from collections.abc import Callable
 
 from kazoo_ips.couch import design_docs
 from kazoo_ips.couch.client import Couch
@@ -11,13 +12,16 @@ from kazoo_ips.errors import (
     DatastoreMissing,
     DatastoreUnreachable,
 )
+from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.repositories.accounts import ACCOUNTS
 from kazoo_ips.repositories.documents import POOL
+from kazoo_ips.repositories.history_years import DESIGN_DOCS as HISTORY_DESIGN_DOCS
+from kazoo_ips.repositories.history_years import HistoryYears, database_name
 from kazoo_ips.repositories.records import RECORDS
 from kazoo_ips.repositories.signing_keys import SYSTEM_AUTH, SYSTEM_CONFIG
 
 DATABASES = (ACCOUNTS, POOL, SYSTEM_AUTH, SYSTEM_CONFIG, RECORDS)
-_DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS}
+_DESIGN_DOCS = {"ips": POOL, "logins": ACCOUNTS, "account_tree": ACCOUNTS}
 _TIME_LIMIT = 1.5
 """Seconds after which the search for problems ends. A slow CouchDB is reported as a problem."""
 _FAILURES = {
@@ -29,14 +33,25 @@ _GUARD = "guard"
 """The design document that refuses invalid documents. Optional."""
 
 
-class Databases:
-    """The databases and design documents that must exist before the first request."""
+def _now() -> int:
+    return int(time.time()) + GREGORIAN_EPOCH
 
-    def __init__(self, couch: Couch) -> None:
+
+class Databases:
+    """The databases and design documents that must exist before the first request.
+
+    :param now: returns the time in Gregorian seconds
+    """
+
+    def __init__(self, couch: Couch, now: Callable[[], int] = _now) -> None:
         self._couch = couch
+        self._years = HistoryYears(couch, now)
 
     def create(self) -> list[str]:
         """Create missing databases, and install or update design documents.
+
+        The history's database of the next year is created too. So an administrator has to run
+        this only once a year.
 
         :returns: the databases and design documents that were created or changed
         """
@@ -47,6 +62,9 @@ class Databases:
         for design_doc, name in wanted.items():
             if design_docs.deploy(self._couch.database(name), design_doc):
                 changed.append(f"{name}/_design/{design_doc}")
+        current = self._years.current
+        for year in sorted({*self._years.existing(), current, current + 1}):
+            changed += self._years.create(year)
         return changed
 
     def problems(self) -> list[str]:
@@ -69,9 +87,27 @@ class Databases:
             for design_doc, name in _DESIGN_DOCS.items():
                 if name not in missing:
                     found += self._problems_of(design_doc, name)
+            found += self._problems_of_history()
         except DatastoreError as error:
             found.append(next(text for kind, text in _FAILURES.items() if isinstance(error, kind)))
         return found
+
+    def _problems_of_history(self) -> list[str]:
+        """Return the problems of the newest database that is in use.
+
+        If only the database of a new year is missing, requests can be served: events wait in the
+        documents of the pool. The same holds while an index of the history is being built.
+        """
+        existing = self._years.existing()
+        if not existing:
+            return [f"the database {database_name(self._years.current)} is missing"]
+        newest = max((y for y in existing if y <= self._years.current), default=existing[0])
+        name = database_name(newest)
+        return [
+            f"the design document {design_doc} of {name} is not current"
+            for design_doc in HISTORY_DESIGN_DOCS
+            if not design_docs.is_current(self._couch.database(name), design_doc)
+        ]
 
     def _problems_of(self, design_doc: str, name: str) -> list[str]:
         database = self._couch.database(name)

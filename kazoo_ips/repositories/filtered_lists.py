@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kazoo_ips.couch.client import Couch, Key, Row
 from kazoo_ips.model import Listing, ListIPs, Page, Position
 from kazoo_ips.model.listings import collated, order
-from kazoo_ips.repositories.documents import POOL
+from kazoo_ips.repositories.documents import POOL, name_of
 from kazoo_ips.repositories.lists import ListRepository, listing
 
 _FEW = 1000
@@ -75,7 +75,7 @@ class FilteredListRepository:
         """
         if not _is_partial(query) and (query.zone or not query.between):
             return None
-        if query.account_id:
+        if query.account_id and not query.label:
             # Most accounts have few addresses, so they are not counted first.
             lines = self._read(query, _within("by_assignee", query.account_id), _FEW + 1)
             if lines is not None:
@@ -131,7 +131,9 @@ class FilteredListRepository:
     def _zones(self, query: ListIPs) -> tuple[str, Iterable[_Zone]]:
         """Return the view that the list is read from, and the zones that the page can contain."""
         view, place = "by_zone", 1
-        if query.account_id:
+        if query.label:
+            view, start = "by_label", [query.label]
+        elif query.account_id:
             view, start = "by_assignee", [query.account_id]
         elif query.host:
             view, place = "by_host", 2
@@ -149,7 +151,7 @@ class FilteredListRepository:
             keys = self._lists.statuses_and_zones()
         zones: dict[str, list[Key]] = {}
         for key in keys:
-            zones.setdefault(str(key[place] or ""), []).append(key)
+            zones.setdefault(name_of(key[place]), []).append(key)
         names = sorted((z for z in zones if query.zone in (None, z)), key=collated)
         if query.after:
             last, sort_key, _ = query.after
@@ -207,11 +209,19 @@ def _is_since(modified: object, query: ListIPs) -> bool:
 
 def _is_partial(query: ListIPs) -> bool:
     """Return whether only some of the rows in a zone's ranges match the filters."""
+    if query.label:
+        return any((query.modified_from is not None, query.status, query.host, query.account_id))
     return query.modified_from is not None or bool(query.account_id and query.host)
 
 
 def _narrow(query: ListIPs) -> Iterator[_Range]:
-    """Yield the ranges that may be small. Each of them contains all addresses of the list."""
+    """Yield the ranges that may be small. Each of them contains all addresses of the list.
+
+    Only one view knows the labels, so a list with a label is read from that.
+    """
+    if query.label:
+        yield _within("by_label", query.label)
+        return
     if query.between and not query.zone:
         first, last = query.between
         yield _Range(_INDEX, ["address", first], ["address", last])

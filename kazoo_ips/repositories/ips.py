@@ -6,11 +6,11 @@ Contains no business rules.
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from kazoo_ips.couch.client import Couch, Document
 from kazoo_ips.errors import IPNotFound
 from kazoo_ips.model import (
+    Branches,
     Changed,
     DedicatedIP,
     Leaves,
@@ -18,12 +18,24 @@ from kazoo_ips.model import (
     Written,
     addresses,
     generation,
+    replace,
+    trail,
 )
-from kazoo_ips.repositories.documents import POOL, TYPE, from_document, is_ip, to_document
+from kazoo_ips.repositories.documents import (
+    POOL,
+    TRAIL,
+    TYPE,
+    from_document,
+    is_ip,
+    to_document,
+)
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.repositories.trails import dump_trail, load_trail
 
 _WITHDRAWN = "pvt_withdrawn"
 _DROPPED = "pvt_dropped"
+_EVENTS = "pvt_events"
+"""Fields of tombstones. The last one has the events that are not in effect any more."""
 
 
 class IPRepository:
@@ -39,6 +51,9 @@ class IPRepository:
         self._all_copies = all_copies
         self._unusual: dict[str, list[str]] = {}
         """Ids that `likely_spellings` does not contain, by canonical address."""
+        self.archived: int | None = None
+        """The time up to which the archive has all events, in Gregorian seconds, if it is known.
+        Writes drop only earlier events from the trails."""
 
     # One address, or some.
 
@@ -167,22 +182,36 @@ class IPRepository:
         """Announce that this thread will soon save a dedicated IP."""
         self._pool.expect_write()
 
+    def expect_no_save(self) -> None:
+        """Announce that this thread will not save a dedicated IP after all."""
+        self._pool.expect_no_write()
+
     def save(self, ip: DedicatedIP) -> Written:
         """Write one dedicated IP at the revision that was read, or as a new document."""
-        return self._pool.write(to_document(ip), w=self._quorum())
+        return self._pool.write(self._document(ip), w=self._quorum())
 
-    def save_all(self, ips: Sequence[DedicatedIP]) -> list[Written]:
-        """Write many dedicated IPs. Each has its own outcome, in the given order."""
-        if len(ips) == 1:  # cheaper for CouchDB than a bulk write
-            return [self.save(ips[0])]
-        return self._pool.put_all([to_document(ip) for ip in ips], w=self._quorum())
+    def _document(self, ip: DedicatedIP, transaction: str | None = None) -> Document:
+        return to_document(ip, trail.shortened(ip.trail, self.archived), transaction)
+
+    def save_all(
+        self, ips: Sequence[DedicatedIP], transaction: str | None = None
+    ) -> list[Written]:
+        """Write many dedicated IPs. Each has its own outcome, in the given order.
+
+        :param transaction: the id of the transaction that writes them, which the documents then
+            name; by default each names that of its model
+        """
+        documents = [self._document(ip, transaction) for ip in ips]
+        if len(documents) == 1:  # cheaper for CouchDB than a bulk write
+            return [self._pool.write(documents[0], w=self._quorum())]
+        return self._pool.put_all(documents, w=self._quorum())
 
     def remove(self, ip: DedicatedIP) -> Written:
         """Delete a dedicated IP from the pool, at the revision that was read.
 
         The tombstone keeps the fields, so that it shows what was deleted.
         """
-        return self._pool.put({**to_document(ip), "_deleted": True}, w=self._quorum())
+        return self._pool.put({**self._document(ip), "_deleted": True}, w=self._quorum())
 
     # Conflicts and withdrawals on a cluster.
 
@@ -199,23 +228,35 @@ class IPRepository:
 
         :param address: the id of its document
         """
-        leaves = self._pool.leaves(address, r=self.replicas)
-        dead = [leaf for leaf in leaves if leaf.get("_deleted")]
-        live = sorted(
-            (leaf for leaf in leaves if not leaf.get("_deleted") and is_ip(leaf)),
-            # The order in which CouchDB chooses the winning revision.
-            key=lambda leaf: (generation(leaf["_rev"]), leaf["_rev"]),
-            reverse=True,
-        )
-        return Leaves(
-            tuple(from_document(leaf) for leaf in live),
-            tuple(_withdrawal(leaf) for leaf in dead if _WITHDRAWN in leaf),
-            tuple(
-                from_document(leaf)
-                for leaf in dead
-                if _WITHDRAWN not in leaf and _DROPPED not in leaf
-            ),
-        )
+        return _leaves(self._pool.leaves(address, r=self.replicas))
+
+    def branches(self, ids: Sequence[str]) -> dict[str, Branches]:
+        """Return all revisions of several addresses that CouchDB still knows.
+
+        They are read from a majority, by one request. A document that is no address has no leaves.
+        """
+        found = self._pool.leaves_of(ids)
+        return {i: _branches(found.get(i, ())) for i in ids}
+
+    def at_revision(self, address: str, revision: str) -> DedicatedIP | None:
+        """Return an address as it was at an earlier revision.
+
+        :returns: None if CouchDB does not have the revision any more, or if it is a tombstone
+        """
+        document = self._pool.revision(address, revision)
+        if not is_ip(document) or document.get("_deleted"):
+            return None
+        return from_document(document)
+
+    def deletion_at(self, address: str, revision: str) -> DedicatedIP | None:
+        """Return an address as it was when an earlier revision deleted it.
+
+        :returns: None if CouchDB does not have the revision any more, or if it is no deletion
+        """
+        document = self._pool.revision(address, revision) or {}
+        if not document.get("_deleted") or {_WITHDRAWN, _DROPPED} & set(document):
+            return None
+        return from_document(document)
 
     def withdraw(self, written: DedicatedIP, before: DedicatedIP) -> Written:
         """Withdraw a write that has no quorum, by a tombstone on its revision.
@@ -226,16 +267,37 @@ class IPRepository:
         """
         return self._pool.put(_withdrawn(written, before))
 
-    def drop(self, leaf: DedicatedIP) -> Written:
+    def withdraw_unseen(self, written: DedicatedIP, before: DedicatedIP) -> None:
+        """Withdraw a write that only nodes have which do not answer now.
+
+        The nodes that answer would refuse a tombstone on a revision that they do not have. So it
+        is written as replication writes it, and replaces the revision on the other nodes later.
+
+        :raises OutcomeUnknown: it is unknown whether the tombstone was written
+        """
+        self._graft_withdrawal(written, before)
+
+    def _graft_withdrawal(self, written: DedicatedIP, before: DedicatedIP) -> Document:
+        parent = written.revision or ""
+        tombstone = {**_withdrawn(written, before), "_rev": _next_to(parent)}
+        self._pool.graft(tombstone, parent=parent)
+        return tombstone
+
+    def drop(self, leaf: DedicatedIP, kept: DedicatedIP | None = None) -> Written:
         """Delete one of several live revisions.
 
-        A field of the tombstone says that the address itself was not deleted.
-        """
-        return self._pool.put(_dropped(leaf))
+        Fields of the tombstone say that the address itself was not deleted, and which events are
+        not in effect any more.
 
-    def drop_all(self, leaves: Iterable[DedicatedIP]) -> list[Written]:
+        :param kept: the revision that stays; None if the latest event of the leaf alone is undone
+        """
+        return self._pool.put(_dropped(leaf, kept))
+
+    def drop_all(
+        self, leaves: Iterable[DedicatedIP], kept: DedicatedIP | None = None
+    ) -> list[Written]:
         """Drop many revisions. Each has its own outcome, in the given order."""
-        return self._pool.put_all([_dropped(leaf) for leaf in leaves])
+        return self._pool.put_all([_dropped(leaf, kept) for leaf in leaves])
 
     def spread(self, withdrawal: Withdrawal) -> bool:
         """Replicate a tombstone to a majority of the nodes.
@@ -257,22 +319,20 @@ class IPRepository:
         :returns: whether the document was written
         """
         tombstone = withdrawal.revision
-        document = {**to_document(withdrawal.before), "_rev": _next_to(tombstone)}
+        ip = replace(withdrawal.before.withdrawing(withdrawal.events), revision=tombstone)
+        document = {**to_document(ip), "_rev": _next_to(tombstone)}
         return self._pool.graft(document, parent=tombstone)
 
-    def withdraw_deletion(self, deletion: str, was: DedicatedIP) -> Withdrawal:
+    def withdraw_deletion(self, deletion: DedicatedIP, was: DedicatedIP) -> Withdrawal:
         """Withdraw a deletion that has no quorum, by a second tombstone that records this.
 
         CouchDB does not update a tombstone, so this computes the revision as `restore` does.
 
-        :param deletion: the revision of the deletion's tombstone
+        :param deletion: the deletion, at the revision of its tombstone
         :param was: the dedicated IP before the deletion
         :raises OutcomeUnknown: it is unknown whether the second tombstone was written
         """
-        deleted = replace(was, revision=deletion)
-        tombstone = {**_withdrawn(deleted, was), "_rev": _next_to(deletion)}
-        self._pool.graft(tombstone, parent=deletion)
-        return _withdrawal(tombstone)
+        return _withdrawal(self._graft_withdrawal(deletion, was))
 
     def changes(self, since: str, limit: int) -> tuple[str, list[str], list[DedicatedIP], bool]:
         """Read a page of the changes feed, with every address that was ever in the pool.
@@ -307,6 +367,42 @@ class IPRepository:
         return int(self._pool.info()["doc_count"])
 
 
+def _leaves(leaves: Sequence[Document]) -> Leaves:
+    dead = [leaf for leaf in leaves if leaf.get("_deleted")]
+    live = sorted(
+        (leaf for leaf in leaves if not leaf.get("_deleted") and is_ip(leaf)),
+        # The order in which CouchDB chooses the winning revision.
+        key=_precedence,
+        reverse=True,
+    )
+    latest = max((leaf["_rev"] for leaf in leaves), key=generation, default=None)
+    return Leaves(
+        tuple(from_document(leaf) for leaf in live),
+        tuple(_withdrawal(leaf) for leaf in dead if _WITHDRAWN in leaf),
+        tuple(
+            from_document(leaf) for leaf in dead if _WITHDRAWN not in leaf and _DROPPED not in leaf
+        ),
+        latest,
+        tuple(event for leaf in dead for event in load_trail(leaf.get(_EVENTS))),
+        tuple(from_document(leaf) for leaf in dead if _DROPPED in leaf and leaf.get(TRAIL)),
+    )
+
+
+def _branches(leaves: Sequence[Document]) -> Branches:
+    live = [leaf for leaf in leaves if not leaf.get("_deleted")]
+    winner = max(live or leaves, key=_precedence, default=None)
+    if winner is None:
+        return Branches(Leaves(()))
+    start, digests = winner["_revisions"]["start"], winner["_revisions"]["ids"]
+    revisions = {start - n: f"{start - n}-{digest}" for n, digest in enumerate(digests)}
+    is_withdrawn = _WITHDRAWN in winner or _DROPPED in winner
+    return Branches(_leaves(leaves), revisions, is_withdrawn)
+
+
+def _precedence(leaf: Document) -> tuple[int, str]:
+    return generation(leaf["_rev"]), leaf["_rev"]
+
+
 def _withdrawn(written: DedicatedIP, before: DedicatedIP) -> Document:
     document = to_document(before)
     return {
@@ -317,6 +413,7 @@ def _withdrawn(written: DedicatedIP, before: DedicatedIP) -> Document:
         "pvt_request_id": written.request_id,
         _WITHDRAWN: {
             "base": before.revision,
+            "events": dump_trail(trail.added(before.trail, written.trail)),
             "document": {k: v for k, v in document.items() if k[0] != "_"},
         },
     }
@@ -328,8 +425,18 @@ def _next_to(tombstone: str) -> str:
     return f"{generation(tombstone) + 1}-{digest}"
 
 
-def _dropped(leaf: DedicatedIP) -> Document:
-    return {"_id": leaf.address, "_rev": leaf.revision, "_deleted": True, _DROPPED: True}
+def _dropped(leaf: DedicatedIP, kept: DedicatedIP | None) -> Document:
+    last = trail.latest(leaf.trail)
+    events = trail.lost(leaf.trail, kept.trail) if kept else (last,) if last else ()
+    return {
+        "_id": leaf.address,
+        "_rev": leaf.revision,
+        "_deleted": True,
+        _DROPPED: True,
+        _EVENTS: dump_trail(events),
+        # An addition may be dropped that followed a deletion, whose tombstone it has replaced.
+        TRAIL: dump_trail(tuple(event for event in leaf.trail if event not in events)),
+    }
 
 
 def _changed(document: Document) -> Changed:
@@ -341,4 +448,5 @@ def _changed(document: Document) -> Changed:
 def _withdrawal(tombstone: Document) -> Withdrawal:
     mark = tombstone[_WITHDRAWN]
     document = {**mark["document"], "_id": tombstone["_id"], "_rev": mark["base"]}
-    return Withdrawal(tombstone["_rev"], mark["base"], from_document(document))
+    events = load_trail(mark.get("events"))
+    return Withdrawal(tombstone["_rev"], mark["base"], from_document(document), events)

@@ -5,12 +5,12 @@ a write for a moment.
 """
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from kazoo_ips.couch.client import Couch, Key, Row
 from kazoo_ips.model import Listing, ListIPs, Status, addresses
-from kazoo_ips.repositories.documents import POOL, status_of
+from kazoo_ips.repositories.documents import POOL, name_of, owner_of, status_of
 
 _NAMES_TTL = 2.0
 """Maximum number of seconds that the names of zones and hosts are cached."""
@@ -54,11 +54,46 @@ class ListRepository:
         listings = self._listings("by_assignee", [account_id], replace(page, limit=None))
         return [listing for listing in listings if page.covers(listing)][: page.limit]
 
-    def by_host(self, host: str | None) -> list[tuple[Listing, str]]:
-        """Return the addresses of all hosts or of one, with statuses, by host: for the summary."""
-        prefix = [host] if host else []
-        rows = self._pool.rows("ips/by_host", startkey=prefix, endkey=[*prefix, {}], reduce=False)
-        return [(listing("by_host", row), status_of(row.key[1])) for row in rows]
+    def by_host(self, host: str | None) -> Iterator[tuple[Listing, str]]:
+        """Yield the addresses of all hosts or of one, with statuses, by host: for the summary."""
+        rows = self._walk("ips/by_host", *(([host], [host, {}]) if host else ([], [{}])))
+        return ((listing("by_host", row), status_of(row.key[1])) for row in rows)
+
+    def of_host(
+        self, host: str, status: str | None, after: tuple[object, ...], limit: int
+    ) -> tuple[list[Listing], tuple[object, ...] | None]:
+        """Return a part of the addresses of a host, and the position after it; None at the end.
+
+        :param status: only addresses of this status
+        :param after: the position after the part before; empty for the first part
+        """
+        prefix: Key = [host] if status is None else [host, status]
+        *key, last_id = after or (*prefix[1:], None)
+        rows = self._pool.rows(
+            "ips/by_host",
+            startkey=[host, *key],
+            startkey_docid=last_id,
+            endkey=[*prefix, {}],
+            skip=1 if after else None,
+            limit=limit + 1,
+            reduce=False,
+            buffer_response=True,
+        )
+        more = (*rows[limit - 1].key[1:], rows[limit - 1].id) if len(rows) > limit else None
+        return [listing("by_host", row) for row in rows[:limit]], more
+
+    def count_of_host(self, host: str) -> dict[tuple[str, str], int]:
+        """Return the number of a host's addresses by status and zone."""
+        rows = self._pool.rows(
+            "ips/by_host", startkey=[host], endkey=[host, {}], group_level=3, reduce=True
+        )
+        return {(status_of(row.key[1]), name_of(row.key[2])): int(row.value) for row in rows}
+
+    def available_by_host(self, zone: str) -> dict[str, int]:
+        """Return the number of available addresses of a zone by host."""
+        rows = self._pool.rows("ips/by_host", group_level=3)
+        keys = ((row.key, int(row.value)) for row in rows)
+        return {h: n for (h, s, z), n in keys if (s, z) == (Status.AVAILABLE, zone)}
 
     def available_window(
         self, zone: str | None, host: str | None, skip: int, limit: int
@@ -69,27 +104,37 @@ class ListRepository:
     def hosts_available(self, zone: str | None) -> list[str]:
         """Return the hosts that have available addresses, in one zone or in all."""
         keys = [row.key for row in self._pool.rows("ips/by_host", group_level=3)]
-        return sorted({h for h, status, z in keys if status == "available" and zone in (None, z)})
+        available = [(h, z) for h, status, z in keys if status == "available"]
+        return sorted({h for h, z in available if isinstance(h, str) and zone in (None, z)})
 
     def zones_available(self) -> list[str]:
         """Return the zones that have available addresses."""
         rows = self._pool.rows(
             "ips/by_zone", startkey=["available"], endkey=["available", {}], group_level=2
         )
-        return [row.key[1] for row in rows]
+        return [row.key[1] for row in rows if isinstance(row.key[1], str)]
 
     def count_available(self, zone: str | None, host: str | None) -> int:
         """Return how many addresses are available: in all, in a zone or on a host."""
+        return self.count_of_status(Status.AVAILABLE, zone, host)
+
+    def count_of_status(self, status: str, zone: str | None, host: str | None) -> int:
+        """Return how many addresses have a status: in all, in a zone or on a host."""
         view = "ips/by_host" if host else "ips/by_zone"
-        prefix: Key = [host, "available"] if host else ["available"]
+        prefix: Key = [host, str(status)] if host else [str(status)]
         prefix = [*prefix, zone] if zone else prefix
         rows = self._pool.rows(view, startkey=prefix, endkey=[*prefix, {}], reduce=True)
         return int(rows[0].value) if rows else 0
 
+    def assigned(self) -> Iterator[tuple[str, str]]:
+        """Yield all assigned addresses, each with the id of its account, by account."""
+        for row in self._walk("ips/by_assignee", [], [{}]):
+            yield row.id, str(row.key[0])
+
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many addresses the pool has, by zone and status."""
         rows = self._pool.rows("ips/by_zone", group_level=2)
-        return {(str(row.key[1] or ""), str(row.key[0] or "")): int(row.value) for row in rows}
+        return {(name_of(row.key[1]), name_of(row.key[0])): int(row.value) for row in rows}
 
     def zones(self) -> list[str]:
         """Return the names of all zones in the pool."""
@@ -161,10 +206,11 @@ class ListRepository:
         :returns: the ids by canonical address; an address can have several
         """
         keys = sorted([addresses.sort_key(address)] for address in wanted or ())
+        rows: Iterable[Row]
         if wanted is None:
-            rows = self._walk([], [{}])
+            rows = self._walk(_OTHERS, [], [{}])
         elif len(keys) > _MAX_KEYS:
-            rows = self._walk(keys[0], keys[-1])
+            rows = self._walk(_OTHERS, keys[0], keys[-1])
         else:
             rows = self._pool.rows(_OTHERS, keys=keys, reduce=False) if keys else []
         found: dict[str, list[str]] = {}
@@ -174,11 +220,12 @@ class ListRepository:
                 found.setdefault(canonical, []).append(row.id)
         return found
 
-    def _walk(self, start: Key, end: Key) -> Iterable[Row]:
+    def _walk(self, view: str, start: Key, end: Key) -> Iterator[Row]:
+        """Yield the rows of a range of a view, read in chunks."""
         last_id = None
         while True:
             rows = self._pool.rows(
-                _OTHERS, startkey=start, startkey_docid=last_id, endkey=end, limit=_CHUNK,
+                view, startkey=start, startkey_docid=last_id, endkey=end, limit=_CHUNK,
                 skip=1 if last_id else None, reduce=False,
             )  # fmt: skip
             yield from rows
@@ -209,9 +256,11 @@ def listing(view: str, row: Row) -> Listing:
         status, zone, host, owner = key[0], key[1], value[0], value[1] if value[1:] else None
     elif view == "by_host":
         status, zone, host, owner = key[1], key[2], key[0], value
+    elif view == "by_label":
+        zone, (status, host, owner) = key[1], value
     elif view == "by_assignee":
         status, zone, host, owner = Status.ASSIGNED, key[1], value, key[0]
     else:
         status, zone, host, owner, _ = value
     known = status if status and isinstance(status, str) else status_of(status)
-    return Listing(row.id, zone or "", host or "", owner, known)
+    return Listing(row.id, name_of(zone), name_of(host), owner_of(owner), known)

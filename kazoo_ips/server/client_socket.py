@@ -73,14 +73,22 @@ class ClientSocket:
 
     :param linger: called with the real socket, which it closes after the client has closed its
         end. If the service closed it earlier, the client could lose the end of the reply
+    :param admit: returns whether one more client may wait for what is subscribed to
     """
 
     def __init__(
-        self, sock: socket.socket, limit: WaitLimit, linger: Callable[[socket.socket], None]
+        self,
+        sock: socket.socket,
+        limit: WaitLimit,
+        linger: Callable[[socket.socket], None],
+        admit: Callable[[Any], bool] = lambda _: False,
     ) -> None:
         self._sock = sock
         self._limit = limit
         self._linger = linger
+        self._admit = admit
+        self.subscription: Any = None
+        """What the client waits for, if no thread is to handle the connection any more."""
         self._received = bytearray()
         self._head = b""
         self._half_closed = self._ended = False
@@ -142,7 +150,9 @@ class ClientSocket:
 
         :raises BrokenPipeError: the client does not read, or too many threads are waiting
         """
-        if not self._head and data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+        if self.subscription is not None and self._head:
+            return  # the end of a reply without a body
+        if not self._head and data.startswith(b"HTTP/1.") and data.endswith(b"\r\n\r\n"):
             self._head = data
             return
         data, self._head = self._head + data, b""
@@ -159,9 +169,26 @@ class ClientSocket:
         except TimeoutError as error:
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
 
+    def keep_open(self, subscription: Any) -> bool:
+        """Have the connection kept without a thread, after the handler has returned.
+
+        Nothing of the handler's reply is sent before that.
+
+        :param subscription: what the client waits for
+        :returns: False if too many clients wait
+        """
+        if not self._admit(subscription):
+            return False
+        self.subscription = subscription
+        return True
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """Return the real socket, and the head of the reply, which is not sent yet."""
+        return self._sock, self._head
+
     def flush(self) -> None:
         """Send a head without a body."""
-        if self._head:
+        if self._head and self.subscription is None:
             self.sendall(b"")
 
     def _send(self, data: bytes | memoryview) -> int:

@@ -6,6 +6,7 @@ Each worker creates its own application (no preload), so workers share no connec
 import math
 import os
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from kazoo_ips.config import BadSetting, Settings
@@ -17,6 +18,8 @@ try:
     _settings = Settings.load(os.environ)
 except BadSetting as error:
     sys.exit(str(error))
+if _settings.amqp_url and find_spec("kombu") is None:
+    sys.exit("KAZOO_IPS_AMQP_URL: kombu is missing; install kazoo_ips[bus]")
 
 # Created before the workers are forked, so that they share this memory.
 shared_table.shared("attempts")
@@ -91,12 +94,18 @@ def post_fork(_server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Start tracing, and the thread for background work.
+    """Start tracing, and the threads for background work, webhooks, jobs and consumers of events.
 
     Not before: until a worker has its own signal handlers, it would lose a signal to end.
     """
     tracing.start()
-    worker.wsgi.extensions["kazoo_ips"].background.start()
+    services = worker.wsgi.extensions["kazoo_ips"]
+    services.background.start()
+    services.webhook_sender.start()
+    services.scheduled_doctor.start()
+    services.job_thread.start()
+    for consumer in services.consumers():
+        consumer.start()
 
 
 def child_exit(_: Any, worker: Any) -> None:

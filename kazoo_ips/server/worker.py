@@ -1,12 +1,14 @@
-"""gunicorn's threaded worker, changed in five ways.
+"""gunicorn's threaded worker, changed in six ways.
 
 * Slow clients do not occupy threads: a connection whose request has not arrived completely stays
   in the poller, like an idle connection (`client_socket.py`).
 * After a rate limit has refused a request, the worker reads nothing from its connection for a
-  second. Otherwise a client that ignores refusals would keep the worker busy.
+  second. Otherwise a client that ignores refusals would keep the worker busy. After that second
+  the worker handles the requests of these connections one after the other.
 * New connections are spread evenly over the workers (`processes/worker_load.py`).
 * If gunicorn refuses a request line or header, the reply is JSON in the envelope; gunicorn sends
   HTML.
+* Clients that wait for events occupy no thread (`readers.py`).
 * gunicorn's log has the form of the application's log.
 """
 
@@ -34,6 +36,7 @@ from kazoo_ips.couch.batching import READ_SIBLINGS, withdraw
 from kazoo_ips.observability import logs, request_context
 from kazoo_ips.processes.worker_load import load
 from kazoo_ips.server.client_socket import Arrived, ClientSocket, WaitLimit
+from kazoo_ips.server.readers import Readers
 
 _LINGER = 2.0
 """Seconds in which a client has to close its end after the service has, as in gunicorn."""
@@ -47,6 +50,8 @@ _YIELD = 0.002
 worker needs 0.1 ms."""
 _PAUSE = 1.0
 """Seconds of a pause after a refusal: the least `Retry-After`."""
+_TURN = 0.1
+"""Seconds after which the next of these connections is handled, if a request takes longer."""
 _EVICTED = 50
 """Number of waiting connections that are closed at a time when no more can be accepted."""
 
@@ -58,11 +63,12 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         """Configure all loggers of this process in the same way."""
         super().setup(cfg)
         settings = Settings.load(os.environ)
-        password = urlsplit(settings.couchdb_url).password or ""
+        urls = [settings.couchdb_url, *settings.amqp_url.replace(",", " ").split()]
+        passwords = [urlsplit(url).password or "" for url in urls]
         logs.set_up(
             settings.log_level,
             settings.log_format,
-            (password, unquote(password), settings.metrics_token),
+            (*passwords, *map(unquote, passwords), settings.metrics_token),
         )
         self.error_log.handlers = []
         self.error_log.propagate = True
@@ -85,6 +91,8 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         self._limit = WaitLimit(seconds, max(1, self.cfg.threads // 2))
         self._lingering: deque[tuple[float, socket.socket]] = deque()
         self._paused: deque[tuple[float, Any, Any]] = deque()
+        self._resumed: Any = None
+        self._turn_ends = 0.0
         load.set(self.place, 0)
         super().init_process()
 
@@ -95,9 +103,17 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         check them again. Requests create few cycles, so the collector runs less often.
         """
         super().load_wsgi()
+        # The benchmark runs an application without services.
+        events = getattr(self.wsgi.extensions.get("kazoo_ips"), "changes", None)
+        self._readers = Readers(events, lambda: self.alive, self._limit.seconds)
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000)
+
+    def run(self) -> None:
+        """Handle connections until the worker is to end. Then end the streams of events."""
+        super().run()
+        self._readers.wait()
 
     def accept(self, listener: Any) -> None:
         """Accept a connection, unless another worker with fewer connections accepts it first."""
@@ -124,15 +140,17 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
 
         To pass the connection to the poller and back would take longer.
         """
-        if not self.alive or self.tpool._work_queue.qsize() or conn.sock.is_paused:
+        client = conn.sock
+        if not self.alive or self.tpool._work_queue.qsize() or client.is_paused:
             return False
         READ_SIBLINGS.expect()
-        return bool(conn.parser.unreader.buf.getvalue()) or conn.sock.is_readable(_NEXT_REQUEST)
+        return bool(conn.parser.unreader.buf.getvalue()) or client.is_readable(_NEXT_REQUEST)
 
     def _handle(self, conn: Any) -> Any:
         """Handle a request if enough of it has arrived, or leave the connection to the poller."""
         if not isinstance(conn.sock, ClientSocket):
-            conn.sock = ClientSocket(conn.sock, self._limit, self._linger)
+            admit = self._readers.admit
+            conn.sock = ClientSocket(conn.sock, self._limit, self._linger, admit)
             conn.data_ready = True  # so that gunicorn does not wait for data too
         client: ClientSocket = conn.sock
         ahead = conn.parser.unreader.take_buffered() if conn.parser else b""
@@ -143,6 +161,8 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         if arrived is Arrived.ENOUGH:
             client.deadline = time.monotonic() + self._limit.seconds
             result = super().handle(conn)
+            if client.subscription is not None:
+                return False
             work = request_context.CURRENT.get()
             client.is_paused = result is True and work is not None and work.over_limit
             with suppress(OSError):  # the client has closed the connection
@@ -159,6 +179,14 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Take a connection back from a thread. gunicorn calls this in the main thread."""
+        if conn is self._resumed:
+            self._resumed = None
+        if getattr(conn.sock, "subscription", None) is not None:
+            self.nr_conns -= 1
+            load.set(self.place, self.nr_conns)
+            sock, head = conn.sock.detach()
+            self._readers.add(sock, head, conn.sock.subscription)
+            return
         if self.alive and getattr(conn.sock, "is_paused", False):
             self._paused.append((time.monotonic() + _PAUSE, conn, fs))
             return
@@ -187,14 +215,23 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
             self._close(self._lingering.popleft()[1])
 
     def _end_pauses(self) -> None:
-        """Handle the next request of each connection whose pause is over."""
-        while self._paused and (not self.alive or self._paused[0][0] < time.monotonic()):
+        """Handle the next requests of connections whose pause is over, one after the other.
+
+        Many pauses end at the same time, when the account has tokens for about a second. If the
+        worker handled all of these requests at once, requests of other accounts would wait.
+        """
+        while self._paused and (not self.alive or self._is_over(self._paused[0][0])):
             _, conn, fs = self._paused.popleft()
             conn.sock.is_paused = False
             if conn.sock.is_readable(0):
+                self._resumed, self._turn_ends = conn, time.monotonic() + _TURN
                 self.enqueue_req(conn)
             else:
                 self.finish_request(conn, fs)
+
+    def _is_over(self, end: float) -> bool:
+        now = time.monotonic()
+        return end < now and (self._resumed is None or self._turn_ends < now)
 
     def _linger(self, sock: socket.socket) -> None:
         """Close a connection after its client has closed it. No thread waits for that."""

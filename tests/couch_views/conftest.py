@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kazoo_ips.couch import design_docs
 from tests import node
 
 Rows = list[tuple[Any, Any]]
@@ -18,7 +19,8 @@ def run_map() -> Iterator[RunMap]:
     with node.running(Path(__file__).with_name("run_map.js")) as ask:
 
         def run(path: Path, docs: list[dict[str, Any]]) -> list[Rows]:
-            answer = ask(source=path.read_text(), docs=docs)
+            document = design_docs.load(path.parts[-4])
+            answer = ask(source=document["views"][path.parts[-2]]["map"], docs=docs)
             return [[(key, value) for key, value in rows] for rows in answer["rows"]]
 
         yield run

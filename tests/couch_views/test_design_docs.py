@@ -19,7 +19,9 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch import design_docs
 from kazoo_ips.couch.client import Database
-from kazoo_ips.model import ListIPs, Outcome
+from kazoo_ips.errors import InsufficientIPs
+from kazoo_ips.model import AllocateIPs, ListIPs, Outcome
+from kazoo_ips.model.timelines import ListEvents
 
 ROOT = Path(__file__).parents[2]
 VIEWS = {
@@ -61,6 +63,34 @@ def connect(own_couch: Settings) -> Iterator[Connect]:
     to().create()
     yield to
     to().delete()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "has_it"),
+    [
+        ({"couchdb": "Welcome", "version": "3.4.0"}, True),
+        ({"couchdb": "Welcome", "version": "3.10.1-dirty"}, True),
+        ({"couchdb": "Welcome", "version": "4.0"}, True),
+        ({"couchdb": "Welcome", "version": "3.3.3"}, False),
+        ({"couchdb": "Welcome"}, False),
+        ({"express-pouchdb": "Welcome!", "version": "4.2.0"}, False),
+    ],
+)
+def test_which_server_has_quickjs(greeting: dict[str, str], has_it: bool) -> None:
+    assert design_docs.has_quickjs(greeting) is has_it
+
+
+def test_validation_functions_run_in_quickjs_where_the_server_has_it(connect: Connect) -> None:
+    database = connect()
+    has_it = design_docs.has_quickjs(database.greeting())
+    for name, language in (
+        ("append_only", "javascript_quickjs" if has_it else "javascript"),
+        ("ips", "javascript"),
+    ):
+        design_docs.deploy(database, name)
+        assert database.get(f"_design/{name}")["language"] == language
+        assert design_docs.is_current(database, name)
+        assert not design_docs.deploy(database, name)
 
 
 def fill(database: Database, count: int = 20) -> None:
@@ -123,15 +153,24 @@ def test_every_list_reads_only_views_of_the_tree(
     services = composition.build(settings, trace=note)
     services.lists.zones()
     services.lists.hosts()
-    services.lists.summary()
+    list(services.lists.summary())
     services.lists.available(ListIPs())
     services.lists.available(ListIPs(host="proxy1.example.com"))
     services.lists.assigned(ListIPs())
     services.lists.assigned(ListIPs(), alice.id)
     services.lists.pool(ListIPs(modified_from=1))
+    services.lists.pool(ListIPs(label="a:1"))
     services.accounts.list()
+    services.usage.series("us-east")
+    services.accounts.below(alice.id, None, 1)
     services.bulk_additions.respelled()
-    assert read == VIEWS
+    services.history.events(ListEvents())
+    services.history.events(ListEvents(account_id=alice.id))
+    services.history.of_address(ListEvents(address="192.0.2.1"))
+    with pytest.raises(InsufficientIPs):
+        services.allocation.allocate(AllocateIPs(alice.id, 2), "request")
+    # It is read if there are events.
+    assert read | {"history/by_retraction"} == VIEWS
 
 
 # Deploying.

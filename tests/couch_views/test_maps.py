@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kazoo_ips.couch import design_docs
 from kazoo_ips.model import addresses
+from kazoo_ips.model.history import NOBODY, Author, HistoryEvent, Source, State
+from kazoo_ips.repositories.history_documents import from_view, to_document
 from tests import strategies
 
 TREE = Path(__file__).parents[2] / "couch_views"
 MAPS = sorted(TREE.glob("*/views/*/map.js"))
 POOL_MAPS = sorted(TREE.glob("ips/views/*/map.js"))
+INCLUDED = sorted(TREE.glob("lib/*.js"))
+"""Code that maps include by a line `// !code lib/….js`."""
 REDUCES = sorted(TREE.glob("*/views/*/reduce*"))
 ES6 = re.compile(
     r"=>|`|\.\.\.[\w$[({]|\?\.|\?\?|\*\*|\b(let|const|class|async|await|yield|import|export)\b"
@@ -73,7 +79,7 @@ def test_a_map_is_one_parenthesised_function_expression(path: Path) -> None:
     assert code.endswith("});")
 
 
-@pytest.mark.parametrize("path", MAPS, ids=name)
+@pytest.mark.parametrize("path", [*MAPS, *INCLUDED], ids=str)
 def test_a_map_is_ecmascript_5(path: Path) -> None:
     assert not ES6.search(re.sub(r"//.*$", "", path.read_text(), flags=re.MULTILINE))
 
@@ -93,8 +99,19 @@ def test_a_reduce_is_one_of_couchdb_itself(path: Path) -> None:
 
 def test_couch_views_has_no_other_files() -> None:
     files = {path for path in TREE.rglob("*") if path.is_file()}
-    guard = TREE / "guard" / "validate_doc_update.js"
-    assert files == {*MAPS, *REDUCES, *TREE.glob("*/language"), guard}
+    validations = {TREE / name / "validate_doc_update.js" for name in ("append_only", "guard")}
+    assert files == {*MAPS, *REDUCES, *TREE.glob("*/language"), *validations, *INCLUDED}
+
+
+@pytest.mark.parametrize("path", INCLUDED, ids=lambda path: path.name)
+def test_included_code_is_in_some_map_as_it_is(path: Path) -> None:
+    line = f"// !code {path.relative_to(TREE).as_posix()}\n"
+    users = [each for each in MAPS if line in each.read_text()]
+    assert users
+    for each in users:
+        source = design_docs.load(each.parts[-4])["views"][each.parts[-2]]["map"]
+        assert path.read_text() in source
+        assert "!code" not in source
 
 
 @pytest.mark.parametrize("path", MAPS, ids=name)
@@ -141,6 +158,25 @@ def test_by_host_has_every_address_by_host_status_zone_and_number(run_map: RunMa
     ]
 
 
+def test_by_expiry_has_what_rests_and_what_is_reserved_by_the_end_of_it(run_map: RunMap) -> None:
+    place = ["us-east", "proxy1.example.com"]
+    resting = document(pvt_status="aging", pvt_available_at=70, pvt_reserved_until=9)
+    reserved = document(pvt_status="reserved", pvt_available_at=9, pvt_reserved_until=80)
+    broken = document(pvt_status="aging", pvt_available_at="soon")
+    assert run_map(view("ips/by_expiry"), [AVAILABLE, ASSIGNED, resting, reserved, broken]) == [
+        [],
+        [],
+        *(
+            [
+                ([status, "all", at], place),
+                ([status, "zone", "us-east", at], place),
+                ([status, "host", "proxy1.example.com", at], place),
+            ]
+            for status, at in (("aging", 70), ("reserved", 80), ("aging", 0))
+        ),
+    ]
+
+
 def test_by_assignee_has_only_assigned_addresses(run_map: RunMap) -> None:
     stray = document(pvt_assigned_to="alice")
     unowned = document(pvt_status="assigned")
@@ -171,6 +207,21 @@ def test_by_address_or_time_has_every_address_by_both(run_map: RunMap) -> None:
     ]
 
 
+def test_by_label_has_a_row_for_each_label(run_map: RunMap) -> None:
+    labels = {"carrier": "a:b", "odd": 7, "team": "voice"}
+    odd = [document(labels=labels) for labels in ([], "x", 7, None, {})]
+    made = [document(labels=labels), {**ASSIGNED, "labels": {"a": "1"}}, *odd]
+    place = "proxy1.example.com"
+    assert run_map(view("ips/by_label"), made) == [
+        [
+            (["carrier:a:b", "us-east", KEY], ["available", place, None]),
+            (["team:voice", "us-east", KEY], ["available", place, None]),
+        ],
+        [(["a:1", "us-east", KEY], ["assigned", place, "alice"])],
+        *([[]] * 5),
+    ]
+
+
 @pytest.mark.parametrize("path", POOL_MAPS, ids=name)
 def test_an_available_address_has_no_owner_even_if_one_is_left_over(
     path: Path, run_map: RunMap
@@ -184,14 +235,11 @@ def test_an_address_without_zone_or_host_is_still_in_the_pool(field: str, run_ma
         assert len(run_map(view(path), [document(**{field: None})])[0]) == 1
 
 
-def test_all_views_have_the_same_sort_key_function() -> None:
-    copies = {
-        match
-        for path in POOL_MAPS
-        for match in re.findall(r"^  // The sort key of .*?^  }\n", path.read_text(), re.M | re.S)
-    }
-    assert len(copies) == 1
-    assert all("function sortKey(" in path.read_text() for path in POOL_MAPS)
+@pytest.mark.parametrize("path", MAPS, ids=name)
+def test_the_sort_key_is_the_same_function_everywhere(path: Path) -> None:
+    text = path.read_text()
+    assert "function sortKey" not in text
+    assert ("sortKey(" in text) == ("// !code lib/sort_key.js\n" in text)
 
 
 def sort_keys(run_map: RunMap, ids: list[str]) -> list[str | None]:
@@ -253,3 +301,134 @@ def test_by_login_finds_an_account_by_name_realm_and_api_key(run_map: RunMap) ->
 )
 def test_by_login_has_no_row_for_other_documents(other: dict[str, Any], run_map: RunMap) -> None:
     assert run_map(view("logins/by_login"), [{"_id": "a", "name": "a", **other}]) == [[]]
+
+
+# The map of the account tree.
+
+
+def test_by_ancestor_has_an_account_below_each_of_its_ancestors(run_map: RunMap) -> None:
+    account = {"_id": "c", "pvt_type": "account", "name": "Child", "pvt_tree": ["a", "b"]}
+    assert run_map(view("account_tree/by_ancestor"), [account]) == [
+        [(["a", "c"], "Child"), (["b", "c"], "Child")]
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"pvt_type": "user"}, {"pvt_deleted": True}, {"pvt_tree": "a"}, {"pvt_tree": []}],
+)
+def test_by_ancestor_has_no_row_for_other_documents(
+    other: dict[str, Any], run_map: RunMap
+) -> None:
+    account = {"_id": "c", "pvt_type": "account", "pvt_tree": ["a"], **other}
+    assert run_map(view("account_tree/by_ancestor"), [account]) == [[]]
+
+
+# The maps of the history.
+
+STATES = [
+    {"status": "available", "account_id": None, "zone": "us-east", "host": "proxy1"},
+    {"status": "assigned", "account_id": "alice", "zone": "us-west", "host": "proxy1"},
+]
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    """Return the document of an event with other fields."""
+    fields = {
+        "_id": f"{KEY}-1", "_rev": "1-a", "id": "1", "ip": "192.0.2.1", "event": "assigned",
+        "at": 63_963_000_000, "account_id": "alice", "before": STATES[0], "after": STATES[1],
+        "by": {}, "request_id": None, "source": "service", "certain": True, "revision": "12-b",
+    }  # fmt: skip
+    return {**fields, **changes}
+
+
+EVENT_KEY = [63_963_000_000, 12, f"{KEY}-1"]
+
+
+DAY = 63_963_000_000 // 86_400
+
+
+def test_by_day_has_the_change_of_each_zone_and_status(run_map: RunMap) -> None:
+    same = {**STATES[0], "host": "proxy2"}
+    assert run_map(
+        view("history/by_day"),
+        [
+            event(),
+            event(event="created", before=None, after=STATES[0]),
+            event(event="deleted", before=STATES[1], after=None),
+            event(event="changed", before=STATES[0], after=same),
+            event(event="unknown", before=None, after=None),
+        ],
+    ) == [
+        [
+            (["status", "us-east", DAY, "available"], -1),
+            (["status", "us-west", DAY, "assigned"], 1),
+            (["event", "us-west", DAY, "assigned"], 1),
+        ],
+        [
+            (["status", "us-east", DAY, "available"], 1),
+            (["event", "us-east", DAY, "created"], 1),
+        ],
+        [
+            (["status", "us-west", DAY, "assigned"], -1),
+            (["event", "us-west", DAY, "deleted"], 1),
+        ],
+        [(["event", "us-east", DAY, "changed"], 1)],
+        [],
+    ]
+
+
+def test_by_address_has_every_event_by_address_and_time(run_map: RunMap) -> None:
+    made = event()
+    unknown = event(revision=None, before=None, after=None, account_id=None)
+    rows = run_map(view("history/by_address"), [made, unknown])
+    assert [[key for key, _ in emitted] for emitted in rows] == [
+        [[KEY, *EVENT_KEY]],
+        [[KEY, EVENT_KEY[0], 0, EVENT_KEY[2]]],
+    ]
+
+
+@pytest.mark.parametrize("name_", ["by_address", "by_account"])
+def test_the_value_of_an_event_has_all_that_its_document_has(name_: str, run_map: RunMap) -> None:
+    full = HistoryEvent(
+        "1", "192.0.2.1", "assigned", EVENT_KEY[0], "alice", State(**STATES[0]),
+        State(**STATES[1]), Author("alice", "user", "command", "root"), "request", Source.KAZOO,
+        False, "12-b", reason="reason",
+    )  # fmt: skip
+    # Only an event of a zone has a level, and it has no address.
+    assert [n for n, value in asdict(full).items() if value is None] == ["retracts", "level"]
+    bare = HistoryEvent(
+        "1", "192.0.2.1", "unknown", EVENT_KEY[0], "alice", None, None, NOBODY, None
+    )
+    for each in (full, bare):
+        [[(_, value)]] = run_map(view(f"history/{name_}"), [to_document(each)])
+        assert from_view(value) == each
+
+
+def test_by_account_has_an_event_for_the_account_before_and_after(run_map: RunMap) -> None:
+    moved = event(before={**STATES[1], "account_id": "bob"})
+    unowned = event(account_id=None, after=STATES[0])
+    rows = run_map(view("history/by_account"), [event(), moved, unowned])
+    keys = [[key for key, _ in emitted] for emitted in rows]
+    assert keys == [[["alice", *EVENT_KEY]], [["alice", *EVENT_KEY], ["bob", *EVENT_KEY]], []]
+
+
+def test_by_zone_has_an_event_for_all_zones_and_for_those_before_and_after(
+    run_map: RunMap,
+) -> None:
+    rows = run_map(view("history/by_zone"), [event(), event(before=None, after=STATES[1])])
+    keys = [[key for key, _ in emitted] for emitted in rows]
+    assert keys == [
+        [[None, *EVENT_KEY], ["us-east", *EVENT_KEY], ["us-west", *EVENT_KEY]],
+        [[None, *EVENT_KEY], ["us-west", *EVENT_KEY]],
+    ]
+
+
+def test_an_event_that_takes_another_back_is_in_one_view(run_map: RunMap) -> None:
+    retraction = event(event="retracted", retracts="0")
+    for name_ in ("by_address", "by_account", "by_zone", "by_day"):
+        assert run_map(view(f"history/{name_}"), [retraction]) == [[]]
+    assert run_map(view("history/by_retraction"), [event(), retraction]) == [
+        [],
+        [([EVENT_KEY[0], EVENT_KEY[2]], ["192.0.2.1", "0"])],
+    ]

@@ -12,7 +12,8 @@ from typing import Any
 
 import urllib3
 
-from deploy import sources
+from deploy import releases, sources
+from deploy.host import Host
 from tests.deploy import wheels
 from tests.deploy.conftest import Site
 from tests.deploy.load import Load
@@ -133,6 +134,22 @@ def test_settings_with_an_endpoint_for_spans_install_the_extra(site: Site, wheel
         collector.spans.clear()
         urllib3.request("GET", f"{site.url}/healthz")
         assert eventually(lambda: any("/healthz" in span.name for span in collector.spans), 20)
+
+
+def test_settings_name_the_extras_that_they_need(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.etc.mkdir(parents=True)
+    assert host.extras() == []
+    for settings, extras in (
+        ("#KAZOO_IPS_AMQP_URL=amqp://127.0.0.1\nKAZOO_IPS_AMQP_URL=\n", []),
+        ("COUCHDB_URL=http://x\nKAZOO_IPS_AMQP_URL=amqp://127.0.0.1\n", ["bus"]),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT=x\nKAZOO_IPS_AMQP_URL=amqp://x\n", ["bus", "otel"]),
+    ):
+        host.settings.write_text(settings)
+        assert host.extras() == extras
+        release = Path("-".join(["0.1.0", "abc", *extras]))
+        assert releases.has_extras(release, extras)
+        assert not releases.has_extras(release, [*extras, "more"])
 
 
 def test_the_digest_of_the_sources_changes_with_each_file(tmp_path: Path) -> None:

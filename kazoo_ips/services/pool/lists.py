@@ -6,6 +6,8 @@ is verified by reading the documents, unless it is too long.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 
@@ -14,8 +16,9 @@ from kazoo_ips.repositories.filtered_lists import FilteredListRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.assigning.account_holdings import AccountHoldings
 
-CHUNK = 1000
-"""Number of addresses that are read in one request for a long list."""
+CHUNK, LARGE_CHUNK = 1000, 4000
+"""Number of addresses that are read in the first and in each later request for a long list. The
+first is small, so that the reply starts soon."""
 
 
 class ListService:
@@ -61,6 +64,10 @@ class ListService:
         """Return the assigned addresses of all accounts."""
         return list(walk(self.assigned, ListIPs(limit=None)))
 
+    def lines(self, query: ListIPs) -> Iterator[Listing]:
+        """Yield all lines that match the filters, by zone and address, read in chunks."""
+        return walk(self.pool, replace(query, limit=None))
+
     def zones(self) -> list[str]:
         """Return the names of all zones in the pool."""
         return self._lists.zones()
@@ -69,8 +76,8 @@ class ListService:
         """Return the names of all hosts in the pool."""
         return self._lists.hosts()
 
-    def summary(self, host: str | None = None) -> list[tuple[Listing, str]]:
-        """Return all addresses, or those of one host, by host, each with its status."""
+    def summary(self, host: str | None = None) -> Iterator[tuple[Listing, str]]:
+        """Yield all addresses, or those of one host, by host, each with its status."""
         return self._lists.by_host(host)
 
     def unknown_statuses(self) -> dict[str, int]:
@@ -85,17 +92,29 @@ class ListService:
 def walk(list_page: Callable[[ListIPs], Page], query: ListIPs) -> Iterator[Listing]:
     """Yield a list of any length, read in chunks.
 
+    While the caller takes the lines of one chunk, another thread reads the next one. So the time
+    for the whole list is that of the slower of the two, not the sum.
+
     :param query: its `limit` is the number of items to yield; None yields all
     """
-    remaining, after = query.limit, query.after
-    while remaining is None or remaining > 0:
-        limit = CHUNK if remaining is None else min(remaining, CHUNK)
-        page = list_page(replace(query, limit=limit, after=after))
-        yield from page.items
-        after = page.after
-        if after is None:
-            return
-        remaining = remaining and remaining - len(page.items)
+    remaining = query.limit
+    first = replace(query, limit=CHUNK if remaining is None else min(remaining, CHUNK))
+    if not first.limit:
+        return
+    page = list_page(first)
+    with ThreadPoolExecutor(1) as executor:
+        while True:
+            remaining = remaining and remaining - len(page.items)
+            if page.after is None or remaining == 0:
+                yield from page.items
+                return
+            limit = LARGE_CHUNK if remaining is None else min(remaining, LARGE_CHUNK)
+            following = replace(
+                query, limit=limit, after=page.after, after_account=page.after_account
+            )
+            ahead = executor.submit(copy_context().run, list_page, following)
+            yield from page.items
+            page = ahead.result()
 
 
 def _page(read: Callable[[ListIPs], list[Listing]], query: ListIPs) -> Page:

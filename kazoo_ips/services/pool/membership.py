@@ -1,7 +1,6 @@
 """Adding one address to the pool, and deleting one."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from kazoo_ips.errors import (
     Conflict,
@@ -9,18 +8,21 @@ from kazoo_ips.errors import (
     IPAssigned,
     IPExists,
     IPNotFound,
+    IPReserved,
     IPStatusUnknown,
     PreconditionFailed,
+    Reserved,
 )
 from kazoo_ips.model import (
     Attempt,
     CreateIP,
     DedicatedIP,
     DeleteIP,
-    Event,
+    Leaves,
     Outcome,
     Status,
     Written,
+    replace,
 )
 from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
@@ -28,6 +30,7 @@ from kazoo_ips.services.assigning.account_copies import AccountCopyService
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
 from kazoo_ips.services.assigning.read_repair import IPReader, require_match
 from kazoo_ips.services.assigning.resumption import Resumption, is_resumed
+from kazoo_ips.services.states.places import PlaceService
 
 _WRITES = 2
 """Maximum number of writes of an address while the outcome is unknown."""
@@ -50,6 +53,7 @@ class PoolService:
         copies: AccountCopyService,
         conflicts: ConflictResolver,
         resumption: Resumption,
+        places: PlaceService,
         now: Callable[[], int],
     ) -> None:
         self._ips = ips
@@ -57,6 +61,7 @@ class PoolService:
         self._copies = copies
         self._conflicts = conflicts
         self._resumption = resumption
+        self._places = places
         self._now = now
 
     def create(
@@ -86,13 +91,15 @@ class PoolService:
         existing = self._ips.find([command.address]) if dry_run else None
         if existing or self._ips.has_other_spelling(command.address):
             raise IPExists(command.address)
+        earlier = Leaves(()) if dry_run else self._earlier(command.address)
         ip = DedicatedIP.new(
             command.address,
             command.zone,
             command.host,
-            at=self._now(),
-            request_id=request_id,
-            trail=() if dry_run else self._earlier_trail(command.address),
+            **audit.stamp(self._now(), request_id, attempt),
+            trail=earlier.deleted_trail,
+            tombstone=earlier.latest,
+            place=self._places.places().rules(command.zone, command.host),
         )
         if dry_run:
             return ip
@@ -108,20 +115,23 @@ class PoolService:
                 return added
         raise DatastoreUnreachable(f"{ip.address}: not known whether added")
 
-    def _earlier_trail(self, address: str) -> tuple[Event, ...]:
-        """Return the trail of an address that was in the pool before.
+    def _earlier(self, address: str) -> Leaves:
+        """Return the tombstones of an address that was in the pool before.
 
         If all writers have withdrawn, the address is restored instead. A new document without a
-        quorum would hide its earlier state.
+        quorum would hide its earlier state. An address that exists is not written: if another
+        client deleted it meanwhile, the new document would lack the event of that deletion.
 
-        :raises IPExists: the address was restored
+        :raises IPExists: the address exists, or was restored
         :raises DatastoreUnreachable: the address has to be restored, and cannot be now
         """
         leaves = self._ips.leaves(address)
+        if leaves.live:
+            raise IPExists(address)
         if leaves.restorable:
             self._conflicts.resolve(address)
             raise IPExists(address)
-        return leaves.trail
+        return leaves
 
     def _added(self, ip: DedicatedIP, written: Written) -> DedicatedIP | None:
         """Read back an address whose write was not confirmed; return None if it does not exist.
@@ -153,9 +163,10 @@ class PoolService:
     ) -> DedicatedIP:
         """Delete an address from the pool. With `force`, release it first.
 
-        :returns: the last state: available, or with a status that this release does not know
+        :returns: the last state, after the release
         :raises IPNotFound: the address is not in the pool
         :raises IPAssigned: it is assigned, and `force` is not given
+        :raises IPReserved: it is reserved, and `force` is not given
         :raises IPStatusUnknown: this release does not know its status, and `force` is not given
         :raises Conflict: another writer was faster
         :raises PreconditionFailed: the revision differs from If-Match
@@ -173,7 +184,7 @@ class PoolService:
                 return deleted
         before = self._reader.get(command.address)
         require_match(before, command.if_match)
-        ip = self._deletion(before, command.force, request_id)
+        ip = self._deletion(before, command.force, request_id, keyed=attempt is not None)
         if dry_run:
             return ip
         written = self._ips.remove(ip)
@@ -189,20 +200,29 @@ class PoolService:
         self._copies.remove([before])
         return ip
 
-    def _deletion(self, before: DedicatedIP, force: bool, request_id: str) -> DedicatedIP:
+    def _deletion(
+        self, before: DedicatedIP, force: bool, request_id: str, *, keyed: bool
+    ) -> DedicatedIP:
         """Return the dedicated IP as its tombstone records it.
 
         :raises IPAssigned: it is assigned, and `force` is not given
+        :raises IPReserved: it is reserved, and `force` is not given
         :raises IPStatusUnknown: this release does not know its status, and `force` is not given
         """
         if not (before.has_known_status or force):
             raise IPStatusUnknown(before.address)
-        at, ip = self._now(), before
+        at, by, ip = self._now(), audit.author(), before
         if before.status is Status.ASSIGNED:
             if not force:
                 raise IPAssigned(before.address)
-            ip = before.release(None, at=at, request_id=request_id)
-        return ip.delete(at=at, request_id=request_id)
+            place = self._places.rules(before)
+            ip = before.release(
+                None, at=at, request_id=request_id, by=by, keyed=keyed, place=place
+            )
+        try:
+            return ip.delete(force=force, at=at, request_id=request_id, by=by, keyed=keyed)
+        except Reserved:
+            raise IPReserved(before.address) from None
 
     def _ensure_deleted(self, before: DedicatedIP, ip: DedicatedIP, written: Written) -> None:
         """Make sure that an address is deleted, after a deletion with an unknown outcome.
@@ -216,7 +236,8 @@ class PoolService:
             # cluster a minority may have it. Then the others accept it now.
             written = self._ips.remove(ip)
         if written.revision and written.outcome is Outcome.UNKNOWN:
-            self._conflicts.restore(self._ips.withdraw_deletion(written.revision, before))
+            deletion = replace(ip, revision=written.revision)
+            self._conflicts.restore(self._ips.withdraw_deletion(deletion, before))
             raise DatastoreUnreachable(f"{ip.address}: no quorum")
         if written.outcome is Outcome.DONE:
             return
