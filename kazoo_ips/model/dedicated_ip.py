@@ -282,9 +282,8 @@ class DedicatedIP(RuledIP):
         if (changed.zone, changed.host) != (self.zone, self.host):
             changed = changed._settled(place, stamped.at)
         self._require_transition(EventKind.CHANGED, changed.status)
-        event = self._event(EventKind.CHANGED, stamped, None, changed.status, reason)
-        origin = event.origin and event.origin._replace(zone=self.zone, host=self.host)
-        event = event._replace(state=changed.state, origin=origin)
+        event = self._event_with_place(EventKind.CHANGED, stamped, changed.status, reason)
+        event = event._replace(state=changed.state)
         return replace(
             changed,
             modified=stamped.at,
@@ -339,7 +338,8 @@ class DedicatedIP(RuledIP):
         stamped = Stamp(**stamp)
         if self._is_reserved(stamped.at) and self._intended is Status.RESERVED and not force:
             raise Reserved(self.address)
-        event = self._event(EventKind.DELETED, stamped, None, self.status)
+        event = self._event_with_place(EventKind.DELETED, stamped, self.status)
+        event = event._replace(state=None)
         return replace(
             self, request_id=stamped.request_id, trail=(*self.trail, event), transaction=None
         )

@@ -27,13 +27,12 @@ class _Usual(NamedTuple):
     """What follows from the kind of an event alone."""
 
     before: Status
-    after: Status | None
+    after: Status
 
 
 _USUAL = {
     EventKind.ASSIGNED: _Usual(Status.AVAILABLE, Status.ASSIGNED),
     EventKind.RELEASED: _Usual(Status.ASSIGNED, Status.AVAILABLE),
-    EventKind.DELETED: _Usual(Status.AVAILABLE, None),
 }
 
 
@@ -236,13 +235,22 @@ class RuledIP(RecordedIP):
         if usual is None or usual.before is not self.status or self._is_marked:
             marks = {name: getattr(self, name) for name in NO_MARKS}
             origin = Origin(str(self.status), self.assigned_to, **marks)
-        if usual is None or usual.after not in {None, to}:
+        if usual is None or usual.after != to:
             owner = account_id if to == Status.ASSIGNED else None
             state = State(str(to), owner, self.zone, self.host)
         return Event(
             kind, account_id, at, request_id, number, by, keyed, state,
             origin=origin, reason=reason,
         )  # fmt: skip
+
+    def _event_with_place(self, kind: EventKind, stamp: Stamp, to: str, reason: str = "") -> Event:
+        """Return an event that says where the address was before it.
+
+        After it the address may be elsewhere, and the events before it may be gone from the trail.
+        """
+        event = self._event(kind, stamp, None, to, reason)
+        assert event.origin is not None
+        return event._replace(origin=event.origin._replace(zone=self.zone, host=self.host))
 
     @property
     def _is_marked(self) -> bool:

@@ -65,7 +65,8 @@ TAKES = frozenset({EventKind.ASSIGNED, EventKind.TRANSFERRED, EventKind.RESERVED
 class Origin(NamedTuple):
     """What an address was before an event, so that an undo can restore it.
 
-    The fields are those of `DedicatedIP`. Only an event that may change zone and host has them.
+    The fields are those of `DedicatedIP`. Only an event after which the address may be elsewhere,
+    a change or a deletion, has zone and host.
     """
 
     status: str

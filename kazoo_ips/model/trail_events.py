@@ -138,7 +138,8 @@ def _states(
 def _place(ip: DedicatedIP, event: Event) -> State:
     """Return the zone and host at an event whose state before is not known, without the rest.
 
-    They are those of the address, unless a later event says that it was elsewhere before.
+    They are those of the address, unless a later event says that it was elsewhere before. A
+    deletion says so too: the address may have been added again elsewhere.
     """
     for later in ip.trail:
         origin = later.origin
