@@ -57,6 +57,7 @@ ROWS: Mapping[str, Measure] = {
     "assign": writes.assign,
     "release": writes.release,
     "held_back": states.held_back,
+    "spread": states.spread,
     "limits": states.limits,
     "sequential": writes.one_after_the_other,
     "archiver": archive.archiver,

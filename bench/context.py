@@ -130,9 +130,9 @@ class Bench:
         """An empty pool."""
         return self._world("empty", 0)
 
-    def world_held_back(self, size: int) -> World:
-        """A pool of a size for the row about addresses that nobody gets."""
-        return self._world(f"held{size}", size)
+    def world_of_its_own(self, name: str, size: int) -> World:
+        """A pool of a size for a row that changes its documents."""
+        return self._world(f"{name}{size}", size)
 
     def world(self, size: int) -> World:
         """The pool of a size."""

@@ -8,7 +8,7 @@ from bench import BenchError, measure, wrk
 from bench.context import Bench, fetch
 from bench.couch import shown
 from bench.measure import Leg, Spread
-from bench.row import Goal, Row, loads, rates
+from bench.row import Goal, Row, loads, rates, times
 from bench.world import World, host, zone
 from bench.wrk import Plan, Request
 
@@ -163,7 +163,7 @@ def _against_kazoo(bench: Bench, world: World, name: str, view: str) -> Row:
         f"Kazoo's `{view}`, times faster (p50)",
         Goal(at_least=20),
         measure.ratio(measured, "Kazoo's view", "service", lambda load: load.p50_ms),
-        _times(measured),
+        times(measured),
         loads(measured),
     )
 
@@ -208,7 +208,7 @@ def _growth(bench: Bench, name: str, what: str, path: str | None, most: float) -
         f"the same at {small.size:,}",
         Goal(at_most=most),
         measure.ratio(measured, legs[0].name, legs[1].name, lambda load: load.p50_ms),
-        _times(measured),
+        times(measured),
         loads(measured),
     )
 
@@ -226,7 +226,7 @@ def last_page(bench: Bench) -> list[Row]:
             "first page of the same walk",
             Goal(at_most=1.5),
             measure.ratio(measured, "last", "first", lambda load: load.p50_ms),
-            _times(measured),
+            times(measured),
             loads(measured),
         )
     ]
@@ -304,10 +304,3 @@ def _alternate(
     bench: Bench, legs: Sequence[Leg], connections: int
 ) -> Mapping[str, list[wrk.Load]]:
     return measure.alternate(legs, bench.options.rounds, bench.options.seconds, connections)
-
-
-def _times(measured: Mapping[str, list[wrk.Load]]) -> str:
-    return "p50 " + ", ".join(
-        f"{name} {Spread.of(load.p50_ms for load in each).median:.2f} ms"
-        for name, each in measured.items()
-    )

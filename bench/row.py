@@ -78,3 +78,11 @@ def rates(measured: Mapping[str, Sequence[Load]]) -> str:
         f"{name} {Spread.of(load.rate for load in each).median:.0f}"
         for name, each in measured.items()
     ) + " requests/s"  # fmt: skip
+
+
+def times(measured: Mapping[str, Sequence[Load]]) -> str:
+    """Return the medians of p50, as text for a note."""
+    return "p50 " + ", ".join(
+        f"{name} {Spread.of(load.p50_ms for load in each).median:.2f} ms"
+        for name, each in measured.items()
+    )

@@ -2,16 +2,17 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 from uuid import uuid4
 
 from bench import measure
 from bench.context import Bench
 from bench.couch import shown
 from bench.measure import Leg, Spread
-from bench.row import Goal, Row, loads
+from bench.row import Goal, Row, loads, times
 from bench.world import OURS, World, addresses, gregorian_now, zone
 from bench.wrk import Plan, Request
 from kazoo_ips import app
@@ -19,6 +20,7 @@ from kazoo_ips.model.limits import Limits
 from kazoo_ips.services.assigning.limits import REFRESH, SETTLE
 
 _ZONE = zone(3)
+_ONE = {"quantity": 1, "zone": _ZONE}
 _REST = 86_400
 
 
@@ -26,10 +28,10 @@ def held_back(bench: Bench) -> Iterator[Row]:
     """Choose an address of a zone while 90 % of the available ones rest or are disabled."""
     legs = []
     for size in dict.fromkeys((bench.options.sizes[-1], bench.middle.size)):
-        world = bench.world_held_back(size)
+        world = bench.world_of_its_own("held", size)
         _hold_back(world)
-        legs.append(Leg(f"{size:,}, held back", _choices(bench, world)))
-    legs.append(Leg("none held back", _choices(bench, bench.middle)))
+        legs.append(Leg(f"{size:,}, held back", _choices(bench, world, _ONE)))
+    legs.append(Leg("none held back", _choices(bench, bench.middle, _ONE)))
     measured = measure.alternate(
         legs, bench.options.rounds, bench.options.seconds, bench.options.connections[0]
     )
@@ -41,10 +43,56 @@ def held_back(bench: Bench) -> Iterator[Row]:
             below.name,
             Goal(at_most=1.3),
             measure.ratio(measured, above.name, below.name, lambda load: load.p50_ms),
-            ", ".join(f"{n} {Spread.of(x.p50_ms for x in m).median:.1f} ms" for n, m in
-                      measured.items()),
+            times(measured),
             loads(measured),
-        )  # fmt: skip
+        )
+
+
+def spread(bench: Bench) -> Iterator[Row]:
+    """Choose addresses of different hosts, or zones, in a large pool and in a small one.
+
+    The largest pool is measured twice: with a hundred hosts, and with as many as a tenth of its
+    addresses, up to 10,000.
+    """
+    small, large = bench.small, bench.large
+    crowd = bench.world_of_its_own("hosts", large.size)
+    _rename_hosts(crowd, hosts := min(10_000, crowd.size // 10))
+    choices: dict[str, dict[str, Any]] = {
+        "distinct_hosts, in a zone": {"quantity": 3, "zone": _ZONE, "distinct_hosts": True},
+        "distinct_hosts": {"quantity": 3, "distinct_hosts": True},
+        "distinct_zones": {"quantity": 3, "distinct_zones": True},
+    }
+    for name, wanted in choices.items():
+        legs = [
+            Leg(f"{small.size:,}", _choices(bench, small, wanted)),
+            Leg(f"{large.size:,}", _choices(bench, large, wanted)),
+            Leg(f"{large.size:,} on {hosts:,} hosts", _choices(bench, crowd, wanted)),
+        ]
+        measured = measure.alternate(
+            legs, bench.options.rounds, bench.options.seconds, bench.options.connections[0]
+        )
+        for leg in legs[1:]:
+            yield Row(
+                "spread",
+                f"allocation of 3 as a dry run, {name}, p50: {leg.name}",
+                legs[0].name,
+                Goal(at_most=1.2),
+                measure.ratio(measured, leg.name, legs[0].name, lambda load: load.p50_ms),
+                times(measured),
+                loads(measured),
+            )
+
+
+def _rename_hosts(world: World, hosts: int) -> None:
+    """Put the addresses on so many hosts."""
+    there = world.pool.fetch(addresses(range(world.size)))
+    world.pool.load(
+        [
+            {**document, "pvt_host": f"proxy{n % hosts:05}.{document['pvt_zone']}.example.com"}
+            for n, document in enumerate(there.values())
+        ]
+    )
+    world.pool.resolve(OURS)
 
 
 def _hold_back(world: World) -> None:
@@ -66,8 +114,8 @@ def _hold_back(world: World) -> None:
     world.pool.resolve(OURS)
 
 
-def _choices(bench: Bench, world: World) -> Plan:
-    body = json.dumps({"data": {"quantity": 1, "zone": _ZONE}, "dry_run": True})
+def _choices(bench: Bench, world: World, wanted: Mapping[str, Any]) -> Plan:
+    body = json.dumps({"data": wanted, "dry_run": True})
     request = Request("POST", world.measured.ips, body)
     return world.plan([request] * (4000 * bench.options.seconds))
 

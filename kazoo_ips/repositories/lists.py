@@ -4,9 +4,11 @@ There is one function for each query. No other module contains key ranges. A vie
 a write for a moment.
 """
 
+import random
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from kazoo_ips.couch.client import Couch, Key, Row
 from kazoo_ips.model import Listing, ListIPs, Status, addresses
@@ -17,6 +19,9 @@ _NAMES_TTL = 2.0
 _CHUNK = 5000
 """Rows of a view that are read at a time when all are needed."""
 _OTHERS = "ips/other_spellings"
+_AVAILABLE = "ips/available_by_host"
+_HOST_NUMBERS = 65_536
+"""The numbers by which the view `available_by_host` orders the hosts are smaller."""
 _MAX_KEYS = 16
 """Up to this many addresses are looked up by key. For more, a key range is read."""
 
@@ -91,9 +96,8 @@ class ListRepository:
 
     def available_by_host(self, zone: str) -> dict[str, int]:
         """Return the number of available addresses of a zone by host."""
-        rows = self._pool.rows("ips/by_host", group_level=3)
-        keys = ((row.key, int(row.value)) for row in rows)
-        return {h: n for (h, s, z), n in keys if (s, z) == (Status.AVAILABLE, zone)}
+        rows = self._pool.rows(_AVAILABLE, startkey=[zone], endkey=[zone, {}], group_level=3)
+        return {name_of(row.key[2]): int(row.value) for row in rows}
 
     def available_window(
         self, zone: str | None, host: str | None, skip: int, limit: int
@@ -101,18 +105,58 @@ class ListRepository:
         """Return `limit` available addresses after the first `skip`."""
         return self.of_status(ListIPs(zone, host, limit, status=Status.AVAILABLE), skip)
 
-    def hosts_available(self, zone: str | None) -> list[str]:
-        """Return the hosts that have available addresses, in one zone or in all."""
-        keys = [row.key for row in self._pool.rows("ips/by_host", group_level=3)]
-        available = [(h, z) for h, status, z in keys if status == "available"]
-        return sorted({h for h, z in available if isinstance(h, str) and zone in (None, z)})
+    def by_hosts_in_turn(self, zone: str | None, limit: int) -> Iterator[tuple[str, list[str]]]:
+        """Yield each host of a zone that has available addresses, with the first of these.
 
-    def zones_available(self) -> list[str]:
-        """Return the zones that have available addresses."""
+        The hosts follow each other in an order that is not that of their names, from a random one
+        on. The next host is read when it is needed: no cost depends on the number of hosts.
+
+        :param zone: None for addresses whose zone has no name
+        :param limit: the maximum number of addresses of a host
+        """
+        middle: Key = [zone, random.randrange(_HOST_NUMBERS)]
+        yield from self._hosts_between(middle, [zone, {}], limit)
+        yield from self._hosts_between([zone], middle, limit)
+
+    def _hosts_between(self, start: Key, end: Key, limit: int) -> Iterator[tuple[str, list[str]]]:
+        while rows := self._pool.rows(
+            _AVAILABLE, startkey=start, endkey=end, limit=limit, reduce=False,
+            buffer_response=True,
+        ):  # fmt: skip
+            hosts = [(key, list(each)) for key, each in groupby(rows, _host_key)]
+            if len(rows) == limit and len(hosts) > 1:
+                del hosts[-1]  # not all of its addresses
+            for key, each in hosts:
+                if isinstance(key[2], str):
+                    yield key[2], [row.id for row in each]
+            start = [*hosts[-1][0], {}]
+
+    def hosts_available(self, zone: str | None, enough: int) -> set[str]:
+        """Return hosts that have available addresses, in one zone or in all.
+
+        :param enough: no more hosts are read than are needed to return so many
+        """
+        start: Key = [zone] if zone else []
+        end: Key = [*start, {}]
+        names: set[str] = set()
+        while len(names) < enough:
+            rows = self._pool.rows(
+                _AVAILABLE, startkey=start, endkey=end, group_level=3, limit=enough
+            )
+            names |= {row.key[2] for row in rows if isinstance(row.key[2], str)}
+            if len(rows) < enough:
+                break
+            start = [*rows[-1].key, {}]
+        return names
+
+    def zones_available(self, host: str | None = None) -> list[str]:
+        """Return the zones that have available addresses, in all or on a host."""
+        view = "ips/by_host" if host else "ips/by_zone"
+        prefix: Key = [host, "available"] if host else ["available"]
         rows = self._pool.rows(
-            "ips/by_zone", startkey=["available"], endkey=["available", {}], group_level=2
+            view, startkey=prefix, endkey=[*prefix, {}], group_level=len(prefix) + 1
         )
-        return [row.key[1] for row in rows if isinstance(row.key[1], str)]
+        return [row.key[-1] for row in rows if isinstance(row.key[-1], str)]
 
     def count_available(self, zone: str | None, host: str | None) -> int:
         """Return how many addresses are available: in all, in a zone or on a host."""
@@ -247,6 +291,11 @@ class _Groups:
     names: list[str]
     sequence: object
     until: float
+
+
+def _host_key(row: Row) -> Key:
+    """Return the key of a host in the view `available_by_host`."""
+    return list(row.key[:3])
 
 
 def listing(view: str, row: Row) -> Listing:

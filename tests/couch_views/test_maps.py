@@ -1,6 +1,7 @@
 """Each map function in Node: its form, and the rows that it emits."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -156,6 +157,24 @@ def test_by_host_has_every_address_by_host_status_zone_and_number(run_map: RunMa
         [(["proxy1.example.com", "available", "us-east", KEY], None)],
         [(["proxy1.example.com", "assigned", "us-east", KEY], "alice")],
     ]
+
+
+def test_available_by_host_has_the_hosts_of_a_zone_in_the_order_of_a_number(
+    run_map: RunMap,
+) -> None:
+    hosts = [f"proxy{n:04}.example.com" for n in range(2000)]
+    made = [document(pvt_host=host) for host in hosts]
+    rows = run_map(view("ips/available_by_host"), [ASSIGNED, *made])
+    assert rows[0] == []
+    numbers = []
+    for [(key, value)], host in zip(rows[1:], hosts, strict=True):
+        assert (key[0], key[2:], value) == ("us-east", [host, KEY], None)
+        numbers.append(key[1])
+    # A random number finds each host about as often: names that follow each other are far apart.
+    assert all(0 <= number < 65_536 for number in numbers)
+    tenths = Counter(number * 10 // 65_536 for number in numbers)
+    assert all(140 <= tenths[n] <= 260 for n in range(10))
+    assert len(set(numbers)) > 1800
 
 
 def test_by_expiry_has_what_rests_and_what_is_reserved_by_the_end_of_it(run_map: RunMap) -> None:

@@ -1,8 +1,9 @@
 """Concurrent allocations in one process with many threads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from urllib.parse import unquote
 from uuid import uuid4
 
 import pytest
@@ -21,16 +22,20 @@ CLIENTS = 64
 
 
 @pytest.fixture
-def many(couch: Couch, pool: object) -> Callable[[int], None]:
+def add_many(couch: Couch, pool: object) -> Callable[[Iterable[DedicatedIP]], None]:
+    """Return a function that writes addresses to the pool."""
+    repository = IPRepository(couch, ListRepository(couch))
+    return lambda ips: repository.save_all(list(ips))
+
+
+@pytest.fixture
+def many(add_many: Callable[[Iterable[DedicatedIP]], None]) -> Callable[[int], None]:
     """Return a function that adds addresses to the pool."""
 
     def fill(count: int) -> None:
-        repository = IPRepository(couch, ListRepository(couch))
-        repository.save_all(
-            [
-                DedicatedIP(f"198.51.{n // 250}.{n % 250}", "us-east", f"proxy{n % 7}", 1, 1)
-                for n in range(count)
-            ]
+        add_many(
+            DedicatedIP(f"198.51.{n // 250}.{n % 250}", "us-east", f"proxy{n % 7}", 1, 1)
+            for n in range(count)
         )
 
     return fill
@@ -90,6 +95,38 @@ def test_distinct_hosts_and_zones_are_distinct(
     with pytest.raises(InsufficientIPs) as refused:
         services.allocation.allocate(replace(command, quantity=5), uuid4().hex)
     assert (refused.value.requested, refused.value.available) == (5, 4)
+
+
+def test_as_many_distinct_hosts_as_there_are(
+    services: Instance, add_many: Callable[[Iterable[DedicatedIP]], None], alice: Member
+) -> None:
+    # More than are read at a time. Every host has addresses in both zones.
+    add_many(
+        DedicatedIP(f"198.51.{zone}.{n}", f"zone{zone}", f"host{n % 100}.example.com", 1, 1)
+        for zone in range(2)
+        for n in range(200)
+    )
+    for zone in ("zone1", None):
+        command = AllocateIPs(alice.id, 100, zone, distinct_hosts=True)
+        ips = services.allocation.allocate(command, uuid4().hex, dry_run=True)
+        assert len({ip.host for ip in ips}) == len(ips) == 100
+        with pytest.raises(InsufficientIPs) as refused:
+            services.allocation.allocate(replace(command, quantity=101), uuid4().hex)
+        assert refused.value.available == 100
+
+
+@pytest.mark.parametrize("where", [{"zone": "us-east"}, {"host": "proxy3"}])
+def test_different_hosts_are_found_without_reading_all_of_them(
+    settings: Settings, many: Callable[[int], None], alice: Member, where: dict[str, str]
+) -> None:
+    many(100)
+    sent: list[str] = []
+    services = composition.build(settings, trace=lambda _, url: sent.append(url))
+    command = AllocateIPs(alice.id, 1, **where, distinct_hosts=True)
+    services.allocation.allocate(command, uuid4().hex, dry_run=True)
+    views = [unquote(url) for url in sent if "/_design/ips/" in url]
+    assert views
+    assert [url for url in views if "limit=" not in url and "other_spellings" not in url] == []
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,15 @@ def _by_host(document: Document) -> Emitted:
         yield [document.get("pvt_host"), status, zone, order], owner
 
 
+def _available_by_host(document: Document) -> Emitted:
+    order = _order(document)
+    if order and document.get("pvt_status") == "available":
+        number, host = 0, document.get("pvt_host")
+        for character in str(host):
+            number = (number + ord(character)) * 25173 % 65536
+        yield [document.get("pvt_zone"), number, host, order], None
+
+
 def _by_assignee(document: Document) -> Emitted:
     order, owner = _order(document), document.get("pvt_assigned_to")
     if order and document.get("pvt_status") == "assigned" and owner:
@@ -395,6 +404,7 @@ def _generation(document: Document) -> int:
 VIEWS: dict[str, Callable[[Document], Emitted]] = {
     "ips/by_zone": _by_zone,
     "ips/by_host": _by_host,
+    "ips/available_by_host": _available_by_host,
     "ips/by_assignee": _by_assignee,
     "ips/by_address_or_time": _by_address_or_time,
     "ips/by_label": _by_label,

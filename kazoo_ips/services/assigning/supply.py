@@ -12,9 +12,11 @@ addresses follow that have rested longest. An address that has to rest is not pr
 """
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from itertools import islice
 from types import MappingProxyType
 
 from kazoo_ips.model import AllocateIPs, DedicatedIP, Listing, Scope, Status
@@ -24,6 +26,8 @@ from kazoo_ips.services.states.places import PlaceService
 
 WINDOW = 256
 """Number of addresses to choose from: four times the number of concurrent clients expected."""
+_OF_A_HOST = 128
+"""Number of addresses of a host to choose from, if each address has to be on another host."""
 NO_ROOMS: Mapping[str, int] = MappingProxyType({})
 _MOST_EXPIRED = 2000
 """Maximum number of ended rests and reservations that are looked at for different hosts."""
@@ -163,34 +167,81 @@ class SupplyService:
     ) -> list[str]:
         """Return one address of each host, or zone, of which the allocation has none yet."""
         used = {ip.host if command.distinct_hosts else ip.zone for ip in taken}
-        names = [name for name in self._places_with_supply(command) if name not in used]
-        random.shuffle(names)
-        proposed: list[str] = []
-        for name in names:
-            if len(proposed) + len(taken) == command.quantity:
-                break
-            zone, host = (command.zone, name) if command.distinct_hosts else (name, command.host)
-            rows: Sequence[Listing | Expiry] = self._views.available_window(zone, host, 0, WINDOW)
-            untried = _shuffled(rows, tried)
-            if not untried:
-                untried = _shuffled(self._ended_rows(zone, host, WINDOW + len(tried)), tried)
-            proposed += untried[:1]
-        return proposed
+        wanted = command.quantity - len(used)
+        proposed: dict[str, str] = {}
+        for name, addresses in self._places_in_turn(command, len(tried)):
+            untried = [address for address in addresses if address not in tried]
+            if untried and name not in used and name not in proposed:
+                proposed[name] = random.choice(untried)
+            if len(proposed) >= wanted:
+                return list(proposed.values())
+        ended = self._ended_rows(command.zone, command.host, _MOST_EXPIRED + len(tried))
+        random.shuffle(ended)
+        for each in ended:
+            name = each.host if command.distinct_hosts else each.zone
+            if name not in used and each.address not in tried:
+                proposed.setdefault(name, each.address)
+        return list(proposed.values())
+
+    def _places_in_turn(
+        self, command: AllocateIPs, tried: int
+    ) -> Iterator[tuple[str, Iterable[str]]]:
+        """Yield hosts, or zones, that have available addresses, each with some of these.
+
+        They are read one after the other, so that no cost depends on how many there are. The same
+        name can occur again.
+
+        :param tried: the number of addresses that were tried before
+        """
+        zone, host = command.zone, command.host
+        if command.distinct_hosts and host is None:
+            zones = [zone] if zone else _in_any_order(self._views.zones_available())
+            yield from _in_turn(
+                [self._views.by_hosts_in_turn(each, _OF_A_HOST + tried) for each in zones]
+            )
+            # Only another program can have written an address without a zone.
+            yield from self._views.by_hosts_in_turn(None, WINDOW + tried) if not zone else ()
+        elif command.distinct_hosts and host:
+            rows = self._views.available_window(zone, host, 0, WINDOW + tried)
+            yield host, [row.address for row in rows]
+        else:
+            for name in [zone] if zone else _in_any_order(self._views.zones_available(host)):
+                rows = self._views.available_window(name, host, 0, WINDOW + tried)
+                yield name, [row.address for row in rows]
 
     def _places_with_supply(self, command: AllocateIPs) -> set[str]:
         """Return the hosts, or the zones, that have an address for the allocation.
 
-        If very many addresses have rested, not all places are found that have only such ones.
+        If more have one than are needed, some are left out. If very many addresses have rested,
+        not all places are found that have only such ones.
         """
         zone, host, distinct_hosts = command.zone, command.host, command.distinct_hosts
-        if distinct_hosts:
-            names = {each for each in self._views.hosts_available(zone) if host in (None, each)}
+        if distinct_hosts and host is None:
+            names = self._views.hosts_available(zone, command.quantity)
+        elif distinct_hosts and host:
+            names = {host} if self._views.count_available(zone, host) else set()
         else:
-            names = {each for each in self._views.zones_available() if zone in (None, each)}
+            names = {each for each in self._views.zones_available(host) if zone in (None, each)}
         if len(names) < command.quantity:
             ended = self._ended_rows(zone, host, _MOST_EXPIRED)
             names |= {each.host if distinct_hosts else each.zone for each in ended}
         return names
+
+
+def _in_turn(
+    places: Sequence[Iterator[tuple[str, list[str]]]],
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the first item of each iterator, then the second of each, and so on."""
+    waiting = deque(places)
+    while waiting:
+        place = waiting.popleft()
+        for item in islice(place, 1):
+            yield item
+            waiting.append(place)
+
+
+def _in_any_order(names: Sequence[str]) -> list[str]:
+    return random.sample(names, len(names))
 
 
 def _shuffled(rows: Iterable[Listing | Expiry], tried: AbstractSet[str]) -> list[str]:
