@@ -12,10 +12,10 @@ from flask import Response, g, request
 from kazoo_ips.api import envelope, fields, resources, schemas
 from kazoo_ips.api.route_descriptions import CSV, NDJSON
 from kazoo_ips.api.routes import services
-from kazoo_ips.model import Listing, ListIPs, Page, Status
+from kazoo_ips.model import Listing, Status
 from kazoo_ips.model.names import csv_cell
 from kazoo_ips.services.history.json_objects import csv_line
-from kazoo_ips.services.pool.lists import walk
+from kazoo_ips.services.pool.lists import ListPage, walk, walk_chunks
 
 LINES = resources.IPListItemSchema(many=True)
 OWNED_LINES = resources.AssignedIPListItemSchema(many=True)
@@ -25,7 +25,6 @@ members that `detailed` of `reply` adds."""
 
 _CHUNK = 1000
 Item = TypeVar("Item")
-ListPage = Callable[[ListIPs], Page]
 Dump = Callable[[Sequence[Listing]], list[dict[str, Any]]]
 
 
@@ -48,10 +47,10 @@ def reply(list_page: ListPage, *, owner: bool = False, detailed: bool = False) -
         columns = ["ip", "zone", "host", "assigned_to", "account_name"]
         dump = _with_names(resources.dump_assigned_listing)
     if g.media == CSV:
-        parts = [list_page(query).items] if query.paged else chunks(walk(list_page, query))
+        parts = [list_page(query).items] if query.paged else walk_chunks(list_page, query)
         return csv_reply(columns, chain.from_iterable(map(dump, parts)))
     if query.limit is None or query.limit > schemas.MAX_PAGE:
-        return envelope.stream(map(dump, chunks(walk(list_page, query))))
+        return envelope.stream(map(dump, filter(None, walk_chunks(list_page, query))))
     if not query.paged:
         return envelope.success(dump([*walk(list_page, query)]))
     page = list_page(query)
@@ -104,13 +103,14 @@ def _with_names(dump: Callable[[Listing, Mapping[str, str]], dict[str, Any]]) ->
 
     :param dump: dumps one line, with the names of accounts by id
     """
+    accounts = services().accounts  # a stream calls the function after the request's context
     known: dict[str, str] = {}
     asked: set[str] = set()
 
     def dump_all(listings: Sequence[Listing]) -> list[dict[str, Any]]:
         owners = {listing.assigned_to for listing in listings if listing.assigned_to} - asked
         asked.update(owners)
-        known.update(services().accounts.names(owners))
+        known.update(accounts.names(owners))
         return [dump(listing, known) for listing in listings]
 
     return dump_all
@@ -142,12 +142,13 @@ def csv_reply(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
         buffer = io.StringIO()
         writer = csv.writer(buffer)  # half the time of a DictWriter
         writer.writerow(columns)
-        for line in lines:
-            writer.writerow([csv_cell(line.get(column, "")) for column in columns])
-            if buffer.tell() > 16_384:
-                yield buffer.getvalue().encode()
-                buffer.seek(0)
-                buffer.truncate()
+        for chunk in chunks(iter(lines)):
+            writer.writerows(
+                [csv_cell(line.get(column, "")) for column in columns] for line in chunk
+            )
+            yield buffer.getvalue().encode()
+            buffer.seek(0)
+            buffer.truncate()
         yield buffer.getvalue().encode()
 
     return Response(envelope.read_ahead(rows()), content_type="text/csv")

@@ -207,8 +207,6 @@ NAMES = fields.List(fields.String(), metadata={"title": "NameList"})
 """A sorted list of names."""
 
 _IP, _READ_ONLY = DedicatedIPSchema(), ReadOnlySchema()
-_LISTING = AssignedIPListItemSchema(exclude=["account_name"])  # a listing has no name
-_OWN_LISTING = IPListItemSchema()
 
 
 def dump_ip(ip: DedicatedIP) -> dict[str, Any]:
@@ -233,8 +231,11 @@ def dump_addition(command: CreateIP, addition: AdditionResult) -> dict[str, Any]
 
 
 def dump_listing(listing: Listing) -> dict[str, Any]:
-    """Return one line of a list of an account as JSON."""
-    return _OWN_LISTING.dump_fast(listing)
+    """Return one line of a list of an account as JSON: an `IPListItemSchema`.
+
+    Lists can have a million lines, and `dump_fast` takes six times as long.
+    """
+    return {"ip": listing.address, "zone": listing.zone, "host": listing.host}
 
 
 def dump_assigned_listing(listing: Listing, names: Mapping[str, str]) -> dict[str, Any]:
@@ -242,9 +243,13 @@ def dump_assigned_listing(listing: Listing, names: Mapping[str, str]) -> dict[st
 
     :param names: the names of accounts by id
     """
-    line = _LISTING.dump_fast(listing)
-    name = names.get(listing.assigned_to or "")
-    return line if name is None else {**line, "account_name": name}
+    line = dump_listing(listing)
+    owner = listing.assigned_to
+    if owner is not None:
+        line["assigned_to"] = owner
+        if owner in names:
+            line["account_name"] = names[owner]
+    return line
 
 
 def dump_pool_listing(listing: Listing, names: Mapping[str, str]) -> dict[str, Any]:
@@ -253,4 +258,5 @@ def dump_pool_listing(listing: Listing, names: Mapping[str, str]) -> dict[str, A
     :param names: the names of accounts by id
     """
     line = dump_assigned_listing(listing, names)
-    return {**line, "status": str(listing.status)}
+    line["status"] = str(listing.status)
+    return line

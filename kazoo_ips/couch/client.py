@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import couchdb
+import msgspec
 from cachetools import LRUCache, cachedmethod
 from cachetools.keys import methodkey
 from couchdb.http import Resource
@@ -68,12 +69,22 @@ _FORBIDDEN = ("forbidden", "unauthorized")
 document."""
 
 
-class Row(NamedTuple):
-    """One row of a view."""
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One row of a view.
 
-    id: str
+    :param id: the id of the document; empty for a row of a reduce
+    """
+
     key: Any
     value: Any
+    id: str = ""
+
+
+class _Rows(msgspec.Struct, gc=False):
+    rows: list[Row]
+
+
+_DECODE_ROWS = msgspec.json.Decoder(_Rows).decode
 
 
 class _Shared(NamedTuple):
@@ -644,8 +655,19 @@ def _leaf(leaf: Mapping[str, Any]) -> Document:
 
 
 def _rows(response: Response) -> list[Row]:
-    rows = response.content["rows"]
-    return [Row(row.get("id", ""), row["key"], row["value"]) for row in rows]
+    """Return the rows of a response.
+
+    :raises ReadFailed: they are incomplete: an error occurred after CouchDB had sent some of them
+    """
+    try:
+        return _DECODE_ROWS(response.body).rows
+    except msgspec.DecodeError:
+        pass
+    try:  # msgspec rejects half surrogates, which CouchDB accepts
+        rows = response.content["rows"]
+    except ValueError as error:
+        raise ReadFailed(f"a view: {response.body[-200:].decode(errors='replace')}") from error
+    return [Row(row["key"], row["value"], row.get("id", "")) for row in rows]
 
 
 def _share(batcher: Batcher[Any, _Shared], content: Any) -> Any:

@@ -302,7 +302,8 @@ def listing(view: str, row: Row) -> Listing:
     """Return the listing of a row. Each view has its own layout of key and value."""
     key, value = row.key, row.value
     if view == "by_zone":
-        status, zone, host, owner = key[0], key[1], value[0], value[1] if value[1:] else None
+        status, zone, _ = key
+        host, owner = value if len(value) > 1 else (value[0], None)
     elif view == "by_host":
         status, zone, host, owner = key[1], key[2], key[0], value
     elif view == "by_label":
@@ -311,5 +312,8 @@ def listing(view: str, row: Row) -> Listing:
         status, zone, host, owner = Status.ASSIGNED, key[1], value, key[0]
     else:
         status, zone, host, owner, _ = value
-    known = status if status and isinstance(status, str) else status_of(status)
-    return Listing(row.id, name_of(zone), name_of(host), owner_of(owner), known)
+    if not (status and isinstance(status, str)):
+        status = status_of(status)
+    if not (isinstance(zone, str) and isinstance(host, str)):
+        zone, host = name_of(zone), name_of(host)
+    return Listing(row.id, zone, host, owner_of(owner), status)

@@ -6,7 +6,11 @@ from kazoo_ips.api.resources import (
     AssignedIPListItemSchema,
     DedicatedIPSchema,
     IPListItemSchema,
+    PoolIPListItemSchema,
     ReadOnlySchema,
+    dump_assigned_listing,
+    dump_listing,
+    dump_pool_listing,
 )
 from kazoo_ips.model import DedicatedIP, Listing, Status
 
@@ -25,10 +29,16 @@ def test_dump_fast_returns_the_same_as_dump(
 
 
 @pytest.mark.parametrize("owner", [None, "a" * 32])
-def test_dump_fast_returns_the_same_line_as_dump(owner: str | None) -> None:
-    listing = Listing("192.0.2.1", "zone", "proxy.example.com", owner)
-    owned = AssignedIPListItemSchema(exclude=["account_name"])
-    for schema in (owned, IPListItemSchema()):
-        dumped = {name: value for name, value in schema.dump(listing).items() if value is not None}
-        assert schema.dump_fast(listing) == dumped
-        assert ("assigned_to" in dumped) == (bool(owner) and "assigned_to" in schema.dump_fields)
+@pytest.mark.parametrize("names", [{}, {"a" * 32: "Example"}])
+def test_a_line_of_a_list_is_the_same_as_dump_returns(
+    owner: str | None, names: dict[str, str]
+) -> None:
+    listing = Listing("192.0.2.1", "zone", "proxy.example.com", owner, Status.ASSIGNED)
+    named = {**listing._asdict(), "account_name": names.get(owner or "")}
+    for schema, line in (
+        (IPListItemSchema(), dump_listing(listing)),
+        (AssignedIPListItemSchema(), dump_assigned_listing(listing, names)),
+        (PoolIPListItemSchema(), dump_pool_listing(listing, names)),
+    ):
+        dumped = {name: value for name, value in schema.dump(named).items() if value is not None}
+        assert line == dumped

@@ -209,6 +209,13 @@ def exchanged(forward: Forward) -> Reply:
     return _reply(404, reason, "application/json")
 
 
+def broken_off(forward: Forward) -> Reply:
+    """A view of which CouchDB has sent one row when a node failed."""
+    head = b'{"total_rows":2,"offset":0,"rows":[\r\n{"id":"192.0.2.1","key":["a"],"value":null}'
+    failed = b'\n\n{"error":"nodedown","reason":"progress not possible"}\n'
+    return _reply(200, head + failed, "application/json")
+
+
 def unreadable(document_id: str) -> Fault:
     """The response of `_bulk_get` if CouchDB cannot read one of the documents."""
 

@@ -1,5 +1,6 @@
 """Concurrent reads share one request to CouchDB, and each thread gets its own document."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -182,6 +183,26 @@ def test_concurrent_reads_of_one_list_share_a_request_and_delay_no_other(
         first.result(5)
     assert rule.matched == 3
     assert len(proxy.records) == 3
+
+
+def test_rows_that_break_off_are_no_list(
+    proxy: FaultProxy, behind: Settings, pool: Database
+) -> None:
+    proxy.rule(faults.broken_off, "GET", "/_view/by_zone")
+    lists = ListRepository(composition.connect(behind))
+    with pytest.raises(DatastoreUnreachable, match="progress not possible"):
+        lists.of_status(AVAILABLE)
+    proxy.clear()
+    assert lists.of_status(AVAILABLE) == []
+
+
+def test_rows_with_half_a_surrogate_are_read(pool: Database) -> None:
+    # CouchDB accepts it, and msgspec does not.
+    half = {"_id": FIRST, "pvt_type": "dedicated_ip", "pvt_status": "available"}
+    document = {**half, "pvt_zone": "zone", "pvt_host": "half \udc00"}
+    pool._send("PUT", FIRST, json.dumps(document).encode())
+    [row] = pool.rows("ips/by_zone", reduce=False)
+    assert (row.id, row.key[:2]) == (FIRST, ["available", "zone"])
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ is verified by reading the documents, unless it is too long.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
@@ -19,6 +19,8 @@ from kazoo_ips.services.assigning.account_holdings import AccountHoldings
 CHUNK, LARGE_CHUNK = 1000, 4000
 """Number of addresses that are read in the first and in each later request for a long list. The
 first is small, so that the reply starts soon."""
+
+ListPage = Callable[[ListIPs], Page]
 
 
 class ListService:
@@ -89,13 +91,19 @@ class ListService:
         return dict(counts)
 
 
-def walk(list_page: Callable[[ListIPs], Page], query: ListIPs) -> Iterator[Listing]:
-    """Yield a list of any length, read in chunks.
+def walk(list_page: ListPage, query: ListIPs) -> Iterator[Listing]:
+    """Yield the lines of a list of any length, read in chunks, as `walk_chunks` does."""
+    for chunk in walk_chunks(list_page, query):
+        yield from chunk
 
-    While the caller takes the lines of one chunk, another thread reads the next one. So the time
-    for the whole list is that of the slower of the two, not the sum.
 
-    :param query: its `limit` is the number of items to yield; None yields all
+def walk_chunks(list_page: ListPage, query: ListIPs) -> Iterator[Sequence[Listing]]:
+    """Yield a list of any length in chunks, some of which may be empty.
+
+    While the caller uses one chunk, another thread reads the next one. So the time for the whole
+    list is that of the slower of the two, not the sum.
+
+    :param query: its `limit` is the number of lines to yield; None yields all
     """
     remaining = query.limit
     first = replace(query, limit=CHUNK if remaining is None else min(remaining, CHUNK))
@@ -106,14 +114,14 @@ def walk(list_page: Callable[[ListIPs], Page], query: ListIPs) -> Iterator[Listi
         while True:
             remaining = remaining and remaining - len(page.items)
             if page.after is None or remaining == 0:
-                yield from page.items
+                yield page.items
                 return
             limit = LARGE_CHUNK if remaining is None else min(remaining, LARGE_CHUNK)
             following = replace(
                 query, limit=limit, after=page.after, after_account=page.after_account
             )
             ahead = executor.submit(copy_context().run, list_page, following)
-            yield from page.items
+            yield page.items
             page = ahead.result()
 
 
