@@ -24,6 +24,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, User
 from kazoo_ips.repositories.accounts import normalize_name
+from tests import quick_applications
 from tests.browsers import MISSING
 from tests.emptying import Emptier
 from tests.members import add_member
@@ -31,6 +32,7 @@ from tests.openapi_check import CheckedApp
 from tests.servers import Gunicorn
 
 pytest.register_assert_rewrite("tests.api.replies")
+quick_applications.share()
 # Without compiled modules each program that a test starts would compile the package again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -9,6 +9,7 @@ from webtest import TestResponse
 
 TestResponse.__test__ = False  # a class of webtest's, not a test
 
+VERSION = version("kazoo_ips")
 ALWAYS = {"data", "status", "request_id", "node", "timestamp", "version"}
 IP = {"type": "dedicated_ip", "zone": "us-east", "host": "proxy1.example.com"}
 
@@ -84,5 +85,5 @@ def _envelope(reply: TestResponse, token: str | None, more: set[str]) -> dict[st
     assert body["request_id"] == reply.headers["X-Request-ID"]
     assert re.fullmatch(r"[\w-]{22}", body["node"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["timestamp"])
-    assert body["version"] == version("kazoo_ips")
+    assert body["version"] == VERSION
     return body
