@@ -193,15 +193,6 @@ app.get('/_all_dbs', async (req, res) => {
     .filter((name) => !(name < startkey || name > endkey)).slice(skip, skip + limit));
 });
 
-app.post('/_dbs_info', express.json(), async (req, res) => {
-  const known = new Set(await PouchDB.allDbs());
-  res.json(await Promise.all(req.body.keys.map(async (key) => {
-    const name = toFolder(key);
-    return known.has(name) ? { key, info: { ...await new PouchDB(name).info(), db_name: key } }
-      : { key, error: 'not_found' };
-  })));
-});
-
 // CouchDB takes a database also as an object with its URL, and reports what it has copied. This server
 // needs no password, so it ignores that of the object.
 app.post('/_replicate', express.json(), async (req, res, next) => {

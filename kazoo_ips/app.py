@@ -130,6 +130,8 @@ from kazoo_ips.services.webhooks.shared_feed import SharedFeed
 if TYPE_CHECKING:
     from flask import Flask
 
+_VERSION = version("kazoo_ips")
+
 _INDEX_TIMEOUT = 3600.0
 """Seconds that CouchDB may take to build an index."""
 _HEALTH_TIMEOUT = 1.0
@@ -459,7 +461,7 @@ def _status(couch: Couch, years: HistoryYears, now: Callable[[], int]) -> Status
         Checkpoints(records),
         LowMarkRepository(records),
         DoctorReportRepository(records),
-        version("kazoo_ips"),
+        _VERSION,
         now,
     )
 
@@ -478,7 +480,7 @@ def _consumers(  # noqa: PLR0913, PLR0917 - one for each collaborator
     :raises ImportError: a broker is set, and the extra `kazoo_ips[bus]` is not installed
     """
     made = []
-    changes = DocumentChanges(version("kazoo_ips"))
+    changes = DocumentChanges(_VERSION)
 
     def add(name: str, receiver: Receiver, pending: Pending | None = None) -> None:
         made.append(
@@ -544,7 +546,7 @@ def _webhooks(  # noqa: PLR0913, PLR0917 - one for each collaborator
         HTTPSender(destinations),
         clock=clock,
         metrics=metrics,
-        user_agent=f"kazoo_ips/{version('kazoo_ips')}",
+        user_agent=f"kazoo_ips/{_VERSION}",
     )
     service = WebhookService(
         webhooks, events, deliverer, destinations, clock=clock, limit=settings.webhook_limit
@@ -586,7 +588,7 @@ def create_app(
 
     app = Flask("kazoo_ips", static_folder=None)
     settings = settings or Settings.load(os.environ)
-    metrics = Metrics(version("kazoo_ips"))
+    metrics = Metrics(_VERSION)
     services = build(settings, clock=clock, pause=pause, trace=trace, metrics=metrics)
     api.init_app(
         app,

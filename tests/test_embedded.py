@@ -429,3 +429,19 @@ def test_all_leaf_revisions_are_read_while_the_document_is_written(call: Client)
     assert call("GET", "/db/none?open_revs=all") == (
         404, {"error": "not_found", "reason": "missing"},
     )  # fmt: skip
+
+
+def test_a_view_has_each_write_before_the_read(call: Client) -> None:
+    view = "/db/_design/d/_view/by_number"
+    source = "function(doc) { emit(doc.number, null); }"
+    call("PUT", "/db/_design/d", {"views": {"by_number": {"map": source}}})
+    for number in range(3):
+        _, written = call("PUT", f"/db/{number}", {"number": number})
+        for _ in range(2):
+            assert [row["key"] for row in call("GET", view)[1]["rows"]] == [*range(number + 1)]
+    call("DELETE", f"/db/2?rev={written['rev']}")
+    assert [row["key"] for row in call("GET", view)[1]["rows"]] == [0, 1]
+    _, design = call("GET", "/db/_design/d")
+    design["views"]["by_number"]["map"] = "function(doc) { emit(-doc.number, null); }"
+    call("PUT", "/db/_design/d", design)
+    assert [row["key"] for row in call("GET", view)[1]["rows"]] == [-1, 0]

@@ -40,6 +40,7 @@ _OPTIONAL = frozenset(
 )
 """Fields that a document does not have if they are None."""
 _NOBODYS = frozenset({Status.AGING, Status.RESERVED, Status.DISABLED})
+_SCOPES = frozenset(Scope)
 """Statuses with which no account has an address, whatever `pvt_assigned_to` is."""
 
 
@@ -190,7 +191,7 @@ def load_disabled(stored: Mapping[str, Any]) -> Disabled:
         str(stored.get("reason", "")),
         _time(stored.get("at")) or 0,
         Author(**{name: known.get(name) for name in Author._fields}),
-        Scope(scope) if scope in {*Scope} else Scope.IP,
+        Scope(scope) if scope in _SCOPES else Scope.IP,
     )
 
 

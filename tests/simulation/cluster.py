@@ -136,7 +136,7 @@ class Cluster:
         return one.up and other.up and not self._is_cut(one, other)
 
     def _is_cut(self, one: Node, other: Node) -> bool:
-        return frozenset((one.name, other.name)) in self.cut
+        return bool(self.cut) and frozenset((one.name, other.name)) in self.cut
 
     # Messages.
 

@@ -90,6 +90,8 @@ class TTLCache(cachetools.TTLCache[Any, Any]):
 class Lock:
     """A lock for tasks."""
 
+    __slots__ = ("_locked", "_waiting")
+
     def __init__(self) -> None:
         self._locked = False
         self._waiting: list[Wait] = []
@@ -125,6 +127,8 @@ class Lock:
 
 class RLock(Lock):
     """A lock that its owner may acquire again."""
+
+    __slots__ = ("_depth", "_owner")
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-RUNS, PARTS = 2000, 8
+RUNS, PARTS = 2000, 4
 OPEN = {
     212: "the state before a deletion says available, and the archive has an event in between",
     1756: "the state before a release says assigned, and the archive has another one before",
