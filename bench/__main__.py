@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 
 from bench import (
     BenchError,
+    accounts,
     archive,
     bulk,
     console,
+    day,
     filters,
     history,
     neighbours,
@@ -59,6 +61,8 @@ ROWS: Mapping[str, Measure] = {
     "held_back": states.held_back,
     "spread": states.spread,
     "limits": states.limits,
+    "day": day.day,
+    "accounts": accounts.accounts,
     "sequential": writes.one_after_the_other,
     "archiver": archive.archiver,
     "archiver_cost": archive.cost,

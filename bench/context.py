@@ -13,6 +13,7 @@ import urllib3
 
 from bench import BenchError
 from bench.counting import CountingService
+from bench.crowd import Crowd
 from bench.servers import Gunicorn
 from bench.world import World
 from bench.wrk import Plan, Request
@@ -133,6 +134,13 @@ class Bench:
     def world_of_its_own(self, name: str, size: int) -> World:
         """A pool of a size for a row that changes its documents."""
         return self._world(f"{name}{size}", size)
+
+    def crowd(self, accounts: int, each: int) -> Crowd:
+        """A pool of so many accounts with so many addresses each."""
+        made = Crowd(self._settings(f"{self.prefix}crowd-{uuid4().hex[:4]}-"), accounts, each)
+        self._running.callback(made.close)
+        self.worlds["crowd"] = made
+        return made
 
     def world(self, size: int) -> World:
         """The pool of a size."""

@@ -38,12 +38,14 @@ class Plan:
 
     :param url: scheme, host and port, without user and password
     :param once: whether each request may be sent only once, as for writes
+    :param others: URLs of further servers, among which the requests are divided
     """
 
     url: str
     requests: tuple[Request, ...]
     headers: Mapping[str, str] = field(default_factory=dict)
     once: bool = False
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Load:
     mean_ms: float
     p50_ms: float
     p90_ms: float
+    p95_ms: float
     p99_ms: float
     max_ms: float
     connect_errors: int
@@ -93,10 +96,15 @@ def run(plan: Plan, connections: int, seconds: int) -> Load:
         written.write_text("\n".join(_lines(plan)))
         done = subprocess.run(
             [
-                program(), "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={_TIMEOUT}s",
-                "-s", str(_SCRIPT), plan.url,
+                program(), f"-t{1 + len(plan.others)}", f"-c{connections}", f"-d{seconds}s",
+                f"--timeout={_TIMEOUT}s", "-s", str(_SCRIPT), plan.url,
             ],
-            env={**os.environ, "WRK_PLAN": str(written), "WRK_RESULT": str(result)},
+            env={
+                **os.environ,
+                "WRK_PLAN": str(written),
+                "WRK_RESULT": str(result),
+                "WRK_SERVERS": " ".join(each.split("://")[1] for each in [plan.url, *plan.others]),
+            },
             capture_output=True,
             text=True,
             check=False,
