@@ -5,6 +5,7 @@ a write for a moment.
 """
 
 import random
+import re
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ _NAMES_TTL = 2.0
 _CHUNK = 5000
 """Rows of a view that are read at a time when all are needed."""
 _OTHERS = "ips/other_spellings"
+_ACCOUNT_ID = re.compile("[0-9a-f]{32}")
+_ALL = ListIPs(limit=None)
 _AVAILABLE = "ips/available_by_host"
 _HOST_NUMBERS = 65_536
 """The numbers by which the view `available_by_host` orders the hosts are smaller."""
@@ -174,6 +177,20 @@ class ListRepository:
         """Yield all assigned addresses, each with the id of its account, by account."""
         for row in self._walk("ips/by_assignee", [], [{}]):
             yield row.id, str(row.key[0])
+
+    def assigned_to_several(self, account_ids: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield the addresses of these accounts, each with the id of its account.
+
+        The view is read from the first to the last of them. So there should be few other accounts
+        between them.
+        """
+        # CouchDB and Python sort ids in the same order, but not every text.
+        ids = sorted(filter(_ACCOUNT_ID.fullmatch, account_ids))
+        for row in self._walk("ips/by_assignee", ids[:1], [*ids[-1:], {}]) if ids else ():
+            if row.key[0] in account_ids:
+                yield row.id, row.key[0]
+        for other in {*account_ids} - {*ids}:
+            yield from ((each.address, other) for each in self.assigned_to(other, _ALL))
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many addresses the pool has, by zone and status."""

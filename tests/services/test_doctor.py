@@ -14,7 +14,7 @@ from kazoo_ips.app import Instance
 from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
-from kazoo_ips.model import AssignIP, DedicatedIP
+from kazoo_ips.model import AssignIP, DedicatedIP, ReleaseIP
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.ips import IPRepository
@@ -325,6 +325,47 @@ def test_a_copy_is_written_by_the_transaction_that_is_under_way(
     assert problems(soon, repair=True) == []
     log.sweep([begun])
     assert problems(soon, repair=True) == [("copy_missing", ADDRESS, True)]
+
+
+def test_an_address_that_is_released_meanwhile_has_no_finding(
+    behind: Settings,
+    proxy: FaultProxy,
+    services: Instance,
+    assigned: DedicatedIP,
+    alice: Member,
+) -> None:
+    later = composition.build(behind, clock=lambda: time.time() + 300)
+
+    def released(forward: Forward) -> Reply:
+        services.ips.release(ReleaseIP(alice.id, ADDRESS), uuid4().hex)
+        return forward()
+
+    rule = proxy.rule(released, "GET|POST", rf"-account.*/({ADDRESS}|_bulk_get)")
+    assert problems(later) == []
+    assert rule.matched
+
+
+def test_more_accounts_take_no_more_requests_to_the_pool(
+    settings: Settings, services: Instance, add: Callable[..., DedicatedIP], assigned: DedicatedIP
+) -> None:
+    sent: list[str] = []
+    later = composition.build(
+        settings,
+        clock=lambda: time.time() + 300,
+        trace=lambda method, url: sent.append(f"{method} {url}"),
+    )
+
+    def count() -> int:
+        sent.clear()
+        assert problems(later) == []
+        return len([each for each in sent if "dedicated_ips" in each])
+
+    before = count()
+    for n in range(5):
+        account = services.accounts.create(f"Account {n}", f"a{n}.example.com")
+        add(f"192.0.2.1{n}")
+        services.ips.assign(AssignIP(account.id, f"192.0.2.1{n}"), uuid4().hex)
+    assert count() == before
 
 
 def test_what_is_checked_is_counted(

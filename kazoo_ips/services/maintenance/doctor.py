@@ -6,7 +6,7 @@ after it writes. A second run changes nothing more. The doctor also skips addres
 that only a newer release knows, and their copies.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -135,6 +135,7 @@ class DoctorService:
         while more:
             since, withdrawn, ips, more = self._ips.changes(since, _CHUNK)
             yield from self._withdrawn(withdrawn, repair)
+            self._look_up_owners(ips, owners)
             for ip in ips:
                 yield from self._document(ip, duplicates, owners, repair)
                 accounts |= ip.accounts if is_partial else set()
@@ -143,10 +144,9 @@ class DoctorService:
             end = since if is_settled else end
             reached(Position(pool, since, end, None if more else ""))
             seen(len(ips))
-        ids = sorted(accounts) if is_partial else self._all_accounts()
-        for account_id, findings in self._examine_accounts(
-            [each for each in ids if each > (account or "")], repair
-        ):
+        sizes = dict.fromkeys(accounts) if is_partial else self._all_accounts()
+        left = {each: sizes[each] for each in sorted(sizes) if each > (account or "")}
+        for account_id, findings in self._examine_accounts(left, repair):
             yield from findings
             reached(Position(pool, since, end, account_id))
             seen(1)
@@ -174,37 +174,66 @@ class DoctorService:
             for document_id in sorted(ids)[address not in canonical :]
         }
 
-    def _all_accounts(self) -> list[str]:
-        """Return the ids of all accounts, and of those that have addresses and do not exist.
+    def _all_accounts(self) -> dict[str, int | None]:
+        """Return all accounts, also those that have addresses and do not exist.
 
-        They are sorted, so that an examination can go on after one of them.
+        Each has the number of its addresses.
         """
-        with_addresses = (each.name for each in walk(self._counts.by_account))
-        return sorted({*self._accounts.ids_of_all(), *with_addresses})
+        sizes: dict[str, int | None] = dict.fromkeys(self._accounts.ids_of_all(), 0)
+        return sizes | {each.name: each.total for each in walk(self._counts.by_account)}
 
     def _examine_accounts(
-        self, ids: Sequence[str], repair: bool
+        self, sizes: Mapping[str, int | None], repair: bool
     ) -> Iterator[tuple[str, list[Finding]]]:
-        """Yield accounts with the problems of their copies. Several are examined at a time."""
+        """Yield accounts with the problems of their copies. Several are examined at a time.
+
+        :param sizes: the accounts in their order, each with the number of its addresses; None if
+            that is not known
+        """
         with ThreadPoolExecutor(_READERS) as readers:
-            for start in range(0, len(ids), _ACCOUNTS):
+            for batch in _batches(sizes):
+                owned = self._owned(batch)
+                several = {a for addresses_ in owned.values() for a in addresses_}
+                pool = self._ips.by_id(several)[0] if several else {}
                 examining = [
-                    (each, readers.submit(copy_context().run, self._copies_of, each, repair))
-                    for each in ids[start : start + _ACCOUNTS]
-                ]
-                for account_id, copies in examining:
+                    readers.submit(
+                        copy_context().run,
+                        self._copies_of, each, repair, owned.get(each), pool,
+                    )
+                    for each in batch
+                ]  # fmt: skip
+                for account_id, copies in zip(batch, examining, strict=True):
                     yield account_id, copies.result()
 
-    def _copies_of(self, account_id: str, repair: bool) -> list[Finding]:
-        """Return the problems of one account's copies."""
-        owned = [line.address for line in self._lists.assigned_to(account_id, _ALL)]
+    def _owned(self, batch: Mapping[str, int | None]) -> dict[str, list[str]]:
+        """Return the addresses of accounts that have few, read at once; of others nothing."""
+        few = [each for each, size in batch.items() if size is not None and size <= _CHUNK]
+        owned: dict[str, list[str]] = {each: [] for each in few}
+        for address, account_id in self._lists.assigned_to_several(few):
+            owned[account_id].append(address)
+        return owned
+
+    def _copies_of(
+        self,
+        account_id: str,
+        repair: bool,
+        owned: Sequence[str] | None,
+        pool: Mapping[str, DedicatedIP],
+    ) -> list[Finding]:
+        """Return the problems of one account's copies.
+
+        :param owned: the addresses of the account, if they have been read
+        :param pool: their documents
+        """
+        if owned is None:
+            owned, pool = [x.address for x in self._lists.assigned_to(account_id, _ALL)], {}
         try:
             extra = sorted({*self._copies.addresses(account_id)} - {*owned})
             found = [
                 finding
                 for start in range(0, len(owned), _CHUNK)
                 for finding in self._examine_copies(
-                    account_id, owned[start : start + _CHUNK], repair
+                    account_id, owned[start : start + _CHUNK], pool, repair
                 )
             ]
             return found + list(self._extra_copies(account_id, extra, repair))
@@ -238,7 +267,7 @@ class DoctorService:
         """Yield the problems that one document shows by itself.
 
         :param duplicates: the ids of documents whose address has a better one
-        :param owners: whether each account exists, as far as it is known; extended by this call
+        :param owners: whether each account exists
         """
         canonical = addresses.canonical(ip.address)
         if canonical is None:
@@ -262,7 +291,7 @@ class DoctorService:
         """Yield whether an assigned address has no account, or one that does not exist."""
         if not ip.assigned_to:
             yield Finding("no_owner", ip.address, repaired=repair and self._release(ip))
-        elif not self._has_owner(ip.assigned_to, owners):
+        elif not owners[ip.assigned_to]:
             yield Finding("unknown_owner", ip.address, ip.assigned_to)
 
     def _wrong_state(self, ip: DedicatedIP, repair: bool) -> Iterator[Finding]:
@@ -278,14 +307,21 @@ class DoctorService:
             audit.changed(Change(str(corrected.trail[-1].kind)), [ip], [corrected])
         yield Finding("held_back", ip.address, repaired=done)
 
-    def _has_owner(self, account_id: str, owners: dict[str, bool]) -> bool:
-        if account_id not in owners:
-            try:
-                owners[account_id] = self._accounts.exists(account_id)
-            except DatastoreForbidden:
-                # The database exists. The missing permission is reported elsewhere.
-                owners[account_id] = True
-        return owners[account_id]
+    def _look_up_owners(self, ips: Sequence[DedicatedIP], owners: dict[str, bool]) -> None:
+        """Extend `owners` by whether the accounts of these addresses exist. Several are read at
+        a time.
+        """
+        unknown = sorted({ip.assigned_to for ip in ips if ip.assigned_to} - owners.keys())
+        with ThreadPoolExecutor(_READERS) as readers:
+            reading = [readers.submit(copy_context().run, self._exists, each) for each in unknown]
+            owners.update(zip(unknown, (each.result() for each in reading), strict=True))
+
+    def _exists(self, account_id: str) -> bool:
+        try:
+            return self._accounts.exists(account_id)
+        except DatastoreForbidden:
+            # The database exists. The missing permission is reported elsewhere.
+            return True
 
     def _conflict(self, ip: DedicatedIP, repair: bool) -> Iterator[Finding]:
         try:
@@ -305,29 +341,47 @@ class DoctorService:
         return written.revision is not None
 
     def _examine_copies(
-        self, account_id: str, owned: Sequence[str], repair: bool
+        self,
+        account_id: str,
+        owned: Sequence[str],
+        pool: Mapping[str, DedicatedIP],
+        repair: bool,
     ) -> list[Finding]:
-        """Return the addresses of an account that have no copy, or a copy that differs."""
-        pool = self._ips.by_id(owned)[0]
-        copies = self._copies.find(account_id, owned)
-        wrong = [
-            ip
-            for ip in pool.values()
+        """Return the addresses of an account that have no copy, or a copy that differs.
+
+        :param pool: the documents of the addresses, if they have been read
+        """
+        pool, copies = pool or self._ips.by_id(owned)[0], self._copies.find(account_id, owned)
+        wrong = self._wrong_copies(account_id, owned, pool, copies)
+        if wrong:  # the address may have changed after its document was read
+            pool, copies = self._ips.by_id(wrong)[0], self._copies.find(account_id, wrong)
+            wrong = self._wrong_copies(account_id, wrong, pool, copies)
+        under_way = self._recovery.under_way() if wrong else set()
+        return [
+            Finding(
+                "copy_stale" if address in copies else "copy_missing",
+                address,
+                account_id,
+                repair and self._write_copy(pool[address]),
+            )
+            for address in wrong
+            if address not in under_way
+        ]
+
+    def _wrong_copies(
+        self,
+        account_id: str,
+        owned: Sequence[str],
+        pool: Mapping[str, DedicatedIP],
+        copies: Mapping[str, DedicatedIP],
+    ) -> list[str]:
+        return [
+            ip.address
+            for ip in (pool[each] for each in owned if each in pool)
             if ip.assigned_to == account_id
             and ip.has_known_status
             and not (ip.conflicted or self._is_fresh(ip))
             and not (ip.address in copies and is_copy(copies[ip.address], ip))
-        ]
-        under_way = self._recovery.under_way() if wrong else set()
-        return [
-            Finding(
-                "copy_stale" if ip.address in copies else "copy_missing",
-                ip.address,
-                account_id,
-                repair and self._write_copy(ip),
-            )
-            for ip in wrong
-            if ip.address not in under_way
         ]
 
     def _write_copy(self, ip: DedicatedIP) -> bool:
@@ -356,3 +410,20 @@ class DoctorService:
 
     def _is_fresh(self, ip: DedicatedIP) -> bool:
         return self._now() - ip.modified < GRACE
+
+
+def _batches(sizes: Mapping[str, int | None]) -> Iterator[dict[str, int | None]]:
+    """Yield accounts in their order, so few at a time that their documents fit into memory.
+
+    :param sizes: the number of addresses of each; None if that is not known
+    """
+    batch: dict[str, int | None] = {}
+    total = 0
+    for account_id, size in sizes.items():
+        if batch and (len(batch) == _ACCOUNTS or total + (size or 0) > _CHUNK):
+            yield batch
+            batch, total = {}, 0
+        batch[account_id] = size
+        total += size or 0
+    if batch:
+        yield batch
