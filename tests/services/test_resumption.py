@@ -5,6 +5,7 @@ All attempts have the same request id. Callers choose it, so two requests can ha
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -319,6 +320,79 @@ def test_a_deletion_is_not_repeated_after_the_address_was_added_again(
     anew(address)
     assert services.pool.delete(DeleteIP(address, force=True), name, attempt=again)
     assert services.ips.fetch(address).zone == "anew"
+
+
+def meanwhile(proxy: FaultProxy, number: int, work: Callable[[], object]) -> None:
+    """Let other clients work before the request of a number that concerns the pool."""
+
+    def fault(forward: Forward) -> Reply:
+        work()
+        return forward()
+
+    proxy.rule(fault, path="-dedicated_ips", first=number)
+
+
+NUMBERS = range(1, 8)
+"""The requests about the pool that an addition sends before its write, or a deletion with it."""
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["done", "late"])
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_deletion_is_not_repeated_while_the_address_is_added_again(
+    proxy: FaultProxy,
+    behind: Settings,
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    address: str,
+    name: str,
+    again: Attempt,
+    number: int,
+    late: bool,
+) -> None:
+    def first_attempt() -> None:
+        with suppress(IPNotFound):  # the later attempt has deleted it
+            services.pool.delete(DeleteIP(address), name)
+
+    def others() -> None:
+        if late:
+            first_attempt()
+        services.pool.create(CreateIP(address, "anew", "proxy2.example.com"), uuid4().hex)
+        added.append(address)
+
+    add(address)
+    added: list[str] = []
+    if not late:
+        first_attempt()
+    through = composition.build(behind)
+    meanwhile(proxy, number, others)
+    assert through.pool.delete(DeleteIP(address), name, attempt=again).address == address
+    if added:
+        assert services.ips.fetch(address).zone == "anew"
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_addition_is_not_repeated_while_the_address_is_deleted_again(
+    proxy: FaultProxy,
+    behind: Settings,
+    services: Instance,
+    pool: Database,
+    address: str,
+    name: str,
+    again: Attempt,
+    number: int,
+) -> None:
+    command = CreateIP(address, "us-east", "proxy1.example.com")
+
+    def others() -> None:
+        services.pool.create(command, name)
+        services.pool.delete(DeleteIP(address), uuid4().hex)
+        deleted.append(address)
+
+    deleted: list[str] = []
+    through = composition.build(behind)
+    meanwhile(proxy, number, others)
+    assert through.pool.create(command, name, attempt=again).address == address
+    assert bool(pool.get_all([address])) != bool(deleted)
 
 
 def test_an_assignment_is_not_repeated_after_the_address_was_added_again(

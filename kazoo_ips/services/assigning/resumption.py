@@ -20,6 +20,10 @@ _KINDS = {
 }
 
 
+_READS = 3
+"""Maximum number of reads of an address while other clients delete it and add it again."""
+
+
 class Resumption:
     """Finds these results in the trails of the documents and in the transaction records."""
 
@@ -131,18 +135,21 @@ class Resumption:
         :param account_id: the account of the request; None is any account
         :raises DatastoreUnreachable: CouchDB did not answer
         """
-        ip = self._latest_deleted(address)
+        ip = self._latest(address)
         for event in reversed(ip.trail) if ip else ():
             if (event.kind, event.request_id) == (kind, request_id):
                 return ip.as_of(event) if ip and account_id in {None, event.account_id} else None
         return None
 
-    def created(self, command: CreateIP, request_id: str) -> DedicatedIP | None:
+    def created(
+        self, command: CreateIP, request_id: str, ip: DedicatedIP | None = None
+    ) -> DedicatedIP | None:
         """Return the dedicated IP as this request has added it to the pool, or None if it has not.
 
+        :param ip: the dedicated IP as it was last deleted, if the caller has read that
         :raises DatastoreUnreachable: it is unknown whether the addition has a quorum
         """
-        ip = self._latest(command.address)
+        ip = ip or self._latest(command.address)
         event = ip and ip.event(EventKind.CREATED, None, request_id)
         if not (ip and event):
             return None
@@ -152,12 +159,15 @@ class Resumption:
         # Another client may have deleted it and added it again, with another zone or host.
         return replace(ip.as_of(event), zone=command.zone, host=command.host)
 
-    def deleted(self, address: str, request_id: str) -> DedicatedIP | None:
+    def deleted(
+        self, address: str, request_id: str, ip: DedicatedIP | None = None
+    ) -> DedicatedIP | None:
         """Return the dedicated IP as this request has deleted it, or None if it has not.
 
+        :param ip: the dedicated IP, if the caller has read it: it may have been added again
         :raises DatastoreUnreachable: CouchDB did not answer
         """
-        ip = self._latest(address)
+        ip = ip or self._latest(address)
         event = ip and ip.event(EventKind.DELETED, None, request_id)
         if not (ip and event):
             return None
@@ -168,13 +178,18 @@ class Resumption:
         return ip.as_of(event)
 
     def _latest(self, address: str) -> DedicatedIP | None:
-        """Return the dedicated IP as it is, or as it was when it was last deleted, or None."""
-        with suppress(IPNotFound):
-            return self._reader.read(address)
-        return self._latest_deleted(address)
+        """Return the dedicated IP as it is, or as it was when it was last deleted, or None.
 
-    def _latest_deleted(self, address: str) -> DedicatedIP | None:
-        return self._ips.leaves(address).deletion
+        :raises DatastoreUnreachable: CouchDB did not answer, or others add and delete the address
+            all the time
+        """
+        for _ in range(_READS):
+            with suppress(IPNotFound):
+                return self._reader.read(address)
+            leaves = self._ips.leaves(address)
+            if not leaves.live:  # otherwise another client has added it between the two reads
+                return leaves.deletion
+        raise DatastoreUnreachable(f"{address}: added and deleted all the time")
 
     def of_transaction(self, transaction: Transaction) -> list[DedicatedIP]:
         """Return the dedicated IPs as a committed transaction has left them."""

@@ -68,8 +68,10 @@ class UnarchivedEvents:
         try:
             ip = self._reader.read(address)
         except IPNotFound:
-            deleted = self._ips.by_id([address])[1].get(address)
-            return Present(None, self._events([deleted]) if deleted else [])
+            found, deleted = self._ips.by_id([address])
+            added = found.get(address)  # if another client has added it between the two reads
+            last = added or deleted.get(address)
+            return Present(added, self._events([last]) if last else [])
         return Present(ip, self._events([ip]))
 
     def of_all(self) -> list[HistoryEvent]:

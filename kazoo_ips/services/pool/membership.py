@@ -1,6 +1,7 @@
 """Adding one address to the pool, and deleting one."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from kazoo_ips.errors import (
     Conflict,
@@ -92,6 +93,11 @@ class PoolService:
         if existing or self._ips.has_other_spelling(command.address):
             raise IPExists(command.address)
         earlier = Leaves(()) if dry_run else self._earlier(command.address)
+        if is_resumed(attempt) and earlier.deletion:
+            # The first attempt's write may have arrived since, and another client deleted it.
+            created = self._resumption.created(command, request_id, earlier.deletion)
+            if created:
+                return created
         ip = DedicatedIP.new(
             command.address,
             command.zone,
@@ -101,8 +107,14 @@ class PoolService:
             tombstone=earlier.latest,
             place=self._places.places().rules(command.zone, command.host),
         )
-        if dry_run:
-            return ip
+        return ip if dry_run else self._write_addition(ip)
+
+    def _write_addition(self, ip: DedicatedIP) -> DedicatedIP:
+        """Add an address.
+
+        :raises IPExists: another request has added the address
+        :raises DatastoreUnreachable: it is unknown whether the address was added
+        """
         for _ in range(_WRITES):
             written = self._ips.save(ip)
             added = (
@@ -178,15 +190,31 @@ class PoolService:
     def _delete(
         self, command: DeleteIP, request_id: str, attempt: Attempt | None, dry_run: bool
     ) -> DedicatedIP:
+        before: DedicatedIP | None = None
+        with suppress(IPNotFound):
+            before = self._reader.get(command.address)
         if is_resumed(attempt):
-            deleted = self._resumption.deleted(command.address, request_id)
+            deleted = self._resumption.deleted(command.address, request_id, before)
             if deleted:
                 return deleted
-        before = self._reader.get(command.address)
+        if before is None:
+            raise IPNotFound(command.address)
         require_match(before, command.if_match)
         ip = self._deletion(before, command.force, request_id, keyed=attempt is not None)
-        if dry_run:
-            return ip
+        if not dry_run:
+            self._write_deletion(before, ip, command)
+            audit.deleted(before, request_id)
+            self._copies.remove([before])
+        return ip
+
+    def _write_deletion(self, before: DedicatedIP, ip: DedicatedIP, command: DeleteIP) -> None:
+        """Delete an address.
+
+        :param ip: the dedicated IP as its tombstone records it
+        :raises Conflict: another writer was faster
+        :raises PreconditionFailed: the same, of a request with If-Match
+        :raises DatastoreUnreachable: the outcome is unknown
+        """
         written = self._ips.remove(ip)
         if written.outcome is Outcome.REFUSED:
             raise PreconditionFailed() if command.if_match else Conflict(ip.address)
@@ -196,9 +224,6 @@ class PoolService:
             self._ensure_deleted(before, ip, written)
         elif self._ips.replicas > 1:  # a node that lags may accept a write of an earlier state
             self._copies.schedule_check(before.address, "")
-        audit.deleted(before, request_id)
-        self._copies.remove([before])
-        return ip
 
     def _deletion(
         self, before: DedicatedIP, force: bool, request_id: str, *, keyed: bool
