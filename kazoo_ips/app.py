@@ -263,7 +263,7 @@ def build(  # noqa: PLR0915 - one for each service that others need
     ips = IPRepository(couch, views, settings.write_quorum == "all")
     copy_documents = AccountCopyRepository(couch)
     retries = RetryQueue()
-    conflicts = ConflictResolver(ips, copy_documents, now, metrics)
+    conflicts = ConflictResolver(ips, copy_documents, transaction_log, now, metrics)
     places = PlaceService(PlaceSettingsRepository(records), now)
     recovery = RecoveryService(
         ips, transaction_log, conflicts, places, retries.schedule_check, now, pause, metrics

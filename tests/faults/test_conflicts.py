@@ -40,7 +40,10 @@ from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, Transaction, TransactionLog
 from kazoo_ips.services.assigning.conflicts import GRACE
+from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import Clock
@@ -799,3 +802,62 @@ def test_a_deleted_address_is_not_found_among_several(
     with pytest.raises(ValidationFailed) as failed:
         services.ips.assign_all(AssignIPs(alice.id, (leaves.address, "192.0.2.250")), uuid4().hex)
     assert set(failed.value.errors) == {"ips.0", "ips.1"}
+
+
+@pytest.fixture(params=[(LOW, HIGH), (HIGH, LOW)], ids=["hidden", "shown"])
+def two_marks(
+    request: Any, leaves: Leaves, couch: Couch, alice: Member
+) -> Iterator[tuple[TransactionLog, list[Transaction]]]:
+    """Two releases of several addresses have marked one address, on separated nodes."""
+    log = TransactionLog(Records(couch))
+    base = leaves.claim(leaves.base(), "a" * 32, alice)
+    leaves.copy(base, alice)
+    releases = []
+    for digest in request.param:
+        begun = log.begin(
+            Action.RELEASE, alice.id, uuid4().hex, gregorian(), [leaves.address, "192.0.2.250"]
+        )
+        marked = {**base, "_rev": f"3-{digest}", "pvt_transaction": begun.id}
+        leaves.pool.graft(marked, parent=base["_rev"])
+        releases.append(begun)
+    yield log, releases
+    log.sweep([found for each in releases if (found := log.find(each.id))])
+
+
+def test_the_marks_of_pending_releases_stay(
+    two_marks: tuple[TransactionLog, list[Transaction]], leaves: Leaves, later: Instance
+) -> None:
+    with pytest.raises(Conflict):
+        later.pool._conflicts.resolve(leaves.address)
+    assert len(leaves.live) == 2
+
+
+def test_the_mark_of_a_committed_release_is_kept(
+    two_marks: tuple[TransactionLog, list[Transaction]], leaves: Leaves, later: Instance
+) -> None:
+    log, [committed, _pending] = two_marks
+    log.commit(committed, committed.addresses)
+    assert later.pool._conflicts.resolve(leaves.address).transaction == committed.id
+    assert [leaf["pvt_transaction"] for leaf in leaves.live] == [committed.id]
+
+
+def test_a_mark_without_a_commit_is_dropped_when_its_release_is_aborted(
+    two_marks: tuple[TransactionLog, list[Transaction]], leaves: Leaves, later: Instance
+) -> None:
+    log, releases = two_marks
+    for release in releases:
+        log.abort(release)
+    later.pool._conflicts.resolve(leaves.address)
+    assert [leaf["pvt_status"] for leaf in leaves.live] == ["assigned"]
+
+
+def test_a_committed_release_is_finished_although_another_mark_is_shown(
+    two_marks: tuple[TransactionLog, list[Transaction]], leaves: Leaves, settings: Settings
+) -> None:
+    log, [committed, _pending] = two_marks
+    log.commit(committed, committed.addresses)
+    clock = Clock()
+    clock.ahead = LEASE + 5
+    composition.build(settings, clock=clock).background.recover()
+    released = [leaf for leaf in leaves.live if leaf["pvt_status"] == "available"]
+    assert [leaf["pvt_request_id"] for leaf in released] == [committed.request_id]

@@ -31,6 +31,7 @@ from kazoo_ips.observability import audit, request_context
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
+from kazoo_ips.repositories.transaction_log import State, TransactionLog, is_release
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class ConflictResolver:
 
     Resolving an address twice, or in two threads at once, gives the same result.
 
+    :param log_: says what became of the releases of several addresses that revisions name
     :param now: returns the time in Gregorian seconds
     :param metrics: counts the conflicts that are resolved and the addresses that are restored
     """
@@ -60,11 +62,13 @@ class ConflictResolver:
         self,
         ips: IPRepository,
         copies: AccountCopyRepository,
+        log_: TransactionLog,
         now: Callable[[], int],
         metrics: Metrics,
     ) -> None:
         self._ips = ips
         self._copies = copies
+        self._log = log_
         self._now = now
         self._metrics = metrics
 
@@ -109,6 +113,9 @@ class ConflictResolver:
         """
         if not all(leaf.has_known_status for leaf in live):
             raise Conflict(address)
+        marked = self._marked_by_commit(address, live)
+        if marked:
+            return marked
         owned = [leaf for leaf in live if self.is_acknowledged(leaf)]
         # A transfer writes the copy of the new owner before it removes that of the old one.
         followed = (leaf for leaf in owned if not _is_followed(leaf, owned))
@@ -129,6 +136,27 @@ class ConflictResolver:
         if any(self._now() - leaf.modified < GRACE for leaf in released):
             raise Conflict(address)
         return self._unassigned(released) if released else acknowledged
+
+    def _marked_by_commit(self, address: str, live: Iterable[DedicatedIP]) -> DedicatedIP | None:
+        """Return the revision that a committed release of several addresses has marked, if any.
+
+        Before its commit each of its marks had a majority. So no other write was acknowledged.
+
+        :raises Conflict: a release that has marked a revision may still commit
+        """
+        is_pending = False
+        for leaf in live:
+            release = leaf.transaction if leaf.transaction and is_release(leaf.transaction) else ""
+            transaction = self._log.find(release) if release else None
+            if transaction is None:
+                continue
+            if transaction.state is State.PENDING:
+                is_pending = True
+            elif self._log.confirm(transaction).state is State.COMMITTED:
+                return leaf
+        if is_pending:
+            raise Conflict(address)
+        return None
 
     def is_acknowledged(self, ip: DedicatedIP) -> bool:
         """Return whether the owner's account has the copy of this assignment.

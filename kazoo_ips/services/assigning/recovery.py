@@ -319,7 +319,7 @@ class RecoveryService:
         if not transaction.changes_documents:
             return statuses
         for _ in range(_TRIES):
-            found = self._ips.by_id(transaction.addresses)[0].values()
+            found = self._written(transaction)
             due = [self._decided(transaction, ip) for ip in found if _is_written(transaction, ip)]
             statuses |= {ip.address: ip.status for ip in due}
             to_confirm = [ip for ip in found if self._is_to_confirm(transaction, ip)]
@@ -328,6 +328,21 @@ class RecoveryService:
             if done and not hidden:
                 return statuses
         raise DatastoreUnreachable(f"request {transaction.request_id} is not finished")
+
+    def _written(self, transaction: Transaction) -> list[DedicatedIP]:
+        """Return the documents of a decided transaction.
+
+        Of a document in conflict, CouchDB shows any revision. For a release the one is returned
+        that the release has marked: it had a majority.
+        """
+        found = list(self._ips.by_id(transaction.addresses)[0].values())
+        if transaction.action is not Action.RELEASE:
+            return found
+        return [self._marked(transaction, ip) if ip.conflicted else ip for ip in found]
+
+    def _marked(self, transaction: Transaction, ip: DedicatedIP) -> DedicatedIP:
+        leaves = self._ips.leaves(ip.address).live
+        return next((leaf for leaf in leaves if _is_written(transaction, leaf)), ip)
 
     def _decided(self, transaction: Transaction, ip: DedicatedIP) -> DedicatedIP:
         """Return a document with the decision applied: an assignment undone, or a release done."""
