@@ -15,12 +15,34 @@ addition after the deletion, and CouchDB cannot refuse the new document then.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
-from tests.simulation.plan import Allocate, Repair
+from tests.simulation.plan import Allocate, Cancel, Confirm, OfReservation, Repair, Reserve
+from tests.simulation.steps import (
+    ABSENT,
+    HELD,
+    Step,
+    Transient,
+    add,
+    added,
+    assign,
+    cancel,
+    confirm,
+    effect_if_any,
+    is_free_for,
+    is_held_by,
+    is_unowned,
+    observe,
+    observe_not_held,
+    owner,
+    release,
+    remove,
+    reserve,
+    transfer,
+    transiently,
+)
 from tests.simulation.workers import Reply
 from tests.stateful.commands import (
     Assign,
@@ -38,32 +60,10 @@ from tests.stateful.commands import (
 )
 from tests.stateful.history import Event, legal_order
 
-AVAILABLE = "available"
-DISABLED = "disabled"
-RESTS = "~"
-"""An address that rests has the owner `~X` if X had it last."""
-ABSENT = None
 UNFINISHED = float("inf")
 _MAX_CHOICES = 200_000
 """The maximum number of combinations of interpretations; no seed has needed more."""
 
-
-@dataclass(frozen=True)
-class Transient:
-    """A state that a call causes for a moment and then undoes.
-
-    :param owner: the visible state
-    :param call: the number of the call
-    :param before: the state before and afterwards
-    """
-
-    owner: str | None
-    call: int
-    before: str | None
-
-
-State = str | None | Transient
-Step = Callable[[Any], Iterable[State]]
 Constraints = Mapping[str, Sequence[Step]]
 """For each address the steps that one interpretation of a reply implies."""
 
@@ -121,85 +121,6 @@ def is_final(reply: Reply) -> bool:
     return 200 <= reply.status < 500 and reply.message != "in_progress"
 
 
-# Steps: functions from a state to the possible next states; none if the step is not possible.
-
-
-def owner(state: State) -> str | None:
-    """Return the visible owner in a state."""
-    return state.owner if isinstance(state, Transient) else state
-
-
-def is_unowned(state: State) -> bool:
-    """Whether the pool has an address, and no account has it."""
-    shown = owner(state)
-    return shown is not None and (shown in {AVAILABLE, DISABLED} or shown[0] == RESTS)
-
-
-def is_free_for(account: str, *, by_name: bool = True) -> Callable[[str | None], bool]:
-    """Whether an account may have an address."""
-    free = {AVAILABLE, RESTS + account} if by_name else {AVAILABLE}
-    return lambda shown: shown in free
-
-
-def assign(account: str, *, by_name: bool = True) -> Step:
-    """Assign an address."""
-    is_free = is_free_for(account, by_name=by_name)
-    return lambda s: [account] if is_free(owner(s)) else []
-
-
-def released(account: str, setting: str) -> str:
-    """Return the state of an address that an account has released."""
-    return {"aging": RESTS + account, "drained": DISABLED}.get(setting, AVAILABLE)
-
-
-def added(setting: str) -> str:
-    """Return the state of an address that was added to the pool."""
-    return DISABLED if setting == "drained" else AVAILABLE
-
-
-def release(account: str, setting: str) -> Step:
-    """Release an address of the account."""
-    return lambda s: [released(account, setting)] if owner(s) == account else []
-
-
-def transfer(from_: str, to: str) -> Step:
-    """Transfer an address from one account to another one."""
-    return lambda s: [to] if owner(s) == from_ else []
-
-
-def add(setting: str) -> Step:
-    """Add an address to the pool."""
-    return lambda s: [added(setting)] if owner(s) is ABSENT else []
-
-
-def remove(force: bool) -> Step:
-    """Delete an address from the pool."""
-    return lambda s: [ABSENT] if owner(s) is not ABSENT and (force or is_unowned(s)) else []
-
-
-def observe(holds: Callable[[str | None], bool]) -> Step:
-    """Observe a state that fulfils the condition."""
-    return lambda s: [s] if holds(owner(s)) else []
-
-
-def transiently(shows: Callable[[str | None], bool], to: str | None, call: int) -> list[Step]:
-    """Change the owner for a moment, or not at all.
-
-    :param shows: whether this is possible in a state
-    :param to: the owner for this moment
-    :param call: the number of the call
-    """
-
-    def change(state: Any) -> Iterable[State]:
-        possible = not isinstance(state, Transient) and shows(state)
-        return [state, Transient(to, call, state)] if possible else [state]
-
-    def undo(state: Any) -> Iterable[State]:
-        return [state.before if isinstance(state, Transient) and state.call == call else state]
-
-    return [change, undo]
-
-
 def addresses_of(command: Command, addresses: Sequence[str]) -> Sequence[str]:
     """Return the addresses that a command may change."""
     match command:
@@ -207,18 +128,25 @@ def addresses_of(command: Command, addresses: Sequence[str]) -> Sequence[str]:
             return [a]
         case AssignMany(_, _, wanted) | ReleaseMany(_, _, wanted) | Transfer(_, wanted):
             return wanted
-        case ReleaseAll() | Allocate() | Repair():
+        case Reserve(_, _, wanted) if wanted:
+            return wanted
+        case OfReservation():
+            return command.addresses
+        case ReleaseAll() | Allocate() | Reserve() | Repair():
             return addresses
     return []
 
 
-def effect_of(command: Command, setting: str) -> Step:
-    """Return the step that a command takes on each address that it changes."""
+def effect_of(call: Call) -> Step:
+    """Return the step that a call takes on each address that it changes."""
+    command, setting = call.command, call.setting
     match command:
         case Assign() | AssignMany() | Allocate():
             return assign(command.account, by_name=not isinstance(command, Allocate))
         case Release() | ReleaseMany() | ReleaseAll():
             return release(command.account, setting)
+        case Reserve() | OfReservation():
+            return _effect_of_reservation(call)
         case Transfer(_, _, from_id, to_id):
             return transfer(from_id, to_id)
         case Create():
@@ -228,8 +156,17 @@ def effect_of(command: Command, setting: str) -> Step:
     raise AssertionError(command)
 
 
+def _effect_of_reservation(call: Call) -> Step:
+    command = call.command
+    if isinstance(command, Reserve):
+        return reserve(command.account, call.number, by_name=bool(command.addresses))
+    assert isinstance(command, OfReservation)
+    ends = cancel if isinstance(command, Cancel) else confirm
+    return ends(command.made_by)
+
+
 def _all(call: Call, changed: Iterable[str]) -> Constraints:
-    return {address: [effect_of(call.command, call.setting)] for address in changed}
+    return {address: [effect_of(call)] for address in changed}
 
 
 def interpretations(call: Call, addresses: Sequence[str]) -> list[Constraints]:
@@ -237,13 +174,16 @@ def interpretations(call: Call, addresses: Sequence[str]) -> list[Constraints]:
     command, reply = call.command, call.reply
     assigned = isinstance(command, Delete) and "assigned" in _reasons(reply).values()
     exists = isinstance(command, Create) and reply.status == 409
-    only_read = isinstance(command, Fetch) or reply.status in (400, 404) or assigned or exists
+    expired = reply.message == "reservation_expired"
+    refused = reply.status in (400, 404) or assigned or exists or expired
+    only_read = isinstance(command, Fetch) or refused
     if isinstance(command, Repair) or (call.isolated and only_read):
         return [{}]
     if not is_final(reply):
         return _unknown(call, addresses)
     if reply.status >= 400:
-        return [_after_attempts(call, each, addresses) for each in _refusal(call, addresses)]
+        refusal = _reservation_ended if isinstance(command, OfReservation) else _refusal
+        return [_after_attempts(call, each, addresses) for each in refusal(call, addresses)]
     if isinstance(command, Fetch | Move):
         return [{command.address: [observe(_is_as_shown(reply))]}]
     changed = reply.data.get("ips") or addresses_of(command, addresses)
@@ -254,7 +194,7 @@ def interpretations(call: Call, addresses: Sequence[str]) -> list[Constraints]:
         }
         seen = {} if call.isolated or call.lagging else others
         return [{**seen, **_all(call, changed)}]
-    if isinstance(command, Allocate):
+    if isinstance(command, Allocate) or (isinstance(command, Reserve) and not command.addresses):
         assert len(set(changed)) == command.quantity, call
     else:
         assert list(changed) == list(addresses_of(command, addresses)), call
@@ -290,6 +230,13 @@ def _no_lasting_effect(call: Call, addresses: Sequence[str]) -> Constraints:
             by_name = not isinstance(command, Allocate)
             is_free = is_free_for(command.account, by_name=by_name)
             shown = transiently(is_free, command.account, number)
+        case Reserve():
+            is_free = is_free_for(command.account, by_name=bool(command.addresses))
+            shown = transiently(is_free, HELD + command.account, number)
+        case Confirm():
+            shown = transiently(is_held_by(command.made_by), command.account, number)
+        case Cancel():  # each address by itself
+            shown = [effect_if_any(cancel(command.made_by))]
         case Transfer(_, _, from_id, to_id):
             shown = transiently(lambda o: o == from_id, to_id, number)
         case Create():
@@ -305,12 +252,16 @@ def _unknown(call: Call, addresses: Sequence[str]) -> list[Constraints]:
     command, nothing = call.command, _no_lasting_effect(call, addresses)
     if isinstance(command, Fetch | Move):
         return [{}]
+    if isinstance(command, Cancel):
+        return [nothing]
     if isinstance(command, ReleaseAll):
-        after = released(command.account, call.setting)
-        some: Step = lambda s: [s, after] if owner(s) == command.account else [s]  # noqa: E731
+        some = effect_if_any(effect_of(call))
         return [{address: [some] for address in addresses}]
     wanted = addresses_of(command, addresses)
-    size = command.quantity if isinstance(command, Allocate) else len(wanted)
+    chosen = isinstance(command, Allocate) or (
+        isinstance(command, Reserve) and not command.addresses
+    )
+    size = command.quantity if chosen else len(wanted)
     return [nothing, *(_all(call, each) for each in itertools.combinations(wanted, size))]
 
 
@@ -318,11 +269,13 @@ _RULES: dict[str, Callable[[Command, str], Callable[[str | None], bool]]] = {
     "not_found": lambda command, account: lambda o: o is ABSENT,
     "forbidden": lambda command, account: (
         (lambda o: o is not ABSENT and o != account and not is_free_for(account)(o))
-        if isinstance(command, Assign | AssignMany)
+        if isinstance(command, Assign | AssignMany | Reserve)
         else (lambda o: o is not ABSENT and o != account and not is_unowned(o))
     ),
     "superfluous": lambda command, account: (
-        (lambda o: o == account) if isinstance(command, Assign | AssignMany) else is_unowned
+        (lambda o: o == account)
+        if isinstance(command, Assign | AssignMany | Reserve)
+        else is_unowned
     ),
 }
 
@@ -369,6 +322,18 @@ def _refusal(call: Call, addresses: Sequence[str]) -> list[Constraints]:
     raise AssertionError(call)
 
 
+def _reservation_ended(call: Call, addresses: Sequence[str]) -> list[Constraints]:
+    """Return the possible reasons for a refusal of a request about a reservation."""
+    command, reply = call.command, call.reply
+    assert isinstance(command, OfReservation)
+    ended = observe_not_held(command.made_by)
+    if isinstance(command, Cancel) and reply.status == 404:
+        return [{address: [ended] for address in command.addresses}]
+    if reply.message == "reservation_expired":
+        return [{address: [ended]} for address in command.addresses]
+    return [_no_lasting_effect(call, addresses)]
+
+
 def _after_attempts(call: Call, refused: Constraints, addresses: Sequence[str]) -> Constraints:
     """Return the constraints of a refusal, with what earlier attempts did and undid before.
 
@@ -376,7 +341,10 @@ def _after_attempts(call: Call, refused: Constraints, addresses: Sequence[str]) 
     has already was not assigned by these attempts.
     """
     command, reply = call.command, call.reply
-    undone = isinstance(command, Assign | AssignMany | Transfer) and reply.status in (400, 404)
+    undone = isinstance(command, Assign | AssignMany | Reserve | Transfer) and reply.status in (
+        400,
+        404,
+    )
     if not undone or is_final(call.attempts[0][2]):
         return refused
     wanted = addresses_of(command, addresses)
@@ -425,6 +393,8 @@ def violations(
         for a in begin
     }
 
+    expiries = [*_expiries(history)]
+
     @cache
     def possible(address: str, choice: tuple[int, ...]) -> bool:
         events = [
@@ -433,7 +403,9 @@ def violations(
             for step in by_call[i][chosen].get(address, ())
         ]
         events += [Event(began, UNFINISHED, add_again) for began in additions[address]]
-        return legal_order(events, begin[address], lambda s: s == end[address]) is not None
+        events += expiries
+        final = lambda s: not isinstance(s, Transient) and owner(s) == end[address]  # noqa: E731
+        return legal_order(events, begin[address], final) is not None
 
     impossible: dict[str, None] = {}
     choices = itertools.product(*(range(len(alternatives)) for alternatives in by_call))
@@ -449,6 +421,14 @@ def violations(
             for a in impossible
         ),
     ]
+
+
+def _expiries(history: Iterable[Call]) -> Iterator[Event]:
+    """Yield the ends of reservations whose time is over; their times are whole seconds."""
+    for call in history:
+        if isinstance(call.command, Reserve) and not _is_refused(call):
+            ends = call.began + call.command.seconds - 1
+            yield Event(ends, UNFINISHED, effect_if_any(cancel(call.number)))
 
 
 def _creation(command: Command, address: str) -> Create | None:

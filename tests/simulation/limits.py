@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from tests.simulation.history import UNFINISHED, Call, addresses_of, is_final
-from tests.simulation.plan import Allocate
+from tests.simulation.plan import Allocate, Confirm
 from tests.stateful.commands import (
     Assign,
     AssignMany,
@@ -14,7 +14,7 @@ from tests.stateful.commands import (
     Transfer,
 )
 
-_TAKES = (Assign, AssignMany, Allocate, Transfer)
+_TAKES = (Assign, AssignMany, Allocate, Confirm, Transfer)
 _GIVES = (Release, ReleaseMany, ReleaseAll, Delete, Transfer)
 
 
@@ -52,7 +52,7 @@ def _tenures(
                 yield address, call.ended, _end(address, call.began, calls, addresses)
 
 
-def _taker(command: Assign | AssignMany | Allocate | Transfer) -> str:
+def _taker(command: Assign | AssignMany | Allocate | Confirm | Transfer) -> str:
     return command.to_id if isinstance(command, Transfer) else command.account
 
 

@@ -38,6 +38,53 @@ class Allocate(OfAccount):
 
 
 @dataclass(frozen=True)
+class Reserve(OfAccount):
+    """Set addresses aside: those that are named, or a number of addresses.
+
+    :param seconds: for how long
+    """
+
+    addresses: tuple[str, ...]
+    quantity: int
+    seconds: int
+
+    def request(self) -> Request:
+        """Return method, path and data."""
+        wanted = {"ips": list(self.addresses)} if self.addresses else {"quantity": self.quantity}
+        return "put", f"{OWN}/reservations", {**wanted, "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class OfReservation(OfAccount):
+    """A request about the latest reservation of the same client, which the run fills in.
+
+    :param made_by: the number of the call that has made it
+    """
+
+    reservation: str = ""
+    addresses: tuple[str, ...] = ()
+    made_by: int = 0
+
+
+@dataclass(frozen=True)
+class Confirm(OfReservation):
+    """Assign the addresses of a reservation."""
+
+    def request(self) -> Request:
+        """Return method, path and data."""
+        return "post", OWN, {"reservation": self.reservation}
+
+
+@dataclass(frozen=True)
+class Cancel(OfReservation):
+    """End a reservation."""
+
+    def request(self) -> Request:
+        """Return method, path and data."""
+        return "delete", f"{OWN}/reservations/{self.reservation}", None
+
+
+@dataclass(frozen=True)
 class Repair(Command):
     """`kazoo-ips doctor --repair` on a worker's machine."""
 
@@ -116,6 +163,7 @@ def make(seed: int) -> Plan:
         _add_faults(chance, made)
     # From numbers of their own, so that the rest of a plan does not depend on what follows.
     made.clients += _operators(Random(f"operators {seed}"), owners)
+    made.clients += _reserving(Random(f"reservations {seed}"), owners)
     limited = Random(f"limits {seed}")
     for account in ACCOUNTS:
         if limited.random() < 0.2:
@@ -153,6 +201,33 @@ def _operators(chance: Random, owners: Mapping[str, str | None]) -> list[list[Ta
             key = f"key-operator-{number}-{task}" if chance.random() < 0.4 else None
             command = _operator_command(chance, owners)
             tasks.append(Task(command, key, chance.expovariate(100), chance.randrange(3)))
+        clients.append(tasks)
+    return clients
+
+
+def _reserving(chance: Random, owners: Mapping[str, str | None]) -> list[list[Task]]:
+    """Return clients who reserve addresses and then take them or not; in most plans none."""
+    clients = []
+    for number in range(chance.choice([0, 0, 0, 1, 2])):
+        account = chance.choice(ACCOUNTS)
+        unowned = [address for address, owner in owners.items() if owner is None]
+        usable = unowned if unowned and chance.random() < 0.8 else list(owners)
+        named = tuple(chance.sample(usable, min(len(usable), chance.choice([1, 2, 2]))))
+        wanted = chance.choice([named, ()])
+        first = Reserve(
+            account, account, wanted, chance.choice([1, 1, 2]), chance.choice([9, 3600])
+        )
+        commands: list[Command] = [
+            first,
+            chance.choice([Confirm, Confirm, Cancel])(account, account),
+        ]
+        if chance.random() < 0.4:
+            commands.append(chance.choice([Confirm, Cancel])(account, account))
+        tasks = []
+        for task, command in enumerate(commands):
+            key = f"key-reservation-{number}-{task}" if chance.random() < 0.4 else None
+            pause = chance.choice([chance.expovariate(100), chance.expovariate(3), 8.0])
+            tasks.append(Task(command, key, pause if task else pause / 10, chance.randrange(3)))
         clients.append(tasks)
     return clients
 

@@ -13,11 +13,12 @@ from kazoo_ips.services.assigning.recovery import LEASE
 from tests.simulation import archive, history, limits, plan
 from tests.simulation.cluster import Cluster
 from tests.simulation.documents import Shard
-from tests.simulation.history import ABSENT, AVAILABLE, DISABLED, RESTS, Call, is_final
+from tests.simulation.history import Call, is_final
 from tests.simulation.network import Network
-from tests.simulation.plan import ACCOUNTS, Fault, Plan, Repair, Task
+from tests.simulation.plan import ACCOUNTS, Fault, OfReservation, Plan, Repair, Reserve, Task
 from tests.simulation.scheduler import Process, Scheduler
 from tests.simulation.standard_library import world
+from tests.simulation.steps import ABSENT, AVAILABLE, DISABLED, HELD, RESTS
 from tests.simulation.workers import POOL, Reply, Worker, application, base, pool_trees
 from tests.stateful.commands import Command, Move, Transfer
 
@@ -180,8 +181,14 @@ class Run:
     def _client(self, name: str, tasks: list[Task]) -> None:
         for task in tasks:
             self.scheduler.sleep(task.pause)
+            command = task.command
+            if isinstance(command, OfReservation):
+                reserved = self._reservation(name)
+                if reserved is None:
+                    return
+                command = _about(command, reserved)
             self._number += 1
-            call = Call(self._number, name, task.command, task.key, ())
+            call = Call(self._number, name, command, task.key, ())
             attempts: list[tuple[float, float, Reply]] = []
             for attempt in range(_ATTEMPTS if task.key else 1):
                 if attempt:
@@ -191,6 +198,11 @@ class Run:
                 if is_final(attempts[-1][2]):
                     break
             self._record(call, attempts)
+
+    def _reservation(self, name: str) -> Call | None:
+        """Return the call by which a client has reserved addresses; None if it has not."""
+        made = (c for c in self.calls if c.client == name and isinstance(c.command, Reserve))
+        return next((call for call in made if call.reply.status == 201), None)
 
     def _record(self, call: Call, attempts: list[tuple[float, float, Reply]]) -> None:
         others = [c for c in self.calls if c.number != call.number]
@@ -251,6 +263,7 @@ class Run:
 
     def _violations(self) -> list[str]:
         """Check the history and the documents at this moment."""
+        differences = self._lasting_differences()
         violations: list[str] = []
         names = {account_id: name for name, account_id in base().ids.items()}
         pool = self._documents(POOL)
@@ -271,8 +284,7 @@ class Run:
         ]
         violations += history.violations(calls, begin, end)
         violations += self._limit_violations(calls, end)
-        for name in sorted(self.cluster.nodes[0].shards):
-            violations += _differences(name, [n.shards[name] for n in self.cluster.nodes])
+        violations += differences
         for account in ACCOUNTS:
             violations += self._copy_differences(account, pool)
         violations += [
@@ -282,12 +294,31 @@ class Run:
         ]
         events = [
             {"_id": i, **d}
-            for name in self.cluster.nodes[0].shards
+            for name in self._databases
             if name.startswith("kazoo_ips_history_")
             for i, d in self._documents(name).items()
         ]
         violations += archive.violations(events, self.calls, pool)
         return violations + [f"the doctor found {each}" for each in self._doctor_findings()]
+
+    def _lasting_differences(self) -> list[str]:
+        """Return where the nodes differ, but not while a write is on its way to the last one.
+
+        Workers write now and then at any time, for example that they run.
+        """
+        found = set(self._differences())
+        if not found:
+            return []
+        self.scheduler.run_for(2 * self.plan.delays.sync)
+        return [each for each in self._differences() if each in found]
+
+    def _differences(self) -> list[str]:
+        shards = {n: [each.shards[n] for each in self.cluster.nodes] for n in self._databases}
+        return [each for name, copies in shards.items() for each in _differences(name, copies)]
+
+    @property
+    def _databases(self) -> list[str]:
+        return sorted(self.cluster.nodes[0].shards)
 
     def _limit_violations(self, calls: Sequence[Call], end: Mapping[str, str | None]) -> list[str]:
         """Return the accounts that had too many addresses, and addresses that are not counted."""
@@ -332,6 +363,14 @@ class Run:
         return found
 
 
+def _about(command: OfReservation, reserved: Call) -> OfReservation:
+    """Return a command about the reservation that a call has made."""
+    made = reserved.reply.data
+    return replace(
+        command, reservation=made["id"], addresses=tuple(made["ips"]), made_by=reserved.number
+    )
+
+
 def _with_ids(command: Command) -> Command:
     """Return a command with the ids of accounts in the place of their names."""
     if isinstance(command, Transfer):
@@ -363,6 +402,8 @@ def _owner(document: dict[str, Any], names: dict[str, str]) -> str:
         return RESTS + names[document["pvt_last_assigned_to"]]
     if document.get("pvt_status") == "disabled":
         return DISABLED
+    if document.get("pvt_status") == "reserved":
+        return HELD + names[document["pvt_reserved_for"]]
     return names.get(document.get("pvt_assigned_to", ""), "an unknown account")
 
 

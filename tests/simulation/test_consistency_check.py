@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.simulation.history import ABSENT, AVAILABLE, Call, violations
-from tests.simulation.plan import Allocate
+from tests.simulation.history import Call, violations
+from tests.simulation.plan import Allocate, Cancel, Confirm, Reserve
+from tests.simulation.steps import ABSENT, AVAILABLE
 from tests.simulation.workers import Reply
 from tests.stateful.commands import (
     Assign,
@@ -46,6 +47,11 @@ def wrong(
     return violations(done, {A: a[0], B: b[0]}, {A: a[1], B: b[1]})
 
 
+HELD = Reserve("X", "X", (A, B), 0, 100)
+TAKE = Confirm("X", "X", "id", (A, B), made_by=0)
+EXPIRED = Reply(409, {}, "reservation_expired")
+RESERVED = (0, 1, HELD, replace(both(), status=201))
+FREE = (AVAILABLE, AVAILABLE)
 REFUSED_RELEASE = [
     (0, 9, ReleaseMany("X", "X", (A, B)), LOST),
     (1, 8, Release("X", "X", A), SUCCESS),
@@ -81,9 +87,59 @@ GOOD = {
         (AVAILABLE, "Y"),
         (AVAILABLE, AVAILABLE),
     ),
+    "a reservation is assigned": (
+        history(RESERVED, (2, 3, TAKE, both())),
+        (AVAILABLE, "X"),
+        (AVAILABLE, "X"),
+    ),
+    "a reservation is cancelled": (
+        history(RESERVED, (2, 3, Cancel("X", "X", "id", (A, B), made_by=0), both())),
+        FREE,
+        FREE,
+    ),
+    "a reservation remains": (history(RESERVED), (AVAILABLE, "=X"), (AVAILABLE, "=X")),
+    "a reservation whose time is over assigns nothing": (
+        history(RESERVED, (101, 102, TAKE, EXPIRED)),
+        FREE,
+        FREE,
+    ),
+    "a reserved address is refused by name": (
+        history(RESERVED, (2, 3, Assign("X", "X", A), Reply(400, {"ips.0": {"forbidden": {}}}))),
+        (AVAILABLE, "=X"),
+        (AVAILABLE, "=X"),
+    ),
 }
 
 BAD = {
+    "a reservation is lost": (
+        history(RESERVED, (2, 3, TAKE, EXPIRED)),
+        (AVAILABLE, "=X"),
+        (AVAILABLE, "=X"),
+    ),
+    "a reservation that is over assigns": (
+        history(
+            RESERVED,
+            (2, 3, Cancel("X", "X", "id", (A, B), made_by=0), both()),
+            (4, 5, TAKE, both()),
+        ),
+        (AVAILABLE, "X"),
+        (AVAILABLE, "X"),
+    ),
+    "a reserved address is given to another account": (
+        history(RESERVED, (2, 3, Assign("Y", "Y", A), SUCCESS), (4, 5, TAKE, EXPIRED)),
+        (AVAILABLE, "Y"),
+        (AVAILABLE, "=X"),
+    ),
+    "a reservation ends before its time": (
+        history(RESERVED, (2, 3, Assign("Y", "Y", A), SUCCESS)),
+        (AVAILABLE, "Y"),
+        (AVAILABLE, AVAILABLE),
+    ),
+    "one of two addresses of a reservation is assigned": (
+        history(RESERVED, (2, 3, TAKE, UNKNOWN)),
+        (AVAILABLE, "X"),
+        (AVAILABLE, "=X"),
+    ),
     "an address is assigned twice": (
         history((0, 2, Assign("X", "X", A), SUCCESS), (1, 3, Assign("Y", "Y", A), SUCCESS)),
         (AVAILABLE, "X"),
