@@ -332,7 +332,7 @@ def build(  # noqa: PLR0915 - one for each service that others need
     events = EventFeed(years, settings.read_timeout * _WAIT_FOR_EVENTS)
     archived = HistoryRepository(years, now)
     exports = ExportRepository(couch, years, copy_documents)
-    changes = UnarchivedChanges(couch, PoolFeed(couch), Checkpoints(records), ARCHIVER)
+    changes = UnarchivedChanges(couch, ips, PoolFeed(couch), Checkpoints(records), ARCHIVER)
     unarchived = UnarchivedEvents(ips, changes, HistoryLookup(years), reader, recovery, pause)
     history = HistoryService(archived, unarchived, now)
     doctor = DoctorService(
@@ -386,7 +386,7 @@ def build(  # noqa: PLR0915 - one for each service that others need
         low_zones=low_zones,
         tree_lists=TreeListService(lists, accounts, counts),
         history=history,
-        tenures=TenureService(history, archived, unarchived, lists, ips),
+        tenures=TenureService(history, archived, unarchived, lists),
         ips=IPService(
             reader, holdings, accounts, transactions, recovery, resumption, places, now=now
         ),

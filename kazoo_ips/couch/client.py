@@ -452,7 +452,8 @@ class Database:
         return rows
 
     def _query_one(self, query: str) -> _Shared:
-        return _shared(_rows(self._send("GET", query)))
+        response = self._send("GET", query)
+        return _shared(response.content if query.startswith("_changes") else _rows(response))
 
     def _query_all(self, queries: Sequence[str]) -> list[_Shared]:
         return [self._query_one(queries[0])] * len(queries)  # all queries are equal
@@ -466,6 +467,15 @@ class Database:
     def changes(self, **params: Any) -> Document:
         """Send one request to `_changes`, and return CouchDB's response."""
         feed: Document = self._send("GET", "_changes", **params).content
+        return feed
+
+    def changes_until_now(self, **params: Any) -> Document:
+        """Send one request to `_changes` as `changes` does, without waiting for new changes.
+
+        Threads that send the same request at the same time share one, as in `rows`.
+        """
+        query = "_changes" + _query(params)
+        feed: Document = _share(self._query_batcher(query), query)
         return feed
 
     def attachment(self, document_id: str, name: str) -> bytes:

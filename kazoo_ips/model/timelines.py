@@ -6,6 +6,7 @@ seconds, so several events can have the same time.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise, starmap
 from typing import NamedTuple
 
@@ -31,9 +32,15 @@ class EventPosition(NamedTuple):
 
 def position(event: HistoryEvent) -> EventPosition:
     """Return the position of an event, which is its key in the views of the archive."""
-    canonical = addresses.canonical(event.address)
-    order = addresses.sort_key(canonical) if canonical else f"0{event.address}"
-    return EventPosition(event.at, generation(event.revision), f"{order}-{event.id}")
+    return EventPosition(
+        event.at, generation(event.revision), f"{_order(event.address)}-{event.id}"
+    )
+
+
+@lru_cache(maxsize=10_000)
+def _order(address: str) -> str:
+    canonical = addresses.canonical(address)
+    return addresses.sort_key(canonical) if canonical else f"0{address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,20 @@ class ListEvents:
             and (self.until is None or event.at < self.until)
             and (self.after is None or position(event) < self.after)
         )
+
+    def is_between(
+        self, event: HistoryEvent, after: EventPosition | None, *, forward: bool
+    ) -> bool:
+        """Return whether an event is between the times, and after a position in the order of the
+        list, or of time if `forward`.
+        """
+        if self.since is not None and event.at < self.since:
+            return False
+        if self.until is not None and event.at >= self.until:
+            return False
+        if after is None:
+            return True
+        return position(event) > after if forward else position(event) < after
 
 
 class EventPage(NamedTuple):

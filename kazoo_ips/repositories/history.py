@@ -4,13 +4,8 @@ There is one database for each year, all with the same views. A query reads the 
 the other, and stops at the first one that answers it.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
-from kazoo_ips.couch.client import Key
-from kazoo_ips.errors import DatastoreMissing
-from kazoo_ips.model import addresses
 from kazoo_ips.model.history import HistoryEvent
 from kazoo_ips.model.timelines import (
     EventPage,
@@ -19,7 +14,7 @@ from kazoo_ips.model.timelines import (
     changes_holder,
     position,
 )
-from kazoo_ips.repositories.history_documents import from_document, from_view
+from kazoo_ips.repositories.history_views import HistoryViews
 from kazoo_ips.repositories.history_years import HistoryYears
 
 _WINDOW = 20
@@ -31,11 +26,8 @@ _MOST_ROWS = 5000
 """The number of rows after which a page ends, even if it has fewer lines than it may have."""
 _START = EventPosition(-1, 0, "")
 """The position before all events."""
-_RETRACTIONS_TTL = 1.0
-"""Maximum number of seconds that the ids of retracted events are cached."""
 _DAY = 86_400
-"""Seconds by which the times of retractions may differ from the order in which they were stored,
-and by which clocks may differ at the turn of a year."""
+"""Seconds by which clocks may differ at the turn of a year."""
 
 
 class HistoryRepository:
@@ -47,7 +39,7 @@ class HistoryRepository:
     def __init__(self, years: HistoryYears, now: Callable[[], int]) -> None:
         self._years = years
         self._now = now
-        self._retractions: dict[int, _Retractions] = {}
+        self._views = HistoryViews(years)
 
     def page(self, query: ListEvents, limit: int) -> EventPage:
         """Return a page of the events that match all filters of a query, the latest first.
@@ -63,8 +55,8 @@ class HistoryRepository:
             while not query.is_past(after):
                 wanted = limit + 1 - len(found)
                 wanted = max(wanted, _CHUNK) if query.is_partial else wanted
-                events = self._read(year, query, after, wanted)
-                found += [event for event in self._kept(events) if query.covers(event)]
+                events = self._views.read(year, query, after, wanted)
+                found += [event for event in self._kept(events, query) if query.covers(event)]
                 if len(found) > limit:
                     return EventPage(tuple(found[:limit]), position(found[limit - 1]))
                 rows_read += len(events)
@@ -87,11 +79,11 @@ class HistoryRepository:
         query, split = ListEvents(address=address), EventPosition(at + 1, 0, "")
         year = self._years.year_for(at)
         years = self._readable()
-        window = self._read(year, query, None, _WINDOW)
+        window = self._views.read(year, query, None, _WINDOW)
         whole = len(window) < _WINDOW
         if not whole and window[-1].at > at:  # all of them are later
             window = []
-        kept = self._kept(window)
+        kept = self._kept(window, query)
         past, future = [e for e in kept if e.at <= at], [e for e in kept if e.at > at][::-1]
         if not any(map(changes_holder, past)):
             earlier = [each for each in reversed(years) if each < year + (not whole)]
@@ -136,8 +128,8 @@ class HistoryRepository:
         for year in years:
             last = after
             while True:
-                events = self._read(year, query, last, limit, forward=forward)
-                yield from self._kept(events)
+                events = self._views.read(year, query, last, limit, forward=forward)
+                yield from self._kept(events, query)
                 if len(events) < limit:
                     break
                 last = position(events[-1])
@@ -160,97 +152,14 @@ class HistoryRepository:
             years = [each for each in years if each >= first]
         return years[::-1]
 
-    def _read(
-        self,
-        year: int,
-        query: ListEvents,
-        after: EventPosition | None,
-        limit: int,
-        *,
-        forward: bool = False,
-    ) -> list[HistoryEvent]:
-        """Read the next events of a year, retracted ones included."""
-        view, prefix = _range(query)
-        first: Key = [*prefix, *(() if query.since is None else (query.since,))]
-        last: Key = [*prefix, {} if query.until is None else query.until]
-        start, end = (first, last) if forward else (last, first)
-        if after and (query.until is None or after.at < query.until):
-            start = [*prefix, *after]
-        database = self._years.database(year)
-        try:
-            rows = database.rows(
-                f"history/{view}",
-                startkey=start,
-                endkey=end,
-                descending=not forward,
-                # The range includes the last event of the previous page, which is dropped below.
-                limit=limit + bool(after),
-                buffer_response=True,
-            )
-            if after and rows and rows[0].key[-3:] == [*after]:
-                rows = rows[1:]
-            rows = rows[:limit]
-            if view == _BY_ZONE and rows:
-                found = database.get_all([row.id for row in rows])
-                return [from_document(found[row.id]) for row in rows]
-            return [from_view(row.value) for row in rows]
-        except DatastoreMissing:  # it was deleted
-            self._years.forget(year)
-            return []
-
-    def _kept(self, events: Iterable[HistoryEvent]) -> list[HistoryEvent]:
+    def _kept(self, events: Sequence[HistoryEvent], query: ListEvents) -> list[HistoryEvent]:
         """Return the events without those that were taken back."""
-        found = list(events)
-        if not found:
-            return found
+        if not events:
+            return []
         retracted: set[tuple[str, str]] = set()
         for year in self._readable():
-            retracted |= self._retracted(year)
-        return [event for event in found if (event.address, event.id) not in retracted]
-
-    def _retracted(self, year: int) -> set[tuple[str, str]]:
-        """Return addresses and ids of the events whose retraction is in the database of a year.
-
-        They are few, and read once. Later only the new ones are read.
-        """
-        known = self._retractions.get(year) or _Retractions(set(), 0, 0.0)
-        if known.until < time.monotonic():
-            try:
-                rows = self._years.database(year).rows(
-                    "history/by_retraction", startkey=[known.last - _DAY]
-                )
-            except DatastoreMissing:
-                self._years.forget(year)
-                rows = []
-            ids = known.ids | {(row.value[0], row.value[1]) for row in rows}
-            last = rows[-1].key[0] if rows else known.last
-            known = _Retractions(ids, last, time.monotonic() + _RETRACTIONS_TTL)
-            self._retractions[year] = known
-        return known.ids
-
-
-class _Retractions(NamedTuple):
-    """The retracted events of a year, as cached.
-
-    :param last: the time of the latest retraction, in Gregorian seconds
-    :param until: when the cache entry expires, by the monotonic clock
-    """
-
-    ids: set[tuple[str, str]]
-    last: int
-    until: float
-
-
-_BY_ZONE = "by_zone"
-
-
-def _range(query: ListEvents) -> tuple[str, Key]:
-    """Return the view that has the events of a query by time, and the beginning of their keys."""
-    if query.address is not None:
-        return "by_address", [addresses.sort_key(query.address)]
-    if query.account_id is not None:
-        return "by_account", [query.account_id]
-    return _BY_ZONE, [query.zone]
+            retracted |= self._views.retracted(year, query.address)
+        return [event for event in events if (event.address, event.id) not in retracted]
 
 
 def _until_change(events: Iterable[HistoryEvent]) -> Iterator[HistoryEvent]:

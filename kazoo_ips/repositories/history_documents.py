@@ -5,7 +5,14 @@ from typing import Any
 
 from kazoo_ips.couch.client import Document
 from kazoo_ips.model import addresses
-from kazoo_ips.model.history import Author, HistoryEvent, PoolLevel, Source, State
+from kazoo_ips.model.history import (
+    NOBODY,
+    Author,
+    HistoryEvent,
+    PoolLevel,
+    Source,
+    State,
+)
 
 
 def id_prefix(address: str) -> str:
@@ -42,26 +49,35 @@ def to_document(event: HistoryEvent) -> Document:
     }
 
 
-_VIEW_FIELDS = (
-    "id", "ip", "event", "at", "account_id", "before", "after", "by", "request_id", "source",
-    "certain", "revision", "reason",
-)  # fmt: skip
-"""The fields of an event in the values of views, in their order (`couch_views/lib`). Views have no
-events that take back another one."""
-
-
 def from_view(value: Sequence[Any]) -> HistoryEvent:
-    """Return the event of a row of a view that has the fields of events."""
-    document = dict(zip(_VIEW_FIELDS, value, strict=True))
-    for name in ("before", "after"):
-        if document[name]:
-            document[name] = dict(zip(State._fields, document[name], strict=True))
-    return from_document(document)
+    """Return the event of a row of a view that has the fields of events.
+
+    :param value: the fields in the order of `couch_views/lib/event_value.js`. No view has events
+        that take back another one, or events of a zone
+    """
+    # A page has a hundred rows. So no document is made of them first.
+    id_, ip, kind, at, account_id, before, after, by, request_id, source, certain, *rest = value
+    revision, reason = rest
+    return HistoryEvent(
+        id_,
+        ip or "",
+        kind,
+        at,
+        account_id,
+        _state(*before) if before else None,
+        _state(*after) if after else None,
+        _author(by),
+        request_id,
+        Source(source or Source.SERVICE),
+        certain is None or bool(certain),
+        revision,
+        None,
+        reason,
+    )
 
 
 def from_document(document: Mapping[str, Any]) -> HistoryEvent:
     """Return the event of a document."""
-    by = document.get("by") or {}
     is_of_zone = "ip" not in document
     return HistoryEvent(
         id=document["id"],
@@ -69,9 +85,9 @@ def from_document(document: Mapping[str, Any]) -> HistoryEvent:
         event=document["event"],
         at=document["at"],
         account_id=document.get("account_id"),
-        before=_state(document.get("before")),
-        after=_state(document.get("after")),
-        by=Author(**{name: by.get(name) for name in Author._fields}),
+        before=_state_of(document.get("before")),
+        after=_state_of(document.get("after")),
+        by=_author(document.get("by")),
         request_id=document.get("request_id"),
         source=Source(document.get("source") or Source.SERVICE),
         certain=bool(document.get("certain", True)),
@@ -82,8 +98,15 @@ def from_document(document: Mapping[str, Any]) -> HistoryEvent:
     )
 
 
-def _state(stored: Mapping[str, Any] | None) -> State | None:
-    if not stored:
-        return None
-    status, account_id, zone, host = map(stored.get, State._fields)
+def _author(stored: Mapping[str, Any] | None) -> Author:
+    return Author(*map(stored.get, Author._fields)) if stored else NOBODY
+
+
+def _state_of(stored: Mapping[str, Any] | None) -> State | None:
+    return _state(*map(stored.get, State._fields)) if stored else None
+
+
+def _state(
+    status: str | None, account_id: str | None, zone: str | None, host: str | None
+) -> State:
     return State(status or "", account_id, zone or "", host or "")

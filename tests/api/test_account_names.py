@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -214,3 +215,16 @@ def test_no_help_is_cut_off(run: Run, words: tuple[str, ...]) -> None:
     assert "..." not in re.sub(
         r"\b(IP|ARGS)\]?\.\.\.", "", text
     )  # an argument that may be repeated
+
+
+def test_names_are_read_once(settings: Settings, add_account: Callable[[str], str]) -> None:
+    sent: list[str] = []
+    own = composition.build(
+        replace(settings, identity_cache=3.0), trace=lambda method, url: sent.append(url)
+    )
+    first, second, missing = add_account("First"), add_account("Second"), "f" * 32
+    assert own.accounts.names({first, missing}) == {first: "First"}
+    assert own.accounts.names([first, second]) == {first: "First", second: "Second"}
+    sent.clear()
+    assert own.accounts.names({first, second, missing}) == {first: "First", second: "Second"}
+    assert sent == []

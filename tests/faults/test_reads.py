@@ -205,6 +205,26 @@ def test_rows_with_half_a_surrogate_are_read(pool: Database) -> None:
     assert (row.id, row.key[:2]) == (FIRST, ["available", "zone"])
 
 
+def test_readers_of_the_latest_changes_share_a_request_that_is_sent_after_they_asked(
+    proxy: FaultProxy, behind: Settings, add: Callable[..., DedicatedIP], pool: Database
+) -> None:
+    add(FIRST)
+    database = composition.connect(behind).database("dedicated_ips")
+    read = partial(database.changes_until_now, since="0")
+    with held_up(proxy, "GET", "/_changes", read, database._query_batcher("_changes?since=0")) as (
+        held,
+        begin,
+    ):
+        others = [begin(read) for _ in range(3)]
+        add(SECOND)
+    held.result(5)
+    feeds = [{row["id"] for row in each.result(5)["results"]} for each in others]
+    assert feeds[0] == feeds[1] == feeds[2]
+    if pool.replicas == 1:  # one of several replicas may lag
+        assert SECOND in feeds[0]
+    assert len(proxy.records) == 2
+
+
 @pytest.fixture
 def many(services: Instance, pool: Database) -> list[str]:
     """300 addresses, one of which was deleted, and one that never existed."""

@@ -31,6 +31,10 @@ _REALM = re.compile(
 schema `accounts`. The schema accepts letters of every script, and dots and hyphens anywhere."""
 
 
+_NAMES = 30
+"""Names of accounts are cached for so many times as long as what decides on authorisation."""
+
+
 class AccountService:
     """The use cases of accounts and users.
 
@@ -45,6 +49,7 @@ class AccountService:
         self._now = now
         self._cache: TTLCache[Any, Any] = TTLCache(20_000, ttl=cache_time)
         self._restrictions: TTLCache[Any, Any] = TTLCache(20_000, ttl=cache_time)
+        self._names: TTLCache[str, str | None] = TTLCache(20_000, ttl=cache_time * _NAMES)
         self._lock = Lock()
 
     @cachedmethod(attrgetter("_cache"), key=methodkey, lock=attrgetter("_lock"))
@@ -144,8 +149,19 @@ class AccountService:
         return self._accounts.of_ids(account_ids)
 
     def names(self, account_ids: Collection[str]) -> dict[str, str]:
-        """Return the names of accounts by id. Accounts that do not exist are left out."""
-        return self._accounts.names(account_ids)
+        """Return the names of accounts by id, from a cache that is at most a minute old.
+
+        Accounts that do not exist are left out.
+        """
+        with self._lock:
+            names = {i: self._names[i] for i in account_ids if i in self._names}
+        unknown = {each for each in account_ids if each not in names}
+        if unknown:
+            found = self._accounts.names(unknown)
+            names |= {each: found.get(each) for each in unknown}
+            with self._lock:
+                self._names.update({each: names[each] for each in unknown})
+        return {account_id: name for account_id, name in names.items() if name is not None}
 
     def find_user(self, account_id: str, method: str, credentials: str) -> User | None:
         """Return the user of an account whose credentials have that hash, or None."""

@@ -49,7 +49,7 @@ class HistoryService:
         given = query.address or ""
         address = _canonical(given)
         present = self._unarchived.of_address(address)
-        page = self._page(replace(query, address=address), present.events)
+        page = self.merged(replace(query, address=address), present.events)
         if not (page.items or present.ip or present.events or self._archive.has(address)):
             raise IPNotFound(given)
         return page
@@ -78,7 +78,7 @@ class HistoryService:
 
         A page can have fewer lines than `limit`, or none, although more pages follow.
         """
-        return self._page(query, self._unarchived.of_all())
+        return self.merged(query, self._unarchived.of_all().events)
 
     def lines(self, query: ListEvents) -> Iterator[HistoryEvent]:
         """Yield all events that match the filters, the latest first, read in chunks.
@@ -95,7 +95,8 @@ class HistoryService:
         """Yield the events in the database of a year, the earliest first."""
         return self._archive.everything(year)
 
-    def _page(self, query: ListEvents, unarchived: Iterable[HistoryEvent]) -> EventPage:
+    def merged(self, query: ListEvents, unarchived: Iterable[HistoryEvent]) -> EventPage:
+        """Return a page of the archive's events, and of events that were read before it."""
         limit = CHUNK if query.limit is None else query.limit
         page = self._archive.page(query, limit)
         found = {

@@ -1,6 +1,6 @@
 """The tenures of an account: which addresses it had, and when."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, islice
 from typing import NamedTuple
@@ -8,6 +8,7 @@ from typing import NamedTuple
 from kazoo_ips.model import ListIPs, addresses
 from kazoo_ips.model.history import Author, HistoryEvent, HistoryEventKind
 from kazoo_ips.model.timelines import (
+    EventPage,
     EventPosition,
     ListEvents,
     Tenure,
@@ -19,9 +20,8 @@ from kazoo_ips.model.timelines import (
     tenure,
 )
 from kazoo_ips.repositories.history import HistoryRepository
-from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.history.queries import CHUNK, HistoryService, pages
-from kazoo_ips.services.history.unarchived import UnarchivedEvents
+from kazoo_ips.services.history.unarchived import Unarchived, UnarchivedEvents
 from kazoo_ips.services.pool import lists
 
 _Item = tuple[Tenure, EventPosition]
@@ -43,13 +43,11 @@ class TenureService:
         archive: HistoryRepository,
         unarchived: UnarchivedEvents,
         pool: lists.ListService,
-        ips: IPRepository,
     ) -> None:
         self._history = history
         self._archive = archive
         self._unarchived = unarchived
         self._pool = pool
-        self._ips = ips
 
     def page(self, account_id: str, limit: int, after: EventPosition | None) -> TenurePage:
         """Return a page of the tenures of an account.
@@ -89,8 +87,7 @@ class TenureService:
         :param ends: gets the ends of the other ones, and the beginnings of these
         """
         query = ListEvents(account_id=account_id, after=after)
-        unarchived = self._unarchived.of_all() if after else []
-        for page in pages(self._history.events, query, chunk):
+        for page, unarchived in self._pages(query, chunk):
             started: list[_Started] = []
             for event in page.items:
                 if begins_tenure(event, account_id):
@@ -98,23 +95,30 @@ class TenureService:
                 elif not ends_tenure(event, account_id):
                     continue
                 ends[event.address] = event
-            held = self._held(account_id, [each.event for each in started if not each.end])
+            lasting = [each.event.address for each in started if not each.end]
+            # If another program has taken an address away, the account may have no event of that.
+            held = self._unarchived.held(account_id, lasting, unarchived)
             for event, end, has_later in started:
                 known, is_held = end, event.address in held
                 if known is None and (after or has_later or not is_held):
-                    known = self._end(account_id, event, unarchived)
+                    known = self._end(account_id, event, unarchived.events if after else ())
                 made = tenure(account_id, event, known)
                 if known is None and not is_held:  # it has ended, and the history lacks the end
                     made = replace(made, certain=False)
                 yield made, position(event)
 
-    def _held(self, account_id: str, starts: Sequence[HistoryEvent]) -> set[str]:
-        """Return the addresses that the account has now, of tenures whose end was not read.
+    def _pages(self, query: ListEvents, chunk: int) -> Iterator[tuple[EventPage, Unarchived]]:
+        """Yield pages of events, each with the events that were read before the archive's."""
+        unarchived: Unarchived | None = None
 
-        If another program has taken an address away, the account may have no event of that.
-        """
-        found = self._ips.by_id([event.address for event in starts])[0] if starts else {}
-        return {address for address, ip in found.items() if ip.assigned_to == account_id}
+        def list_page(query: ListEvents) -> EventPage:
+            nonlocal unarchived
+            unarchived = self._unarchived.of_all()
+            return self._history.merged(query, unarchived.events)
+
+        for page in pages(list_page, query, chunk):
+            assert unarchived is not None
+            yield page, unarchived
 
     def _end(
         self, account_id: str, start: HistoryEvent, unarchived: Iterable[HistoryEvent]

@@ -15,7 +15,7 @@ from kazoo_ips.model.history import HistoryEvent, Source
 from kazoo_ips.model.timelines import position
 from kazoo_ips.repositories.history_lookup import HistoryLookup
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.repositories.unarchived_changes import UnarchivedChanges
+from kazoo_ips.repositories.unarchived_changes import Changes, UnarchivedChanges
 from kazoo_ips.services.assigning.read_repair import IPReader
 from kazoo_ips.services.assigning.recovery import RecoveryService
 
@@ -36,6 +36,16 @@ class Present(NamedTuple):
 
     ip: DedicatedIP | None
     events: list[HistoryEvent]
+
+
+class Unarchived(NamedTuple):
+    """The events that the archive may not have yet, the earliest first.
+
+    :param changes: the changes of the pool that they were made from
+    """
+
+    events: list[HistoryEvent]
+    changes: Changes
 
 
 class UnarchivedEvents:
@@ -74,17 +84,27 @@ class UnarchivedEvents:
             return Present(added, self._events([last]) if last else [])
         return Present(ip, self._events([ip]))
 
-    def of_all(self) -> list[HistoryEvent]:
+    def of_all(self) -> Unarchived:
         """Return the events of all documents that have changed since the archive read them.
 
         If the archive is far behind, only the latest changes are read.
         """
-        found = {ip.address: ip for ip in self._changes.read()}
+        changes = self._changes.read()
+        found = {ip.address: ip for ip in changes.ips}
         if self._ips.replicas > 1:
             # The feed has what one replica of each shard has, which may lag for a moment.
             self._pause(_REPLICATION_TIME)
-            found |= {ip.address: ip for ip in self._changes.read()}
-        return self._events(found.values())
+            changes = self._changes.read()
+            found |= {ip.address: ip for ip in changes.ips}
+        return Unarchived(self._events(found.values()), changes)
+
+    def held(self, account_id: str, addresses: Iterable[str], known: Unarchived) -> set[str]:
+        """Return those of these addresses that an account has now, or had when `known` was read.
+
+        :param addresses: ids of documents
+        """
+        owners = self._changes.owners(addresses, known.changes)
+        return {address for address, owner in owners.items() if owner == account_id}
 
     def _events(self, ips: Iterable[DedicatedIP]) -> list[HistoryEvent]:
         """Return the events of trails, without those of a transaction that has not committed."""

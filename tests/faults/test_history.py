@@ -1,0 +1,79 @@
+"""Questions about the history while CouchDB updates the index of its views."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
+from kazoo_ips.config import Settings
+from kazoo_ips.errors import DatastoreUnreachable
+from kazoo_ips.model import GREGORIAN_EPOCH, trail_events
+from kazoo_ips.model.timelines import ListEvents
+from tests.api.fresh import made_fresh
+from tests.faults import proxy as faults
+from tests.faults.proxy import FaultProxy
+from tests.history_timeline import ALICE, NEW_YEAR, Timeline, random_timeline
+
+ADDRESSES = ["192.0.2.1", "2001:db8::1"]
+START, NOW = NEW_YEAR - 864_000, NEW_YEAR + 8_640_000
+
+
+@pytest.fixture
+def two(proxy: FaultProxy, settings: Settings) -> Iterator[tuple[Instance, Instance, Timeline]]:
+    """Services with the database, others with the database behind the proxy, and the events."""
+    with made_fresh(settings) as made:
+        own = made.settings.as_administrator()
+        line = random_timeline(1, ADDRESSES, 60, START)
+
+        def services(url: str) -> Instance:
+            there = replace(own, couchdb_url=url)
+            return composition.build(there, clock=lambda: NOW - GREGORIAN_EPOCH)
+
+        direct = services(own.couchdb_url)
+        direct.archive.append(line.events)
+        yield direct, services(proxy.url), line
+
+
+def test_one_address_needs_no_index(
+    two: tuple[Instance, Instance, Timeline], proxy: FaultProxy
+) -> None:
+    direct, faulty, line = two
+    late = proxy.rule(faults.cut, "GET", r"_design/history/_view/", times=None)
+    for address in line.truth:
+        for at in {event.at + d for event in line.events for d in (-1, 0)}:
+            expected = direct.history.holder(address, at)
+            assert faulty.history.holder(address, at) == expected, (address, at)
+        for query in (
+            ListEvents(address=address, limit=7),
+            ListEvents(address=address, since=NEW_YEAR - 100_000, until=NEW_YEAR + 100_000),
+            ListEvents(address=address, after=direct.history.of_address(
+                ListEvents(address=address, limit=5)).after),
+        ):  # fmt: skip
+            assert faulty.history.of_address(query) == direct.history.of_address(query)
+    # It is not asked for again each time. A broken connection is tried twice.
+    years = 2
+    assert 0 < len(late.met) <= 2 * 2 * years
+
+
+def test_an_event_that_was_taken_back_is_left_out_without_an_index(
+    two: tuple[Instance, Instance, Timeline], proxy: FaultProxy
+) -> None:
+    direct, faulty, line = two
+    event = next(e for e in reversed(line.events) if e.address == ADDRESSES[0])
+    direct.archive.append([trail_events.retraction(event, NOW)])
+    proxy.rule(faults.cut, "GET", r"_design/history/_view/", times=None)
+    query = ListEvents(address=ADDRESSES[0], limit=None)
+    found = faulty.history.of_address(query)
+    assert event.id not in {each.id for each in found.items}
+    assert found == direct.history.of_address(query)
+
+
+def test_the_events_of_an_account_need_the_index(
+    two: tuple[Instance, Instance, Timeline], proxy: FaultProxy
+) -> None:
+    _, faulty, _ = two
+    proxy.rule(faults.cut, "GET", r"_design/history/_view/by_account", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        faulty.history.events(ListEvents(account_id=ALICE))
