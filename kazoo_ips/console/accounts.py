@@ -7,7 +7,7 @@ from flask import request, url_for
 from kazoo_ips.api import schemas
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import services, write
-from kazoo_ips.console import forms
+from kazoo_ips.console import forms, parts
 from kazoo_ips.console.pages import (
     Confirmation,
     account_of,
@@ -18,6 +18,7 @@ from kazoo_ips.console.pages import (
     page,
     pages,
 )
+from kazoo_ips.console.parts import Part
 from kazoo_ips.errors import ValidationFailed
 from kazoo_ips.model import Account, AllocateIPs, AssignIPs, ListIPs, ReleaseIPs
 
@@ -31,12 +32,17 @@ def list_accounts() -> str:
     text = request.args.get("q", "").strip()
     found = services().accounts.starting_with(text, _LINES)
     ancestors = {account_id for account in found for account_id in account.tree}
-    counts = services().summaries.of_accounts([account.id for account in found])
+    ids = [account.id for account in found]
+    shown = parts.read(
+        counts=Part("how many addresses each has", lambda: services().summaries.of_accounts(ids)),
+        names=Part("the accounts above", lambda: services().accounts.names(ancestors), {}),
+    )
+    counts = shown.pop("counts") or [None] * len(found)
     return page(
         "_accounts.html" if is_partial() else "accounts.html",
         accounts=list(zip(found, counts, strict=True)),
         has_more=len(found) == _LINES,
-        names=services().accounts.names(ancestors),
+        **shown,
     )
 
 
@@ -50,20 +56,31 @@ def show_account(account_id: str) -> str:
         query = schemas.load_list(schemas.load_query((schemas.AssignedSchema(),), given))
     except ValidationFailed as error:
         problem = forms.problem(error)
-    found = services().lists.assigned(query, account.id)
-    counts, *below = services().summaries.account(account.id, None, _LINES + 1).items
+    lists, accounts = services().lists, services().accounts
+    found = parts.read(
+        lines=Part("its addresses", lambda: lists.assigned(query, account.id)),
+        counts=Part("the counts", lambda: services().summaries.account(
+            account.id, None, _LINES + 1).items, (None,)),
+        ancestors=Part("the accounts above", lambda: accounts.names(
+            account.tree if caller().is_operator else ()), {}),
+        zones=Part("the names of the zones", lists.zones, ()),
+        hosts=Part("the names of the hosts", lists.hosts, ()),
+    )  # fmt: skip
+    lines, (counts, *below) = found.pop("lines"), found.pop("counts")
+    ids = [each.name for each in below]
+    found |= parts.read(
+        below_names=Part("the names of the accounts below", lambda: accounts.names(ids), {})
+    )
     return page(
         "_holdings.html" if is_partial() else "account.html",
         account=account,
-        lines=found.items,
-        next_page=forms.next_page(found.after),
+        lines=lines.items if lines else (),
+        next_page=forms.next_page(lines.after) if lines else None,
+        is_left_out=lines is None,
         counts=counts,
         below=below,
-        below_names=services().accounts.names([each.name for each in below]),
-        ancestors=services().accounts.names(account.tree) if caller().is_operator else {},
-        zones=services().lists.zones(),
-        hosts=services().lists.hosts(),
         problem=problem,
+        **found,
     )
 
 

@@ -7,7 +7,7 @@ from flask import request, url_for
 from kazoo_ips.api import address_schemas, schemas
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import services, write
-from kazoo_ips.console import events, forms, reservations
+from kazoo_ips.console import events, forms, parts, reservations
 from kazoo_ips.console.pages import (
     Confirmation,
     account_of,
@@ -19,6 +19,7 @@ from kazoo_ips.console.pages import (
     pages,
     revision,
 )
+from kazoo_ips.console.parts import Part
 from kazoo_ips.errors import IPNotFound, ValidationFailed
 from kazoo_ips.model import (
     AssignIP,
@@ -43,18 +44,26 @@ def list_addresses() -> str:
         query = _list_query(account.id if account else None)
     except ValidationFailed as error:
         query, problem = ListIPs(), forms.problem(error)
-    found = Page(()) if problem else services().lists.pool(query)
-    owners = {line.assigned_to for line in found.items if line.assigned_to}
     lists = services().lists
+    found = parts.read(
+        lines=Part("the addresses", lambda: Page(()) if problem else lists.pool(query)),
+        zones=Part("the names of the zones", lambda: () if is_partial() else lists.zones(), ()),
+        hosts=Part("the names of the hosts", lambda: () if is_partial() else lists.hosts(), ()),
+    )
+    lines = found.pop("lines")
+    shown = lines or Page(())
+    owners = {line.assigned_to for line in shown.items if line.assigned_to}
+    found |= parts.read(
+        names=Part("the names of the accounts", lambda: services().accounts.names(owners), {})
+    )
     return page(
         "_addresses.html" if is_partial() else "addresses.html",
-        lines=found.items,
-        names=services().accounts.names(owners),
-        next_page=forms.next_page(found.after),
+        lines=shown.items,
+        is_left_out=lines is None,
+        next_page=forms.next_page(shown.after),
         problem=problem,
-        zones=() if is_partial() else lists.zones(),
-        hosts=() if is_partial() else lists.hosts(),
         statuses=list(Status),
+        **found,
     )
 
 
@@ -80,10 +89,13 @@ def show_address(address: str) -> Any:
             raise
         history = events.of_address(address)  # it may have been in the pool before
         return page("gone.html", address=address, events=history), 404
-    history = events.of_address(ip.address)
     if is_partial():
-        return page("_timeline.html", ip=ip, events=history)
-    return page("address.html", ip=ip, names=_names(ip), events=history)
+        return page("_timeline.html", ip=ip, events=events.of_address(ip.address))
+    found = parts.read(
+        events=Part("its history", lambda: events.of_address(ip.address)),
+        names=Part("the names of accounts", lambda: _names(ip), {}),
+    )
+    return page("address.html", ip=ip, **found)
 
 
 def _names(ip: DedicatedIP) -> dict[str, str]:

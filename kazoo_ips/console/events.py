@@ -1,6 +1,7 @@
 """The events of addresses: the latest ones of the pool, and the tenures of an account."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -9,11 +10,12 @@ from flask import request
 from kazoo_ips.api import fields, schemas
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import services
-from kazoo_ips.console import forms
+from kazoo_ips.console import forms, parts
 from kazoo_ips.console.pages import account_of, caller, is_partial, page, pages
+from kazoo_ips.console.parts import Part
 from kazoo_ips.errors import AccountNotFound, ValidationFailed
 from kazoo_ips.model.history import HistoryEvent
-from kazoo_ips.model.timelines import ListEvents
+from kazoo_ips.model.timelines import EventPage, ListEvents
 
 _GROUPED = 10
 """Number of events that are read for each group: most requests change fewer addresses."""
@@ -25,23 +27,27 @@ def show_history() -> str:
     query, problem = _query()
     account, unknown = forms.account_named(request.args.get("account", ""))
     problem = problem or unknown
-    found = services().history.events(
-        ListEvents(
-            account_id=account.id if account else None,
-            zone=query.zone,
-            since=query.since,
-            until=query.until,
-            after=query.after,
-        )
+    query = replace(query, account_id=account.id if account else None, limit=schemas.PAGE)
+    found = parts.read(
+        events=Part("the events", lambda: _named(query)),
+        zones=Part("the names of the zones", services().lists.zones, ()),
     )
+    events, names = found["events"] or (EventPage(()), {})
     return page(
         "_events.html" if is_partial() else "history.html",
-        events=() if problem else found.items,
-        names=names_in(found.items),
-        next_page=forms.next_page(found.after),
+        events=() if problem else events.items,
+        names=names,
+        next_page=forms.next_page(events.after),
         problem=problem,
-        zones=services().lists.zones(),
+        is_left_out=found["events"] is None,
+        zones=found["zones"],
     )
+
+
+def _named(query: ListEvents) -> tuple[EventPage, dict[str, str]]:
+    """Return events, and the names of the accounts in them."""
+    found = services().history.events(query)
+    return found, names_in(found.items)
 
 
 @pages.on("GET", "/accounts/<account_id>/history", who=Who.ACCOUNT)
@@ -49,13 +55,17 @@ def show_tenures(account_id: str) -> str:
     """The addresses that an account had and has."""
     account = account_of(account_id, "history")
     query, problem = _query()
-    found = services().tenures.page(account_id, schemas.PAGE, query.after)
+    tenures = services().tenures
+    found = parts.read(
+        tenures=Part("the history", lambda: tenures.page(account_id, schemas.PAGE, query.after))
+    )["tenures"]
     return page(
         "_tenures.html" if is_partial() else "tenures.html",
         account=account,
-        tenures=found.items,
-        next_page=forms.next_page(found.after),
+        tenures=found.items if found else (),
+        next_page=forms.next_page(found.after) if found else None,
         problem=problem,
+        is_left_out=found is None,
     )
 
 

@@ -7,7 +7,9 @@ from flask import request, url_for
 from kazoo_ips.api.limits import load_limits
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import require_above, services, write
+from kazoo_ips.console import parts
 from kazoo_ips.console.pages import Confirmation, account_of, ask, caller, done, page, pages
+from kazoo_ips.console.parts import Part
 from kazoo_ips.errors import ValidationFailed
 from kazoo_ips.model.limits import Limits
 
@@ -21,9 +23,11 @@ def show_limits(account_id: str) -> str:
     return page(
         "limits.html",
         account=account,
-        status=services().limits.status(account.id),
         may_change=caller().is_operator or caller().account.id != account.id,
-        zones=services().lists.zones(),
+        **parts.read(
+            status=Part("the limits", lambda: services().limits.status(account.id)),
+            zones=Part("the names of the zones", services().lists.zones, ()),
+        ),
     )
 
 

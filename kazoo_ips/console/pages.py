@@ -203,6 +203,7 @@ def _context() -> dict[str, Any]:
         "version": envelope.VERSION,
         "now": formats.now(),
         "is_partial": is_partial(),
+        "left_out": g.get("left_out", ()),
     }
 
 
@@ -227,6 +228,7 @@ def _failed(error: Exception) -> Any:
         code, _, _ = replies.describe(error)
         texts = explanations.of_error(error, code)
     template = "_error.html" if is_partial() else "error.html"
+    g.pop("left_out", None)  # this page has no parts
     content = page(template, code=code, texts=texts, request_id=g.get("request_id"))
     return content, code, replies.headers(error, code)
 

@@ -8,7 +8,7 @@ from flask import request, url_for
 from kazoo_ips.api.reservations import load_extension, load_reservation
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import services, write
-from kazoo_ips.console import formats, forms
+from kazoo_ips.console import formats, forms, parts
 from kazoo_ips.console.pages import (
     Confirmation,
     account_of,
@@ -17,6 +17,7 @@ from kazoo_ips.console.pages import (
     page,
     pages,
 )
+from kazoo_ips.console.parts import Part
 from kazoo_ips.model import Account
 from kazoo_ips.model.commands import AssignReserved, ExtendReservation
 from kazoo_ips.model.reservations import MAX_SECONDS, Reservation
@@ -31,8 +32,10 @@ def list_reservations(account_id: str) -> str:
         "reservations.html",
         account=account,
         reservations=services().reservations.all_open(account.id),
-        zones=lists.zones(),
-        hosts=lists.hosts(),
+        **parts.read(
+            zones=Part("the names of the zones", lists.zones, ()),
+            hosts=Part("the names of the hosts", lists.hosts, ()),
+        ),
     )
 
 

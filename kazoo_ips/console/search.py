@@ -1,5 +1,6 @@
 """Search: by address, CIDR block, account, label, zone or host."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from flask import redirect, request, url_for
@@ -7,7 +8,9 @@ from flask import redirect, request, url_for
 from kazoo_ips.api import schemas
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import services
+from kazoo_ips.console import parts
 from kazoo_ips.console.pages import is_partial, page, pages
+from kazoo_ips.console.parts import Part
 from kazoo_ips.errors import ValidationFailed
 from kazoo_ips.model import ListIPs
 from kazoo_ips.model.addresses import Block, parse_network
@@ -24,13 +27,24 @@ def search() -> Any:
     if block and len(block) == 1 and not is_partial():
         address = next(iter(block))[1]
         return redirect(url_for("console.show_address", address=address))
+    wanted, lists = text.casefold(), services().lists
+
+    def named(names: Iterable[str]) -> list[str]:
+        return [name for name in names if wanted in name.casefold()][:_LINES] if text else []
+
+    found = parts.read_region(
+        lines=Part("addresses", lambda: _lines(block) if block else (), ()),
+        accounts=Part("accounts", lambda: services().accounts.starting_with(
+            text, _LINES) if text else (), ()),
+        zones=Part("zones", lambda: named(lists.zones()), ()),
+        hosts=Part("hosts", lambda: named(lists.hosts()), ()),
+        labelled=Part("labels", lambda: _labelled(text), ()),
+    )  # fmt: skip
     return page(
         "_results.html" if is_partial() else "search.html",
         q=text,
-        lines=_lines(block) if block else (),
-        **_names(text),
-        labelled=_labelled(text),
         is_address=block is not None and block.first == block.last,
+        **found,
     )
 
 
@@ -54,15 +68,3 @@ def _labelled(text: str) -> Any:
     except ValidationFailed:
         return ()
     return services().lists.pool(ListIPs(limit=_LINES, label=label)).items
-
-
-def _names(text: str) -> dict[str, Any]:
-    """Return the accounts, zones and hosts that a text names."""
-    if not text:
-        return {"accounts": (), "zones": (), "hosts": ()}
-    wanted, lists = text.casefold(), services().lists
-    return {
-        "accounts": services().accounts.starting_with(text, _LINES),
-        "zones": [name for name in lists.zones() if wanted in name.casefold()][:_LINES],
-        "hosts": [name for name in lists.hosts() if wanted in name.casefold()][:_LINES],
-    }

@@ -53,15 +53,25 @@ class SummaryService:
         :param after: the name after which they start; None for the first ones
         """
         found = [zone for zone in self._counts.by_zone() if after is None or zone.name > after]
-        items = self._complete(found[:limit])
+        items = self.with_forecasts(found[:limit])
         return SummaryPage(items, items[-1].name if len(found) > limit else None)
 
     def zone(self, name: str) -> Summary:
         """Return the counts of one zone, and when it runs out; no counts if it has no address."""
-        found = next((z for z in self._counts.by_zone() if z.name == name), None)
-        return self._complete([found])[0] if found else Summary({}, name, low=False)
+        found = self.zone_count(name)
+        return self.with_forecasts([found])[0] if found.counts else replace(found, low=False)
 
-    def _complete(self, zones: Sequence[Summary]) -> tuple[Summary, ...]:
+    def zone_counts(self) -> list[Summary]:
+        """Return the counts of all zones, by name, without what the history says."""
+        return self._counts.by_zone()
+
+    def zone_count(self, name: str) -> Summary:
+        """Return the counts of one zone, as `zone_counts` does."""
+        found = (zone for zone in self._counts.by_zone() if zone.name == name)
+        return next(found, Summary({}, name))
+
+    def with_forecasts(self, zones: Sequence[Summary]) -> tuple[Summary, ...]:
+        """Return counts of zones with when each runs out, and whether it is low."""
         low = self._low_zones.low() if zones else {}
         return tuple(
             replace(zone, low=low.get(zone.name, False), forecast=self._usage.forecast(zone))
