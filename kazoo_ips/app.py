@@ -407,7 +407,7 @@ def build(  # noqa: PLR0915 - one for each service that others need
         transfers=TransferService(reader, transactions, recovery, resumption, now),
         copies=copies,
         operator_changes=OperatorChanges(reader, writer, resumption, places, now),
-        places=PlaceChanges(places, drains, CountRepository(couch)),
+        places=PlaceChanges(places, drains, counts, pause),
         drains=drains,
         idempotency=idempotency,
         background=BackgroundWorker(

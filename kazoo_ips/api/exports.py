@@ -10,6 +10,7 @@ from kazoo_ips.api.event_resources import member
 from kazoo_ips.api.resources import ReplySchema
 from kazoo_ips.api.route_descriptions import CSV, NDJSON, Who
 from kazoo_ips.api.routes import Routes, services, write
+from kazoo_ips.errors import BadIdentifier, HistoryMissing
 from kazoo_ips.services.pool import export_files
 from kazoo_ips.services.pool.exports import Line, is_storable
 
@@ -100,14 +101,19 @@ _RESTORE = RestoreSchema()
     body=(RestoreSchema,),
     dry_run=True,
     operation_id="restore_pool",
+    raises=(BadIdentifier,),
 )
 def restore() -> Response:
     """Store lines of an export. Documents that the database has already are not changed.
 
     An address gets the revision that it had. `kazoo-ips import` sends a whole export in this way.
+    404 names the year if its history has no database, and the service may not create it.
     """
-    given = schemas.load_strictly(_RESTORE, g.envelope.data(), g.envelope.beside_data)
-    found = services().line_storage.store(given["lines"], dry_run=write()["dry_run"])
+    lines = schemas.load_strictly(_RESTORE, g.envelope.data(), g.envelope.beside_data)["lines"]
+    try:
+        found = services().line_storage.store(lines, dry_run=write()["dry_run"])
+    except HistoryMissing as error:
+        raise BadIdentifier(str(lines[0]["year"])) from error
     return envelope.success(
         {
             "counts": dict(found.counts),

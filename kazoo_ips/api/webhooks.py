@@ -114,7 +114,7 @@ def fetch(account_id: str | None, webhook_id: str) -> Response:
 def replace_one(account_id: str | None, webhook_id: str) -> Response:
     """Replace a webhook. What the request leaves out has its default; the secret stays.
 
-    An event that waits after a failure is sent again at once.
+    An event that waits after a failure is sent again at once, unless nothing was changed.
     """
     content = webhook_schemas.load(g.envelope.data(), g.envelope.beside_data)
     return _one(
@@ -139,7 +139,7 @@ def replace_one(account_id: str | None, webhook_id: str) -> Response:
 def patch_one(account_id: str | None, webhook_id: str) -> Response:
     """Change some members of a webhook.
 
-    An event that waits after a failure is sent again at once.
+    An event that waits after a failure is sent again at once, unless nothing was changed.
     """
     data, beside = g.envelope.data(), g.envelope.beside_data
     return _one(

@@ -27,6 +27,11 @@ class CountRepository:
     def __init__(self, couch: Couch) -> None:
         self._pool = couch.database(POOL)
 
+    @property
+    def may_lag(self) -> bool:
+        """Whether counts may lag behind acknowledged writes: on a cluster."""
+        return self._pool.replicas > 1
+
     def by_zone(self) -> list[Summary]:
         """Return the counts of all zones, by name."""
         zones: dict[str, Counter[str]] = {}

@@ -284,6 +284,7 @@ def test_csv_has_every_event(world: World, path: str) -> None:
         "by_user_id": "alice-user", "by_command": "", "by_system_user": "",
         "request_id": "request-1", "source": "service", "certain": "true",
         "id": world.line.events[1].id, "revision": world.line.events[1].revision, "retracts": "",
+        "reason": "",
     }  # fmt: skip
     paged = table(world.get(path, "?page_size=2", Accept="text/csv"))
     assert paged == found[:2]

@@ -91,6 +91,25 @@ def test_a_webhook_is_created_shown_changed_and_deleted(ask: Ask, path: str) -> 
     ask("PATCH", one, {"name": "x"}, 404)
 
 
+@pytest.mark.parametrize("method", ["PATCH", "POST"])
+def test_a_change_that_changes_nothing_writes_nothing(
+    ask: Ask, path: str, couch: Couch, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    made = ask("PUT", path, {**CONTENT, "zones": ["eu"]}, 201)
+    one = f"{path}/{made['id']}"
+    before = ask("GET", one)
+    records = couch.database("kazoo_ips")
+    written = records.info()["update_seq"]
+    caplog.set_level("INFO")
+    caplog.clear()
+    content = {**CONTENT, "zones": ["eu"]} if method == "POST" else {"zones": ["eu"]}
+    assert ask(method, one, content) == before
+    assert str(records.info()["update_seq"]).partition("-")[0] == str(written).partition("-")[0]
+    assert [each for each in caplog.records if "audit" in getattr(each, "fields", {})] == []
+    assert ask(method, one, {**content, "zones": ["us"]})["zones"] == ["us"]
+    assert [each for each in caplog.records if "audit" in getattr(each, "fields", {})] != []
+
+
 def test_a_secret_is_shown_once(ask: Ask, path: str, services: Instance, alice: Member) -> None:
     made = ask("PUT", path, CONTENT, 201)
     one = f"{path}/{made['id']}"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from webtest import TestApp
 
 from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
@@ -12,6 +13,7 @@ from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import GREGORIAN_EPOCH, trail_events
 from kazoo_ips.model.timelines import ListEvents
 from tests.api.fresh import made_fresh
+from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.proxy import FaultProxy
 from tests.history_timeline import ALICE, NEW_YEAR, Timeline, random_timeline
@@ -68,6 +70,19 @@ def test_an_event_that_was_taken_back_is_left_out_without_an_index(
     found = faulty.history.of_address(query)
     assert event.id not in {each.id for each in found.items}
     assert found == direct.history.of_address(query)
+
+
+def test_lines_of_a_year_without_a_database_are_404(
+    faulty: TestApp, proxy: FaultProxy, operator: Member
+) -> None:
+    # The service's user is no administrator, so it may not create the database.
+    proxy.rule(faults.forbid, "PUT", "kazoo_ips_history_2031$", times=None)
+    line = {"type": "event", "year": 2031, "document": {"_id": "1", "event": "assigned"}}
+    reply = faulty.post_json(
+        "/v2/ips/restore", {"data": {"lines": [line]}}, headers=operator.headers, status=404
+    )
+    assert reply.json["message"] == "bad_identifier"
+    assert reply.json["data"]["cause"] == "2031"
 
 
 def test_the_events_of_an_account_need_the_index(

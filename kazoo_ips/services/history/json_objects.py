@@ -73,7 +73,7 @@ EVENT_COLUMNS = [
     "at", "at_iso_8601", "ip", "event", "account_id",
     *(f"{when}_{name}" for when in ("before", "after") for name in State._fields),
     *(f"by_{name}" for name in Author._fields),
-    "request_id", "source", "certain", "id", "revision", "retracts",
+    "request_id", "source", "certain", "id", "revision", "retracts", "reason",
 ]  # fmt: skip
 HOLDER_COLUMNS = [
     "ip", "status", "account_id", "account_name", "since", "since_iso_8601", "until",

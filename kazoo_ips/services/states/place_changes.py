@@ -1,6 +1,7 @@
 """The settings of one zone or host as the operator sees and changes them."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kazoo_ips.errors import BadIdentifier
@@ -14,6 +15,8 @@ from kazoo_ips.services.states.places import PlaceService
 SECONDS = 5.0
 """Seconds for which a request disables or enables the addresses of a place. The background work
 does the rest."""
+_REPLICATION_TIME = 0.04
+"""Seconds in which a write that a majority has reaches the last replica of a healthy cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,22 @@ class PlaceState:
 
 
 class PlaceChanges:
-    """Shows and changes zones and hosts."""
+    """Shows and changes zones and hosts.
+
+    :param pause: sleeps for a number of seconds
+    """
 
     def __init__(
-        self, places: PlaceService, drains: DrainService, counts: CountRepository
+        self,
+        places: PlaceService,
+        drains: DrainService,
+        counts: CountRepository,
+        pause: Callable[[float], None],
     ) -> None:
         self._places = places
         self._drains = drains
         self._counts = counts
+        self._pause = pause
 
     def fetch(self, place: Place) -> PlaceState:
         """Return a zone or a host.
@@ -131,6 +142,10 @@ class PlaceChanges:
 
     def _state(self, place: Place, settings: PlaceSettings) -> PlaceState:
         summary = self._summary(place)
+        if not summary.counts and settings == DEFAULTS and self._counts.may_lag:
+            # Perhaps its first address was added a moment ago, and this replica lacks it.
+            self._pause(_REPLICATION_TIME)
+            summary = self._summary(place)
         if not summary.counts and settings == DEFAULTS:
             raise BadIdentifier(place.name)
         open_ = (Status.AVAILABLE, Status.AGING, Status.RESERVED)

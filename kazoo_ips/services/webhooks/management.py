@@ -150,7 +150,8 @@ class WebhookService:
         """Change what a client chooses of a webhook.
 
         A webhook that the service has disabled, and that is enabled again, loses its
-        `disable_reason`. A changed webhook is delivered at once, without waiting for the pause.
+        `disable_reason`. A changed webhook is delivered at once, without waiting for the pause. If
+        nothing is different, nothing is written.
 
         :param change: returns the changed webhook; it may raise ValidationFailed
         :raises WebhookNotFound: there is none with this id
@@ -269,13 +270,16 @@ class WebhookService:
         dry_run: bool = False,
         **_: Any,
     ) -> Webhook:
-        """Change a webhook by compare-and-swap."""
+        """Change a webhook by compare-and-swap. A change that changes nothing writes nothing."""
         key = _key(attempt)
         for _try in range(_TRIES):
             webhook = self._find(account_id, webhook_id)
             if key and webhook.attempt == key:  # an earlier attempt of this request has changed it
                 return webhook
-            changed = replace(change(webhook), modified=self._now(), attempt=key)
+            wanted = change(webhook)
+            if wanted == webhook:
+                return webhook
+            changed = replace(wanted, modified=self._now(), attempt=key)
             if dry_run:
                 return changed
             written = self._webhooks.put(changed)
