@@ -49,7 +49,31 @@ class WebhookConverter(BaseConverter):
     part_isolating = True
 
 
-class Routes(Blueprint):
+class GuardedBlueprint(Blueprint):
+    """A blueprint each of whose routes has an authorisation rule, which `on` requires."""
+
+    def add_guarded(self, method: str, rule: str, name: str, authorised: Handler) -> None:
+        """Register a route.
+
+        :param authorised: authorises the caller, then handles the request
+        """
+        super().add_url_rule(
+            rule,
+            endpoint=name,
+            view_func=authorised,
+            methods=[method],
+            provide_automatic_options=False,
+        )
+
+    def add_url_rule(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse Flask's own decorators, such as `route`, which need no authorisation rule.
+
+        :raises TypeError: always
+        """
+        raise TypeError("use on() to register a route: it requires who may call it")
+
+
+class Routes(GuardedBlueprint):
     """A blueprint that requires an authorisation rule and the form of the reply for each route.
 
     A write must also declare whether it supports dry runs.
@@ -94,23 +118,10 @@ class Routes(Blueprint):
                 return idempotency.once(service, state.caller, lambda: handler(**path))
 
             authorised.operation = operation  # type: ignore[attr-defined]
-            super(Routes, self).add_url_rule(
-                rule,
-                endpoint=handler.__name__,
-                view_func=authorised,
-                methods=[method],
-                provide_automatic_options=False,
-            )
+            self.add_guarded(method, rule, handler.__name__, authorised)
             return handler
 
         return register
-
-    def add_url_rule(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse Flask's own decorators, such as `route`, which need no authorisation rule.
-
-        :raises TypeError: always
-        """
-        raise TypeError("use on() to register a route: it requires who may call it")
 
 
 def services() -> Services:

@@ -10,16 +10,16 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
-from flask import Blueprint, Response, g, redirect, render_template, request, url_for
+from flask import Response, g, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
 from kazoo_ips.api import envelope, rate_limits
 from kazoo_ips.api import errors as replies
 from kazoo_ips.api.client_address import external_client
 from kazoo_ips.api.route_descriptions import Who
-from kazoo_ips.api.routes import permitted_account, services
+from kazoo_ips.api.routes import GuardedBlueprint, permitted_account, services
 from kazoo_ips.console import explanations, formats, sessions
 from kazoo_ips.errors import DatastoreError, Forbidden, InvalidCredentials
 from kazoo_ips.model import Account, Caller
@@ -51,7 +51,7 @@ HEADERS = {
 _UNCHANGED = re.compile(r"[0-9a-f-]{1,80}")
 
 
-class Pages(Blueprint):
+class Pages(GuardedBlueprint):
     """A blueprint that requires an authorisation rule for each page."""
 
     def on(
@@ -77,23 +77,10 @@ class Pages(Blueprint):
                     return handler(**path)
 
             authorised.__doc__ = inspect.getdoc(handler)
-            super(Pages, self).add_url_rule(
-                rule,
-                endpoint=handler.__name__,
-                view_func=authorised,
-                methods=[method],
-                provide_automatic_options=False,
-            )
+            self.add_guarded(method, rule, handler.__name__, authorised)
             return handler
 
         return register
-
-    def add_url_rule(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse Flask's own decorators, such as `route`, which need no authorisation rule.
-
-        :raises TypeError: always
-        """
-        raise TypeError("use on() to register a page: it requires who may open it")
 
 
 pages = Pages("console", __name__, url_prefix=sessions.PATH, template_folder="templates")
