@@ -445,3 +445,31 @@ def test_a_view_has_each_write_before_the_read(call: Client) -> None:
     design["views"]["by_number"]["map"] = "function(doc) { emit(-doc.number, null); }"
     call("PUT", "/db/_design/d", design)
     assert [row["key"] for row in call("GET", view)[1]["rows"]] == [-1, 0]
+
+
+def test_a_reduction_has_each_write_before_the_read(call: Client) -> None:
+    call("PUT", "/counted")
+    view = "/counted/_design/d/_view/by_number"
+    source = "function(doc) { emit([doc.number % 2, doc.number], null); }"
+
+    def counts(query: str) -> list[int]:
+        return [row["value"] for row in call("GET", f"{view}?{query}")[1]["rows"]]
+
+    design = {"views": {"by_number": {"map": source, "reduce": "_count"}}}
+    _, written = call("PUT", "/counted/_design/d", design)
+    for number in range(4):
+        call("PUT", f"/counted/{number}", {"number": number})
+        for _ in range(2):
+            assert counts("") == [number + 1]
+            assert sum(counts("group_level=1")) == number + 1
+            assert len(counts("group=true")) == number + 1
+            assert counts("startkey=[0]&endkey=[0,{}]") == [number // 2 + 1]
+    odd = "function(doc) { if (doc.number % 2) emit([doc.number], null); }"
+    design["views"]["by_number"]["map"] = odd
+    call("PUT", "/counted/_design/d", {**design, "_rev": written["rev"]})
+    assert counts("") == [2]
+    call("DELETE", "/counted")
+    call("PUT", "/counted")
+    call("PUT", "/counted/_design/d", design)
+    call("PUT", "/counted/1", {"number": 1})
+    assert counts("") == [1]

@@ -268,5 +268,6 @@ def tenure(account_id: str, start: HistoryEvent | None, end: HistoryEvent | None
 
 def _own(account_id: str, event: HistoryEvent | None) -> tuple[Author, str | None]:
     """Return who has caused an event, and the request, if that was the account itself."""
-    seen = event.seen_by(lambda each: each == account_id) if event else None
-    return (seen.by, seen.request_id) if seen else (NOBODY, None)
+    if event and event.by.account_id == account_id and account_id in event.accounts:
+        return event.by, event.request_id
+    return NOBODY, None

@@ -104,6 +104,8 @@ class HistoryService:
             for event in unarchived
             if query.covers(event) and (page.after is None or position(event) > page.after)
         }
+        if not found:
+            return page
         found |= {position(event).id: event for event in page.items}
         items = sorted(found.values(), key=position, reverse=True)
         if len(items) > limit:
