@@ -1,31 +1,44 @@
 """Lets all applications of a process share what takes long to create and never differs.
 
-Tests create some thousand applications, all with the same routes and few signing keys. Werkzeug
-compiles two functions for each route, which takes 0.03 s for an application, and OpenSSL checks
-the primes of each key that it loads, which takes 0.03 s as well.
+Tests create some thousand applications, all with the same routes, and hundreds of groups of
+databases with a signing key each. Werkzeug compiles two functions for each route, which takes
+0.04 s for an application. OpenSSL takes 0.03 s to make a key, and again to check a key that it
+loads. So all databases that tests create get the same key; its id differs.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
 from werkzeug.routing import Rule
 
 from kazoo_ips.repositories import signing_keys
 
-_compile = Rule._compile_builder
-_compiled: dict[Any, Callable[..., tuple[str, str]]] = {}
+_compile = Rule.compile
+_compiled: dict[Any, dict[str, Any]] = {}
+_RESULTS = ("_parts", "_trace", "_converters", "arguments", "_build", "_build_unknown")
+"""What Werkzeug compiles of a rule. It depends on the text of the rule, and never changes."""
 
 
 def share() -> None:
-    """Compile each route, and check each key, only once in this process."""
-    Rule._compile_builder = _compile_once  # type: ignore[method-assign]
+    """Compile each route, make a key, and check each key only once in this process."""
+    Rule.compile = _compile_once  # type: ignore[method-assign]
     signing_keys.load_pem_private_key = lru_cache(signing_keys.load_pem_private_key)
+    signing_keys.rsa = SimpleNamespace(
+        RSAPrivateKey=rsa.RSAPrivateKey,
+        generate_private_key=lru_cache(rsa.generate_private_key),
+    )
 
 
-def _compile_once(rule: Rule, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
-    """Return the function that builds a URL. It depends on nothing but the text of the rule."""
-    key = (rule.rule, repr(rule.defaults), tuple(rule._trace), append_unknown)
+def _compile_once(rule: Rule) -> None:
+    assert rule.map is not None
+    assert not rule.host, "no route of the service depends on the host"
+    converters = tuple(rule.map.converters.values())
+    key = (rule.rule, rule.merge_slashes, repr(rule.defaults), converters)
     if key not in _compiled:
-        _compiled[key] = _compile(rule, append_unknown)
-    return _compiled[key]
+        _compile(rule)
+        _compiled[key] = {name: getattr(rule, name) for name in _RESULTS}
+    for name, value in _compiled[key].items():
+        bound = getattr(value, "__func__", None)
+        setattr(rule, name, bound.__get__(rule, None) if bound else value)
