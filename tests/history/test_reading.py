@@ -11,7 +11,7 @@ from kazoo_ips.model.history import HistoryEvent, State
 from kazoo_ips.model.timelines import ListEvents
 from kazoo_ips.repositories import unarchived_changes
 from kazoo_ips.repositories.pool_feed import PoolFeed
-from tests.history.conftest import World
+from tests.history.conftest import START, World
 
 ADDRESSES = ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
 Truth = dict[str, list[tuple[int, State | None]]]
@@ -164,3 +164,34 @@ def test_an_undone_assignment_is_in_no_list(world: World) -> None:
     )  # fmt: skip
     for query in (ListEvents(), ListEvents(address="192.0.2.1")):
         assert [event.event for event in listed(world, query)] == ["created"]
+
+
+def test_the_events_of_an_address_are_read_again_only_after_a_change(world: World) -> None:
+    world.create()
+    world.clock[0] += 100
+    world.assign()
+    world.archive()
+    sent: list[str] = []
+    services = composition.build(
+        world.settings, clock=lambda: world.clock[0], trace=lambda method, url: sent.append(url)
+    )
+
+    def held_at(seconds: float) -> str | None:
+        sent.clear()
+        return services.history.holder("192.0.2.1", int(START + seconds) + GREGORIAN_EPOCH).status
+
+    def reads_view() -> bool:
+        return any("_view/by_address" in url for url in sent)
+
+    assert held_at(200) == "assigned"
+    assert reads_view()
+    assert held_at(50) == "available"
+    assert reads_view() == (world.pool.replicas > 1)
+    world.clock[0] += 100
+    released = world.clock[0] - START
+    world.release()
+    assert held_at(released) == "available"
+    world.archive()
+    assert held_at(released) == "available"
+    assert reads_view()
+    assert held_at(released - 1) == "assigned"

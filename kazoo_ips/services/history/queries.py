@@ -64,7 +64,9 @@ class HistoryService:
         canonical = _canonical(address)
         present = self._unarchived.of_address(canonical)
         found = {event.id: event for event in present.events}
-        found |= {event.id: event for event in self._archive.around(canonical, at)}
+        revision = present.ip.revision if present.ip else None
+        archived = self._archive.around(canonical, at, revision)
+        found |= {event.id: event for event in archived}
         timeline = sorted(found.values(), key=position)
         if not (timeline or present.ip):
             raise IPNotFound(address)
