@@ -53,7 +53,9 @@ if (inMemory) {
   pouchdb.plugin(require('pouchdb-adapter-memory'));
 }
 const PouchDB = pouchdb.defaults({
-  ...inMemory && { adapter: 'memory' },
+  // Tests write and delete the same few documents thousands of times. PouchDB reads and writes the
+  // whole list of a document's revisions with each of its revisions, up to a thousand.
+  ...inMemory && { adapter: 'memory', revs_limit: 100 },
   prefix: folder + path.sep,
   auto_compaction: true, // otherwise every version of every document is kept
 });
