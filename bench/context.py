@@ -66,8 +66,8 @@ class Options:
             raise BenchError(f"SIZES, ROUNDS, SECONDS, CONNECTIONS: {error}") from error
         if made.publish and (quick or made.rows):
             raise BenchError("PUBLISH takes a whole run: without QUICK and ROWS")
-        if not made.sizes or min(made.sizes) < 1000 or max(made.sizes) > 120_000:
-            raise BenchError("SIZES: from 1000 to 120000")
+        if not made.sizes or min(made.sizes) < 1000 or max(made.sizes) > 1_000_000:
+            raise BenchError("SIZES: from 1000 to 1000000")
         if min(made.rounds, made.seconds, *made.connections, 9) < 1 or not made.connections:
             raise BenchError("ROUNDS, SECONDS, CONNECTIONS: at least 1")
         return made

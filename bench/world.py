@@ -4,7 +4,7 @@ There are ten zones and a hundred hosts. Address number `n` is in zone `n % 10` 
 so each hundred consecutive addresses have one address on every host. The first hundred are
 assigned to the measured account. Of every thousand addresses, the last hundred are assigned to
 other accounts. The others are available. The addresses are those reserved for benchmarks
-(198.18.0.0/15, RFC 2544).
+(198.18.0.0/15, RFC 2544). In a larger pool those after them are of 2001:db8::/32 (RFC 3849).
 """
 
 import ipaddress
@@ -37,6 +37,9 @@ _NEIGHBOURS = 5
 _ARCHIVED = 900
 """Maximum number of seconds to wait for the archiver."""
 _FIRST = ipaddress.ip_address("198.18.0.0")
+_FIRST_IPV6 = ipaddress.ip_address("2001:db8::")
+_IPV4 = 131_072
+"""The number of IPv4 addresses that are reserved for benchmarks."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,11 @@ def gregorian_now() -> int:
 
 def addresses(numbers: Iterable[int]) -> list[str]:
     """The addresses of these numbers."""
-    return [str(_FIRST + n) for n in numbers]
+    return [_address(n) for n in numbers]
+
+
+def _address(number: int) -> str:
+    return str(_FIRST + number if number < _IPV4 else _FIRST_IPV6 + number)
 
 
 def zone(number: int) -> str:
@@ -248,7 +255,7 @@ def document(number: int, owner: str | None) -> Document:
     """
     now = gregorian_now()
     made = {
-        "_id": str(_FIRST + number),
+        "_id": _address(number),
         "pvt_vsn": "1",
         "pvt_type": "dedicated_ip",
         "pvt_status": "assigned" if owner else "available",
