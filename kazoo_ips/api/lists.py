@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ POOL_LINES = resources.PoolIPListItemSchema(many=True)
 members that `detailed` of `reply` adds."""
 
 _CHUNK = 1000
+_NOT_PLAIN = re.compile('[,;"]')
+"""Characters for which a cell of CSV needs quotes, or which `csv_cell` may escape."""
 Item = TypeVar("Item")
 Dump = Callable[[Sequence[Listing]], list[dict[str, Any]]]
 
@@ -138,20 +141,28 @@ def csv_reply(columns: list[str], lines: Iterable[dict[str, Any]]) -> Response:
     :param lines: each with a text for each column
     """
 
-    def rows() -> Iterator[bytes]:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer)  # half the time of a DictWriter
-        writer.writerow(columns)
+    def parts() -> Iterator[bytes]:
+        yield csv_lines([columns]).encode()
         for chunk in chunks(iter(lines)):
-            writer.writerows(
-                [csv_cell(line.get(column, "")) for column in columns] for line in chunk
-            )
-            yield buffer.getvalue().encode()
-            buffer.seek(0)
-            buffer.truncate()
-        yield buffer.getvalue().encode()
+            rows = [[line.get(column, "") for column in columns] for line in chunk]
+            yield csv_lines(rows).encode()
 
-    return Response(envelope.read_ahead(rows()), content_type="text/csv")
+    return Response(envelope.read_ahead(parts()), content_type="text/csv")
+
+
+def csv_lines(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as CSV: with quotes where they are necessary, and with cells that are harmless.
+
+    Most lists have nothing that needs quotes or escapes. Then this takes half the time.
+    """
+    cells = [cell for row in rows for cell in row]
+    text, firsts = "".join(cells), "".join([cell[:1] for cell in cells])
+    starts_plainly = firsts.isalnum() and len(firsts) == len(cells)
+    if starts_plainly and text.isprintable() and not _NOT_PLAIN.search(text):
+        return "\r\n".join(map(",".join, rows)) + "\r\n"
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([csv_cell(cell) for cell in row] for row in rows)
+    return buffer.getvalue()
 
 
 def ndjson_reply(
