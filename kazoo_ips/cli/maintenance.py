@@ -16,7 +16,7 @@ from kazoo_ips.cli.console import (
     services,
     settings,
 )
-from kazoo_ips.services.maintenance.doctor import PROBLEMS, Finding
+from kazoo_ips.services.maintenance.findings import PROBLEMS, Finding
 
 
 @click.command()

@@ -51,8 +51,11 @@ from tests.schedules.scheduler import Clock, Request, gated, sleeping
 
 PATCHED = "kazoo_ips.couch.client.Connections"
 """The name under which the application finds the class of its connections."""
-READERS = "kazoo_ips.services.maintenance.doctor.ThreadPoolExecutor"
-"""The name under which the doctor finds the class of its threads. In a schedule it has none."""
+READERS = (
+    "kazoo_ips.services.maintenance.doctor.ThreadPoolExecutor",
+    "kazoo_ips.services.maintenance.copy_examination.ThreadPoolExecutor",
+)
+"""The names under which the doctor finds the class of its threads. In a schedule it has none."""
 PAST_LEASE = 150.0
 """Seconds after which other workers regard the owner of a transaction as dead."""
 FOLLOWER_STEPS = (10, 30, 20)
@@ -456,7 +459,11 @@ def world(
     add_member(own)
     try:
         made = World(own, start, uncopied, limits, expired, rested)
-        with patch(PATCHED, gated(made.describe)), patch(READERS, _SameThread):
+        with (
+            patch(PATCHED, gated(made.describe)),
+            patch(READERS[0], _SameThread),
+            patch(READERS[1], _SameThread),
+        ):
             yield made
     finally:
         databases.delete()

@@ -14,8 +14,8 @@ from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.repositories.doctor_reports import DoctorReportRepository
 from kazoo_ips.repositories.records import Records
-from kazoo_ips.services.maintenance import doctor, examinations
-from kazoo_ips.services.maintenance.doctor import Finding
+from kazoo_ips.services.maintenance import copy_examination, doctor, examinations
+from kazoo_ips.services.maintenance.findings import Finding
 from tests.api.couchdb import Databases, kazoo_document
 from tests.members import add_member
 
@@ -24,8 +24,8 @@ KILLED = f"""
 import os, signal, sys
 from kazoo_ips import app
 from kazoo_ips.config import Settings
-from kazoo_ips.services.maintenance import doctor, examinations
-doctor._CHUNK, examinations._INTERVAL = 2, 0.0
+from kazoo_ips.services.maintenance import copy_examination, doctor, examinations
+doctor.CHUNK, copy_examination.CHUNK, examinations._INTERVAL = 2, 2, 0.0
 left = int(sys.argv[1])
 def seen(count):
     global left
@@ -73,7 +73,8 @@ class World:
 
 @pytest.fixture
 def world(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(doctor, "_CHUNK", 2)
+    for module in (doctor, copy_examination):
+        monkeypatch.setattr(module, "CHUNK", 2)
     monkeypatch.setattr(examinations, "_INTERVAL", 0.0)
     own = replace(settings.as_administrator(), prefix=f"test-{uuid4().hex[:8]}-")
     databases = composition.databases(own)

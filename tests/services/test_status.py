@@ -21,7 +21,7 @@ from kazoo_ips.repositories.checkpoints import Checkpoint, Checkpoints
 from kazoo_ips.repositories.doctor_reports import Examined
 from kazoo_ips.repositories.instances import Worker, WorkerRepository
 from kazoo_ips.repositories.records import Records
-from kazoo_ips.services.maintenance.doctor import Finding
+from kazoo_ips.services.maintenance.findings import Finding
 from tests.api.couchdb import Databases, kazoo_document
 from tests.members import add_member
 from tests.openapi_check import CheckedApp

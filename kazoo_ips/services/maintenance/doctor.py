@@ -6,13 +6,12 @@ after it writes. A second run changes nothing more. The doctor also skips addres
 that only a newer release knows, and their copies.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
 
-from kazoo_ips.errors import Conflict, DatastoreForbidden, DatastoreMissing, IPNotFound
-from kazoo_ips.model import DedicatedIP, ListIPs, Outcome, Status, addresses
+from kazoo_ips.errors import Conflict, DatastoreForbidden, IPNotFound
+from kazoo_ips.model import DedicatedIP, Outcome, Status, addresses
 from kazoo_ips.observability import audit
 from kazoo_ips.observability.audit import Change
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
@@ -21,47 +20,13 @@ from kazoo_ips.repositories.doctor_reports import Examined, Position
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.accounts.account_tree import AccountService
-from kazoo_ips.services.assigning.conflicts import GRACE, ConflictResolver, is_copy
+from kazoo_ips.services.assigning.conflicts import GRACE, ConflictResolver
 from kazoo_ips.services.assigning.limits import LimitService
 from kazoo_ips.services.assigning.recovery import RecoveryService
+from kazoo_ips.services.maintenance.copy_examination import CHUNK, READERS, CopyExaminer
+from kazoo_ips.services.maintenance.findings import Finding
 from kazoo_ips.services.pool.summaries import walk
 from kazoo_ips.services.states.places import PlaceService
-
-_CHUNK = 1000
-_READERS = 4
-"""Number of accounts that are examined at the same time."""
-_ACCOUNTS = 100
-"""Number of accounts of which all findings are known before the next ones are examined."""
-_ALL = ListIPs(limit=None)
-
-PROBLEMS = {
-    "orphaned_transaction": "a worker died during a transaction; it is committed or rolled back",
-    "conflict": "conflicting revisions; the acknowledged one is kept",
-    "withdrawn": "all writers withdrew their writes, so the address is missing; it is restored",
-    "copy_missing": "the account has no copy of its address; the copy is written",
-    "copy_stale": "the account's copy differs from the pool; the copy is written again",
-    "copy_extra": "the account has a copy of an address not assigned to it; the copy is deleted",
-    "no_owner": "assigned, but to no account; it is made available",
-    "held_back": "available, but resting, reserved, disabled or drained; that is put right",
-    "unknown_owner": "assigned to an account that does not exist; see `release --account`",
-    "no_access": "CouchDB refuses access to this account; see `kazoo-ips secure`",
-    "duplicate": "one address has two documents; only one can be assigned; delete one by hand",
-    "not_counted": "the ledger of the account's limits lacks this address; it is added",
-    "limit_exceeded": "the account has more addresses than its limits permit; it keeps them",
-    "unusable": "no proxy can have this address; it is never assigned, and can be deleted",
-    "not_an_address": "the id is not an address; delete the document by hand",
-}
-"""The problems that are found, each with its meaning and its repair."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One problem, and whether it was repaired."""
-
-    problem: str
-    address: str
-    account_id: str | None = None
-    repaired: bool = False
 
 
 class DoctorService:
@@ -84,10 +49,10 @@ class DoctorService:
         now: Callable[[], int],
     ) -> None:
         self._ips = ips
-        self._copies = copies
         self._accounts = accounts
         self._recovery = recovery
         self._conflicts = conflicts
+        self._examiner = CopyExaminer(ips, copies, lists, conflicts, recovery, self._is_fresh)
         self._limits = limits
         self._lists = lists
         self._counts = counts
@@ -133,7 +98,7 @@ class DoctorService:
         duplicates, owners = self._duplicates(), dict[str, bool]()
         more, is_settled = account is None, end == since
         while more:
-            since, withdrawn, ips, more = self._ips.changes(since, _CHUNK)
+            since, withdrawn, ips, more = self._ips.changes(since, CHUNK)
             yield from self._withdrawn(withdrawn, repair)
             self._look_up_owners(ips, owners)
             for ip in ips:
@@ -146,7 +111,7 @@ class DoctorService:
             seen(len(ips))
         sizes = dict.fromkeys(accounts) if is_partial else self._all_accounts()
         left = {each: sizes[each] for each in sorted(sizes) if each > (account or "")}
-        for account_id, findings in self._examine_accounts(left, repair):
+        for account_id, findings in self._examiner.examine(left, repair):
             yield from findings
             reached(Position(pool, since, end, account_id))
             seen(1)
@@ -181,66 +146,6 @@ class DoctorService:
         """
         sizes: dict[str, int | None] = dict.fromkeys(self._accounts.ids_of_all(), 0)
         return sizes | {each.name: each.total for each in walk(self._counts.by_account)}
-
-    def _examine_accounts(
-        self, sizes: Mapping[str, int | None], repair: bool
-    ) -> Iterator[tuple[str, list[Finding]]]:
-        """Yield accounts with the problems of their copies. Several are examined at a time.
-
-        :param sizes: the accounts in their order, each with the number of its addresses; None if
-            that is not known
-        """
-        with ThreadPoolExecutor(_READERS) as readers:
-            for batch in _batches(sizes):
-                owned = self._owned(batch)
-                several = {a for addresses_ in owned.values() for a in addresses_}
-                pool = self._ips.by_id(several)[0] if several else {}
-                examining = [
-                    readers.submit(
-                        copy_context().run,
-                        self._copies_of, each, repair, owned.get(each), pool,
-                    )
-                    for each in batch
-                ]  # fmt: skip
-                for account_id, copies in zip(batch, examining, strict=True):
-                    yield account_id, copies.result()
-
-    def _owned(self, batch: Mapping[str, int | None]) -> dict[str, list[str]]:
-        """Return the addresses of accounts that have few, read at once; of others nothing."""
-        few = [each for each, size in batch.items() if size is not None and size <= _CHUNK]
-        owned: dict[str, list[str]] = {each: [] for each in few}
-        for address, account_id in self._lists.assigned_to_several(few):
-            owned[account_id].append(address)
-        return owned
-
-    def _copies_of(
-        self,
-        account_id: str,
-        repair: bool,
-        owned: Sequence[str] | None,
-        pool: Mapping[str, DedicatedIP],
-    ) -> list[Finding]:
-        """Return the problems of one account's copies.
-
-        :param owned: the addresses of the account, if they have been read
-        :param pool: their documents
-        """
-        if owned is None:
-            owned, pool = [x.address for x in self._lists.assigned_to(account_id, _ALL)], {}
-        try:
-            extra = sorted({*self._copies.addresses(account_id)} - {*owned})
-            found = [
-                finding
-                for start in range(0, len(owned), _CHUNK)
-                for finding in self._examine_copies(
-                    account_id, owned[start : start + _CHUNK], pool, repair
-                )
-            ]
-            return found + list(self._extra_copies(account_id, extra, repair))
-        except DatastoreMissing:
-            return []  # reported as an unknown owner
-        except DatastoreForbidden:
-            return [Finding("no_access", address, account_id) for address in owned or [""]]
 
     def _orphaned_transactions(self, repair: bool) -> Iterator[Finding]:
         for orphan in self._recovery.orphaned():
@@ -312,7 +217,7 @@ class DoctorService:
         a time.
         """
         unknown = sorted({ip.assigned_to for ip in ips if ip.assigned_to} - owners.keys())
-        with ThreadPoolExecutor(_READERS) as readers:
+        with ThreadPoolExecutor(READERS) as readers:
             reading = [readers.submit(copy_context().run, self._exists, each) for each in unknown]
             owners.update(zip(unknown, (each.result() for each in reading), strict=True))
 
@@ -340,90 +245,5 @@ class DoctorService:
             audit.released([ip.address], None, ip.request_id, to=to)
         return written.revision is not None
 
-    def _examine_copies(
-        self,
-        account_id: str,
-        owned: Sequence[str],
-        pool: Mapping[str, DedicatedIP],
-        repair: bool,
-    ) -> list[Finding]:
-        """Return the addresses of an account that have no copy, or a copy that differs.
-
-        :param pool: the documents of the addresses, if they have been read
-        """
-        pool, copies = pool or self._ips.by_id(owned)[0], self._copies.find(account_id, owned)
-        wrong = self._wrong_copies(account_id, owned, pool, copies)
-        if wrong:  # the address may have changed after its document was read
-            pool, copies = self._ips.by_id(wrong)[0], self._copies.find(account_id, wrong)
-            wrong = self._wrong_copies(account_id, wrong, pool, copies)
-        under_way = self._recovery.under_way() if wrong else set()
-        return [
-            Finding(
-                "copy_stale" if address in copies else "copy_missing",
-                address,
-                account_id,
-                repair and self._write_copy(pool[address]),
-            )
-            for address in wrong
-            if address not in under_way
-        ]
-
-    def _wrong_copies(
-        self,
-        account_id: str,
-        owned: Sequence[str],
-        pool: Mapping[str, DedicatedIP],
-        copies: Mapping[str, DedicatedIP],
-    ) -> list[str]:
-        return [
-            ip.address
-            for ip in (pool[each] for each in owned if each in pool)
-            if ip.assigned_to == account_id
-            and ip.has_known_status
-            and not (ip.conflicted or self._is_fresh(ip))
-            and not (ip.address in copies and is_copy(copies[ip.address], ip))
-        ]
-
-    def _write_copy(self, ip: DedicatedIP) -> bool:
-        """Write the copy; return whether the account has it."""
-        self._conflicts.drop_copy(ip.assigned_to or "", ip.address)
-        return self._conflicts.is_acknowledged(ip)
-
-    def _extra_copies(
-        self, account_id: str, extra: Sequence[str], repair: bool
-    ) -> Iterator[Finding]:
-        """Yield the copies of addresses that the account does not have.
-
-        :param extra: the addresses of copies that are not in the view of assigned addresses
-        """
-        pool = self._ips.by_id(extra)[0] if extra else {}
-        copies = self._copies.find(account_id, extra) if extra else {}
-        for address in copies:
-            ip = pool.get(address)
-            if ip and (ip.assigned_to == account_id or self._is_fresh(ip) or ip.conflicted):
-                continue
-            if ip and not ip.has_known_status:
-                continue
-            if repair:
-                self._conflicts.drop_copy(account_id, address)
-            yield Finding("copy_extra", address, account_id, repair)
-
     def _is_fresh(self, ip: DedicatedIP) -> bool:
         return self._now() - ip.modified < GRACE
-
-
-def _batches(sizes: Mapping[str, int | None]) -> Iterator[dict[str, int | None]]:
-    """Yield accounts in their order, so few at a time that their documents fit into memory.
-
-    :param sizes: the number of addresses of each; None if that is not known
-    """
-    batch: dict[str, int | None] = {}
-    total = 0
-    for account_id, size in sizes.items():
-        if batch and (len(batch) == _ACCOUNTS or total + (size or 0) > _CHUNK):
-            yield batch
-            batch, total = {}, 0
-        batch[account_id] = size
-        total += size or 0
-    if batch:
-        yield batch

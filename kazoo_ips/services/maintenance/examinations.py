@@ -12,7 +12,8 @@ from kazoo_ips.repositories.doctor_reports import (
     DoctorReportRepository,
     Position,
 )
-from kazoo_ips.services.maintenance.doctor import DoctorService, Finding
+from kazoo_ips.services.maintenance.doctor import DoctorService
+from kazoo_ips.services.maintenance.findings import Finding
 from kazoo_ips.services.maintenance.status import StatusService
 
 _INTERVAL = 5.0

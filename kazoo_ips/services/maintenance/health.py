@@ -16,7 +16,7 @@ from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.repositories.databases import Databases
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.low_zones import LowMarkRepository
-from kazoo_ips.services.maintenance.doctor import PROBLEMS
+from kazoo_ips.services.maintenance.findings import PROBLEMS
 from kazoo_ips.services.maintenance.status import StatusService
 
 READY_FOR = 1.0

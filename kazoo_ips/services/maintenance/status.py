@@ -18,7 +18,7 @@ from kazoo_ips.repositories.doctor_reports import (
 )
 from kazoo_ips.repositories.instances import Worker, WorkerRepository
 from kazoo_ips.repositories.low_zones import LowMarkRepository
-from kazoo_ips.services.maintenance.doctor import Finding
+from kazoo_ips.services.maintenance.findings import Finding
 
 HEARTBEAT = 60
 """Seconds between two writes of a worker about itself."""
