@@ -106,17 +106,20 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_promtool_accepts_the_rules() -> None:
     done = promtool("check", "rules", RULES)
     assert done.returncode == 0, done.stderr
     assert f"{len(GROUP['rules'])} rules found" in done.stdout
 
 
+@pytest.mark.slow
 def test_promtool_s_unit_tests_of_the_alarms_pass() -> None:
     done = promtool("test", "rules", UNIT_TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_alarm_fails_the_unit_tests(tmp_path: Path) -> None:
     """Otherwise they would test nothing."""
     wrong = RULES.read_text().replace(") < 5", ") < 4")
