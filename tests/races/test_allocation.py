@@ -115,6 +115,28 @@ def test_as_many_distinct_hosts_as_there_are(
         assert refused.value.available == 100
 
 
+@pytest.mark.parametrize("option", ["distinct_hosts", "distinct_zones"])
+def test_zones_are_read_again_only_if_the_known_ones_are_not_enough(
+    settings: Settings, add: Callable[..., DedicatedIP], alice: Member, option: str
+) -> None:
+    sent: list[str] = []
+    services = composition.build(settings, trace=lambda _, url: sent.append(url))
+
+    def choose(quantity: int) -> set[str]:
+        sent.clear()
+        command = AllocateIPs(alice.id, quantity, **{option: True})
+        found = services.allocation.allocate(command, uuid4().hex, dry_run=True)
+        return {ip.address for ip in found}
+
+    add("192.0.2.1", zone="zone1", host="host1.example.com")
+    assert choose(1) == {"192.0.2.1"}
+    assert choose(1) == {"192.0.2.1"}
+    assert [url for url in sent if "group_level" in url] == []
+    add("192.0.2.2", zone="zone2", host="host2.example.com")
+    assert choose(2) == {"192.0.2.1", "192.0.2.2"}
+    assert len([url for url in sent if "group_level" in url]) == 1
+
+
 @pytest.mark.parametrize("where", [{"zone": "us-east"}, {"host": "proxy3"}])
 def test_different_hosts_are_found_without_reading_all_of_them(
     settings: Settings, many: Callable[[int], None], alice: Member, where: dict[str, str]

@@ -12,6 +12,7 @@ addresses follow that have rested longest. An address that has to rest is not pr
 """
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -26,6 +27,8 @@ from kazoo_ips.services.states.places import PlaceService
 
 WINDOW = 256
 """Number of addresses to choose from: four times the number of concurrent clients expected."""
+_ZONES_TTL = 10.0
+"""Seconds for which the names of the zones that have available addresses are kept."""
 _OF_A_HOST = 128
 """Number of addresses of a host to choose from, if each address has to be on another host."""
 NO_ROOMS: Mapping[str, int] = MappingProxyType({})
@@ -50,6 +53,7 @@ class SupplyService:
         self._expiries = expiries
         self._places = places
         self._now = now
+        self._known_zones: tuple[float, list[str]] | None = None
 
     def propose(
         self,
@@ -194,20 +198,35 @@ class SupplyService:
         :param tried: the number of addresses that were tried before
         """
         zone, host = command.zone, command.host
+        limit = WINDOW + tried
         if command.distinct_hosts and host is None:
-            zones = [zone] if zone else _in_any_order(self._views.zones_available())
-            yield from _in_turn(
-                [self._views.by_hosts_in_turn(each, _OF_A_HOST + tried) for each in zones]
-            )
+            for zones in [[zone]] if zone else self._zones_in_turn(None):
+                hosts = [self._views.by_hosts_in_turn(each, _OF_A_HOST + tried) for each in zones]
+                yield from _in_turn(hosts)
             # Only another program can have written an address without a zone.
-            yield from self._views.by_hosts_in_turn(None, WINDOW + tried) if not zone else ()
+            yield from self._views.by_hosts_in_turn(None, limit) if not zone else ()
         elif command.distinct_hosts and host:
-            rows = self._views.available_window(zone, host, 0, WINDOW + tried)
-            yield host, [row.address for row in rows]
+            yield host, _ids(self._views.available_window(zone, host, 0, limit))
         else:
-            for name in [zone] if zone else _in_any_order(self._views.zones_available(host)):
-                rows = self._views.available_window(name, host, 0, WINDOW + tried)
-                yield name, [row.address for row in rows]
+            for zones in [[zone]] if zone else self._zones_in_turn(host):
+                for name in zones:
+                    yield name, _ids(self._views.available_window(name, host, 0, limit))
+
+    def _zones_in_turn(self, host: str | None) -> Iterator[list[str]]:
+        """Yield the zones that have available addresses: those that are known, then the others.
+
+        The view is read only if the known ones are not enough, so that no allocation fails because
+        they are old.
+        """
+        known: list[str] = []
+        if host is None and self._known_zones and self._known_zones[0] > time.monotonic():
+            known = self._known_zones[1]
+            yield random.sample(known, len(known))
+        zones = self._views.zones_available(host)
+        if host is None:
+            self._known_zones = time.monotonic() + _ZONES_TTL, zones
+        others = [each for each in zones if each not in known]
+        yield random.sample(others, len(others))
 
     def _places_with_supply(self, command: AllocateIPs) -> set[str]:
         """Return the hosts, or the zones, that have an address for the allocation.
@@ -240,8 +259,8 @@ def _in_turn(
             waiting.append(place)
 
 
-def _in_any_order(names: Sequence[str]) -> list[str]:
-    return random.sample(names, len(names))
+def _ids(rows: Iterable[Listing]) -> list[str]:
+    return [row.address for row in rows]
 
 
 def _shuffled(rows: Iterable[Listing | Expiry], tried: AbstractSet[str]) -> list[str]:
