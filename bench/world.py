@@ -9,7 +9,7 @@ other accounts. The others are available. The addresses are those reserved for b
 
 import ipaddress
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -202,21 +202,52 @@ class World:
         """
         names = addresses(numbers)
         owner = member.account.id if member else None
-        there = self.pool.fetch(names)
-        changed = [
-            {**document(n, owner), "_rev": there[a]["_rev"]}
-            for n, a in zip(numbers, names, strict=True)
-            if there[a].get("pvt_assigned_to") != owner
-        ]
-        self.pool.load(changed)
+
+        def of_pool() -> list[Document]:
+            there = self.pool.fetch(names)
+            return [
+                {**document(n, owner), "_rev": there[a]["_rev"]}
+                for n, a in zip(numbers, names, strict=True)
+                if there[a].get("pvt_assigned_to") != owner
+            ]
+
+        def of_copies() -> list[Document]:
+            copies = self.copies.fetch(names)
+            if owner is None:
+                return [tombstone(copy) for copy in copies.values()]
+            return [
+                {**d, **_revision(copies.get(i))}
+                for i, d in changed.items()
+                if copies.get(i, {}).get("pvt_modified") != d["pvt_modified"]
+            ]
+
+        written = self._load_again(self.pool, of_pool)
+        changed = {d["_id"]: {k: v for k, v in d.items() if k != "_rev"} for d in written}
         if changed:
             self.pool.resolve(OURS)
-        copies = self.copies.fetch(names)
-        if owner is None:
-            self.copies.load([tombstone(copy) for copy in copies.values()])
-        else:
-            wanted = [{k: v for k, v in d.items() if k != "_rev"} for d in changed]
-            self.copies.load([{**d, **_revision(copies.get(d["_id"]))} for d in wanted])
+        self._load_again(self.copies, of_copies)
+
+    @staticmethod
+    def _load_again(database: Database, wanted: Callable[[], list[Document]]) -> list[Document]:
+        """Write documents until all are written; return those that were.
+
+        The service may still write some of them: it ends its requests after wrk has left.
+
+        :param wanted: reads what is to be written at the revisions that are there
+        :raises BenchError: some are changed all the time
+        """
+        written: dict[str, Document] = {}
+        for pause in (1, 2, 5, None):
+            documents = wanted()
+            written |= {each["_id"]: each for each in documents}
+            try:
+                database.load(documents)
+                break
+            except BenchError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        return list(written.values())
 
 
 def _number(sequence: str | int) -> int:
