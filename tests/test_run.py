@@ -96,8 +96,11 @@ def test_when_one_process_dies_the_others_are_stopped(
     os.kill(victim, signal.SIGKILL)
     status, errors = run.end()
     assert status == 1
-    assert errors.endswith("ended with status -9\n")
-    assert errors.count("\n") == 1
+    *logged, last = errors.splitlines()
+    assert last.endswith("ended with status -9")
+    # On a busy machine the service misses its database before it is stopped.
+    of_service = "background work failed and will be repeated"
+    assert not [line for line in logged if command == "gunicorn" or of_service not in line]
     assert nothing_is_left(run)
 
 
