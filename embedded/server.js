@@ -40,10 +40,29 @@ function fail(reason) {
 // After such an error PouchDB leaves requests to that database unanswered, so the server ends.
 process.on('uncaughtException', (error) => fail(`embedded server: ${error.message}`));
 
-// PouchDB calls this for every document that it indexes, and each new context takes a millisecond.
-// With one context for all, a view over 10,000 documents is indexed several times as fast.
+// PouchDB calls this for every document that it indexes, with the map function and the document in
+// one program. A new context takes a millisecond, and to compile a program takes longer than to run
+// it. So all share a context, and each map function is compiled once.
 const context = vm.createContext({});
-vm.runInNewContext = (code) => vm.runInContext(code, context);
+const CALL = /^(\(function\(\) \{.*?\))\((\{".*\}),undefined,undefined(\);return .*)\(\)$/s;
+const compiled = new Map();
+function compile(before, after) {
+  const key = before + after;
+  if (!compiled.has(key)) {
+    const source = `${before.replace('function()', 'function(document)')}(JSON.parse(document)${after}`;
+    try {
+      compiled.set(key, vm.runInContext(source, context));
+    } catch {
+      compiled.set(key, null); // it was divided in the wrong place
+    }
+  }
+  return compiled.get(key);
+}
+vm.runInNewContext = (code) => {
+  const [, before, document, after] = CALL.exec(code) || [];
+  const map = document && compile(before, after);
+  return map ? map(document) : vm.runInContext(code, context);
+};
 
 // A database is a directory, so slashes in its name are replaced. No valid name has a tilde.
 const toFolder = (name) => name.replaceAll('/', '~');

@@ -473,3 +473,15 @@ def test_a_reduction_has_each_write_before_the_read(call: Client) -> None:
     call("PUT", "/counted/_design/d", design)
     call("PUT", "/counted/1", {"number": 1})
     assert counts("") == [1]
+
+
+def test_a_document_is_indexed_whatever_its_texts_are(call: Client) -> None:
+    source = "function(doc) { if (doc.text) { emit(doc.text, [doc.more]); } }"
+    call("PUT", "/db/_design/texts", {"views": {"all": {"map": source}}})
+    texts = [')({"', "z )({", "},undefined,undefined);return ", "\u2028\\", "})({'a'"]
+    for text in texts:
+        call("POST", "/db/_bulk_docs", {"docs": [{"_id": text, "text": text, "more": {text: 1}}]})
+    rows = call("GET", "/db/_design/texts/_view/all")[1]["rows"]
+    assert sorted((row["key"], row["value"]) for row in rows) == sorted(
+        (text, [{text: 1}]) for text in texts
+    )
