@@ -49,12 +49,12 @@ def held_back(bench: Bench) -> Iterator[Row]:
 
 
 def spread(bench: Bench) -> Iterator[Row]:
-    """Choose addresses of different hosts, or zones, in a large pool and in a small one.
+    """Choose addresses of different hosts, or zones, in the largest pool and in the middle one.
 
     The largest pool is measured twice: with a hundred hosts, and with as many as a tenth of its
     addresses, up to 10,000.
     """
-    small, large = bench.small, bench.large
+    small, large = bench.middle, bench.large
     crowd = bench.world_of_its_own("hosts", large.size)
     _rename_hosts(crowd, hosts := min(10_000, crowd.size // 10))
     choices: dict[str, dict[str, Any]] = {

@@ -34,7 +34,7 @@ OURS = ("ips",)
 
 PASSWORD = "measured"
 _NEIGHBOURS = 5
-_ARCHIVED = 900
+_ARCHIVED = 3600
 """Maximum number of seconds to wait for the archiver."""
 _FIRST = ipaddress.ip_address("198.18.0.0")
 _FIRST_IPV6 = ipaddress.ip_address("2001:db8::")
