@@ -169,6 +169,9 @@ def test_every_list_reads_only_views_of_the_tree(
     services.history.of_address(ListEvents(address="192.0.2.1"))
     with pytest.raises(InsufficientIPs):
         services.allocation.allocate(AllocateIPs(alice.id, 2), "request")
+    distinct = AllocateIPs(alice.id, 2, "us-east", distinct_hosts=True)
+    with pytest.raises(InsufficientIPs):
+        services.allocation.allocate(distinct, "request")
     # It is read if there are events.
     assert read | {"history/by_retraction"} == VIEWS
 
