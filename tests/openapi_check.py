@@ -136,6 +136,8 @@ def patterns() -> list[tuple[re.Pattern[str], str]]:
 
 def described_path(path: str) -> str | None:
     """Return the described path that matches a request's path."""
+    if not path.strip("/"):  # slashes in a row are one
+        return "/"
     return next((each for pattern, each in patterns() if pattern.fullmatch(path)), None)
 
 

@@ -193,7 +193,7 @@ class Service:
 
 
 def assert_in_form(fuzzed: Fuzzed, reply: Any) -> None:
-    """Whether a reply is an envelope, or CSV if it was requested."""
+    """Whether a reply is an envelope, or CSV or a page if it was requested."""
     assert re.fullmatch(r"[\x21-\x7e]{1,128}", reply.headers["X-Request-ID"])
     if reply.status_int == 304:
         assert reply.body == b""
@@ -201,6 +201,10 @@ def assert_in_form(fuzzed: Fuzzed, reply: Any) -> None:
     if reply.headers["Content-Type"] == "text/csv":
         assert reply.status_int == 200
         assert next(csv.reader(io.StringIO(reply.text)))[0] in ("ip", "zone", "host")
+        return
+    if reply.headers["Content-Type"].startswith("text/html"):
+        assert reply.status_int == 200
+        assert fuzzed.path.strip("/") in {"", "v2"}
         return
     assert reply.headers["Content-Type"] == "application/json"
     if fuzzed.method == "HEAD":

@@ -23,9 +23,9 @@ from tests.history.conftest import World
 ROOT = Path(__file__).parents[2]
 BEFORE = {
     "without history": "54b6424",
-    "with history": "316cd2d",
+    "with a trail": "e968c7b",
 }
-"""Commits that know two states only: the last one before the trail of a document, and the last."""
+"""Commits that know two states only: one whose documents have no trail, and one with it."""
 FREE, RESTING, RESERVED, DISABLED, MARKED = (f"192.0.2.{n}" for n in range(1, 6))
 ORJSON = """
 import json
