@@ -6,6 +6,7 @@ Each is sent once before it is counted, so that imports and caches are warm. Cal
 count as well. With `--calls` it prints each call, indented by depth.
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -63,6 +64,8 @@ class Calls:
 def counted(request: Callable[[], Any]) -> Calls:
     """Send a request and count its calls, those in other threads too."""
     path = Calls()
+    gc.collect()  # what an earlier test has left would be closed in the middle of the request
+    gc.disable()
     threading.setprofile(path.profile)
     sys.setprofile(path.profile)
     try:
@@ -70,6 +73,7 @@ def counted(request: Callable[[], Any]) -> Calls:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
+        gc.enable()
     return path
 
 
