@@ -41,6 +41,10 @@ def main() -> None:
             browser = playwright.chromium.launch(
                 executable_path=program, args=["--no-sandbox", "--disable-gpu"]
             )
+            page = _window(browser, "light", 1200, 640)
+            _log_in(page, url, operator["password"])
+            _await_forecasts(page)
+            page.context.close()
             for name, (path, scheme, width, height) in PICTURES.items():
                 page = _window(browser, scheme, width, height)
                 _log_in(page, url, operator["password"])
@@ -49,6 +53,16 @@ def main() -> None:
                 print(DOCS / name)
                 page.context.close()
             browser.close()
+
+
+def _await_forecasts(page: Page) -> None:
+    """Load the overview until the archive has the history from which the forecasts are made."""
+    for _ in range(60):
+        if not page.locator("td.n .quiet").count():
+            return
+        page.wait_for_timeout(1000)
+        page.reload(wait_until="networkidle")
+    sys.exit("no forecast after a minute")
 
 
 @contextmanager

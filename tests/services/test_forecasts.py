@@ -183,6 +183,16 @@ def test_a_steady_use_over_the_turn_of_the_year_runs_out_on_the_known_day(world:
     assert forecast == Forecast(TODAY + 10, TODAY + 10, TODAY + 10, 2)
 
 
+def test_a_pool_whose_events_are_archived_later_has_a_forecast_soon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kazoo_ips.services.pool.usage._EMPTY_TIME", 0.0)
+    assert world.services.usage.forecast(summary(available=20)) is None
+    for day in range(-28, 0):
+        world.take(day)
+    assert world.services.usage.forecast(summary(available=20)) is not None
+
+
 def test_addresses_that_rest_are_left_and_reserved_ones_are_taken(world: World) -> None:
     free, held = State("available", None, "us-east", "h"), State("reserved", None, "us-east", "h")
     for day in range(-28, 0):

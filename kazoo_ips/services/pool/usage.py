@@ -6,7 +6,7 @@ from operator import attrgetter
 from threading import Lock
 from typing import Any
 
-from cachetools import TTLCache, cachedmethod
+from cachetools import TLRUCache, cachedmethod
 from cachetools.keys import methodkey
 
 from kazoo_ips.model import Status, Summary
@@ -25,6 +25,9 @@ _LEFT = (Status.AVAILABLE, Status.AGING)
 """Statuses of addresses that are left. Those that rest become available by themselves."""
 _ZONES, _CACHE_TIME = 1000, 900.0
 """The number of zones whose trends are cached, and the seconds."""
+_EMPTY_TIME = 10.0
+"""Seconds for which it is cached that a zone has no trend: the archive may be about to read the
+events of a new pool."""
 
 
 class UsageService:
@@ -39,7 +42,7 @@ class UsageService:
         self._usage = usage
         self._counts = counts
         self._now = now
-        self._cache: TTLCache[Any, Any] = TTLCache(_ZONES, _CACHE_TIME)
+        self._cache: TLRUCache[Any, Any] = TLRUCache(_ZONES, _expires)
         self._lock = Lock()
 
     def series(self, zone: str, days: int = DAYS) -> UsageSeries:
@@ -100,6 +103,11 @@ class UsageService:
 
     def _today(self) -> int:
         return self._now() // DAY
+
+
+def _expires(_: object, found: object, now: float) -> float:
+    """Return when something that was read leaves the cache."""
+    return now + (_CACHE_TIME if found else _EMPTY_TIME)
 
 
 def _left(zone: Summary) -> int:
