@@ -87,16 +87,15 @@ class ListEvents:
             self.address in (None, event.address)
             and (self.account_id is None or self.account_id in accounts)
             and (self.zone is None or any(state.zone == self.zone for state in states))
-            and (self.since is None or event.at >= self.since)
-            and (self.until is None or event.at < self.until)
-            and (self.after is None or position(event) < self.after)
+            and self.is_between(event, self.after, forward=False)
         )
 
     def is_between(
         self, event: HistoryEvent, after: EventPosition | None, *, forward: bool
     ) -> bool:
-        """Return whether an event is between the times, and after a position in the order of the
-        list, or of time if `forward`.
+        """Return whether an event is between the times of the list, and after a position.
+
+        :param forward: whether "after" is in the order of time, and not in that of the list
         """
         if self.since is not None and event.at < self.since:
             return False

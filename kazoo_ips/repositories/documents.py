@@ -40,8 +40,8 @@ _OPTIONAL = frozenset(
 )
 """Fields that a document does not have if they are None."""
 _NOBODYS = frozenset({Status.AGING, Status.RESERVED, Status.DISABLED})
-_SCOPES = frozenset(Scope)
 """Statuses with which no account has an address, whatever `pvt_assigned_to` is."""
+_SCOPES = frozenset(Scope)
 
 
 def is_ip(document: Document | None) -> TypeGuard[Document]:
