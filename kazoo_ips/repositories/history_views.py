@@ -5,7 +5,8 @@ than the service waits. An address has few events, which are read by their ids t
 """
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from kazoo_ips.couch.client import Key
 from kazoo_ips.errors import DatastoreMissing, DatastoreUnreachable
@@ -24,6 +25,7 @@ _INDEXING = 30.0
 """Seconds for which no view is read for one address, after a view of that year came too late."""
 _BY_ZONE = "by_zone"
 _LAST = "\uffff"
+T = TypeVar("T")
 
 
 class HistoryViews:
@@ -49,15 +51,14 @@ class HistoryViews:
         :param after: the position after which they start, in the order of the list, or of time
         :param forward: whether the earliest come first
         """
+        address = query.address
         try:
-            if query.address is None:
-                return self._read(year, query, after, limit, forward)
-            if not self._is_late(year):
-                try:
-                    return self._read(year, query, after, limit, forward)
-                except DatastoreUnreachable:
-                    self._late[year] = time.monotonic() + _INDEXING
-            events = self._of_address(year, query.address)
+            found = self._in_time(
+                year, address, lambda: self._read(year, query, after, limit, forward)
+            )
+            if address is None or found is not None:
+                return found or []
+            events = self._of_address(year, address)
         except DatastoreMissing:
             self._years.forget(year)
             return []
@@ -65,8 +66,21 @@ class HistoryViews:
         between = [e for e in kept if query.is_between(e, after, forward=forward)]
         return sorted(between, key=position, reverse=not forward)[:limit]
 
-    def _is_late(self, year: int) -> bool:
-        return self._late.get(year, 0.0) > time.monotonic()
+    def _in_time(self, year: int, address: str | None, read: Callable[[], T]) -> T | None:
+        """Return what a view says; None if it comes too late, and only one address is asked for.
+
+        :param read: reads the view
+        :raises DatastoreUnreachable: it comes too late, and all addresses are asked for
+        """
+        if address is None:
+            return read()
+        if self._late.get(year, 0.0) > time.monotonic():
+            return None
+        try:
+            return read()
+        except DatastoreUnreachable:
+            self._late[year] = time.monotonic() + _INDEXING
+            return None
 
     def _of_address(self, year: int, address: str) -> list[HistoryEvent]:
         prefix = id_prefix(address)
@@ -116,13 +130,9 @@ class HistoryViews:
         if known.until >= time.monotonic():
             return known.ids
         try:
-            if address is None or not self._is_late(year):
-                try:
-                    return self._new_retractions(year, known)
-                except DatastoreUnreachable:
-                    if address is None:
-                        raise
-                    self._late[year] = time.monotonic() + _INDEXING
+            found = self._in_time(year, address, lambda: self._new_retractions(year, known))
+            if address is None or found is not None:
+                return found or set()
             events = self._of_address(year, address)
         except DatastoreMissing:
             self._years.forget(year)
