@@ -24,10 +24,10 @@ from cachetools.keys import methodkey
 from couchdb.http import Resource
 
 from kazoo_ips.couch.batching import READ_SIBLINGS, Batcher, Siblings
-from kazoo_ips.couch.error_responses import OutcomeUnknown, ReadFailed
 from kazoo_ips.couch.http_client import Observe, Transport
-from kazoo_ips.couch.http_connections import Connections, Response
+from kazoo_ips.couch.http_connections import Connections
 from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
+from kazoo_ips.couch.responses import OutcomeUnknown, ReadFailed, Response
 from kazoo_ips.errors import (
     DatastoreMissing,
     DocumentNotFound,
@@ -237,7 +237,8 @@ class Database:
 
         :raises WriteInDryRun: the current request is a dry run
         """
-        if request_context.is_dry_run():
+        work = request_context.CURRENT.get()
+        if work is not None and work.dry_run:
             raise WriteInDryRun(self.name)
 
     def expect_write(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from couchdb.loader import load_design_doc
 
 from kazoo_ips.couch.client import Database
-from kazoo_ips.couch.error_responses import ReadFailed
+from kazoo_ips.couch.responses import ReadFailed
 from kazoo_ips.errors import DatastoreMissingView
 from kazoo_ips.model import Outcome
 

@@ -22,20 +22,21 @@ from typing import Any
 import msgspec
 from couchdb import http
 
-from kazoo_ips.couch import response_matching
+from kazoo_ips.couch import responses
 from kazoo_ips.couch.batching import READ_SIBLINGS
-from kazoo_ips.couch.error_responses import (
+from kazoo_ips.couch.http_connections import ConnectFailed, Connections, NoResponse
+from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
+from kazoo_ips.couch.responses import (
+    Mismatch,
     OutcomeUnknown,
+    Response,
     error_of,
     is_login_refused,
     loggable_path,
     reason_of,
 )
-from kazoo_ips.couch.http_connections import ConnectFailed, Connections, NoResponse, Response
-from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
 from kazoo_ips.errors import DatastoreLoginRefused, DatastoreUnreachable
 from kazoo_ips.observability import request_context
-from kazoo_ips.observability.request_context import Work
 from kazoo_ips.processes.shared_table import SharedTable
 
 log = logging.getLogger(__name__)
@@ -156,45 +157,60 @@ class Transport(http.Session):  # type: ignore[misc]
         content = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
         if content is not body:
             headers["Content-Type"] = "application/json"
+        repeats = _is_read(method, url)
+        while True:
+            response = self._once(method, url, body, content, headers, repeats=repeats)
+            if response is not None:
+                return response
+            repeats = False
+
+    def _once(  # noqa: PLR0913 - what a request consists of
+        self,
+        method: str,
+        url: str,
+        body: Any,
+        content: bytes | None,
+        headers: dict[str, str],
+        *,
+        repeats: bool,
+    ) -> Response | None:
+        """Send a request once, and count it.
+
+        :param body: the body before it was encoded as JSON
+        :param repeats: whether the request may be sent again
+        :returns: None if no response was received, and the request is to be sent again
+        """
         target = "/" + url.split("/", 3)[3]
         path = target.removeprefix(self._connections.path).lstrip("/")
-        tries = 2 if _is_read(method, url) else 1
         work = request_context.CURRENT.get()
-        while True:
-            tries -= 1
-            status, started = 0, perf_counter()
-            name = work.couchdb_id if work else request_context.NO_WORK
-            request_id = f"{name}-{next(request_context.NUMBERS)}"
-            headers["X-Couch-Request-ID"] = request_id
-            check = partial(response_matching.check, method, path, body, request_id)
-            try:
-                response = self._connections.request(method, target, headers, content, check)
-                status = response.status
-                return response
-            except ConnectFailed as error:
-                raise DatastoreUnreachable(str(error)) from error
-            except response_matching.Mismatch as error:
-                log.error("%s %s: %s", method, loggable_path(url), error)
+        name = work.couchdb_id if work else request_context.NO_WORK
+        headers["X-Couch-Request-ID"] = request_id = f"{name}-{next(request_context.NUMBERS)}"
+        check = partial(responses.check, method, path, body, request_id)
+        status, started = 0, perf_counter()
+        try:
+            response = self._connections.request(method, target, headers, content, check)
+            status = response.status
+            return response
+        except ConnectFailed as error:
+            raise DatastoreUnreachable(str(error)) from error
+        except Mismatch as error:
+            log.error("%s %s: %s", method, loggable_path(url), error)
+            raise OutcomeUnknown(str(error)) from error
+        except NoResponse as error:
+            if not repeats or error.timed_out:
                 raise OutcomeUnknown(str(error)) from error
-            except NoResponse as error:
-                if not tries or error.timed_out:
-                    raise OutcomeUnknown(str(error)) from error
-                status = -1
-            finally:
-                seconds = perf_counter() - started
-                self._record(work, method, url, status, seconds)
-                if work and work.span is not None:
-                    address = self._connections.address
-                    work.span.add_call(method, address, path, request_id, status, seconds)
-
-    def _record(
-        self, work: Work | None, method: str, url: str, status: int, seconds: float
-    ) -> None:
-        if work:
-            work.calls += 1
-            work.seconds += seconds
-        if self._observe:
-            self._observe(method, url, status, seconds)
+            status = -1
+            return None
+        finally:
+            seconds = perf_counter() - started
+            if work:
+                work.calls += 1
+                work.seconds += seconds
+            if self._observe:
+                self._observe(method, url, status, seconds)
+            if work and work.span is not None:
+                address = self._connections.address
+                work.span.add_call(method, address, path, request_id, status, seconds)
 
 
 @lru_cache

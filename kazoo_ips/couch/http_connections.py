@@ -8,10 +8,9 @@ General clients take more processor time than CouchDB itself: 0.25 ms (`http.cli
 (urllib3) for a small document. This client takes 0.06 ms (Python 3.11, measured alternately).
 llhttp, the parser of Node.js, parses the responses.
 
-This module handles HTTP/1.1 and JSON, and nothing that is specific to CouchDB.
+This module handles sockets and HTTP/1.1, and nothing that is specific to CouchDB.
 """
 
-import json
 import os
 import select
 import socket
@@ -20,23 +19,16 @@ import struct
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from kazoo_ips import error_texts
+from kazoo_ips.couch.responses import TAIL, Response
 
 _CHUNK = 65_536
 """Bytes read from a socket at a time. For more, Python allocates memory from the system each
 time."""
-_LINE_ENDS = b"\r\n"
-_TAIL = 16
-"""The number of bytes at the end of a response that are searched for surplus line ends."""
-
-
-_UNREAD = object()
 
 
 class ConnectFailed(OSError):
@@ -52,83 +44,6 @@ class NoResponse(OSError):
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
-
-
-class Response:
-    """Status, headers and body of a response. The parser calls the `on_…` methods."""
-
-    __slots__ = (
-        "_content", "_has_headers", "_parts", "body", "complete", "raw_headers", "status",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.body = b""
-        self.complete = False
-        self.raw_headers: dict[bytes, bytes] = {}
-        """The headers, with their names in lower case."""
-        self._has_headers = False
-        self._parts: list[bytes] = []
-        self._content: Any = _UNREAD
-
-    @property
-    def content(self) -> Any:
-        """The body, read as JSON. It is read once.
-
-        :raises ValueError: it is not JSON
-        """
-        if self._content is _UNREAD:
-            try:
-                self._content = msgspec.json.decode(self.body)
-            except msgspec.DecodeError:  # it rejects half surrogates, which CouchDB accepts
-                self._content = json.loads(self.body)
-        return self._content
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers as text, with their names in lower case."""
-        return {k.decode("latin-1"): v.decode("latin-1") for k, v in self.raw_headers.items()}
-
-    def on_message_begin(self) -> None:
-        """Refuse a second response to the same request."""
-        if self.complete:
-            raise ValueError("two responses to one request")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a header."""
-        self.raw_headers[name.lower()] = value
-
-    def on_headers_complete(self) -> None:
-        """Record that all headers were received."""
-        self._has_headers = True
-
-    def on_body(self, part: bytes) -> None:
-        """Store a part of the body."""
-        self._parts.append(part)
-
-    def on_message_complete(self) -> None:
-        """Join the parts of the body."""
-        self.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self.complete = True
-
-    def closes_connection(self) -> bool:
-        """Whether the server closes the connection after this response."""
-        return b"close" in self.raw_headers.get(b"connection", b"").lower()
-
-    def ends_with(self, tail: bytes) -> bool:
-        """Whether nothing follows the response. The parser does not report surplus line ends.
-
-        :param tail: the last bytes that were received
-        """
-        own = _count_line_ends(self.body[-_TAIL:])
-        if not self.body or b"content-length" not in self.raw_headers:
-            own = len(_LINE_ENDS * 2)  # the end of the head, or of the last chunk
-        return own == _count_line_ends(tail) < _TAIL
-
-    def ends_with_connection(self) -> bool:
-        """Whether the body extends to the end of the connection."""
-        framed = {b"content-length", b"transfer-encoding"} & self.raw_headers.keys()
-        return self._has_headers and not framed
 
 
 class Connections:
@@ -189,10 +104,10 @@ class Connections:
         except BaseException:
             connection.close()
             raise
-        if reusable:
-            self._keep(connection)
-        else:
+        if not reusable or len(self._idle) == self._idle.maxlen:
             connection.close()
+        else:
+            self._idle.append(connection)
         return response
 
     def _take_idle(self) -> socket.socket | None:
@@ -217,12 +132,6 @@ class Connections:
                 return connection
             connection.close()
         return None
-
-    def _keep(self, connection: socket.socket) -> None:
-        if len(self._idle) == self._idle.maxlen:
-            connection.close()
-        else:
-            self._idle.append(connection)
 
     def _connect(self) -> socket.socket:
         try:
@@ -258,10 +167,6 @@ def _close(idle: deque[socket.socket]) -> None:
         idle.pop().close()
 
 
-def _count_line_ends(tail: bytes) -> int:
-    return len(tail) - len(tail.rstrip(_LINE_ENDS))
-
-
 def _exchange(connection: socket.socket, sent: bytes) -> tuple[Response, bool]:
     """Send a request and receive the response. Return it, and whether to keep the connection."""
     response = Response()
@@ -274,7 +179,7 @@ def _exchange(connection: socket.socket, sent: bytes) -> tuple[Response, bool]:
             if not data:
                 break
             parser.feed_data(data)
-            tail = (tail + data[-_TAIL:])[-_TAIL:]
+            tail = (tail + data[-TAIL:])[-TAIL:]
     except (OSError, HttpParserError, HttpParserUpgrade) as error:
         timed_out = isinstance(error, TimeoutError | BlockingIOError)
         is_malformed = not isinstance(error, OSError)

@@ -47,7 +47,9 @@ class AccountCopyRepository:
                 outcomes[ip.address] = written
             for _ in range(_ATTEMPTS):
                 stale = [ip for ip in batch if outcomes[ip.address].outcome is Outcome.REFUSED]
-                existing = database.get_all([ip.address for ip in stale]) if stale else {}
+                if not stale:
+                    break
+                existing = database.get_all([ip.address for ip in stale])
                 again = [_to_copy(ip, existing.get(ip.address)) for ip in stale]
                 for ip, written in zip(stale, _put(database, again), strict=True):
                     outcomes[ip.address] = written

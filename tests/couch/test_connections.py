@@ -9,7 +9,8 @@ from contextlib import suppress
 import pytest
 
 from kazoo_ips.couch.http_client import Transport
-from kazoo_ips.couch.http_connections import ConnectFailed, Connections, NoResponse, Response
+from kazoo_ips.couch.http_connections import ConnectFailed, Connections, NoResponse
+from kazoo_ips.couch.responses import Response
 
 
 class Scripted:
@@ -160,7 +161,7 @@ def test_a_read_is_sent_again_if_all_idle_connections_were_closed(
     for _ in range(3):
         ours, theirs = socket.socketpair()
         theirs.close()
-        connections._keep(ours)
+        connections._idle.append(ours)
     response = Transport(connections).send("GET", f"{server.url}/_up", None, {}, None)
     assert response.body == b"{}"
 

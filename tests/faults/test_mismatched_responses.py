@@ -20,7 +20,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
-from kazoo_ips.couch.error_responses import OutcomeUnknown
+from kazoo_ips.couch.responses import OutcomeUnknown
 from kazoo_ips.errors import DatastoreError, DatastoreUnreachable
 from kazoo_ips.model import AssignIP, DedicatedIP, Outcome
 from tests.api.replies import failure

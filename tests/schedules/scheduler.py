@@ -21,7 +21,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self
 
-from kazoo_ips.couch.http_connections import ConnectFailed, Connections, NoResponse, Response
+from kazoo_ips.couch.http_connections import ConnectFailed, Connections, NoResponse
+from kazoo_ips.couch.responses import Response
 
 LONGEST = 400
 """Steps after which a run fails because it does not end."""

@@ -5,7 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from kazoo_ips.couch.http_connections import NoResponse, Response
+from kazoo_ips.couch.http_connections import NoResponse
+from kazoo_ips.couch.responses import Response
 from tests.schedules.consistency import Call, inconsistencies
 from tests.schedules.operations import Operation, read_pool
 from tests.schedules.scheduler import (
