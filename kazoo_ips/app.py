@@ -31,7 +31,6 @@ from kazoo_ips.outbound.crossbar import Crossbar
 from kazoo_ips.outbound.destinations import Destinations
 from kazoo_ips.outbound.http_sender import HTTPSender
 from kazoo_ips.processes import recent_writes, shared_table
-from kazoo_ips.processes.token_buckets import TokenBuckets
 from kazoo_ips.repositories.access import AccessRepository
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.accounts import AccountRepository
@@ -68,7 +67,7 @@ from kazoo_ips.services import Services
 from kazoo_ips.services.accounts.account_tree import AccountService
 from kazoo_ips.services.accounts.authentication import AuthenticationService
 from kazoo_ips.services.accounts.login_rate_limit import LoginRateLimit
-from kazoo_ips.services.accounts.rate_limits import RateLimits
+from kazoo_ips.services.accounts.rate_limits import RateLimits, TokenBuckets
 from kazoo_ips.services.assigning.account_copies import AccountCopyService
 from kazoo_ips.services.assigning.account_holdings import AccountHoldings
 from kazoo_ips.services.assigning.allocation import AllocationService

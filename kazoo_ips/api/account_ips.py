@@ -1,5 +1,7 @@
 """`/v2/accounts/{account_id}/ips`: the addresses of an account, and those that it can get."""
 
+from functools import partial
+
 from flask import Response, g
 
 from kazoo_ips.api import envelope, examples, ips, lists, resources, schemas
@@ -114,8 +116,8 @@ def list_assigned(account_id: str) -> Response:
     """
     if g.query.get("descendants"):
         in_tree = services().tree_lists.assigned
-        return lists.reply(lambda query: in_tree(query, account_id), owner=True)
-    return lists.reply(lambda query: services().lists.assigned(query, account_id))
+        return lists.reply(partial(in_tree, account_id=account_id), owner=True)
+    return lists.reply(partial(services().lists.assigned, account_id=account_id))
 
 
 @routes.on("GET", "/zones", who=Who.ACCOUNT, replies=resources.NAMES, csv=True)

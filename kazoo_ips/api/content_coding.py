@@ -21,7 +21,7 @@ class BadCoding(ValueError):
 def decode(body: bytes, coding: str, limit: int) -> bytes:
     """Return a body without its coding.
 
-    :param coding: the value of Content-Encoding; empty if there is no such header
+    :param coding: the value of Content-Encoding
     :param limit: the maximum length of the decoded body, in bytes
     :raises UnsupportedMediaType: the coding is neither gzip nor identity
     :raises RequestEntityTooLarge: the decoded body is longer than the limit

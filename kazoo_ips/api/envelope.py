@@ -10,13 +10,12 @@ import hashlib
 import json
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import chain, islice
-from secrets import token_hex
 from typing import Any, NoReturn
 
 import msgspec
@@ -32,9 +31,7 @@ from werkzeug.exceptions import (
 from kazoo_ips import error_texts
 from kazoo_ips.api import content_coding
 from kazoo_ips.errors import ValidationFailed
-from kazoo_ips.observability import request_context
 
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _JSON_TYPES = re.compile(r"(application/(x-)?json|text/(x-)?json|.*\+json|)$")
 _FORM = "application/x-www-form-urlencoded"
 _MAX_NESTING = 50
@@ -196,8 +193,10 @@ def _body() -> bytes:
     limit = request.max_content_length or 0
     if request.content_length is None and len(body) >= limit:
         raise RequestEntityTooLarge
+    if "HTTP_CONTENT_ENCODING" not in request.environ:
+        return body
     try:
-        return content_coding.decode(body, request.headers.get("Content-Encoding", ""), limit)
+        return content_coding.decode(body, request.headers["Content-Encoding"], limit)
     except content_coding.BadCoding as error:
         raise _bad_json(str(error)) from error
 
@@ -216,15 +215,6 @@ def request_and_state() -> tuple[Request, Any]:
     Access to an attribute takes ten times as long through Flask's proxies.
     """
     return request._get_current_object(), g._get_current_object()  # type: ignore[attr-defined]
-
-
-def set_request_id(clock: Callable[[], float]) -> None:
-    """Set the id of the request: the client's X-Request-ID if it is valid, or a random one."""
-    incoming, state = request_and_state()
-    sent = incoming.environ.get("HTTP_X_REQUEST_ID")
-    request_id = sent if sent and _REQUEST_ID.fullmatch(sent) else token_hex(16)
-    state.request_id, state.clock = request_id, clock
-    request_context.rename(request_id)
 
 
 def success(

@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
+from secrets import token_hex
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, g, request
 from flask.sessions import NullSession, SessionInterface
 
 from kazoo_ips.api import cors, envelope, rate_limits, routes
@@ -58,6 +59,7 @@ _LOGGED_PARAMETERS = {
     "dry_run", "status", "account_id", "cidr", "family", "modified_from", "filter_zone",
     "filter_host", "filter_status", "filter_assigned_to", "since", "limit", "feed", "timeout",
 }  # fmt: skip
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PLAIN = re.compile(r"[a-zA-Z0-9/.:_-]*")
 _TOKEN = re.compile(r"eyJ[\w.-]+")
 
@@ -75,7 +77,9 @@ def init_app(app: Flask, clock: Callable[[], float], count: Count) -> None:
     # One hook before and one after each request: Flask takes time for every hook.
     @app.before_request
     def before() -> Response | None:
-        envelope.set_request_id(clock)
+        current = request_context.CURRENT.get()
+        assert current is not None
+        g.request_id, g.clock = current.request_id, clock
         if _is_page(request):
             return None
         reply = cors.preflight() if request.method == "OPTIONS" else None
@@ -99,7 +103,8 @@ def _after(response: Response) -> Response:
         current.route = _route(incoming.url_rule.rule) if incoming.url_rule else UNMATCHED
         if "HTTP_X_FORWARDED_FOR" in environ or ":" in environ.get("REMOTE_ADDR", ""):
             current.client = client_address(incoming)
-        rate_limits.add_headers(response, state.get("balances", ()))
+        if "balances" in state:
+            rate_limits.add_headers(response, state.balances)
     return response
 
 
@@ -144,9 +149,8 @@ def wrap(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
     """Return the application with the middleware around it."""
 
     def call(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
-        started, current = perf_counter(), request_context.begin("")
-        if "HTTP_TRACEPARENT" in environ:
-            current.continue_trace(environ["HTTP_TRACEPARENT"])
+        started, traceparent = perf_counter(), environ.get("HTTP_TRACEPARENT", "")
+        current = request_context.begin(_request_id(environ), traceparent=traceparent)
         _keep_encoded_slashes(environ)
         if tracing.tracer is not None:
             _begin_span(tracing.tracer, current, environ)
@@ -172,6 +176,12 @@ def wrap(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
             raise
 
     return call
+
+
+def _request_id(environ: "WSGIEnvironment") -> str:
+    """Return the client's X-Request-ID if it is valid, or a random id."""
+    sent: str = environ.get("HTTP_X_REQUEST_ID", "")
+    return sent if _REQUEST_ID.fullmatch(sent) else token_hex(16)
 
 
 def _missing(headers: list[tuple[str, str]], request_id: str) -> list[tuple[str, str]]:

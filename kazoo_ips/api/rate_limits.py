@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import Response
+from flask import Request, Response
 
+from kazoo_ips.api.client_address import external_client
 from kazoo_ips.api.route_descriptions import CSV, Operation
 from kazoo_ips.api.schemas import ChangesSchema, ListSchema, PagedSchema, load_events, load_list
 from kazoo_ips.errors import TooManyRequests, ValidationFailed
-from kazoo_ips.processes.token_buckets import Balance
+from kazoo_ips.services.accounts.rate_limits import Balance, RateLimits
 
 WHOLE_LIST = 100
 """Tokens for a list of any length, and for a release of all addresses. A list of 10,000 addresses
@@ -72,23 +73,29 @@ def _changed(data: Mapping[str, Any]) -> int:
     return quantity if isinstance(quantity, int) and 0 < quantity <= 1000 else 0
 
 
-def check(balances: Sequence[Balance]) -> None:
-    """Refuse a request if a bucket had too few tokens for it.
+def charge(
+    limits: RateLimits, account_id: str, incoming: Request, state: Any, tokens: int
+) -> None:
+    """Take the tokens of a request from the buckets of its account and of its client.
 
-    :raises TooManyRequests: with the time until all buckets have enough
+    If a bucket is less than half full afterwards, the reply gets the headers that report it.
+
+    :param state: gets the balances of the buckets, for these headers
+    :raises TooManyRequests: a bucket had too few, with the time until all buckets have enough
     """
-    wait = max((balance.wait for balance in balances), default=0.0)
+    balances = limits.take(account_id, external_client(incoming), tokens)
+    if any([each.left < each.bucket.size / 2 or each.wait for each in balances]):
+        state.balances = balances
+    wait = max([each.wait for each in balances], default=0.0)
     if wait:
         raise TooManyRequests(math.ceil(wait))
 
 
 def add_headers(response: Response, balances: Sequence[Balance]) -> None:
-    """Add the headers that report the limits, if a bucket is less than half full.
+    """Add the headers that report the limits.
 
     The parameter `t` is the number of seconds until further tokens are available.
     """
-    if all(each.left >= each.bucket.size / 2 and not each.wait for each in balances):
-        return
     policies, limits = [], []
     for each in balances:
         name, size = each.bucket.key.partition(" ")[0], int(each.bucket.size)

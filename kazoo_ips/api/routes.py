@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotAcceptable
 from werkzeug.routing import BaseConverter, MapAdapter
 
 from kazoo_ips.api import envelope, idempotency, rate_limits, schemas
-from kazoo_ips.api.client_address import client_address, external_client
+from kazoo_ips.api.client_address import client_address
 from kazoo_ips.api.route_descriptions import ANY, Operation, Shape, Who
 from kazoo_ips.api.subscriptions import Authority
 from kazoo_ips.errors import (
@@ -216,11 +216,11 @@ def _read(
         if incoming.query_string:
             given = incoming.args.items(multi=True)
             state.query = schemas.load_query(query, given, write=operation.method != "GET")
-        state.envelope.check()
-        state.media = _negotiate(incoming, operation.offered)
+        if state.envelope.problem is None:
+            state.media = _negotiate(incoming, operation.offered)
     except (KazooIPsError, HTTPException) as error:
         return error
-    return None
+    return cast(Exception | None, state.envelope.problem)
 
 
 def _authorise(incoming: Request, state: Any, operation: Operation, path: dict[str, str]) -> None:
@@ -238,12 +238,8 @@ def _authorise(incoming: Request, state: Any, operation: Operation, path: dict[s
     state.operation = operation
     state.caller = caller = _authenticate(provided, incoming, state)
     request_context.identify(caller.account.id, caller.user_id)
-    state.balances = provided.rate_limits.take(
-        caller.account.id,
-        external_client(incoming),
-        rate_limits.cost(state, operation),
-    )
-    rate_limits.check(state.balances)
+    tokens = rate_limits.cost(state, operation)
+    rate_limits.charge(provided.rate_limits, caller.account.id, incoming, state, tokens)
     if operation.who is Who.BETWEEN:
         state.account = None
         _permit_between(provided, caller, state.envelope.members.get("data"))

@@ -17,7 +17,6 @@ from werkzeug.exceptions import HTTPException
 
 from kazoo_ips.api import envelope, rate_limits
 from kazoo_ips.api import errors as replies
-from kazoo_ips.api.client_address import external_client
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import GuardedBlueprint, permitted_account, services
 from kazoo_ips.console import explanations, formats, sessions
@@ -104,8 +103,7 @@ def _authorise(who: Who) -> None:
         raise InvalidCredentials
     caller = g.session.caller
     request_context.identify(caller.account.id, caller.user_id)
-    g.balances = services().rate_limits.take(caller.account.id, external_client(request), 1)
-    rate_limits.check(g.balances)
+    rate_limits.charge(services().rate_limits, caller.account.id, request, g, tokens=1)
     if who is Who.OPERATOR and not caller.is_operator:
         raise Forbidden
 

@@ -20,7 +20,6 @@ from kazoo_ips.model.commands import (
     EndRest,
     EvacuateHost,
     ListAccounts,
-    ListIPs,
     Login,
     MoveHost,
     ReleaseIP,
@@ -37,6 +36,7 @@ from kazoo_ips.model.lifecycle import (
 )
 from kazoo_ips.model.listings import (
     Listing,
+    ListIPs,
     Page,
     Position,
 )

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 
 from kazoo_ips.model.changes import Changes
-from kazoo_ips.model.lifecycle import Status
-from kazoo_ips.model.listings import Listing, Position, order
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,64 +215,6 @@ class EndRest:
     address: str
     reason: str
     if_match: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ListIPs:
-    """List addresses: one page, the first few, or all of them. A filter that is None allows any.
-
-    :param limit: the maximum number of lines; None is no limit
-    :param after: the position where the last page ended
-    :param paged: whether the reply may say where the next page starts
-    :param status: the name of a status
-    :param account_id: the account that has the address
-    :param between: the sort key of the address is one of these two or between them
-    :param modified_from: the time of the address's last change is this or later, in Gregorian
-        seconds
-    :param after_account: the account that `after` belongs to, in a list of several accounts
-    :param label: a label of the address, as `key:value`
-    """
-
-    zone: str | None = None
-    host: str | None = None
-    limit: int | None = 50
-    after: Position | None = None
-    paged: bool = True
-    status: str | None = None
-    account_id: str | None = None
-    between: tuple[str, str] | None = None
-    modified_from: int | None = None
-    after_account: str | None = None
-    label: str | None = None
-
-    def covers(self, line: Listing) -> bool:
-        """Return whether a line matches all filters except `modified_from` and `label`."""
-        wanted = (self.zone, self.host, self.status, self.account_id)
-        found = (line.zone, line.host, line.status, line.assigned_to)
-        if any(w not in (None, f) for w, f in zip(wanted, found, strict=True)):
-            return False
-        if self.between is None:
-            return True
-        first, last = self.between
-        return first <= line.position[1] <= last
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no line can match the filters, because they contradict each other."""
-        if self.between and self.between[0] > self.between[1]:
-            return True
-        return bool(self.account_id) and self.status not in (None, Status.ASSIGNED)
-
-    @property
-    def is_ordered(self) -> bool:
-        """Whether one range of one view has exactly the lines that match the filters, in order."""
-        if self.status is None or self.modified_from is not None or self.label:
-            return False
-        return not (self.account_id and self.host) and bool(self.zone or self.between is None)
-
-    def is_before(self, line: Listing) -> bool:
-        """Return whether a line comes after the position where the last page ended."""
-        return self.after is None or order(line.position) > order(self.after)
 
 
 @dataclass(frozen=True, slots=True)

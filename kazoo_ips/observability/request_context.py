@@ -40,6 +40,8 @@ class Work:
 
     :param request_id: its id, as in the reply to the client
     :param by: who does the work: an `account`, a `command`, or the `background` worker
+    :param traceparent: the header with the trace and the parent that the client names; a header
+        that is not valid is ignored
     """
 
     __slots__ = (
@@ -48,9 +50,12 @@ class Work:
         "system_user", "trace_id", "user_id",
     )  # fmt: skip
 
-    def __init__(self, request_id: str, by: str = "account") -> None:
+    def __init__(self, request_id: str, by: str = "account", traceparent: str = "") -> None:
         self.trace_id = self.parent_id = ""
         """The trace that the client named, and the client's span that sent the request."""
+        match = _TRACEPARENT.fullmatch(traceparent)
+        if match and not (match["more"] and traceparent.startswith("00")):
+            self.trace_id, self.parent_id = match[1], match[2]
         self.rename(request_id)
         self.by = by
         self.command = ""
@@ -94,12 +99,6 @@ class Work:
         if self.trace_id:
             self.couchdb_id = f"{self.trace_id[:_OF_TRACE]}-{self.couchdb_id[:_OF_REQUEST]}"
 
-    def continue_trace(self, traceparent: str) -> None:
-        """Set the trace and the parent that a `traceparent` header names, if it is valid."""
-        match = _TRACEPARENT.fullmatch(traceparent)
-        if match and not (match["more"] and traceparent.startswith("00")):
-            self.trace_id, self.parent_id = match[1], match[2]
-
     def share(self, sent_as: str, sender: "WorkSpan | None", seconds: float) -> None:
         """Record that another thread sent a request to CouchDB for this work as well.
 
@@ -120,9 +119,9 @@ CURRENT: ContextVar[Work | None] = ContextVar("work", default=None)
 """The current work of this thread."""
 
 
-def begin(request_id: str, by: str = "account") -> Work:
+def begin(request_id: str, by: str = "account", traceparent: str = "") -> Work:
     """Start a unit of work in this thread, and return it. It replaces the previous one."""
-    work = Work(request_id, by)
+    work = Work(request_id, by, traceparent)
     CURRENT.set(work)
     return work
 

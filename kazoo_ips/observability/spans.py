@@ -83,7 +83,9 @@ class Tracer:
         )
         if span.is_recording():
             work.span = WorkSpan(self._tracer, span)
-            work.trace_id = work.trace_id or format_trace_id(span.get_span_context().trace_id)
+            if not work.trace_id:
+                work.trace_id = format_trace_id(span.get_span_context().trace_id)
+                work.rename(work.request_id)
 
     def begin(self, work: Work, name: str) -> None:
         """Begin the span of work that is no request, if it is sampled. It begins a trace."""

@@ -13,7 +13,7 @@ from itertools import groupby
 
 from kazoo_ips.couch.client import Couch, Key, Row
 from kazoo_ips.model import Listing, ListIPs, Status, addresses
-from kazoo_ips.repositories.documents import POOL, name_of, owner_of, status_of
+from kazoo_ips.repositories.documents import POOL, name_of, status_of
 
 _NAMES_TTL = 2.0
 """Maximum number of seconds that the names of zones and hosts are cached."""
@@ -333,4 +333,4 @@ def listing(view: str, row: Row) -> Listing:
         status = status_of(status)
     if not (isinstance(zone, str) and isinstance(host, str)):
         zone, host = name_of(zone), name_of(host)
-    return Listing(row.id, zone, host, owner_of(owner), status)
+    return Listing(row.id, zone, host, owner if isinstance(owner, str) else None, status)

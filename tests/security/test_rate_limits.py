@@ -23,10 +23,9 @@ from kazoo_ips.api.rate_limits import WHOLE_LIST
 from kazoo_ips.config import Settings
 from kazoo_ips.model import KEY_SECONDS
 from kazoo_ips.processes.shared_table import SharedTable
-from kazoo_ips.processes.token_buckets import Bucket, TokenBuckets
 from kazoo_ips.processes.worker_load import load
 from kazoo_ips.server.worker import EnvelopeWorker
-from kazoo_ips.services.accounts.rate_limits import BURST
+from kazoo_ips.services.accounts.rate_limits import BURST, Bucket, TokenBuckets
 from tests.api.replies import failure
 from tests.conftest import Member
 from tests.openapi_check import CheckedApp

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from kazoo_ips.errors import InvalidCredentials, TooManyAttempts
 from kazoo_ips.processes.shared_table import SharedTable
-from kazoo_ips.processes.token_buckets import Bucket, TokenBuckets, client_network
+from kazoo_ips.services.accounts.rate_limits import Bucket, TokenBuckets, client_network
 
 WINDOW = 600
 """Seconds in which an empty bucket becomes full."""
