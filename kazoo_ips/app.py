@@ -24,8 +24,8 @@ from kazoo_ips.background.worker import BackgroundWorker
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
-from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.model.jobs import JobKind
+from kazoo_ips.model.times import gregorian
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.outbound.crossbar import Crossbar
 from kazoo_ips.outbound.destinations import Destinations
@@ -191,17 +191,15 @@ def databases(settings: Settings) -> Databases:
 
 def history_years(settings: Settings) -> HistoryYears:
     """Return the databases of the history, for an administrator."""
-    return HistoryYears(connect(settings.as_administrator()), _now)
+    return HistoryYears(connect(settings.as_administrator()), gregorian(time.time))
 
 
 def retention(settings: Settings) -> RetentionService:
     """Return the service that deletes years of the history, for an administrator."""
     checkpoints = Checkpoints(Records(connect(settings.as_administrator())))
-    return RetentionService(history_years(settings), checkpoints, settings.history_years, _now)
-
-
-def _now() -> int:
-    return int(time.time()) + GREGORIAN_EPOCH
+    return RetentionService(
+        history_years(settings), checkpoints, settings.history_years, gregorian(time.time)
+    )
 
 
 def access(settings: Settings) -> DatabaseAccessService:
@@ -230,9 +228,7 @@ def build(  # noqa: PLR0915 - one for each service that others need
     :param metrics: the metrics to count in; new ones by default
     """
 
-    def now() -> int:
-        return int(clock()) + GREGORIAN_EPOCH
-
+    now = gregorian(clock)
     metrics = metrics or Metrics()
     couch = connect(settings, trace, metrics)
     keys = SigningKeyRepository(couch, now)
@@ -533,9 +529,7 @@ def _webhooks(  # noqa: PLR0913, PLR0917 - one for each collaborator
 ) -> tuple[WebhookService, WebhookSender]:
     """Return the service of webhooks, and their sender."""
 
-    def now() -> int:
-        return int(clock()) + GREGORIAN_EPOCH
-
+    now = gregorian(clock)
     webhooks, feed = WebhookRepository(records), SharedFeed(events)
     destinations = Destinations.parse(settings.webhook_networks)
     deliverer = Deliverer(

@@ -20,18 +20,18 @@ from kazoo_ips.services.idempotency import IdempotencyService
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def once(service: IdempotencyService, caller: Caller, handle: Callable[[], Response]) -> Response:
+def once(
+    service: IdempotencyService, caller: Caller, key: str, handle: Callable[[], Response]
+) -> Response:
     """Call the handler of a write, or return the stored reply of the request's key.
 
     :param caller: the owner of the key; the same key of another caller is another key
+    :param key: the value of the header
     :param handle: the handler
     :raises ValidationFailed: the key is malformed
     :raises IdempotencyMismatch: the key was used with another request
     :raises InProgress: the first request with this key has not ended
     """
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return handle()
     if not _KEY.fullmatch(key):
         envelope.fail(
             "Idempotency-Key", "wrong_format", "Field is not in the correct format", value=key

@@ -188,7 +188,7 @@ def _missing(headers: list[tuple[str, str]], request_id: str) -> list[tuple[str,
     """Return the headers that a reply does not have yet."""
     present = {name for name, _ in headers}
     missing = [header for header in (POLICY, *HEADERS) if header[0] not in present]
-    return [*missing, ("X-Request-ID", request_id)] if request_id else missing
+    return [*missing, ("X-Request-ID", request_id)]
 
 
 def _begin_span(tracer: "Tracer", current: Work, environ: "WSGIEnvironment") -> None:

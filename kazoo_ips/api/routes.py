@@ -7,6 +7,7 @@ POST names another one (`verb`), authorises the caller, and negotiates the media
 import base64
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn, cast
 
 from flask import Blueprint, Flask, Request, Response, current_app, g, request
@@ -112,10 +113,11 @@ class Routes(GuardedBlueprint):
                     state.dry_run = True
                     with request_context.dry_run():
                         return handler(**path)
-                if method == "GET" or who is Who.ANYONE:
+                key = incoming.environ.get("HTTP_IDEMPOTENCY_KEY")
+                if method == "GET" or who is Who.ANYONE or key is None:
                     return handler(**path)
                 service = services().idempotency
-                return idempotency.once(service, state.caller, lambda: handler(**path))
+                return idempotency.once(service, state.caller, key, partial(handler, **path))
 
             authorised.operation = operation  # type: ignore[attr-defined]
             self.add_guarded(method, rule, handler.__name__, authorised)

@@ -24,7 +24,7 @@ from kazoo_ips.model import Changed, DedicatedIP
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.services.assigning.conflicts import GRACE, ConflictResolver, is_copy
+from kazoo_ips.services.assigning.conflicts import GRACE, ConflictResolver
 from kazoo_ips.services.assigning.limits import LimitService
 from kazoo_ips.services.assigning.recovery import RecoveryService
 
@@ -171,4 +171,4 @@ def _is_right(copy: _Copy, document: DedicatedIP | None, pool: Mapping[str, Dedi
         return True  # a newer release wrote the status, and its workers repair the copy
     if ip is None or ip.assigned_to != copy.account_id:
         return document is None
-    return document is not None and not document.conflicted and is_copy(document, ip)
+    return document is not None and not document.conflicted and document.is_copy_of(ip)

@@ -67,9 +67,10 @@ class RuledIP(RecordedIP):
         unusable = addresses.unusable(self.address)
         if unusable:
             raise Unusable(self.address, unusable)
-        first = min(same, key=RuledIP._precedence)
-        if first is not self:
-            raise Unusable(self.address, f"the pool has it as {first.address} as well")
+        if len(same) > 1:
+            first = min(same, key=RuledIP._precedence)
+            if first is not self:
+                raise Unusable(self.address, f"the pool has it as {first.address} as well")
 
     def _taken(
         self, address: str, account_id: str, at: int, reservation: str | None, early: bool

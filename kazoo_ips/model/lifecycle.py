@@ -64,12 +64,13 @@ class Status(StrEnum):
     """The operator took it out of service."""
 
 
-_KNOWN = frozenset(Status)
+STATUSES = {status.value: status for status in Status}
+"""Each `Status` by its name."""
 
 
 def known_status(name: str) -> str:
     """Return the `Status` of a name, or the name itself if only a newer release knows it."""
-    return Status(name) if name in _KNOWN else name
+    return STATUSES.get(name, name)
 
 
 class Scope(StrEnum):

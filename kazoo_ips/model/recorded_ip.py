@@ -147,6 +147,15 @@ class RecordedIP:
             for n, event in enumerate(self.trail)
         )
 
+    def is_copy_of(self, assigned: "RecordedIP") -> bool:
+        """Return whether this copy belongs to exactly that assignment."""
+        return (self.assigned_to, self.request_id, self.modified, self.status) == (
+            assigned.assigned_to,
+            assigned.request_id,
+            assigned.modified,
+            assigned.status,
+        )
+
     def as_copied(self, copy: Self) -> Self | None:
         """Return this assignment as it was at the event after which a copy of it was written.
 

@@ -10,7 +10,7 @@ from kazoo_ips.couch.client import Document
 from kazoo_ips.model import DedicatedIP, Disabled, Labels, Scope, Status, Trail, generation
 from kazoo_ips.model.changes import Replacement
 from kazoo_ips.model.history import Author, State
-from kazoo_ips.model.lifecycle import known_status
+from kazoo_ips.model.lifecycle import STATUSES
 from kazoo_ips.model.recorded_ip import NO_MARKS
 from kazoo_ips.repositories.trails import dump_trail, found, load_trail
 
@@ -53,7 +53,7 @@ def status_of(value: object) -> str:
     """Return the status for a value of `pvt_status`: a `Status`, or the value if it is unknown."""
     if not isinstance(value, str) or not value:
         return Status.ASSIGNED  # an address without a status must not be allocated
-    return known_status(value)
+    return STATUSES.get(value, value)
 
 
 def name_of(value: object) -> str:

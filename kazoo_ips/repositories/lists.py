@@ -266,7 +266,7 @@ class ListRepository:
             may contain other addresses as well
         :returns: the ids by canonical address; an address can have several
         """
-        keys = sorted([addresses.sort_key(address)] for address in wanted or ())
+        keys = sorted([[addresses.sort_key(address)] for address in wanted or ()])
         rows: Iterable[Row]
         if wanted is None:
             rows = self._walk(_OTHERS, [], [{}])

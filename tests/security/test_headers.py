@@ -78,4 +78,4 @@ def test_a_page_keeps_a_policy_of_its_own() -> None:
     environ = {"REQUEST_METHOD": "GET"}
     wsgi(environ, lambda status, headers, exc_info=None: sent_headers.extend(headers)).close()  # type: ignore
     assert [value for name, value in sent_headers if name == own[0]] == [own[1]]
-    assert {name for name, _ in sent_headers} == set(SAFE)
+    assert {name for name, _ in sent_headers} == {*SAFE, "X-Request-ID"}

@@ -17,7 +17,7 @@ from kazoo_ips.observability import audit
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.services.assigning.account_holdings import AccountHoldings, by_owner
-from kazoo_ips.services.assigning.conflicts import ConflictResolver, is_copy
+from kazoo_ips.services.assigning.conflicts import ConflictResolver
 from kazoo_ips.services.pool.lists import CHUNK, ListService
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ class AccountCopyService:
         outdated = [
             copies[ip.address]
             for ip in released
-            if ip.address in copies and is_copy(copies[ip.address], ip)
+            if ip.address in copies and copies[ip.address].is_copy_of(ip)
         ]
         written = self._copies.drop(owner_id, outdated, release)
         if len(outdated) < len(released):

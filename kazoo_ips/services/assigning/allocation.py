@@ -198,11 +198,11 @@ class AllocationService:
         self, allocation: "_Allocation", candidates: Sequence[DedicatedIP]
     ) -> list[tuple[DedicatedIP, DedicatedIP]]:
         """Return these dedicated IPs before and after, without those that must not be assigned."""
-        others = self._ips.others_by_view(candidates)
+        others, places = self._ips.others_by_view(candidates), self._places.places()
         changes = []
         for ip in candidates:
             with suppress(RuleBroken):
-                place = self._places.rules(ip)
+                place = places.rules(ip.zone, ip.host)
                 after = allocation.take(ip, others=others[ip.address], place=place, early=True)
                 changes.append((ip, after))
         return changes

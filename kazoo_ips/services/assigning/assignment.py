@@ -308,16 +308,16 @@ class IPService:
         others: Mapping[str, list[DedicatedIP]],
         attempt: Attempt | None,
     ) -> Change:
-        stamp = audit.stamp(self._now(), request_id, attempt)
+        stamp, places = audit.stamp(self._now(), request_id, attempt), self._places.places()
         return lambda ip: ip.assign(
-            account_id, others=others[ip.address], place=self._places.rules(ip), **stamp
+            account_id, others=others[ip.address], place=places.rules(ip.zone, ip.host), **stamp
         )
 
     def _releasing(
         self, account_id: str | None, request_id: str, attempt: Attempt | None
     ) -> Change:
-        stamp = audit.stamp(self._now(), request_id, attempt)
-        return lambda ip: ip.release(account_id, place=self._places.rules(ip), **stamp)
+        stamp, places = audit.stamp(self._now(), request_id, attempt), self._places.places()
+        return lambda ip: ip.release(account_id, place=places.rules(ip.zone, ip.host), **stamp)
 
 
 @contextmanager
@@ -339,13 +339,18 @@ def conflict_breaks(if_match: tuple[str, ...]) -> AbstractContextManager[None]:
     return _translated(Conflict, PreconditionFailed() if if_match else None)
 
 
-def own_conflict(attempt: Attempt | None) -> AbstractContextManager[None]:
+@contextmanager
+def own_conflict(attempt: Attempt | None) -> Iterator[None]:
     """Translate a conflict of a later attempt to an unknown outcome.
 
     The other write may be that of an earlier attempt of the same request.
     """
-    came_first = DatastoreUnreachable("an earlier attempt's write came first")
-    return _translated(Conflict, came_first if is_resumed(attempt) else None)
+    try:
+        yield
+    except Conflict as conflict:
+        if not is_resumed(attempt):
+            raise
+        raise DatastoreUnreachable("an earlier attempt's write came first") from conflict
 
 
 def _as_list_item(address: str) -> AbstractContextManager[None]:

@@ -164,7 +164,7 @@ class ConflictResolver:
         An assignment writes the copy last.
         """
         copy = self._copy(ip)
-        return copy is not None and is_copy(copy, ip)
+        return copy is not None and copy.is_copy_of(ip)
 
     def _acknowledged_earlier(self, ip: DedicatedIP) -> DedicatedIP | None:
         """Return an assignment as it was when its owner's account got the copy that it has.
@@ -212,7 +212,9 @@ class ConflictResolver:
             pool = self._ips.by_id(requested)[0]
             resolved = [a for a in requested if a not in pool or _is_resolved(pool[a])]
             owned = {a for a in resolved if a in pool and pool[a].assigned_to == account_id}
-            wrong = (pool[a] for a in owned if a not in copies or not is_copy(copies[a], pool[a]))
+            wrong = (
+                pool[a] for a in owned if a not in copies or not copies[a].is_copy_of(pool[a])
+            )
             missing = [ip for ip in wrong if not self._is_in_use(ip)]
             extra = [copies[a] for a in resolved if a in copies and a not in owned]
             if not missing and not extra:
@@ -360,13 +362,3 @@ def _done(ips: Sequence[DedicatedIP], written: Sequence[Written]) -> list[Dedica
 def _is_resolved(ip: DedicatedIP) -> bool:
     """Return whether the pool document decides which account has a copy of the address."""
     return ip.has_known_status and not ip.conflicted
-
-
-def is_copy(copy: DedicatedIP, ip: DedicatedIP) -> bool:
-    """Return whether a copy belongs to exactly this assignment."""
-    return (copy.assigned_to, copy.request_id, copy.modified, copy.status) == (
-        ip.assigned_to,
-        ip.request_id,
-        ip.modified,
-        ip.status,
-    )

@@ -200,7 +200,9 @@ class RecoveryService:
         :raises DatastoreUnreachable: it is unknown whether an earlier attempt has ended
         """
         aborted: list[str] = []
-        for earlier in attempt.earlier if attempt else ():
+        if attempt is None or attempt.number == 1:
+            return None, aborted
+        for earlier in attempt.earlier:
             name = transaction_id(action, earlier)
             transaction = self._log.find(name)
             if transaction is None:
@@ -308,7 +310,7 @@ class RecoveryService:
         ended = self._log.finish([transaction])
         self.record_ended(transaction.id)
         if ended and transaction.state is State.COMMITTED and not audited:
-            write_audit(transaction, to=released, recovered=True)
+            write_audit(transaction, released, recovered=True)
 
     def _finish_documents(self, transaction: Transaction) -> dict[str, str]:
         """Write the documents that do not agree with the decision yet.
@@ -403,16 +405,12 @@ class RecoveryService:
 
 
 def write_audit(
-    transaction: Transaction,
-    *,
-    was: Mapping[str, str] = audit.NO_STATUSES,
-    to: Mapping[str, str] = audit.NO_STATUSES,
-    recovered: bool = False,
+    transaction: Transaction, statuses: Mapping[str, str], *, recovered: bool = False
 ) -> None:
     """Write the audit lines of a committed transaction.
 
-    :param was: the status of each address before an assignment, if it was not available
-    :param to: the status of each address after a release, if it is not available
+    :param statuses: the status of each address after a release, or before any other change; an
+        address without one is available
     :param recovered: whether an earlier line may record the same change
     """
     addresses, account_id = transaction.addresses, transaction.account_id
@@ -421,11 +419,11 @@ def write_audit(
         from_id = transaction.from_id or ""
         audit.transferred(addresses, from_id, account_id, request_id, recovered=recovered)
     elif transaction.action is Action.ASSIGN:
-        audit.assigned(addresses, account_id, request_id, was=was, recovered=recovered)
+        audit.assigned(addresses, account_id, request_id, was=statuses, recovered=recovered)
     elif transaction.action is Action.RESERVE:
-        audit.reserved(addresses, account_id, request_id, was=was, recovered=recovered)
+        audit.reserved(addresses, account_id, request_id, was=statuses, recovered=recovered)
     else:
-        audit.released(addresses, account_id, request_id, to=to, recovered=recovered)
+        audit.released(addresses, account_id, request_id, to=statuses, recovered=recovered)
 
 
 def _is_written(transaction: Transaction, ip: DedicatedIP) -> bool:

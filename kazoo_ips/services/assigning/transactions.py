@@ -496,8 +496,11 @@ class TransactionService:
         """
         with self._ending_on_error(transaction):
             committed = self._log.commit(transaction, [ip.address for ip in after])
-        was = {ip.address: ip.status_before for ip in after}
-        write_audit(committed, was=was, to={ip.address: ip.status for ip in after})
+        if transaction.action is Action.RELEASE:
+            statuses = {ip.address: ip.status for ip in after}
+        else:
+            statuses = {ip.address: ip.status_before for ip in after}
+        write_audit(committed, statuses)
         return committed
 
     def _roll_forward(

@@ -14,7 +14,7 @@ from kazoo_ips.model import DedicatedIP, ListIPs
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
-from kazoo_ips.services.assigning.conflicts import ConflictResolver, is_copy
+from kazoo_ips.services.assigning.conflicts import ConflictResolver
 from kazoo_ips.services.assigning.recovery import RecoveryService
 from kazoo_ips.services.maintenance.findings import Finding
 
@@ -150,7 +150,7 @@ class CopyExaminer:
             if ip.assigned_to == account_id
             and ip.has_known_status
             and not (ip.conflicted or self._is_fresh(ip))
-            and not (ip.address in copies and is_copy(copies[ip.address], ip))
+            and not (ip.address in copies and copies[ip.address].is_copy_of(ip))
         ]
 
     def _write_copy(self, ip: DedicatedIP) -> bool:
