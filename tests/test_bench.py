@@ -14,22 +14,53 @@ from bench.row import Goal
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 
+PAGE = (Path(__file__).parents[1] / "docs" / "code.md").read_text()
 
-@pytest.mark.skipif("COUCHDB_URL" in os.environ, reason="a login and a cluster need more files")
-def test_the_documented_path_of_a_request_is_the_one_that_it_takes(settings: Settings) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "code.md").read_text()
+
+@pytest.fixture(scope="module")
+def entered(settings: Settings) -> dict[str, list[str]]:
+    """The files that each counted request enters, in their order."""
+    if "COUCHDB_URL" in os.environ:
+        pytest.skip("a login and a cluster need more files")
     # Its own databases, because the first account of a database is the operator.
     # The longest time that identities are cached, because a request can be slow.
     own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-", identity_cache=4.0)
     databases = composition.databases(own)
     databases.create()
-    steps = page.partition("<!-- The path of a list. -->")[2].partition("\nThen ")[0]
-    documented = re.findall(r"^[0-9]+\. \[`(.*?)`\]", steps, re.MULTILINE)
     try:
-        entered = [file for file, _, _ in call_path.paths(own)["GET assigned"].calls]
+        counted = call_path.paths(own)
     finally:
         databases.delete()
-    assert documented == list(dict.fromkeys(entered))
+    return {
+        name: list(dict.fromkeys(file for file, _, _ in path.calls))
+        for name, path in counted.items()
+    }
+
+
+def test_the_documented_path_of_a_request_is_the_one_that_it_takes(
+    entered: dict[str, list[str]],
+) -> None:
+    steps = PAGE.partition("<!-- The path of a list. -->")[2].partition("\nThen ")[0]
+    documented = re.findall(r"^[0-9]+\. \[`(.*?)`\]", steps, re.MULTILINE)
+    assert documented == entered["GET assigned"]
+
+
+def test_the_documented_files_of_a_write_are_those_that_it_enters(
+    entered: dict[str, list[str]],
+) -> None:
+    table = PAGE.partition("<!-- The files of a write. -->")[2].partition("\n`python")[0]
+    rows = re.findall(r"^\| `(.*?)` \| (?:(POST|DELETE): )?", table, re.MULTILINE)
+    for method, name in (("POST", "POST allocate"), ("DELETE", "DELETE of two")):
+        documented = {file for file, only in rows if only in {"", method}}
+        assert documented == set(entered[name]) - set(entered["GET assigned"])
+
+
+def test_the_documented_numbers_of_files_are_those_that_requests_enter(
+    entered: dict[str, list[str]],
+) -> None:
+    table = PAGE.partition("<!-- The counts. -->")[2].partition("\n\n## ")[0]
+    documented = re.findall(r"^\| `.*? \| ([0-9]+) \|", table, re.MULTILINE)
+    assert [int(number) for number in documented] == [len(files) for files in entered.values()]
 
 
 def test_the_limit_adds_the_costs_of_one_request() -> None:

@@ -42,6 +42,11 @@ class RuledIP(RecordedIP):
 
     # The rules.
 
+    @property
+    def has_known_status(self) -> bool:
+        """Whether this release knows the status, and so may change the address."""
+        return isinstance(self.status, Status)
+
     def _require_free(  # noqa: PLR0913 - one for each rule
         self,
         account_id: str,
@@ -230,7 +235,6 @@ class RuledIP(RecordedIP):
         this one reads the event as its own.
         """
         at, request_id, by, keyed = stamp
-        number = generation(self.revision) + 1
         origin = state = None
         usual = _USUAL.get(kind)
         if usual is None or usual.before is not self.status or self._is_marked:
@@ -239,6 +243,7 @@ class RuledIP(RecordedIP):
         if usual is None or usual.after != to:
             owner = account_id if to == Status.ASSIGNED else None
             state = State(str(to), owner, self.zone, self.host)
+        number = generation(self.revision) + 1
         return Event(
             kind, account_id, at, request_id, number, by, keyed, state,
             origin=origin, reason=reason,

@@ -57,11 +57,6 @@ class RecordedIP:
     replacement: Replacement | None = field(default=None, compare=False)
 
     @property
-    def has_known_status(self) -> bool:
-        """Whether this release knows the status, and so may change the address."""
-        return isinstance(self.status, Status)
-
-    @property
     def state(self) -> State:
         """The fields that the history records."""
         return State(str(self.status), self.assigned_to, self.zone, self.host)

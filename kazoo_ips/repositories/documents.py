@@ -7,12 +7,22 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from kazoo_ips.couch.client import Document
-from kazoo_ips.model import DedicatedIP, Disabled, Labels, Scope, Status, Trail, generation
+from kazoo_ips.model import (
+    DedicatedIP,
+    Disabled,
+    Event,
+    EventKind,
+    Labels,
+    Scope,
+    Status,
+    Trail,
+    generation,
+)
 from kazoo_ips.model.changes import Replacement
-from kazoo_ips.model.history import Author, State
+from kazoo_ips.model.history import NOBODY, Author, State
 from kazoo_ips.model.lifecycle import STATUSES
 from kazoo_ips.model.recorded_ip import NO_MARKS
-from kazoo_ips.repositories.trails import dump_trail, found, load_trail
+from kazoo_ips.model.trail import Origin
 
 POOL = "dedicated_ips"
 """The database of the pool."""
@@ -243,6 +253,9 @@ def state_of(document: Mapping[str, Any]) -> State:
     )
 
 
+# The trail.
+
+
 def _trail(document: Document) -> Trail:
     """Return the trail of a document, with what other programs have changed since as an event."""
     trail = load_trail(document.get(TRAIL))
@@ -253,4 +266,104 @@ def _trail(document: Document) -> Trail:
         written = 0
     if written >= latest:
         return trail
-    return found(trail, document, state_of(document), written)
+    return _found(trail, document, latest, written)
+
+
+def dump_trail(trail: Trail) -> list[Document]:
+    """Return the events of a trail as a document has them, without fields that are empty."""
+    return [_dump_event(event) for event in trail]
+
+
+def _dump_event(event: Event) -> Document:
+    # Every write dumps whole trails. A loop over all optional fields takes three times as long.
+    dumped: Document = {"event": str(event.kind), "at": event.at, "request_id": event.request_id}
+    if event.account_id:
+        dumped["account_id"] = event.account_id
+    if event.generation:
+        dumped["generation"] = event.generation
+    if any(event.by):
+        dumped["by"] = _named(event.by)
+    if any(event[6:]):  # seldom
+        dumped |= _dump_rare(event)
+    return dumped
+
+
+def _dump_rare(event: Event) -> Document:
+    fields = {
+        "keyed": event.keyed,
+        "state": event.state and event.state._asdict(),
+        "since": event.since,
+        "created": event.created,
+        "was": event.was,
+        "origin": event.origin and _named(event.origin),
+        "reason": event.reason,
+        "committed": event.committed,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _named(fields: Author | Origin) -> Document:
+    named = zip(fields._fields, fields, strict=True)
+    return {name: value for name, value in named if value}
+
+
+def load_trail(events: object) -> Trail:
+    """Return the events of a document. Malformed events, written by hand, are left out."""
+    trail = []
+    for event in events if isinstance(events, list) else ():
+        try:
+            trail.append(_load_event(event))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            continue
+    return tuple(trail)
+
+
+def _load_event(event: Mapping[str, Any]) -> Event:
+    by, state, origin = event.get("by"), event.get("state"), event.get("origin")
+    find = event.get
+    return Event(
+        str(event["event"]),
+        find("account_id"),
+        int(event["at"]),
+        str(event["request_id"]),
+        int(find("generation", 0)),
+        Author(*map(by.get, Author._fields)) if by else NOBODY,
+        bool(find("keyed")),
+        State(*[state[name] for name in State._fields]) if state else None,
+        int(find("since", 0)),
+        int(find("created", 0)),
+        str(find("was", "")),
+        Origin(*map(origin.get, Origin._fields)) if origin else None,
+        str(find("reason", "")),
+        bool(find("committed")),
+    )
+
+
+def _found(trail: Trail, document: Document, latest: int, since: int) -> Trail:
+    """Return a trail with the state in which another program has left the document.
+
+    The next write of this service keeps this event, so that it hides no change of another program.
+
+    :param latest: the generation of the document
+    :param since: the generation of this service's last write; 0 if it is not known
+    """
+    state, last = state_of(document), trail[-1] if trail else None
+    if since and last and not last.generation and _says(last, state):
+        return trail  # an older release has written it, which does not store the generation
+    event = Event(
+        EventKind.FOUND,
+        state.account_id,
+        _time(document.get("pvt_modified")) or 0,
+        "",
+        latest,
+        state=state,
+        since=since,
+        created=0 if since else _time(document.get("pvt_created")) or 0,
+    )
+    return (*trail, event)
+
+
+def _says(event: Event, state: State) -> bool:
+    """Return whether an address is in this state after an event."""
+    assigned = event.account_id if event.kind == EventKind.ASSIGNED else None
+    return assigned == state.account_id

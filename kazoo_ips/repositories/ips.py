@@ -25,12 +25,13 @@ from kazoo_ips.repositories.documents import (
     POOL,
     TRAIL,
     TYPE,
+    dump_trail,
     from_document,
     is_ip,
+    load_trail,
     to_document,
 )
 from kazoo_ips.repositories.lists import ListRepository
-from kazoo_ips.repositories.trails import dump_trail, load_trail
 
 _WITHDRAWN = "pvt_withdrawn"
 _DROPPED = "pvt_dropped"

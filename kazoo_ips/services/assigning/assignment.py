@@ -308,16 +308,16 @@ class IPService:
         others: Mapping[str, list[DedicatedIP]],
         attempt: Attempt | None,
     ) -> Change:
-        stamp, places = audit.stamp(self._now(), request_id, attempt), self._places.places()
+        stamp = audit.stamp(self._now(), request_id, attempt)
         return lambda ip: ip.assign(
-            account_id, others=others[ip.address], place=places.rules(ip.zone, ip.host), **stamp
+            account_id, others=others[ip.address], place=self._places.rules(ip), **stamp
         )
 
     def _releasing(
         self, account_id: str | None, request_id: str, attempt: Attempt | None
     ) -> Change:
-        stamp, places = audit.stamp(self._now(), request_id, attempt), self._places.places()
-        return lambda ip: ip.release(account_id, place=places.rules(ip.zone, ip.host), **stamp)
+        stamp = audit.stamp(self._now(), request_id, attempt)
+        return lambda ip: ip.release(account_id, place=self._places.rules(ip), **stamp)
 
 
 @contextmanager

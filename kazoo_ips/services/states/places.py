@@ -8,10 +8,9 @@ What that process writes meanwhile by the old settings, the background work corr
 import time
 from collections.abc import Callable
 
-from kazoo_ips.model import PlaceRules, Scope
+from kazoo_ips.model import DedicatedIP, PlaceRules, Scope
 from kazoo_ips.model.changes import NO_CHANGES, Changes
 from kazoo_ips.model.places import Places, PlaceSettings
-from kazoo_ips.model.recorded_ip import RecordedIP
 from kazoo_ips.repositories.place_settings import PlaceSettingsRepository
 
 _MAX_AGE = 10.0
@@ -29,7 +28,7 @@ class PlaceService:
         self.now = now
         self._kept: tuple[float, Places] | None = None
 
-    def rules(self, ip: RecordedIP, changes: Changes = NO_CHANGES) -> PlaceRules:
+    def rules(self, ip: DedicatedIP, changes: Changes = NO_CHANGES) -> PlaceRules:
         """Return what the settings say about an address.
 
         :param changes: a move of the address, after which they are to say it
