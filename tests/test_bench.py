@@ -23,8 +23,7 @@ def entered(settings: Settings) -> dict[str, list[str]]:
     if "COUCHDB_URL" in os.environ:
         pytest.skip("a login and a cluster need more files")
     # Its own databases, because the first account of a database is the operator.
-    # The longest time that identities are cached, because a request can be slow.
-    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-", identity_cache=4.0)
+    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
     databases = composition.databases(own)
     databases.create()
     try:

@@ -43,7 +43,7 @@ class AccountCopyRepository:
         """
         outcomes: dict[str, Written] = {}
         for database, batch in self._by_account(ips):
-            for ip, written in zip(batch, _put(database, map(_to_copy, batch)), strict=True):
+            for ip, written in zip(batch, _put(database, map(to_copy, batch)), strict=True):
                 outcomes[ip.address] = written
             for _ in range(_ATTEMPTS):
                 stale = [ip for ip in batch if outcomes[ip.address].outcome is Outcome.REFUSED]

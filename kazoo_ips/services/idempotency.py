@@ -67,7 +67,7 @@ class IdempotencyService:
         :raises InProgress: another attempt is running
         :raises DatastoreUnreachable: it is unknown whether the key is claimed
         """
-        now = self._now()
+        now, worker = self._now(), liveness.identity()
         new = IdempotencyRecord(
             record_id(f"{account_id}/{user_id or ''}", key),
             fingerprint,
@@ -75,7 +75,7 @@ class IdempotencyService:
             now,
             attempt=1,
             until=now + LEASE,
-            worker=liveness.identity(),
+            worker=worker,
         )
         existing = self._records.find(new.id)
         if existing is None or now - existing.created > KEY_SECONDS:
@@ -87,14 +87,8 @@ class IdempotencyService:
             return existing
         if existing.until > now and not liveness.is_dead(existing.worker):
             raise InProgress
-        return self._claim(
-            replace(
-                existing,
-                attempt=existing.attempt + 1,
-                until=now + LEASE,
-                worker=liveness.identity(),
-            )
-        )
+        following = existing.attempt + 1
+        return self._claim(replace(existing, attempt=following, until=now + LEASE, worker=worker))
 
     def _claim(self, record: IdempotencyRecord) -> IdempotencyRecord:
         try:

@@ -10,6 +10,7 @@ worker has left, are free again when the ledger is next counted.
 """
 
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -107,7 +108,8 @@ class LimitService:
         self._now = now
         self._pause = pause
         self._index = LimitIndex()
-        self._read_at = -MAX_AGE
+        self._read_at = float("-inf")
+        """When the index was read, by the monotonic clock."""
         self._locks = [Lock() for _ in range(_LOCKS)]
 
     # Which accounts have limits.
@@ -117,8 +119,8 @@ class LimitService:
 
         :raises DatastoreUnreachable: CouchDB did not answer
         """
-        now = self._now()
-        self._index, self._read_at = self._limits.index(), now
+        read_at = time.monotonic()
+        self._index, self._read_at = self._limits.index(), read_at
 
     def is_limited(self, account_id: str) -> bool:
         """Return whether a limit applies to an account: its own, or one of an account above it.
@@ -129,7 +131,7 @@ class LimitService:
 
     def _limited_by(self, account_id: str) -> list[str]:
         """Return the accounts whose limits apply to an account."""
-        if not 0 <= self._now() - self._read_at <= MAX_AGE:
+        if time.monotonic() - self._read_at > MAX_AGE:
             self.refresh()
         index = self._index
         above: Sequence[str] = ()
