@@ -10,7 +10,6 @@ worker has left, are free again when the ledger is next counted.
 """
 
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -108,8 +107,7 @@ class LimitService:
         self._now = now
         self._pause = pause
         self._index = LimitIndex()
-        self._read_at = float("-inf")
-        """When the index was read, by the monotonic clock."""
+        self._read_at = -MAX_AGE
         self._locks = [Lock() for _ in range(_LOCKS)]
 
     # Which accounts have limits.
@@ -119,8 +117,8 @@ class LimitService:
 
         :raises DatastoreUnreachable: CouchDB did not answer
         """
-        read_at = time.monotonic()
-        self._index, self._read_at = self._limits.index(), read_at
+        now = self._now()
+        self._index, self._read_at = self._limits.index(), now
 
     def is_limited(self, account_id: str) -> bool:
         """Return whether a limit applies to an account: its own, or one of an account above it.
@@ -131,7 +129,7 @@ class LimitService:
 
     def _limited_by(self, account_id: str) -> list[str]:
         """Return the accounts whose limits apply to an account."""
-        if time.monotonic() - self._read_at > MAX_AGE:
+        if not 0 <= self._now() - self._read_at <= MAX_AGE:
             self.refresh()
         index = self._index
         above: Sequence[str] = ()
