@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 from flask import Flask, Request, Response, g, request
 from flask.sessions import NullSession, SessionInterface
 
-from kazoo_ips.api import cors, envelope, rate_limits, routes
+from kazoo_ips.api import cors, rate_limits, routes
 from kazoo_ips.api.client_address import client_address
 from kazoo_ips.api.content_coding import compress
 from kazoo_ips.observability import request_context, tracing
@@ -92,19 +92,18 @@ def init_app(app: Flask, clock: Callable[[], float], count: Count) -> None:
 
 def _after(response: Response) -> Response:
     """Complete a reply, and add route and client to the request context."""
-    incoming, state = envelope.request_and_state()
-    environ = incoming.environ
-    if "HTTP_ACCEPT_ENCODING" in environ and not state.get("is_kept_open"):
-        compress(incoming, response)
-    if "HTTP_ORIGIN" in environ and not _is_page(incoming):
+    environ, rule = request.environ, request.url_rule
+    if "HTTP_ACCEPT_ENCODING" in environ and not g.get("is_kept_open"):
+        compress(request, response)
+    if "HTTP_ORIGIN" in environ and not _is_page(request):
         cors.add_headers(response)
     current = request_context.CURRENT.get()
     if current is not None:
-        current.route = _route(incoming.url_rule.rule) if incoming.url_rule else UNMATCHED
+        current.route = _route(rule.rule) if rule else UNMATCHED
         if "HTTP_X_FORWARDED_FOR" in environ or ":" in environ.get("REMOTE_ADDR", ""):
-            current.client = client_address(incoming)
-        if "balances" in state:
-            rate_limits.add_headers(response, state.balances)
+            current.client = client_address(request)
+        if "balances" in g:
+            rate_limits.add_headers(response, g.balances)
     return response
 
 

@@ -22,7 +22,7 @@ from kazoo_ips.model.changes import Replacement
 from kazoo_ips.model.history import NOBODY, Author, State
 from kazoo_ips.model.lifecycle import STATUSES
 from kazoo_ips.model.recorded_ip import NO_MARKS
-from kazoo_ips.model.trail import Origin
+from kazoo_ips.model.trail import Origin, shortened
 
 POOL = "dedicated_ips"
 """The database of the pool."""
@@ -120,15 +120,21 @@ def from_document(document: Document) -> DedicatedIP:
 
 
 def to_document(
-    ip: DedicatedIP, trail: Trail | None = None, transaction: str | None = None
+    ip: DedicatedIP, archived: int | None = None, transaction: str | None = None
 ) -> Document:
     """Return the document of a model, with the unknown fields of the document it was read from.
 
     It is to be written on the revision of the model.
 
-    :param trail: the trail to write; by default that of the model
+    :param archived: the time up to which the archive has all events, in Gregorian seconds, so that
+        the trail is shortened; None keeps the whole trail
     :param transaction: the transaction that writes it; by default that of the model
     """
+    trail, written = shortened(ip.trail, archived), generation(ip.revision) + 1
+    if ip.revision is None and trail:
+        # The document may follow the tombstone of an earlier one. The event of its creation has
+        # the generation of the revision that the write creates.
+        written = trail[-1].generation
     return _present(
         {
             **{k: v for k, v in ip.source.items() if k != "_conflicts"},
@@ -136,8 +142,8 @@ def to_document(
             **{field: getattr(ip, name) for name, field in _MARKS.items()},
             DISABLED: dump_disabled(ip.disabled) if ip.disabled else None,
             **_notes(ip),
-            TRAIL: dump_trail(ip.trail if trail is None else trail) or None,
-            WRITTEN: _generation(ip),
+            TRAIL: dump_trail(trail) or None,
+            WRITTEN: written,
             # An available address is never part of a transaction.
             TRANSACTION: None if ip.status is Status.AVAILABLE else transaction or ip.transaction,
             "_rev": ip.revision,
@@ -229,17 +235,6 @@ def _fields(ip: DedicatedIP) -> Document:
 
 def _present(document: Document) -> Document:
     return {k: v for k, v in document.items() if v is not None or k not in _OPTIONAL}
-
-
-def _generation(ip: DedicatedIP) -> int:
-    """Return the generation of the revision that a write of a dedicated IP creates.
-
-    A new document may follow the tombstone of an earlier one. Then the event of its creation has
-    the generation.
-    """
-    if ip.revision is None and ip.trail:
-        return ip.trail[-1].generation
-    return generation(ip.revision) + 1
 
 
 def state_of(document: Mapping[str, Any]) -> State:

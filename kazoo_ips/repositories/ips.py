@@ -189,10 +189,7 @@ class IPRepository:
 
     def save(self, ip: DedicatedIP) -> Written:
         """Write one dedicated IP at the revision that was read, or as a new document."""
-        return self._pool.write(self._document(ip), w=self._quorum())
-
-    def _document(self, ip: DedicatedIP, transaction: str | None = None) -> Document:
-        return to_document(ip, trail.shortened(ip.trail, self.archived), transaction)
+        return self._pool.write(to_document(ip, self.archived), w=self._quorum())
 
     def save_all(
         self, ips: Sequence[DedicatedIP], transaction: str | None = None
@@ -202,7 +199,7 @@ class IPRepository:
         :param transaction: the id of the transaction that writes them, which the documents then
             name; by default each names that of its model
         """
-        documents = [self._document(ip, transaction) for ip in ips]
+        documents = [to_document(ip, self.archived, transaction) for ip in ips]
         if len(documents) == 1:  # cheaper for CouchDB than a bulk write
             return [self._pool.write(documents[0], w=self._quorum())]
         return self._pool.put_all(documents, w=self._quorum())
@@ -212,7 +209,8 @@ class IPRepository:
 
         The tombstone keeps the fields, so that it shows what was deleted.
         """
-        return self._pool.put({**self._document(ip), "_deleted": True}, w=self._quorum())
+        document = to_document(ip, self.archived)
+        return self._pool.put({**document, "_deleted": True}, w=self._quorum())
 
     # Conflicts and withdrawals on a cluster.
 
