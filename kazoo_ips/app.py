@@ -263,11 +263,12 @@ def build(  # noqa: PLR0915 - one for each service that others need
     recovery = RecoveryService(
         ips, transaction_log, conflicts, places, retries.schedule_check, now, pause, metrics
     )
-    holdings = AccountHoldings(ips, copy_documents, views, recovery, recent_writes.shared(), pause)
+    recent = recent_writes.shared()
+    holdings = AccountHoldings(ips, copy_documents, views, recovery, recent, pause)
     lists = ListService(views, FilteredListRepository(couch, views), holdings)
     reader = IPReader(ips, conflicts, recovery)
     copies = AccountCopyService(
-        ips, copy_documents, lists, conflicts, holdings, retries.schedule_check
+        ips, copy_documents, lists, conflicts, recent, retries.schedule_check
     )
     writer = PoolWriter(ips, conflicts, retries.schedule_check)
     limits = LimitService(

@@ -37,6 +37,7 @@ from kazoo_ips.couch.responses import (
 )
 from kazoo_ips.errors import DatastoreLoginRefused, DatastoreUnreachable
 from kazoo_ips.observability import request_context
+from kazoo_ips.observability.request_context import Work
 from kazoo_ips.processes.shared_table import SharedTable
 
 log = logging.getLogger(__name__)
@@ -183,8 +184,7 @@ class Transport(http.Session):  # type: ignore[misc]
         target = "/" + url.split("/", 3)[3]
         path = target.removeprefix(self._connections.path).lstrip("/")
         work = request_context.CURRENT.get()
-        name = work.couchdb_id if work else request_context.NO_WORK
-        headers["X-Couch-Request-ID"] = request_id = f"{name}-{next(request_context.NUMBERS)}"
+        headers["X-Couch-Request-ID"] = request_id = _new_id(work)
         check = partial(responses.check, method, path, body, request_id)
         status, started = 0, perf_counter()
         try:
@@ -211,6 +211,11 @@ class Transport(http.Session):  # type: ignore[misc]
             if work and work.span is not None:
                 address = self._connections.address
                 work.span.add_call(method, address, path, request_id, status, seconds)
+
+
+def _new_id(work: Work | None) -> str:
+    name = work.couchdb_id if work else request_context.NO_WORK
+    return f"{name}-{next(request_context.NUMBERS)}"
 
 
 @lru_cache

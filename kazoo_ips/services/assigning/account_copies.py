@@ -14,9 +14,9 @@ from functools import partial
 from kazoo_ips.errors import DatastoreForbidden, DatastoreMissing, DatastoreUnreachable
 from kazoo_ips.model import DedicatedIP, Listing, Outcome
 from kazoo_ips.observability import audit
+from kazoo_ips.processes.recent_writes import RecentWrites
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.services.assigning.account_holdings import AccountHoldings, by_owner
 from kazoo_ips.services.assigning.conflicts import ConflictResolver
 from kazoo_ips.services.pool.lists import CHUNK, ListService
 
@@ -36,6 +36,7 @@ _PARALLEL_ACCOUNTS, _THREADS = 8, 4
 class AccountCopyService:
     """Writes and removes copies, and brings all copies up to date.
 
+    :param recent: where the assignments of this instance are recorded, for `AccountHoldings`
     :param schedule_check: schedules a later check of an address, and of an account's copy of it
     """
 
@@ -45,14 +46,14 @@ class AccountCopyService:
         copies: AccountCopyRepository,
         lists: ListService,
         conflicts: ConflictResolver,
-        holdings: AccountHoldings,
+        recent: RecentWrites,
         schedule_check: Callable[[str, str], None],
     ) -> None:
         self._ips = ips
         self._copies = copies
         self._lists = lists
         self._conflicts = conflicts
-        self._holdings = holdings
+        self._recent = recent
         self.schedule_check = schedule_check
 
     def expect_change(self, account_id: str) -> None:
@@ -69,13 +70,19 @@ class AccountCopyService:
             outcomes = zip(ips, written, strict=True)
             uncertain = (ip for ip, w in outcomes if w.outcome is not Outcome.DONE)
             if all(map(self._conflicts.is_acknowledged, uncertain)):
-                self._holdings.record(ips)
+                self._record(ips)
                 return
         except DatastoreForbidden:
             raise  # CouchDB refused it, so a retry would be refused too
         except (DatastoreMissing, DatastoreUnreachable) as error:
             log.warning("the copies could not be written: %s", error)
         raise DatastoreUnreachable("the copies are not written to the account's database")
+
+    def _record(self, ips: Iterable[DedicatedIP]) -> None:
+        """Record assignments that are about to be acknowledged, if views may lag behind them."""
+        if self._ips.replicas > 1:
+            for account_id, owned in by_owner(ips).items():
+                self._recent.add(account_id, [ip.address for ip in owned])
 
     def follow(self, ips: Sequence[DedicatedIP]) -> set[str]:
         """Write the copies of assigned addresses that were changed, and return the addresses.
@@ -86,7 +93,7 @@ class AccountCopyService:
         :param ips: the dedicated IPs as they are now; those that are not assigned have no copy
         :returns: the addresses without those whose copies may not be written
         """
-        self._holdings.record(ips)
+        self._record(ips)
         batches = list(by_owner(ips).items())
         if len(batches) < _PARALLEL_ACCOUNTS:
             late = [self._follow(*batch) for batch in batches]
@@ -221,6 +228,15 @@ class AccountCopyService:
             log.warning("account %s has no database, but %d addresses", owner_id, len(ips))
         except DatastoreForbidden as error:
             log.warning("account %s: %s", owner_id, error)
+
+
+def by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
+    """Return those of these dedicated IPs that are assigned, grouped by account."""
+    owned: dict[str, list[DedicatedIP]] = {}
+    for ip in ips:
+        if ip.assigned_to:
+            owned.setdefault(ip.assigned_to, []).append(ip)
+    return owned
 
 
 def _is_current(copy: DedicatedIP | None, ip: DedicatedIP) -> bool:

@@ -52,12 +52,6 @@ class AccountHoldings:
         self._written = written
         self._pause = pause
 
-    def record(self, ips: Iterable[DedicatedIP]) -> None:
-        """Record assignments that are about to be acknowledged."""
-        if self._views.may_lag:
-            for account_id, owned in by_owner(ips).items():
-                self._written.add(account_id, [ip.address for ip in owned])
-
     def candidates(self, account_id: str) -> list[str]:
         """Return all addresses that an account may hold.
 
@@ -150,15 +144,6 @@ class AccountHoldings:
             and (modified_from is None or ip.modified >= modified_from)
             and not self._recovery.is_released(ip)
         }
-
-
-def by_owner(ips: Iterable[DedicatedIP]) -> dict[str, list[DedicatedIP]]:
-    """Return those of these dedicated IPs that are assigned, grouped by account."""
-    owned: dict[str, list[DedicatedIP]] = {}
-    for ip in ips:
-        if ip.assigned_to:
-            owned.setdefault(ip.assigned_to, []).append(ip)
-    return owned
 
 
 def _order(line: Listing) -> tuple[tuple[str, str], str, str]:

@@ -26,8 +26,7 @@ from kazoo_ips.model.limits import Ledger
 from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.transaction_log import Action, State, Transaction, TransactionLog
-from kazoo_ips.services.assigning.account_copies import AccountCopyService
-from kazoo_ips.services.assigning.account_holdings import by_owner
+from kazoo_ips.services.assigning.account_copies import AccountCopyService, by_owner
 from kazoo_ips.services.assigning.limits import LimitService
 from kazoo_ips.services.assigning.pool_writes import FinalOutcome, PoolWriter, WriteResult
 from kazoo_ips.services.assigning.recovery import RecoveryService, write_audit
