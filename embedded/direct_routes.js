@@ -7,6 +7,8 @@
 const http = require('http');
 const { setTimeout: pause } = require('timers/promises');
 
+const liveDocuments = require('./live_documents');
+
 const DOCUMENT_PARAMETERS = new Set(['conflicts', 'rev', 'revs', 'open_revs', 'w']);
 const STARTED = String(Date.now());
 const MAX_BODY = 256 * 1024 * 1024; // bytes
@@ -162,7 +164,8 @@ async function view(db, request) {
 }
 
 async function allDocs(db, request) {
-  return [200, await db.allDocs(await withBody(request))];
+  const options = await withBody(request);
+  return [200, (await liveDocuments.list(db, options)) || await db.allDocs(options)];
 }
 
 async function information(db, { name }) {

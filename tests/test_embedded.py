@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -281,6 +282,31 @@ def test_a_tombstone_keeps_its_body_and_can_be_overwritten(call: Client) -> None
     changes = call("GET", "/db/_changes?include_docs=true")[1]["results"]
     assert [change["doc"]["mark"] for change in changes] == ["x"]
     assert call("PUT", "/db/192.0.2.1", {"n": 2})[0] == 201
+
+
+def test_a_list_without_reading_deleted_documents_is_the_same(call: Client) -> None:
+    """PouchDB itself handles a list with `inclusive_end`."""
+    chance = random.Random(7)
+    keys = [f"%22{key}%22" for key in ("", "a", "a2", "b7", "c", "~")]
+    names = [f"{letter}{number}" for letter in "abc" for number in range(20)]
+    call("POST", "/db/_bulk_docs", {"docs": [{"_id": name} for name in names]})
+    for _ in range(300):
+        live = call("GET", "/db/_all_docs?inclusive_end=true")[1]["rows"]
+        # Few are live at a time, so the others are skipped.
+        name = chance.choice([row["id"] for row in live] if len(live) > 6 else names)
+        rev = call("GET", f"/db/{name}")[1].get("_rev")
+        doc = {"_id": name, "n": chance.random(), "_deleted": bool(rev) and chance.random() < 0.9}
+        if chance.random() < 0.1:
+            doc |= {"_rev": f"1-{chance.randbytes(16).hex()}", "_deleted": chance.random() < 0.5}
+            call("POST", "/db/_bulk_docs", {"docs": [doc], "new_edits": False})
+        else:
+            call("PUT", f"/db/{name}", doc | ({"_rev": rev} if rev else {}))
+        query = "include_docs=true&conflicts=true"
+        parts = [f"startkey={chance.choice(keys)}", f"endkey={chance.choice(keys)}",
+                 "descending=true", f"limit={chance.randrange(4)}", "skip=1"]  # fmt: skip
+        query = "&".join([query, *(part for part in parts if chance.random() < 0.4)])
+        path = f"/db/_all_docs?{query}"
+        assert call("GET", path) == call("GET", f"{path}&inclusive_end=true"), query
 
 
 def test_conflicts_are_created_and_shown(call: Client) -> None:
