@@ -32,8 +32,13 @@ MakePlan = Callable[[World], Plan]
 
 
 def at(bench: Bench) -> Iterator[Row]:
-    """Who had an address at a time."""
-    return _rows(bench, "history_at", "`GET /v2/ips/{ip}/history?at=`", _at, _view_of_addresses)
+    """Who had an address at a time: until it was released, or until now."""
+    path = "`GET /v2/ips/{ip}/history?at=`"
+    yield from _rows(bench, "history_at", path, _at, _view_of_addresses)
+    world = _world(bench, bench.options.sizes[-1])
+    yield _against_view(
+        bench, "history_at", f"{path}, who has it still", world, _at_present, _view_of_addresses
+    )
 
 
 def account(bench: Bench) -> Iterator[Row]:
@@ -46,9 +51,7 @@ def _rows(bench: Bench, name: str, what: str, service: MakePlan, view: MakePlan)
     large = _world(bench, bench.options.sizes[-1])
     bench.as_service(large)
     connections = bench.options.connections[0]
-    legs = [Leg("service", service(large)), Leg("view", view(large))]
-    measured = measure.alternate(legs, bench.options.rounds, bench.options.seconds, connections)
-    yield _row(name, f"{what}, {connections} connections, p50", "a bare view read", 2, measured)
+    yield _against_view(bench, name, what, large, service, view)
     if len(bench.options.sizes) > 1:
         small = _world(bench, bench.options.sizes[0])
         worlds = {f"{_EACH * each.size:,} events": each for each in (large, small)}
@@ -57,6 +60,15 @@ def _rows(bench: Bench, name: str, what: str, service: MakePlan, view: MakePlan)
             legs, bench.options.rounds, bench.options.seconds, connections
         )
         yield _row(name, f"{what}, p50 at {legs[0].name}", f"at {legs[1].name}", 1.3, measured)
+
+
+def _against_view(  # noqa: PLR0913, PLR0917 - what a row consists of
+    bench: Bench, name: str, what: str, world: World, service: MakePlan, view: MakePlan
+) -> Row:
+    connections = bench.options.connections[0]
+    legs = [Leg("service", service(world)), Leg("view", view(world))]
+    measured = measure.alternate(legs, bench.options.rounds, bench.options.seconds, connections)
+    return _row(name, f"{what}, {connections} connections, p50", "a bare view read", 2, measured)
 
 
 def _row(
@@ -75,7 +87,14 @@ def _row(
 
 
 def _at(world: World) -> Plan:
-    then = _start() + 4 * _STEP
+    return _at_time(world, _start() + 4 * _STEP)
+
+
+def _at_present(world: World) -> Plan:
+    return _at_time(world, _NOW)
+
+
+def _at_time(world: World, then: int) -> Plan:
     asked = addresses(number for number in _ASKED if number < world.size)
     requests = [Request("GET", f"/v2/ips/{ip}/history?at={then}") for ip in asked]
     return world.plan(requests, world.operator)

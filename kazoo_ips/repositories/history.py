@@ -4,9 +4,7 @@ There is one database for each year, all with the same views. A query reads the 
 the other, and stops at the first one that answers it.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from kazoo_ips.model.history import HistoryEvent
 from kazoo_ips.model.timelines import (
@@ -22,9 +20,6 @@ from kazoo_ips.repositories.history_years import HistoryYears
 _WINDOW = 20
 """The number of events that are read for a question about one address: most addresses have fewer
 in a year."""
-_WINDOWS, _WINDOW_TTL = 1000, 10.0
-"""The number of addresses of which these events are kept in memory, about 5 kB each, and for how
-many seconds: an import may add older events, and a year may be deleted."""
 _CHUNK = 500
 """Rows of a view that are read at a time when only some of them match."""
 _MOST_ROWS = 5000
@@ -45,7 +40,6 @@ class HistoryRepository:
         self._years = years
         self._now = now
         self._views = HistoryViews(years)
-        self._windows: dict[tuple[int, str], _Window] = {}
 
     def page(self, query: ListEvents, limit: int) -> EventPage:
         """Return a page of the events that match all filters of a query, the latest first.
@@ -73,7 +67,7 @@ class HistoryRepository:
                     return EventPage(tuple(found), after)
         return EventPage(tuple(found))
 
-    def around(self, address: str, at: int, revision: str | None = None) -> list[HistoryEvent]:
+    def around(self, address: str, at: int) -> list[HistoryEvent]:
         """Return events of an address around a time, the earliest first.
 
         They are the latest event until then that has changed the status or the account, the first
@@ -81,13 +75,11 @@ class HistoryRepository:
 
         :param address: a canonical address
         :param at: in Gregorian seconds
-        :param revision: the revision of its document, read before this call. If it was the same at
-            an earlier call a few seconds ago, the archive has no further events
         """
         query, split = ListEvents(address=address), EventPosition(at + 1, 0, "")
         year = self._years.year_for(at)
         years = self._readable()
-        window = self._window(year, query, revision)
+        window = self._views.read(year, query, None, _WINDOW)
         whole = len(window) < _WINDOW
         if not whole and window[-1].at > at:  # all of them are later
             window = []
@@ -103,29 +95,6 @@ class HistoryRepository:
             start = max(split, position(window[0])) if window else split
             future += _until_change(self._walk(later, query, start, forward=True))
         return [*reversed(past), *future]
-
-    def _window(
-        self, year: int, query: ListEvents, revision: str | None
-    ) -> Sequence[HistoryEvent]:
-        """Return the latest events of an address in a year, perhaps from memory.
-
-        Events are never changed, and a new one comes with a new revision of the document. If the
-        latest revision is among the events, they are complete, unless a replica lags.
-        """
-        key = (year, query.address or "")
-        kept = self._windows.get(key)
-        if kept and kept.revision == revision and kept.until > time.monotonic():
-            return kept.events
-        window = self._views.read(year, query, None, _WINDOW)
-        if (
-            revision is not None
-            and any(event.revision == revision for event in window)
-            and self._years.database(year).replicas == 1
-        ):
-            if len(self._windows) >= _WINDOWS:
-                self._windows.clear()
-            self._windows[key] = _Window(revision, window, time.monotonic() + _WINDOW_TTL)
-        return window
 
     def following(self, address: str, after: EventPosition) -> Iterator[HistoryEvent]:
         """Yield the events of an address after a position, the earliest first."""
@@ -191,18 +160,6 @@ class HistoryRepository:
         for year in self._readable():
             retracted |= self._views.retracted(year, query.address)
         return [event for event in events if (event.address, event.id) not in retracted]
-
-
-class _Window(NamedTuple):
-    """The latest events of an address in a year, as kept in memory.
-
-    :param revision: the revision of its document
-    :param until: when it expires, by the monotonic clock
-    """
-
-    revision: str
-    events: Sequence[HistoryEvent]
-    until: float
 
 
 def _until_change(events: Iterable[HistoryEvent]) -> Iterator[HistoryEvent]:

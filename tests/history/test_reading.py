@@ -30,9 +30,9 @@ def listed(world: World, query: ListEvents) -> list[HistoryEvent]:
             return found
 
 
-def change(world: World, mix: Random, truth: Truth) -> None:
-    """Do something to an address, and record its state from now on."""
-    address = mix.choice(ADDRESSES)
+def change(world: World, mix: Random, truth: Truth, address: str = "") -> None:
+    """Do something to an address, any by default, and record its state from now on."""
+    address = address or mix.choice(ADDRESSES)
     now = int(world.clock[0]) + GREGORIAN_EPOCH
     state = truth[address][-1][1] if truth.get(address) else None
     after: State | None = State("available", None, "z", "h")
@@ -166,32 +166,79 @@ def test_an_undone_assignment_is_in_no_list(world: World) -> None:
         assert [event.event for event in listed(world, query)] == ["created"]
 
 
-def test_the_events_of_an_address_are_read_again_only_after_a_change(world: World) -> None:
-    world.create()
-    world.clock[0] += 100
-    world.assign()
-    world.archive()
+def test_who_had_an_address_until_it_was_released_takes_one_read(world: World) -> None:
     sent: list[str] = []
     services = composition.build(
         world.settings, clock=lambda: world.clock[0], trace=lambda method, url: sent.append(url)
     )
 
-    def held_at(seconds: float) -> str | None:
+    def asked(seconds: float) -> tuple[str | None, float | None, bool]:
+        world.clock[0] += 1
+        services.background.archive()  # learns how far the archive is
+        services.history.of_address(ListEvents(address="192.0.2.1"))  # reads the retractions
         sent.clear()
-        return services.history.holder("192.0.2.1", int(START + seconds) + GREGORIAN_EPOCH).status
+        found = services.history.holder("192.0.2.1", int(START + seconds) + GREGORIAN_EPOCH)
+        until = found.until and found.until - START - GREGORIAN_EPOCH
+        of_archive = [url for url in sent if "_view/by_address" in url]
+        assert len(sent) - len(of_archive) <= 1, sent
+        return found.status, until, len(sent) == 1
 
-    def reads_view() -> bool:
-        return any("_view/by_address" in url for url in sent)
-
-    assert held_at(200) == "assigned"
-    assert reads_view()
-    assert held_at(50) == "available"
-    assert reads_view() == (world.pool.replicas > 1)
+    world.create()
     world.clock[0] += 100
-    released = world.clock[0] - START
+    world.assign()
+    world.clock[0] += 100
     world.release()
-    assert held_at(released) == "available"
+    assert asked(50) == ("available", 100, False), "the archiver has not begun"
     world.archive()
-    assert held_at(released) == "available"
-    assert reads_view()
-    assert held_at(released - 1) == "assigned"
+    assert asked(150) == ("assigned", 200, False), "the event at the end is too young"
+    world.clock[0] += 100
+    world.archive()
+    world.clock[0] += 10  # until the process looks again
+    assert asked(50) == ("available", 100, True)
+    assert asked(150) == ("assigned", 200, True)
+    assert asked(200) == ("available", None, False), "perhaps it was assigned a moment ago"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_happens_during_a_question_changes_no_answer_about_the_time_before(
+    world: World, seed: int
+) -> None:
+    mix, truth = Random(seed), Truth()
+    address, bursts = ADDRESSES[0], 0
+
+    def meanwhile(method: str, url: str) -> None:
+        nonlocal bursts
+        if bursts and mix.random() < 0.5:
+            bursts -= 1
+            for _ in range(mix.choice([1, 3, 8])):  # eight are more than a trail keeps
+                act()
+
+    def act() -> None:
+        world.clock[0] += mix.choice([1, 61, 100])
+        change(world, mix, truth, address)
+        if mix.random() < 0.5:
+            world.archive(seconds=4)
+
+    asking = composition.build(
+        world.settings, clock=lambda: world.clock[0], pause=lambda seconds: None, trace=meanwhile
+    )
+    for _ in range(25):
+        act()
+        if mix.random() < 0.5:  # so that the archive has the beginning of what lasts
+            world.clock[0] += 200
+            world.archive()
+        asking.background.archive()
+        known = [*truth[address]]
+        at = mix.choice([when for when, _ in known[-6:]]) + mix.choice([0, 0, 1, 50])
+        at = min(at, int(world.clock[0]) + GREGORIAN_EPOCH)
+        world.clock[0] += 1
+        bursts = 1
+        found = asking.history.holder(address, at)
+        bursts = 0
+        number = max(n for n, (when, _) in enumerate(truth[address]) if when <= at)
+        since, state = truth[address][number]
+        ends = {when for when, _ in truth[address][number + 1 : number + 2]}
+        ends |= {None} if number == len(known) - 1 else set()
+        assert (found.since, found.account_id) == (since, state.account_id if state else None)
+        assert found.until in ends
+        assert found.certain

@@ -14,6 +14,7 @@ from kazoo_ips.model.timelines import (
     EventPage,
     Holder,
     ListEvents,
+    changes_holder,
     holder_at,
     position,
 )
@@ -62,11 +63,15 @@ class HistoryService:
         :raises IPNotFound: neither the pool nor the history has the address
         """
         canonical = _canonical(address)
+        complete = self._unarchived.archived_before() or 0
+        archived = self._archive.around(canonical, at) if at < complete else []
+        if _has_tenure(archived, at, complete):
+            return holder_at(canonical, at, archived)
         present = self._unarchived.of_address(canonical)
-        found = {event.id: event for event in present.events}
-        revision = present.ip.revision if present.ip else None
-        archived = self._archive.around(canonical, at, revision)
-        found |= {event.id: event for event in archived}
+        if not {event.id for event in archived} & {event.id for event in present.events}:
+            # Perhaps an event has moved from the document to the archive between the two reads.
+            archived = self._archive.around(canonical, at)
+        found = {event.id: event for event in (*present.events, *archived)}
         timeline = sorted(found.values(), key=position)
         if not (timeline or present.ip):
             raise IPNotFound(address)
@@ -149,6 +154,17 @@ def _canonical(address: str) -> str:
     if canonical is None:
         raise IPNotFound(address)
     return canonical
+
+
+def _has_tenure(events: Iterable[HistoryEvent], at: int, complete: int) -> bool:
+    """Return whether events say who had an address, since when and until when.
+
+    :param at: the time that is asked about
+    :param complete: the time before which all events are known
+    """
+    changes = [event.at for event in events if changes_holder(event)]
+    later = [time for time in changes if time > at]
+    return len(later) < len(changes) and bool(later) and later[0] < complete
 
 
 def _since_then(

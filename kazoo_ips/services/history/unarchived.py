@@ -13,6 +13,7 @@ from kazoo_ips.errors import IPNotFound
 from kazoo_ips.model import DedicatedIP, EventKind, generation, trail_events
 from kazoo_ips.model.history import HistoryEvent, Source
 from kazoo_ips.model.timelines import position
+from kazoo_ips.model.trail import RECENT_SECONDS
 from kazoo_ips.repositories.history_lookup import HistoryLookup
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.unarchived_changes import Changes, UnarchivedChanges
@@ -69,6 +70,14 @@ class UnarchivedEvents:
         self._reader = reader
         self._recovery = recovery
         self._pause = pause
+
+    def archived_before(self) -> int | None:
+        """Return the time before which the archive has all events, in Gregorian seconds.
+
+        :returns: None if this process does not know: its background work has not begun
+        """
+        archived = self._ips.archived
+        return None if archived is None else archived - RECENT_SECONDS
 
     def of_address(self, address: str) -> Present:
         """Return what the pool has of an address.
