@@ -1,13 +1,12 @@
 """Convert models to JSON resources."""
 
-from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, fields
 
 from kazoo_ips.api import examples
-from kazoo_ips.model import CreateIP, DedicatedIP, Listing, Status
+from kazoo_ips.model import CreateIP, DedicatedIP, Status
 from kazoo_ips.services.pool.bulk_additions import AdditionOutcome, AdditionResult
 
 
@@ -52,18 +51,15 @@ def _is(description: str, example: object = None, **more: Any) -> dict[str, Any]
     return {"metadata": {**metadata, **more}, "required": True}
 
 
-_ADDRESS = _is("IP address", examples.ASSIGNED[0])
-_ZONE = _is("Zone of the address", examples.ZONE)
-_HOST = _is("Host of the address", examples.HOST)
-_STATUS = _is(
+ADDRESS = _is("IP address", examples.ASSIGNED[0])
+ZONE = _is("Zone of the address", examples.ZONE)
+HOST = _is("Host of the address", examples.HOST)
+STATUS = _is(
     "`available`, `assigned`, `aging`, `reserved`, `disabled`, or a status of a newer release",
     examples=[each.value for each in Status],
     minLength=1,
 )
-_OWNER = {**_is("Account that has the address", examples.ACCOUNT_ID), "required": False}
-_ACCOUNT_NAME: dict[str, Any] = {
-    "metadata": {"description": "Name of the account; missing if it does not exist"}
-}
+OWNER = {**_is("Account that has the address", examples.ACCOUNT_ID), "required": False}
 
 
 class _Id(fields.String):
@@ -77,13 +73,13 @@ class _Id(fields.String):
 class DedicatedIPSchema(_Resource):
     """A dedicated IP."""
 
-    id = _Id(**_ADDRESS)
-    ip = fields.String(attribute="address", **_ADDRESS)
-    zone = fields.String(**_ZONE)
-    host = fields.String(**_HOST)
-    status = fields.String(**_STATUS)
+    id = _Id(**ADDRESS)
+    ip = fields.String(attribute="address", **ADDRESS)
+    zone = fields.String(**ZONE)
+    host = fields.String(**HOST)
+    status = fields.String(**STATUS)
     type = fields.Constant("dedicated_ip", **_is("Type of the resource"))
-    assigned_to = fields.String(**_OWNER)
+    assigned_to = fields.String(**OWNER)
     available_at = fields.Integer(
         attribute="rests_until",
         metadata={
@@ -101,44 +97,18 @@ class DedicatedIPSchema(_Resource):
 class ReadOnlySchema(_Resource):
     """The member `_read_only` of a dedicated IP in Crossbar."""
 
-    id = fields.String(attribute="address", **_ADDRESS)
+    id = fields.String(attribute="address", **ADDRESS)
     rev = fields.String(
         attribute="revision",
         metadata={"description": "Revision of the document; missing in a dry run"},
     )
     vsn = fields.Constant("1", **_is("Version of the document's form"))
-    status = fields.String(**_STATUS)
+    status = fields.String(**STATUS)
     type = fields.Constant("dedicated_ip", **_is("Type of the resource"))
-    zone = fields.String(**_ZONE)
-    host = fields.String(**_HOST)
+    zone = fields.String(**ZONE)
+    host = fields.String(**HOST)
     created = fields.Integer(**_is("Time of creation, in Gregorian seconds"))
     modified = fields.Integer(**_is("Time of the last change, in Gregorian seconds"))
-
-
-class IPListItemSchema(_Resource):
-    """One line of a list."""
-
-    ip = fields.String(attribute="address", **_ADDRESS)
-    zone = fields.String(**_ZONE)
-    host = fields.String(**_HOST)
-
-
-class AssignedIPListItemSchema(IPListItemSchema):
-    """One line of a list of the addresses of all accounts."""
-
-    assigned_to = fields.String(**_OWNER)
-    account_name = fields.String(**_ACCOUNT_NAME)
-
-
-class PoolIPListItemSchema(IPListItemSchema):
-    """One line of a list of the pool.
-
-    A list of available addresses has neither `status`, `assigned_to` nor `account_name`.
-    """
-
-    assigned_to = fields.String(**{**_OWNER, "required": False})
-    status = fields.String(**{**_STATUS, "required": False})
-    account_name = fields.String(**_ACCOUNT_NAME)
 
 
 class CreatedIPSchema(DedicatedIPSchema):
@@ -187,7 +157,7 @@ class ReleasedAddressesSchema(ChangedAddressesSchema):
 class AdditionSchema(ReplySchema):
     """The result of adding one address of a list."""
 
-    ip = fields.String(**_ADDRESS)
+    ip = fields.String(**ADDRESS)
     result = fields.String(
         **_is("The result", examples=[outcome.value for outcome in AdditionOutcome])
     )
@@ -228,35 +198,3 @@ def dump_addition(command: CreateIP, addition: AdditionResult) -> dict[str, Any]
     found = command if is_added else addition.ip
     place = {"zone": found.zone, "host": found.host} if found else {}
     return {"ip": command.address, "result": str(addition.outcome), **place}
-
-
-def dump_listing(listing: Listing) -> dict[str, Any]:
-    """Return one line of a list of an account as JSON: an `IPListItemSchema`.
-
-    Lists can have a million lines, and `dump_fast` takes six times as long.
-    """
-    return {"ip": listing.address, "zone": listing.zone, "host": listing.host}
-
-
-def dump_assigned_listing(listing: Listing, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return one line of a list as JSON, with the account of the address and its name.
-
-    :param names: the names of accounts by id
-    """
-    line = dump_listing(listing)
-    owner = listing.assigned_to
-    if owner is not None:
-        line["assigned_to"] = owner
-        if owner in names:
-            line["account_name"] = names[owner]
-    return line
-
-
-def dump_pool_listing(listing: Listing, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return one line of a list of the pool as JSON, with its status and its account.
-
-    :param names: the names of accounts by id
-    """
-    line = dump_assigned_listing(listing, names)
-    line["status"] = str(listing.status)
-    return line

@@ -2,16 +2,15 @@
 
 import pytest
 
-from kazoo_ips.api.resources import (
+from kazoo_ips.api.lists import (
     AssignedIPListItemSchema,
-    DedicatedIPSchema,
     IPListItemSchema,
     PoolIPListItemSchema,
-    ReadOnlySchema,
     dump_assigned_listing,
     dump_listing,
     dump_pool_listing,
 )
+from kazoo_ips.api.resources import DedicatedIPSchema, ReadOnlySchema
 from kazoo_ips.model import DedicatedIP, Listing, Status
 
 AVAILABLE = DedicatedIP("192.0.2.1", "zone", "proxy.example.com", 1, 2, revision="1-a")
