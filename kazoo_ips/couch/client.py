@@ -708,12 +708,18 @@ def _quoted(document_id: str) -> str:
 
 def _query(params: Mapping[str, Any]) -> str:
     """Return CouchDB's parameters as a query."""
-    given = {
-        name: value if name in _PLAIN_PARAMETERS else json.dumps(value)
+    given = [
+        _parameter(name, value if name in _PLAIN_PARAMETERS else json.dumps(value))
         for name, value in params.items()
         if value is not None
-    }
-    return f"?{urlencode(given)}" if given else ""
+    ]
+    return f"?{'&'.join(given)}" if given else ""
+
+
+@lru_cache(1000)
+def _parameter(name: str, value: str) -> str:
+    """Return a parameter of a query. Most of them are the same again and again."""
+    return urlencode({name: value})
 
 
 @lru_cache

@@ -27,7 +27,9 @@ def main(given: Sequence[str]) -> int:
         os.environ["PYTHONHASHSEED"] = "0"
         command = [sys.executable, "-m", "tests.simulation", *given]
         os.execv(sys.executable, command)
-    work = partial(processes.run, trace=arguments.trace, shrink=arguments.shrink)
+    work = partial(
+        processes.run, trace=arguments.trace, shrink=arguments.shrink, digest=arguments.digest
+    )
     failed, count, began = [], 0, time.perf_counter()
     # Each run allocates shared memory that is freed only when the process ends.
     with get_context("spawn").Pool(arguments.jobs, maxtasksperchild=50) as pool:

@@ -110,7 +110,8 @@ class Network:
         """Send a request to its node, with a random fault."""
         self._requests += 1
         request = Request.read(data, self._requests)
-        self.scheduler.note(f"{connection} {request}")
+        if self.scheduler.is_traced:
+            self.scheduler.note(f"{connection} {request}")
         chance, request_faults = self.scheduler.chance, self.request_faults
         kinds = ("lost", "late", "cut", "none")
         rates = [request_faults.lost, request_faults.late, request_faults.cut]
@@ -166,8 +167,9 @@ class _Exchange:
         if connection.node.life != self._life:
             return
         head, content = _written(status, body, self._request.request_id)
-        shown = content[:300].decode(errors="replace").strip()
-        network.scheduler.note(f"{connection} #{self._request.number} {status} {shown}")
+        if network.scheduler.is_traced:
+            shown = content[:300].decode(errors="replace").strip()
+            network.scheduler.note(f"{connection} #{self._request.number} {status} {shown}")
         if self._fault == "cut":
             network.scheduler.after(network.latency(), connection.reset)
         else:

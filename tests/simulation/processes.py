@@ -30,12 +30,18 @@ def _prepare() -> None:
     gc.set_threshold(50_000, 20, 1_000)
 
 
-def run(seed: int, *, trace: bool, shrink: bool) -> Printed:
+def run(seed: int, *, trace: bool, shrink: bool, digest: bool) -> Printed:
     """Run a seed in a process of the pool."""
     _prepare()  # not the pool's initializer: the pool would repeat one that fails, without end
     from tests.simulation import run as running  # noqa: PLC0415
     from tests.simulation import shrink as shrinking  # noqa: PLC0415
 
-    result = (shrinking.shrink if shrink else running.run)(seed)
+    result = shrinking.shrink(seed) if shrink else running.run(seed, is_traced=trace or digest)
     history = [*map(str, result.history)] if result.violations else []
-    return Printed(seed, result.digest, result.violations, history, result.trace if trace else [])
+    return Printed(
+        seed,
+        result.digest if digest else "",
+        result.violations,
+        history,
+        result.trace if trace else [],
+    )

@@ -100,9 +100,13 @@ class Scheduler:
     """The virtual time, the random generators, and the queue of events.
 
     :param seed: of both random generators
+    :param is_traced: whether `trace` gets the requests, which takes a twentieth of a run
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, is_traced: bool = True) -> None:
+        self.is_traced = is_traced
+        self.pause_factor = 1.0
+        """How many times longer the pauses of the service are, as on a busy machine."""
         self.hub = getcurrent()
         self.now = 0.0
         self.chance = Random(seed)
@@ -159,7 +163,11 @@ class Scheduler:
 
     def sleep(self, seconds: float) -> None:
         """Suspend the current task for a time."""
-        self.wait(lambda wait: self.after(seconds, wait.wake))
+        task = current_task()
+        if not task.process.alive:
+            raise Killed
+        self.after(seconds, Wait(task).wake)
+        self.hub.switch()
 
     def join(self, task: Task) -> Any:
         """Suspend the current task until another one has finished, and return its result."""

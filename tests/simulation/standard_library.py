@@ -74,7 +74,7 @@ def elapsed() -> float:
 
 def sleep(seconds: float) -> None:
     """Wait in virtual time."""
-    WORLD.scheduler.sleep(seconds)
+    WORLD.scheduler.sleep(seconds * WORLD.scheduler.pause_factor)
 
 
 class TTLCache(cachetools.TTLCache[Any, Any]):
