@@ -161,7 +161,7 @@ class Metrics:
         )
         self.states_corrected = Counter(
             "kazoo_ips_states_corrected",
-            "Addresses that were available against the rules and were put right, by their status.",
+            "Addresses that were available against the rules and were corrected, by their status.",
             ["status"],
             registry=own,
         )

@@ -10,7 +10,7 @@ PROBLEMS = {
     "copy_stale": "the account's copy differs from the pool; the copy is written again",
     "copy_extra": "the account has a copy of an address not assigned to it; the copy is deleted",
     "no_owner": "assigned, but to no account; it is made available",
-    "held_back": "available, but resting, reserved, disabled or drained; that is put right",
+    "held_back": "available, but resting, reserved, disabled or drained; its status is corrected",
     "unknown_owner": "assigned to an account that does not exist; see `release --account`",
     "no_access": "CouchDB refuses access to this account; see `kazoo-ips secure`",
     "duplicate": "one address has two documents; only one can be assigned; delete one by hand",

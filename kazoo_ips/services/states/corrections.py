@@ -1,9 +1,9 @@
-"""What another program has made available against the rules is put right, where nobody has it.
+"""Corrects addresses that another program has made available against the rules.
 
 Kazoo's `release` makes any address available: one that rests, that is reserved, that is disabled,
 or whose host is drained. The release before this one does so too, and so does an instance that
-does not know a fresh setting yet. The archiver of the history calls this module for the changes
-that it has read.
+does not know a new setting yet. An address that an account has by now stays as it is. The archiver
+of the history calls this module for the changes that it has read.
 """
 
 import logging
@@ -63,10 +63,10 @@ class CorrectionService:
         try:
             return self._correct(changes)
         except DatastoreForbidden as error:  # the archive must not wait for it
-            log.error("what another program has made available is not put right: %s", error)
+            log.error("addresses that another program has made available are not corrected: %s", error)
             return set()
         except DatastoreError as error:
-            log.warning("not put right yet: %s", error)
+            log.warning("addresses are not corrected yet: %s", error)
             return set(changes)
 
     def _correct(self, changes: Mapping[str, ReadChange]) -> set[str]:
@@ -126,7 +126,7 @@ class CorrectionService:
 def _released_by(last: HistoryEvent | None) -> str | None:
     """Return the account from which an address was released, if that is the latest event.
 
-    It may be this service, as the release before this one, or before it knew a fresh setting.
+    The previous release of this service may have released it, or an instance without a new setting.
     """
     if last is None or last.event != HistoryEventKind.RELEASED:
         return None
