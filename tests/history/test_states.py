@@ -225,7 +225,7 @@ def test_a_resting_address_that_kazoo_has_made_available_rests_again(aging: Worl
     aging.archive()
     before = aging.pool.get(IP)
     aging.write(status="available", modified=before["pvt_modified"] + 5)
-    with pytest.raises(ValidationFailed):  # before it is put right
+    with pytest.raises(ValidationFailed):  # before it is corrected
         aging.assign(account_id=aging.other_id)
     aging.archive()
     after = aging.pool.get(IP)

@@ -63,7 +63,7 @@ class CorrectionService:
         try:
             return self._correct(changes)
         except DatastoreForbidden as error:  # the archive must not wait for it
-            log.error("addresses that another program has made available are not corrected: %s", error)
+            log.error("states that another program has changed are not corrected: %s", error)
             return set()
         except DatastoreError as error:
             log.warning("addresses are not corrected yet: %s", error)
@@ -126,7 +126,7 @@ class CorrectionService:
 def _released_by(last: HistoryEvent | None) -> str | None:
     """Return the account from which an address was released, if that is the latest event.
 
-    The previous release of this service may have released it, or an instance without a new setting.
+    The previous release may have released it, or an instance that did not know a new setting.
     """
     if last is None or last.event != HistoryEventKind.RELEASED:
         return None
