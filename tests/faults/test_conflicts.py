@@ -36,6 +36,7 @@ from kazoo_ips.model import (
     Status,
     generation,
 )
+from kazoo_ips.model.changes import Changes
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.ips import IPRepository
@@ -526,6 +527,68 @@ def test_an_address_is_restored_only_if_a_majority_has_it(
     with pytest.raises(DatastoreUnreachable):
         composition.build(behind).pool._conflicts.restore(found.restorable)
     assert answer.met
+
+
+def test_an_assignment_is_acknowledged_although_the_copy_lacks_a_later_change(
+    leaves: Leaves, later: Instance, alice: Member
+) -> None:
+    """The writer of the change has died before it wrote the copy."""
+    base = leaves.base()
+    leaves.claim(base, LOW, alice)
+    leaves.copy(leaves.pool.get(leaves.address), alice)
+    [assigned] = leaves.ips.leaves(leaves.address).live
+    moved = assigned.change(Changes(zone="moved"), at=gregorian(600), request_id=uuid4().hex)
+    leaves.pool.graft({**to_document(moved), "_rev": f"3-{LOW}"}, parent=f"2-{LOW}")
+    leaves.pool.graft({**base, "_rev": f"2-{HIGH}"}, parent=base["_rev"])
+    assert len(leaves.live) == 2
+    assert later.ips.fetch(leaves.address).assigned_to == alice.id
+    assert [leaf["_rev"] for leaf in leaves.live] == [f"3-{LOW}"]
+
+
+def test_an_old_assignment_without_a_copy_is_kept_if_it_was_changed_later(
+    leaves: Leaves, later: Instance, alice: Member, bob: Member
+) -> None:
+    """Its request had ended when it was changed, so it was acknowledged."""
+    base = leaves.base()
+    [free] = leaves.ips.leaves(leaves.address).live
+    leaves.claim(base, LOW, alice)
+    [assigned] = leaves.ips.leaves(leaves.address).live
+    moved = assigned.change(Changes(zone="moved"), at=gregorian(600), request_id=uuid4().hex)
+    leaves.pool.graft({**to_document(moved), "_rev": f"3-{LOW}"}, parent=f"2-{LOW}")
+    bobs = to_document(free.assign(bob.id, at=gregorian(600), request_id=uuid4().hex))
+    for generation_, parent in ((2, base["_rev"]), (3, f"2-{HIGH}")):
+        leaves.pool.graft({**bobs, "_rev": f"{generation_}-{HIGH}"}, parent=parent)
+    assert later.ips.fetch(leaves.address).assigned_to == alice.id
+    assert [leaf["_rev"] for leaf in leaves.live] == [f"3-{LOW}"]
+
+
+@pytest.mark.parametrize(("old", "new"), [(LOW, HIGH), (HIGH, LOW)])
+def test_a_transfer_counts_although_the_copy_of_the_previous_account_is_still_there(
+    leaves: Leaves, services: Instance, alice: Member, bob: Member, old: str, new: str
+) -> None:
+    base = leaves.base()
+    leaves.claim(base, LOW, alice)
+    [assigned] = leaves.ips.leaves(leaves.address).live
+    leaves.copy(leaves.pool.get(leaves.address), alice)
+    given = assigned.transfer(alice.id, bob.id, at=gregorian(), request_id=uuid4().hex)
+    leaves.copy(to_document(given), bob)
+    for ip, digest in ((assigned, old), (given, new)):
+        leaves.pool.graft({**to_document(ip), "_rev": f"3-{digest}"}, parent=f"2-{LOW}")
+    assert services.ips.fetch(leaves.address).assigned_to == bob.id
+    assert [leaf["_rev"] for leaf in leaves.live] == [f"3-{new}"]
+
+
+@pytest.mark.parametrize("unknown", [LOW, HIGH], ids=["hidden", "shown"])
+def test_a_conflict_with_a_status_that_only_a_newer_release_knows_stays(
+    leaves: Leaves, later: Instance, alice: Member, unknown: str
+) -> None:
+    base = leaves.base()
+    parked = {**base, "_rev": f"2-{unknown}", "pvt_status": "parked"}
+    leaves.pool.graft(parked, parent=base["_rev"])
+    leaves.copy(leaves.claim(base, HIGH if unknown == LOW else LOW, alice), alice)
+    with pytest.raises(Conflict):
+        later.pool._conflicts.resolve(leaves.address)
+    assert len(leaves.live) == 2
 
 
 def test_an_assignment_without_an_account_is_not_acknowledged(

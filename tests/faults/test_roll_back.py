@@ -5,7 +5,7 @@ Other workers may not do so for a minute, because it is alive. So no test waits 
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from uuid import uuid4
 
 import pytest
@@ -30,6 +30,8 @@ from kazoo_ips.model import (
     ReleaseIP,
     ReleaseIPs,
 )
+from kazoo_ips.model.commands import ReserveIPs
+from kazoo_ips.model.limits import Limits
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services.assigning.recovery import LEASE
 from kazoo_ips.services.assigning.transactions import _LATE
@@ -96,8 +98,11 @@ class Worker:
 
     @property
     def records(self) -> list[str]:
-        database = self.couch.database("kazoo_ips")
-        records = database.range("transaction-", "transaction-\uffff")
+        return self.records_of("transaction-")
+
+    def records_of(self, prefix: str) -> list[str]:
+        """The states of the records whose ids begin with the prefix."""
+        records = self.couch.database("kazoo_ips").range(prefix, f"{prefix}\uffff")
         return [d["state"] + (", finished" if d["finished"] else "") for d in records]
 
     def has(self, addresses: Sequence[str]) -> bool:
@@ -345,6 +350,35 @@ def test_the_record_of_an_unknown_outcome_stays_until_the_documents_are_known(
     assert (worker.owned, worker.records) == (set(IPS), ["pending"])
     worker.recover()
     assert worker.has([])
+
+
+@pytest.fixture
+def limited(worker: Worker, services: Instance, alice: Member) -> Iterator[Worker]:
+    """The account of the worker's requests has a limit, which they do not reach."""
+    services.limits.set(alice.id, Limits(max=5), uuid4().hex)
+    yield worker
+    services.limits.set(alice.id, Limits(), uuid4().hex)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_nothing_is_left_of_an_assignment_that_could_not_be_counted(
+    limited: Worker, count: int
+) -> None:
+    limited.meet(faults.cut, "-kazoo_ips/limit-")
+    with pytest.raises(DatastoreUnreachable):
+        limited.assign(count=count)
+    limited.recover()
+    assert limited.has([])
+
+
+def test_nothing_is_left_of_a_reservation_that_could_not_be_recorded(worker: Worker) -> None:
+    command = ReserveIPs(AssignIPs(worker.who.id, IPS), 60)
+    worker.meet(faults.cut, "-kazoo_ips/reservations-")
+    with pytest.raises(DatastoreUnreachable):
+        worker.services.reservations.reserve(command, uuid4().hex)
+    worker.recover()
+    statuses = {document["pvt_status"] for document in worker.pool.get_all(IPS).values()}
+    assert (statuses, worker.records_of("reserve-")) == ({"available"}, [])
 
 
 def test_an_allocation_takes_another_address_in_place_of_one_that_is_lost(
