@@ -4,11 +4,10 @@ This module writes a request to the socket once, and never repeats it. The raise
 whether anything was sent. A connection is used again only if no response to another request can
 arrive on it.
 
-General clients take more processor time than CouchDB itself: 0.25 ms (`http.client`) to 0.53 ms
-(urllib3) for a small document. This client takes 0.06 ms (Python 3.11, measured alternately).
-llhttp, the parser of Node.js, parses the responses.
+General clients take more processor time, and keep a connection after a failure of the server:
+`docs/code.md` compares them. llhttp, the parser of Node.js, parses the responses.
 
-This module handles sockets and HTTP/1.1, and nothing that is specific to CouchDB.
+This module handles sockets and HTTP/1.1, and neither databases nor documents.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 A thread of the pool authenticates a client and reads its position. Then the connection is passed
 to this module, which reads the feed once for all clients at the same position, and writes to their
-sockets without waiting. A second thread waits for news in one request to CouchDB.
+sockets without waiting. A second thread waits for new events by one request to CouchDB.
 
 A client that does not read gets no further events while bytes wait for it, and is dropped after a
 time without progress. So its memory is bounded by one page of the feed.

@@ -111,8 +111,8 @@ class IdempotencyService:
             raise DatastoreUnreachable(f"key {record.id}: the record may still appear")
         if dropped is not False:
             return
-        # If the record exists, the new write ends it. If not, the new write takes its place, so
-        # that CouchDB refuses the claim if it arrives later.
+        # If the record exists, the new write ends its attempt. If not, the new write creates the
+        # record, so that CouchDB refuses the claim if it arrives later.
         revision = self._records.revision_of(record)
         self._records.put(replace(record, until=0, revision=revision or record.revision))
         if self._records.revision_of(record):  # the read above has missed the record

@@ -127,8 +127,9 @@ class AccountCopyService:
         later, and the release succeeds.
 
         :param ips: the dedicated IPs as they were before the release
-        :param release: a single address after its release, if a majority has the release. If
-            another release of the same assignment appears later, this one is kept
+        :param release: a single address after its release, if a majority has the release. The
+            tombstone of the copy records it, so that this release is kept if another release of
+            the same assignment appears later
         """
         owned = by_owner(ips).items()
         self._remove_all(

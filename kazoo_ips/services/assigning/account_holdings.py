@@ -68,10 +68,11 @@ class AccountHoldings:
         return list(dict.fromkeys([*(row.address for row in rows), *sorted(others)]))
 
     def candidates_of(self, account_ids: AbstractSet[str]) -> set[str]:
-        """Return all addresses that some of many accounts may hold.
+        """Return all addresses that any of these accounts may hold.
 
-        If the accounts are many, compared with the assigned addresses of the pool, the list of all
-        of these is read. On a cluster it may lack an address that was assigned a moment ago.
+        If there are many accounts, compared with the assigned addresses of the pool, the list of
+        all assigned addresses is read instead of one list for each account. On a cluster that list
+        may lack an address that was assigned a moment ago.
         """
         assigned = self._views.count_of_status(Status.ASSIGNED, None, None)
         if assigned > _ROWS_OF_A_REQUEST * len(account_ids):

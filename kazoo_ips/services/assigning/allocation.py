@@ -108,8 +108,8 @@ class AllocationService:
         for round_ in range(_ROUNDS):
             if self._try(allocation):
                 return self._acknowledge(allocation)
-            # Two requests for the same addresses can block each other: each has taken some that
-            # the other needs. Both make theirs available again and retry after random waits.
+            # Two requests for the same addresses can block each other: each has assigned some that
+            # the other one needs. Both make them available again, and retry after random waits.
             available = self._supply.count(command)
             if available < command.quantity:
                 break
@@ -146,14 +146,17 @@ class AllocationService:
                 if candidates:
                     self._take(allocation, candidates)
             except LimitReached as error:
-                self._leave_room(allocation, error)
+                self._limit_zone(allocation, error)
                 tried.difference_update(proposed)
         return True
 
-    def _leave_room(self, allocation: "_Allocation", reached: LimitReached) -> None:
-        """Go on with fewer addresses of a zone whose limit is reached, unless that is wanted.
+    def _limit_zone(self, allocation: "_Allocation", reached: LimitReached) -> None:
+        """Record how many addresses of a zone the limit of that zone still permits.
 
-        :raises LimitReached: other addresses would not help; nothing is kept
+        The next proposal contains no more of them.
+
+        :raises LimitReached: addresses of other zones would exceed the limit too, or the client
+            has chosen the zone, or wants different hosts or zones; nothing is kept
         """
         command = allocation.command
         chosen = command.zone or command.distinct_hosts or command.distinct_zones

@@ -5,8 +5,8 @@ other write, CouchDB keeps both revisions: a conflict. Only one of the two can r
 and only that one is acknowledged. The acknowledged writer then writes the copy in the account's
 database. So the copy is the evidence for the acknowledged revision.
 
-An acknowledged release of one address removes the copy, and the tombstone has its request id. The
-event of a release of several addresses says that the release was committed before.
+An acknowledged release of one address removes the copy, and its request id is in the tombstone of
+the copy. The event of a release of several addresses says that its transaction was committed.
 """
 
 import logging
@@ -42,7 +42,7 @@ _NEVER_WITHDRAWN = frozenset({EventKind.CREATED, EventKind.UNDONE})
 """Kinds of events whose writes are not withdrawn."""
 
 _HELD_BACK = (Status.AVAILABLE, Status.AGING, Status.RESERVED, Status.DISABLED)
-"""The statuses without an account, by how few may have the address."""
+"""The statuses of an address that no account has. Fewer accounts may get it with a later one."""
 
 _TRIES = 3
 """Maximum number of comparisons of copies with the pool while the pool changes."""
@@ -53,7 +53,7 @@ class ConflictResolver:
 
     Resolving an address twice, or in two threads at once, gives the same result.
 
-    :param log_: says what became of the releases of several addresses that revisions name
+    :param log_: has the decisions of the transactions that revisions name
     :param now: returns the time in Gregorian seconds
     :param metrics: counts the conflicts that are resolved and the addresses that are restored
     """
@@ -267,9 +267,10 @@ class ConflictResolver:
     def _unassigned(self, live: tuple[DedicatedIP, ...]) -> DedicatedIP:
         """Return the revision that no account has. If all are assigned, undo the first one.
 
-        No client loses the address, because none of the assignments was acknowledged. One that
-        was changed later stays: its request had ended. Of several revisions without an account,
-        that one is kept whose release was acknowledged, or else which holds the address back most.
+        No client loses the address, because none of the assignments was acknowledged. But an
+        assignment that was changed later is kept, because its request had ended. Of several
+        revisions without an account, the one whose release was acknowledged is kept, or else the
+        one with the last status in `_HELD_BACK`.
         """
         unowned = [leaf for leaf in live if leaf.status is not Status.ASSIGNED]
         if unowned:

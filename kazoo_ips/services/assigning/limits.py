@@ -5,8 +5,8 @@ address. After the transaction's record is written and before its first document
 added to the account's ledger by a compare-and-swap (`model/limits.py`). If they do not fit, the
 ledger is counted again from the documents, and then the request is refused.
 
-A release writes no ledger. The places of released addresses, and of transactions that a dead
-worker has left, are free again when the ledger is next counted.
+A release writes no ledger. Released addresses, and those of transactions that a dead worker has
+left, no longer count when the ledger is next counted.
 """
 
 import random
@@ -40,7 +40,7 @@ SETTLE = MAX_AGE + LEASE
 _MAX_CLAIMS = 32
 """Number of claims in a ledger from which on it is counted again, to drop those that ended."""
 _WAITS = (0.02, 0.05, 0.1, 0.2)
-"""Seconds to wait for transactions that have the last places, before a request is refused."""
+"""Seconds to wait for other transactions to end, before a request that does not fit is refused."""
 _TRIES = 200
 """Maximum number of tries to write a ledger while other requests write it."""
 _LOCKS = 64
@@ -80,7 +80,7 @@ class Miscount:
 class LimitService:
     """Sets limits, and counts addresses against them.
 
-    :param metrics: counts the requests that are refused, and the addresses past a limit
+    :param metrics: counts the requests that are refused, and the addresses above a limit
     :param now: returns the time in Gregorian seconds
     :param pause: sleeps for a number of seconds
     """
@@ -231,7 +231,7 @@ class LimitService:
             return counted, reached
 
     def _wait(self, counted: Ledger, reached: LimitReached, waits: Iterator[float]) -> None:
-        """Wait for transactions under way, which may end without their places.
+        """Wait for transactions under way, which may end without assigning their addresses.
 
         :param waits: the times that are left to wait
         :raises LimitReached: no transaction is under way, or it has taken too long
@@ -371,7 +371,7 @@ class LimitService:
     ) -> LimitStatus:
         """Replace the limits of an account. Limits that it has already are not written again.
 
-        What the account has above a new limit stays with it.
+        An account that has more addresses than a new limit permits keeps them.
 
         :raises Conflict: other requests change the ledger all the time
         :raises DatastoreUnreachable: it is unknown whether the limits are set

@@ -108,7 +108,7 @@ class PoolWriter:
             if result:
                 return result
             if len(leaves.live) == 1 and _is_fence(leaves.live[0], before):
-                before = leaves.live[0]  # or it is an earlier fence, whose response was lost
+                before = leaves.live[0]  # unchanged, or an earlier fence whose response was lost
             elif leaves.supersede(before.revision):
                 self._withdraw_unseen(base, replace(after, revision=written.revision), leaves)
                 return WriteResult(FinalOutcome.LOST, after)
@@ -126,10 +126,10 @@ class PoolWriter:
         raise DatastoreUnreachable(f"{after.address}: the outcome of the write is unknown")
 
     def _withdraw_unseen(self, before: DedicatedIP, after: DedicatedIP, leaves: Leaves) -> None:
-        """Withdraw a write that another writer has overtaken, if a node that is away has it.
+        """Withdraw a write that lost to another writer, if only nodes that do not answer have it.
 
         Otherwise its revision would appear later, next to that of the other writer. If both are
-        releases of one assignment, nothing shows then which of them was acknowledged.
+        releases of one assignment, nothing would show which of them was acknowledged.
 
         :param after: the write; its revision is None unless CouchDB has accepted it (202)
         :param leaves: the revisions on the nodes that answer

@@ -65,8 +65,11 @@ class IPReader:
         ip = self._resolved(self._with_conflict_resolved(ip))
         return self._unconflicted(ip), others
 
-    def leave(self) -> None:
-        """Say that what was read with `get` is not written: other threads do not wait for that."""
+    def expect_no_save(self) -> None:
+        """Announce that this thread will not write what it has read with `get`.
+
+        Then other threads do not wait for its write.
+        """
         self._ips.expect_no_save()
 
     @staticmethod

@@ -155,12 +155,12 @@ class RecoveryService:
 
     def _resolve(self, name: str, marked: Sequence[DedicatedIP]) -> bool:
         """End one transaction; return whether its documents have to be read again."""
-        for looks, wait in enumerate((*_WAITS, None)):
+        for waits, wait in enumerate((*_WAITS, None)):
             transaction = self._log.find(name)
             if transaction and not transaction.finished and self.is_orphaned(transaction):
                 transaction = self.end_transaction(name) or self._log.find(name)
             if transaction is None or transaction.state is not State.PENDING:
-                return self._apply(name, transaction, marked) or looks > 0
+                return self._apply(name, transaction, marked) or waits > 0
             if wait:
                 self._pause(wait)
         raise Conflict(*(ip.address for ip in marked))

@@ -232,7 +232,7 @@ class ReservationService:
                 return
         raise DatastoreUnreachable(f"the book of {reservation.account_id} changes all the time")
 
-    # What becomes of a reservation.
+    # Assigning, extending and cancelling.
 
     def assign(
         self,
@@ -285,7 +285,7 @@ class ReservationService:
         attempt: Attempt | None = None,
         dry_run: bool = False,
     ) -> Reservation:
-        """Let a reservation end a number of seconds from now, which may be earlier.
+        """Let a reservation end a number of seconds from now, later or earlier than before.
 
         :raises ReservationNotFound: the account has no open reservation with this id
         :raises ValidationFailed: it would last too long, from its start

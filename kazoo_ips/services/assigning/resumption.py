@@ -1,4 +1,8 @@
-"""The results of earlier attempts of a request with an Idempotency-Key."""
+"""The results of earlier attempts of a request with an Idempotency-Key.
+
+An earlier attempt may have written before its worker died. A later attempt finds that write by the
+request id, which both have in common, and returns the same result.
+"""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +29,7 @@ _READS = 3
 
 
 class Resumption:
-    """Finds these results in the trails of the documents and in the transaction records."""
+    """Finds the results of earlier attempts in trails of documents and in transaction records."""
 
     def __init__(
         self,
@@ -180,8 +184,8 @@ class Resumption:
     def _latest(self, address: str) -> DedicatedIP | None:
         """Return the dedicated IP as it is, or as it was when it was last deleted, or None.
 
-        :raises DatastoreUnreachable: CouchDB did not answer, or others add and delete the address
-            all the time
+        :raises DatastoreUnreachable: CouchDB did not answer, or other clients have added and
+            deleted the address during each read
         """
         for _ in range(_READS):
             with suppress(IPNotFound):

@@ -6,9 +6,10 @@ concurrent clients, that takes 16 attempts for each address. If each client take
 window starts at a random position near the start of the list. A view may lag: it only proposes
 addresses, and the pool documents decide.
 
-Available addresses come first. If they are too few, those follow that have rested, and those whose
-reservation is over. If that is not enough either, and the settings of a zone permit it, the
-addresses follow that have rested longest. An address that has to rest is not proposed.
+This module proposes available addresses first. If they are too few, it adds those that have
+rested, and those whose reservation is over. If these are too few as well, it adds the addresses
+that have rested longest, in the zones whose settings permit that (`takes_oldest`). It proposes no
+other address that has to rest.
 """
 
 import random
@@ -33,7 +34,7 @@ _OF_A_HOST = 128
 """Number of addresses of a host to choose from, if each address has to be on another host."""
 NO_ROOMS: Mapping[str, int] = MappingProxyType({})
 _MOST_EXPIRED = 2000
-"""Maximum number of ended rests and reservations that are looked at for different hosts."""
+"""Maximum number of ended rests and reservations that are read to find different hosts."""
 
 
 class SupplyService:
@@ -149,9 +150,9 @@ class SupplyService:
         ]
 
     def _oldest(self, command: AllocateIPs, wanted: int, tried: AbstractSet[str]) -> list[str]:
-        """Return addresses that still have to rest, where the settings permit to take them.
+        """Return addresses that still have to rest, of the zones whose settings permit that.
 
-        Those come first whose rest is over first.
+        The address whose rest ends first comes first.
         """
         zones = self._places.places().of(Scope.ZONE)
         permitted = {name for name, each in zones.items() if each.takes_oldest}
@@ -192,8 +193,8 @@ class SupplyService:
     ) -> Iterator[tuple[str, Iterable[str]]]:
         """Yield hosts, or zones, that have available addresses, each with some of these.
 
-        They are read one after the other, so that no cost depends on how many there are. The same
-        name can occur again.
+        They are read one after the other, so that the cost does not depend on their number. The
+        same name can occur again.
 
         :param tried: the number of addresses that were tried before
         """
@@ -231,8 +232,8 @@ class SupplyService:
     def _places_with_supply(self, command: AllocateIPs) -> set[str]:
         """Return the hosts, or the zones, that have an address for the allocation.
 
-        If more have one than are needed, some are left out. If very many addresses have rested,
-        not all places are found that have only such ones.
+        Some may be missing if more have one than are needed. A host or zone whose addresses have
+        all rested may be missing if more than `_MOST_EXPIRED` addresses have rested.
         """
         zone, host, distinct_hosts = command.zone, command.host, command.distinct_hosts
         if distinct_hosts and host is None:

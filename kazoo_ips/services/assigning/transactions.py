@@ -585,8 +585,8 @@ class TransactionService:
     def _end_now(self, transaction: Transaction) -> None:
         audited = transaction.state is State.COMMITTED
         if self._recovery.end_transaction(transaction.id, audited=audited) is None:
-            # Another worker considered this process dead and ended the transaction, perhaps
-            # before this process wrote the copies.
+            # Another worker has considered this process dead and has ended the transaction,
+            # perhaps before this process wrote the copies.
             for account_id in transaction.accounts:
                 self._copies.repair(account_id, transaction.addresses)
 

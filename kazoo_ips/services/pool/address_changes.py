@@ -91,7 +91,7 @@ class AddressChangeService:
         if moves and ip.status is Status.ASSIGNED and not command.if_match:
             raise PreconditionRequired
         if after is ip or dry_run:
-            self._reader.leave()
+            self._reader.expect_no_save()
             return after
         try:
             return self._transactions.change_one(ip, after)

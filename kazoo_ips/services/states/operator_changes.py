@@ -149,7 +149,7 @@ class OperatorChanges:
         except RuleBroken as error:
             raise ValidationFailed({"ips.0": broken_rule(error)}) from error
         if dry_run or after is ip:
-            self._reader.leave()
+            self._reader.expect_no_save()
             return after
         with conflict_breaks(command.if_match):
             results = self._writer.write([ip], [after])
