@@ -27,7 +27,7 @@ undeploy: ## Remove the service (HOST=...; PURGE=1 removes settings and log as w
 
 ##@ Check
 check: $(VENV)/.installed-test $(NODE) lint ## Check types and style, and run the fast tests, in half a minute
-	$(BIN)/pytest -q -m 'not database and not slow' -p no:schemathesis --ignore tests/fuzz
+	$(BIN)/pytest -q -n 2 -m 'not database and not slow' -p no:schemathesis --ignore tests/fuzz
 
 test: $(VENV)/.installed-test $(NODE) lint ## Run every test (T=path runs some of them)
 	$(BIN)/pytest $(T)

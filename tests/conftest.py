@@ -221,8 +221,14 @@ def recordings() -> Path:
     return Path(__file__).parents[2] / "shared" / "recordings"
 
 
+_LONG = ("tests/simulation/test_runs.py", "tests/test_docs_commands.py", "tests/deploy/")
+"""Tests that take up to a minute each. They run first, so that at the end no process is left alone
+with one."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the database: `make check` leaves them out."""
+    """Put long tests first, and mark those of the database, which `make check` leaves out."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
     for item in items:
         if "couchdb_url" in getattr(item, "fixturenames", ()):
             item.add_marker("database")
