@@ -6,6 +6,7 @@ Whether they hold is for `make model`, which needs Spin.
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ LEFT_OUT = {
 }
 
 
+@cache
 def methods() -> dict[str, set[str]]:
     """All methods of all classes, each with what it calls."""
     found: dict[str, set[str]] = {}
@@ -58,9 +60,6 @@ def methods() -> dict[str, set[str]]:
     return found
 
 
-METHODS = methods()
-
-
 def steps(model: str) -> set[str]:
     """The methods that a model's comments name."""
     comments = re.findall(r"/\*(.*?)\*/", model, re.DOTALL)
@@ -71,7 +70,7 @@ def writing() -> set[str]:
     """The methods of the protocol's classes that write."""
     kinds = set().union(*PROTOCOL.values())
     return {
-        name for name, calls in METHODS.items() if name.split(".")[0] in kinds and calls & WRITES
+        name for name, calls in methods().items() if name.split(".")[0] in kinds and calls & WRITES
     }
 
 
@@ -79,7 +78,7 @@ def writing() -> set[str]:
 def test_every_step_of_a_model_is_a_method(model: str) -> None:
     named = steps(MODELS[model])
     assert named
-    assert named <= set(METHODS)
+    assert named <= set(methods())
 
 
 def test_every_method_of_the_protocol_that_writes_is_a_step_of_a_model() -> None:
@@ -89,7 +88,7 @@ def test_every_method_of_the_protocol_that_writes_is_a_step_of_a_model() -> None
 
 def test_a_step_without_a_method_is_noticed() -> None:
     named = steps("x; /* PoolWriter.write, PoolWriter.wrote */ y; /* see above */")
-    assert named - set(METHODS) == {"PoolWriter.wrote"}
+    assert named - set(methods()) == {"PoolWriter.wrote"}
 
 
 def test_every_model_and_every_guard_is_checked() -> None:

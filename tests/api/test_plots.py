@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 
 from kazoo_ips.cli import cli, plot_text
-from kazoo_ips.cli.plot_files import write_plot
 from kazoo_ips.config import Settings
 from kazoo_ips.model import CreateIP
 from kazoo_ips.model.usage import Forecast, UsageSeries
@@ -55,6 +54,9 @@ def test_the_plot_in_characters_says_when_the_zone_runs_out() -> None:
 def test_the_plot_as_a_file(
     tmp_path: Path, series: UsageSeries, suffix: str, magic: bytes
 ) -> None:
+    # Only the process that runs this test takes the second to import matplotlib.
+    from kazoo_ips.cli.plot_files import write_plot  # noqa: PLC0415
+
     path = tmp_path / f"use.{suffix}"
     write_plot(series, path)
     assert path.read_bytes().startswith(magic)
