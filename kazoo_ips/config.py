@@ -222,7 +222,7 @@ class Settings:
         _check_networks("KAZOO_IPS_WEBHOOK_NETWORKS", self.webhook_networks)
 
     def _check_receivers(self) -> None:
-        """Check the URLs of the systems that are told of changes.
+        """Check the URLs of the systems that get messages about changes.
 
         :raises BadSetting: one of them cannot be used
         """

@@ -53,8 +53,8 @@ class ChangeIPSchema(RequestSchema):
     )
     enabled = Flag(
         metadata={
-            "description": "`false`: it is given to nobody any more, and stays assigned if it is; "
-            "`true`: undo that. Not with other members than `reason`"
+            "description": "`false`: no other account gets it any more, and it stays assigned "
+            "if it is; `true`: undo that. Not with other members than `reason`"
         }
     )
     status = Text(

@@ -92,7 +92,7 @@ class EventListItemSchema(ReplySchema):
     source = fields.String(
         **member("Where the event is known from", examples=[str(each) for each in Source])
     )
-    certain = fields.Boolean(**member("Whether time and states are known, and not concluded"))
+    certain = fields.Boolean(**member("Whether time and states are known, and not inferred"))
     revision = fields.String(**optional("Revision of the address after the change"))
     reason = fields.String(**optional("Reason that the author has given"))
     retracts = fields.String(

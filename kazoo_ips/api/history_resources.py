@@ -24,7 +24,7 @@ class HolderSchema(ReplySchema):
     since_iso_8601 = fields.String(**iso_time())
     until = fields.Integer(**optional("When that ended, in Gregorian seconds", AT))
     until_iso_8601 = fields.String(**iso_time())
-    certain = fields.Boolean(**member("Whether status and account are known, and not concluded"))
+    certain = fields.Boolean(**member("Whether status and account are known, and not inferred"))
     by = fields.Nested(AuthorSchema, **member("Who has made that change; empty if not known"))
     request_id = fields.String(**optional("Request that has made that change"))
 
@@ -47,7 +47,7 @@ class TenureListItemSchema(ReplySchema):
     since_iso_8601 = fields.String(**iso_time())
     until = fields.Integer(**optional("When it ended; missing if it has not", AT))
     until_iso_8601 = fields.String(**iso_time())
-    certain = fields.Boolean(**member("Whether both times are known, and not concluded"))
+    certain = fields.Boolean(**member("Whether both times are known, and not inferred"))
     assigned_by = fields.Nested(
         TenureAuthorSchema, **optional("Missing unless the account itself has assigned it")
     )

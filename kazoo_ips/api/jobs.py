@@ -26,7 +26,7 @@ _JOB = job_schemas.JobSchema()
     raises=(JobExists,),
 )
 def move(host: str) -> Response:
-    """Move all addresses of a host to another host or zone. Whoever has them keeps them.
+    """Move all addresses of a host to another host or zone. Each account keeps its addresses.
 
     The reply is a job, which goes on after it. A dry run returns what would move.
     """

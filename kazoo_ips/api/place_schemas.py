@@ -30,7 +30,7 @@ class PatchHostSchema(Schema):
 
     enabled = Flag(
         metadata={
-            "description": "`false`: nothing there is given away any more; `true`: undo that"
+            "description": "`false`: no address there is assigned any more; `true`: undo that"
         }
     )
     reason = Name(

@@ -49,7 +49,7 @@ def fetch_zone(zone: str) -> Response:
 def patch_host(host: str) -> Response:
     """Drain a host, or enable it again.
 
-    If it is drained, its assigned addresses stay assigned, and no other is given away: those that
+    If it is drained, its assigned addresses stay assigned, and no other is assigned: those that
     no account has are `disabled`, and so is every address that is released or added there later.
     To enable it enables exactly these addresses. The reply comes after a few seconds at most. If
     addresses are still `pending` then, they are disabled in the background.

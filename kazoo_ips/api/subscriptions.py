@@ -39,7 +39,7 @@ class Authority:
     def holds(self) -> bool:
         """Return whether the client may still read the feed.
 
-        While CouchDB cannot tell, the answer is yes: no events arrive meanwhile either.
+        While CouchDB does not respond, it returns True: no events arrive meanwhile either.
         """
         try:
             self._check()

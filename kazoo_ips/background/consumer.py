@@ -1,4 +1,4 @@
-"""Consumers of the feed of history events: each tells another system of the changes.
+"""Consumers of the feed of history events: each sends the changes to another system.
 
 Each consumer has a checkpoint and a thread of its own. So a receiver that is away delays no other
 work. An event is handled at least once: the checkpoint moves after the receiver has taken it.

@@ -16,7 +16,7 @@ CHECK = 5
 
 
 class OtherHolder:
-    """Tells whether another process holds a lease, whatever the clocks say.
+    """Determines whether another process holds a lease, even if the clocks differ.
 
     The end of a lease is a time of the holder's clock, which may be hours ahead. So this process
     also measures by its own clock how long the lease has stayed as it is.

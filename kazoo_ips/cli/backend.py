@@ -45,7 +45,7 @@ from kazoo_ips.services.states.place_changes import ChangePlace, PlaceState
 
 
 class AddressState(Protocol):
-    """An address as a reply tells it: a `DedicatedIP` or a `Listing`."""
+    """An address as in a reply: a `DedicatedIP` or a `Listing`."""
 
     @property
     def address(self) -> str:
@@ -69,7 +69,7 @@ class AddressState(Protocol):
 
 
 class Changed(Protocol):
-    """An address that was transferred or assigned, of which a reply tells no more."""
+    """An address that was transferred or assigned. The reply has no other members."""
 
     @property
     def address(self) -> str:

@@ -29,7 +29,7 @@ from kazoo_ips.model.jobs import Job, JobItem, JobState
 from kazoo_ips.services.history import times
 
 _PAUSE = 1.0
-"""Seconds between two looks at a job that another process does."""
+"""Seconds between two reads of a job that another process does."""
 _COLUMNS = {"Id": 32, "Kind": 8, "Host": 20, "State": 8, "Done": 6, "Total": 6, "Failed": 6}
 _SHOWN = 20
 """Number of addresses of a job that are named because something is left to do for them."""
@@ -58,8 +58,8 @@ def move(  # noqa: PLR0913 - each is one argument or option
 ) -> None:
     """Move all addresses of a host to another host or zone.
 
-    Whoever has an address keeps it. If the command is interrupted, the job goes on in the service;
-    `kazoo-ips job-stop` stops it.
+    Each account keeps its addresses. If the command is interrupted, the job goes on in the
+    service; `kazoo-ips job-stop` stops it.
     """
     if to_host is None and to_zone is None:
         raise click.UsageError("--to-host or --to-zone")

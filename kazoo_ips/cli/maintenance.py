@@ -49,14 +49,14 @@ def setup(guard: bool | None, as_json: bool) -> None:
 @click.option("--repair", is_flag=True, help="Repair the problems that can be repaired.")
 @click.option(
     "--changed", is_flag=True,
-    help="Look only at addresses that have changed since the doctor has looked the last time.",
+    help="Examine only the addresses that have changed since the last examination.",
 )  # fmt: skip
 @json_option
 def doctor(*, repair: bool, changed: bool, as_json: bool) -> None:
     """Find problems in the pool, in the accounts' copies and in the databases of the history.
 
     The exit status is 0 if there is no problem, or all are repaired, and 1 otherwise. If the
-    command is killed, the next one goes on where it was, and tells what it had found. An address
+    command is killed, the next one continues there, and prints its findings as well. An address
     with a status that this release does not know is skipped.
     """
     instance = services()

@@ -34,7 +34,7 @@ _zone = click.option("--zone", help="All addresses of this zone.")
 def drain(
     host: str | None, zone: str | None, reason: str, *, dry_run: bool, as_json: bool
 ) -> None:
-    """Drain a host or a zone: nothing there is given away any more.
+    """Drain a host or a zone: no address there is assigned any more.
 
     What is assigned stays assigned. All other addresses are disabled, and so is every address that
     is released or added there later. If the command is interrupted, the service goes on with it.

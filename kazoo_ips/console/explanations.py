@@ -47,9 +47,9 @@ _TEXTS: dict[type[Exception], str] = {
     errors.IPExists: "The pool has this address already.",
     errors.IPsExist: "The pool has some of these addresses already.",
     errors.IPAssigned: "The address is assigned. Release it first.",
-    errors.Conflict: "Somebody else was faster. Nothing was changed; look at it again.",
+    errors.Conflict: "Another request was faster. Nothing was changed; open the page again.",
     errors.PreconditionFailed: "It was changed after you opened the page. Nothing was "
-    "changed now; look at it again.",
+    "changed now; open the page again.",
     errors.InsufficientIPs: "{requested} addresses were requested, and only {available} are "
     "available.",
     errors.LimitReached: "The account may have {limit} addresses{place}, and has {used}.",

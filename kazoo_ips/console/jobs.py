@@ -87,7 +87,7 @@ def move_host() -> Any:
             _path(host),
             lines,
             [
-                "Whoever has an address keeps it. Let the new host accept calls first: calls go "
+                "Each account keeps its addresses. Let the new host accept calls first: calls go "
                 "there as soon as an address has moved."
             ],
         )

@@ -86,11 +86,11 @@ def change_place(scope: str) -> Any:
         return done(_path(place), "drained" if not data["enabled"] else "enabled")
     verb = "Enable" if data["enabled"] else "Drain"
     notes = (
-        ["Exactly the addresses come back that were taken out for this."]
+        ["This enables exactly the addresses that the drain has disabled."]
         if data["enabled"]
         else [
-            "Accounts keep their addresses. Nothing there is given away any more, and what is "
-            "released there later is disabled."
+            "Accounts keep their addresses. No other address there is assigned any more. An "
+            "address that is released there later is disabled."
         ]
     )
     return ask(

@@ -114,7 +114,7 @@ def deploy(database: Database, name: str) -> bool:
     if _same(current, new):
         return False
     if current is not None and "views" in new:
-        _build_aside(database, new)
+        _build_beforehand(database, new)
     revision = {"_rev": current["_rev"]} if current else {}
     written = database.put({**new, **revision})
     if written.outcome is not Outcome.REFUSED and "views" in new:
@@ -123,7 +123,7 @@ def deploy(database: Database, name: str) -> bool:
     return True
 
 
-def _build_aside(database: Database, wanted: Mapping[str, Any]) -> None:
+def _build_beforehand(database: Database, wanted: Mapping[str, Any]) -> None:
     """Build the index under a temporary id, so that it is ready when the document is replaced."""
     name = wanted["_id"].removeprefix("_design/") + "-new"
     aside = f"_design/{name}"

@@ -1,4 +1,4 @@
-"""Changes of an address that give it to nobody: zone, host and the operator's notes.
+"""Changes of an address without a change of its account: zone, host and the operator's notes.
 
 Standard library only.
 """

@@ -136,7 +136,7 @@ class TransferIPs:
 
 @dataclass(frozen=True, slots=True)
 class MoveHost:
-    """Move all addresses of a host. Whoever has them keeps them.
+    """Move all addresses of a host. Each account keeps its addresses.
 
     :param to_host: the new host; None keeps the host
     :param to_zone: the new zone; None keeps the zone of each address

@@ -84,7 +84,7 @@ class Author(NamedTuple):
 
 
 NOBODY = Author()
-"""The author of a change of which nobody knows who made it."""
+"""The author of a change if it is not known who made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class HistoryEvent:
     :param before: the state before the change; None if there was none, or if it is not known
     :param after: the state after the change; None if there is none, or if it is not known
     :param request_id: the request that made the change; None if it is not known
-    :param certain: whether the time and the states are known, and not concluded
+    :param certain: whether the time and the states are known, and not inferred
     :param revision: the revision of the pool's document that the change created, if it is known
     :param retracts: the id of the event that this event, of the kind `retracted`, takes back
     :param reason: the reason that the author has given, if any

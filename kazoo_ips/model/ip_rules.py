@@ -177,8 +177,8 @@ class RuledIP(RecordedIP):
     def _settled(self, place: PlaceRules, at: int) -> Self:
         """Return this address after a move, disabled if its new zone or host is drained.
 
-        One that was disabled on its own stays so. A release looks at the zone and host itself, so
-        an assigned address has no mark of them.
+        One that was disabled on its own stays so. A release reads the settings of zone and host,
+        so an assigned address is not marked for them.
         """
         own = self.disabled if self.disabled and self.disabled.scope is Scope.IP else None
         if self.status is Status.ASSIGNED:

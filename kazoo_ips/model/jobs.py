@@ -19,7 +19,7 @@ class JobKind(StrEnum):
     """What a job does."""
 
     MOVE = "move"
-    """All addresses of a host go to another host or zone. Whoever has them keeps them."""
+    """All addresses of a host go to another host or zone. Each account keeps its addresses."""
     EVACUATE = "evacuate"
     """Each account on a host gets other addresses beside those that it has there."""
 

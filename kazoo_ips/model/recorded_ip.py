@@ -86,7 +86,7 @@ class RecordedIP:
 
     @property
     def status_before(self) -> str:
-        """The status before the latest assignment, or whatever else this service did last."""
+        """The status before the latest change of the address by this service."""
         event = trail.latest(self.trail)
         return event.origin.status if event and event.origin else Status.AVAILABLE
 
@@ -126,8 +126,8 @@ class RecordedIP:
         """
         if not self.trail:
             return False
-        # A write removes the earliest events that nobody needs any more. An older release saves an
-        # assignment again without an event, and then it is found at a later generation.
+        # A write removes the earliest events, once they are no longer needed. An older release
+        # saves an assignment again without an event, and then it is found at a later generation.
         oldest = (self.trail[0].generation, self.trail[0].at)
         kept = [
             event

@@ -32,7 +32,7 @@ class Leaves:
     :param live: the live revisions, CouchDB's winner first; more than one are a conflict
     :param withdrawn: the tombstones of withdrawn writes
     :param deleted: the dedicated IP as it was at each deletion by a client
-    :param latest: the revision that a new write would follow, whatever it is; None if there is
+    :param latest: the revision that a new write would follow, a tombstone too; None if there is
         no revision
     :param dropped: the events of revisions that were dropped
     :param before_dropped: the trail that each of these revisions had otherwise

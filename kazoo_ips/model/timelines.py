@@ -122,7 +122,7 @@ class Holder:
     :param account_id: the account that had it
     :param since: when it came to have this status and this account; None if that is not known
     :param until: when that ended; None if it has not, or if that is not known
-    :param certain: whether status and account are known, and not concluded
+    :param certain: whether status and account are known, and not inferred
     :param by: who caused it
     :param request_id: the request that caused it
     """
@@ -145,7 +145,7 @@ class Tenure:
     :param host: the host at that time
     :param since: None if that is not known
     :param until: None if it has not ended
-    :param certain: whether both times are known, and not concluded
+    :param certain: whether both times are known, and not inferred
     :param assigned_by: who assigned the address to the account
     :param released_by: who released it
     """
@@ -193,12 +193,12 @@ def holder_at(address: str, time: int, timeline: Sequence[HistoryEvent]) -> Hold
     until = end.at if end else None
     first = next((n for n in reversed(range(len(past))) if changes_holder(past[n])), None)
     if first is None and not past:
-        return _concluded(address, future[0] if future else None, until)
+        return _inferred(address, future[0] if future else None, until)
     chain = past[first or 0 :]
     start, last = chain[0], chain[-1]
     state = last.after
     if state is None and last.event != HistoryEventKind.DELETED:
-        return _concluded(address, future[0] if future else None, until)
+        return _inferred(address, future[0] if future else None, until)
     # If the next event is not certain, it may have happened before this time.
     known = [*chain, *future[:1]]
     certain = first is not None and all(event.certain for event in known)
@@ -221,7 +221,7 @@ def _agree(earlier: HistoryEvent, later: HistoryEvent) -> bool:
     return states[0] == states[1]
 
 
-def _concluded(address: str, after: HistoryEvent | None, until: int | None) -> Holder:
+def _inferred(address: str, after: HistoryEvent | None, until: int | None) -> Holder:
     """Return what is known of a time without events: the state that the next event has changed."""
     state = after.before if after else None
     status, account_id = state[:2] if state else (None, None)
@@ -241,8 +241,8 @@ def ends_tenure(event: HistoryEvent, account_id: str) -> bool:
 def tenure(account_id: str, start: HistoryEvent | None, end: HistoryEvent | None) -> Tenure:
     """Return a tenure of an account.
 
-    It names nobody of another account: who has assigned or released the address is left out,
-    unless that was done with a token of the account itself.
+    It does not name users of other accounts: `assigned_by` and `released_by` are left out, unless
+    a token of the account itself was used.
 
     :param start: the event that begins it; None if the history does not have it
     :param end: the event that ends it; None if it has not ended. One of the two is given

@@ -195,7 +195,7 @@ def moved(trail: Trail, base: int, to: int) -> Trail:
 
 
 def shortened(trail: Trail, archived: int | None) -> Trail:
-    """Return a trail without the earliest events, as far as nobody needs them any more.
+    """Return a trail without the earliest events that are no longer needed.
 
     :param archived: the time up to which the archive has all events, in Gregorian seconds; None if
         it is not known, and then all events stay

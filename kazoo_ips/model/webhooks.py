@@ -165,8 +165,8 @@ class Webhook:
     def with_new_secret(self, value: SecretValue, now: int) -> "Webhook":
         """Return the webhook after a rotation. The secret before it expires in a day.
 
-        A secret before that signs until its own day has passed: the reply to a rotation may have
-        been lost, so that its secret is known to nobody.
+        An earlier secret signs until its own day has passed. The reply to a rotation may have been
+        lost, so that no receiver knows the secret of that rotation.
         """
         previous = [
             replace(secret, until=secret.until or now + ROTATION_SECONDS)

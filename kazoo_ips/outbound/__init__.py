@@ -1,1 +1,1 @@
-"""Adapters to systems that are told of changes: Kazoo's bus, Crossbar, receivers of webhooks."""
+"""Adapters to systems that get events: Kazoo's bus, Crossbar, receivers of webhooks."""

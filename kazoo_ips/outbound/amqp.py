@@ -130,7 +130,7 @@ class Broker:
         connection, self._connection, self._channel = self._connection, None, None
         self._forget()
         if connection is not None:
-            with suppress(Exception):  # whatever is wrong with it, the next one is new
+            with suppress(Exception):  # the next connection is a new one
                 connection.collect()
 
     def _on_blocked(self, _reason: str) -> None:

@@ -47,7 +47,7 @@ class HTTPRequest:
 
 @dataclass(frozen=True, slots=True)
 class HTTPResult:
-    """What came of a request.
+    """The result of a request.
 
     :param status: the status of the response; None if there was none
     :param body: the beginning of the response's body
@@ -220,7 +220,7 @@ class HTTPSender:
         return secured
 
     def _read(self, response: http.client.HTTPResponse, sock: Any, deadline: float) -> HTTPResult:
-        """Read the beginning of a body. Whatever is wrong with it, the status has been read."""
+        """Read the beginning of a body. If that fails, the result still has the status."""
         sock.deadline = min(deadline, time.monotonic() + self._body_seconds)
         body, is_whole = bytearray(), False
         with suppress(OSError, http.client.HTTPException, ValueError):

@@ -20,7 +20,7 @@ class RemoteExports:
 
     @staticmethod
     def size(*, history: bool = True) -> int:
-        """Return 0: the API does not tell how many lines an export has."""
+        """Return 0: the API does not say how many lines an export has."""
         del history
         return 0
 

@@ -55,7 +55,7 @@ class Reply:
     def raise_for_error(self) -> None:
         """Raise the error of a reply that is not successful.
 
-        :raises KazooIPsError: the error that the service raised, as far as the reply tells it
+        :raises KazooIPsError: the error that the service raised, as far as the reply describes it
         :raises RemoteFailure: the token, the URL or the service is not as it should be
         """
         if self.status < 400:

@@ -31,7 +31,7 @@ class Addition:
 
 
 def account(given: Resource) -> Account:
-    """Return an account. The API tells no secrets."""
+    """Return an account. The API returns no secrets."""
     return Account(
         id=given["id"],
         name=given["name"],

@@ -283,7 +283,7 @@ class RemoteTransfers:
 class RemoteLists:
     """Lists of the pool, read in pages.
 
-    :param accounts: learn the names of accounts that the lists tell
+    :param accounts: learn the names of accounts from the lists
     """
 
     def __init__(self, client: APIClient, accounts: RemoteAccounts) -> None:

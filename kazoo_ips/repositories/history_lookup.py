@@ -11,7 +11,7 @@ _LAST = "\uffff"
 
 
 class HistoryLookup:
-    """Tells the archiver what the archive has."""
+    """Looks up what the archive has, for the archiver."""
 
     def __init__(self, years: HistoryYears) -> None:
         self._years = years

@@ -45,7 +45,8 @@ def is_history(name: str) -> bool:
 def year(at: int) -> int:
     """Return the year of a time in Gregorian seconds, in UTC.
 
-    Other programs may have written any number: what no calendar has is year 1 or 9999.
+    Other programs may have written any number. A time outside the calendar counts as year 1 or
+    9999.
     """
     try:
         return datetime.fromtimestamp(at - GREGORIAN_EPOCH, UTC).year

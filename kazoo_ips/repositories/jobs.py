@@ -40,7 +40,7 @@ class JobRepository:
         return replace(job, revision=document["_rev"]) if document else None
 
     def update(self, job_id: str, change: Callable[[Job], Job]) -> Job | None:
-        """Change a job, whatever other processes change at the same time.
+        """Change a job. If another process changes it at the same time, try again.
 
         :param change: returns the changed job
         :returns: the job at its new revision; None if it does not exist

@@ -80,8 +80,8 @@ class Records:
     def put_settled(self, document: Mapping[str, object]) -> Document | None:
         """Write a document as `put` does, so that `find_settled` finds it beside any other write.
 
-        On a cluster that takes two writes. The second one says that the first one was accepted by
-        a majority: from two conflicting revisions alone nobody can tell.
+        On a cluster that takes two writes. The second one records that a majority has accepted the
+        first one, because two conflicting revisions do not show which of them a majority has.
         """
         written = self.put({**document, _SETTLED: False})
         if written is None or self.replicas == 1:
@@ -180,7 +180,7 @@ class Records:
 
 
 def _rank_of_settled(leaf: Document) -> tuple[int, ...]:
-    # The hash, so that of two revisions that nobody depends on one is dropped.
+    # The hash is compared too, so that one of two revisions without a majority is dropped.
     number, digest = leaf["_rev"].split("-", maxsplit=1)
     return bool(leaf.get(_SETTLED)), int(number), int(digest, 16)
 

@@ -80,7 +80,7 @@ class Transaction:
     final: bool = False
 
     @property
-    def stands(self) -> bool:
+    def has_final_decision(self) -> bool:
         """Whether no other worker can have decided otherwise, as far as the record says."""
         return self.final or self.finished
 
@@ -176,14 +176,14 @@ class TransactionLog:
         :raises DatastoreUnreachable: no majority has it, or another worker may have decided
             otherwise
         """
-        if self._records.replicas == 1 or transaction.stands:
+        if self._records.replicas == 1 or transaction.has_final_decision:
             return transaction
         saved = self._require(self._put(transaction))
         live = _live(self._records.leaves(_record_id(saved.id)))
         others = [t for t in live if t.state not in {State.PENDING, saved.state}]
         if saved.state is State.ABORTED and not others:
             return self._require(self._put(replace(saved, final=True)))
-        is_open = saved.state is State.ABORTED or any(t.stands for t in others)
+        is_open = saved.state is State.ABORTED or any(t.has_final_decision for t in others)
         dropped = [] if is_open else self._records.drop([_reference(t) for t in others])
         if is_open or any(w.outcome is not Outcome.DONE for w in dropped):
             raise DatastoreUnreachable(f"request {saved.request_id} is not decided")
@@ -316,7 +316,7 @@ _STATES = (State.COMMITTED, State.ABORTED, State.PENDING)
 
 
 def _precedence(transaction: Transaction) -> tuple[bool, int]:
-    return not transaction.stands, _STATES.index(transaction.state)
+    return not transaction.has_final_decision, _STATES.index(transaction.state)
 
 
 def _record_id(transaction: str) -> str:

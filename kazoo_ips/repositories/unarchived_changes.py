@@ -69,7 +69,7 @@ class UnarchivedChanges:
         """The accounts that have addresses, by document id, as they were after the checkpoint."""
 
     def read(self) -> Changes:
-        """Return what has changed. Threads that ask at the same time share one request."""
+        """Return what has changed. Concurrent threads share one request."""
         return self._read(self._current().since)
 
     def _read(self, since: str) -> Changes:

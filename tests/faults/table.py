@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 FAULTS = {
     "202": "the write is done, but CouchDB answers 202: no quorum",
-    "lost": "the write is done, its reply is lost",
-    "500 after": "the write is done, but the answer is 500, without a content type",
+    "lost": "the write is done, its response is lost",
+    "500 after": "the write is done, but the response is 500, without a content type",
     "late": "the write reaches CouchDB only after the client has got its reply",
     "cut": "the connection is closed before the write reaches CouchDB",
-    "500": "the answer is 500, without a content type; nothing is written",
+    "500": "the response is 500, without a content type; nothing is written",
     "502": "a proxy answers 502 in HTML; nothing is written",
-    "409": "the answer is 409, in chunks; nothing is written",
+    "409": "the response is 409, in chunks; nothing is written",
     "away": "CouchDB is unreachable from before the write until after the reply to the client",
 }
 

@@ -1,7 +1,8 @@
 """The archiver: moves events from the trails of the pool's documents to the archive.
 
 It handles the changes of the pool's feed. Everything that it needs is in the document, and each
-event has the same id whoever makes it. So it may be killed anywhere, and several may run.
+event has the same id in every process. So an archiver may be killed at any point, and several may
+run at the same time.
 """
 
 import logging
@@ -32,10 +33,10 @@ assignment without a copy undone, within a few tenths of a second, unless nodes 
 POLL = 1
 """Seconds between two reads of the feed."""
 RETRY_INTERVAL = 1
-"""Seconds after which an address is looked at again whose latest event is not certain yet."""
+"""Seconds after which an address is read again whose latest event is not certain yet."""
 _CONFLICT = 300
-"""Seconds for which a conflict is waited for. The background work resolves one within two minutes,
-unless a newer release has written the status of a revision."""
+"""Seconds for which the archiver waits until a conflict is resolved. The background work resolves
+one within two minutes, unless a newer release has written the status of a revision."""
 _ADDRESSES = 20_000
 """Number of addresses of which this process remembers what it has archived, at about 1 kB each.
 The events of an address that it does not remember are stored again. CouchDB refuses those that it
@@ -120,14 +121,15 @@ class Archiver:
         return {change for change in changes if change.address in waiting}
 
     def _correct(self, branches: Mapping[str, Branches], found: Mapping[str, _Found]) -> set[str]:
-        """Correct what other programs have written; return the addresses to look at again."""
+        """Correct what other programs have written; return the addresses to read again."""
         changes = {}
         for address, each in found.items():
             live = branches[address].leaves.live
             if len(live) == 1:
                 archived = self._archived.get(address, _Archived()).ids
-                fresh = [event for event in each.events if event.id not in archived]
-                changes[address] = ReadChange(live[0], fresh[-1] if fresh else None)
+                unarchived = [event for event in each.events if event.id not in archived]
+                last = unarchived[-1] if unarchived else None
+                changes[address] = ReadChange(live[0], last)
         return self._corrections.correct(changes)
 
     # Reading.
@@ -167,8 +169,8 @@ class Archiver:
     def _known(self, branches: Mapping[str, Branches]) -> dict[str, Known | None]:
         """Return what the archive has of these addresses, as far as it is needed and known.
 
-        The documents that the service has never written have no trail. The archive is asked once
-        whether it has their first event.
+        The documents that the service has never written have no trail. One
+        request to the archive looks up whether it has their first events.
         """
         known = {a: self._archived[a].known for a in branches if a in self._archived}
         first = {

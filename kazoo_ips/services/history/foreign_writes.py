@@ -1,8 +1,8 @@
 """Events for what other programs have written to the pool's documents: Kazoo, Fauxton, scripts.
 
-They keep the trail as it is. A document says which revision this service has written last. What
-later revisions have changed is read from CouchDB, which keeps their bodies until it compacts the
-database. After that their ids remain: a gap in the history is known to be one.
+Such writes do not change the trail. A document says which revision this service has written last.
+This module reads later revisions from CouchDB, which keeps their bodies until it compacts the
+database. After that only their ids remain. Then the history has a gap, which it shows as an event.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Known(NamedTuple):
 
 
 class ForeignWrites:
-    """Makes these events.
+    """Makes events for foreign writes.
 
     :param now: returns the time in Gregorian seconds
     """
@@ -43,7 +43,7 @@ class ForeignWrites:
         self._now = now
 
     def recall(self, address: str) -> Known | None:
-        """Return what the archive itself says it has of an address."""
+        """Return what the archive has of an address, read from the archive."""
         last = self._lookup.last(address)
         if last is None:
             return None
@@ -67,7 +67,7 @@ class ForeignWrites:
             # A document of the first generation replaces none.
             known = self.recall(ip.address) if found.generation > 1 else None
         if not found.since and (known is None or known.generation == 0):
-            # Nothing is known but that it was created. How many writes followed is not asked.
+            # It is only known that it was created. The writes since then are not counted.
             first = trail_events.of_found(ip, found, before, revisions)
             return [*trail_events.created(ip, found), *([first] if first else [])]
         known = known or self.recall(ip.address)
@@ -138,7 +138,7 @@ class ForeignWrites:
             events += [trail_events.gap(ip.address, dated.modified, name) for name in missing]
             certain = dated == after and not missing
             made = trail_events.change(ip.address, before, dated, revisions, certain=certain)
-            if made is None and missing:  # what the gap has left is worth an event
+            if made is None and missing:  # an event for the state after the gap
                 made = trail_events.after_gap(ip.address, dated, revisions)
             events += [made] if made else []
             before, modified, missing = after.state, max(modified, after.modified), []
@@ -188,8 +188,8 @@ class ForeignWrites:
     def _dated(self, after: Snapshot, modified: int) -> Snapshot:
         """Return a state with the time at which it was written.
 
-        Kazoo sets `pvt_modified`. Whoever edits a document by hand does not: then the time is now,
-        a few seconds after the write.
+        Kazoo sets `pvt_modified`. A person who edits a document by hand does not. Then the time is
+        now, a few seconds after the write.
 
         :param modified: when the document was modified before, as it said itself
         """

@@ -159,7 +159,7 @@ def _canonical(address: str) -> str:
 def _has_tenure(events: Iterable[HistoryEvent], at: int, complete: int) -> bool:
     """Return whether events say who had an address, since when and until when.
 
-    :param at: the time that is asked about
+    :param at: the time in question, in Gregorian seconds
     :param complete: the time before which all events are known
     """
     changes = [event.at for event in events if changes_holder(event)]

@@ -126,13 +126,13 @@ class UnarchivedEvents:
             found = self._without_second_creation(ip, trail_events.of_trail(ip))
             if name and pending[name] and found and found[-1].event in _UNDONE_IF_ABORTED:
                 del found[-1]
-            events += [_concluded(ip, event) for event in found]
+            events += [_inferred(ip, event) for event in found]
         return sorted(events, key=position)
 
     def _without_second_creation(
         self, ip: DedicatedIP, events: list[HistoryEvent]
     ) -> list[HistoryEvent]:
-        """Leave out a creation that is concluded from a document alone, if the archive knows more.
+        """Leave out a creation that only the document shows, if the archive has earlier events.
 
         Another program has created an address again that was deleted, or has removed the trail.
         The archive compares the document with the state before, and makes other events.
@@ -146,7 +146,7 @@ class UnarchivedEvents:
         return events if last is None or last.revision is None else events[1:]
 
 
-def _concluded(ip: DedicatedIP, event: HistoryEvent) -> HistoryEvent:
+def _inferred(ip: DedicatedIP, event: HistoryEvent) -> HistoryEvent:
     """Return an event as not certain, if other programs have written several times before it.
 
     The archive compares their revisions. The document only shows the last one.

@@ -1,8 +1,8 @@
 """Evacuating a host: each account there gets other addresses beside its own.
 
-Nothing is taken away. The old addresses are marked with the new ones. A part of the job is written
-with the chosen addresses before they are assigned. So a process that continues the job after a
-crash finds them again, and gives no account two addresses for one.
+Each account keeps its old addresses, whose documents name the new ones. The service stores a part
+of the job with the chosen addresses before it assigns them. So a process that continues the job
+after a crash finds them again, and gives no account two addresses for one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -72,7 +72,7 @@ class Evacuator:
     def plan(self, host: str, limit: int = 1000) -> Iterator[list[JobItem]]:
         """Yield the addresses that a job would replace, with addresses that are available now.
 
-        An address without one is one too many for its zone.
+        If an address gets none, its zone has too few available addresses.
 
         :param limit: the maximum number of addresses that are yielded at a time
         """
@@ -143,15 +143,15 @@ class Evacuator:
                     taken.add(address)
         return chosen
 
-    # Assigning and marking.
+    # Assigning, and recording the replacements.
 
     def _replace(self, job: Job, part: JobPart, lost: set[str]) -> JobPart:
-        """Assign the chosen addresses and mark those that they replace; return the results."""
+        """Assign the chosen addresses, and record which ones they replace; return the results."""
         open_ = {i.replacement: i for i in part.items if i.result is None and i.replacement}
         if not open_:
             return part
         has, refused = self._assign(job, open_, lost)
-        results = self._mark(job, [open_[address] for address in has])
+        results = self._record_replacements(job, [open_[address] for address in has])
         results |= {open_[address].address: ItemResult.LIMIT_REACHED for address in refused}
         rechosen = {item.address for address, item in open_.items() if address in lost}
         items = tuple(
@@ -199,8 +199,8 @@ class Evacuator:
     def _is_own(job: Job, ip: DedicatedIP) -> bool:
         return ip.event(EventKind.ASSIGNED, ip.assigned_to, job.request_id) is not None
 
-    def _mark(self, job: Job, items: Sequence[JobItem]) -> Results:
-        """Mark the old addresses of items with the new ones, and return the results."""
+    def _record_replacements(self, job: Job, items: Sequence[JobItem]) -> Results:
+        """Write the new address into the document of each old one, and return the results."""
         found = self._addresses.find([item.address for item in items])
         results: Results = {}
         changes = []

@@ -1,7 +1,7 @@
 """Choosing available addresses that replace those of a host: of the same zone, spread over hosts.
 
-Views only propose addresses, as in an allocation. The documents decide. Nothing is proposed of a
-drained host or zone.
+Views only propose addresses, as in an allocation. The documents decide. Addresses of a drained
+host or zone are not proposed.
 """
 
 import random
@@ -15,7 +15,7 @@ from kazoo_ips.services.states.places import PlaceService
 
 _COUNTS_TTL = 30
 """Seconds for which the numbers of available addresses by host are cached. CouchDB takes half a
-millisecond for each host, and a job asks for each of its parts."""
+millisecond for each host, and a job needs them for each of its parts."""
 _SPARE = 16
 """Addresses that are read of each host beyond its share: other clients may take some."""
 

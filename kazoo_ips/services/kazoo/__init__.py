@@ -1,1 +1,1 @@
-"""What Kazoo's nodes are told of changes that this service makes in their databases."""
+"""Messages to Kazoo's nodes about changes that this service makes in their databases."""

@@ -1,7 +1,7 @@
 """Reconciliation of the services of accounts whose addresses changed, by Crossbar.
 
 Crossbar reconciles an account after each assignment and release that it makes itself: it counts
-the account's copies again, and tells the bookkeeper (`cb_ips.erl`, `kz_services:reconcile`). This
+the account's copies again, and calls the bookkeeper (`cb_ips.erl`, `kz_services:reconcile`). This
 module asks Crossbar for the same after changes that this service made.
 """
 

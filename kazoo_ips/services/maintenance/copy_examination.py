@@ -1,8 +1,8 @@
-"""The doctor's look at the accounts' copies: those that are missing, stale or left over.
+"""The doctor's examination of the accounts' copies: which are missing, stale or left over.
 
 Each account has a database of its own, which takes two requests. The pool's documents of many
-accounts are read at once. A problem that they show is looked at again before it is reported,
-because the address may have changed after its document was read.
+accounts are read at once. The doctor reads the documents of a problem again before it reports it,
+because the address may have changed in between.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -84,8 +84,8 @@ class DoctorService:
         :param seen: called with the number of addresses and accounts checked since the last call
         :param after: where an earlier examination ended: only addresses that have changed since
             are examined, and the copies of the accounts that had them lately
-        :param resume: where an examination of all documents was broken off; the problems that were
-            found until there are not found again
+        :param resume: where an examination of all documents was interrupted; the problems that it
+            found before are not found again
         :param reached: called with the position, when all problems before it were yielded
         """
         pool = self.pool()
@@ -200,7 +200,7 @@ class DoctorService:
             yield Finding("unknown_owner", ip.address, ip.assigned_to)
 
     def _wrong_state(self, ip: DedicatedIP, repair: bool) -> Iterator[Finding]:
-        """Yield whether an address is available although it must not be given away."""
+        """Yield whether an address is available although it must not be assigned."""
         at, by = self._now(), audit.author()
         corrected = ip.corrected(
             place=self._places.rules(ip), at=at, request_id=ip.request_id or "doctor", by=by

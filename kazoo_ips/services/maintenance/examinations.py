@@ -1,7 +1,7 @@
 """Examinations of all documents by the doctor, which go on after their process was killed.
 
 An examination stores its progress every few seconds. The next one by the same author begins there,
-and tells again what was found before.
+and yields the earlier findings again.
 """
 
 import time
@@ -17,7 +17,7 @@ from kazoo_ips.services.maintenance.findings import Finding
 from kazoo_ips.services.maintenance.status import StatusService
 
 _INTERVAL = 5.0
-"""Seconds between two times that the progress is stored."""
+"""Seconds between two writes of the progress."""
 _STALE = 12 * 3600
 """Seconds after which an examination begins again: too much may have changed."""
 _MOST_FINDINGS = 2000

@@ -1,12 +1,12 @@
 """When a zone runs out: a robust estimate from the addresses taken on each day.
 
 The rate is the median of the slopes between pairs of days (Theil 1950, Sen 1968) of what was taken
-in all since the first day. The pairs are a week to eleven days apart, if there are four weeks. A
-day on which one customer takes hundreds raises all later days. In the middle of the four weeks,
-more than half of all pairs have it between them, so the rate of all pairs would be that of this
-day. Of the chosen pairs at most 45 % have it between them, wherever it is. On other sequences both
-rates have the same error. The interval comes from resampling: the same estimate is made for other
-sequences of the same weeks.
+in all since the first day. The pairs are a week to eleven days apart, if there are four weeks. If
+one customer takes hundreds of addresses on one day, the sums of all later days are higher. If that
+day is in the middle of the four weeks, it lies between the days of more than half of all pairs, so
+the median over all pairs would be the rate of that day. It lies between the days of at most 45 %
+of the chosen pairs, wherever it is. For other sequences both medians have the same error. The
+interval comes from resampling: the same estimate is made for other sequences of the same weeks.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _SAMPLES = 200
 _MARGIN = 0.1
 """The part of the samples that lies outside of each end of the interval, which is 80 %."""
 _HORIZON = 3650
-"""Number of days after which nobody plans: a zone that lasts longer does not run out."""
+"""Maximum number of days of a forecast. A zone that lasts longer counts as never running out."""
 
 
 def slope(levels: Sequence[float]) -> float:

@@ -52,7 +52,7 @@ class LowZoneService:
             return
         zones = {zone.name: zone for zone in self._counts.by_zone()}
         crossed = self._crossed(zones, marks.zones, self._marks.percentages())
-        # The mark of a zone without addresses goes without an event: there is nothing to add to.
+        # The mark of a zone without addresses is removed without an event: the zone is gone.
         kept = {zone: mark for zone, mark in marks.zones.items() if zone in zones}
         if crossed or len(kept) < len(marks.zones):
             written = self._marks.put(replace(marks, zones=kept | crossed))

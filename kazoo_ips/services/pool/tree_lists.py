@@ -57,8 +57,8 @@ class TreeListService:
     def _owners(self, account_id: str, first: str | None) -> Iterator[tuple[str, bool]]:
         """Yield the accounts, each with whether it is known to have no address.
 
-        :param first: the account to start with. It was moved elsewhere since, or the client has
-            made it up, if it is not in the tree
+        :param first: the account to start with. It is left out if it is not in the tree: it was
+            moved out of it, or the client has invented the id
         """
         last = None
         if first is None or first == account_id:

@@ -19,8 +19,8 @@ from kazoo_ips.services.pool import forecasts
 DAYS, MAX_DAYS = 90, 3660
 """Number of days of a series, unless the caller says otherwise; and the maximum."""
 _TAKEN = (Status.ASSIGNED, Status.RESERVED)
-"""Statuses of addresses that nobody else can have. An address that is taken was available before,
-or has become available again since."""
+"""Statuses of addresses that no other account can have. An address that is taken was available
+before, or has become available again since."""
 _LEFT = (Status.AVAILABLE, Status.AGING)
 """Statuses of addresses that are left. Those that rest become available by themselves."""
 _ZONES, _CACHE_TIME = 1000, 900.0

@@ -1,7 +1,7 @@
 """Changes of the states of many addresses, in batches: each address independently of the others.
 
-A batch may be repeated. An address that another writer has changed since it was read is left out:
-it is looked at again by whoever repeats the batch.
+A batch may be repeated. It leaves out an address that another writer has changed since it was
+read. The caller that repeats the batch reads that address again.
 """
 
 import logging

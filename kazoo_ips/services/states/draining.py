@@ -1,10 +1,10 @@
-"""Draining a host or a zone: nothing there is given away any more. What is assigned stays.
+"""Draining a host or a zone: no address there is assigned any more. Assigned ones stay assigned.
 
-The settings of the place say that it is drained, and every assignment reads them. The addresses
-that no account has are disabled as well, for Kazoo's nodes and for older releases. That may be
-repeated at any time: it continues where another process has stopped. Whatever is released or added
-there later is disabled too. To enable the place, exactly the addresses are enabled that were
-disabled for it.
+The settings of the place say that it is drained, and every assignment reads them. The service also
+disables the addresses that no account has, for Kazoo's nodes and for older releases. Any process
+may repeat that at any time, and continues where another one has stopped. An address that is
+released or added there later is disabled too. When the place is enabled again, the service enables
+exactly the addresses that were disabled because of the drain.
 """
 
 import time

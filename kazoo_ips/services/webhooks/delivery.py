@@ -76,7 +76,7 @@ class Deliverer:
     def attempt(
         self, webhook: Webhook, event_id: str, content: Mapping[str, Any]
     ) -> DeliveryAttempt:
-        """Send an event once, and return what came of it.
+        """Send an event once, and return the attempt with its result.
 
         :param content: the event as the API shows it
         """
@@ -88,7 +88,8 @@ class Deliverer:
         """Return the progress to go on with: that which is stored, or a new one.
 
         It is a new one if the webhook is new or its events are replayed. If the feed was created
-        again, its positions mean nothing, and events before the last delivered one are left out.
+        again, its positions are not valid. Then the progress starts at the beginning of the feed,
+        without the events before the last delivered one.
         """
         history = self._feed.history()
         if stored is None or stored.start_id != webhook.start.id:
@@ -145,14 +146,14 @@ class Deliverer:
             return self._feed.read(progress.since), work
         except (SinceGone, ValidationFailed) as error:
             # Years are deleted after the time that the operator has set, or the database of a year
-            # was created again. What is still there is delivered.
+            # was created again. The events that are left are delivered.
             log.warning("webhook %s: the history starts later: %r", work.webhook.id, error)
             self._feed.forget()
             progress = _restarted(progress, progress.last_event_at, progress.history)
             return self._feed.read(progress.since), replace(work, progress=progress)
 
     def _content(self, work: "Work", event: HistoryEvent) -> dict[str, Any] | None:
-        """Return what the receiver is told, or None if the event is not for it."""
+        """Return the event as the receiver gets it, or None if the event is not for it."""
         webhook, progress = work.webhook, work.progress
         if event.id in progress.delivered or event.at < progress.not_before:
             return None
@@ -198,7 +199,7 @@ class Deliverer:
     def _disable(self, webhook: Webhook) -> Webhook:
         disabled = replace(webhook, enabled=False, disable_reason=GONE, modified=self._now())
         written = self._webhooks.put(disabled)
-        if written is None:  # a client has changed it, perhaps its URI: it is asked again
+        if written is None:  # a client has changed it, perhaps its URI: deliveries go on
             return webhook
         audit.webhook_changed(audit.Change.WEBHOOK_DISABLED, written)
         return written

@@ -44,8 +44,8 @@ class SharedFeed:
     """Reads the feed for several threads.
 
     Positions are opaque, and two positions may have the same events after them. Webhooks without
-    anything to do are brought to one position, so that one request tells whether all of them
-    have news.
+    anything to do are moved to one position, so that one request shows whether any of them
+    has new events.
     """
 
     def __init__(self, feed: EventFeed) -> None:

@@ -1,4 +1,4 @@
-"""The signed HTTP request that tells a receiver of an event."""
+"""The signed HTTP request that sends an event to a receiver."""
 
 import hashlib
 import json
