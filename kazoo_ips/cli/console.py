@@ -90,8 +90,9 @@ def run(command: Callable[[], Any]) -> None:
         fail(str(error))
     except (DatastoreForbidden, DatastoreLoginRefused) as error:
         fail(f"CouchDB refuses {error}")
-    except DatastoreUnreachable:
-        fail("CouchDB does not answer at the address in COUCHDB_URL")
+    except DatastoreUnreachable as error:
+        why = f": {error}" if str(error) else ""
+        fail(f"CouchDB does not answer at the address in COUCHDB_URL{why}")
     except KazooIPsError as error:
         refused = [text for kind, text in _REFUSED.items() if isinstance(error, kind)]
         fail(refused[0] if refused else str(error) or type(error).__name__)

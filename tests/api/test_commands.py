@@ -540,7 +540,8 @@ def test_a_database_that_does_not_answer_is_one_line(
 ) -> None:
     monkeypatch.setenv("COUCHDB_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("COUCHDB_ADMIN_URL", "")
-    line = failed("CouchDB does not answer at the address in COUCHDB_URL")
+    why = "Connection refused (port 9)"
+    line = failed(f"CouchDB does not answer at the address in COUCHDB_URL: {why}")
     assert sup(IPS, "summary") == line
     assert sup(IPS, "add", ADDRESS, ZONE, HOST) == line
     assert sup(IPS, "release", ADDRESS) == line

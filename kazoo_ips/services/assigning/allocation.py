@@ -77,15 +77,15 @@ class AllocationService:
         )
         if done:
             return self._resumption.of_transaction(done)
-        alone = command.quantity == 1 and attempt is None
-        if alone and self._transactions.is_needed(command.account_id):
-            alone = False
+        is_single = command.quantity == 1 and attempt is None
+        if is_single and self._transactions.is_needed(command.account_id):
+            is_single = False
         take = partial(
             DedicatedIP.assign,
             account_id=command.account_id,
             **audit.stamp(self._now(), request_id, attempt),
         )
-        return self._run(_Allocation(command, take, attempt, alone, dry_run))
+        return self._run(_Allocation(command, take, attempt, is_single, dry_run))
 
     def reserve(
         self,
@@ -180,7 +180,7 @@ class AllocationService:
         before, after = zip(*changes, strict=True)
         if allocation.dry_run:
             allocation.results += [WriteResult(FinalOutcome.DONE, ip) for ip in after]
-        elif allocation.alone:
+        elif allocation.is_single:
             allocation.results += self._transactions.write(before, after)
         else:
             transaction = allocation.transaction
@@ -240,10 +240,10 @@ class _Allocation:
     """The state of one allocation.
 
     :param take: returns a dedicated IP as it is assigned, or reserved
-    :param alone: whether it is for one address without an Idempotency-Key, so that the document
-        decides without a transaction
+    :param is_single: whether it is for one address without an Idempotency-Key and without limits,
+        so that the document decides without a transaction
     :param record: writes a reservation, before it is committed; None for an assignment
-    :param transaction: the transaction, from the first address on; None if `alone`
+    :param transaction: the transaction, from the first address on; None if `is_single`
     :param results: the results of this round's writes
     :param rooms: the number of addresses that the account's limits permit in zones that have
         reached theirs
@@ -253,7 +253,7 @@ class _Allocation:
     command: AllocateIPs
     take: Take
     attempt: Attempt | None
-    alone: bool
+    is_single: bool
     dry_run: bool
     record: Record | None = None
     transaction: Transaction | None = None
