@@ -94,7 +94,7 @@ from kazoo_ips.services.jobs.job_addresses import JobAddresses
 from kazoo_ips.services.jobs.management import JobService
 from kazoo_ips.services.jobs.moving import Mover
 from kazoo_ips.services.jobs.plans import PlanService
-from kazoo_ips.services.jobs.running import JobRunner, Work
+from kazoo_ips.services.jobs.running import JobExecutor, JobRunner
 from kazoo_ips.services.kazoo.bus import Bus
 from kazoo_ips.services.kazoo.document_changes import EXCHANGE, DocumentChanges
 from kazoo_ips.services.kazoo.reconciliation import Reconciliation
@@ -361,8 +361,8 @@ def build(  # noqa: PLR0915 - one for each service that others need
     job_addresses = JobAddresses(ips, reader, transactions, now, pause)
     evacuator = Evacuator(job_addresses, ips, views, transactions, places)
     mover = Mover(job_addresses, views, places)
-    works: dict[JobKind, Work] = {JobKind.MOVE: mover, JobKind.EVACUATE: evacuator}
-    job_runner = JobRunner(JobRepository(records), works, now, metrics)
+    executors: dict[JobKind, JobExecutor] = {JobKind.MOVE: mover, JobKind.EVACUATE: evacuator}
+    job_runner = JobRunner(JobRepository(records), executors, now, metrics)
     lines = LineStorage(exports)
     jobs = JobService(JobRepository(records), now)
     return Instance(

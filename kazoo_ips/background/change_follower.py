@@ -70,13 +70,13 @@ class FollowerMetrics(Protocol):
 
 
 class Pending(Protocol):
-    """Work that changes have caused, and that is not done yet: it is stored in the checkpoint.
+    """Work that changes have caused and that is not done yet. It is stored in the checkpoint.
 
-    So the checkpoint moves on, though some of the work may take days.
+    So the position of the checkpoint advances, although some of the work may take days.
     """
 
     def load(self, stored: Mapping[str, Any]) -> None:
-        """Replace the work by what a checkpoint has: nothing of it may be known otherwise."""
+        """Replace all work by that of a checkpoint."""
 
     def dump(self) -> Mapping[str, Any]:
         """Return the work as it is stored: the same text for the same work."""
@@ -199,7 +199,7 @@ class ChangeFollower(Generic[Change]):
         return count
 
     def _notice_clock(self) -> None:
-        """Make everything due now if the clock was set back: it would wait until it is right."""
+        """Make every step due now if the clock was set back. Otherwise it would wait for hours."""
         now, latest = self._now(), self._latest
         self._latest = now
         if now >= latest:
@@ -213,7 +213,7 @@ class ChangeFollower(Generic[Change]):
     def renew(self) -> bool:
         """Renew the lease and store the checkpoint if it is time; return whether it is held.
 
-        It handles nothing. A receiver that is away is waited for in this way.
+        It handles nothing. A consumer calls it while it waits for a receiver that is away.
 
         :raises DatastoreError: CouchDB failed
         """

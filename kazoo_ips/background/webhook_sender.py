@@ -20,7 +20,7 @@ from kazoo_ips.model.webhooks import DeliveryProgress, Webhook
 from kazoo_ips.observability import request_context
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.repositories.webhooks import WebhookRepository
-from kazoo_ips.services.webhooks.delivery import Deliverer, TakenOver, Work
+from kazoo_ips.services.webhooks.delivery import Deliverer, DeliveryState, TakenOver
 from kazoo_ips.services.webhooks.shared_feed import SharedFeed
 
 log = logging.getLogger(__name__)
@@ -30,11 +30,11 @@ ROUND = 0.25
 IDLE_ROUND = 2.0
 """Seconds between two rounds of the other processes."""
 LOOK = 1.0
-"""Seconds between two looks for new events."""
+"""Seconds between two reads of the feed."""
 RELOAD = 5.0
 """Seconds between two reads of all webhooks."""
 THREADS, SLOW_THREADS = 8, 4
-"""Threads for receivers that answer, and for receivers that failed or were slow the last time."""
+"""Threads for receivers that respond, and for receivers that failed or were slow the last time."""
 _SLOW = 2000
 """Milliseconds of a delivery after which a receiver is slow."""
 _TURN, _TURN_SECONDS = 20, 2.0
@@ -75,7 +75,7 @@ class WebhookSender:
         """Forget everything that is in memory, because another process may have changed it."""
         with self._lock:
             self._generation = uuid4().hex
-            self._works: dict[str, Work] = {}
+            self._states: dict[str, DeliveryState] = {}
             self._running: set[str] = set()
             self._last_turn: dict[str, float] = {}
             self._not_before: dict[str, float] = {}
@@ -88,7 +88,7 @@ class WebhookSender:
         :raises DatastoreError: CouchDB failed
         """
         if not self._lease.hold():
-            if self._works:
+            if self._states:
                 self._forget()
             self._metrics.show_webhooks({}, {}, {})
             return False
@@ -108,7 +108,7 @@ class WebhookSender:
         """Read all webhooks, and the progress of those that are not in memory."""
         webhooks = {each.id: each for each in self._webhooks.all()}
         with self._lock:
-            known = set(self._works) | self._running
+            known = set(self._states) | self._running
         stored = {}
         if not known and webhooks:
             stored = {each.webhook_id: each for each in self._webhooks.all_progress()}
@@ -117,27 +117,29 @@ class WebhookSender:
         for webhook in webhooks.values():
             if webhook.id not in known and webhook.enabled:
                 progress = stored.get(webhook.id) or self._webhooks.progress(webhook.id)
-                work = Work(webhook=webhook, progress=self._deliverer.resume(webhook, progress))
+                state = DeliveryState(
+                    webhook=webhook, progress=self._deliverer.resume(webhook, progress)
+                )
                 with self._lock:
-                    self._works[webhook.id] = work
+                    self._states[webhook.id] = state
         self._update(webhooks)
 
     def _update(self, webhooks: dict[str, Webhook]) -> None:
         """Take over what clients have changed. Those that have a turn are updated later."""
         with self._lock:
-            gone = [w for w in self._works.values() if w.webhook.id not in webhooks]
+            gone = [w for w in self._states.values() if w.webhook.id not in webhooks]
             gone = [w for w in gone if w.webhook.id not in self._running]
-            for work in gone:
-                del self._works[work.webhook.id]
-            for webhook_id in self._works.keys() - self._running:
-                work, webhook = self._works[webhook_id], webhooks[webhook_id]
-                if webhook.revision != work.webhook.revision:
-                    progress = self._deliverer.resume(webhook, work.progress)
-                    self._works[webhook_id] = replace(
-                        work, webhook=webhook, progress=progress, idle=False, oldest=None
+            for state in gone:
+                del self._states[state.webhook.id]
+            for webhook_id in self._states.keys() - self._running:
+                state, webhook = self._states[webhook_id], webhooks[webhook_id]
+                if webhook.revision != state.webhook.revision:
+                    progress = self._deliverer.resume(webhook, state.progress)
+                    self._states[webhook_id] = replace(
+                        state, webhook=webhook, progress=progress, idle=False, oldest=None
                     )
-        for work in gone:
-            self._remove(work.progress)
+        for state in gone:
+            self._remove(state.progress)
 
     def _remove(self, progress: DeliveryProgress) -> None:
         """Delete the progress of a deleted webhook. A list may lag, so the webhook is read."""
@@ -150,37 +152,37 @@ class WebhookSender:
         with self._lock:
             due = [
                 webhook_id
-                for webhook_id, work in self._works.items()
+                for webhook_id, state in self._states.items()
                 if webhook_id not in self._running
-                and work.webhook.enabled
-                and work.progress.next_attempt <= now
+                and state.webhook.enabled
+                and state.progress.next_attempt <= now
                 and self._not_before.get(webhook_id, 0) <= time_
-                and not (work.idle and self._feed.is_end(work.progress.since))
+                and not (state.idle and self._feed.is_end(state.progress.since))
             ]
             return sorted(due, key=lambda webhook_id: self._last_turn.get(webhook_id, 0))
 
     def _start_turn(self, webhook_id: str) -> None:
         with self._lock:
-            work, generation = self._works[webhook_id], self._generation
+            state, generation = self._states[webhook_id], self._generation
             self._running.add(webhook_id)
-        slow = work.progress.failures > 0 or work.slow > _SLOW
+        slow = state.progress.failures > 0 or state.slow > _SLOW
         lane = self._slow if slow else self._fast
         limit = 1 if slow else _TURN
 
         def turn() -> None:
-            self._turn(work, limit, generation)
+            self._turn(state, limit, generation)
 
-        if not lane.offer(work.webhook.account_id or "", turn):
+        if not lane.offer(state.webhook.account_id or "", turn):
             with self._lock:
                 self._running.discard(webhook_id)
 
-    def _turn(self, work: Work, limit: int, generation: str) -> None:
+    def _turn(self, state: DeliveryState, limit: int, generation: str) -> None:
         """Deliver events of one webhook, in a thread of a lane."""
-        webhook_id = work.webhook.id
+        webhook_id = state.webhook.id
         request_context.begin(f"webhook-{uuid4().hex[:16]}", by="background")
-        after: Work | None = None
+        after: DeliveryState | None = None
         try:
-            after = self._deliverer.turn(work, limit=limit, seconds=_TURN_SECONDS)
+            after = self._deliverer.turn(state, limit=limit, seconds=_TURN_SECONDS)
         except TakenOver:
             log.info("webhook %s: its progress was written by another process", webhook_id)
         except KazooIPsError as error:
@@ -194,10 +196,10 @@ class WebhookSender:
             self._running.discard(webhook_id)
             self._last_turn[webhook_id] = time.monotonic()
             if after is not None:
-                self._works[webhook_id] = after
+                self._states[webhook_id] = after
                 return
             # The progress is read again before the next turn, which is not at once.
-            self._works.pop(webhook_id, None)
+            self._states.pop(webhook_id, None)
             self._not_before[webhook_id] = time.monotonic() + _PAUSE_AFTER_ERROR
 
     def _show(self) -> None:
@@ -207,15 +209,15 @@ class WebhookSender:
         count: dict[str, int] = {}
         failing: dict[str, int] = {}
         with self._lock:
-            works = list(self._works.values())
-        for work in works:
-            scope = work.webhook.scope
-            if not work.webhook.enabled:
+            states = list(self._states.values())
+        for state in states:
+            scope = state.webhook.scope
+            if not state.webhook.enabled:
                 continue
             count[scope] = count.get(scope, 0) + 1
-            if work.oldest is not None:
-                lag[scope] = max(lag.get(scope, 0), now - work.oldest)
-            if work.progress.failures:
+            if state.oldest is not None:
+                lag[scope] = max(lag.get(scope, 0), now - state.oldest)
+            if state.progress.failures:
                 failing[scope] = failing.get(scope, 0) + 1
         self._metrics.show_webhooks(lag, count, failing)
 

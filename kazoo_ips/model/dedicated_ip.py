@@ -303,10 +303,10 @@ class DedicatedIP(RuledIP):
         place: PlaceRules = OPEN,
         **stamp: Unpack[StampFields],
     ) -> "DedicatedIP | None":
-        """Return this address as it should be, after another program has made it available.
+        """Return this address in its correct state, after another program has made it available.
 
         :param released_by: the account that had it until then, if that is known
-        :returns: None if it is as it should be
+        :returns: None if its state is correct
         """
         if self.status is not Status.AVAILABLE:
             return None

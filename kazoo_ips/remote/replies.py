@@ -56,7 +56,7 @@ class Reply:
         """Raise the error of a reply that is not successful.
 
         :raises KazooIPsError: the error that the service raised, as far as the reply describes it
-        :raises RemoteFailure: the token, the URL or the service is not as it should be
+        :raises RemoteFailure: the reply is any other error
         """
         if self.status < 400:
             return

@@ -192,7 +192,7 @@ def dump_disabled(disabled: Disabled) -> Document:
 
 
 def _disabled(stored: object) -> Disabled | None:
-    """Return why an address is disabled. What was written by hand may lack some of it."""
+    """Return why an address is disabled. A field that a person has written may lack members."""
     if not stored:
         return None
     return load_disabled(stored if isinstance(stored, Mapping) else {"reason": str(stored)})

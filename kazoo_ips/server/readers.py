@@ -289,7 +289,10 @@ class Readers:
             self._send(reader)
 
     def _check(self) -> None:
-        """Do for each client what is due."""
+        """Send heartbeats, and end the connections of clients whose time or permission is over.
+
+        A client that does not read is dropped.
+        """
         now = time.monotonic()
         allowed: dict[tuple[str | None, ...], bool] = {}
         for reader in list(self._readers.values()):

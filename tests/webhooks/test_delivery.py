@@ -20,7 +20,7 @@ from kazoo_ips.model.history import Author, HistoryEvent, HistoryEventKind
 from kazoo_ips.model.webhooks import PAUSES, DeliveryResult, Webhook
 from kazoo_ips.repositories.checkpoints import Checkpoint
 from kazoo_ips.services.history.times import iso_8601
-from kazoo_ips.services.webhooks.delivery import TakenOver, Work
+from kazoo_ips.services.webhooks.delivery import DeliveryState, TakenOver
 from kazoo_ips.services.webhooks.shared_feed import SEGMENT, SharedFeed
 from tests.webhooks.conftest import STATE, Events, World, event
 from tests.webhooks.receivers import Receiver, answer, say
@@ -234,8 +234,8 @@ def delivered(world: World, webhook: Webhook, events: Sequence[HistoryEvent]) ->
     end = str(len(world.events.all))
 
     def is_done() -> bool:
-        work = world.first.sender._works.get(webhook.id)
-        return work is not None and work.idle and work.progress.since == end
+        state = world.first.sender._states.get(webhook.id)
+        return state is not None and state.idle and state.progress.since == end
 
     with Receiver() as receiver:
         world.first.service.change(
@@ -424,7 +424,7 @@ def test_a_sender_with_an_old_progress_repeats_one_delivery_and_stops(world: Wor
     with Receiver() as receiver:
         webhook = world.hook(receiver.uri)
         ids = world.events.add(3)
-        old = Work(webhook=webhook, progress=one.deliverer.resume(webhook, None))
+        old = DeliveryState(webhook=webhook, progress=one.deliverer.resume(webhook, None))
         after = one.deliverer.turn(old, limit=1, seconds=10)
         assert after.progress.delivered == (ids[0],)
         with pytest.raises(TakenOver):

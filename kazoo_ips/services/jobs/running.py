@@ -25,7 +25,7 @@ class TakenOver(DatastoreUnreachable):
     """Another process has changed the part meanwhile. It is read again."""
 
 
-class Work(Protocol):
+class JobExecutor(Protocol):
     """What a kind of job does."""
 
     def listed(
@@ -40,19 +40,19 @@ class Work(Protocol):
 class JobRunner:
     """Does one step of a job.
 
-    :param works: what each kind of job does
+    :param executors: what each kind of job does
     :param now: returns the time in Gregorian seconds
     """
 
     def __init__(
         self,
         jobs: JobRepository,
-        works: Mapping[JobKind, Work],
+        executors: Mapping[JobKind, JobExecutor],
         now: Callable[[], int],
         metrics: Metrics,
     ) -> None:
         self._jobs = jobs
-        self._works = works
+        self._executors = executors
         self._now = now
         self._metrics = metrics
 
@@ -79,7 +79,7 @@ class JobRunner:
         if part is None or (stops and not _has_begun(part)):
             return self._updated(job, lambda job: job.finished(self._now()))
         if not part.is_done:
-            part = self._save(self._works[job.kind].execute(job, part, self._save))
+            part = self._save(self._executors[job.kind].execute(job, part, self._save))
             for result, count in part.counts.items():
                 self._metrics.job_items.labels(str(job.kind), result).inc(count)
         done = part
@@ -88,7 +88,7 @@ class JobRunner:
         )
 
     def _plan(self, job: Job) -> Job:
-        items, after = self._works[job.kind].listed(job.host, job.position or (), PLANNED)
+        items, after = self._executors[job.kind].listed(job.host, job.position or (), PLANNED)
         groups = [tuple(items[n : n + PART]) for n in range(0, len(items), PART)]
         for number, group in enumerate(groups, job.parts):
             self._jobs.plan_part(JobPart(job.id, number, group))

@@ -112,7 +112,7 @@ class Deliverer:
             stored = _restarted(stored, stored.last_event_at or webhook.created, history)
         return stored if stored.seen == webhook.revision else stored.retried_at_once(webhook)
 
-    def turn(self, work: "Work", *, limit: int, seconds: float) -> "Work":
+    def turn(self, state: "DeliveryState", *, limit: int, seconds: float) -> "DeliveryState":
         """Deliver the next events, until one fails, nothing follows, or a limit is reached.
 
         :param limit: maximum number of deliveries
@@ -123,38 +123,38 @@ class Deliverer:
         end = time.monotonic() + seconds
         sent = 0
         while True:
-            segment, work = self._segment(work)
+            segment, state = self._segment(state)
             for event in segment.events:
-                content = self._content(work, event)
+                content = self._content(state, event)
                 if content is None:
                     continue
                 if sent >= limit or time.monotonic() >= end:
-                    return replace(work, oldest=event.at, idle=False)
-                work = self._deliver(work, event, content)
-                if work.progress.failures or not work.webhook.enabled:
-                    return work
+                    return replace(state, oldest=event.at, idle=False)
+                state = self._deliver(state, event, content)
+                if state.progress.failures or not state.webhook.enabled:
+                    return state
                 sent += 1
-            work = self._advance(work, segment)
+            state = self._advance(state, segment)
             if not segment.events and not segment.more:
-                return replace(self._caught_up(work), oldest=None, idle=True)
+                return replace(self._caught_up(state), oldest=None, idle=True)
             if time.monotonic() >= end:
-                return replace(work, idle=False)
+                return replace(state, idle=False)
 
-    def _segment(self, work: "Work") -> tuple[Segment, "Work"]:
-        progress = work.progress
+    def _segment(self, state: "DeliveryState") -> tuple[Segment, "DeliveryState"]:
+        progress = state.progress
         try:
-            return self._feed.read(progress.since), work
+            return self._feed.read(progress.since), state
         except (SinceGone, ValidationFailed) as error:
             # Years are deleted after the time that the operator has set, or the database of a year
             # was created again. The events that are left are delivered.
-            log.warning("webhook %s: the history starts later: %r", work.webhook.id, error)
+            log.warning("webhook %s: the history starts later: %r", state.webhook.id, error)
             self._feed.forget()
             progress = _restarted(progress, progress.last_event_at, progress.history)
-            return self._feed.read(progress.since), replace(work, progress=progress)
+            return self._feed.read(progress.since), replace(state, progress=progress)
 
-    def _content(self, work: "Work", event: HistoryEvent) -> dict[str, Any] | None:
+    def _content(self, state: "DeliveryState", event: HistoryEvent) -> dict[str, Any] | None:
         """Return the event as the receiver gets it, or None if the event is not for it."""
-        webhook, progress = work.webhook, work.progress
+        webhook, progress = state.webhook, state.progress
         if event.id in progress.delivered or event.at < progress.not_before:
             return None
         if not webhook.wants(event):
@@ -178,13 +178,15 @@ class Deliverer:
         except AccountNotFound:
             return None
 
-    def _deliver(self, work: "Work", event: HistoryEvent, content: Mapping[str, Any]) -> "Work":
+    def _deliver(
+        self, state: "DeliveryState", event: HistoryEvent, content: Mapping[str, Any]
+    ) -> "DeliveryState":
         """Send an event once, and write the progress."""
-        attempt = self.attempt(work.webhook, event.id, content)
-        self._metrics.webhook_deliveries.labels(work.webhook.scope, attempt.result.value).inc()
-        progress = work.progress.after(attempt, event, self._now())
-        webhook = self._disable(work.webhook) if attempt.is_gone else work.webhook
-        work = Work(
+        attempt = self.attempt(state.webhook, event.id, content)
+        self._metrics.webhook_deliveries.labels(state.webhook.scope, attempt.result.value).inc()
+        progress = state.progress.after(attempt, event, self._now())
+        webhook = self._disable(state.webhook) if attempt.is_gone else state.webhook
+        state = DeliveryState(
             webhook=webhook,
             progress=self._store(progress),
             saved=self._now(),
@@ -194,7 +196,7 @@ class Deliverer:
         )
         if attempt.result is DeliveryResult.FAILURE:
             log.info("webhook %s: %s", webhook.id, attempt.reason)
-        return work
+        return state
 
     def _disable(self, webhook: Webhook) -> Webhook:
         disabled = replace(webhook, enabled=False, disable_reason=GONE, modified=self._now())
@@ -204,20 +206,20 @@ class Deliverer:
         audit.webhook_changed(audit.Change.WEBHOOK_DISABLED, written)
         return written
 
-    def _advance(self, work: "Work", segment: Segment) -> "Work":
-        if segment.end == work.progress.since:
-            return work
-        work = replace(work, progress=work.progress.at(segment.end))
-        if self._now() - work.saved < _SAVE_SECONDS:
-            return work
-        return replace(work, progress=self._store(work.progress), saved=self._now())
+    def _advance(self, state: "DeliveryState", segment: Segment) -> "DeliveryState":
+        if segment.end == state.progress.since:
+            return state
+        state = replace(state, progress=state.progress.at(segment.end))
+        if self._now() - state.saved < _SAVE_SECONDS:
+            return state
+        return replace(state, progress=self._store(state.progress), saved=self._now())
 
-    def _caught_up(self, work: "Work") -> "Work":
-        """Return the work without a limit of time, which is only for events of the past."""
-        if not work.progress.not_before:
-            return work
-        progress = self._store(replace(work.progress, not_before=0))
-        return replace(work, progress=progress, saved=self._now())
+    def _caught_up(self, state: "DeliveryState") -> "DeliveryState":
+        """Return the state without a limit of time, which is only for events of the past."""
+        if not state.progress.not_before:
+            return state
+        progress = self._store(replace(state.progress, not_before=0))
+        return replace(state, progress=progress, saved=self._now())
 
     def _store(self, progress: DeliveryProgress) -> DeliveryProgress:
         written = self._webhooks.put_progress(progress)
@@ -230,7 +232,7 @@ class Deliverer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class DeliveryState:
     """A webhook and its progress, as the sender has them in memory.
 
     :param saved: when the progress was written, in Gregorian seconds
