@@ -6,6 +6,7 @@ Other workers may not do so for a minute, because it is alive. So no test waits 
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from uuid import uuid4
 
 import pytest
@@ -25,6 +26,8 @@ from kazoo_ips.model import (
     AssignIP,
     AssignIPs,
     Attempt,
+    ChangeIP,
+    Changes,
     DedicatedIP,
     Outcome,
     ReleaseIP,
@@ -232,6 +235,35 @@ def test_an_assignment_whose_copies_are_forbidden_is_rolled_back(
     with pytest.raises(DatastoreForbidden):
         worker.assign(count=count)
     assert worker.has([])
+
+
+@pytest.mark.parametrize(
+    ("fault", "fails"),
+    [(faults.cut, True), (faults.answer_202, False), (faults.lose_reply, False)],
+)
+def test_the_copy_of_a_changed_address_is_written_later_if_that_is_necessary(
+    worker: Worker, fault: Fault, fails: bool
+) -> None:
+    """It is not, if the account's database has the copy although the write was not confirmed."""
+    worker.assign(count=1)
+    worker.services.background.check_due(now=1e12)
+    command = ChangeIP(IPS[0], Changes(zone="moved"), if_match=("*",))
+    worker.meet(fault, f"{worker.who.id[4:]}/")
+    with pytest.raises(DatastoreUnreachable) if fails else nullcontext():
+        worker.services.address_changes.change(command, uuid4().hex)
+    worker.proxy.clear()
+    assert worker.services.background.check_due(now=1e12) == fails
+    copy = worker.couch.database(account_database(worker.who.id)).get(IPS[0])
+    assert copy["pvt_zone"] == "moved"
+
+
+def test_an_address_of_an_account_without_a_database_can_be_changed(worker: Worker) -> None:
+    """Another program has assigned it."""
+    nobody = {"pvt_status": "assigned", "pvt_assigned_to": uuid4().hex}
+    worker.pool.put({**worker.pool.get(IPS[0]), **nobody})
+    command = ChangeIP(IPS[0], Changes(zone="moved"), if_match=("*",))
+    assert worker.services.address_changes.change(command, uuid4().hex).zone == "moved"
+    assert worker.services.background.check_due(now=1e12) == 0
 
 
 def test_the_release_of_an_earlier_assignment_keeps_the_copy_of_a_later_one(

@@ -25,6 +25,7 @@ from kazoo_ips.model import (
     Scope,
 )
 from kazoo_ips.model.jobs import ItemResult, Job, JobState
+from kazoo_ips.model.limits import Limits
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services.jobs import running
 from kazoo_ips.services.states.draining import Place
@@ -436,3 +437,17 @@ def _check_copies(
         assert {a: [c[f] for f in fields] for a, c in copies.items()} == {
             a: [d[f] for f in fields] for a, d in owned.items()
         }
+
+
+@pytest.mark.parametrize(("permitted", "result"), [(1, "limit_reached"), (2, "replaced")])
+def test_an_evacuation_obeys_the_limit_of_each_account(
+    services: Instance, fill: Fill, alice: Member, bob: Member, permitted: int, result: str
+) -> None:
+    alices, bobs = fill(OLD, alice, bob)
+    fill(NEW, None, None, first=10)
+    services.limits.set(alice.id, Limits(max=permitted), uuid4().hex)
+    try:
+        job = run(services, evacuate(services))
+    finally:
+        services.limits.set(alice.id, Limits(), uuid4().hex)
+    assert items(services, job) == {alices: result, bobs: "replaced"}

@@ -15,15 +15,22 @@ from kazoo_ips.errors import (
     KazooIPsError,
     LimitReached,
     ReservationExpired,
+    ReservationLimitReached,
     ReservationNotFound,
     ValidationFailed,
 )
-from kazoo_ips.model import AllocateIPs, AssignIP, AssignIPs, Attempt, Status
+from kazoo_ips.model import AllocateIPs, AssignIP, AssignIPs, Attempt, Scope, Status
 from kazoo_ips.model.commands import AssignReserved, ExtendReservation, ReserveIPs
 from kazoo_ips.model.limits import Limits
 from kazoo_ips.model.reservations import MAX_OPEN, Reservation
 from kazoo_ips.repositories.accounts import account_database
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, TransactionLog
+from kazoo_ips.services.assigning import reservations
+from kazoo_ips.services.states.draining import Place
+from kazoo_ips.services.states.place_changes import ChangePlace
 from tests.conftest import Member
+from tests.emptying import remove_place_settings
 from tests.services.test_limits import Clock, fill
 
 NAMED = ("192.0.2.1", "192.0.2.2")
@@ -189,6 +196,51 @@ def test_an_account_has_a_maximum_of_open_reservations(
     assert len(timed.reservations.all_open(alice.id)) == 1
     held = [reserve(timed, alice, 1) for _ in range(2)]
     assert {r.id for r in timed.reservations.all_open(alice.id)} >= {r.id for r in held}
+
+
+def test_an_account_with_too_many_open_reservations_gets_no_more(
+    timed: Instance, alice: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reservations, "MAX_OPEN", 2)
+    held = [reserve(timed, alice, 1) for _ in range(2)]
+    with pytest.raises(ReservationLimitReached):
+        reserve(timed, alice, 1)
+    timed.reservations.cancel(alice.id, held[0].id, uuid4().hex)
+    reserve(timed, alice, 1)
+
+
+def test_a_reservation_is_open_once_its_transaction_is_committed(
+    timed: Instance, alice: Member, couch: Couch
+) -> None:
+    made, log = reserve(timed, alice, 1), TransactionLog(Records(couch))
+    [address] = made.addresses
+    begun = log.begin(Action.RESERVE, alice.id, uuid4().hex, made.started, [address])
+    pool = couch.database("dedicated_ips")
+    pool.put({**pool.get(address), "pvt_transaction": begun.id})
+    assert timed.reservations.all_open(alice.id) == []
+    committed = log.commit(begun, [address])
+    assert [each.id for each in timed.reservations.all_open(alice.id)] == [made.id]
+    log.sweep([committed])
+    assert [each.id for each in timed.reservations.all_open(alice.id)] == [made.id]
+
+
+def test_a_reservation_at_a_drained_host_assigns_nothing(
+    timed: Instance, alice: Member, couch: Couch
+) -> None:
+    made, pool = reserve(timed, alice), couch.database("dedicated_ips")
+    reserved = pool.get_all(made.addresses)
+    change = ChangePlace(Place(Scope.HOST, "proxy1.example.com"), enabled=False, reason="goes")
+    timed.places.change(change, uuid4().hex)
+    try:
+        with pytest.raises(ReservationExpired):
+            take(timed, alice, made)
+        for address, document in reserved.items():  # as before the drain has come to it
+            pool.put({**document, "_rev": pool.get(address)["_rev"]})
+        with pytest.raises(ReservationExpired):
+            take(timed, alice, made)
+    finally:
+        remove_place_settings(couch, timed)
+    assert len(take(timed, alice, made)) == 2
 
 
 def test_reserved_addresses_count_against_the_limit(

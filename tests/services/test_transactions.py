@@ -163,6 +163,52 @@ def test_an_assignment_that_arrives_after_its_roll_back_is_refused(
     assert (owners(pool), transaction.state) == ({None}, State.PENDING)
 
 
+def test_a_transfer_that_arrives_after_its_roll_back_is_refused(
+    later: Instance,
+    services: Instance,
+    log: TransactionLog,
+    pool: Database,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    bob: Member,
+) -> None:
+    for address in IPS:
+        add(address)
+    [given, _] = services.ips.assign_all(AssignIPs(alice.id, IPS), uuid4().hex)
+    at = given.modified + 5
+    begun = log.begin(Action.TRANSFER, bob.id, uuid4().hex, at, IPS, from_id=alice.id)
+    fields = {"pvt_assigned_to": bob.id, "pvt_transaction": begun.id, "pvt_modified": at}
+    late = {**pool.get(IPS[0]), **fields}
+    recover(later, log)
+    assert pool.put(late).revision is None
+    assert owners(pool) == {alice.id}
+
+
+def test_addresses_of_a_pending_transaction_are_left_out_of_a_batch(
+    begin: Callable[[Action], Transaction], services: Instance, add: Callable[..., DedicatedIP]
+) -> None:
+    begin(Action.ASSIGN)
+    other = add("192.0.2.3").address
+    assert list(services.ips._reader.find_each([*IPS, other])) == [other]
+    assert services.ips._reader.find_each(IPS) == {}
+
+
+def test_an_address_under_another_spelling_in_a_pending_transaction_is_a_conflict(
+    services: Instance,
+    log: TransactionLog,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    alice: Member,
+    address: str,
+) -> None:
+    """The conflict names the document, which is not what the batch asked for."""
+    added = add(address)
+    begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, added.modified, [address])
+    pool.put({**pool.get(address), "pvt_transaction": begun.id})
+    with pytest.raises(Conflict):
+        services.ips._reader.find_each([address.upper()])
+
+
 def test_a_committed_release_is_visible_to_readers(
     begin: Callable[..., Transaction],
     services: Instance,
@@ -874,6 +920,47 @@ def test_on_a_cluster_a_commit_is_kept_beside_an_abort_that_nobody_has_acted_on(
     cluster_log.confirm(found)
     leaves = [leaf for leaf in couch.database("kazoo_ips").leaves(f"transaction-{found.id}")]
     assert [leaf["state"] for leaf in leaves if "_deleted" not in leaf] == ["committed"]
+
+
+def test_on_a_cluster_an_abort_is_made_final_by_whoever_finds_it(
+    begin: Callable[..., Transaction], cluster_log: TransactionLog
+) -> None:
+    """Its worker died in between."""
+    aborted = cluster_log._put(replace(begin(Action.RELEASE), state=State.ABORTED))
+    assert aborted
+    assert not aborted.final
+    assert cluster_log.confirm(aborted).final
+    found = cluster_log.find(aborted.id)
+    assert found
+    assert (found.state, found.final) == (State.ABORTED, True)
+
+
+def test_on_a_cluster_a_committed_transaction_cannot_be_aborted(
+    begin: Callable[..., Transaction], cluster_log: TransactionLog
+) -> None:
+    transaction = begin(Action.ASSIGN)
+    cluster_log.commit(transaction, IPS)
+    assert cluster_log.abort(transaction) is None
+    found = cluster_log.find(transaction.id)
+    assert found
+    assert found.state is State.COMMITTED
+
+
+@pytest.mark.parametrize("fault", [faults.answer_202, faults.cut])
+def test_on_a_cluster_a_commit_is_not_acted_on_while_the_abort_beside_it_may_stay(
+    begin: Callable[..., Transaction],
+    cluster_log: TransactionLog,
+    couch: Couch,
+    proxy: FaultProxy,
+    fault: faults.Fault,
+) -> None:
+    committed = cluster_log.commit(begin(Action.RELEASE), IPS)
+    rival(cluster_log, couch, committed, state="aborted")
+    found = cluster_log.find(committed.id)
+    assert found
+    proxy.rule(fault, "POST", "-kazoo_ips/_bulk_docs", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        cluster_log.confirm(found)
 
 
 @pytest.mark.parametrize("first", [1, 2])
