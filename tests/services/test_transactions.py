@@ -184,6 +184,17 @@ def test_a_transfer_that_arrives_after_its_roll_back_is_refused(
     assert owners(pool) == {alice.id}
 
 
+@pytest.mark.parametrize(("action", "shown"), [(Action.ASSIGN, set()), (Action.RELEASE, {*IPS})])
+def test_the_history_has_an_assignment_if_it_is_committed_although_its_release_is_pending(
+    begin: Callable[[Action], Transaction], services: Instance, action: Action, shown: set[str]
+) -> None:
+    begin(action)
+    for _ in range(2):
+        events = services.history._unarchived.of_all().events
+        found = {e.address for e in events if e.address in IPS and e.event == "assigned"}
+        assert found == shown
+
+
 def test_addresses_of_a_pending_transaction_are_left_out_of_a_batch(
     begin: Callable[[Action], Transaction], services: Instance, add: Callable[..., DedicatedIP]
 ) -> None:
