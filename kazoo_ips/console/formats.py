@@ -15,7 +15,7 @@ STATUSES = ("assigned", "reserved", "aging", "disabled", "available")
 """The statuses in the order of a bar. Statuses that this release does not know come after them."""
 
 
-class Part(NamedTuple):
+class BarSegment(NamedTuple):
     """A part of a bar.
 
     :param start: where it begins, in percent of the bar
@@ -82,13 +82,13 @@ def number(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
-def parts(counts: Mapping[str, int]) -> list[Part]:
+def parts(counts: Mapping[str, int]) -> list[BarSegment]:
     """Return the parts of a bar that shows how many addresses have each status."""
     total, start, made = sum(counts.values()), 0.0, []
     for status in ordered(counts):
         width = 100 * counts[status] / total if total else 0
         if counts[status]:
-            made.append(Part(status, counts[status], round(start, 3), round(width, 3)))
+            made.append(BarSegment(status, counts[status], round(start, 3), round(width, 3)))
         start += width
     return made
 

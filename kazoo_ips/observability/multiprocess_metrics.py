@@ -1,7 +1,7 @@
 """The files in which gunicorn workers keep their counts, so that any worker can return the sums.
 
-Each gunicorn master has a folder, which has one set of memory-mapped files for each *place*. A new
-worker takes a free place. The successor of a dead worker takes its place and continues its counts.
+Each gunicorn master has a folder, which has one set of memory-mapped files for each *slot*. A new
+worker takes a free slot. The successor of a dead worker takes its slot and continues its counts.
 So no count decreases, and there are never more sets of files than workers at once.
 """
 
@@ -40,12 +40,12 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_place(taken: Iterable[int]) -> int:
-    """Return the lowest place that is not taken."""
-    places = set(taken)
-    return next(place for place in range(len(places) + 1) if place not in places)
+def free_slot(taken: Iterable[int]) -> int:
+    """Return the lowest slot that is not taken."""
+    used = set(taken)
+    return next(slot for slot in range(len(used) + 1) if slot not in used)
 
 
-def count_at(place: int) -> None:
-    """Store the counts of this process in the files of a place from now on."""
-    values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
+def count_at(slot: int) -> None:
+    """Store the counts of this process in the files of a slot from now on."""
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]

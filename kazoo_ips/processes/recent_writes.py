@@ -31,28 +31,28 @@ class RecentWrites(SharedMemory):
 
     def add(self, account_id: str, addresses: Iterable[str]) -> None:
         """Record that these addresses were assigned to an account."""
-        mark, now = _mark(account_id), time.monotonic()
+        account_hash, now = _account_hash(account_id), time.monotonic()
         with self.lock:
             [index] = _NEXT.unpack_from(self._entries)
             for address in addresses:
                 offset = _ENTRY.size * (1 + index % self._count)
-                _ENTRY.pack_into(self._entries, offset, mark, now, address.encode())
+                _ENTRY.pack_into(self._entries, offset, account_hash, now, address.encode())
                 index += 1
             _NEXT.pack_into(self._entries, 0, index)
 
     def recent(self, *account_ids: str) -> set[str]:
         """Return the addresses assigned to accounts in the last minute, unless overwritten."""
-        marks, oldest = {*map(_mark, account_ids)}, time.monotonic() - LIFETIME
+        hashes, oldest = {*map(_account_hash, account_ids)}, time.monotonic() - LIFETIME
         with self.lock:
             entries = self._entries[_ENTRY.size :]
         return {
             address.rstrip(b"\0").decode()
             for owner, at, address in _ENTRY.iter_unpack(entries)
-            if owner in marks and at > oldest
+            if owner in hashes and at > oldest
         }
 
 
-def _mark(account_id: str) -> int:
+def _account_hash(account_id: str) -> int:
     digest = hashlib.blake2b(account_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 

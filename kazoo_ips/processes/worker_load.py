@@ -7,7 +7,7 @@ and the other was idle. Standard library only.
 
 import mmap
 
-_PLACES = 256
+_SLOTS = 256
 _NO_WORKER = 2**32 - 1
 
 
@@ -15,18 +15,18 @@ class WorkerLoad:
     """Numbers of connections, in memory shared with the processes forked from this one."""
 
     def __init__(self) -> None:
-        self._numbers = memoryview(mmap.mmap(-1, 4 * _PLACES)).cast("I")
-        for place in range(_PLACES):
-            self.leave(place)
+        self._numbers = memoryview(mmap.mmap(-1, 4 * _SLOTS)).cast("I")
+        for slot in range(_SLOTS):
+            self.leave(slot)
 
-    def set(self, place: int, connections: int) -> None:
-        """Set the number of connections of the worker at a place."""
-        if place < _PLACES:
-            self._numbers[place] = connections
+    def set(self, slot: int, connections: int) -> None:
+        """Set the number of connections of the worker in a slot."""
+        if slot < _SLOTS:
+            self._numbers[slot] = connections
 
-    def leave(self, place: int) -> None:
-        """Record that a place has no worker."""
-        self.set(place, _NO_WORKER)
+    def leave(self, slot: int) -> None:
+        """Record that a slot has no worker."""
+        self.set(slot, _NO_WORKER)
 
     def least(self) -> int:
         """Return the smallest number of connections of any worker."""

@@ -22,7 +22,7 @@ _OWNERS = 20_000
 are forgotten."""
 
 
-class Changes(NamedTuple):
+class PoolChanges(NamedTuple):
     """What has changed since the checkpoint.
 
     :param ips: the dedicated IPs, deleted ones included
@@ -68,11 +68,11 @@ class UnarchivedChanges:
         self._owners: dict[str, str | None] = {}
         """The accounts that have addresses, by document id, as they were after the checkpoint."""
 
-    def read(self) -> Changes:
+    def read(self) -> PoolChanges:
         """Return what has changed. Concurrent threads share one request."""
         return self._read(self._current().since)
 
-    def _read(self, since: str) -> Changes:
+    def _read(self, since: str) -> PoolChanges:
         feed = self._pool.changes_until_now(since=since, limit=_MOST + 1, include_docs=True)
         rows = feed["results"]
         is_complete = len(rows) <= _MOST
@@ -80,9 +80,9 @@ class UnarchivedChanges:
             feed = self._pool.changes_until_now(descending=True, limit=_MOST, include_docs=True)
             rows = feed["results"]
         ips = [from_document(row["doc"]) for row in rows if is_ip(row["doc"])]
-        return Changes(ips, frozenset(row["id"] for row in rows), is_complete)
+        return PoolChanges(ips, frozenset(row["id"] for row in rows), is_complete)
 
-    def owners(self, ids: Iterable[str], changes: Changes) -> Mapping[str, str | None]:
+    def owners(self, ids: Iterable[str], changes: PoolChanges) -> Mapping[str, str | None]:
         """Return the accounts that have addresses, by document id, at the time of `changes`.
 
         The account of an address is remembered from an earlier call, if the address has not

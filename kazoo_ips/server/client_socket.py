@@ -26,8 +26,8 @@ _BODY = 131_072
 """Bytes of a body that are received before a thread handles the request. A list of a thousand
 addresses is shorter, so a thread rarely has to wait for a body."""
 _QUEUE = 0.25
-"""Seconds that a thread waits for a place in `WaitLimit`, to send to a client that reads slowly.
-To receive a slow request it does not wait for a place: any client can send requests slowly."""
+"""Seconds that a thread waits for a slot of `WaitLimit`, to send to a client that reads slowly.
+To receive a slow request it does not wait for a slot: any client can send requests slowly."""
 _FRAMING = re.compile(
     rb"\r\n(content-length|transfer-encoding|expect)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE
 )

@@ -85,12 +85,12 @@ def on_exit(server: Any) -> None:
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Choose the files for the new worker's metrics. The files of a dead worker are used again."""
-    worker.place = multiprocess_metrics.free_place(each.place for each in server.WORKERS.values())
+    worker.slot = multiprocess_metrics.free_slot(each.slot for each in server.WORKERS.values())
 
 
 def post_fork(_server: Any, worker: Any) -> None:
     """Open the files for the worker's metrics, before the application is created."""
-    multiprocess_metrics.count_at(worker.place)
+    multiprocess_metrics.count_at(worker.slot)
 
 
 def post_worker_init(worker: Any) -> None:
@@ -110,7 +110,7 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(_: Any, worker: Any) -> None:
     """Remove a worker that has ended from the numbers of connections."""
-    load.leave(worker.place)
+    load.leave(worker.slot)
 
 
 def worker_exit(_: Any, worker: Any) -> None:

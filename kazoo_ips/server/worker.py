@@ -93,7 +93,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         self._paused: deque[tuple[float, Any, Any]] = deque()
         self._resumed: Any = None
         self._turn_ends = 0.0
-        load.set(self.place, 0)
+        load.set(self.slot, 0)
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -120,7 +120,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         if self.nr_conns > load.least():
             time.sleep(_YIELD)
         super().accept(listener)
-        load.set(self.place, self.nr_conns)
+        load.set(self.slot, self.nr_conns)
 
     def handle(self, conn: Any) -> Any:
         """Handle a request of a connection, and further ones if they arrive at once."""
@@ -183,7 +183,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
             self._resumed = None
         if getattr(conn.sock, "subscription", None) is not None:
             self.nr_conns -= 1
-            load.set(self.place, self.nr_conns)
+            load.set(self.slot, self.nr_conns)
             sock, head = conn.sock.detach()
             self._readers.add(sock, head, conn.sock.subscription)
             return
@@ -191,7 +191,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
             self._paused.append((time.monotonic() + _PAUSE, conn, fs))
             return
         super().finish_request(conn, fs)
-        load.set(self.place, self.nr_conns)
+        load.set(self.slot, self.nr_conns)
         if self.pending_conns and self.pending_conns[-1] is conn:
             conn.timeout = conn.sock.deadline
 

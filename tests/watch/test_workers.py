@@ -138,6 +138,6 @@ def test_the_directory_of_a_killed_master_is_removed_by_the_next(
     assert not made.exists()
 
 
-@pytest.mark.parametrize(("taken", "place"), [((), 0), ((0, 1), 2), ((1, 2), 0), ((0, 2, 3), 1)])
-def test_a_worker_takes_the_lowest_free_place(taken: tuple[int, ...], place: int) -> None:
-    assert multiprocess_metrics.free_place(taken) == place
+@pytest.mark.parametrize(("taken", "slot"), [((), 0), ((0, 1), 2), ((1, 2), 0), ((0, 2, 3), 1)])
+def test_a_worker_takes_the_lowest_free_slot(taken: tuple[int, ...], slot: int) -> None:
+    assert multiprocess_metrics.free_slot(taken) == slot

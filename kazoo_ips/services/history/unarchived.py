@@ -16,7 +16,7 @@ from kazoo_ips.model.timelines import position
 from kazoo_ips.model.trail import RECENT_SECONDS
 from kazoo_ips.repositories.history_lookup import HistoryLookup
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.repositories.unarchived_changes import Changes, UnarchivedChanges
+from kazoo_ips.repositories.unarchived_changes import PoolChanges, UnarchivedChanges
 from kazoo_ips.services.assigning.read_repair import IPReader
 from kazoo_ips.services.assigning.recovery import RecoveryService
 
@@ -46,7 +46,7 @@ class Unarchived(NamedTuple):
     """
 
     events: list[HistoryEvent]
-    changes: Changes
+    changes: PoolChanges
 
 
 class UnarchivedEvents:

@@ -21,7 +21,7 @@ KEPT = 30 * 24 * 3600
 """Seconds for which a job that has ended is kept."""
 
 
-class TakenOver(DatastoreUnreachable):
+class PartChanged(DatastoreUnreachable):
     """Another process has changed the part meanwhile. It is read again."""
 
 
@@ -104,7 +104,9 @@ class JobRunner:
     def _save(self, part: JobPart) -> JobPart:
         saved = self._jobs.put_part(part)
         if saved is None:
-            raise TakenOver(f"job {part.job_id}: part {part.number} is changed by another process")
+            raise PartChanged(
+                f"job {part.job_id}: part {part.number} is changed by another process"
+            )
         return saved
 
     def _updated(self, job: Job, change: Callable[[Job], Job]) -> Job:

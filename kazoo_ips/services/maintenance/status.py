@@ -45,7 +45,7 @@ class FollowerState:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ServiceStatus:
     """The state of all instances of the service.
 
     :param at: in Gregorian seconds
@@ -147,14 +147,14 @@ class StatusService:
         self._now = now
         self._own: Worker | None = None
 
-    def status(self) -> Status:
+    def status(self) -> ServiceStatus:
         """Return the state of all instances.
 
         :raises DatastoreError: CouchDB failed
         """
         now = self._now()
         alive = [worker for worker in self._workers.all() if self._is_alive(worker, now)]
-        return Status(
+        return ServiceStatus(
             now,
             tuple(sorted(alive, key=lambda worker: (worker.host, worker.started, worker.pid))),
             self._cluster.cluster(),

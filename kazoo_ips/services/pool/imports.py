@@ -22,7 +22,7 @@ _WRITERS = 2
 """Number of concurrent batches: while CouchDB writes one, the other is prepared or read."""
 
 
-class Place(Protocol):
+class PoolEntry(Protocol):
     """The zone and the host that the pool has for an address."""
 
     @property
@@ -42,7 +42,7 @@ class Addition(Protocol):
         """The result of adding one address."""
 
     @property
-    def ip(self) -> Place | None:
+    def ip(self) -> PoolEntry | None:
         """The address in the pool; None if it does not exist, or that is unknown."""
 
 
@@ -94,7 +94,7 @@ class ImportResult:
     row: ImportRow
     address: str
     outcome: str
-    existing: Place | None = None
+    existing: PoolEntry | None = None
 
 
 GOOD = frozenset(
