@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,11 +32,23 @@ def fetch(api: TestApp, method: str, path: str, operator: Member, **headers: str
     )
 
 
+def between_equals(send: Callable[[str], Any], usual: str, other: str) -> tuple[Any, Any]:
+    """Send a request as usual and otherwise, until the usual reply is the same before and after.
+
+    Some replies change from second to second, for example that about the state of the service.
+    """
+    for _ in range(5):
+        before, replied, after = send(usual), send(other), send(usual)
+        if before.headers.get("ETag") == after.headers.get("ETag"):
+            break
+    return before, replied
+
+
 @pytest.mark.parametrize(("method", "path"), READS)
 def test_every_read_has_head_with_the_headers_of_the_get(
     api: TestApp, pool: Any, operator: Member, method: str, path: str
 ) -> None:
-    got, head = (fetch(api, each, path, operator) for each in (method, "HEAD"))
+    got, head = between_equals(lambda each: fetch(api, each, path, operator), method, "HEAD")
     assert (head.status_int, head.body) == (got.status_int, b"")
     assert got.body or "ndjson" in got.headers["Content-Type"]  # a year without events
     assert headers_of(head) == headers_of(got)
@@ -47,9 +60,12 @@ def test_every_reply_that_is_long_enough_is_compressed_when_asked(
     method: str, path: str,
 ) -> None:  # fmt: skip
     client, where = wsgi.test_client(), url(ROUTES[method, path], operator.id)
-    plain = client.get(where, headers=operator.headers)
     monkeypatch.setattr(content_coding, "MIN_LENGTH", 1)
-    packed = client.get(where, headers={**operator.headers, "Accept-Encoding": "gzip"})
+
+    def send(coding: str) -> Any:
+        return client.get(where, headers={**operator.headers, "Accept-Encoding": coding})
+
+    plain, packed = between_equals(send, "identity", "gzip")
     assert packed.headers["Content-Encoding"] == "gzip"
     assert "Accept-Encoding" in packed.headers["Vary"]
     assert packed.headers.get("ETag") == plain.headers.get("ETag")
