@@ -7,8 +7,8 @@ from kazoo_ips.couch.client import Database
 
 LONG = 15.0
 """Seconds that nobody waits for anything, however busy the machine is."""
-REPLICATION = 0.1
-"""Seconds in which the last node of a cluster gets a write."""
+REPLICATION = 0.3
+"""Seconds in which the last node of a cluster gets a write, even if the machine is busy."""
 _TRIES = 5
 
 

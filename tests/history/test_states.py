@@ -20,6 +20,7 @@ from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services.states.draining import Place
 from kazoo_ips.services.states.place_changes import ChangePlace, PlaceState
 from tests.history.conftest import IP, World
+from tests.timing import await_replicas
 
 OTHER = "192.0.2.2"
 ZONE, HOST = Place(Scope.ZONE, "z"), Place(Scope.HOST, "h")
@@ -36,7 +37,12 @@ def aging(world: World) -> World:
 
 
 def change(world: World, command: ChangePlace) -> PlaceState:
-    return world.services.places.change(command, uuid4().hex)
+    await_replicas(world.pool)  # views tell which addresses are there
+    changed = world.services.places.change(command, uuid4().hex)
+    if world.pool.replicas == 1:
+        return changed
+    await_replicas(world.pool)  # they tell the counts, too
+    return world.services.places.fetch(command.place)
 
 
 def drain(world: World, place: Place = HOST) -> PlaceState:
