@@ -11,12 +11,13 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
-from kazoo_ips.couch.client import Couch
+from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import InsufficientIPs
 from kazoo_ips.model import AllocateIPs, DedicatedIP
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from tests.conftest import Member
+from tests.timing import await_replicas
 
 CLIENTS = 64
 
@@ -117,12 +118,17 @@ def test_as_many_distinct_hosts_as_there_are(
 
 @pytest.mark.parametrize("option", ["distinct_hosts", "distinct_zones"])
 def test_zones_are_read_again_only_if_the_known_ones_are_not_enough(
-    settings: Settings, add: Callable[..., DedicatedIP], alice: Member, option: str
+    settings: Settings,
+    pool: Database,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    option: str,
 ) -> None:
     sent: list[str] = []
     services = composition.build(settings, trace=lambda _, url: sent.append(url))
 
     def choose(quantity: int) -> set[str]:
+        await_replicas(pool)
         sent.clear()
         command = AllocateIPs(alice.id, quantity, **{option: True})
         found = services.allocation.allocate(command, uuid4().hex, dry_run=True)
