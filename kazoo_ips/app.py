@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from kazoo_ips.background.change_follower import ChangeFollower, Options, Pending
+from kazoo_ips.background.change_follower import ChangeFollower, FollowerOptions, Pending
 from kazoo_ips.background.consumer import Consumer, Receiver
 from kazoo_ips.background.jobs import JobThread
 from kazoo_ips.background.lease import Lease
@@ -304,7 +304,7 @@ def build(  # noqa: PLR0915 - one for each service that others need
         ips,
         Checkpoints(records),
         repair.check,
-        options=Options(delay=DELAY),
+        options=FollowerOptions(delay=DELAY),
         now=now,
         metrics=metrics,
     )
@@ -317,7 +317,7 @@ def build(  # noqa: PLR0915 - one for each service that others need
         PoolFeed(couch),
         Checkpoints(records),
         Archiver(ips, recovery, archive, HistoryLookup(years), corrections, now, metrics).archive,
-        options=Options(
+        options=FollowerOptions(
             delay=archiving.DELAY,
             poll=archiving.POLL,
             retry_interval=archiving.RETRY_INTERVAL,

@@ -42,7 +42,7 @@ Change = TypeVar("Change", bound=Hashable)
 Change_co = TypeVar("Change_co", bound=Hashable, covariant=True)
 
 
-class Feed(Protocol[Change_co]):
+class ChangesFeed(Protocol[Change_co]):
     """The feed that is followed."""
 
     def history(self) -> str:
@@ -83,7 +83,7 @@ class Pending(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class FollowerOptions:
     """How a follower follows.
 
     :param delay: seconds between reading a change and handling it
@@ -144,11 +144,11 @@ class ChangeFollower(Generic[Change]):
     def __init__(  # noqa: PLR0913 - one for each collaborator
         self,
         name: str,
-        feed: Feed[Change],
+        feed: ChangesFeed[Change],
         checkpoints: Checkpoints,
         handle: Callable[[Collection[Change]], Iterable[Change]],
         *,
-        options: Options,
+        options: FollowerOptions,
         now: Callable[[], int],
         metrics: FollowerMetrics | None = None,
         pending: Pending | None = None,

@@ -10,7 +10,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
-from kazoo_ips.background.change_follower import ChangeFollower, Feed, Options, Pending
+from kazoo_ips.background.change_follower import (
+    ChangeFollower,
+    ChangesFeed,
+    FollowerOptions,
+    Pending,
+)
 from kazoo_ips.background.rounds import run_round
 from kazoo_ips.errors import ReceiverAway, SinceGone
 from kazoo_ips.model import GREGORIAN_EPOCH
@@ -63,7 +68,9 @@ class ResumingFeed:
     :param lost: called if that happens
     """
 
-    def __init__(self, feed: Feed[HistoryEvent], name: str, lost: Callable[[], object]) -> None:
+    def __init__(
+        self, feed: ChangesFeed[HistoryEvent], name: str, lost: Callable[[], object]
+    ) -> None:
         self._feed = feed
         self._name = name
         self._lost = lost
@@ -73,7 +80,7 @@ class ResumingFeed:
         return self._feed.history()
 
     def changed(self, since: str, limit: int) -> tuple[str, Sequence[HistoryEvent], bool]:
-        """Return a part of the feed, as `Feed.changed` does."""
+        """Return a part of the feed, as `ChangesFeed.changed` does."""
         try:
             return self._feed.changed(since, limit)
         except SinceGone:
@@ -96,7 +103,7 @@ class Consumer:
     def __init__(  # noqa: PLR0913 - one for each collaborator
         self,
         name: str,
-        feed: Feed[HistoryEvent],
+        feed: ChangesFeed[HistoryEvent],
         checkpoints: Checkpoints,
         receiver: Receiver,
         *,
@@ -113,7 +120,7 @@ class Consumer:
             ResumingFeed(feed, name, metrics.count_gap),
             checkpoints,
             self._take,
-            options=Options(
+            options=FollowerOptions(
                 poll=POLL, lease=LEASE, start=_START, batch=_BATCH, max_batches=_MAX_BATCHES
             ),
             now=now,

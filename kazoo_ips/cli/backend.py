@@ -68,7 +68,7 @@ class AddressState(Protocol):
         """The account that has the address."""
 
 
-class Changed(Protocol):
+class ChangedAddress(Protocol):
     """An address that was transferred or assigned. The reply has no other members."""
 
     @property
@@ -123,7 +123,7 @@ class Transfers(Protocol):
 
     def transfer(
         self, command: TransferIPs, request_id: str, *, dry_run: bool = False
-    ) -> Sequence[Changed]:
+    ) -> Sequence[ChangedAddress]:
         """Transfer addresses from an account to another one."""
 
 
@@ -150,7 +150,7 @@ class Reservations(Protocol):
 
     def assign(
         self, command: AssignReserved, request_id: str, *, dry_run: bool = False
-    ) -> Sequence[Changed]:
+    ) -> Sequence[ChangedAddress]:
         """Assign all addresses of a reservation."""
 
 
@@ -340,7 +340,7 @@ class Usage(Protocol):
         """Return the use of a zone, day by day."""
 
 
-class State(Protocol):
+class ServiceStatus(Protocol):
     """See `StatusService`."""
 
     def as_json(self) -> Mapping[str, Any]:
@@ -427,5 +427,5 @@ class Backend(Protocol):
         """The use of zones over time."""
 
     @property
-    def status(self) -> State:
+    def status(self) -> ServiceStatus:
         """The state of all instances."""

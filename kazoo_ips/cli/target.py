@@ -18,7 +18,7 @@ _COUCHDB = ("COUCHDB_URL", "COUCHDB_ADMIN_URL")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class TargetOptions:
     """The options before the name of the command."""
 
     url: str | None = None
@@ -27,16 +27,18 @@ class Options:
     ca_file: str | None = None
 
 
-def options() -> Options:
+def options() -> TargetOptions:
     """Return the options in front of the current command. `sup` has none."""
-    return _given() or Options()
+    return _given() or TargetOptions()
 
 
-def _given() -> Options | None:
+def _given() -> TargetOptions | None:
     context = click.get_current_context(silent=True)
-    names = [each.name for each in fields(Options)]
+    names = [each.name for each in fields(TargetOptions)]
     values = context.find_root().params if context else {}
-    return Options(**{name: values[name] for name in names}) if {*names} <= {*values} else None
+    return (
+        TargetOptions(**{name: values[name] for name in names}) if {*names} <= {*values} else None
+    )
 
 
 def chosen() -> Service | None:
@@ -59,7 +61,7 @@ def chosen() -> Service | None:
     )
 
 
-def _service(given: Options) -> Service | None:
+def _service(given: TargetOptions) -> Service | None:
     if given.url:
         return _at(given.url, "--url")
     if given.profile:

@@ -7,13 +7,11 @@ from a cookie, so no session has to be stored, and every process accepts it.
 
 import hmac
 import secrets
-from dataclasses import dataclass
 
 from flask import Request, Response, g
 
 from kazoo_ips.errors import Forbidden, InvalidCredentials
-from kazoo_ips.model import Caller
-from kazoo_ips.services.accounts.authentication import AuthenticationService
+from kazoo_ips.services.accounts.authentication import AuthenticationService, Session
 
 PATH = "/console"
 COOKIE = "kazoo_ips_console"
@@ -24,14 +22,6 @@ FIELD = "csrf"
 """The field of each form that has the token against CSRF."""
 _FOREIGN = {"cross-site", "same-site"}
 """Values of Sec-Fetch-Site of a request that a page of another origin has caused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A browser that is logged in."""
-
-    token: str
-    caller: Caller
 
 
 def read(incoming: Request, auth: AuthenticationService) -> Session | None:

@@ -23,7 +23,7 @@ _ACCOUNT = re.compile(r"account/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}")
 """An account's database. The service does not use its monthly databases, which have a suffix."""
 
 
-class Change(Enum):
+class AccessChange(Enum):
     """How `add_member` changes the members of a database."""
 
     NONE = "already a member"
@@ -32,7 +32,7 @@ class Change(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class CouchSession:
     """The user and the roles that CouchDB has authenticated."""
 
     name: str | None
@@ -55,13 +55,13 @@ class AccessRepository:
         """The name and password of this connection."""
         return self._couch.credentials
 
-    def session(self) -> Session:
+    def session(self) -> CouchSession:
         """Return the user and the roles that CouchDB has authenticated.
 
         :raises DatastoreLoginRefused: name or password are wrong
         """
         context = self._couch.session()
-        return Session(context["name"], tuple(context["roles"]))
+        return CouchSession(context["name"], tuple(context["roles"]))
 
     def roles(self, name: str) -> list[str] | None:
         """Return the roles of a user, or None if the user does not exist.
@@ -100,7 +100,7 @@ class AccessRepository:
             if name in DATABASES or _ACCOUNT.fullmatch(name) or is_history(name)
         ]
 
-    def add_member(self, database: str, *, dry_run: bool = False) -> Change:
+    def add_member(self, database: str, *, dry_run: bool = False) -> AccessChange:
         """Add the role to the members of a database. Existing members stay.
 
         A database without members is open to every user. Adding the first member would lock all
@@ -111,17 +111,17 @@ class AccessRepository:
         handle = self._couch.database(database)
         security = handle.security()
         change, merged = merge(security)
-        if change is Change.ADDED and not dry_run:
+        if change is AccessChange.ADDED and not dry_run:
             handle.secure(merged)
         return change
 
 
-def merge(security: Mapping[str, Any]) -> tuple[Change, Document]:
+def merge(security: Mapping[str, Any]) -> tuple[AccessChange, Document]:
     """Return the change, and the `_security` object with the role among its members."""
     members = security.get("members") or {}
     roles, names = members.get("roles") or [], members.get("names") or []
     if not roles and not names:
-        return Change.OPEN, dict(security)
+        return AccessChange.OPEN, dict(security)
     if ROLE in roles:
-        return Change.NONE, dict(security)
-    return Change.ADDED, {**security, "members": {**members, "roles": [*roles, ROLE]}}
+        return AccessChange.NONE, dict(security)
+    return AccessChange.ADDED, {**security, "members": {**members, "roles": [*roles, ROLE]}}

@@ -37,7 +37,7 @@ _NEWER = (Action.RESERVE, Action.TRANSFER)
 """What the release before this one does not know."""
 
 
-class State(StrEnum):
+class TransactionState(StrEnum):
     """The state of a transaction."""
 
     PENDING = "pending"
@@ -70,7 +70,7 @@ class Transaction:
     at: int
     addresses: tuple[str, ...]
     worker: str
-    state: State = State.PENDING
+    state: TransactionState = TransactionState.PENDING
     attempt: Attempt | None = None
     by: Author = NOBODY
     finished: bool = False
@@ -87,7 +87,7 @@ class Transaction:
     @property
     def changes_documents(self) -> bool:
         """Whether its documents have to be written again, after it was committed or aborted."""
-        return (self.action is Action.RELEASE) == (self.state is State.COMMITTED)
+        return (self.action is Action.RELEASE) == (self.state is TransactionState.COMMITTED)
 
     @property
     def accounts(self) -> tuple[str, ...]:
@@ -161,7 +161,9 @@ class TransactionLog:
         :raises DatastoreUnreachable: the outcome is unknown, or another worker has aborted the
             transaction
         """
-        committed = replace(transaction, state=State.COMMITTED, addresses=tuple(addresses))
+        committed = replace(
+            transaction, state=TransactionState.COMMITTED, addresses=tuple(addresses)
+        )
         return self._require(self._put(committed))
 
     def confirm(self, transaction: Transaction) -> Transaction:
@@ -180,10 +182,12 @@ class TransactionLog:
             return transaction
         saved = self._require(self._put(transaction))
         live = _live(self._records.leaves(_record_id(saved.id)))
-        others = [t for t in live if t.state not in {State.PENDING, saved.state}]
-        if saved.state is State.ABORTED and not others:
+        others = [t for t in live if t.state not in {TransactionState.PENDING, saved.state}]
+        if saved.state is TransactionState.ABORTED and not others:
             return self._require(self._put(replace(saved, final=True)))
-        is_open = saved.state is State.ABORTED or any(t.has_final_decision for t in others)
+        is_open = saved.state is TransactionState.ABORTED or any(
+            t.has_final_decision for t in others
+        )
         dropped = [] if is_open else self._records.drop([_reference(t) for t in others])
         if is_open or any(w.outcome is not Outcome.DONE for w in dropped):
             raise DatastoreUnreachable(f"request {saved.request_id} is not decided")
@@ -196,7 +200,7 @@ class TransactionLog:
         :returns: the aborted transaction; None if another worker has changed its state meanwhile
         :raises DatastoreUnreachable: the outcome is unknown
         """
-        aborted = replace(transaction, state=State.ABORTED)
+        aborted = replace(transaction, state=TransactionState.ABORTED)
         if self._records.replicas > 1:
             # A worker that finds a commit beside this abort may drop the abort until it is final.
             written = self._put(aborted)
@@ -277,7 +281,7 @@ class TransactionLog:
             undecided = withdrawn(every, lambda leaf: (len(leaf["addresses"]),))
             if undecided is None:
                 return None
-            undecided |= {"state": State.PENDING, "final": False, "finished": False}
+            undecided |= {"state": TransactionState.PENDING, "final": False, "finished": False}
             return _transaction(undecided)
         is_deleted = any(leaf.get("_deleted") for leaf in leaves)
         live = _live(leaves)
@@ -312,7 +316,7 @@ class TransactionLog:
         return transaction
 
 
-_STATES = (State.COMMITTED, State.ABORTED, State.PENDING)
+_STATES = (TransactionState.COMMITTED, TransactionState.ABORTED, TransactionState.PENDING)
 
 
 def _precedence(transaction: Transaction) -> tuple[bool, int]:
@@ -367,7 +371,7 @@ def _transaction(document: Document) -> Transaction:
         document["at"],
         tuple(document["addresses"]),
         document["worker"],
-        State(document["state"]),
+        TransactionState(document["state"]),
         Attempt(document["key"], document["attempt"]) if "key" in document else None,
         Author(**document.get("by", {})),
         document["finished"],

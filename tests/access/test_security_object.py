@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kazoo_ips.repositories.access import ROLE, Change, merge
+from kazoo_ips.repositories.access import ROLE, AccessChange, merge
 
 DEFAULT = {"admins": {"roles": ["_admin"]}, "members": {"roles": ["_admin"]}}
 """What CouchDB 3 gives every new database."""
@@ -12,7 +12,7 @@ DEFAULT = {"admins": {"roles": ["_admin"]}, "members": {"roles": ["_admin"]}}
 
 def test_the_role_is_added_to_the_existing_members() -> None:
     change, merged = merge(DEFAULT)
-    assert change is Change.ADDED
+    assert change is AccessChange.ADDED
     assert merged == {**DEFAULT, "members": {"roles": ["_admin", ROLE]}}
 
 
@@ -26,7 +26,7 @@ def test_the_role_is_added_to_the_existing_members() -> None:
 )
 def test_nothing_else_in_the_security_object_changes(security: dict[str, Any]) -> None:
     change, merged = merge(security)
-    assert change is Change.ADDED
+    assert change is AccessChange.ADDED
     assert merged["members"]["roles"][-1] == ROLE
     members = {**merged["members"], "roles": merged["members"]["roles"][:-1]}
     assert members == {**security["members"], "roles": security["members"].get("roles") or []}
@@ -35,9 +35,9 @@ def test_nothing_else_in_the_security_object_changes(security: dict[str, Any]) -
 
 @pytest.mark.parametrize("security", [{}, {"members": {}}, {"members": {"names": []}}])
 def test_a_database_open_to_every_user_is_not_changed(security: dict[str, Any]) -> None:
-    assert merge(security) == (Change.OPEN, security)
+    assert merge(security) == (AccessChange.OPEN, security)
 
 
 def test_a_second_merge_changes_nothing() -> None:
     merged = merge(DEFAULT)[1]
-    assert merge(merged) == (Change.NONE, merged)
+    assert merge(merged) == (AccessChange.NONE, merged)

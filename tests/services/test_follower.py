@@ -16,7 +16,7 @@ from kazoo_ips.background.change_follower import (
     RETRY_INTERVAL,
     RETRY_LIMIT,
     ChangeFollower,
-    Options,
+    FollowerOptions,
     Pending,
 )
 from kazoo_ips.couch.client import Couch
@@ -27,7 +27,7 @@ from kazoo_ips.repositories.checkpoints import Checkpoint, Checkpoints
 from kazoo_ips.repositories.records import Records
 
 DELAY = 30
-_OPTIONS = Options(delay=DELAY)
+_OPTIONS = FollowerOptions(delay=DELAY)
 
 
 class Feed:
@@ -83,7 +83,7 @@ class Process:
         name: str,
         feed: Feed,
         time: list[int],
-        options: Options = _OPTIONS,
+        options: FollowerOptions = _OPTIONS,
         pending: Pending | None = None,
     ) -> None:
         self.handled: list[int] = []
@@ -330,7 +330,7 @@ def test_no_more_is_read_while_much_waits(
     assert set(one.run(monkeypatch, 5 * DELAY)) == set(range(1, 101))
 
 
-BLOCKING = Options(poll=1, start="now", batch=2, max_batches=2)
+BLOCKING = FollowerOptions(poll=1, start="now", batch=2, max_batches=2)
 
 
 class Numbers:

@@ -27,7 +27,12 @@ from kazoo_ips.model import (
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.records import Records
-from kazoo_ips.repositories.transaction_log import Action, State, Transaction, TransactionLog
+from kazoo_ips.repositories.transaction_log import (
+    Action,
+    Transaction,
+    TransactionLog,
+    TransactionState,
+)
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import behind, proxy, running_proxy
@@ -160,7 +165,7 @@ def test_an_assignment_that_arrives_after_its_roll_back_is_refused(
     revision = pool.put({**free, "pvt_status": "available"}).revision
     recover(later, log)
     assert pool.put({**late, "_rev": revision}).revision is None
-    assert (owners(pool), transaction.state) == ({None}, State.PENDING)
+    assert (owners(pool), transaction.state) == ({None}, TransactionState.PENDING)
 
 
 def test_a_transfer_that_arrives_after_its_roll_back_is_refused(
@@ -293,7 +298,7 @@ def test_the_losing_revision_of_a_record_is_dropped_when_the_transaction_is_fini
     database.graft(aborted, parent=record["_rev"])
     found = log.find(transaction.id)
     assert found
-    assert (found.state, found.finished) == (State.COMMITTED, finished)
+    assert (found.state, found.finished) == (TransactionState.COMMITTED, finished)
     states = [d["state"] for d in database.leaves(record["_id"]) if "_deleted" not in d]
     assert sorted(states) == (["committed"] if finished else ["aborted", "committed"])
 
@@ -352,7 +357,7 @@ def test_a_transaction_is_pending_again_if_both_of_two_decisions_were_withdrawn(
     records.drop(records.leaves(record["_id"]))
     found = log.find(transaction.id)
     assert found
-    assert (found.state, found.finished, found.addresses) == (State.PENDING, False, IPS)
+    assert (found.state, found.finished, found.addresses) == (TransactionState.PENDING, False, IPS)
     later.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex)
     assert owners(pool) == {bob.id, None}
     assert log.find(transaction.id) is None
@@ -369,7 +374,7 @@ def test_a_record_with_a_deleted_conflict_is_not_deleted(
     for _ in range(2):
         found = log.find(transaction.id)
         assert found
-        assert found.state is State.COMMITTED
+        assert found.state is TransactionState.COMMITTED
 
 
 def test_a_finished_record_counts_although_an_earlier_revision_of_it_was_deleted(
@@ -389,7 +394,7 @@ def test_a_finished_record_counts_although_an_earlier_revision_of_it_was_deleted
     database.graft(tombstone, parent=record["_rev"])
     found = log.find(earlier.id)
     assert found
-    assert (found.state, found.finished) == (State.ABORTED, True)
+    assert (found.state, found.finished) == (TransactionState.ABORTED, True)
     command, attempt = AssignIPs(alice.id, IPS), Attempt(key, 2)
     done = services.ips.assign_all(command, earlier.request_id, attempt=attempt)
     assert [ip.assigned_to for ip in done] == [alice.id] * 2
@@ -421,7 +426,7 @@ def test_a_later_attempt_prevents_an_earlier_one_from_beginning(
     services.ips.assign_all(AssignIPs(alice.id, IPS), uuid4().hex, attempt=Attempt(key, 2))
     fence = log.find(f"assign-{key}-1")
     assert fence
-    assert (fence.state, fence.finished) == (State.ABORTED, True)
+    assert (fence.state, fence.finished) == (TransactionState.ABORTED, True)
     with pytest.raises(DatastoreUnreachable):
         log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, IPS, Attempt(key, 1))
 
@@ -843,11 +848,11 @@ def test_a_transaction_that_changes_while_it_is_aborted_is_not_aborted(
             recovery.end_transaction(transaction.id)
         found = log.find(transaction.id)
         assert found
-        assert (found.state, owners(pool)) == (State.PENDING, {alice.id})
+        assert (found.state, owners(pool)) == (TransactionState.PENDING, {alice.id})
     else:
         ended = recovery.end_transaction(transaction.id)
         assert ended
-        assert (ended.state, owners(pool)) == (State.COMMITTED, {None})
+        assert (ended.state, owners(pool)) == (TransactionState.COMMITTED, {None})
 
 
 def test_a_transaction_that_another_worker_ends_meanwhile_is_read_again(
@@ -916,7 +921,7 @@ def test_on_a_cluster_an_abort_is_acted_on_only_when_no_worker_can_keep_a_commit
     rival(cluster_log, couch, replace(aborted), state="committed", final=False)
     found = cluster_log.find(transaction.id)
     assert found
-    assert found.state is State.ABORTED
+    assert found.state is TransactionState.ABORTED
     assert cluster_log.confirm(found) == found
 
 
@@ -927,7 +932,7 @@ def test_on_a_cluster_a_commit_is_kept_beside_an_abort_that_nobody_has_acted_on(
     rival(cluster_log, couch, committed, state="aborted")
     found = cluster_log.find(committed.id)
     assert found
-    assert found.state is State.COMMITTED
+    assert found.state is TransactionState.COMMITTED
     cluster_log.confirm(found)
     leaves = [leaf for leaf in couch.database("kazoo_ips").leaves(f"transaction-{found.id}")]
     assert [leaf["state"] for leaf in leaves if "_deleted" not in leaf] == ["committed"]
@@ -937,13 +942,13 @@ def test_on_a_cluster_an_abort_is_made_final_by_whoever_finds_it(
     begin: Callable[..., Transaction], cluster_log: TransactionLog
 ) -> None:
     """Its worker died in between."""
-    aborted = cluster_log._put(replace(begin(Action.RELEASE), state=State.ABORTED))
+    aborted = cluster_log._put(replace(begin(Action.RELEASE), state=TransactionState.ABORTED))
     assert aborted
     assert not aborted.final
     assert cluster_log.confirm(aborted).final
     found = cluster_log.find(aborted.id)
     assert found
-    assert (found.state, found.final) == (State.ABORTED, True)
+    assert (found.state, found.final) == (TransactionState.ABORTED, True)
 
 
 def test_on_a_cluster_a_committed_transaction_cannot_be_aborted(
@@ -954,7 +959,7 @@ def test_on_a_cluster_a_committed_transaction_cannot_be_aborted(
     assert cluster_log.abort(transaction) is None
     found = cluster_log.find(transaction.id)
     assert found
-    assert found.state is State.COMMITTED
+    assert found.state is TransactionState.COMMITTED
 
 
 @pytest.mark.parametrize("fault", [faults.answer_202, faults.cut])
@@ -987,7 +992,7 @@ def test_on_a_cluster_a_worker_does_not_act_on_a_decision_beside_another_one(
     :param first: 1: beside a commit, an abort that is final; 2: beside an abort, a commit
     """
     transaction = begin(Action.RELEASE)
-    state = State.COMMITTED if first == 1 else State.ABORTED
+    state = TransactionState.COMMITTED if first == 1 else TransactionState.ABORTED
     decided = cluster_log._put(replace(transaction, state=state))
     assert decided
 

@@ -35,7 +35,7 @@ MAX_TOKEN = 8190
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The result of a successful login: the token, and the caller that it authenticates."""
+    """A login that succeeded: its token, and the caller that the token authenticates."""
 
     token: str
     caller: Caller

@@ -31,7 +31,7 @@ from kazoo_ips.observability import audit, request_context
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.repositories.account_copies import AccountCopyRepository
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.repositories.transaction_log import State, TransactionLog, is_release
+from kazoo_ips.repositories.transaction_log import TransactionLog, TransactionState, is_release
 
 log = logging.getLogger(__name__)
 
@@ -150,9 +150,9 @@ class ConflictResolver:
             transaction = self._log.find(release) if release else None
             if transaction is None:
                 continue
-            if transaction.state is State.PENDING:
+            if transaction.state is TransactionState.PENDING:
                 is_pending = True
-            elif self._log.confirm(transaction).state is State.COMMITTED:
+            elif self._log.confirm(transaction).state is TransactionState.COMMITTED:
                 return leaf
         if is_pending:
             raise Conflict(address)

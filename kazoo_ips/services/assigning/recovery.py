@@ -18,9 +18,9 @@ from kazoo_ips.processes import liveness
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.transaction_log import (
     Action,
-    State,
     Transaction,
     TransactionLog,
+    TransactionState,
     is_release,
     transaction_id,
 )
@@ -102,7 +102,7 @@ class RecoveryService:
         transaction = self._log.find(ip.transaction)
         if transaction is None:
             self.record_ended(ip.transaction)
-        return transaction is not None and transaction.state is State.COMMITTED
+        return transaction is not None and transaction.state is TransactionState.COMMITTED
 
     def is_known_to_end(self, transaction: str | None) -> bool:
         """Return whether this process knows that a transaction is finished or committed.
@@ -123,7 +123,7 @@ class RecoveryService:
         if transaction is None or transaction.finished:
             self.record_ended(name)
             return True
-        if transaction.state is not State.COMMITTED:
+        if transaction.state is not TransactionState.COMMITTED:
             return False
         self._log.confirm(transaction)
         return True
@@ -138,7 +138,7 @@ class RecoveryService:
         found = self._log.find(transaction)
         if found is None:
             self.record_ended(transaction)
-        return found is not None and found.state is not State.COMMITTED
+        return found is not None and found.state is not TransactionState.COMMITTED
 
     def is_under_way(self, name: str) -> bool:
         """Return whether a transaction is pending. If its owner is dead, end it first.
@@ -151,7 +151,7 @@ class RecoveryService:
         if self.is_orphaned(transaction):
             self.end_transaction(name)
             return False
-        return transaction.state is State.PENDING
+        return transaction.state is TransactionState.PENDING
 
     def _resolve(self, name: str, marked: Sequence[DedicatedIP]) -> bool:
         """End one transaction; return whether its documents have to be read again."""
@@ -159,7 +159,7 @@ class RecoveryService:
             transaction = self._log.find(name)
             if transaction and not transaction.finished and self.is_orphaned(transaction):
                 transaction = self.end_transaction(name) or self._log.find(name)
-            if transaction is None or transaction.state is not State.PENDING:
+            if transaction is None or transaction.state is not TransactionState.PENDING:
                 return self._apply(name, transaction, marked) or waits > 0
             if wait:
                 self._pause(wait)
@@ -207,16 +207,16 @@ class RecoveryService:
             transaction = self._log.find(name)
             if transaction is None:
                 transaction = self._log.fence(action, account_id, request_id, self._now(), earlier)
-            elif transaction.state is State.PENDING:
+            elif transaction.state is TransactionState.PENDING:
                 transaction = self._log.abort(transaction)
             if transaction is None:  # the earlier attempt has changed its record meanwhile
                 transaction = self._log.find(name)
-            if transaction is None or transaction.state is State.PENDING:
+            if transaction is None or transaction.state is TransactionState.PENDING:
                 raise DatastoreUnreachable(
                     f"request {request_id}: an earlier attempt has not ended"
                 )
             self.finish(transaction)
-            if transaction.state is State.COMMITTED:
+            if transaction.state is TransactionState.COMMITTED:
                 return transaction, aborted
             aborted += transaction.addresses
         return None, aborted
@@ -262,11 +262,11 @@ class RecoveryService:
         :raises DatastoreUnreachable: it is unknown whether the transaction is ended
         """
         transaction = self._log.find(name)
-        if transaction is not None and transaction.state is State.PENDING:
+        if transaction is not None and transaction.state is TransactionState.PENDING:
             transaction = self._log.abort(transaction) or self._log.find(name)
         if transaction is None or transaction.finished:
             return None
-        if transaction.state is State.PENDING:
+        if transaction.state is TransactionState.PENDING:
             raise DatastoreUnreachable(f"request {transaction.request_id} is not decided")
         self.finish(transaction, audited=audited)
         return transaction
@@ -277,7 +277,7 @@ class RecoveryService:
             t
             for t in self._log.all()
             if not t.finished
-            and (t.action is Action.RELEASE or t.state is not State.COMMITTED)
+            and (t.action is Action.RELEASE or t.state is not TransactionState.COMMITTED)
             and self.is_orphaned(t)
         ]
 
@@ -301,7 +301,7 @@ class RecoveryService:
             return
         released: dict[str, str] = {}
         transaction = self._log.confirm(transaction)
-        if (transaction.action, transaction.state) != (Action.RELEASE, State.ABORTED):
+        if (transaction.action, transaction.state) != (Action.RELEASE, TransactionState.ABORTED):
             released = self._finish_documents(transaction)
             for account_id in transaction.accounts:
                 self._conflicts.repair_copies(account_id, transaction.addresses)
@@ -309,7 +309,7 @@ class RecoveryService:
                     self._schedule_check(address, account_id)
         ended = self._log.finish([transaction])
         self.record_ended(transaction.id)
-        if ended and transaction.state is State.COMMITTED and not audited:
+        if ended and transaction.state is TransactionState.COMMITTED and not audited:
             write_audit(transaction, released, recovered=True)
 
     def _finish_documents(self, transaction: Transaction) -> dict[str, str]:

@@ -25,7 +25,12 @@ from kazoo_ips.model import Attempt, DedicatedIP, Outcome
 from kazoo_ips.model.limits import Ledger
 from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
-from kazoo_ips.repositories.transaction_log import Action, State, Transaction, TransactionLog
+from kazoo_ips.repositories.transaction_log import (
+    Action,
+    Transaction,
+    TransactionLog,
+    TransactionState,
+)
 from kazoo_ips.services.assigning.account_copies import AccountCopyService, by_owner
 from kazoo_ips.services.assigning.limits import LimitService
 from kazoo_ips.services.assigning.pool_writes import FinalOutcome, PoolWriter, WriteResult
@@ -483,7 +488,7 @@ class TransactionService:
     def abandon(self, transaction: Transaction) -> None:
         """Delete the record of a transaction whose writes are all undone."""
         try:
-            self._log.finish([replace(transaction, state=State.ABORTED)])
+            self._log.finish([replace(transaction, state=TransactionState.ABORTED)])
         except KazooIPsError:
             self._end_later(transaction)
 
@@ -583,7 +588,7 @@ class TransactionService:
             self._retries.repeat(name, lambda: self._end_now(transaction))
 
     def _end_now(self, transaction: Transaction) -> None:
-        audited = transaction.state is State.COMMITTED
+        audited = transaction.state is TransactionState.COMMITTED
         if self._recovery.end_transaction(transaction.id, audited=audited) is None:
             # Another worker has considered this process dead and has ended the transaction,
             # perhaps before this process wrote the copies.

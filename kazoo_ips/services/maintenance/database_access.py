@@ -7,7 +7,7 @@ and databases that need no change are not written.
 from collections.abc import Callable, Iterator
 
 from kazoo_ips.errors import DatastoreLoginRefused, DatastoreMissing, NotSecured
-from kazoo_ips.repositories.access import ROLE, AccessRepository, Change
+from kazoo_ips.repositories.access import ROLE, AccessChange, AccessRepository
 
 
 class DatabaseAccessService:
@@ -82,7 +82,7 @@ class DatabaseAccessService:
 
     def add_member(
         self, databases: list[str], seen: Callable[[int], object], *, dry_run: bool = False
-    ) -> Iterator[tuple[str, Change]]:
+    ) -> Iterator[tuple[str, AccessChange]]:
         """Make the service's user a member of these databases.
 
         :param seen: called with the number of databases checked since the last call
@@ -92,7 +92,7 @@ class DatabaseAccessService:
             try:
                 change = self._administrator.add_member(database, dry_run=dry_run)
             except DatastoreMissing:  # the account was deleted meanwhile
-                change = Change.NONE
+                change = AccessChange.NONE
             seen(1)
-            if change is not Change.NONE:
+            if change is not AccessChange.NONE:
                 yield database, change
