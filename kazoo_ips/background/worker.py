@@ -120,9 +120,9 @@ class BackgroundWorker:
                 self._retries.schedule_check(address, account_id)
         return len(due)
 
-    def recover(self) -> int:
-        """End the transactions of dead processes; return how many were recovered."""
-        return self._recovery.recover()
+    def recover(self) -> None:
+        """End the transactions of dead processes."""
+        self._recovery.recover()
 
     def learn_spellings(self) -> None:
         """Read the unusual spellings of addresses in the pool, for later assignments."""

@@ -20,6 +20,7 @@ from kazoo_ips.errors import (
     DatastoreForbidden,
     DatastoreUnreachable,
     InsufficientIPs,
+    LimitReached,
 )
 from kazoo_ips.model import (
     AllocateIPs,
@@ -401,6 +402,24 @@ def test_nothing_is_left_of_an_assignment_that_could_not_be_counted(
         limited.assign(count=count)
     limited.recover()
     assert limited.has([])
+
+
+def test_nothing_is_left_of_an_assignment_if_another_request_takes_the_last_place(
+    limited: Worker, services: Instance
+) -> None:
+    account_id = limited.who.id
+    services.limits.set(account_id, Limits(max=1), uuid4().hex)
+    limited.services.limits.refresh()
+
+    def takes(forward: Forward) -> Reply:
+        services.ips.assign(AssignIP(account_id, IPS[1]), uuid4().hex)
+        return forward()
+
+    limited.meet(takes, "-kazoo_ips/limit-", times=1)
+    with pytest.raises(LimitReached):
+        limited.assign(count=1)
+    services.background.work()
+    assert limited.has([IPS[1]])
 
 
 def test_nothing_is_left_of_a_reservation_that_could_not_be_recorded(worker: Worker) -> None:

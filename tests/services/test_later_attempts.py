@@ -18,7 +18,9 @@ from kazoo_ips.model import (
     AssignIPs,
     Attempt,
     ChangeIP,
+    CreateIP,
     DedicatedIP,
+    DeleteIP,
     ReleaseIP,
     ReleaseIPs,
     TransferIPs,
@@ -122,6 +124,13 @@ class Scene:
             self.services.operator_changes.disable(command, name, attempt=attempt)
         )
 
+    def create(self) -> Write:
+        self.services.pool.delete(DeleteIP(A), uuid4().hex)
+        command = CreateIP(A, "us-east", "proxy1.example.com")
+        return lambda name, attempt: facts(
+            self.services.pool.create(command, name, attempt=attempt)
+        )
+
     # What other requests do.
 
     def others_change_it_all(self) -> None:
@@ -152,9 +161,12 @@ WRITES = [
     Scene.assign_reserved,
     Scene.change,
     Scene.disable,
+    Scene.create,
 ]
 
-CONFIRMED = [Scene.assign_one, Scene.release_one, Scene.change, Scene.disable]
+CONFIRMED = [
+    Scene.assign_one, Scene.release_one, Scene.change, Scene.disable, Scene.create,
+]  # fmt: skip
 """Writes without a record of a transaction. If nothing was written since, a later attempt saves
 the document again, because only that shows whether a majority has it."""
 

@@ -10,15 +10,29 @@ import pytest
 from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
-from kazoo_ips.couch.client import Database
+from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import LimitReached
-from kazoo_ips.model import AllocateIPs, AssignIP, AssignIPs, DedicatedIP, ReleaseIP
+from kazoo_ips.model import (
+    GREGORIAN_EPOCH,
+    AllocateIPs,
+    AssignIP,
+    AssignIPs,
+    DedicatedIP,
+    ReleaseIP,
+)
 from kazoo_ips.model.commands import AssignReserved, ReserveIPs
 from kazoo_ips.model.limits import Limits
 from kazoo_ips.observability.metrics import Metrics
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services.assigning import account_holdings
 from kazoo_ips.services.assigning.limits import SETTLE
+from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
+from tests.faults.conftest import behind, proxy, running_proxy
+from tests.faults.proxy import FaultProxy, Forward, Reply
+
+__all__ = ["behind", "proxy", "running_proxy"]
 
 
 class Clock:
@@ -110,6 +124,52 @@ def test_a_released_address_makes_room_at_once(
         [address] = allocate(limited, alice)
         refused(lambda: allocate(limited, alice))
         limited.ips.release(ReleaseIP(alice.id, address), uuid4().hex)
+
+
+def test_a_transaction_has_its_places_until_its_process_is_dead(
+    limited: Instance, clock: Clock, couch: Couch, add: Any, alice: Member, set_limits: Set
+) -> None:
+    """Its documents are not written yet, so the ledger alone says that it needs them."""
+    fill(add, 2)
+    set_limits(alice, max=1)
+    free, log = limited.ips.fetch("192.0.2.1"), TransactionLog(Records(couch))
+    at = int(clock.now) + GREGORIAN_EPOCH
+    begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, at, [free.address])
+    limited.limits.claim(begun.id, alice.id, [free.assign(alice.id, at=at, request_id="r")])
+    other = AssignIP(alice.id, "192.0.2.2")
+    for _ in range(2):
+        assert refused(lambda: limited.ips.assign(other, uuid4().hex)) == ("max", 1, 1, 1)
+    clock.now += LEASE + 1
+    limited.ips.assign(other, uuid4().hex)
+    assert log.find(begun.id) is None
+
+
+def test_an_allocation_goes_on_in_other_zones_when_a_limit_is_reached_on_the_way(
+    settings: Settings,
+    behind: Settings,
+    proxy: FaultProxy,
+    limited: Instance,
+    clock: Clock,
+    add: Any,
+    alice: Member,
+    bob: Member,
+    set_limits: Set,
+) -> None:
+    """Another client takes one of its addresses, and most of those that are left are too many."""
+    fill(add, 1, "full")
+    set_limits(alice, zones={"full": 1})
+    allocate(limited, alice)
+    fill(add, 2, "other", start=10)
+    through = composition.build(behind, clock=clock, pause=lambda seconds: None)
+
+    def takes(forward: Forward) -> Reply:
+        limited.ips.assign(AssignIP(bob.id, "192.0.2.10"), uuid4().hex)
+        fill(add, 20, "full", start=50)
+        fill(add, 1, "other", start=12)
+        return forward()
+
+    proxy.rule(takes, "PUT|POST", "-dedicated_ips/_bulk_docs")
+    assert set(allocate(through, alice, 2)) == {"192.0.2.11", "192.0.2.12"}
 
 
 def test_addresses_from_before_the_limit_count(

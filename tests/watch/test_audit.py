@@ -36,6 +36,7 @@ from kazoo_ips.model import (
     DisableIP,
     ReleaseIP,
     ReleaseIPs,
+    TransferIPs,
 )
 from kazoo_ips.model.commands import EvacuateHost, ReserveIPs
 from kazoo_ips.observability import audit, logs, request_context
@@ -575,6 +576,41 @@ def test_of_several_workers_one_writes_the_line_of_a_recovered_transaction(
     assert kinds(audit_lines) == expected
     for line in audit_lines:
         assert (line["by"], line["original_request_id"]) == ("background", "of-the-dead")
+
+
+@pytest.mark.parametrize("action", [Action.ASSIGN, Action.RESERVE, Action.TRANSFER])
+def test_the_line_of_an_undone_write_says_what_was_undone(
+    settings: Settings,
+    log: TransactionLog,
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    alice: Member,
+    bob: Member,
+    lines: Lines,
+    action: Action,
+) -> None:
+    add(FREE)
+    undone, after = {"status": "assigned", "assigned_to": bob.id}, {"status": "available"}
+    if action is Action.RESERVE:
+        wanted = ReserveIPs(AssignIPs(bob.id, (FREE,)), 600)
+        services.reservations.reserve(wanted, "of-the-dead")
+        undone = {"status": "reserved", "reserved_for": bob.id}
+    elif action is Action.TRANSFER:
+        services.ips.assign(AssignIP(alice.id, FREE), uuid4().hex)
+        services.transfers.transfer(TransferIPs((FREE,), alice.id, bob.id), "of-the-dead")
+        after = {"status": "assigned", "assigned_to": alice.id}
+    else:
+        services.ips.assign(AssignIP(bob.id, FREE), "of-the-dead")
+    services.background.work()  # deletes the record
+    document = pool.get(FREE)
+    at, from_id = document["pvt_modified"], alice.id if action is Action.TRANSFER else None
+    begun = log.begin(action, bob.id, "of-the-dead", at, (FREE,), from_id=from_id)
+    pool.put({**document, "pvt_transaction": begun.id})
+    lines()
+    composition.build(settings, clock=lambda: FAR).background.recover()
+    [line] = [line for line in lines() if not line["audit"].startswith("copy_")]
+    assert (line["audit"], line["from"], line["to"]) == ("undone", undone, after)
 
 
 def test_a_later_attempt_says_that_a_line_may_repeat_an_earlier_one(

@@ -223,23 +223,21 @@ class RecoveryService:
 
     # Transactions of dead owners.
 
-    def recover(self) -> int:
-        """End the transactions of dead processes; return how many were recovered."""
-        count = 0
+    def recover(self) -> None:
+        """End the transactions of dead processes."""
         for listed in self._log.all():
             try:
-                count += self._recover(listed)
+                self._recover(listed)
             except KazooIPsError as error:  # the next round tries again
                 log.warning("request %s: not recovered yet: %s", listed.request_id, error)
-        return count
 
-    def _recover(self, listed: Transaction) -> bool:
+    def _recover(self, listed: Transaction) -> None:
         if not self.is_orphaned(listed):
-            return False
+            return
         if listed.finished:
             if self._now() - listed.at > KEY_SECONDS:
                 self._log.sweep([listed])
-            return False
+            return
         transaction = self.end_transaction(listed.id)
         if transaction is None:  # ended before
             # On a cluster a revision may remain after the deletion of the record. If the record
@@ -251,7 +249,6 @@ class RecoveryService:
             log.warning(
                 "request %s: its transaction is %s", transaction.request_id, transaction.state
             )
-        return transaction is not None
 
     def end_transaction(self, name: str, *, audited: bool = False) -> Transaction | None:
         """End a transaction on which no process works any more.
