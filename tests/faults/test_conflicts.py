@@ -787,8 +787,13 @@ def test_on_a_cluster_the_copy_of_a_recent_assignment_is_left_to_its_request(
     ],
 )
 def test_a_deletion_stays_when_an_earlier_state_was_written_beside_it(
-    leaves: Leaves, services: Instance, after: list[Document], stays: bool
+    leaves: Leaves,
+    services: Instance,
+    caplog: pytest.LogCaptureFixture,
+    after: list[Document],
+    stays: bool,
 ) -> None:
+    caplog.set_level("INFO", "kazoo_ips.audit")
     created = {"event": "created", "request_id": "c", "at": 1}
     assigned = {"event": "assigned", "account_id": "a", "request_id": "r", "at": 2}
     deleted = {"event": "deleted", "request_id": "d", "at": 4}
@@ -804,6 +809,7 @@ def test_a_deletion_stays_when_an_earlier_state_was_written_beside_it(
         with pytest.raises(IPNotFound):
             services.pool._conflicts.resolve(leaves.address)
     assert bool(leaves.live) == stays
+    assert ("conflict_resolved" in caplog.text) != stays
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["empty tombstone", "trail kept"])
@@ -855,6 +861,15 @@ def test_an_address_in_a_recent_conflict_is_not_allocated(
         with pytest.raises(InsufficientIPs):
             services.allocation.allocate(command, uuid4().hex)
     assert len(leaves.live) == 2
+
+
+@pytest.mark.parametrize("written", ["2001:DB8::FFFF", "2001:db8:0::ffff", "no address"])
+def test_an_address_that_the_pool_lacks_is_named_as_the_client_wrote_it(
+    services: Instance, written: str
+) -> None:
+    with pytest.raises(IPNotFound) as error:
+        services.ips.fetch(written)
+    assert error.value.cause == written
 
 
 def test_a_deleted_address_is_not_found_among_several(

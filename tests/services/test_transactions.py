@@ -655,6 +655,27 @@ def test_a_conflicting_revision_of_an_aborted_assignment_is_dropped(
     assert [leaf["pvt_status"] for leaf in live] == ["available"]
 
 
+def test_the_revision_of_another_writer_beside_an_aborted_assignment_is_kept(
+    log: TransactionLog,
+    later: Instance,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    alice: Member,
+    bob: Member,
+    address: str,
+) -> None:
+    base = to_document(add(address))
+    begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, 1, [address])
+    assigned = {"pvt_status": "assigned", "pvt_modified": 1}
+    mine = {**assigned, "pvt_assigned_to": alice.id, "pvt_transaction": begun.id}
+    bobs = {**assigned, "pvt_assigned_to": bob.id}
+    pool.graft({**base, **mine, "_rev": f"2-{'0' * 32}"}, parent=base["_rev"])
+    pool.graft({**base, **bobs, "_rev": f"2-{'f' * 32}"}, parent=base["_rev"])
+    recover(later, log)
+    live = [leaf for leaf in pool.leaves(address) if not leaf.get("_deleted")]
+    assert [leaf["_rev"] for leaf in live] == [f"2-{'f' * 32}"]
+
+
 def test_a_transaction_is_finished_despite_a_conflict_of_other_writers(
     log: TransactionLog,
     later: Instance,
