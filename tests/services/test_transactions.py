@@ -758,12 +758,26 @@ def test_a_pending_or_orphaned_transaction_is_not_finished(
     assert (transaction.id in {t.id for t in recovery.orphaned()}) != finished
 
 
+@pytest.mark.parametrize("action", [Action.ASSIGN, Action.RELEASE])
 def test_a_committed_assignment_is_not_orphaned(
-    begin: Callable[..., Transaction], later: Instance, log: TransactionLog
+    begin: Callable[..., Transaction], later: Instance, log: TransactionLog, action: Action
 ) -> None:
-    """The documents of a committed assignment agree with the decision from the start."""
-    transaction = log.commit(begin(Action.ASSIGN), IPS)
-    assert transaction.id not in {t.id for t in later.background._recovery.orphaned()}
+    """Its documents agree with the decision from the start, unlike those of a release."""
+    transaction = log.commit(begin(action), IPS)
+
+    def is_orphaned() -> bool:
+        return transaction.id in {t.id for t in later.background._recovery.orphaned()}
+
+    assert eventually(lambda: is_orphaned() == (action is Action.RELEASE))
+
+
+def test_an_address_with_an_unknown_status_is_left_alone_by_recovery(
+    begin: Callable[..., Transaction], later: Instance, log: TransactionLog, pool: Database
+) -> None:
+    begin(Action.ASSIGN)
+    newer = pool.put({**pool.get(IPS[0]), "pvt_status": "parked"}).revision
+    recover(later, log)
+    assert pool.get(IPS[0])["_rev"] == newer
 
 
 def test_a_transaction_of_a_living_process_is_not_recovered(

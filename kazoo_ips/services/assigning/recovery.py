@@ -200,9 +200,7 @@ class RecoveryService:
         :raises DatastoreUnreachable: it is unknown whether an earlier attempt has ended
         """
         aborted: list[str] = []
-        if attempt is None or attempt.number == 1:
-            return None, aborted
-        for earlier in attempt.earlier:
+        for earlier in attempt.earlier if attempt else ():
             name = transaction_id(action, earlier)
             transaction = self._log.find(name)
             if transaction is None:
