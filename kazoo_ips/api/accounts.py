@@ -52,7 +52,11 @@ _ACCOUNT = AccountListItemSchema()
     links=("list_assigned_ips",),
 )
 def list_accounts() -> Response:
-    """The accounts, by realm; or those that a name means; or those with some ids."""
+    """The accounts, in the order of their realms.
+
+    With `account`, only those that have this id, realm or name; with `ids`, only those with these
+    ids.
+    """
     query = load_accounts(g.query)
     if query.given is not None:
         return envelope.success(_dump(services().accounts.candidates(query.given)))

@@ -53,20 +53,22 @@ class ChangeIPSchema(RequestSchema):
     )
     enabled = Flag(
         metadata={
-            "description": "`false`: no other account gets it any more, and it stays assigned "
-            "if it is; `true`: undo that. Not with other members than `reason`"
+            "description": "`false`: disable the address: no other account can get it, and an "
+            "assigned address stays assigned. `true`: enable it again. The request may have no "
+            "other member than `reason`"
         }
     )
     status = Text(
         one_of=(Status.AVAILABLE.value,),
         metadata={
-            "description": "`available`: end the rest of an address that is aging, before its "
-            "time. Not with other members than `reason`"
+            "description": "`available`: end the rest of an aging address before its time. The "
+            "request may have no other member than `reason`"
         },
     )
     reason = Name(
         metadata={
-            "description": "Why, for the history; required with `enabled: false` and `status`",
+            "description": "The reason, which the history records; required with `enabled: false` "
+            "and with `status`",
             "examples": ["on a block list"],
         }
     )
@@ -105,9 +107,12 @@ def load_change(
 
 
 def _require_alone(name: str, given: Mapping[str, Any]) -> None:
-    """Raise an error if a member is given with others that are another event of the history.
+    """Refuse a member together with members that another write changes.
 
-    One write has one event, so the request would be two writes, of which one could fail.
+    Each write adds one event to the history. Such a request would need two writes, and one of them
+    could fail.
+
+    :raises ValidationFailed: the request has other members than `reason`
     """
     others = sorted(given.keys() - {name, "reason"})
     if others:
@@ -133,8 +138,8 @@ class DisabledSchema(ReplySchema):
     """Why something is disabled."""
 
     reason = fields.String(**member("The reason that the author has given"))
-    at = fields.Integer(**member("Since when, in Gregorian seconds", AT))
-    by = fields.Nested(AuthorSchema, **member("Who; empty if not known"))
+    at = fields.Integer(**member("When it was disabled, in Gregorian seconds", AT))
+    by = fields.Nested(AuthorSchema, **member("Who disabled it; empty if unknown"))
 
 
 class DisabledIPSchema(DisabledSchema):
@@ -142,7 +147,7 @@ class DisabledIPSchema(DisabledSchema):
 
     scope = fields.String(
         **member(
-            "Whether the address itself was disabled, or its host or zone is drained",
+            "What was disabled or drained: the address itself, its host or its zone",
             examples=[each.value for each in Scope],
         )
     )
@@ -152,7 +157,7 @@ class PoolIPSchema(DedicatedIPSchema):
     """A dedicated IP as the operator sees it, with the operator's notes."""
 
     last_assigned_to = fields.String(
-        **optional("Account that may have it back while it is aging", examples.ACCOUNT_ID)
+        **optional("Account that can get it back while it is aging", examples.ACCOUNT_ID)
     )
     reserved_for = fields.String(
         **optional("Account that it is reserved for", examples.ACCOUNT_ID)

@@ -62,10 +62,10 @@ def read() -> Response:
     **_FEED,
 )
 def read_own(account_id: str) -> Response:
-    """The events of the addresses that the account has after or had before them.
+    """The events of addresses that the account had before the event, or has after it.
 
-    What belongs to another account is left out, and so are author and request, unless the account
-    itself is the author.
+    The reply leaves out what belongs to another account. It leaves out the author and the request
+    too, unless the account itself is the author.
     """
     return _reply(account_id)
 
@@ -77,7 +77,7 @@ def _reply(account_id: str | None) -> Response:
     if feed == "eventsource":
         since = request.headers.get("Last-Event-ID") or since
     if feed == "eventsource" and request.method != "HEAD":
-        # Only here the error for a position that is invalid or deleted can have a status.
+        # A stream that has begun cannot report an invalid or deleted position by a status.
         page = services().changes.read(since, 1)
         start = page.since if since == "now" else since
         seconds = g.query.get("timeout", FOREVER)
@@ -127,8 +127,8 @@ def _body() -> Callable[[FeedPage], bytes]:
 def _wait(subscription: Subscription, content_type: str) -> Response:
     """Return the reply to a client that waits for events.
 
-    The server keeps its connection, and this reply has no body. A server that cannot do so gets
-    the body in parts.
+    The worker keeps the connection open after this reply, which has no body. On a server that
+    cannot do so, the reply has the body, in parts.
 
     :raises NotReady: too many clients wait
     """

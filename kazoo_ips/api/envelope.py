@@ -131,7 +131,7 @@ def fail(path: str, rule: str, message: str, **more: Any) -> NoReturn:
 
 
 def read() -> Envelope:
-    """Return the request's envelope. `check` raises an error in it, after the authorisation."""
+    """Return the request's envelope. `check`, called after the authorisation, raises its error."""
     try:
         body = _body()
         if not body:
@@ -299,7 +299,7 @@ def dump(value: Any) -> bytes:
     """Return JSON in UTF-8, without spaces."""
     try:
         return msgspec.json.encode(value)
-    # An error reply can quote a value that msgspec refuses: deep nesting, or half a surrogate.
+    # An error reply can quote a value that msgspec refuses: deep nesting, or a lone surrogate.
     except (RecursionError, UnicodeEncodeError):
         return json.dumps(value, separators=(",", ":")).encode()
 

@@ -41,8 +41,8 @@ AT = 63_963_000_000
 
 
 def iso_time() -> dict[str, Any]:
-    """Return the arguments of the field that shows the time before it in ISO 8601."""
-    return optional("The same in ISO 8601", iso_8601(AT), format="date-time")
+    """Return the arguments of a field that shows the time of the preceding field in ISO 8601."""
+    return optional("The same time in ISO 8601", iso_8601(AT), format="date-time")
 
 
 class AddressStateSchema(ReplySchema):
@@ -82,27 +82,31 @@ class EventListItemSchema(ReplySchema):
         **optional("Account that got the address, or had it before", examples.ACCOUNT_ID)
     )
     before = fields.Nested(
-        AddressStateSchema, **optional("Missing if there was none, or it is not shown")
+        AddressStateSchema,
+        **optional("State before the event; missing if there was none, or if it is not shown"),
     )
     after = fields.Nested(
-        AddressStateSchema, **optional("Missing if there is none, or it is not shown")
+        AddressStateSchema,
+        **optional("State after the event; missing if there is none, or if it is not shown"),
     )
-    by = fields.Nested(AuthorSchema, **member("Who; empty if not known or not shown"))
-    request_id = fields.String(**optional("Request that has made the change"))
+    by = fields.Nested(AuthorSchema, **member("The author; empty if unknown or not shown"))
+    request_id = fields.String(**optional("Request that made the change"))
     source = fields.String(
-        **member("Where the event is known from", examples=[str(each) for each in Source])
+        **member("How the service knows of the event", examples=[str(each) for each in Source])
     )
     certain = fields.Boolean(**member("Whether time and states are known, and not inferred"))
     revision = fields.String(**optional("Revision of the address after the change"))
     reason = fields.String(**optional("Reason that the author has given"))
     retracts = fields.String(
-        **optional("Id of the event that this event, `retracted`, takes back; only in the feed")
+        **optional("In the feed, in an event `retracted`: the id of the event that it retracts")
     )
     zone = fields.String(**optional("The zone; only in an event of a zone"))
-    available = fields.Integer(**optional("Its available addresses; only in an event of a zone"))
-    total = fields.Integer(**optional("All of its addresses; only in an event of a zone"))
+    available = fields.Integer(
+        **optional("Available addresses of the zone; only in an event of a zone")
+    )
+    total = fields.Integer(**optional("All addresses of the zone; only in an event of a zone"))
     low_percent = fields.Float(
-        **optional("Percentage of available addresses at which the zone is low; likewise")
+        **optional("Percentage at which the zone is low; only in an event of a zone")
     )
 
 

@@ -9,7 +9,7 @@ ACCOUNT_ID = "4b1ae50f5b2c4c0d9a6a0f2f3a9c7b1e"
 """The sample account that has addresses. `embedded/samples.py` creates it with this id."""
 
 OTHER_ACCOUNT_ID = "9c6f1d0a7e8b4f53a2d4c1b0e7f6a5d8"
-"""Another sample account, of which `embedded/past.py` makes the first one."""
+"""The first of the sample accounts that `embedded/past.py` creates."""
 
 YEAR = str(time.gmtime().tm_year)
 """A year of which the history has a database."""
@@ -24,6 +24,6 @@ NEW = ["192.0.2.21", "192.0.2.22"]
 LABEL = ("carrier", "example")
 """The name and the value of a label of the first assigned address."""
 RESERVATION_ID, JOB_ID = "0" * 32, "1" * 32
-"""Ids that stand for those of a reservation and of a job, which a client makes first."""
+"""Placeholders for the ids that a client gets when it creates a reservation and a job."""
 WEBHOOK_ID = "af2bdbe1aa9b6ec1e2ade1d694f41fc7"
 """The id of a webhook of the sample account, and of one of the operator: `embedded/samples.py`."""

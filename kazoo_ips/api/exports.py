@@ -41,7 +41,7 @@ def export() -> Response:
 
 
 class _Lines(fields.Items):
-    """A list of lines of an export, of one type and of one year."""
+    """A list of lines of an export: all of the same type and the same year."""
 
     def json_schema(self) -> dict[str, Any]:
         """Return what the field accepts, in JSON Schema."""
@@ -55,7 +55,7 @@ class _Lines(fields.Items):
                 text = f"the line with the index {index} is not a line of an export"
                 raise fields.broken("not_one_schema_valid", text)
             if (line["type"], line.get("year")) != (lines[0]["type"], lines[0].get("year")):
-                text = "all lines have one type, and one year"
+                text = "all lines must have the same type and the same year"
                 raise fields.broken("not_one_schema_valid", text)
         return lines
 
@@ -66,14 +66,14 @@ class RestoreSchema(schemas.RequestSchema):
     lines = _Lines(
         required=True,
         metadata={
-            "description": "Lines of an export as they are there, of one type and of one year",
+            "description": "Lines of an export, unchanged: all of the same type and year",
             "examples": [[{"type": "settings", "document": {"_id": "low_zones", "zones": {}}}]],
         },
     )
 
 
 class RestoredSchema(ReplySchema):
-    """What became of lines of an export."""
+    """The result of storing lines of an export."""
 
     counts = marshmallow.fields.Dict(
         keys=marshmallow.fields.String(),
@@ -82,11 +82,11 @@ class RestoredSchema(ReplySchema):
     )
     different = marshmallow.fields.List(
         marshmallow.fields.String(),
-        **member("Ids of documents that the database has in another form; they are not changed"),
+        **member("Ids of documents that the database has with other content, and keeps"),
     )
     accounts_without_database = marshmallow.fields.List(
         marshmallow.fields.String(),
-        **member("Accounts whose copies could not be written, as they have no database"),
+        **member("Accounts that have no database, so that their copies could not be written"),
     )
 
 
@@ -106,8 +106,9 @@ _RESTORE = RestoreSchema()
 def restore() -> Response:
     """Store lines of an export. Documents that the database has already are not changed.
 
-    An address gets the revision that it had. `kazoo-ips import` sends a whole export in this way.
-    404 names the year if its history has no database, and the service may not create it.
+    An address keeps the revision that it had. `kazoo-ips import` sends a whole export by requests
+    of this kind. If the year has no database, and the service may not create one, the reply is a
+    404 that names the year.
     """
     lines = schemas.load_strictly(_RESTORE, g.envelope.data(), g.envelope.beside_data)["lines"]
     try:

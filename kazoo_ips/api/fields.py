@@ -343,7 +343,7 @@ class Time(Field):
 
 
 class Addresses(Field):
-    """A list of different addresses. Its value has the spellings of the request."""
+    """A list of different addresses. Its value keeps the spellings of the request."""
 
     type_name = "array"
 
@@ -398,9 +398,7 @@ class _Key(Field):
             parts = json.loads(base64.urlsafe_b64decode(value.encode()))
             position = self._position(*parts)
             if position is not None:
-                json.dumps(
-                    parts, ensure_ascii=False
-                ).encode()  # CouchDB refuses half a surrogate pair
+                json.dumps(parts, ensure_ascii=False).encode()  # CouchDB refuses lone surrogates
                 return position
         except (TypeError, ValueError, RecursionError):
             pass
@@ -450,7 +448,7 @@ class JobKey(_Key):
 
 
 class ShortListKey(_Key):
-    """The key of a list that is read as a whole: a number by which it is ordered, and an id."""
+    """The key of a list that is read as a whole: the number that orders it, and an id."""
 
     def _position(self, number: Any, id_: Any) -> tuple[int, str] | None:
         return (number, id_) if type(number) is int and isinstance(id_, str) else None

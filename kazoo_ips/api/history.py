@@ -33,7 +33,7 @@ routes = Routes("history", __name__, url_prefix="/v2")
 def of_address(address: str) -> Response:
     """The events of one address, the latest first; with `at`, who had it at that time.
 
-    An address that was deleted has its events still.
+    The history keeps the events of a deleted address.
     """
     query = schemas.load_events(g.query, everything=g.media == CSV)
     if "at" in g.query:
@@ -87,7 +87,7 @@ def years() -> Response:
     operation_id="export_history_year",
 )
 def of_year(year: str) -> Response:
-    """All events in the database of a year, the earliest first; one JSON object a line, or CSV.
+    """All events in the database of a year, the earliest first, as NDJSON or as CSV.
 
     The database of the oldest year also has the events of all years before it. The reply is a
     stream of any length.
@@ -111,10 +111,10 @@ def of_year(year: str) -> Response:
     links=("get_ip",),
 )
 def of_account(account_id: str) -> Response:
-    """The addresses that the account had and has: since when, and until when.
+    """The addresses that the account had or has, each with the beginning and the end.
 
-    The last one that it got comes first. Those of which the history lacks the beginning are at the
-    end.
+    The address that it got last comes first. Those whose beginning the history does not know come
+    last.
     """
     query = schemas.load_events(g.query, everything=g.media == CSV)
     dump, service = json_objects.of_tenure, services().tenures

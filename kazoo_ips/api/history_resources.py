@@ -19,18 +19,20 @@ class HolderSchema(ReplySchema):
         )
     )
     account_id = fields.String(**optional("Account that had the address", examples.ACCOUNT_ID))
-    account_name = fields.String(**optional("Name that this account has now"))
-    since = fields.Integer(**optional("When that began, in Gregorian seconds", AT))
+    account_name = fields.String(**optional("Present name of this account"))
+    since = fields.Integer(**optional("When this state began, in Gregorian seconds", AT))
     since_iso_8601 = fields.String(**iso_time())
-    until = fields.Integer(**optional("When that ended, in Gregorian seconds", AT))
+    until = fields.Integer(**optional("When this state ended, in Gregorian seconds", AT))
     until_iso_8601 = fields.String(**iso_time())
     certain = fields.Boolean(**member("Whether status and account are known, and not inferred"))
-    by = fields.Nested(AuthorSchema, **member("Who has made that change; empty if not known"))
-    request_id = fields.String(**optional("Request that has made that change"))
+    by = fields.Nested(
+        AuthorSchema, **member("Who made the change that began it; empty if unknown")
+    )
+    request_id = fields.String(**optional("Request that made the change that began it"))
 
 
 class TenureAuthorSchema(ReplySchema):
-    """Who of the account itself has assigned or released an address."""
+    """The author of an assignment or a release, if the account itself is the author."""
 
     account_id = fields.String(**member("The account", examples.ACCOUNT_ID))
     user_id = fields.String(**optional("User of the account"))
@@ -43,16 +45,18 @@ class TenureListItemSchema(ReplySchema):
     ip = fields.String(**member("IP address, in its canonical form", examples.ASSIGNED[0]))
     zone = fields.String(**member("Zone of the address", examples.ZONE))
     host = fields.String(**member("Host of the address", examples.HOST))
-    since = fields.Integer(**optional("When it began; missing if that is not known", AT))
+    since = fields.Integer(**optional("When the account got it; missing if unknown", AT))
     since_iso_8601 = fields.String(**iso_time())
-    until = fields.Integer(**optional("When it ended; missing if it has not", AT))
+    until = fields.Integer(
+        **optional("When the account lost it; missing if the account still has it", AT)
+    )
     until_iso_8601 = fields.String(**iso_time())
     certain = fields.Boolean(**member("Whether both times are known, and not inferred"))
     assigned_by = fields.Nested(
-        TenureAuthorSchema, **optional("Missing unless the account itself has assigned it")
+        TenureAuthorSchema, **optional("Who assigned it; missing unless the account itself did")
     )
     released_by = fields.Nested(
-        TenureAuthorSchema, **optional("Missing unless the account itself has released it")
+        TenureAuthorSchema, **optional("Who released it; missing unless the account itself did")
     )
 
 

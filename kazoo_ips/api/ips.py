@@ -136,7 +136,7 @@ def list_hosts() -> Response:
 def transfer() -> Response:
     """Transfer addresses from an account to another one, all or none.
 
-    Each address passes in one write: no third account can get it in between.
+    One write transfers an address, so no third account can get it in between.
     """
     command = schemas.load_transfer(g.envelope.data(), g.envelope.beside_data)
     transferred = services().transfers.transfer(command, **write())
@@ -173,9 +173,10 @@ def fetch(address: str) -> Response:
 def change(address: str) -> Response:
     """Change the zone, the host or the notes of an address, or its state (JSON Merge Patch).
 
-    A member that is missing stays as it is. The zone and the host of an assigned address change
-    only with If-Match; the account keeps the address, and its copy follows. `enabled` takes it out
-    of service or into service again, and `status` ends its rest: requests of their own.
+    Members that the request leaves out do not change. The zone and the host of an assigned address
+    change only with If-Match; the account keeps the address, and its copy changes too. `enabled`
+    disables the address or enables it again, and `status` ends its rest; each of these two needs a
+    request of its own.
     """
     data, beside = g.envelope.data(), g.envelope.beside_data
     match address_schemas.load_change(address, data, beside, if_match()):

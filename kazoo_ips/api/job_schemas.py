@@ -39,7 +39,7 @@ class MoveHostSchema(Schema):
     zone = Name(metadata={"description": "The new zone; by default each address keeps its own"})
 
     @validates_schema
-    def goes_somewhere(self, data: dict[str, Any], **_: Any) -> None:
+    def has_destination(self, data: dict[str, Any], **_: Any) -> None:
         """:raises ValidationError: the request has neither host nor zone"""
         if not data:
             raise ValidationError(
@@ -51,7 +51,9 @@ class JobQuerySchema(PagedSchema):
     """The query of a job: which of its addresses are shown."""
 
     start_key = JobKey(metadata={"description": "The `next_start_key` of the previous page"})
-    failed = Flag(metadata={"description": "Only addresses for which something is left to do"})
+    failed = Flag(
+        metadata={"description": "Only addresses that the job could not move or replace"}
+    )
 
 
 class JobSchema(ReplySchema):
@@ -60,22 +62,24 @@ class JobSchema(ReplySchema):
     id = fields.String(**member("Id", examples.JOB_ID))
     kind = fields.String(**member("What it does", JobKind.MOVE.value))
     state = fields.String(
-        **member("How far it is: " + ", ".join(f"`{each.value}`" for each in JobState), "running")
+        **member(
+            "State of the job: " + ", ".join(f"`{each.value}`" for each in JobState), "running"
+        )
     )
     host = fields.String(**member("The host whose addresses it changes", examples.HOST))
-    to_host = fields.String(**optional("The host that a move brings them to"))
-    to_zone = fields.String(**optional("The zone that a move brings them to"))
+    to_host = fields.String(**optional("The new host, if the job is a move"))
+    to_zone = fields.String(**optional("The new zone, if the job is a move"))
     created = fields.Integer(**member("When it was created, in Gregorian seconds", AT))
     created_iso_8601 = fields.String(**iso_time())
-    updated = fields.Integer(**member("When it made progress last, in Gregorian seconds", AT))
+    updated = fields.Integer(**member("When it last made progress, in Gregorian seconds", AT))
     updated_iso_8601 = fields.String(**iso_time())
     ended = fields.Integer(**optional("When it ended, in Gregorian seconds", AT))
     ended_iso_8601 = fields.String(**iso_time())
     by = fields.Nested(AuthorSchema, **member("Who has created it"))
     request_id = fields.String(**member("The request that has created it"))
-    total = fields.Integer(**member("How many addresses are planned", 256))
-    done = fields.Integer(**member("How many of them have a result", 250))
-    failed = fields.Integer(**member("For how many of these something is left to do", 1))
+    total = fields.Integer(**member("Number of its addresses", 256))
+    done = fields.Integer(**member("Number of addresses that have a result", 250))
+    failed = fields.Integer(**member("Number of addresses that it could not move or replace", 1))
     results = fields.Dict(
         keys=fields.String(),
         values=fields.Integer(),
@@ -96,8 +100,8 @@ class JobItemSchema(ReplySchema):
     ip = fields.String(**member("IP address", examples.ASSIGNED[0]))
     zone = fields.String(**member("Zone of the address when the job began", examples.ZONE))
     account_id = fields.String(**optional("Account that had it then", examples.ACCOUNT_ID))
-    replaced_by = fields.String(**optional("Address that the account gets beside it"))
-    result = fields.String(**optional("What was done; missing if that is not known yet"))
+    replaced_by = fields.String(**optional("Address that the account gets in addition"))
+    result = fields.String(**optional("The result; missing while there is none"))
 
 
 class JobWithItemsSchema(JobSchema):
@@ -138,7 +142,7 @@ class ZonePlanSchema(ReplySchema):
     zone = fields.String(**member("Zone", examples.ZONE))
     needed = fields.Integer(**member("How many addresses have to be replaced", 20))
     available = fields.Integer(**member("How many are available on other hosts", 12))
-    shortfall = fields.Integer(**member("How many cannot be replaced", 8))
+    shortfall = fields.Integer(**member("How many addresses cannot be replaced", 8))
 
 
 class EvacuationPlanSchema(ReplySchema):
@@ -146,7 +150,7 @@ class EvacuationPlanSchema(ReplySchema):
 
     host = fields.String(**member("The host", examples.HOST))
     total = fields.Integer(**member("How many addresses would be replaced", 20))
-    shortfall = fields.Integer(**member("How many cannot be replaced", 8))
+    shortfall = fields.Integer(**member("How many addresses cannot be replaced", 8))
     zones = fields.List(fields.Nested(ZonePlanSchema), **member("The zones, by name"))
     items = fields.List(
         fields.Nested(JobItemSchema),

@@ -1,4 +1,4 @@
-"""Jobs of the operator: moving and evacuating a host, and how far that is."""
+"""Jobs of the operator: moving and evacuating a host, and the progress of that."""
 
 from flask import Response, g, request
 
@@ -28,7 +28,7 @@ _JOB = job_schemas.JobSchema()
 def move(host: str) -> Response:
     """Move all addresses of a host to another host or zone. Each account keeps its addresses.
 
-    The reply is a job, which goes on after it. A dry run returns what would move.
+    The reply is the job, which continues after the reply. A dry run returns what would move.
     """
     command = job_schemas.load_move(host, g.envelope.data(), g.envelope.beside_data)
     if g.get("dry_run"):
@@ -48,10 +48,10 @@ def move(host: str) -> Response:
     raises=(JobExists,),
 )
 def evacuate(host: str) -> Response:
-    """Give each account on a host other addresses of the same zone beside its own.
+    """Give each account on a host additional addresses of the same zone, on other hosts.
 
-    Nothing is taken away: the old addresses are marked with the new ones (`replaced_by`), until
-    their account releases them. The reply is a job, which goes on after it. A dry run returns the
+    An account keeps the old addresses until it releases them. Each of them names its replacement
+    in `replaced_by`. The reply is the job, which continues after the reply. A dry run returns the
     plan.
     """
     command = EvacuateHost(host)
@@ -122,7 +122,7 @@ def fetch(job_id: str) -> Response:
     links=("get_job",),
 )
 def stop(job_id: str) -> Response:
-    """Stop a job. The addresses that are being changed now are finished; the rest stays as it is.
+    """Stop a job. It finishes the addresses that it is changing now, and changes no others.
 
     A job that has ended does not change.
     """

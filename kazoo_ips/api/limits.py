@@ -18,7 +18,7 @@ from kazoo_ips.services.assigning.limits import LimitStatus
 routes = Routes("limits", __name__, url_prefix="/v2/accounts/<account_id>/ips/limits")
 
 _MAX = "Maximum number of addresses of the account"
-_ZONES = "Maximum number of these in single zones"
+_ZONES = "Maximum number of these in each of the zones"
 _DESCENDANTS_MAX = "Maximum number of addresses of the account and all accounts below it"
 _BY_ZONE = [{examples.ZONE: 5}]
 
@@ -54,7 +54,7 @@ class ZoneLimits(Field):
 
 
 class LimitsSchema(schemas.RequestSchema):
-    """`data` of a request that sets the limits of an account. What it leaves out is no limit."""
+    """`data` of a request that sets the limits of an account. A missing member means no limit."""
 
     max = Number(least=0, metadata={"description": _MAX, "examples": [10]})
     zones = ZoneLimits(metadata={"description": _ZONES, "examples": _BY_ZONE})
@@ -101,8 +101,8 @@ class LimitStatusSchema(ReplySchema):
     exceeded_by = fields.Integer(
         required=True,
         metadata={
-            "description": "Addresses above the limit that is exceeded most; 0 if none is. Kazoo "
-            "assigns addresses past the limits",
+            "description": "Addresses above the limit that is exceeded most; 0 if none is. An "
+            "assignment by Kazoo can exceed a limit",
             "examples": [0],
         },
     )
@@ -130,8 +130,8 @@ def fetch(account_id: str) -> Response:
 def replace(account_id: str) -> Response:
     """Set the limits of the account. They replace the earlier ones.
 
-    Addresses that the account has above a new limit stay with it. All processes know new limits
-    after ten seconds.
+    An account that has more addresses than a new limit permits keeps them. All processes apply new
+    limits after ten seconds.
     """
     limits = load_limits(g.envelope.data(), g.envelope.beside_data)
     return _reply(services().limits.set(account_id, limits, **write()))

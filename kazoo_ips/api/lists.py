@@ -170,13 +170,14 @@ def _with_names(dump: Callable[[Listing, Mapping[str, str]], dict[str, Any]]) ->
 
     :param dump: dumps one line, with the names of accounts by id
     """
-    accounts = services().accounts  # a stream calls the function after the request's context
+    accounts = services().accounts  # a stream calls `dump_all` after the request context has ended
     known: dict[str, str] = {}
-    asked: set[str] = set()
+    looked_up: set[str] = set()
 
     def dump_all(listings: Sequence[Listing]) -> list[dict[str, Any]]:
-        owners = {listing.assigned_to for listing in listings if listing.assigned_to} - asked
-        asked.update(owners)
+        owners = {listing.assigned_to for listing in listings if listing.assigned_to}
+        owners -= looked_up
+        looked_up.update(owners)
         known.update(accounts.names(owners))
         return [dump(listing, known) for listing in listings]
 

@@ -35,8 +35,8 @@ log = logging.getLogger("kazoo_ips.requests")
 Count = Callable[[str, str, str, float], None]
 
 UNMATCHED, UNREADABLE = "unmatched", "unreadable"
-"""Words in place of a route: if no route matches path and method, and if gunicorn could not read
-the bytes as an HTTP request."""
+"""What the log and the metrics have as the route if no route matches path and method, and if
+gunicorn could not read the bytes as an HTTP request."""
 
 HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
@@ -216,7 +216,7 @@ def _keep_encoded_slashes(environ: "WSGIEnvironment") -> None:
 
 
 class _Body:
-    """The parts of a reply. The server calls `close` after the last part, or when it gives up."""
+    """The parts of a reply. The server calls `close` after the last part or after an error."""
 
     __slots__ = ("_current", "_finish", "_parts")
 

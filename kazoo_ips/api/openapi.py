@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 description, generated from the routes, the schemas and the table of errors.
 
-What a route, a schema or `errors.py` states is not repeated in this module.
+This module repeats nothing that a route, a schema or `errors.py` states.
 """
 
 import re
@@ -42,7 +42,7 @@ _TAGS = {
     "history": "The history of addresses",
     "changes": "The feed of events",
     "jobs": "Jobs on all addresses of a host",
-    "webhooks": "Webhooks, which tell receivers of changes",
+    "webhooks": "Webhooks, which send events to receivers",
     "login": "Tokens",
     "about": "Versions",
     "kazoo_schemas": "JSON schemas, as Kazoo serves them",
@@ -132,7 +132,7 @@ def json_schema(schema: type[Schema]) -> dict[str, Any]:
 
 
 def rules_of(app: Flask) -> list[Rule]:
-    """Return the routes of the API, by path. The pages of the console are none of them."""
+    """Return the routes of the API, by path, without the pages of the console."""
     handlers = app.view_functions
     rules = [r for r in app.url_map.iter_rules() if hasattr(handlers[r.endpoint], "operation")]
     return sorted(rules, key=lambda rule: rule.rule)

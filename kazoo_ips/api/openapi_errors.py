@@ -88,7 +88,7 @@ _OPTIONAL: dict[type[Exception], dict[str, Any]] = {
     },
     errors.InsufficientIPs: {
         "aging": {**_COUNT, "description": "Addresses that still rest"},
-        "next_at": {**_COUNT, "description": "When the first has rested, in Gregorian seconds"},
+        "next_at": {**_COUNT, "description": "When the first rest ends, in Gregorian seconds"},
     },
     errors.Conflict: {
         "ips": {

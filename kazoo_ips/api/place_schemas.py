@@ -21,7 +21,7 @@ _MOST_AGING = 366 * 86_400
 
 
 class PatchHostSchema(Schema):
-    """`data` of a change of a host. What it leaves out stays."""
+    """`data` of a change of a host. Settings that it leaves out do not change."""
 
     class Meta:
         """`load_strictly` refuses unknown fields, with Crossbar's text."""
@@ -30,19 +30,20 @@ class PatchHostSchema(Schema):
 
     enabled = Flag(
         metadata={
-            "description": "`false`: no address there is assigned any more; `true`: undo that"
+            "description": "`false`: drain it: none of its addresses is assigned any more. "
+            "`true`: enable it again"
         }
     )
     reason = Name(
         metadata={
-            "description": "Why; required with `enabled: false`",
+            "description": "The reason; required with `enabled: false`",
             "examples": ["the proxy is replaced"],
         }
     )
 
 
 class PatchZoneSchema(PatchHostSchema):
-    """`data` of a change of a zone. What it leaves out stays."""
+    """`data` of a change of a zone. Settings that it leaves out do not change."""
 
     aging_seconds = Number(
         least=0,
@@ -64,8 +65,8 @@ class PatchZoneSchema(PatchHostSchema):
         least=0,
         most=90,
         metadata={
-            "description": "The percentage of available addresses at which the zone is low; 0 is "
-            "never. By default that of all zones"
+            "description": "The percentage of available addresses at which the zone is low; 0: it "
+            "is never low. By default the percentage for all zones"
         },
     )
 
@@ -95,7 +96,7 @@ class ZoneSchema(AddressCountsSchema):
         **member("What an allocation does if only resting addresses are left", "wait")
     )
     low_percent = fields.Integer(
-        **optional("Percentage at which the zone is low, if it has one of its own", 10)
+        **optional("Percentage at which it is low; missing if that for all zones applies", 10)
     )
 
 

@@ -49,10 +49,10 @@ def fetch_zone(zone: str) -> Response:
 def patch_host(host: str) -> Response:
     """Drain a host, or enable it again.
 
-    If it is drained, its assigned addresses stay assigned, and no other is assigned: those that
-    no account has are `disabled`, and so is every address that is released or added there later.
-    To enable it enables exactly these addresses. The reply comes after a few seconds at most. If
-    addresses are still `pending` then, they are disabled in the background.
+    While a host is drained, its assigned addresses stay assigned. All others are `disabled`, and
+    so is every address that is released or added there later. Enabling the host enables exactly
+    these addresses. The service replies after a few seconds at most. It disables addresses that
+    are still `pending` then in the background.
     """
     return _change(Place(Scope.HOST, host))
 
@@ -66,9 +66,10 @@ def patch_host(host: str) -> Response:
     **_CHANGE,
 )
 def patch_zone(zone: str) -> Response:
-    """Drain a zone as a host is drained, or enable it again; or change its settings.
+    """Drain a zone, enable it again, or change its other settings.
 
-    `aging_seconds` applies to the releases from now on.
+    Draining a zone does the same as draining a host. `aging_seconds` applies to the releases from
+    now on.
     """
     return _change(Place(Scope.ZONE, zone))
 

@@ -46,14 +46,14 @@ class ReserveQuantitySchema(schemas.AllocateSchema):
 
 
 class ExtendReservationSchema(schemas.RequestSchema):
-    """`data` of a request that lets a reservation end earlier or later."""
+    """`data` of a request that changes the end of a reservation."""
 
     seconds = Number(
         most=MAX_SECONDS,
         required=True,
         metadata={
-            "description": "Seconds from now until it ends. From its start until its end there "
-            f"may be {MAX_SECONDS} seconds",
+            "description": "Seconds from now until it ends. In all it may last "
+            f"{MAX_SECONDS} seconds",
             "examples": [DEFAULT_SECONDS],
         },
     )
@@ -110,8 +110,9 @@ def create(account_id: str) -> Response:
     """Set addresses aside for the account, all or none.
 
     The body names the addresses, or a quantity of available addresses for the service to choose.
-    Nobody else gets them until the reservation ends. They are not billed, and count against the
-    limits of the account. `{"reservation": id}` in a request that assigns addresses assigns them.
+    No other account can get them until the reservation ends. They are not billed, but count
+    against the limits of the account. A request that assigns addresses assigns them if its `data`
+    is `{"reservation": id}`.
     """
     command = load_reservation(account_id, g.envelope.data(), g.envelope.beside_data)
     return _reply(services().reservations.reserve(command, **write()), status=201)
@@ -158,7 +159,7 @@ def fetch(account_id: str, reservation_id: str) -> Response:
     raises=(Conflict,),
 )
 def extend(account_id: str, reservation_id: str) -> Response:
-    """Let a reservation end a number of seconds from now."""
+    """Change the end of a reservation, to a number of seconds from now."""
     seconds = load_extension(g.envelope.data(), g.envelope.beside_data)
     command = ExtendReservation(account_id, reservation_id, seconds)
     return _reply(services().reservations.extend(command, **write()))
@@ -174,7 +175,7 @@ def extend(account_id: str, reservation_id: str) -> Response:
     raises=(Conflict,),
 )
 def cancel(account_id: str, reservation_id: str) -> Response:
-    """End a reservation: others may have its addresses. The reply has it as it was."""
+    """Cancel a reservation: other accounts can get its addresses. The reply is the reservation."""
     return _reply(services().reservations.cancel(account_id, reservation_id, **write()))
 
 
@@ -198,7 +199,7 @@ def load_reservation(
 
 
 def load_extension(data: Mapping[str, Any], beside: Iterable[str]) -> int:
-    """Return in how many seconds a reservation shall end.
+    """Return the number of seconds from now until a reservation ends.
 
     :param beside: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule

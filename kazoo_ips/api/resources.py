@@ -40,7 +40,7 @@ class _Resource(ReplySchema):
         return {k: v for k, v in values if v is not None} | self._constants
 
 
-def _is(description: str, example: object = None, **more: Any) -> dict[str, Any]:
+def _required(description: str, example: object = None, **more: Any) -> dict[str, Any]:
     """Return the arguments of a field that every resource of its type has.
 
     :param more: further keywords of JSON Schema
@@ -51,15 +51,15 @@ def _is(description: str, example: object = None, **more: Any) -> dict[str, Any]
     return {"metadata": {**metadata, **more}, "required": True}
 
 
-ADDRESS = _is("IP address", examples.ASSIGNED[0])
-ZONE = _is("Zone of the address", examples.ZONE)
-HOST = _is("Host of the address", examples.HOST)
-STATUS = _is(
+ADDRESS = _required("IP address", examples.ASSIGNED[0])
+ZONE = _required("Zone of the address", examples.ZONE)
+HOST = _required("Host of the address", examples.HOST)
+STATUS = _required(
     "`available`, `assigned`, `aging`, `reserved`, `disabled`, or a status of a newer release",
     examples=[each.value for each in Status],
     minLength=1,
 )
-OWNER = {**_is("Account that has the address", examples.ACCOUNT_ID), "required": False}
+OWNER = {**_required("Account that has the address", examples.ACCOUNT_ID), "required": False}
 
 
 class _Id(fields.String):
@@ -78,18 +78,19 @@ class DedicatedIPSchema(_Resource):
     zone = fields.String(**ZONE)
     host = fields.String(**HOST)
     status = fields.String(**STATUS)
-    type = fields.Constant("dedicated_ip", **_is("Type of the resource"))
+    type = fields.Constant("dedicated_ip", **_required("Type of the resource"))
     assigned_to = fields.String(**OWNER)
     available_at = fields.Integer(
         attribute="rests_until",
         metadata={
-            "description": "When another account may have it, in Gregorian seconds; only while "
-            "it is aging"
+            "description": "When another account can get it, in Gregorian seconds; only while it "
+            "is aging"
         },
     )
     replaced_by = fields.String(
         metadata={
-            "description": "Address that the account has got beside it; it is to be released"
+            "description": "Address that the account got in an evacuation to replace this one, "
+            "which it has to release"
         }
     )
 
@@ -102,13 +103,13 @@ class ReadOnlySchema(_Resource):
         attribute="revision",
         metadata={"description": "Revision of the document; missing in a dry run"},
     )
-    vsn = fields.Constant("1", **_is("Version of the document's form"))
+    vsn = fields.Constant("1", **_required("Version of the document's form"))
     status = fields.String(**STATUS)
-    type = fields.Constant("dedicated_ip", **_is("Type of the resource"))
+    type = fields.Constant("dedicated_ip", **_required("Type of the resource"))
     zone = fields.String(**ZONE)
     host = fields.String(**HOST)
-    created = fields.Integer(**_is("Time of creation, in Gregorian seconds"))
-    modified = fields.Integer(**_is("Time of the last change, in Gregorian seconds"))
+    created = fields.Integer(**_required("Time of creation, in Gregorian seconds"))
+    modified = fields.Integer(**_required("Time of the last change, in Gregorian seconds"))
 
 
 class CreatedIPSchema(DedicatedIPSchema):
@@ -120,13 +121,13 @@ class CreatedIPSchema(DedicatedIPSchema):
 class CreatedIPListSchema(ReplySchema):
     """Several dedicated IPs that were added to the pool."""
 
-    ips = fields.List(fields.Nested(CreatedIPSchema), **_is("The dedicated IPs"))
+    ips = fields.List(fields.Nested(CreatedIPSchema), **_required("The dedicated IPs"))
 
 
 class ReadOnlyDeletedSchema(ReadOnlySchema):
     """The member `_read_only` of a dedicated IP that was deleted."""
 
-    deleted = fields.Constant(True, **_is("The document is deleted"))
+    deleted = fields.Constant(True, **_required("The document is deleted"))
 
 
 class DeletedIPSchema(DedicatedIPSchema):
@@ -138,7 +139,7 @@ class DeletedIPSchema(DedicatedIPSchema):
 class ChangedAddressesSchema(ReplySchema):
     """The addresses that a request has assigned or released."""
 
-    ips = fields.List(fields.String(), **_is("The addresses", examples.AVAILABLE))
+    ips = fields.List(fields.String(), **_required("The addresses", examples.AVAILABLE))
 
 
 class ReleasedAddressesSchema(ChangedAddressesSchema):
@@ -159,7 +160,7 @@ class AdditionSchema(ReplySchema):
 
     ip = fields.String(**ADDRESS)
     result = fields.String(
-        **_is("The result", examples=[outcome.value for outcome in AdditionOutcome])
+        **_required("The result", examples=[outcome.value for outcome in AdditionOutcome])
     )
     zone = fields.String(metadata={"description": "Zone of the address, if the pool has it"})
     host = fields.String(metadata={"description": "Host of the address, if the pool has it"})
@@ -169,7 +170,7 @@ class AdditionsSchema(ReplySchema):
     """The results of adding the addresses of a list."""
 
     results = fields.List(
-        fields.Nested(AdditionSchema), **_is("The results, in the order of the list")
+        fields.Nested(AdditionSchema), **_required("The results, in the order of the list")
     )
 
 

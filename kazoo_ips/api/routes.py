@@ -186,7 +186,7 @@ def _adapter(app: Flask) -> MapAdapter:
 
 
 def _token() -> str | None:
-    """Return the token of a request without X-Auth-Token, from where Crossbar reads it."""
+    """Return the token of a request without X-Auth-Token, from the places that Crossbar reads."""
     scheme, _, word = request.headers.get("Authorization", "").partition(" ")
     bearer = word.strip() if scheme.lower() == "bearer" else None
     return g.envelope.text("auth_token") or bearer or None
@@ -211,7 +211,7 @@ def _read(
 
     The rate limit depends on them, so they are read before the authorisation.
 
-    :returns: the error of an invalid request, which is for callers who may call the route
+    :returns: the error of an invalid request; only a caller who may call the route gets it
     """
     state.query, state.media = {}, operation.offered[0]
     try:

@@ -59,7 +59,8 @@ EVERYWHERE = frozenset(
     }
 )  # fmt: skip
 """Parameters that are accepted on every route, because Crossbar reads them on every route
-(`cb_context.erl`, `api_util.erl`), and `_`, which jQuery adds so that caches do not reply."""
+(`cb_context.erl`, `api_util.erl`), and `_`. jQuery gives `_` a new value in each request, so that
+no cache answers it."""
 
 
 IN_BODIES = EVERYWHERE | {"dry_run", "ui_metadata"}
@@ -257,8 +258,8 @@ class ChangesSchema(RequestSchema):
     since = Text(
         most=8000,
         metadata={
-            "description": "`0`, which is the default: from the oldest event; `now`: only events "
-            "after this request; or `since` of an earlier reply",
+            "description": "The position after which the feed is read: `since` of an earlier "
+            "reply; `0`, the default, is before the oldest event; `now` is the present end",
             "examples": ["0"],
         },
     )
@@ -266,8 +267,8 @@ class ChangesSchema(RequestSchema):
     feed = Text(
         one_of=("normal", "longpoll", "eventsource"),
         metadata={
-            "description": "`normal`, the default: the reply is sent at once. `longpoll`: without "
-            "events it is sent when there is one. `eventsource`: Server-Sent Events"
+            "description": "`normal`, the default: the service replies at once. `longpoll`: if "
+            "there is no event, the service waits for one. `eventsource`: Server-Sent Events"
         },
     )
     timeout = Number(
@@ -355,12 +356,12 @@ class AssignedSchema(ListSchema):
 
 
 class AccountAssignedSchema(AssignedSchema):
-    """The query of the assigned addresses of an account, perhaps with the accounts below it."""
+    """The query of the assigned addresses of an account, and on request of those below it."""
 
     descendants = Flag(
         metadata={
-            "description": "Also the addresses of the accounts below it, account by account. "
-            "Each line then has the account and its name"
+            "description": "Also the addresses of the accounts below it, sorted by account. Each "
+            "line then has the account and its name"
         }
     )
 
@@ -400,14 +401,15 @@ class AccountsSchema(PagedSchema):
     start_key = Text(metadata=_START_KEY)
     account = Text(
         metadata={
-            "description": "Only accounts that this means: the id, the realm or the name of an "
-            "account, as in commands",
+            "description": "Only accounts that have this id, realm or name, as in commands",
             "examples": [examples.ACCOUNT_ID],
         }
     )
     ids = Text(
         most=40 * MAX_IDS,
-        metadata={"description": f"Only accounts with these ids, at most {MAX_IDS}, with commas"},
+        metadata={
+            "description": f"Only accounts with these ids: at most {MAX_IDS}, separated by commas"
+        },
     )
 
 
@@ -450,7 +452,7 @@ class AddressEventsSchema(EventsSchema):
 
     at = Time(
         rounding=math.floor,
-        metadata={"description": f"Who had the address at this time, in place of events: {_TIME}"},
+        metadata={"description": f"Return who had the address then, and no events: {_TIME}"},
     )
 
 
@@ -480,7 +482,7 @@ class AllEventsSchema(EventsSchema):
 class ExportSchema(RequestSchema):
     """The query of the export."""
 
-    history = Flag(metadata={"description": "`false`: without the events of the history"})
+    history = Flag(metadata={"description": "`false`: leave out the events of the history"})
 
 
 class SummaryPageSchema(PagedSchema):
@@ -494,11 +496,11 @@ class SummarySchema(SummaryPageSchema):
 
     by = Text(
         one_of=("status", "zone", "host", "account"),
-        metadata={"description": "One line for each of these. By default the whole pool"},
+        metadata={"description": "One line for each of these; by default the whole pool"},
     )
     zone = Text(
         metadata={
-            "description": "Only addresses of this zone; not by account",
+            "description": "Only addresses of this zone; not with `by=account`",
             "examples": [examples.ZONE],
         }
     )
@@ -796,8 +798,8 @@ def load_events(given: Mapping[str, Any], *, everything: bool = False) -> ListEv
 
     :param given: the query, as `load_query` returns it
     :param everything: whether a query without page_size and start_key means the whole list
-    :raises ValidationFailed: the end is not later than the beginning, or `at` has other parameters
-        beside it
+    :raises ValidationFailed: the end is not later than the beginning, or the query has `at` and
+        other parameters
     """
     since, until = given.get("from"), given.get("to")
     if since is not None and until is not None and since >= until:
@@ -833,7 +835,7 @@ def check_members(known: Sequence[str], members: Iterable[str]) -> None:
 def _unknown(
     known: Sequence[str], names: Iterable[str]
 ) -> dict[str, Mapping[str, Mapping[str, Any]]]:
-    """Return the errors of members that a request does not have, or does not have there."""
+    """Return an error for each member that the request does not have, or has in another place."""
     errors: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     for name in sorted({*names} - IN_BODIES):
         text = "belongs in data" if name in known else "no such member"

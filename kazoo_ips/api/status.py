@@ -26,7 +26,7 @@ class ClusterSchema(ReplySchema):
     """The nodes of CouchDB."""
 
     version = fields.String(**member("Version of CouchDB", "3.5.0"))
-    connected = fields.List(fields.String(), **member("Nodes; empty if the service may not know"))
+    connected = fields.List(fields.String(), **member("Connected nodes; empty if not known"))
     missing = fields.List(fields.String(), **member("Nodes that are not connected"))
     replicas = fields.Integer(**member("How many nodes keep each document", 3))
     has_quorum = fields.Boolean(
@@ -54,7 +54,7 @@ class BackgroundWorkSchema(ReplySchema):
     name = fields.String(**member("Name of the work", "history"))
     is_held = fields.Boolean(**member("Whether a process does it now"))
     behind = fields.Integer(
-        allow_none=True, **member("Seconds by which it is behind; null if it does not say")
+        allow_none=True, **member("Seconds by which it is behind; null if unknown")
     )
 
 
@@ -62,12 +62,12 @@ class FindingSchema(ReplySchema):
     """One problem that the doctor has found."""
 
     problem = fields.String(**member("Name of the problem", "conflict"))
-    ip = fields.String(allow_none=True, **member("The address, if it concerns one"))
-    account_id = fields.String(allow_none=True, **member("The account, if it concerns one"))
+    ip = fields.String(allow_none=True, **member("The address; null if there is none"))
+    account_id = fields.String(allow_none=True, **member("The account; null if there is none"))
 
 
 class DoctorReportSchema(ReplySchema):
-    """What the doctor has found the last time."""
+    """The result of the last examination by the doctor."""
 
     started = fields.Integer(**member("When it began, in Gregorian seconds", AT))
     ended = fields.Integer(**member("When it ended, in Gregorian seconds", AT))

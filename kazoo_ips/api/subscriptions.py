@@ -19,8 +19,8 @@ HEARTBEAT = 20.0
 """Seconds between two heartbeats of a stream that has no events. Proxies close a connection on
 which nothing is sent for a minute."""
 _RETRY = (1000, 5000)
-"""Milliseconds after which a client connects again. Each gets another number, so that not all
-clients of a worker that ends connect at once."""
+"""Milliseconds after which a client connects again. Each client gets a random number in this
+range, so that the clients of a worker that ends do not all connect at once."""
 _POLL = 1.0
 """Seconds that `in_parts` waits for an event."""
 

@@ -27,8 +27,8 @@ class ForecastSchema(ReplySchema):
         fields.String(allow_none=True, metadata={"format": "date"}),
         required=True,
         metadata={
-            "description": "With a probability of 80 %, the day is one of these two or between "
-            "them. The second one is null if it may never be",
+            "description": "The day is between these two with a probability of 80 %. The second "
+            "one is null if the day may never come",
             "minItems": 2,
             "maxItems": 2,
         },
@@ -69,7 +69,7 @@ class PoolSummarySchema(AddressCountsSchema):
         ForecastSchema,
         required=True,
         allow_none=True,
-        metadata={"description": "When no address is left; null if it does not shrink"},
+        metadata={"description": "When no address is left; null if their number does not shrink"},
     )
 
 

@@ -37,7 +37,7 @@ class ZoneUsageDaySchema(ReplySchema):
     counts = fields.Dict(
         keys=fields.String(),
         values=fields.Integer(),
-        **member("Number of addresses of each status at its end; today's is the present one"),
+        **member("Number of addresses of each status at the end of the day; for today, now"),
     )
     assigned = fields.Integer(**member("Number of assignments on this day"))
     released = fields.Integer(**member("Number of releases on this day"))
@@ -52,7 +52,7 @@ class ZoneUsageSchema(ReplySchema):
         ForecastSchema,
         required=True,
         allow_none=True,
-        metadata={"description": "When no address is left; null if it does not shrink"},
+        metadata={"description": "When no address is left; null if their number does not shrink"},
     )
 
 

@@ -132,7 +132,7 @@ class WebhookContentSchema(RequestSchema):
     name = Name(
         most=_MAX_NAME,
         required=True,
-        metadata={"description": "A name for people", "examples": ["Firewall"]},
+        metadata={"description": "Name of the webhook, for people", "examples": ["Firewall"]},
     )
     uri = _URI(
         required=True,
@@ -155,11 +155,13 @@ class WebhookContentSchema(RequestSchema):
         metadata={"description": "The form of the body; `json` by default"},
     )
     retries = _Retries(
-        metadata={"description": "As in Kazoo, without effect: retries go on until a success"}
+        metadata={
+            "description": "As in Kazoo, without effect: the service retries until a success"
+        }
     )
     enabled = Flag(metadata={"description": "Whether events are sent; true by default"})
     include_subaccounts = Flag(
-        metadata={"description": "Whether events of the accounts below are sent too"}
+        metadata={"description": "Whether events of the accounts below it are sent too"}
     )
     custom_data = _CustomData(
         metadata={"description": "Members that are added to the event, or replace its members"}
@@ -175,7 +177,7 @@ class WebhookContentSchema(RequestSchema):
 class PatchWebhookSchema(WebhookContentSchema):
     """`data` of a request that changes some members of a webhook."""
 
-    name = Name(most=_MAX_NAME, metadata={"description": "A name for people"})
+    name = Name(most=_MAX_NAME, metadata={"description": "Name of the webhook, for people"})
     uri = _URI(metadata={"description": "Where the events are sent"})
     hook = Text(one_of=hooks(), metadata={"description": "Which events are sent"})
     enabled = Flag(
@@ -219,7 +221,7 @@ class ReplaySchema(RequestSchema):
 
 
 class WebhookDeliverySchema(ReplySchema):
-    """How the delivery of a webhook goes."""
+    """The state of the delivery of a webhook."""
 
     state = fields.String(required=True, metadata={"description": "`ok`, `failing` or `disabled`"})
     failures = fields.Integer(
@@ -231,7 +233,7 @@ class WebhookDeliverySchema(ReplySchema):
         metadata={"description": "Time of the next attempt after a failure, in Gregorian seconds"}
     )
     waiting_since = fields.Integer(
-        metadata={"description": "Time of the event that waits after a failure"}
+        metadata={"description": "Time of the event whose delivery has failed, and is tried again"}
     )
 
 

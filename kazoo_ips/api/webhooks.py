@@ -195,7 +195,7 @@ def replay_one(account_id: str | None, webhook_id: str) -> Response:
     raises=(Conflict,),
 )
 def rotate_one(account_id: str | None, webhook_id: str) -> Response:
-    """Make a new secret, which the reply has. For a day the previous one signs deliveries too."""
+    """Create a new secret, which the reply has. For a day the old one signs deliveries too."""
     webhook = services().webhooks.rotate(account_id, webhook_id, **write())
     return envelope.success(webhook_schemas.dump_with_secret(webhook))
 

@@ -1,4 +1,4 @@
-// A file of its own, so that the page needs no script inside it.
+// This script is a file of its own, because the page's policy permits no script inside it.
 SwaggerUIBundle({
   url: "/v2/openapi.json",
   dom_id: "#description",
