@@ -4,7 +4,16 @@ from functools import partial
 
 from flask import Response, g
 
-from kazoo_ips.api import envelope, examples, ips, lists, resources, schemas
+from kazoo_ips.api import (
+    bodies,
+    envelope,
+    examples,
+    ips,
+    lists,
+    queries,
+    resources,
+    schemas,
+)
 from kazoo_ips.api.preconditions import if_match
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes, caller, services, write
@@ -22,7 +31,7 @@ _ASSIGNED = {"address": examples.ASSIGNED[0]}
     "",
     who=Who.ACCOUNT,
     replies=lists.LINES,
-    query=schemas.AvailableSchema,
+    query=queries.AvailableSchema,
     csv=True,
     operation_id="list_available_ips",
     links=("get_ip", "assign_ip"),
@@ -46,7 +55,11 @@ def create(account_id: str) -> Response:
     "",
     who=Who.ACCOUNT,
     replies=resources.ChangedAddressesSchema(),
-    body=(schemas.AssignSchema, schemas.AllocateSchema, schemas.AssignReservedSchema),
+    body=(
+        bodies.AssignSchema,
+        bodies.AllocateSchema,
+        bodies.AssignReservedSchema,
+    ),
     body_name="AssignOrAllocate",
     dry_run=True,
     operation_id="assign_ips",
@@ -60,10 +73,10 @@ def assign_all(account_id: str) -> Response:
     reservation of the account.
     """
     data, beside = g.envelope.data(), g.envelope.beside_data
-    reserved = schemas.load_reserved(account_id, data, beside)
+    reserved = bodies.load_reserved(account_id, data, beside)
     if reserved:
         return _addresses(services().reservations.assign(reserved, **write()))
-    command = schemas.load_assign(account_id, data, beside)
+    command = bodies.load_assign(account_id, data, beside)
     if isinstance(command, AllocateIPs):
         return _addresses(services().allocation.allocate(command, **write()))
     return _addresses(services().ips.assign_all(command, **write()))
@@ -74,7 +87,7 @@ def assign_all(account_id: str) -> Response:
     "",
     who=Who.ACCOUNT,
     replies=resources.ReleasedAddressesSchema(),
-    body=(schemas.AddressesSchema,),
+    body=(bodies.AddressesSchema,),
     optional_body=True,
     dry_run=True,
     query=schemas.ReleaseSchema,
@@ -90,7 +103,7 @@ def release_all(account_id: str) -> Response:
     """
     data = g.envelope.data(required=False)
     replaced = schemas.load_replaced(g.envelope.value("replaced"))
-    command = schemas.load_release(account_id, data, replaced=replaced)
+    command = bodies.load_release(account_id, data, replaced=replaced)
     ips = services().ips.release_all(command, **write())
     left = {ip.address: ip.status for ip in ips if not ip.has_known_status}
     released = [ip.address for ip in ips if ip.has_known_status]
@@ -102,7 +115,7 @@ def release_all(account_id: str) -> Response:
     "/assigned",
     who=Who.ACCOUNT,
     replies=lists.OWNED_LINES,
-    query=schemas.AccountAssignedSchema,
+    query=queries.AccountAssignedSchema,
     csv=True,
     operation_id="list_assigned_ips",
     links=("get_ip", "release_ip"),

@@ -7,10 +7,10 @@ from flask import Response, g
 from marshmallow import fields
 
 from kazoo_ips.api import envelope
+from kazoo_ips.api.queries import MAX_PAGE, AccountsSchema, load_accounts
 from kazoo_ips.api.resources import ReplySchema
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes, services
-from kazoo_ips.api.schemas import MAX_PAGE, AccountsSchema, load_accounts
 from kazoo_ips.model import Account
 
 routes = Routes("accounts", __name__, url_prefix="/v2/ips/accounts")

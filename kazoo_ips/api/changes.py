@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response, g, request
 
-from kazoo_ips.api import envelope, schemas
+from kazoo_ips.api import envelope, queries
 from kazoo_ips.api.event_resources import (
     CLOUDEVENTS,
     EVENT_STREAM,
@@ -34,7 +34,7 @@ _TIMEOUT = 30
 """Seconds that a long poll waits, unless the request names another number."""
 _FEED: dict[str, Any] = {
     "replies": EVENTS,
-    "query": schemas.ChangesSchema,
+    "query": queries.ChangesSchema,
     "more_media": (CLOUDEVENTS, EVENT_STREAM),
     "more_members": {
         "since": {"type": "string", "description": "The position after the last event"},

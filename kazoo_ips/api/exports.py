@@ -5,7 +5,7 @@ from typing import Any
 import marshmallow
 from flask import Response, g
 
-from kazoo_ips.api import envelope, fields, lists, schemas
+from kazoo_ips.api import envelope, fields, lists, queries, schemas
 from kazoo_ips.api.event_resources import member
 from kazoo_ips.api.resources import ReplySchema
 from kazoo_ips.api.route_descriptions import CSV, NDJSON, Who
@@ -25,7 +25,7 @@ routes = Routes("exports", __name__, url_prefix="/v2/ips")
     media=NDJSON,
     media_types=(NDJSON, CSV),
     csv=True,
-    query=schemas.ExportSchema,
+    query=queries.ExportSchema,
     operation_id="export_pool",
 )
 def export() -> Response:

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response, g
 
-from kazoo_ips.api import envelope, examples, lists, schemas
+from kazoo_ips.api import envelope, examples, lists, queries
 from kazoo_ips.api import history_resources as resources
 from kazoo_ips.api.event_resources import EVENTS
 from kazoo_ips.api.route_descriptions import CSV, NDJSON, Who
@@ -24,7 +24,7 @@ routes = Routes("history", __name__, url_prefix="/v2")
     "/ips/<address:address>/history",
     who=Who.OPERATOR,
     replies=(EVENTS, resources.HolderSchema()),
-    query=schemas.AddressEventsSchema,
+    query=queries.AddressEventsSchema,
     csv=True,
     operation_id="get_ip_history",
     examples={"address": examples.ASSIGNED[0]},
@@ -35,7 +35,7 @@ def of_address(address: str) -> Response:
 
     The history keeps the events of a deleted address.
     """
-    query = schemas.load_events(g.query, everything=g.media == CSV)
+    query = queries.load_events(g.query, everything=g.media == CSV)
     if "at" in g.query:
         holder = services().history.holder(address, g.query["at"])
         names = services().accounts.names({holder.account_id} if holder.account_id else set())
@@ -51,14 +51,14 @@ def of_address(address: str) -> Response:
     "/ips/history",
     who=Who.OPERATOR,
     replies=EVENTS,
-    query=schemas.AllEventsSchema,
+    query=queries.AllEventsSchema,
     csv=True,
     operation_id="list_ip_history",
     links=("get_pool_ip",),
 )
 def of_all() -> Response:
     """The events of all addresses, the latest first, or those of an account or a zone."""
-    query = schemas.load_events(g.query, everything=g.media == CSV)
+    query = queries.load_events(g.query, everything=g.media == CSV)
     given = g.query.get("account_id")
     account_id = None if given is None else _account_id(given)
     return _events(services().history.events, replace(query, account_id=account_id))
@@ -105,7 +105,7 @@ def of_year(year: str) -> Response:
     "/accounts/<account_id>/ips/history",
     who=Who.ACCOUNT,
     replies=resources.TENURES,
-    query=schemas.TenuresSchema,
+    query=queries.TenuresSchema,
     csv=True,
     operation_id="list_tenures",
     links=("get_ip",),
@@ -116,7 +116,7 @@ def of_account(account_id: str) -> Response:
     The address that it got last comes first. Those whose beginning the history does not know come
     last.
     """
-    query = schemas.load_events(g.query, everything=g.media == CSV)
+    query = queries.load_events(g.query, everything=g.media == CSV)
     dump, service = json_objects.of_tenure, services().tenures
     if query.limit is None:
         found = map(dump, service.all(account_id))

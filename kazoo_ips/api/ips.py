@@ -4,7 +4,16 @@ from typing import Any
 
 from flask import Response, g
 
-from kazoo_ips.api import address_schemas, envelope, examples, lists, resources, schemas
+from kazoo_ips.api import (
+    address_schemas,
+    bodies,
+    envelope,
+    examples,
+    lists,
+    queries,
+    resources,
+    schemas,
+)
 from kazoo_ips.api.preconditions import if_match
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes, services, write
@@ -19,7 +28,7 @@ routes = Routes("ips", __name__, url_prefix="/v2/ips")
     "",
     who=Who.OPERATOR,
     replies=lists.POOL_LINES,
-    query=schemas.PoolSchema,
+    query=queries.PoolSchema,
     csv=True,
     operation_id="list_available_pool_ips",
     links=("get_pool_ip", "delete_pool_ip"),
@@ -37,7 +46,7 @@ CREATION: dict[str, Any] = {
     "who": Who.OPERATOR,
     "replies": (resources.CreatedIPSchema(), resources.CreatedIPListSchema()),
     "status": 201,
-    "body": (schemas.CreateIPSchema, schemas.CreateIPListSchema),
+    "body": (bodies.CreateIPSchema, bodies.CreateIPListSchema),
     "if_match": True,
     "dry_run": True,
     "links": ("get_pool_ip", "delete_pool_ip"),
@@ -49,7 +58,7 @@ CREATION: dict[str, Any] = {
 @routes.on("PUT", "", operation_id="create_pool_ips", **CREATION)
 def create() -> Response:
     """Add an address to the pool, or a list of addresses: all or none."""
-    command = schemas.load_create(g.envelope.data(), g.envelope.beside_data)
+    command = bodies.load_create(g.envelope.data(), g.envelope.beside_data)
     if if_match():  # an address that does not exist has no revision that could match
         raise PreconditionFailed
     if isinstance(command, list):
@@ -65,7 +74,7 @@ def create() -> Response:
     "/import",
     who=Who.OPERATOR,
     replies=resources.AdditionsSchema(),
-    body=(schemas.CreateIPListSchema,),
+    body=(bodies.CreateIPListSchema,),
     dry_run=True,
     operation_id="import_pool_ips",
     links=("get_pool_ip", "delete_pool_ip"),
@@ -76,7 +85,7 @@ def import_list() -> Response:
     The reply has a result for each address. Addresses that the pool has already are not changed,
     so the same list can be sent again.
     """
-    commands = schemas.load_import(g.envelope.data(), g.envelope.beside_data)
+    commands = bodies.load_import(g.envelope.data(), g.envelope.beside_data)
     additions = services().bulk_additions.add_each(commands, **write())
     results = zip(commands, additions, strict=True)
     return envelope.success({"results": [resources.dump_addition(c, a) for c, a in results]})
@@ -87,7 +96,7 @@ def import_list() -> Response:
     "/assigned",
     who=Who.OPERATOR,
     replies=lists.OWNED_LINES,
-    query=schemas.AllAssignedSchema,
+    query=queries.AllAssignedSchema,
     csv=True,
     operation_id="list_assigned_pool_ips",
     links=("get_pool_ip",),
@@ -128,7 +137,7 @@ def list_hosts() -> Response:
     "/transfer",
     who=Who.BETWEEN,
     replies=resources.ChangedAddressesSchema(),
-    body=(schemas.TransferSchema,),
+    body=(bodies.TransferSchema,),
     dry_run=True,
     operation_id="transfer_ips",
     raises=(Conflict, LimitReached),
@@ -138,7 +147,7 @@ def transfer() -> Response:
 
     One write transfers an address, so no third account can get it in between.
     """
-    command = schemas.load_transfer(g.envelope.data(), g.envelope.beside_data)
+    command = bodies.load_transfer(g.envelope.data(), g.envelope.beside_data)
     transferred = services().transfers.transfer(command, **write())
     return envelope.success({"ips": [ip.address for ip in transferred]})
 

@@ -8,8 +8,9 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_sche
 from kazoo_ips.api import examples
 from kazoo_ips.api.event_resources import AT, AuthorSchema, iso_time, member, optional
 from kazoo_ips.api.fields import Flag, JobKey, Name, broken
+from kazoo_ips.api.queries import PagedSchema
 from kazoo_ips.api.resources import ReplySchema
-from kazoo_ips.api.schemas import PagedSchema, load_strictly
+from kazoo_ips.api.schemas import load_strictly
 from kazoo_ips.model import MoveHost
 from kazoo_ips.model.history import Author
 from kazoo_ips.model.jobs import ItemResult, Job, JobItem, JobKind, JobState

@@ -2,7 +2,7 @@
 
 from flask import Response, g, request
 
-from kazoo_ips.api import envelope, fields, job_schemas, lists, schemas
+from kazoo_ips.api import envelope, fields, job_schemas, lists, queries
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes, services
 from kazoo_ips.errors import JobExists
@@ -73,7 +73,7 @@ def _created(command: MoveHost | EvacuateHost) -> Response:
     "/jobs",
     who=Who.OPERATOR,
     replies=job_schemas.JobListItemSchema(many=True),
-    query=schemas.ShortListSchema,
+    query=queries.ShortListSchema,
     csv=True,
     operation_id="list_jobs",
     links=("get_job", "stop_job"),
@@ -99,7 +99,7 @@ def fetch(job_id: str) -> Response:
     given = g.query
     page = services().jobs.items(
         job,
-        given.get("page_size", schemas.PAGE) if given.get("paginate", True) else None,
+        given.get("page_size", queries.PAGE) if given.get("paginate", True) else None,
         given.get("start_key", (0, 0)),
         failed=bool(given.get("failed")),
     )

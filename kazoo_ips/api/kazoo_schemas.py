@@ -7,7 +7,7 @@ Kazoo uses draft 4 of JSON Schema, with the schema's name as its `id`. They need
 from flask import Response
 from marshmallow import Schema, fields
 
-from kazoo_ips.api import envelope, openapi, resources, schemas
+from kazoo_ips.api import bodies, envelope, openapi, resources
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import Routes
 from kazoo_ips.errors import BadIdentifier
@@ -16,10 +16,10 @@ routes = Routes("kazoo_schemas", __name__, url_prefix="/v2/schemas")
 
 _DRAFT = "http://json-schema.org/draft-04/schema#"
 _SCHEMAS: dict[str, tuple[type[Schema], str]] = {
-    "api_auth": (schemas.ApiAuthSchema, "Login with an API key"),
-    "ip": (schemas.CreateIPSchema, "IP address assigned to the cluster"),
-    "ips": (schemas.AddressesSchema, "IP addresses assigned to the account"),
-    "user_auth": (schemas.UserAuthSchema, "Login with user and password"),
+    "api_auth": (bodies.ApiAuthSchema, "Login with an API key"),
+    "ip": (bodies.CreateIPSchema, "IP address assigned to the cluster"),
+    "ips": (bodies.AddressesSchema, "IP addresses assigned to the account"),
+    "user_auth": (bodies.UserAuthSchema, "Login with user and password"),
 }
 
 

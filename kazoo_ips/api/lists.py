@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from flask import Response, g, request
 from marshmallow.fields import String
 
-from kazoo_ips.api import envelope, fields, resources, schemas
+from kazoo_ips.api import envelope, fields, queries, resources
 from kazoo_ips.api.route_descriptions import CSV, NDJSON
 from kazoo_ips.api.routes import services
 from kazoo_ips.model import Listing, Status
@@ -72,7 +72,7 @@ def reply(list_page: ListPage, *, owner: bool = False, detailed: bool = False) -
         is for available addresses only
     """
     # A CSV file is usually stored, so it has all lines unless the query names a page.
-    query = schemas.load_list(g.query, everything=g.media == CSV)
+    query = queries.load_list(g.query, everything=g.media == CSV)
     columns = ["ip", "zone", "host"]
     dump: Dump = _dump_own
     if detailed and query.status != Status.AVAILABLE:
@@ -84,7 +84,7 @@ def reply(list_page: ListPage, *, owner: bool = False, detailed: bool = False) -
     if g.media == CSV:
         parts = [list_page(query).items] if query.paged else walk_chunks(list_page, query)
         return csv_reply(columns, chain.from_iterable(map(dump, parts)))
-    if query.limit is None or query.limit > schemas.MAX_PAGE:
+    if query.limit is None or query.limit > queries.MAX_PAGE:
         return envelope.stream(map(dump, filter(None, walk_chunks(list_page, query))))
     if not query.paged:
         return envelope.success(dump([*walk(list_page, query)]))
@@ -104,10 +104,10 @@ def short(
     :param dump: returns one of them as JSON
     :param columns: the members that CSV has
     """
-    paged = schemas.is_paged(g.query, everything=g.media == CSV)
+    paged = queries.is_paged(g.query, everything=g.media == CSV)
     start = g.query.get("start_key") if paged else None
     left = [item for item in items if start is None or position(item) > start]
-    shown = left[: g.query.get("page_size", schemas.PAGE)] if paged else left
+    shown = left[: g.query.get("page_size", queries.PAGE)] if paged else left
     lines = [dump(item) for item in shown]
     if g.media == CSV:
         return csv_reply(columns, (csv_line(line, columns) for line in lines))

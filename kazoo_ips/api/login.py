@@ -5,7 +5,7 @@ from typing import Any
 from flask import Response, g, request
 from marshmallow import fields
 
-from kazoo_ips.api import envelope, schemas
+from kazoo_ips.api import bodies, envelope
 from kazoo_ips.api.client_address import client_address
 from kazoo_ips.api.resources import ReplySchema
 from kazoo_ips.api.route_descriptions import Who
@@ -59,17 +59,17 @@ _LOGIN: dict[str, Any] = {
 """The description that both login routes have."""
 
 
-@routes.on("PUT", "/user_auth", body=(schemas.UserAuthSchema,), **_LOGIN)
+@routes.on("PUT", "/user_auth", body=(bodies.UserAuthSchema,), **_LOGIN)
 def user_auth() -> Response:
     """A token for a user, for the hash of the credentials and the account's name or realm."""
-    login = schemas.load_login(g.envelope.data())
+    login = bodies.load_login(g.envelope.data())
     return _reply(services().auth.log_in(login, client_address(request)))
 
 
-@routes.on("PUT", "/api_auth", body=(schemas.ApiAuthSchema,), **_LOGIN)
+@routes.on("PUT", "/api_auth", body=(bodies.ApiAuthSchema,), **_LOGIN)
 def api_auth() -> Response:
     """A token for an account, for its API key."""
-    api_key = schemas.load_api_key(g.envelope.data())
+    api_key = bodies.load_api_key(g.envelope.data())
     return _reply(services().auth.log_in_with_key(api_key, client_address(request)))
 
 

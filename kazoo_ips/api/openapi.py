@@ -21,6 +21,7 @@ from kazoo_ips.api import (
     openapi_envelope,
     openapi_errors,
     openapi_links,
+    queries,
     schemas,
     webhook_schemas,
 )
@@ -348,7 +349,7 @@ class _Description:
             # openapi-generator warns of an array that is one of several schemas of `data`.
             replies = [self._reply(operation, each) for each in shape]
             return self._add(f"{_shape_name(shape)}Reply", {"oneOf": replies})
-        paged = bool(operation.query and issubclass(operation.query, schemas.PagedSchema))
+        paged = bool(operation.query and issubclass(operation.query, queries.PagedSchema))
         schema = openapi_envelope.success(
             self._data(shape), paged=paged, more=operation.more_members
         )

@@ -10,8 +10,14 @@ from typing import Any
 from flask import Request, Response
 
 from kazoo_ips.api.client_address import external_client
+from kazoo_ips.api.queries import (
+    ChangesSchema,
+    ListSchema,
+    PagedSchema,
+    load_events,
+    load_list,
+)
 from kazoo_ips.api.route_descriptions import CSV, Operation
-from kazoo_ips.api.schemas import ChangesSchema, ListSchema, PagedSchema, load_events, load_list
 from kazoo_ips.errors import TooManyRequests, ValidationFailed
 from kazoo_ips.services.accounts.rate_limits import Balance, RateLimits
 

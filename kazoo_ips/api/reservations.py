@@ -6,7 +6,7 @@ from typing import Any
 from flask import Response, g
 from marshmallow import fields
 
-from kazoo_ips.api import envelope, examples, lists, schemas
+from kazoo_ips.api import bodies, envelope, examples, lists, queries, schemas
 from kazoo_ips.api.fields import Number
 from kazoo_ips.api.resources import ReplySchema
 from kazoo_ips.api.route_descriptions import Who
@@ -33,13 +33,13 @@ _SECONDS = {
 }
 
 
-class ReserveAddressesSchema(schemas.AssignSchema):
+class ReserveAddressesSchema(bodies.AssignSchema):
     """`data` of a reservation of addresses that the request names."""
 
     seconds = Number(most=MAX_SECONDS, metadata=_SECONDS)
 
 
-class ReserveQuantitySchema(schemas.AllocateSchema):
+class ReserveQuantitySchema(bodies.AllocateSchema):
     """`data` of a reservation of a quantity of addresses, which the service chooses."""
 
     seconds = Number(most=MAX_SECONDS, metadata=_SECONDS)
@@ -123,7 +123,7 @@ def create(account_id: str) -> Response:
     "",
     who=Who.ACCOUNT,
     replies=ReservationListItemSchema(many=True),
-    query=schemas.ShortListSchema,
+    query=queries.ShortListSchema,
     csv=True,
     operation_id="list_reservations",
     links=("get_reservation", "extend_reservation", "cancel_reservation"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response, g
 
-from kazoo_ips.api import envelope, lists, schemas
+from kazoo_ips.api import envelope, lists, queries
 from kazoo_ips.api import summary_resources as resources
 from kazoo_ips.api.route_descriptions import CSV, Who
 from kazoo_ips.api.routes import Routes, services
@@ -26,7 +26,7 @@ Dump = Callable[[Sequence[Summary]], list[dict[str, Any]]]
         resources.PoolSummarySchema(),
         resources.SummaryListItemSchema(many=True),
     ),
-    query=schemas.SummarySchema,
+    query=queries.SummarySchema,
     csv=True,
     operation_id="get_pool_summary",
 )
@@ -58,7 +58,7 @@ def of_pool() -> Response:
     "/accounts/<account_id>/ips/summary",
     who=Who.ACCOUNT,
     replies=resources.AccountSummaryListItemSchema(many=True),
-    query=schemas.SummaryPageSchema,
+    query=queries.SummaryPageSchema,
     csv=True,
     operation_id="get_account_summary",
 )
@@ -89,7 +89,7 @@ def _accounts(found: Sequence[Summary]) -> list[dict[str, Any]]:
 
 
 def _list(list_page: ListSummaries, dump: Dump) -> Response:
-    after, limit = schemas.load_summary(g.query, everything=g.media == CSV)
+    after, limit = queries.load_summary(g.query, everything=g.media == CSV)
     if limit is not None:
         page = list_page(after, limit)
         lines = dump(page.items)

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import request, url_for
 
-from kazoo_ips.api import schemas
+from kazoo_ips.api import bodies, queries, schemas
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import services, write
 from kazoo_ips.console import forms, parts
@@ -53,7 +53,7 @@ def show_account(account_id: str) -> str:
     query, problem = ListIPs(), ""
     try:
         given = [(k, v) for k, v in forms.given() if k == "start_key"]
-        query = schemas.load_list(schemas.load_query((schemas.AssignedSchema(),), given))
+        query = queries.load_list(schemas.load_query((queries.AssignedSchema(),), given))
     except ValidationFailed as error:
         problem = forms.problem(error)
     lists, accounts = services().lists, services().accounts
@@ -90,7 +90,7 @@ def take(account_id: str) -> Any:
     account = account_of(account_id, verb="POST")
     path = url_for("console.show_account", account_id=account.id)
     if not write()["dry_run"]:
-        command = schemas.load_assign(account.id, {"ips": request.form.getlist("address")})
+        command = bodies.load_assign(account.id, {"ips": request.form.getlist("address")})
         services().ips.assign_all(_named(command), **write())
         return done(path, "assigned")
     chosen = services().allocation.allocate(_allocation(account), **write())
@@ -131,7 +131,7 @@ def give_back(account_id: str) -> Any:
     """Release the addresses of an account that the form names, all or none."""
     account = account_of(account_id, verb="DELETE")
     path = url_for("console.show_account", account_id=account.id)
-    addresses = schemas.load_addresses({"ips": request.form.getlist("address")})
+    addresses = bodies.load_addresses({"ips": request.form.getlist("address")})
     after = services().ips.release_all(ReleaseIPs(account.id, addresses), **write())
     if not write()["dry_run"]:
         return done(path, "released")

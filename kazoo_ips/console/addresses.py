@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import request, url_for
 
-from kazoo_ips.api import address_schemas, schemas
+from kazoo_ips.api import address_schemas, queries, schemas
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import services, write
 from kazoo_ips.console import events, forms, parts, reservations
@@ -33,7 +33,7 @@ from kazoo_ips.model import (
 )
 from kazoo_ips.model.listings import Page
 
-_POOL = schemas.PoolSchema()
+_POOL = queries.PoolSchema()
 
 
 @pages.on("GET", "/addresses", who=Who.OPERATOR)
@@ -73,10 +73,10 @@ def _list_query(account_id: str | None) -> ListIPs:
     :raises ValidationFailed: a parameter is invalid or unknown
     """
     chosen = dict(forms.given())
-    chosen.setdefault("status", schemas.ANY_STATUS)
+    chosen.setdefault("status", queries.ANY_STATUS)
     if account_id:
         chosen["account_id"] = account_id
-    return schemas.load_list(schemas.load_query((_POOL,), chosen.items()))
+    return queries.load_list(schemas.load_query((_POOL,), chosen.items()))
 
 
 @pages.on("GET", "/addresses/<address>", who=Who.ACCOUNT)

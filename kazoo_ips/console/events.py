@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from flask import request
 
-from kazoo_ips.api import fields, schemas
+from kazoo_ips.api import fields, queries, schemas
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import services
 from kazoo_ips.console import forms, parts
@@ -27,7 +27,7 @@ def show_history() -> str:
     query, problem = _query()
     account, unknown = forms.account_named(request.args.get("account", ""))
     problem = problem or unknown
-    query = replace(query, account_id=account.id if account else None, limit=schemas.PAGE)
+    query = replace(query, account_id=account.id if account else None, limit=queries.PAGE)
     found = parts.read(
         events=Part("the events", lambda: _named(query)),
         zones=Part("the names of the zones", services().lists.zones, ()),
@@ -57,7 +57,7 @@ def show_tenures(account_id: str) -> str:
     query, problem = _query()
     tenures = services().tenures
     found = parts.read(
-        tenures=Part("the history", lambda: tenures.page(account_id, schemas.PAGE, query.after))
+        tenures=Part("the history", lambda: tenures.page(account_id, queries.PAGE, query.after))
     )["tenures"]
     return page(
         "_tenures.html" if is_partial() else "tenures.html",
@@ -73,7 +73,7 @@ def _query() -> tuple[ListEvents, str]:
     """Return the filters of the URL, and what is wrong with them."""
     given = [(k, v) for k, v in forms.given() if k in ("zone", "from", "to", "start_key")]
     try:
-        return schemas.load_events(schemas.load_query((schemas.AllEventsSchema(),), given)), ""
+        return queries.load_events(schemas.load_query((queries.AllEventsSchema(),), given)), ""
     except ValidationFailed as error:
         return ListEvents(), forms.problem(error)
 
@@ -114,7 +114,7 @@ def of_address(address: str) -> dict[str, Any]:
     :raises IPNotFound: neither the pool nor the history has the address
     """
     start = request.args.get("start_key")
-    after = schemas.load_query((schemas.EventsSchema(),), [("start_key", start)]) if start else {}
+    after = schemas.load_query((queries.EventsSchema(),), [("start_key", start)]) if start else {}
     query = ListEvents(address=address, after=after.get("start_key"))
     found = services().history.of_address(query)
     events: Sequence[HistoryEvent] = found.items

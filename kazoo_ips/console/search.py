@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import redirect, request, url_for
 
-from kazoo_ips.api import schemas
+from kazoo_ips.api import queries, schemas
 from kazoo_ips.api.route_descriptions import Who
 from kazoo_ips.api.routes import services
 from kazoo_ips.console import parts
@@ -64,7 +64,7 @@ def _lines(block: Block) -> Any:
 def _labelled(text: str) -> Any:
     """Return addresses with a label, if the text is one: `key:value`."""
     try:
-        label = schemas.load_query((schemas.PoolSchema(),), [("label", text)])["label"]
+        label = schemas.load_query((queries.PoolSchema(),), [("label", text)])["label"]
     except ValidationFailed:
         return ()
     return services().lists.pool(ListIPs(limit=_LINES, label=label)).items

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kazoo_ips.api import schemas
+from kazoo_ips.api import queries, schemas
 from kazoo_ips.api.fields import start_key
 from kazoo_ips.app import create_app
 from kazoo_ips.config import Settings
@@ -134,7 +134,7 @@ def pages(pool: Pool, path: str, query: dict[str, str]) -> list[list[dict[str, s
 
 def listed(pool: Pool, query: dict[str, str], size: int) -> list[list[str]]:
     """The addresses of each page, from the service that the route calls."""
-    loaded = schemas.load_list(schemas.load_query([schemas.PoolSchema()], query.items()))
+    loaded = queries.load_list(schemas.load_query([queries.PoolSchema()], query.items()))
     found, after = [], None
     while True:
         part = pool.made.services.lists.pool(replace(loaded, limit=size, after=after))

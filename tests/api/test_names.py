@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webtest import TestApp
 
-from kazoo_ips.api import openapi, schemas
+from kazoo_ips.api import bodies, openapi
 from kazoo_ips.cli import cli
 from kazoo_ips.model import names
 from tests.api.couchdb import Databases, kazoo_document
@@ -166,7 +166,7 @@ def test_no_control_or_format_character_is_taken() -> None:
             assert known or not VALIDATOR.is_valid(body(zone=f"x{chr(code)}y")["data"]), hex(code)
 
 
-VALIDATOR = jsonschema_rs.Draft202012Validator(openapi.json_schema(schemas.CreateIPSchema))
+VALIDATOR = jsonschema_rs.Draft202012Validator(openapi.json_schema(bodies.CreateIPSchema))
 
 
 @pytest.mark.parametrize("name", [n for n in BAD if n.strip() and "\n" not in n], ids=ascii)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from webtest import TestApp
 
-from kazoo_ips.api import openapi, schemas
+from kazoo_ips.api import bodies, openapi
 from kazoo_ips.app import Instance
 from kazoo_ips.cli import cli
 from kazoo_ips.model import addresses
@@ -42,7 +42,7 @@ def test_the_api_refuses_an_unusable_address(
 
 @pytest.mark.parametrize("address", UNUSABLE)
 def test_the_description_of_the_api_excludes_unusable_addresses(address: str) -> None:
-    schema = openapi.json_schema(schemas.CreateIPSchema)
+    schema = openapi.json_schema(bodies.CreateIPSchema)
     validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
     mapped = ":" in address and ":" not in (addresses.canonical(address) or "")
     assert validator.is_valid({"ip": address, **GOOD}) == mapped
