@@ -413,6 +413,28 @@ def test_a_recent_conflict_with_one_copy_is_resolved_at_once(
     assert len(leaves.live) == 1
 
 
+@pytest.mark.parametrize("committed", [False, True])
+def test_the_transaction_of_an_assignment_does_not_decide_a_conflict(
+    leaves: Leaves,
+    services: Instance,
+    couch: Couch,
+    alice: Member,
+    bob: Member,
+    committed: bool,
+) -> None:
+    """Only the mark of a release had a majority before the commit. The copy decides here."""
+    log = TransactionLog(Records(couch))
+    begun = log.begin(Action.ASSIGN, bob.id, uuid4().hex, gregorian(), [leaves.address])
+    if committed:
+        begun = log.commit(begun, begun.addresses)
+    base = leaves.base()
+    leaves.copy(leaves.claim(base, LOW, alice, ago=0), alice)
+    leaves.claim({**base, "pvt_transaction": begun.id}, HIGH, bob, ago=0)
+    assert services.pool._conflicts.resolve(leaves.address).assigned_to == alice.id
+    assert_alices(leaves, alice)
+    log.sweep([begun])
+
+
 def test_an_available_revision_wins_over_old_unacknowledged_assignments(
     leaves: Leaves, later: Instance, alice: Member
 ) -> None:

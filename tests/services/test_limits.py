@@ -346,6 +346,31 @@ def test_a_released_address_is_not_past_a_limit(
     assert metrics._own.get_sample_value("kazoo_ips_limits_exceeded_total") == 1
 
 
+def test_what_kazoo_assigns_to_an_account_below_is_counted_once(
+    settings: Settings, clock: Clock, pool: Database, add: Any, alice: Member, child: Member,
+    set_limits: Set,
+) -> None:  # fmt: skip
+    metrics = Metrics()
+    counting = composition.build(settings, clock=clock, metrics=metrics)
+    fill(add, 2)
+    set_limits(alice, descendants_max=1)
+    counting.ips.assign(AssignIP(child.id, "192.0.2.1"), uuid4().hex)
+    for _ in range(2):
+        assign_as_kazoo(counting, pool, child, "192.0.2.2")
+    assert metrics._own.get_sample_value("kazoo_ips_limits_exceeded_total") == 1
+
+
+def test_the_doctor_does_not_count_for_an_account_whose_limits_were_removed(
+    limited: Instance, pool: Database, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 1)
+    set_limits(alice, max=1)
+    set_limits(alice)
+    assign_as_kazoo(limited, pool, alice, "192.0.2.1")
+    found = [each.account_id for each in limited.limits.examine(repair=False)]
+    assert alice.id not in found
+
+
 def assign_as_kazoo(services: Instance, pool: Database, member: Member, address: str) -> None:
     """Assign an address as a Kazoo node does; the follower notices it."""
     pool.put(pool.get(address) | {"pvt_status": "assigned", "pvt_assigned_to": member.id})
