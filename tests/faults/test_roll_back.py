@@ -432,6 +432,20 @@ def test_nothing_is_left_of_a_reservation_that_could_not_be_recorded(worker: Wor
     assert (statuses, worker.records_of("reserve-")) == ({"available"}, [])
 
 
+def test_an_allocation_tries_again_if_an_address_was_taken_and_is_available_again(
+    worker: Worker, services: Instance, bob: Member
+) -> None:
+    def fault(forward: Forward) -> Reply:
+        services.ips.assign(AssignIP(bob.id, IPS[1]), uuid4().hex)
+        services.ips.release(ReleaseIP(bob.id, IPS[1]), uuid4().hex)
+        return forward()
+
+    worker.meet(fault, MANY, times=1)
+    assert len(worker.allocate(3)) == 3
+    worker.recover()
+    assert worker.has(IPS)
+
+
 def test_an_allocation_takes_another_address_in_place_of_one_that_is_lost(
     worker: Worker, services: Instance, bob: Member
 ) -> None:

@@ -144,6 +144,29 @@ def test_a_transaction_has_its_places_until_its_process_is_dead(
     assert log.find(begun.id) is None
 
 
+def test_a_request_waits_for_a_transaction_that_has_the_last_place(
+    settings: Settings, clock: Clock, couch: Couch, add: Any, alice: Member, set_limits: Set
+) -> None:
+    """If nobody else can give a place back, it is refused at once."""
+    fill(add, 2)
+    set_limits(alice, max=1)
+    log, at, pauses = TransactionLog(Records(couch)), int(clock.now) + GREGORIAN_EPOCH, []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        aborted = log.abort(begun)
+        assert aborted
+        log.finish([aborted])
+
+    waiting = composition.build(settings, clock=clock, pause=pause)
+    free, other = waiting.ips.fetch("192.0.2.1"), AssignIP(alice.id, "192.0.2.2")
+    begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, at, [free.address])
+    waiting.limits.claim(begun.id, alice.id, [free.assign(alice.id, at=at, request_id="r")])
+    waiting.ips.assign(other, uuid4().hex)
+    refused(lambda: waiting.ips.assign(AssignIP(alice.id, free.address), uuid4().hex))
+    assert len(pauses) == 1
+
+
 def test_an_allocation_goes_on_in_other_zones_when_a_limit_is_reached_on_the_way(
     settings: Settings,
     behind: Settings,
@@ -358,6 +381,17 @@ def test_what_kazoo_assigns_to_an_account_below_is_counted_once(
     for _ in range(2):
         assign_as_kazoo(counting, pool, child, "192.0.2.2")
     assert metrics._own.get_sample_value("kazoo_ips_limits_exceeded_total") == 1
+
+
+def test_what_kazoo_assigns_to_an_unknown_account_counts_for_nobody(
+    limited: Instance, pool: Database, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 1)
+    set_limits(alice, descendants_max=1)
+    fields = {"pvt_status": "assigned", "pvt_assigned_to": "f" * 32}
+    pool.put(pool.get("192.0.2.1") | fields)
+    limited.limits.count_others([limited.ips.fetch("192.0.2.1")])
+    assert limited.limits.status(alice.id).descendants == 0
 
 
 def test_the_doctor_does_not_count_for_an_account_whose_limits_were_removed(
