@@ -126,19 +126,22 @@ def test_a_released_address_makes_room_at_once(
         limited.ips.release(ReleaseIP(alice.id, address), uuid4().hex)
 
 
+@pytest.mark.parametrize("which", ["max", "descendants_max"])
 def test_a_transaction_has_its_places_until_its_process_is_dead(
-    limited: Instance, clock: Clock, couch: Couch, add: Any, alice: Member, set_limits: Set
-) -> None:
+    limited: Instance, clock: Clock, couch: Couch, add: Any, alice: Member, child: Member,
+    set_limits: Set, which: str,
+) -> None:  # fmt: skip
     """Its documents are not written yet, so the ledger alone says that it needs them."""
     fill(add, 2)
-    set_limits(alice, max=1)
+    set_limits(alice, **{which: 1})
+    owner_id = alice.id if which == "max" else child.id
     free, log = limited.ips.fetch("192.0.2.1"), TransactionLog(Records(couch))
     at = int(clock.now) + GREGORIAN_EPOCH
-    begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, at, [free.address])
-    limited.limits.claim(begun.id, alice.id, [free.assign(alice.id, at=at, request_id="r")])
-    other = AssignIP(alice.id, "192.0.2.2")
+    begun = log.begin(Action.ASSIGN, owner_id, uuid4().hex, at, [free.address])
+    limited.limits.claim(begun.id, owner_id, [free.assign(owner_id, at=at, request_id="r")])
+    other = AssignIP(owner_id, "192.0.2.2")
     for _ in range(2):
-        assert refused(lambda: limited.ips.assign(other, uuid4().hex)) == ("max", 1, 1, 1)
+        assert refused(lambda: limited.ips.assign(other, uuid4().hex)) == (which, 1, 1, 1)
     clock.now += LEASE + 1
     limited.ips.assign(other, uuid4().hex)
     assert log.find(begun.id) is None
