@@ -98,6 +98,23 @@ def fill(
         add(f"192.0.2.{number}", zone)
 
 
+def test_every_process_can_know_a_limit_before_it_is_written(
+    limited: Instance, behind: Settings, proxy: FaultProxy, clock: Clock, alice: Member
+) -> None:
+    """Otherwise a process that dies in between leaves a limit that no other process applies."""
+    through, listed = composition.build(behind, clock=clock), []
+
+    def look(forward: Forward) -> Reply:
+        limited.limits.refresh()
+        listed.append(limited.limits.is_limited(alice.id))
+        return forward()
+
+    proxy.rule(look, "PUT", f"-kazoo_ips/limit-{alice.id}", times=None)
+    through.limits.set(alice.id, Limits(max=1), uuid4().hex)
+    through.limits.set(alice.id, Limits(), uuid4().hex)
+    assert listed == [True, True]
+
+
 def test_every_way_to_get_an_address_obeys_the_limit(
     limited: Instance, add: Any, alice: Member, set_limits: Set
 ) -> None:
@@ -384,6 +401,26 @@ def test_what_kazoo_assigns_to_an_account_below_is_counted_once(
     for _ in range(2):
         assign_as_kazoo(counting, pool, child, "192.0.2.2")
     assert metrics._own.get_sample_value("kazoo_ips_limits_exceeded_total") == 1
+
+
+def test_an_address_from_before_the_limit_counts_although_kazoo_exceeds_it_first(
+    settings: Settings, limited: Instance, clock: Clock, pool: Database, add: Any, alice: Member,
+    set_limits: Set,
+) -> None:  # fmt: skip
+    """The ledger is not complete until it was counted after every process knows the limit."""
+    fill(add, 4)
+    unaware = composition.build(settings, clock=clock)
+    unaware.limits.refresh()
+    limited.limits.set(alice.id, Limits(max=1), uuid4().hex)
+    unaware.ips.assign(AssignIP(alice.id, "192.0.2.1"), uuid4().hex)
+    clock.now += SETTLE + 1
+    for address in ("192.0.2.2", "192.0.2.3"):
+        assign_as_kazoo(limited, pool, alice, address)
+    for address in ("192.0.2.2", "192.0.2.3"):
+        limited.ips.release(ReleaseIP(alice.id, address), uuid4().hex)
+    one = AssignIP(alice.id, "192.0.2.4")
+    assert refused(lambda: limited.ips.assign(one, uuid4().hex)) == ("max", 1, 1, 1)
+    set_limits(alice)
 
 
 def test_what_kazoo_assigns_to_an_unknown_account_counts_for_nobody(
