@@ -578,6 +578,25 @@ def test_of_several_workers_one_writes_the_line_of_a_recovered_transaction(
         assert (line["by"], line["original_request_id"]) == ("background", "of-the-dead")
 
 
+def test_a_recovered_transaction_of_a_request_with_a_key_is_one_line(
+    settings: Settings,
+    log: TransactionLog,
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    lines: Lines,
+) -> None:
+    """Its record stays, and is marked as finished."""
+    add(FREE)
+    done, key = services.ips.assign(AssignIP(alice.id, FREE), "of-the-dead"), uuid4().hex
+    attempt, at = Attempt(key, 1), done.modified
+    log.commit(log.begin(Action.ASSIGN, alice.id, "of-the-dead", at, (FREE,), attempt), (FREE,))
+    lines()
+    for _ in range(2):
+        composition.build(settings, clock=lambda: done.modified).background.recover()
+    assert kinds(lines()) == [("assigned", [FREE], True)]
+
+
 @pytest.mark.parametrize("action", [Action.ASSIGN, Action.RESERVE, Action.TRANSFER])
 def test_the_line_of_an_undone_write_says_what_was_undone(
     settings: Settings,
