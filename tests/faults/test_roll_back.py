@@ -21,6 +21,7 @@ from kazoo_ips.errors import (
     DatastoreUnreachable,
     InsufficientIPs,
     LimitReached,
+    PreconditionFailed,
 )
 from kazoo_ips.model import (
     AllocateIPs,
@@ -33,6 +34,7 @@ from kazoo_ips.model import (
     Outcome,
     ReleaseIP,
     ReleaseIPs,
+    TransferIPs,
 )
 from kazoo_ips.model.commands import ReserveIPs
 from kazoo_ips.model.limits import Limits
@@ -256,6 +258,38 @@ def test_the_copy_of_a_changed_address_is_written_later_if_that_is_necessary(
     assert worker.services.background.check_due(now=1e12) == fails
     copy = worker.couch.database(account_database(worker.who.id)).get(IPS[0])
     assert copy["pvt_zone"] == "moved"
+
+
+@pytest.mark.parametrize("released", [False, True], ids=["", "released meanwhile"])
+def test_a_transfer_of_one_address_moves_its_copy_or_changes_nothing(
+    worker: Worker, services: Instance, couch: Couch, bob: Member, released: bool
+) -> None:
+    worker.assign(count=1)
+
+    def releases(forward: Forward) -> Reply:
+        services.ips.release(ReleaseIP(worker.who.id, IPS[0]), uuid4().hex)
+        return forward()
+
+    if released:
+        worker.meet(releases, f"-dedicated_ips/{IPS[0]}", times=1)
+    command = TransferIPs(IPS[:1], worker.who.id, bob.id)
+    with pytest.raises(Conflict) if released else nullcontext():
+        worker.services.transfers.transfer(command, uuid4().hex)
+    there = couch.database(account_database(bob.id)).get_all(IPS[:1])
+    assert (worker.copies, bool(there)) == (set(), not released)
+
+
+@pytest.mark.parametrize(
+    ("if_match", "error"), [((), Conflict), (("*",), PreconditionFailed)], ids=["", "If-Match"]
+)
+def test_a_change_that_lost_a_race_is_refused(
+    worker: Worker, taking: Callable[..., Fault], if_match: tuple[str, ...], error: type[Exception]
+) -> None:
+    worker.meet(taking(IPS[0]), f"-dedicated_ips/{IPS[0]}", times=1)
+    command = ChangeIP(IPS[0], Changes(zone="moved"), if_match=if_match)
+    with pytest.raises(error):
+        worker.services.address_changes.change(command, uuid4().hex)
+    assert worker.pool.get(IPS[0])["pvt_zone"] != "moved"
 
 
 def test_an_address_of_an_account_without_a_database_can_be_changed(worker: Worker) -> None:
