@@ -72,11 +72,11 @@ def assign_all(account_id: str) -> Response:
     The body names the addresses, a quantity of available addresses for the service to choose, or a
     reservation of the account.
     """
-    data, beside = g.envelope.data(), g.envelope.beside_data
-    reserved = bodies.load_reserved(account_id, data, beside)
+    data, other_members = g.envelope.data(), g.envelope.other_members
+    reserved = bodies.load_reserved(account_id, data, other_members)
     if reserved:
         return _addresses(services().reservations.assign(reserved, **write()))
-    command = bodies.load_assign(account_id, data, beside)
+    command = bodies.load_assign(account_id, data, other_members)
     if isinstance(command, AllocateIPs):
         return _addresses(services().allocation.allocate(command, **write()))
     return _addresses(services().ips.assign_all(command, **write()))

@@ -78,14 +78,14 @@ _CHANGE = ChangeIPSchema()
 
 
 def load_change(
-    address: str, data: Mapping[str, Any], beside: Iterable[str], if_match: tuple[str, ...]
+    address: str, data: Mapping[str, Any], other_members: Iterable[str], if_match: tuple[str, ...]
 ) -> ChangeIP | DisableIP | EnableIP | EndRest:
     """Return the command to change an address.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule
     """
-    given = load_strictly(_CHANGE, data, beside)
+    given = load_strictly(_CHANGE, data, other_members)
     reason = given.get("reason", "")
     if "status" in given:
         _require_alone("status", given)

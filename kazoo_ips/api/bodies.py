@@ -178,10 +178,13 @@ _RESERVED, _TRANSFER = AssignReservedSchema(), TransferSchema()
 _USER_AUTH, _API_AUTH = UserAuthSchema(), ApiAuthSchema()
 
 
-def load_create(data: Mapping[str, Any], beside: Iterable[str] = ()) -> CreateIP | list[CreateIP]:
+def load_create(
+    data: Mapping[str, Any], other_members: Iterable[str] = ()
+) -> CreateIP | list[CreateIP]:
     """Return the command to add one address, or a list of such commands.
 
-    :param beside: the members of the envelope besides `data`; with a list, unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; with a list, unknown ones
+        are errors
     :raises ValidationFailed: with every broken rule; for a list, under `ips.<index>.<field>`
     """
     if "ips" not in data:
@@ -189,16 +192,16 @@ def load_create(data: Mapping[str, Any], beside: Iterable[str] = ()) -> CreateIP
     if "ip" in data:
         rule = {"message": "either ip or ips", "value": data["ip"]}
         raise ValidationFailed({"ip": {"forbidden": rule}})
-    return load_import(data, beside)
+    return load_import(data, other_members)
 
 
-def load_import(data: Mapping[str, Any], beside: Iterable[str] = ()) -> list[CreateIP]:
+def load_import(data: Mapping[str, Any], other_members: Iterable[str] = ()) -> list[CreateIP]:
     """Return the commands to add the addresses of a list.
 
-    :param beside: the members of the envelope besides `data`, of which unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule, under `ips.<index>.<field>`
     """
-    items = load_strictly(_CREATE_IPS, data, beside)["ips"]
+    items = load_strictly(_CREATE_IPS, data, other_members)["ips"]
     commands: dict[str, CreateIP] = {}
     errors: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     for index, item in enumerate(items):
@@ -244,16 +247,16 @@ def load_addresses(data: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def load_assign(
-    account_id: str, data: Mapping[str, Any], beside: Iterable[str] = ()
+    account_id: str, data: Mapping[str, Any], other_members: Iterable[str] = ()
 ) -> AssignIPs | AllocateIPs:
     """Return the command to assign addresses that the request names, or to allocate a quantity.
 
-    :param beside: the members of the envelope besides `data`; in an allocation, unknown ones are
-        errors
+    :param other_members: the members of the envelope besides `data`; in an allocation, unknown
+        ones are errors
     :raises ValidationFailed: with every broken rule
     """
     if "quantity" in data and "ips" not in data:
-        return AllocateIPs(account_id, **load_strictly(_ALLOCATE, data, beside))
+        return AllocateIPs(account_id, **load_strictly(_ALLOCATE, data, other_members))
     if "quantity" in data:
         rule = {"message": "either ips or quantity", "value": data["quantity"]}
         raise ValidationFailed({"quantity": {"forbidden": rule}})
@@ -261,11 +264,11 @@ def load_assign(
 
 
 def load_reserved(
-    account_id: str, data: Mapping[str, Any], beside: Iterable[str]
+    account_id: str, data: Mapping[str, Any], other_members: Iterable[str]
 ) -> AssignReserved | None:
     """Return the command to assign the addresses of a reservation; None if the data names none.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule
     """
     if "reservation" not in data:
@@ -274,17 +277,17 @@ def load_reserved(
     if others:
         rule = {"message": f"either reservation or {others[0]}", "value": data["reservation"]}
         raise ValidationFailed({"reservation": {"forbidden": rule}})
-    loaded = load_strictly(_RESERVED, data, beside)
+    loaded = load_strictly(_RESERVED, data, other_members)
     return AssignReserved(account_id, loaded["reservation"])
 
 
-def load_transfer(data: Mapping[str, Any], beside: Iterable[str]) -> TransferIPs:
+def load_transfer(data: Mapping[str, Any], other_members: Iterable[str]) -> TransferIPs:
     """Return the command to transfer addresses.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule
     """
-    given = load_strictly(_TRANSFER, data, beside)
+    given = load_strictly(_TRANSFER, data, other_members)
     return TransferIPs(given["ips"], given["from"], given["to"])
 
 

@@ -85,7 +85,7 @@ class Envelope:
         return [*in_data, *request.args.getlist(name), *in_envelope]
 
     @property
-    def beside_data(self) -> set[str]:
+    def other_members(self) -> set[str]:
         """The names of the members besides `data`."""
         return {*self.members} - {"data"}
 

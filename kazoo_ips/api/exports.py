@@ -110,7 +110,7 @@ def restore() -> Response:
     of this kind. If the year has no database, and the service may not create one, the reply is a
     404 that names the year.
     """
-    lines = schemas.load_strictly(_RESTORE, g.envelope.data(), g.envelope.beside_data)["lines"]
+    lines = schemas.load_strictly(_RESTORE, g.envelope.data(), g.envelope.other_members)["lines"]
     try:
         found = services().line_storage.store(lines, dry_run=write()["dry_run"])
     except HistoryMissing as error:

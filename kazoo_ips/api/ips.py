@@ -58,7 +58,7 @@ CREATION: dict[str, Any] = {
 @routes.on("PUT", "", operation_id="create_pool_ips", **CREATION)
 def create() -> Response:
     """Add an address to the pool, or a list of addresses: all or none."""
-    command = bodies.load_create(g.envelope.data(), g.envelope.beside_data)
+    command = bodies.load_create(g.envelope.data(), g.envelope.other_members)
     if if_match():  # an address that does not exist has no revision that could match
         raise PreconditionFailed
     if isinstance(command, list):
@@ -85,7 +85,7 @@ def import_list() -> Response:
     The reply has a result for each address. Addresses that the pool has already are not changed,
     so the same list can be sent again.
     """
-    commands = bodies.load_import(g.envelope.data(), g.envelope.beside_data)
+    commands = bodies.load_import(g.envelope.data(), g.envelope.other_members)
     additions = services().bulk_additions.add_each(commands, **write())
     results = zip(commands, additions, strict=True)
     return envelope.success({"results": [resources.dump_addition(c, a) for c, a in results]})
@@ -147,7 +147,7 @@ def transfer() -> Response:
 
     One write transfers an address, so no third account can get it in between.
     """
-    command = bodies.load_transfer(g.envelope.data(), g.envelope.beside_data)
+    command = bodies.load_transfer(g.envelope.data(), g.envelope.other_members)
     transferred = services().transfers.transfer(command, **write())
     return envelope.success({"ips": [ip.address for ip in transferred]})
 
@@ -187,8 +187,8 @@ def change(address: str) -> Response:
     disables the address or enables it again, and `status` ends its rest; each of these two needs a
     request of its own.
     """
-    data, beside = g.envelope.data(), g.envelope.beside_data
-    match address_schemas.load_change(address, data, beside, if_match()):
+    data, other_members = g.envelope.data(), g.envelope.other_members
+    match address_schemas.load_change(address, data, other_members, if_match()):
         case DisableIP() as command:
             return _ip(services().operator_changes.disable(command, **write()))
         case EnableIP() as command:

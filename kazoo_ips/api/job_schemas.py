@@ -162,13 +162,13 @@ class EvacuationPlanSchema(ReplySchema):
 _MOVE = MoveHostSchema()
 
 
-def load_move(host: str, data: Mapping[str, Any], beside: Iterable[str]) -> MoveHost:
+def load_move(host: str, data: Mapping[str, Any], other_members: Iterable[str]) -> MoveHost:
     """Return the command to move the addresses of a host.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule
     """
-    given = load_strictly(_MOVE, data, beside)
+    given = load_strictly(_MOVE, data, other_members)
     return MoveHost(host, given.get("host"), given.get("zone"))
 
 

@@ -30,7 +30,7 @@ def move(host: str) -> Response:
 
     The reply is the job, which continues after the reply. A dry run returns what would move.
     """
-    command = job_schemas.load_move(host, g.envelope.data(), g.envelope.beside_data)
+    command = job_schemas.load_move(host, g.envelope.data(), g.envelope.other_members)
     if g.get("dry_run"):
         return envelope.success(job_schemas.dump_move_plan(services().plans.move(command)))
     return _created(command)

@@ -133,17 +133,17 @@ def replace(account_id: str) -> Response:
     An account that has more addresses than a new limit permits keeps them. All processes apply new
     limits after ten seconds.
     """
-    limits = load_limits(g.envelope.data(), g.envelope.beside_data)
+    limits = load_limits(g.envelope.data(), g.envelope.other_members)
     return _reply(services().limits.set(account_id, limits, **write()))
 
 
-def load_limits(data: Mapping[str, Any], beside: Iterable[str]) -> Limits:
+def load_limits(data: Mapping[str, Any], other_members: Iterable[str]) -> Limits:
     """Return the limits that a request sets.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule
     """
-    return Limits(**schemas.load_strictly(_LIMITS, data, beside))
+    return Limits(**schemas.load_strictly(_LIMITS, data, other_members))
 
 
 def _reply(status: LimitStatus) -> Response:

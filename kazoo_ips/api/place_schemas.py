@@ -103,14 +103,16 @@ class ZoneSchema(AddressCountsSchema):
 _PATCH_HOST, _PATCH_ZONE = PatchHostSchema(), PatchZoneSchema()
 
 
-def load_change(place: Place, data: Mapping[str, Any], beside: Iterable[str] = ()) -> ChangePlace:
+def load_change(
+    place: Place, data: Mapping[str, Any], other_members: Iterable[str] = ()
+) -> ChangePlace:
     """Return the command to change a zone or a host.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule
     """
     schema = _PATCH_HOST if place.scope is Scope.HOST else _PATCH_ZONE
-    loaded = load_strictly(schema, data, beside)
+    loaded = load_strictly(schema, data, other_members)
     require_reason(loaded)
     return ChangePlace(
         place,

@@ -79,6 +79,6 @@ def _fetch(place: Place) -> Response:
 
 
 def _change(place: Place) -> Response:
-    command = place_schemas.load_change(place, g.envelope.data(), g.envelope.beside_data)
+    command = place_schemas.load_change(place, g.envelope.data(), g.envelope.other_members)
     state = services().places.change(command, **write())
     return envelope.success(place_schemas.dump_place(state))

@@ -114,7 +114,7 @@ def create(account_id: str) -> Response:
     against the limits of the account. A request that assigns addresses assigns them if its `data`
     is `{"reservation": id}`.
     """
-    command = load_reservation(account_id, g.envelope.data(), g.envelope.beside_data)
+    command = load_reservation(account_id, g.envelope.data(), g.envelope.other_members)
     return _reply(services().reservations.reserve(command, **write()), status=201)
 
 
@@ -160,7 +160,7 @@ def fetch(account_id: str, reservation_id: str) -> Response:
 )
 def extend(account_id: str, reservation_id: str) -> Response:
     """Change the end of a reservation, to a number of seconds from now."""
-    seconds = load_extension(g.envelope.data(), g.envelope.beside_data)
+    seconds = load_extension(g.envelope.data(), g.envelope.other_members)
     command = ExtendReservation(account_id, reservation_id, seconds)
     return _reply(services().reservations.extend(command, **write()))
 
@@ -180,31 +180,31 @@ def cancel(account_id: str, reservation_id: str) -> Response:
 
 
 def load_reservation(
-    account_id: str, data: Mapping[str, Any], beside: Iterable[str]
+    account_id: str, data: Mapping[str, Any], other_members: Iterable[str]
 ) -> ReserveIPs:
     """Return the command to reserve addresses.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule
     """
     if "ips" in data and "quantity" in data:
         rule = {"message": "either ips or quantity", "value": data["quantity"]}
         raise ValidationFailed({"quantity": {"forbidden": rule}})
     by_name = "ips" in data
-    loaded = schemas.load_strictly(_ADDRESSES if by_name else _QUANTITY, data, beside)
+    loaded = schemas.load_strictly(_ADDRESSES if by_name else _QUANTITY, data, other_members)
     seconds = loaded.pop("seconds", DEFAULT_SECONDS)
     if by_name:
         return ReserveIPs(AssignIPs(account_id, loaded["ips"]), seconds)
     return ReserveIPs(AllocateIPs(account_id, **loaded), seconds)
 
 
-def load_extension(data: Mapping[str, Any], beside: Iterable[str]) -> int:
+def load_extension(data: Mapping[str, Any], other_members: Iterable[str]) -> int:
     """Return the number of seconds from now until a reservation ends.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule
     """
-    return int(schemas.load_strictly(_EXTENSION, data, beside)["seconds"])
+    return int(schemas.load_strictly(_EXTENSION, data, other_members)["seconds"])
 
 
 def _reply(reservation: Reservation, status: int = 200) -> Response:

@@ -369,7 +369,7 @@ def _check_members(given: envelope.Envelope, query: tuple[Schema, ...]) -> None:
     :raises ValidationFailed: with every member that is unknown
     """
     data = given.members.get("data")
-    members = {*given.beside_data, *(data if isinstance(data, dict) else ())}
+    members = {*given.other_members, *(data if isinstance(data, dict) else ())}
     known = sorted({name for schema in query for name in schema.fields} - schemas.IN_BODIES)
     schemas.check_members(known, members)
 

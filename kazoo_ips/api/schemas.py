@@ -155,16 +155,16 @@ def _unknown(
 
 
 def load_strictly(
-    schema: Schema, data: Mapping[str, Any], beside: Iterable[str]
+    schema: Schema, data: Mapping[str, Any], other_members: Iterable[str]
 ) -> dict[str, Any]:
     """Load the data of a request that Crossbar does not have.
 
-    :param beside: names of the members of the envelope besides `data`; unknown ones are errors,
-        and so are members of `data` that the request has there
+    :param other_members: names of the members of the envelope besides `data`; unknown ones are
+        errors, and so are members that belong in `data`
     :raises ValidationFailed: with every broken rule, and every member that is unknown
     """
     known = sorted(field.data_key or name for name, field in schema.fields.items())
-    errors = _unknown(known, {*data} - {*known} | {*beside})
+    errors = _unknown(known, {*data} - {*known} | {*other_members})
     try:
         loaded = load(schema, data)
     except ValidationFailed as failed:

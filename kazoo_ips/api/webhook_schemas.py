@@ -298,14 +298,14 @@ _IGNORED = {*WebhookWithSecretSchema().fields, "include_internal_legs", "_read_o
 _SHOWN = tuple(set(WebhookSchema().fields) - {"delivery"})
 
 
-def load(data: Mapping[str, Any], beside: Iterable[str] = ()) -> dict[str, Any]:
+def load(data: Mapping[str, Any], other_members: Iterable[str] = ()) -> dict[str, Any]:
     """Return the fields of a `Webhook` that a request sets.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule, and every member that is unknown
     """
     known = {k: v for k, v in data.items() if k not in _IGNORED}
-    return schemas.load_strictly(_WEBHOOK, known, beside)
+    return schemas.load_strictly(_WEBHOOK, known, other_members)
 
 
 def replaced(webhook: Webhook, content: Mapping[str, Any]) -> Webhook:
@@ -314,17 +314,17 @@ def replaced(webhook: Webhook, content: Mapping[str, Any]) -> Webhook:
     return replace(webhook, **{**defaults, "custom_data": {}, **content})
 
 
-def patched(webhook: Webhook, data: Mapping[str, Any], beside: Iterable[str]) -> Webhook:
+def patched(webhook: Webhook, data: Mapping[str, Any], other_members: Iterable[str]) -> Webhook:
     """Return a webhook with some members changed (merge patch). A null sets the default.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: with every broken rule, and every member that is unknown
     """
     custom = data.get("custom_data")
     given = {k: v for k, v in data.items() if k not in _IGNORED and v is not None}
     if isinstance(custom, dict):
         given["custom_data"] = {k: v for k, v in custom.items() if v is not None}
-    schemas.load_strictly(_PATCH, given, beside)
+    schemas.load_strictly(_PATCH, given, other_members)
     merged = {**{name: _plain(getattr(webhook, name)) for name in _CHOSEN}, **data}
     if isinstance(custom, dict):
         both = {**webhook.custom_data, **custom}
@@ -336,25 +336,25 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def load_re_enable(data: Mapping[str, Any], beside: Iterable[str]) -> None:
+def load_re_enable(data: Mapping[str, Any], other_members: Iterable[str]) -> None:
     """Check a request that enables webhooks.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: `re-enable` is missing or not true
     """
-    if not schemas.load_strictly(_RE_ENABLE, data, beside)["re_enable"]:
+    if not schemas.load_strictly(_RE_ENABLE, data, other_members)["re_enable"]:
         text = "Value not found in enumerated list"
         rule = {"message": text, "target": [True], "value": False}
         raise ValidationFailed({"re-enable": {"enum": rule}})
 
 
-def load_since(data: Mapping[str, Any], beside: Iterable[str] = ()) -> int:
+def load_since(data: Mapping[str, Any], other_members: Iterable[str] = ()) -> int:
     """Return the time since which events are delivered again, in Gregorian seconds.
 
-    :param beside: the members of the envelope besides `data`; unknown ones are errors
+    :param other_members: the members of the envelope besides `data`; unknown ones are errors
     :raises ValidationFailed: the time is missing or invalid
     """
-    return int(schemas.load_strictly(_REPLAY, data, beside)["since"])
+    return int(schemas.load_strictly(_REPLAY, data, other_members)["since"])
 
 
 def dump(status: WebhookStatus) -> dict[str, Any]:

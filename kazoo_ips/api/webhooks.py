@@ -70,7 +70,7 @@ def create(account_id: str | None) -> Response:
     the account has, and with `include_subaccounts` of those of the accounts below it. A webhook of
     the operator gets all events.
     """
-    content = webhook_schemas.load(g.envelope.data(), g.envelope.beside_data)
+    content = webhook_schemas.load(g.envelope.data(), g.envelope.other_members)
     webhook = services().webhooks.create(account_id, content, **write())
     return envelope.success(webhook_schemas.dump_with_secret(webhook), status=201)
 
@@ -86,7 +86,7 @@ def create(account_id: str | None) -> Response:
 )
 def enable_all(account_id: str | None) -> Response:
     """Enable the webhooks that the service has disabled. The reply has these webhooks."""
-    webhook_schemas.load_re_enable(g.envelope.data(), g.envelope.beside_data)
+    webhook_schemas.load_re_enable(g.envelope.data(), g.envelope.other_members)
     return _list(services().webhooks.enable_all(account_id, **write()))
 
 
@@ -116,7 +116,7 @@ def replace_one(account_id: str | None, webhook_id: str) -> Response:
 
     An event that waits after a failure is sent again at once, unless nothing was changed.
     """
-    content = webhook_schemas.load(g.envelope.data(), g.envelope.beside_data)
+    content = webhook_schemas.load(g.envelope.data(), g.envelope.other_members)
     return _one(
         services().webhooks.change(
             account_id,
@@ -141,12 +141,12 @@ def patch_one(account_id: str | None, webhook_id: str) -> Response:
 
     An event that waits after a failure is sent again at once, unless nothing was changed.
     """
-    data, beside = g.envelope.data(), g.envelope.beside_data
+    data, other_members = g.envelope.data(), g.envelope.other_members
     return _one(
         services().webhooks.change(
             account_id,
             webhook_id,
-            lambda webhook: webhook_schemas.patched(webhook, data, beside),
+            lambda webhook: webhook_schemas.patched(webhook, data, other_members),
             **write(),
         )
     )
@@ -182,7 +182,7 @@ def test_one(account_id: str | None, webhook_id: str) -> Response:
 )
 def replay_one(account_id: str | None, webhook_id: str) -> Response:
     """Deliver the events since a time again. Earlier events that wait are left out."""
-    since = webhook_schemas.load_since(g.envelope.data(), g.envelope.beside_data)
+    since = webhook_schemas.load_since(g.envelope.data(), g.envelope.other_members)
     return _one(services().webhooks.replay(account_id, webhook_id, since, **write()))
 
 

@@ -34,7 +34,7 @@ from kazoo_ips.cli.sup import sup_main
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kazoo_ips")
 @click.option("--url", help="Work over the API of the service at this URL: https://host.")
-@click.option("--token", help="The token for it; better in KAZOO_IPS_TOKEN, or by `login`.")
+@click.option("--token", help="The token for the service. KAZOO_IPS_TOKEN and `login` are safer.")
 @click.option("--profile", help="Work over the API of the service of this profile.")
 @click.option("--ca-file", type=click.Path(), help="A file of certificates to trust.")
 def cli(**_options: str | None) -> None:

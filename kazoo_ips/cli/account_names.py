@@ -15,7 +15,8 @@ _CHUNK = 1000
 def account_id(backend: Backend, given: str, failure: str) -> str:
     """Return the id of the account that an argument names.
 
-    The command ends if no account or several have that name. Then it prints the candidates.
+    If no account has that name, the command ends. If several have it, the command prints them and
+    ends.
 
     :param given: the account's id, realm or name; an id does not have to exist
     :param failure: what the command could not do, for the message

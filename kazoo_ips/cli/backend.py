@@ -1,4 +1,4 @@
-"""What commands need of the services, which may be in this process or at a URL.
+"""The methods of the services that commands call, in this process or at a URL.
 
 A command that uses only these methods runs on CouchDB and over the API. `Instance` and
 `RemoteServices` have them; the type checker compares both with this module.
@@ -141,12 +141,12 @@ class Reservations(Protocol):
     def extend(
         self, command: ExtendReservation, request_id: str, *, dry_run: bool = False
     ) -> Reservation:
-        """Let a reservation end at another time."""
+        """Change the end of a reservation."""
 
     def cancel(
         self, account_id: str, reservation_id: str, request_id: str, *, dry_run: bool = False
     ) -> Reservation:
-        """End a reservation."""
+        """Cancel a reservation."""
 
     def assign(
         self, command: AssignReserved, request_id: str, *, dry_run: bool = False
@@ -219,10 +219,10 @@ class OperatorChanges(Protocol):
     def disable(
         self, command: DisableIP, request_id: str, *, dry_run: bool = False
     ) -> ChangedState:
-        """Take an address out of service."""
+        """Disable an address."""
 
     def enable(self, command: EnableIP, request_id: str, *, dry_run: bool = False) -> ChangedState:
-        """Take an address into service again."""
+        """Enable an address again."""
 
     def end_rest(
         self, command: EndRest, request_id: str, *, dry_run: bool = False
@@ -244,7 +244,7 @@ class Drains(Protocol):
     """See `DrainService`."""
 
     def carry_out(self, place: Place, request_id: str) -> Iterator[int]:
-        """Change the addresses of a place as its settings say; yield how many after each step."""
+        """Change the addresses of a place as its settings say; yield the number of each step."""
 
 
 class Lists(Protocol):

@@ -23,7 +23,7 @@ from kazoo_ips.remote import services as remote
 
 SHELLS = ("bash", "zsh", "fish")
 _TIMEOUT = (0.5, 2.0)
-"""Seconds to wait for a connection and for a response while someone waits for suggestions."""
+"""Seconds that a completion waits for a connection, and for a response."""
 _SUGGESTIONS = 100
 """Maximum number of addresses to suggest."""
 _READ = 1000

@@ -59,7 +59,7 @@ json_lines_option = click.option(
 
 
 class Group(click.Group):
-    """A group of commands whose list has whole descriptions, however narrow the terminal is."""
+    """A group of commands. Its list has whole descriptions, also on a narrow terminal."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands. click cuts each description off at the end of its line."""
@@ -105,19 +105,19 @@ _REFUSED = {
     TokenRestricted: "the token is restricted, and does not permit this",
     Forbidden: "the service does not permit this to the account of the token",
 }
-"""The texts of errors that only a service at a URL raises, the most special first."""
+"""The texts of errors that only a service at a URL raises, the most specific first."""
 
 
 def _cannot_write(error: OSError) -> NoReturn:
     # What is left in the buffer would fail again when the process ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    if isinstance(error, BrokenPipeError):  # the reader has read enough
+    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe
         sys.exit(1)
     fail(f"cannot write the output: {error_texts.of_os_error(error)}")
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse arguments that are not UTF-8, because no id or name of CouchDB is like that.
+    """Refuse arguments that are not UTF-8, because all ids and names in CouchDB are UTF-8.
 
     Names of files may have any bytes.
     """
@@ -129,7 +129,7 @@ def _check_arguments(arguments: Sequence[str]) -> None:
 def is_utf_8(text: str) -> bool:
     """Whether a text of the command line or of a terminal was UTF-8.
 
-    Python replaces each byte of other texts by half of a surrogate pair.
+    Python replaces each byte that is not UTF-8 by a lone surrogate.
     """
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -195,8 +195,10 @@ class reported:
             fail(f"{self._failure}: {_reason(error)}")
 
 
-_SAID = tuple(kind.message for kind in (OutOfService, Reserved, Resting, UnknownStatus, Unusable))
-"""How the texts begin that say more than Kazoo's command does, which knows one reason only."""
+_PRINTED_UNCHANGED = tuple(
+    kind.message for kind in (OutOfService, Reserved, Resting, UnknownStatus, Unusable)
+)
+"""The beginnings of texts that are printed unchanged. Kazoo's command has one text for all."""
 
 
 _TOKENS: dict[type[KazooIPsError], str] = {
@@ -212,7 +214,7 @@ def _reason(error: KazooIPsError) -> str:
     if isinstance(error, ValidationFailed):
         path, rules = next(iter(error.errors.items()))
         text = next(iter(rules.values()))["message"]
-        if text.startswith(_SAID):
+        if text.startswith(_PRINTED_UNCHANGED):
             return str(text)
         # An error under `ips.` comes from an assignment only.
         return "already_assigned" if path.startswith("ips.") else json.dumps(error.errors)
@@ -241,7 +243,7 @@ def settings() -> Settings:
 def backend(*, as_administrator: bool = False) -> Backend:
     """Return the services of this process, or those at the URL that the command was given.
 
-    They send nothing yet.
+    Creating them sends no request.
 
     :param as_administrator: whether those of this process use COUCHDB_ADMIN_URL, if it is set
     """
@@ -252,7 +254,7 @@ def backend(*, as_administrator: bool = False) -> Backend:
 
 
 def services() -> Instance:
-    """Return the services of this process. They send nothing to CouchDB yet.
+    """Return the services of this process. Creating them sends no request to CouchDB.
 
     A command that needs only what `Backend` has calls `backend` instead.
     """
@@ -288,7 +290,7 @@ def print_json(value: Any) -> None:
 def print_table(
     columns: Mapping[str, int], lines: list[list[str]], *, plain: bool = False
 ) -> None:
-    """Print a table: on a terminal as it can show one, elsewhere in the form that Kazoo prints.
+    """Print a table: on a terminal with colours, elsewhere in the form that Kazoo prints.
 
     :param columns: the minimum width of each column, in characters, by the column's header
     :param plain: whether to print Kazoo's form on a terminal too

@@ -1,4 +1,4 @@
-"""The commands `export` and `import`: everything as one file, and back."""
+"""The commands `export` and `import`: the pool, its history and the settings as one file."""
 
 import csv
 import os
@@ -97,10 +97,10 @@ def _with_progress(lines: Iterable[Line], length: int, label: str) -> Iterator[L
 def import_(file: TextIO, *, dry_run: bool, as_json: bool) -> None:
     """Store what `kazoo-ips export` has written, in an empty database.
 
-    FILE is in either form; - is standard input. What the database has already is not changed, so
-    an import that was interrupted can be repeated. The exit status is 0 if the database then has
-    everything as it is in the file, and 1 otherwise. For plain lists of addresses there is
-    `kazoo-ips add --from`. Uses COUCHDB_ADMIN_URL if it is set.
+    FILE has one JSON object a line, or CSV; - is standard input. Documents that the database has
+    already are not changed, so an import that was interrupted can be repeated. The exit status is
+    0 if the database then has all documents as they are in the file, and 1 otherwise. For plain
+    lists of addresses, use `kazoo-ips add --from`. Uses COUCHDB_ADMIN_URL if it is set.
     """
     service = backend(as_administrator=True).restores
     counts: dict[str, Counter[str]] = {}

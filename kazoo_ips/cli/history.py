@@ -112,8 +112,8 @@ def _events(
 def history_export(year: int, *, as_json: bool) -> None:
     """Print all events in the database of a year as CSV, the earliest first.
 
-    Run this before you delete the database. That of the oldest year also has the events of all
-    years before it.
+    Run this before you delete the database. The database of the oldest year also has the events of
+    all years before it.
     """
     instance = backend()
     if year not in instance.history.years():

@@ -42,13 +42,13 @@ def _import(
     rows: Iterable[ImportRow], length: int | None, prefix: str, *, dry_run: bool, as_json: bool
 ) -> None:
     counts: Counter[str] = Counter()
-    tell = _json if as_json else lambda result: prefix.format(result.row.line) + _text(result)
+    shown = _json if as_json else lambda result: prefix.format(result.row.line) + _text(result)
     line = 0
     try:
         with terminal.progress("importing", length) as advance:
             for results in backend().imports.add(rows, request_id(), dry_run=dry_run):
                 counts.update(result.outcome for result in results)
-                say(*map(tell, results))
+                say(*map(shown, results))
                 advance(results[-1].row.line - line)
                 line = results[-1].row.line
             advance((length or line) - line)

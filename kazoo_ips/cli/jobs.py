@@ -32,7 +32,7 @@ _PAUSE = 1.0
 """Seconds between two reads of a job that another process does."""
 _COLUMNS = {"Id": 32, "Kind": 8, "Host": 20, "State": 8, "Done": 6, "Total": 6, "Failed": 6}
 _SHOWN = 20
-"""Number of addresses of a job that are named because something is left to do for them."""
+"""Maximum number of addresses that a report lists as neither moved nor replaced."""
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the plan, and change nothing.")
 _NO_WAIT = click.option(
@@ -58,11 +58,11 @@ def move(  # noqa: PLR0913 - each is one argument or option
 ) -> None:
     """Move all addresses of a host to another host or zone.
 
-    Each account keeps its addresses. If the command is interrupted, the job goes on in the
-    service; `kazoo-ips job-stop` stops it.
+    Each account keeps its addresses. If the command is interrupted, the service continues the job;
+    `kazoo-ips job-stop` stops it.
     """
     if to_host is None and to_zone is None:
-        raise click.UsageError("--to-host or --to-zone")
+        raise click.UsageError("--to-host, --to-zone or both are required")
     for name, value in (("host", to_host), ("zone", to_zone)):
         problem = None if value is None else names.problem(value)
         if problem:
@@ -85,10 +85,10 @@ def move(  # noqa: PLR0913 - each is one argument or option
 @json_lines_option
 @_NO_WAIT
 def evacuate(host: str, *, dry_run: bool, as_json: bool, no_wait: bool) -> None:
-    """Give each account on a host other addresses of the same zone beside its own.
+    """Give each account on a host additional addresses of the same zone, on other hosts.
 
-    Nothing is taken away: the account releases the old addresses when it does not need them any
-    more. With --dry-run, prints each address, its account and the address that it would get.
+    The account keeps the old addresses until it releases them. With --dry-run, the command prints
+    each address, its account and the address that the account would get.
     """
     instance, command = backend(), EvacuateHost(host)
     if not dry_run:
@@ -155,7 +155,7 @@ def _rule(rules: Any) -> str:
 @click.argument("job_id", required=False, metavar="[ID]")
 @json_lines_option
 def jobs(job_id: str | None, *, as_json: bool) -> None:
-    """Show the jobs of the last 30 days, or one job with what is left to do."""
+    """Show the jobs of the last 30 days, or one job with the addresses that it could not change."""
     instance = backend()
     if job_id is None:
         found = instance.jobs.list()
@@ -178,7 +178,7 @@ def jobs(job_id: str | None, *, as_json: bool) -> None:
 @click.argument("job_id", metavar="ID")
 @json_lines_option
 def job_stop(job_id: str, *, as_json: bool) -> None:
-    """Stop a job. The addresses that are being changed now are finished."""
+    """Stop a job. It finishes the addresses that it is changing now."""
     job = _checked(lambda: backend().jobs.stop(job_id))
     say(json.dumps(_job(job)) if as_json else f"job {job.id}: {job.state}")
 
@@ -186,9 +186,9 @@ def job_stop(job_id: str, *, as_json: bool) -> None:
 def _run(
     instance: Backend, command: MoveHost | EvacuateHost, *, as_json: bool, no_wait: bool
 ) -> None:
-    """Create a job, and do it here unless a process of the service does it already.
+    """Create a job, and execute it in this process, unless a process of the service does.
 
-    At the URL of a service, wait until the service has done it.
+    At the URL of a service, wait until the service has executed it.
     """
     job = _checked(lambda: instance.jobs.create(command, request_id()))
     if not no_wait:

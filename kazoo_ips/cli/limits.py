@@ -29,7 +29,7 @@ class _Limit(click.ParamType[str]):
     name = "number"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the value; return it as it is."""
+        """Return the value unchanged, if it is valid."""
         if value != _NONE and not (value.isascii() and value.isdigit() and len(value) < 10):
             self.fail(f"{value!r} is neither a number nor {_NONE}", param, ctx)
         return value
@@ -59,8 +59,8 @@ def limit(  # noqa: PLR0913 - each is one argument or option
 ) -> None:
     """Show or set how many addresses an account may have.
 
-    ACCOUNT is an id, a realm or a name. Limits without an option stay as they are; the number
-    `none` removes a limit.
+    ACCOUNT is an id, a realm or a name. Limits without an option do not change; the number `none`
+    removes a limit.
     """
     instance = backend()
     chosen = existing(instance, account, "unable to find account").id

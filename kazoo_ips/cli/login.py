@@ -37,7 +37,7 @@ def login(  # noqa: PLR0913, PLR0917 - each is one option
 ) -> None:
     """Get a token from a service, and keep it in a profile.
 
-    The command asks for what the options do not say. The token is kept in a file that only you
+    The command prompts for values that no option has. The token is kept in a file that only you
     can read. It is valid for an hour, unless the service is set up otherwise.
     """
     given = options()
@@ -107,7 +107,7 @@ def _log_in(client: APIClient, account: str, username: str, password: str) -> Re
 @click.option("--profile", help="The name of the profile; `default` without it.")
 @json_option
 def logout(profile: str | None, as_json: bool) -> None:
-    """Forget a profile and its token.
+    """Remove a profile with its token.
 
     The token itself stays valid until it expires.
     """

@@ -56,8 +56,8 @@ def doctor(*, repair: bool, changed: bool, as_json: bool) -> None:
     """Find problems in the pool, in the accounts' copies and in the databases of the history.
 
     The exit status is 0 if there is no problem, or all are repaired, and 1 otherwise. If the
-    command is killed, the next one continues there, and prints its findings as well. An address
-    with a status that this release does not know is skipped.
+    command is killed, the next examination continues where it was, and prints its findings too. An
+    address with a status that this release does not know is skipped.
     """
     instance = services()
     service = instance.doctor
@@ -70,7 +70,7 @@ def doctor(*, repair: bool, changed: bool, as_json: bool) -> None:
         else:
             findings = list(service.examine(repair=repair, seen=advance, after=after))
     if after is not None and all(finding.repaired for finding in findings):
-        # Otherwise the next examination of changes finds them again.
+        # The next examination of changes must find problems again that are not repaired.
         instance.status.advance_doctor(service.examined)
     if as_json:
         print_json([asdict(finding) for finding in findings])

@@ -22,9 +22,9 @@ _AHEAD = 60
 
 
 def write_plot(series: UsageSeries, path: Path) -> None:
-    """Write the plot to a file, whose form its name says.
+    """Write the plot to a file, in the format that its suffix names.
 
-    :raises ValueError: matplotlib does not know this form
+    :raises ValueError: matplotlib does not know the format
     :raises OSError: the file cannot be written
     """
     # Without the time and random ids, the same numbers give the same file.

@@ -67,7 +67,7 @@ def forecast_text(series: UsageSeries) -> str:
     """Return a sentence about when the zone runs out."""
     forecast = series.forecast
     if forecast is None:
-        return "no forecast: it does not shrink, or its history is shorter than a week"
+        return "no forecast: its available addresses do not get fewer, or its history is too short"
     latest = "never" if forecast.latest is None else date(forecast.latest)
     return (
         f"runs out on {date(forecast.day)} (80 %: {date(forecast.earliest)} to {latest}), "

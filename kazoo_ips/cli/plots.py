@@ -29,7 +29,7 @@ _MISSING = "plots need the extra kazoo_ips[plot]: pip install 'kazoo_ips[plot]'"
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object for each day.")
 def plot(zone: str, output: Path | None, days: int, as_json: bool) -> None:
-    """Plot the use of a zone: its addresses by status, what was taken each day, the forecast."""
+    """Plot the use of a zone: addresses by status, assignments and releases, the forecast."""
     if as_json and output:
         raise click.UsageError("either --json or --output")
     with reported("unable to plot"):

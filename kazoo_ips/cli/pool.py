@@ -122,9 +122,9 @@ def assign(ip: str, account: str, as_json: bool) -> None:
 
 
 def _print_change(ip: AddressState, text: str, *, as_json: bool) -> None:
-    """Print what was done to an address.
+    """Print a change of an address.
 
-    :param ip: the address after it
+    :param ip: the address after the change
     """
     if as_json:
         line = {"ip": ip.address, "status": str(ip.status), "zone": ip.zone, "host": ip.host}

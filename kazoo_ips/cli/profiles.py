@@ -52,7 +52,9 @@ def check_name(name: str) -> None:
     :raises BadSetting: it has other characters than letters, digits, `_`, `.`, `@` and `-`
     """
     if not _NAME.fullmatch(name):
-        raise BadSetting(f"{name!r} is no name of a profile: use letters, digits, _ . @ and -")
+        raise BadSetting(
+            f"{name!r} is not a valid name of a profile: use letters, digits, _ . @ and -"
+        )
 
 
 def load() -> dict[str, Profile]:
@@ -126,5 +128,5 @@ def _write(profiles: Mapping[str, Profile]) -> None:
 
 
 def _parser() -> configparser.ConfigParser:
-    # No section has values for all others, and `%` has no meaning in values.
+    # Without a section of defaults for all other sections, and without `%` as a special character.
     return configparser.ConfigParser(default_section="\n", interpolation=None)

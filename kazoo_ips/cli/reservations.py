@@ -57,9 +57,11 @@ def create(  # noqa: PLR0913 - each is one argument or option
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Reserve addresses, all or none: those that are named, or a quantity."""
+    """Reserve named addresses, or a quantity of them: all or none."""
     if bool(ips) == (quantity is not None) or (ips and (zone or host or distinct_hosts)):
-        raise click.UsageError("either addresses, or --quantity with --zone, --host or so")
+        raise click.UsageError(
+            "either addresses, or --quantity and the options that limit the choice"
+        )
     instance, chosen = _of(account)
     wanted: AssignIPs | AllocateIPs = AssignIPs(chosen, tuple(ips))
     if quantity is not None:
@@ -91,7 +93,7 @@ def list_all(account: str, *, as_json: bool) -> None:
 @_dry_run
 @json_lines_option
 def extend(account: str, reservation: str, *, seconds: int, dry_run: bool, as_json: bool) -> None:
-    """Let a reservation end at another time."""
+    """Change the end of a reservation."""
     instance, chosen = _of(account)
     command = ExtendReservation(chosen, reservation, seconds)
     with reported("unable to extend the reservation"):
@@ -105,7 +107,7 @@ def extend(account: str, reservation: str, *, seconds: int, dry_run: bool, as_js
 @_dry_run
 @json_lines_option
 def cancel(account: str, reservation: str, *, dry_run: bool, as_json: bool) -> None:
-    """End a reservation: others may have its addresses."""
+    """Cancel a reservation: other accounts can get its addresses."""
     instance, chosen = _of(account)
     with reported("unable to cancel the reservation"):
         ended = instance.reservations.cancel(chosen, reservation, request_id(), dry_run=dry_run)

@@ -28,16 +28,16 @@ _zone = click.option("--zone", help="All addresses of this zone.")
 @click.command()
 @_host
 @_zone
-@click.option("--reason", required=True, help="Why; it is shown with each address.")
+@click.option("--reason", required=True, help="The reason, which is shown with each address.")
 @_dry_run
 @json_option
 def drain(
     host: str | None, zone: str | None, reason: str, *, dry_run: bool, as_json: bool
 ) -> None:
-    """Drain a host or a zone: no address there is assigned any more.
+    """Drain a host or a zone: none of its addresses is assigned any more.
 
-    What is assigned stays assigned. All other addresses are disabled, and so is every address that
-    is released or added there later. If the command is interrupted, the service goes on with it.
+    Assigned addresses stay assigned. All others are disabled, and so is every address that is
+    released or added there later. If the command is interrupted, the service continues.
     """
     _check_reason(reason)
     command = ChangePlace(_place(host, zone), enabled=False, reason=reason)
@@ -46,13 +46,13 @@ def drain(
 
 @click.command()
 @click.argument("ip")
-@click.option("--reason", required=True, help="Why; it is shown with the address.")
+@click.option("--reason", required=True, help="The reason, which is shown with the address.")
 @_dry_run
 @json_option
 def disable(ip: str, reason: str, *, dry_run: bool, as_json: bool) -> None:
-    """Take an address out of service.
+    """Disable an address: no other account can get it.
 
-    If it is assigned, it stays so, and is disabled when it is released.
+    An assigned address stays assigned, and is disabled when it is released.
     """
     _check_reason(reason)
     with reported("unable to disable IP"):
@@ -65,7 +65,7 @@ def disable(ip: str, reason: str, *, dry_run: bool, as_json: bool) -> None:
 @click.argument("ip", required=False)
 @_host
 @_zone
-@click.option("--reason", default="", help="Why; only for one address.")
+@click.option("--reason", default="", help="The reason; only for one address.")
 @_dry_run
 @json_option
 def enable(  # noqa: PLR0913 - each is one argument or option
@@ -77,9 +77,9 @@ def enable(  # noqa: PLR0913 - each is one argument or option
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Take an address, or a host or zone that was drained, into service again.
+    """Enable an address, or a host or zone that was drained.
 
-    For a host or a zone, exactly those addresses are enabled that its drain has disabled.
+    For a host or a zone, the command enables exactly the addresses that its drain has disabled.
     """
     if ip is None:
         command = ChangePlace(_place(host, zone), enabled=True)
@@ -99,7 +99,11 @@ def enable(  # noqa: PLR0913 - each is one argument or option
 @click.argument("ip", required=False)
 @click.option("--reason", default="", help="Why the rest of the address ends.")
 @click.option("--zone", help="Set how long addresses of this zone rest after their release.")
-@click.option("--seconds", type=click.IntRange(0, 366 * 86_400), help="How long; 0 ends aging.")
+@click.option(
+    "--seconds",
+    type=click.IntRange(0, 366 * 86_400),
+    help="How long they rest; 0: they do not rest.",
+)
 @click.option(
     "--when-empty",
     type=click.Choice(["wait", "oldest"]),
@@ -150,7 +154,7 @@ def _change_place(command: ChangePlace, failure: str, *, dry_run: bool, as_json:
     try:
         state = instance.places.set(command, dry_run=dry_run)
     except BadIdentifier:
-        fail(f"{failure} {place.scope.value} {place.name}: no address is there")
+        fail(f"{failure} {place.scope.value} {place.name}: it has no addresses")
     if command.enabled is not None and not dry_run:
         disabled = state.summary.counts.get(Status.DISABLED, 0)
         total = disabled if command.enabled else state.pending

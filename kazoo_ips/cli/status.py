@@ -17,7 +17,7 @@ def status(*, as_json: bool) -> None:
 
     The exit status is 0 if nothing is wrong, and 1 otherwise.
     """
-    with reported("unable to find out"):
+    with reported("unable to read the status"):
         found = backend().status.as_json()
     if as_json:
         print_json(found)

@@ -34,7 +34,7 @@ Line = list[str | None]
 )
 @click.option(
     "--by", type=click.Choice(["status", "zone", "host", "account"]),
-    help="Count the addresses, and show no single ones. As quick for a million as for ten.",
+    help="Print counts in place of addresses. As fast for a million as for ten.",
 )  # fmt: skip
 @json_lines_option
 def summary(host: str | None, zone: str | None, by: str | None, *, as_json: bool) -> None:
@@ -166,8 +166,8 @@ def _of_zone(zone: Summary) -> list[str]:
 def _statuses(found: list[Summary]) -> list[str]:
     """Return the statuses that occur: those that this release knows first, in their order."""
     known = [str(status) for status in Status]
-    there = {status for each in found for status in each.counts}
-    return [s for s in known if s in there] + sorted(there.difference(known))
+    occurring = {status for each in found for status in each.counts}
+    return [s for s in known if s in occurring] + sorted(occurring.difference(known))
 
 
 def _sorted(summary: Summary) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Tables, colours and progress bars on a terminal, by rich. Nothing of this is in a pipe.
+"""Tables, colours and progress bars on a terminal, by rich. None of this goes to a pipe.
 
 `NO_COLOR` turns the colours off, and `TERM=dumb` everything. rich is imported only when a terminal
 needs it, because that takes a while.

@@ -1,4 +1,4 @@
-"""Accounts: the list of all, one with its addresses, taking addresses and giving them back."""
+"""Accounts: the list of all, one with its addresses, assigning and releasing its addresses."""
 
 from typing import Any
 
@@ -86,7 +86,7 @@ def show_account(account_id: str) -> str:
 
 @pages.on("POST", "/accounts/<account_id>/take", who=Who.ACCOUNT)
 def take(account_id: str) -> Any:
-    """Assign addresses to an account: first the service proposes them, then they are assigned."""
+    """Assign addresses to an account: the service proposes them, and assigns them if confirmed."""
     account = account_of(account_id, verb="POST")
     path = url_for("console.show_account", account_id=account.id)
     if not write()["dry_run"]:
@@ -141,7 +141,7 @@ def give_back(account_id: str) -> Any:
             "Release",
             path,
             [(ip.address, "assigned", str(ip.status)) for ip in after],
-            ["Calls of the account leave through these addresses no more."],
+            ["Calls of the account no longer leave through these addresses."],
             danger=True,
         )
     )

@@ -165,7 +165,7 @@ def release_address(address: str) -> Any:
             path,
             [(ip.address, f"assigned to {name or ip.assigned_to}", str(after.status))],
             [
-                "Calls of the account leave through this address no more. Carriers may still "
+                "Calls of the account no longer leave through this address. Carriers may still "
                 "accept calls from it for this account."
             ],
             danger=True,
@@ -238,7 +238,10 @@ def transfer_address(address: str) -> Any:
             "Transfer",
             path,
             [(ip.address, f"assigned to {owner}", f"assigned to {account.name}")],
-            ["It is available at no time between. Calls of its account leave through it no more."],
+            [
+                "No third account can get it in between. Calls of its old account no longer leave "
+                "through it."
+            ],
             danger=True,
         )
     )

@@ -11,20 +11,20 @@ DONE: Mapping[str, str] = {
     "deleted": "The address was deleted from the pool.",
     "imported": "The addresses were imported.",
     "reserved": "The addresses are reserved.",
-    "extended": "The reservation ends at another time.",
+    "extended": "The end of the reservation was changed.",
     "cancelled": "The reservation was cancelled.",
     "limits_set": "The limits were changed.",
     "changed": "The address was changed.",
     "transferred": "Transferred.",
     "job_started": "The job is under way.",
-    "job_stopped": "The job stops when the addresses are done that are being changed now.",
-    "drained": "It is drained. Addresses that are still to be disabled follow in the background.",
-    "enabled": "It is enabled. Addresses that are still to be enabled follow in the background.",
+    "job_stopped": "The job finishes the addresses that it is changing now, and stops.",
+    "drained": "It is drained. The service disables the remaining addresses in the background.",
+    "enabled": "It is enabled. The service enables the remaining addresses in the background.",
     "settings_changed": "The settings were changed.",
     "webhook_created": "The webhook was created.",
     "webhook_changed": "The webhook was changed.",
     "webhook_deleted": "The webhook was deleted.",
-    "webhook_replayed": "The events since that time are delivered again.",
+    "webhook_replayed": "The service delivers the events since that time again.",
 }
 """By the value of `done` in the URL, what the page says at its top."""
 
@@ -60,8 +60,8 @@ _TEXTS: dict[type[Exception], str] = {
     errors.JobExists: "Another job works on this host. Wait for it, or stop it.",
     errors.JobNotFound: "There is no job {cause}.",
     errors.WebhookLimitReached: "There are {used} webhooks, and {limit} is the limit.",
-    errors.DatastoreError: "CouchDB does not answer, or refuses the request. Whether "
-    "something was changed is shown when it is back.",
+    errors.DatastoreError: "CouchDB does not answer, or refuses the request. Open the "
+    "page again later to see whether something was changed.",
 }
 """The text for each error, with the attributes of the error. An error without one has that of its
 nearest base class."""
@@ -81,7 +81,9 @@ def of_error(error: Exception, code: int) -> list[str]:
         return of_rules(error)
     text = next((_TEXTS[kind] for kind in type(error).__mro__ if kind in _TEXTS), None)
     if text is None:
-        return [of_status(code) if code < 500 else "The service has a fault. It is in its log."]
+        return [
+            of_status(code) if code < 500 else "The service has a fault. Its log has the details."
+        ]
     zone = getattr(error, "zone", None)
     return [text.format_map({**vars(error), "place": f" in {zone}" if zone else ""})]
 

@@ -110,7 +110,7 @@ def capfirst(text: str) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """Return a share in whole percent. Only all is `100`, and only nothing is `0`."""
+    """Return a share in whole percent. `100` means exactly all, and `0` exactly none."""
     if not whole or part in (0, whole):
         return "100" if whole and part else "0"
     return str(min(max(round(100 * part / whole), 1), 99))

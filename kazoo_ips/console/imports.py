@@ -21,7 +21,7 @@ from kazoo_ips.services.pool.imports import GOOD, ImportResult, ImportRow
 MAX_BYTES = 1_000_000
 """Maximum length of a list. The page of the preview contains it."""
 MAX_ADDRESSES = 20_000
-"""Maximum number of addresses of a list: a request may take some seconds, and no more."""
+"""Maximum number of addresses of a list. A longer one would take more than some seconds."""
 _SHOWN = 200
 """Maximum number of addresses that the preview shows; those with a problem come first."""
 
@@ -34,7 +34,7 @@ def show_import() -> str:
 
 @pages.on("POST", "/import", who=Who.OPERATOR)
 def import_addresses() -> Any:
-    """Show what adding these addresses would do; if that is confirmed, add them."""
+    """Show what adding these addresses would do; with confirmation, add them."""
     try:
         content = _content()
         results = _results(content)

@@ -25,7 +25,7 @@ def list_jobs() -> str:
 
 @pages.on("GET", "/jobs/<job_id>", who=Who.OPERATOR)
 def show_job(job_id: str) -> str:
-    """One job: how far it is, and what it has done with each address."""
+    """One job: its progress, and its result for each address."""
     job = services().jobs.fetch(job_id)
     given = [(k, v) for k, v in forms.given() if k in ("start_key", "failed")]
     query = schemas.load_query((job_schemas.JobQuerySchema(),), given)
@@ -57,7 +57,7 @@ def stop_job(job_id: str) -> Any:
             f"Stop the job on {job.host}",
             "Stop",
             path,
-            notes=["What it has done stays. The rest of the addresses stay as they are."],
+            notes=["Addresses that it has changed stay changed. It does not change the others."],
             danger=True,
         )
     )
@@ -87,7 +87,7 @@ def move_host() -> Any:
             _path(host),
             lines,
             [
-                "Each account keeps its addresses. Let the new host accept calls first: calls go "
+                "Each account keeps its addresses. Prepare the new host for calls first: calls go "
                 "there as soon as an address has moved."
             ],
         )
@@ -96,7 +96,7 @@ def move_host() -> Any:
 
 @pages.on("POST", "/host/evacuate", who=Who.OPERATOR)
 def evacuate_host() -> Any:
-    """Give each account on a host other addresses beside those that it has there."""
+    """Give each account on a host additional addresses on other hosts."""
     command = EvacuateHost(request.form.get("name", ""))
     if not command.host:
         raise ValidationFailed({"host": {"required": {"message": "Field is required"}}})
@@ -116,13 +116,13 @@ def evacuate_host() -> Any:
     ]
     return ask(
         Confirmation(
-            f"Give other addresses to the accounts on {command.host}",
+            f"Give additional addresses to the accounts on {command.host}",
             "Evacuate",
             _path(command.host),
             lines,
             [
-                f"{plan.total} addresses get a replacement. Nothing is taken away: each account "
-                "releases its old addresses when it has switched.",
+                f"{plan.total} addresses get a replacement. Each account keeps its old addresses "
+                "until it releases them.",
                 *zones,
             ],
         )

@@ -48,9 +48,9 @@ def set_limits(account_id: str) -> Any:
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     ]
-    notes = ["All processes know new limits after ten seconds."]
+    notes = ["All processes apply new limits after ten seconds."]
     if after.exceeded_by:
-        notes.append(f"The account has {after.exceeded_by} addresses more, and keeps them.")
+        notes.append(f"The account keeps {after.exceeded_by} addresses above its limits.")
     title = f"Change the limits of {account.name}"
     return ask(Confirmation(title, "Change", path, lines, notes))
 

@@ -42,7 +42,7 @@ def log_in() -> Any:
 
 @pages.on("POST", "/logout", who=Who.ANYONE, confirm=False)
 def log_out() -> Any:
-    """Forget the token. The cookie is the only place that has it."""
+    """Delete the cookie. The token is nowhere else."""
     response: Any = redirect(url_for("console.show_login"), 303)
     sessions.end(response, sessions.COOKIE, sessions.VISITOR)
     return response

@@ -1,8 +1,9 @@
 """The blueprint of the console: who may open a page, forms, and what every template can use.
 
 A page is registered with `on`, which requires an authorisation rule, as the routes of the API do.
-A form that changes something is sent twice. The first time nothing is written: the service returns
-what it would write, and a page shows that. The form of that page has `confirmed`, and changes it.
+A browser sends a form that changes something twice. The first time is a dry run: the service
+returns what it would write, and a page shows that. The form of that page has the field
+`confirmed`. With this field, the service writes.
 """
 
 import inspect
@@ -60,7 +61,7 @@ class Pages(GuardedBlueprint):
 
         :param who: who may open it; `ACCOUNT` is everybody who is logged in, and the page itself
             checks which accounts the caller may see
-        :param confirm: whether a form is shown first what it would change
+        :param confirm: whether a form without the field `confirmed` is a dry run
         """
 
         def register(handler: Handler) -> Handler:
@@ -124,7 +125,7 @@ def account_of(account_id: str, *arguments: str, verb: str = "GET") -> Account:
 
 
 def is_partial() -> bool:
-    """Whether htmx wants a part of the page, in place of the part that the browser shows."""
+    """Whether htmx requests a part of the page, to replace that part in the browser."""
     return "HX-Request" in request.headers
 
 
@@ -139,9 +140,9 @@ class Confirmation:
 
     :param title: what is going to be done, as a sentence without a full stop
     :param button: the text of the button that does it
-    :param back: the path to go to if it is not done
+    :param back: the path to go to if the user cancels
     :param lines: what changes: a name, the state before and the state after
-    :param notes: what else there is to know before
+    :param notes: what else the user should know before
     :param danger: whether it cannot be undone
     """
 
@@ -219,7 +220,7 @@ def _failed(error: Exception) -> Any:
 
 
 def _to_login() -> Response:
-    """Return the way to the login, and back to the page that the browser has shown."""
+    """Return a redirect to the login, which leads back to the page that was requested."""
     path = request.full_path.rstrip("?") if request.method == "GET" else sessions.PATH
     target = url_for("console.show_login", next=path)
     if is_partial():

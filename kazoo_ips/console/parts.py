@@ -1,7 +1,7 @@
 """Parts of a page. A part that CouchDB cannot answer now is left out, and the page says so.
 
-A view whose index is behind answers too late, or a shard cannot be reached. Then the other parts
-of the page are useful still, and the page is complete when it is loaded again.
+CouchDB cannot answer while the index of a view is behind, or while it cannot reach a shard. The
+other parts of the page are useful without it. The page is complete when it is loaded again later.
 """
 
 import logging
@@ -35,7 +35,7 @@ def read(**parts: Part) -> dict[str, Any]:
     """Read parts of a page at the same time, and return them by name.
 
     :raises DatastoreError: a part cannot be read, and the reply is only a part of a page, such as
-        more rows of a table, which has no place to say so
+        more rows of a table, which cannot show what is left out
     """
     return _read(parts, leaves_out=not is_partial())
 

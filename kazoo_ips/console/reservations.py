@@ -50,7 +50,7 @@ def show_reservation(account_id: str, reservation_id: str) -> str:
 
 @pages.on("POST", "/accounts/<account_id>/reservations", who=Who.ACCOUNT)
 def reserve(account_id: str) -> Any:
-    """Reserve addresses: first the service proposes some, then exactly those are reserved."""
+    """Reserve addresses: the service proposes them, and reserves them if confirmed."""
     account = account_of(account_id, "reservations", verb="PUT")
     return reserve_for(account, _path(account))
 
@@ -78,8 +78,8 @@ def reserve_for(account: Account, back: str, addresses: Sequence[str] = ()) -> A
             back,
             [(ip.address, f"{ip.status}, in {ip.zone} on {ip.host}", "reserved") for ip in ips],
             [
-                f"Until {formats.moment(reservation.until)} UTC nobody else gets them. All of "
-                "them are reserved, or none."
+                f"No other account can get them until {formats.moment(reservation.until)} UTC. "
+                "All of them are reserved, or none."
             ],
             fields=[*fields, *named],
         )
@@ -101,7 +101,7 @@ def _quantity(form: Mapping[str, str]) -> dict[str, Any]:
 
 @pages.on("POST", "/accounts/<account_id>/reservations/<reservation_id>/extend", who=Who.ACCOUNT)
 def extend_reservation(account_id: str, reservation_id: str) -> Any:
-    """Let a reservation end at another time."""
+    """Change the end of a reservation."""
     account = account_of(account_id, "reservations", reservation_id, verb="PATCH")
     seconds = load_extension({"seconds": forms.whole_number("seconds", MAX_SECONDS)}, ())
     command = ExtendReservation(account.id, reservation_id, seconds)
@@ -117,7 +117,7 @@ def extend_reservation(account_id: str, reservation_id: str) -> Any:
 
 @pages.on("POST", "/accounts/<account_id>/reservations/<reservation_id>/cancel", who=Who.ACCOUNT)
 def cancel_reservation(account_id: str, reservation_id: str) -> Any:
-    """End a reservation."""
+    """Cancel a reservation."""
     account = account_of(account_id, "reservations", reservation_id, verb="DELETE")
     ended = services().reservations.cancel(account.id, reservation_id, **write())
     if not write()["dry_run"]:
@@ -128,7 +128,7 @@ def cancel_reservation(account_id: str, reservation_id: str) -> Any:
             "Cancel the reservation",
             _path(account, ended),
             [(each, "reserved", "available") for each in ended.addresses],
-            ["Others may have them at once."],
+            ["Other accounts can get them at once."],
             danger=True,
         )
     )
@@ -150,7 +150,7 @@ def assign_reservation(account_id: str, reservation_id: str) -> Any:
                 "console.show_reservation", account_id=account.id, reservation_id=reservation_id
             ),
             [(ip.address, f"reserved, in {ip.zone} on {ip.host}", "assigned") for ip in ips],
-            ["All of them are assigned, or none. The reservation ends with that."],
+            ["All of them are assigned, or none. Then the reservation ends."],
         )
     )
 

@@ -87,5 +87,5 @@ def local_path(given: str | None) -> str:
     """
     given = given or ""
     is_inside = given == PATH or given.startswith((f"{PATH}/", f"{PATH}?"))
-    has_detour = "\\" in given or ".." in given or not given.isprintable()
-    return given if is_inside and not has_detour else PATH
+    is_unsafe = "\\" in given or ".." in given or not given.isprintable()
+    return given if is_inside and not is_unsafe else PATH

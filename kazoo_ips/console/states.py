@@ -1,4 +1,4 @@
-"""Addresses, hosts and zones taken out of service and back; how long addresses rest."""
+"""Disabling and enabling addresses, hosts and zones; how long addresses rest."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from kazoo_ips.services.states.place_changes import ChangePlace, PlaceState
 
 @pages.on("POST", "/addresses/<address>/disable", who=Who.OPERATOR)
 def disable_address(address: str) -> Any:
-    """Take an address out of service."""
+    """Disable an address."""
     command = DisableIP(address, _reason(), revision())
     after = services().operator_changes.disable(command, **write())
     notes = ["It stays assigned until it is released."] if after.assigned_to else []
@@ -27,7 +27,7 @@ def disable_address(address: str) -> Any:
 
 @pages.on("POST", "/addresses/<address>/enable", who=Who.OPERATOR)
 def enable_address(address: str) -> Any:
-    """Take an address into service again."""
+    """Enable an address again."""
     command = EnableIP(address, request.form.get("reason", ""), revision())
     after = services().operator_changes.enable(command, **write())
     return _changed(after, "Take {} into service again", "Take into service")
@@ -134,7 +134,7 @@ def change_zone() -> Any:
 
 
 def _when_empty(takes_oldest: bool) -> str:
-    return "take those that have rested longest" if takes_oldest else "give none"
+    return "assign those that have rested longest" if takes_oldest else "assign none"
 
 
 def _place(scope: str) -> Place:

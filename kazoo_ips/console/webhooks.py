@@ -154,7 +154,7 @@ def rotate_webhook(account: Account | None, webhook_id: str) -> Any:
             f"Give {webhook.name} a new secret",
             "Make a new secret",
             path,
-            notes=["The secret that it has now signs for another day. The new one is shown once."],
+            notes=["The present secret signs too for another day. The new one is shown once."],
         )
     )
 
