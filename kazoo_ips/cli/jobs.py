@@ -155,7 +155,7 @@ def _rule(rules: Any) -> str:
 @click.argument("job_id", required=False, metavar="[ID]")
 @json_lines_option
 def jobs(job_id: str | None, *, as_json: bool) -> None:
-    """Show the jobs of the last 30 days, or one job with the addresses that it could not change."""
+    """Show the jobs of the last 30 days, or one job with the addresses that it did not finish."""
     instance = backend()
     if job_id is None:
         found = instance.jobs.list()

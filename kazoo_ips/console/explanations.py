@@ -24,7 +24,7 @@ DONE: Mapping[str, str] = {
     "webhook_created": "The webhook was created.",
     "webhook_changed": "The webhook was changed.",
     "webhook_deleted": "The webhook was deleted.",
-    "webhook_replayed": "The service delivers the events since that time again.",
+    "webhook_replayed": "The events since that time are delivered again.",
 }
 """By the value of `done` in the URL, what the page says at its top."""
 

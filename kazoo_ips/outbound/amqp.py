@@ -25,8 +25,8 @@ ANSWER_TIMEOUT = 5.0
 PUBLISH_TIMEOUT = 15.0
 """Seconds until all messages of one call must be confirmed."""
 WINDOW = 500
-"""Messages that are sent before their confirms are waited for. One by one, a broker that is 50 ms
-away would take 20 messages a second."""
+"""Messages that are sent before the client waits for their confirms. If it waited after each one, a
+broker with a latency of 50 ms would get 20 messages a second."""
 IDLE = 20.0
 """Seconds after which an unused connection is closed. So no heartbeats are needed: a connection
 that a firewall has dropped meanwhile is not used again."""
@@ -67,9 +67,9 @@ class Broker:
         self._exchange = Exchange(exchange, "topic", durable=False, auto_delete=False)
         self._connection: Any = None
         self._channel: Any = None
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._used = time.monotonic()
         self._blocked = False
         self._sent = 0
@@ -128,7 +128,7 @@ class Broker:
     def _drop(self) -> None:
         """Close the connection without waiting for the broker."""
         connection, self._connection, self._channel = self._connection, None, None
-        self._forget()
+        self._reset()
         if connection is not None:
             with suppress(Exception):  # the next connection is a new one
                 connection.collect()
@@ -142,7 +142,7 @@ class Broker:
         # A connection that fails while it is opened is closed by `_drop`.
         self._connection = Connection(connect_timeout=CONNECT_TIMEOUT, **self._options)
         self._connection.connect()
-        # Without it, an answer that does not come would be waited for without end.
+        # Without this timeout, the client would wait without end if an answer is missing.
         self._connection.transport.sock.settimeout(ANSWER_TIMEOUT)
         channel = self._connection.channel()
         try:

@@ -1,4 +1,4 @@
-"""To which addresses requests may be sent that a customer has named (protection against SSRF)."""
+"""The addresses to which a request may be sent whose URI a customer has chosen (against SSRF)."""
 
 from collections.abc import Iterable
 from ipaddress import (

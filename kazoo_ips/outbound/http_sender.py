@@ -23,8 +23,8 @@ TIMEOUT = 10.0
 BODY_LIMIT = 4096
 """Bytes of a response's body that are read at most, unless the caller names another number."""
 BODY_SECONDS = 1.0
-"""Seconds to wait for the body of a response, unless the caller names another number. Its status
-has been read."""
+"""Seconds to wait for the body of a response after its head, unless the caller names another
+number."""
 _MAX_LOOKUPS = 64
 """Name resolutions at once. The system's resolver has no timeout that a caller can set, so one
 that hangs keeps a thread until it ends."""
@@ -70,7 +70,7 @@ class _NotSent(Exception):
 class _DeadlineSocket(socket.socket):
     """A socket that waits for data until a deadline, and not for a time from each read.
 
-    A server that sends a byte now and then would prolong a timeout of each read for ever.
+    With a timeout for each read, a server that sends a byte now and then would never time out.
     """
 
     deadline = 0.0
@@ -117,7 +117,7 @@ class HTTPSender:
     :param body_seconds: seconds to wait for the body
     """
 
-    def __init__(  # noqa: PLR0913 - each is one limit or one part of the world
+    def __init__(  # noqa: PLR0913 - limits and collaborators
         self,
         destinations: Destinations | None,
         *,
@@ -251,7 +251,7 @@ def _left(deadline: float) -> float:
 
 
 def _connect(addresses: Sequence[str], port: int, deadline: float) -> socket.socket:
-    """Connect to the first address that answers. All but the last get a half of the time left."""
+    """Connect to the first address that answers. Each but the last gets half of the time left."""
     for number, address in enumerate(addresses, 1):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = _DeadlineSocket(family, socket.SOCK_STREAM)

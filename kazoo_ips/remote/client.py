@@ -1,6 +1,6 @@
-"""The HTTP client of the API. It sends a request again until its answer is known.
+"""The HTTP client of the API. It repeats a request until it gets a reply.
 
-Each write has an Idempotency-Key. So a write whose answer was lost is sent again, and done once.
+Each write has an Idempotency-Key, so the service executes a write once, also if it is repeated.
 """
 
 import base64
@@ -28,22 +28,22 @@ PAGE = 1000
 _CONNECT, _READ = 5.0, 60.0
 """Seconds to wait for a connection, and for a part of a reply."""
 _TRIES = 4
-"""How often a request is sent at most, if the connection breaks or the service is unavailable."""
+"""How many times a request is sent at most, if connections break or the service is unavailable."""
 _LONGEST_WAIT = 120.0
 """Seconds that a command waits at most because of a rate limit, or for another attempt to end."""
 _PAUSE = 0.5
 """Seconds to wait if a reply does not say how many."""
 _CONNECTIONS = 8
 _ADDRESS = re.compile("[0-9A-Fa-f:.]+")
-"""What a spelling of an address can consist of. No route of the API has such a name."""
+"""The characters of all spellings of addresses. No other resource of the API has such a name."""
 _NDJSON = "application/x-ndjson"
 _PART = 65_536
 """Bytes of a part of a stream."""
 _UNAVAILABLE = (502, 503, 504)
 _FINAL = (exceptions.SSLError, exceptions.LocationValueError)
-"""Errors that the next request would have as well."""
+"""Errors that a repetition of the request would have too."""
 _WAITED_FOR = ("in_progress", "too_many_requests")
-"""Messages of replies after which the same request can succeed soon. Nothing is wrong."""
+"""Messages of replies after which the client waits, because the request can succeed soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class APIClient:
 
     @property
     def account_id(self) -> str:
-        """The account of the token, or an empty text if the token does not say it."""
+        """The account of the token, or an empty text if the token does not contain it."""
         with suppress(ValueError, IndexError, AttributeError):
             payload = self._service.token.split(".")[1]
             content = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -136,7 +136,7 @@ class APIClient:
         request_id: str = "",
         **query: Any,
     ) -> replies.Reply:
-        """Return the reply to a write, which the service does once, however often it is sent.
+        """Return the reply to a write, which the service executes once, however often it is sent.
 
         :param data: `data` of the body; None for a request without a body
         :param request_id: the request id that documents and log lines get
@@ -189,21 +189,21 @@ class APIClient:
         if data is not None:
             body = json.dumps({"data": data}).encode()
             all_headers["Content-Type"] = "application/json"
-        reply = self._answer(method, url, body, all_headers)
+        reply = self._send_repeatedly(method, url, body, all_headers)
         reply.raise_for_error()
         return reply
 
-    def _answer(
+    def _send_repeatedly(
         self, method: str, url: str, body: bytes | None, headers: dict[str, str]
     ) -> replies.Reply:
-        """Send a request until there is an answer that will not change.
+        """Send a request, and repeat it if the connection breaks or the service is unavailable.
 
-        :raises RemoteFailure: there is none
+        :raises RemoteFailure: there is no reply
         """
         for number in range(1, self._tries + 1):
             is_last = number == self._tries
             try:
-                reply = self._unlimited(method, url, body, headers)
+                reply = self._send_when_permitted(method, url, body, headers)
             except exceptions.HTTPError as error:
                 if is_last or isinstance(error, _FINAL):
                     failure = _failure(self._service.url, error, is_write=method != "GET")
@@ -214,10 +214,10 @@ class APIClient:
             self._pause(0.25 * 2**number)
         raise AssertionError("a request is sent at least once")
 
-    def _unlimited(
+    def _send_when_permitted(
         self, method: str, url: str, body: bytes | None, headers: dict[str, str]
     ) -> replies.Reply:
-        """Send a request. Wait as long as a rate limit demands, and while it is in progress."""
+        """Send a request. Wait while a rate limit refuses it, or another attempt is in progress."""
         waited = 0.0
         while True:
             reply = self._exchange(method, url, body, headers)
@@ -230,7 +230,7 @@ class APIClient:
     def _exchange(
         self, method: str, url: str, body: bytes | None, headers: dict[str, str]
     ) -> replies.Reply:
-        answer = self._pool.request(
+        response = self._pool.request(
             method,
             url,
             body=body,
@@ -239,11 +239,11 @@ class APIClient:
             retries=False,
             preload_content=False,
         )
-        if answer.status == 200 and answer.headers.get("Content-Type") == _NDJSON:
+        if response.status == 200 and response.headers.get("Content-Type") == _NDJSON:
             return replies.Reply(
-                self._service.url, 200, {}, stream=answer.stream(_PART, decode_content=True)
+                self._service.url, 200, {}, stream=response.stream(_PART, decode_content=True)
             )
-        return replies.read(self._service.url, answer.status, answer.headers, answer.data)
+        return replies.read(self._service.url, response.status, response.headers, response.data)
 
 
 def segment(text: str) -> str:
@@ -288,9 +288,9 @@ def _pool(service: Service, timeout: urllib3.Timeout) -> urllib3.PoolManager:
 
 
 def _failure(url: str, error: Exception, *, is_write: bool) -> RemoteFailure:
-    """Return the error for a request without an answer.
+    """Return the error for a request without a reply.
 
-    :param is_write: whether the service may have done what the request asks for
+    :param is_write: whether the service may have executed the request
     """
     reason = _reason(error)
     if isinstance(error, exceptions.SSLError):
@@ -301,7 +301,7 @@ def _failure(url: str, error: Exception, *, is_write: bool) -> RemoteFailure:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why there is no answer, by the error of the operating system if there is one."""
+    """Return why there is no reply: the error of the operating system, if there is one."""
     seen: list[Any] = [error, error.__cause__, error.__context__, *error.args]
     cause = next((each for each in seen if isinstance(each, OSError)), None)
     if cause is None and isinstance(error, exceptions.TimeoutError):

@@ -39,7 +39,7 @@ class RemoteJobs:
         return _job(self._client.get(_path(job_id), page_size=1).data)
 
     def stop(self, job_id: str) -> Job:
-        """Stop a job between two of its parts. A job that has ended stays as it is.
+        """Stop a job between two of its parts. A job that has ended does not change.
 
         :raises BadIdentifier: no job has the id
         """
@@ -49,7 +49,7 @@ class RemoteJobs:
         """Return the first addresses of a job.
 
         :param limit: the maximum number
-        :param failed: only those for which something is left to do
+        :param failed: only those that the job could not move or replace
         """
         reply = self._client.get(_path(job.id), page_size=limit, failed=failed)
         return ItemPage(tuple(map(_item, reply.data["items"])))

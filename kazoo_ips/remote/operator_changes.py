@@ -29,7 +29,7 @@ class RemoteOperatorChanges:
         self._client = client
 
     def disable(self, command: DisableIP, request_id: str, *, dry_run: bool = False) -> ChangedIP:
-        """Take an address out of service. If it is assigned, it stays so until its release.
+        """Disable an address. If it is assigned, it stays assigned until it is released.
 
         :raises BadIdentifier: the pool does not have the address
         :raises ValidationFailed: its state does not permit the change
@@ -37,7 +37,7 @@ class RemoteOperatorChanges:
         return self._change(command, {"enabled": False}, request_id, dry_run)
 
     def enable(self, command: EnableIP, request_id: str, *, dry_run: bool = False) -> ChangedIP:
-        """Take an address into service again; errors are those of `disable`."""
+        """Enable an address again; errors are those of `disable`."""
         return self._change(command, {"enabled": True}, request_id, dry_run)
 
     def end_rest(self, command: EndRest, request_id: str, *, dry_run: bool = False) -> ChangedIP:

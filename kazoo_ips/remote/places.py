@@ -21,14 +21,14 @@ class RemotePlaces:
     def fetch(self, place: Place) -> PlaceState:
         """Return a zone or a host.
 
-        :raises BadIdentifier: no address is there, and it has no settings
+        :raises BadIdentifier: the place has neither addresses nor settings
         """
         return _state(place, self._client.get(_path(place)).data)
 
     def set(self, command: ChangePlace, *, dry_run: bool = False) -> PlaceState:
         """Change the settings of a zone or a host. The service begins to change its addresses.
 
-        :raises BadIdentifier: no address is there, and it has no settings
+        :raises BadIdentifier: the place has neither addresses nor settings
         """
         given: dict[str, Any] = {
             "enabled": command.enabled,
@@ -63,7 +63,9 @@ class RemoteDrains:
         drained = state.settings.drained
         data: dict[str, Any] = {"enabled": drained is None}
         if drained:
-            data["reason"] = drained.reason  # the one that the drain began with stays
+            data["reason"] = (
+                drained.reason
+            )  # the service keeps the reason with which the drain began
         while left := _left(state):
             reply = self._client.write("PATCH", _path(place), data, request_id=request_id)
             state = _state(place, reply.data)

@@ -11,7 +11,7 @@ from kazoo_ips.remote.client import APIClient, segment
 
 
 class RemoteReservations:
-    """Makes, shows and ends reservations."""
+    """Creates, shows, changes and cancels reservations."""
 
     def __init__(self, client: APIClient) -> None:
         self._client = client
@@ -37,10 +37,10 @@ class RemoteReservations:
     def extend(
         self, command: ExtendReservation, request_id: str, *, dry_run: bool = False
     ) -> Reservation:
-        """Let a reservation end a number of seconds from now, which may be earlier.
+        """Change the end of a reservation, to a number of seconds from now.
 
         :raises BadIdentifier: the account has no open reservation with this id
-        :raises ValidationFailed: it would last too long, from its start
+        :raises ValidationFailed: it would last too long in all
         """
         path = _path(command.reservation_id)
         data = {"seconds": command.seconds}
@@ -49,7 +49,7 @@ class RemoteReservations:
     def cancel(
         self, account_id: str, reservation_id: str, request_id: str, *, dry_run: bool = False
     ) -> Reservation:
-        """End a reservation; return it as it was.
+        """Cancel a reservation; return it as it was before.
 
         :raises BadIdentifier: the account has no open reservation with this id
         """

@@ -142,6 +142,6 @@ def disabled(given: Resource, scope: Scope) -> Disabled:
 
 
 def author(given: Resource) -> Author:
-    """Return who has done something; nobody if it is not known."""
+    """Return the author of a change; without members if the author is unknown."""
     by = given.get("by", {})
     return Author(**{name: by.get(name) for name in Author._fields})

@@ -75,7 +75,7 @@ class RemoteServices:
 
 
 def connect(service: Service, **options: Any) -> RemoteServices:
-    """Return the services at a URL. They send nothing yet.
+    """Return the services at a URL. This sends no request.
 
     :param options: those of `APIClient`
     :raises RemoteFailure: the file of certificates cannot be read
@@ -114,12 +114,12 @@ class RemoteAccounts:
         self._names: dict[str, str | None] = {}
 
     def candidates(self, given: str) -> list[Account]:
-        """Return the accounts that the id, realm or name of an account means.
+        """Return the accounts that have this id, realm or name.
 
-        For other callers than the operator, an id is an account: the service decides later whether
-        they may act on it.
+        For a caller who is not the operator, an id is returned as an account without a name. The
+        service decides later whether the caller may act on it.
 
-        :raises RemoteFailure: a realm or a name, and the caller is not the operator
+        :raises RemoteFailure: the text is no id, and the caller is not the operator
         """
         if not given:
             return []
@@ -157,7 +157,7 @@ class RemoteAccounts:
         return {each: name for each, name in names.items() if name is not None}
 
     def learn(self, account_id: str, name: str | None) -> None:
-        """Remember the name of an account that a reply has told; None if it does not exist."""
+        """Remember the name of an account from a reply; None if the account does not exist."""
         self._names[account_id] = name
 
     def _look_up(self, account_ids: Sequence[str]) -> None:
@@ -226,7 +226,7 @@ class RemoteIPs:
         return resources.listing(self._client.write("POST", path, {}, request_id=request_id).data)
 
     def release(self, command: ReleaseIP, request_id: str) -> Listing:
-        """Release an address. Without an account, of whichever account has it.
+        """Release an address, of the account in the command or of any account.
 
         :raises ValidationFailed: it is not assigned
         """

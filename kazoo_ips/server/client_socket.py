@@ -50,30 +50,30 @@ class WaitLimit:
 
     def __init__(self, seconds: float, threads: int) -> None:
         self.seconds = seconds
-        self._places = BoundedSemaphore(threads)
+        self._slots = BoundedSemaphore(threads)
 
     @contextmanager
     def waiting(self, queue: float = 0.0) -> Iterator[None]:
         """A context for waiting for a client.
 
-        :param queue: the maximum number of seconds to wait before this thread may enter
+        :param queue: the maximum number of seconds that this thread waits for a slot
         :raises TimeoutError: too many other threads are waiting for clients
         """
         withdraw()  # other threads do not wait for a thread that waits for its client
-        if not self._places.acquire(timeout=queue):
+        if not self._slots.acquire(timeout=queue):
             raise TimeoutError("too many threads are waiting for slow clients")
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()
 
 
 class ClientSocket:
-    """Takes the place of the client's socket in gunicorn.
+    """Replaces the client's socket in gunicorn.
 
     :param linger: called with the real socket, which it closes after the client has closed its
         end. If the service closed it earlier, the client could lose the end of the reply
-    :param admit: returns whether one more client may wait for what is subscribed to
+    :param admit: returns whether one more client may wait for events
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class ClientSocket:
         self._linger = linger
         self._admit = admit
         self.subscription: Any = None
-        """What the client waits for, if no thread is to handle the connection any more."""
+        """What the client waits for, once the connection is kept open without a thread."""
         self._received = bytearray()
         self._head = b""
         self._half_closed = self._ended = False
         self.is_paused = False
-        """Whether the worker reads nothing from the connection for a while."""
+        """Whether the worker pauses reading from the connection."""
         self.deadline = time.monotonic() + limit.seconds
 
     def __getattr__(self, name: str) -> Any:
@@ -170,7 +170,7 @@ class ClientSocket:
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
 
     def keep_open(self, subscription: Any) -> bool:
-        """Have the connection kept without a thread, after the handler has returned.
+        """Let the worker keep the connection without a thread, after the handler has returned.
 
         Nothing of the handler's reply is sent before that.
 

@@ -96,7 +96,8 @@ def post_fork(_server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Start tracing, and the threads for background work, webhooks, jobs and consumers of events.
 
-    Not before: until a worker has its own signal handlers, it would lose a signal to end.
+    They are not started earlier, because a worker without its own signal handlers would lose a
+    signal to end.
     """
     tracing.start()
     services = worker.wsgi.extensions["kazoo_ips"]

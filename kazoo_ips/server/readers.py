@@ -39,10 +39,11 @@ _ROUND = 0.25
 _RECHECK = 10.0
 """Seconds after which the permission of a client is checked again."""
 _WATCH = 5.0
-"""Seconds that one request waits for news."""
+"""Seconds that one request waits for new events."""
 _BUDGET = 0.1
 """Seconds of each round in which the feed is read, if clients are at many different positions."""
 _TICK = 1.0
+"""Seconds between two checks of all clients at most, and the pause after an error."""
 _END = 2.0
 """Seconds in which the last bytes have to be written when the worker ends."""
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -64,7 +65,7 @@ class _Reader:
         self.unsent = bytearray()
         now = time.monotonic()
         self.progress = now
-        """Since when the bytes that are to be sent wait."""
+        """When bytes were sent last, or when the unsent bytes began to wait."""
         self.last_read = 0.0
         """When the feed was last read for it."""
         self.next_heartbeat = now + HEARTBEAT
@@ -128,7 +129,7 @@ class Readers:
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._watching = threading.Event()
         self._tail = ""
-        self._has_news = False
+        self._has_new_events = False
         self._next_round = 0.0
         self._thread: threading.Thread | None = None
         self._most = max(min(_MOST, _open_files() - _SPARE_FILES), 50)
@@ -162,7 +163,7 @@ class Readers:
         self._wake()
 
     def wait(self) -> None:
-        """Wait a moment for the end of all connections, after the worker was told to end."""
+        """Wait until all connections have ended, for a few seconds at most. The worker is ending."""
         if self._thread is not None:
             self._wake()
             self._thread.join(_END + _TICK)
@@ -171,7 +172,7 @@ class Readers:
         with suppress(BlockingIOError):
             os.write(self._wake_write, b"\0")
 
-    # The thread that waits for news.
+    # The thread that waits for new events.
 
     def _watch(self) -> None:
         while True:
@@ -188,7 +189,7 @@ class Readers:
                 time.sleep(_TICK)
                 continue
             self._watching.clear()
-            self._has_news = True
+            self._has_new_events = True
             self._wake()
 
     # The thread that owns the connections.
@@ -208,7 +209,7 @@ class Readers:
                 time.sleep(_TICK)
 
     def _step(self) -> None:
-        is_due = self._has_news or any(r.is_behind for r in self._readers.values())
+        is_due = self._has_new_events or any(r.is_behind for r in self._readers.values())
         pause = max(self._next_round - time.monotonic(), 0) if is_due else _TICK
         for key, mask in self._selector.select(min(pause, _TICK)):
             if key.fd == self._wake_read:
@@ -233,7 +234,7 @@ class Readers:
                 self._end(reader)
 
     def _handle(self, reader: _Reader, mask: int) -> None:
-        """Handle what has happened to a socket. What a client sends is discarded."""
+        """Handle an event of a socket. Bytes that the client has sent are discarded."""
         if mask & selectors.EVENT_READ:
             try:
                 if not reader.sock.recv(65_536):
@@ -248,8 +249,8 @@ class Readers:
 
     def _read(self) -> None:
         """Read the feed for all clients that may have to get events, and write the events."""
-        if self._has_news:
-            self._has_news = False
+        if self._has_new_events:
+            self._has_new_events = False
             for reader in self._readers.values():
                 reader.is_behind = True
         groups: dict[str, list[_Reader]] = {}
@@ -265,7 +266,7 @@ class Readers:
             self._watching.set()
 
     def _read_for(self, since: str, readers: list[_Reader]) -> None:
-        """Read the feed from a position, and write the events to the clients that are there."""
+        """Read the feed from a position, and write the events to the clients at this position."""
         request_context.begin("readers", by="background")
         try:
             page = self._events.read(since, PAGE)
