@@ -45,7 +45,7 @@ KazooIPsError
 ├── PreconditionFailed        the revision differs from If-Match
 ├── PreconditionRequired      the request needs an If-Match
 ├── SinceGone                 the year of this position in the feed of events is deleted
-├── ReceiverAway              another system does not accept the messages of this service
+├── ReceiverUnavailable       another system does not accept the messages of this service
 ├── RemoteFailure             the service at the URL of a command cannot be used
 ├── NotSecured                the service's CouchDB user cannot be given access
 ├── NotReady                  requests cannot be served now; `reasons` says why
@@ -438,10 +438,10 @@ class SinceGone(KazooIPsError):
     """
 
 
-class ReceiverAway(KazooIPsError):
+class ReceiverUnavailable(KazooIPsError):
     """Another system, such as Kazoo's message bus, does not accept the messages of this service.
 
-    Nothing is lost: the events are sent when it is back. The message contains no secret.
+    Nothing is lost: the events are sent when it accepts them. The message contains no secret.
     """
 
 

@@ -298,7 +298,7 @@ NO_REPLY = {
     errors.KazooIPsError: "the root is never raised",
     errors.NotSecured: "only commands raise it",
     errors.RemoteFailure: "only commands raise it",
-    errors.ReceiverAway: "only consumers of the feed raise it",
+    errors.ReceiverUnavailable: "only consumers of the feed raise it",
     errors.RuleBroken: "goes out as ValidationFailed",
     errors.AlreadyAssigned: "goes out as ValidationFailed",
     errors.AssignedToAnother: "goes out as ValidationFailed",

@@ -66,7 +66,10 @@ class FollowerMetrics(Protocol):
         """Count a read of the feed."""
 
     def count_followed(self, count: int, seconds: int) -> None:
-        """Count changes that were handled, that time after they were read."""
+        """Count changes that were handled.
+
+        :param seconds: the time between reading and handling them
+        """
 
 
 class Pending(Protocol):
@@ -84,7 +87,7 @@ class Pending(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FollowerOptions:
-    """How a follower follows.
+    """The settings of a follower.
 
     :param delay: seconds between reading a change and handling it
     :param poll: seconds between two reads of the feed
@@ -213,7 +216,7 @@ class ChangeFollower(Generic[Change]):
     def renew(self) -> bool:
         """Renew the lease and store the checkpoint if it is time; return whether it is held.
 
-        It handles nothing. A consumer calls it while it waits for a receiver that is away.
+        It handles nothing. A consumer calls it while its receiver is unavailable.
 
         :raises DatastoreError: CouchDB failed
         """

@@ -1,6 +1,6 @@
 """Consumers of the feed of history events: each sends the changes to another system.
 
-Each consumer has a checkpoint and a thread of its own. So a receiver that is away delays no other
+Each consumer has a checkpoint and a thread of its own. So an unavailable receiver delays no other
 work. An event is handled at least once: the checkpoint moves after the receiver has taken it.
 """
 
@@ -17,7 +17,7 @@ from kazoo_ips.background.change_follower import (
     Pending,
 )
 from kazoo_ips.background.rounds import run_round
-from kazoo_ips.errors import ReceiverAway, SinceGone
+from kazoo_ips.errors import ReceiverUnavailable, SinceGone
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.model.history import HistoryEvent
 from kazoo_ips.observability.metrics import ConsumerMetrics
@@ -30,32 +30,32 @@ POLL = 1
 LEASE = 60
 """Seconds of a lease. A receiver that does not answer can take 20 s of them."""
 MAX_PAUSE = 30
-"""Maximum seconds between two attempts while a receiver is away."""
+"""Maximum seconds between two attempts while a receiver is unavailable."""
 BEFORE_START = 3600
-"""Seconds before the first start of a consumer. Events that are older are not handled: when a pool
-gets its history, the archive has events for all that was there before."""
+"""Events that are older than the first start of a consumer by more seconds are not handled. When
+the service is installed on an existing pool, the archive gets events for all earlier changes."""
 _BATCH, _MAX_BATCHES = 200, 20
 _START = "now"
 
 
 class Receiver(Protocol):
-    """What takes the events."""
+    """The system that gets the events."""
 
     def take(self, events: Collection[HistoryEvent]) -> Iterable[HistoryEvent]:
         """Take events.
 
         :returns: those that have to be taken again later
-        :raises ReceiverAway: the receiver may not have taken all events; they are given again
+        :raises ReceiverUnavailable: the receiver may not have taken all; they are given again
         """
 
     def work(self) -> object:
         """Do other work that is due. It is called about once a second with the lease.
 
-        :raises ReceiverAway: the work is done later
+        :raises ReceiverUnavailable: the work is done later
         """
 
     def forget(self) -> None:
-        """Forget the work: another process has the lease. It is called about once a second."""
+        """Drop the work, as another process has the lease. It is called about once a second."""
 
     @property
     def oldest(self) -> int | None:
@@ -63,7 +63,7 @@ class Receiver(Protocol):
 
 
 class ResumingFeed:
-    """A feed that goes on at its oldest event if the part of a position was deleted.
+    """A feed that continues at its oldest event if the events after a position were deleted.
 
     :param lost: called if that happens
     """
@@ -85,7 +85,7 @@ class ResumingFeed:
             return self._feed.changed(since, limit)
         except SinceGone:
             log.error(
-                "%s: events were deleted before they were handled; going on at the oldest event",
+                "%s: events were deleted before they were handled; continuing at the oldest event",
                 self._name,
             )
             self._lost()
@@ -146,13 +146,13 @@ class Consumer:
 
     def _attempt(self) -> None:
         try:
-            # What waits comes before what is new, so that there is room for it.
+            # Waiting work is done before new events are read, so that there is room for them.
             if self._follower.renew():
                 self._receiver.work()
             else:
                 self._receiver.forget()
             self._follower.step()
-        except ReceiverAway as error:
+        except ReceiverUnavailable as error:
             self._pause(str(error))
             return
         if self._failures:
@@ -168,7 +168,7 @@ class Consumer:
         self._metrics.count_failure()
         pause = min(2 ** min(self._failures, 10), MAX_PAUSE)
         self._resume = now + pause
-        # The first failures, and then fewer and fewer: a day without a receiver is 12 lines.
+        # The failures 1, 2, 4, 8 and so on are logged: 12 lines for a day without a receiver.
         if self._failures & (self._failures - 1) == 0:
             log.warning("%s: %s; trying again, failed %d times", self.name, why, self._failures)
 

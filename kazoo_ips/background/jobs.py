@@ -10,8 +10,8 @@ from kazoo_ips.services.jobs.running import JobRunner
 
 _IDLE = 2.0
 """Seconds between two rounds without work."""
-_LOOK = 30.0
-"""Seconds between two looks of a process without the lease, which only measures how jobs go on."""
+_MEASURE = 30.0
+"""Seconds between two rounds of a process without the lease, which only measures progress."""
 _SWEEP = 3600.0
 """Seconds between two searches for old jobs."""
 
@@ -26,7 +26,7 @@ class JobThread:
         self._lease = lease
         self._runner = runner
         self._metrics = metrics
-        self._next_sweep = self._next_look = 0.0
+        self._next_sweep = self._next_measurement = 0.0
 
     def round(self) -> bool:
         """Do one step of each job; return whether there was one.
@@ -34,8 +34,8 @@ class JobThread:
         :raises DatastoreError: CouchDB failed
         """
         if not self._lease.hold():
-            if time.monotonic() >= self._next_look:
-                self._next_look = time.monotonic() + _LOOK
+            if time.monotonic() >= self._next_measurement:
+                self._next_measurement = time.monotonic() + _MEASURE
                 self._runner.unfinished()
             return False
         if time.monotonic() >= self._next_sweep:

@@ -19,7 +19,7 @@ class OtherHolder:
     """Determines whether another process holds a lease, even if the clocks differ.
 
     The end of a lease is a time of the holder's clock, which may be hours ahead. So this process
-    also measures by its own clock how long the lease has stayed as it is.
+    also measures by its own clock how long the lease has not changed.
 
     :param lasts: seconds after which a lease has ended that was not renewed
     """

@@ -1,7 +1,7 @@
-"""The doctor by itself: once a day, in the hours that the settings name, in one process of all.
+"""The daily examination by the doctor, in the hours of the settings, in one process of all.
 
-It only looks. It pauses as long as each part of its work has taken, so it uses at most half of the
-time of one core, and leaves CouchDB to the requests for as long.
+It repairs nothing. After each part of its work it pauses for as long as that part has taken. So it
+uses at most half of the time of one core, and of CouchDB.
 """
 
 import logging
@@ -26,7 +26,7 @@ _AUTHOR = "background"
 
 
 class LeaseLost(Exception):
-    """Another process goes on."""
+    """Another process has the lease, and continues the examination."""
 
 
 class ScheduledDoctor:
@@ -61,7 +61,7 @@ class ScheduledDoctor:
         """Examine all documents if it is time, and return whether that was done.
 
         :raises LeaseLost: another process has taken over
-        :raises DatastoreError: CouchDB failed; the next step goes on
+        :raises DatastoreError: CouchDB failed; the next step continues
         """
         begins = self._begins()
         if begins is None or not self._lease.hold():

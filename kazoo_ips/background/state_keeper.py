@@ -1,4 +1,4 @@
-"""What the passing time and the settings of zones and hosts make of addresses.
+"""Changes of states that follow from the time, and from the settings of zones and hosts.
 
 Every process reads the settings each second. One process of all makes the addresses available
 whose rest or reservation is over, and finishes drains whose process has ended.
@@ -14,7 +14,7 @@ ROUND = 20.0
 
 
 class StateKeeper:
-    """Keeps the states of addresses as the time and the settings say."""
+    """Changes the states of addresses as the time and the settings demand."""
 
     def __init__(
         self, lease: Lease, places: PlaceService, expiry: ExpiryService, drains: DrainService

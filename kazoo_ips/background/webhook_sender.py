@@ -125,7 +125,7 @@ class WebhookSender:
         self._update(webhooks)
 
     def _update(self, webhooks: dict[str, Webhook]) -> None:
-        """Take over what clients have changed. Those that have a turn are updated later."""
+        """Apply what clients have changed. A webhook that has a turn now is updated later."""
         with self._lock:
             gone = [w for w in self._states.values() if w.webhook.id not in webhooks]
             gone = [w for w in gone if w.webhook.id not in self._running]

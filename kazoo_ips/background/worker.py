@@ -135,7 +135,7 @@ class BackgroundWorker:
     def archive(self) -> int:
         """Archive events of the pool's changes if this process holds the lease.
 
-        Every process learns how far the archive is: its writes may drop what the archive has.
+        Every process reads the progress of the archive: its writes may drop archived events.
 
         :returns: how many changes were handled
         """
@@ -147,7 +147,7 @@ class BackgroundWorker:
                 self._metrics.archived(covered - GREGORIAN_EPOCH)
 
     def keep_states(self) -> int:
-        """Change the states of addresses as time and settings say, if it holds the lease."""
+        """Change states as time and settings demand, if this process holds the lease."""
         return self._states.keep()
 
     def read_settings(self) -> None:

@@ -30,7 +30,8 @@ MAX_ADDRESSES = 100
 """Maximum number of addresses in a line. With IPv6 addresses, and a zone and a host of usual
 length, a line is shorter than the 8 KiB that syslog servers accept."""
 
-State = Mapping[str, str]
+LoggedState = Mapping[str, str]
+"""The fields of an address before or after a change, as a line has them."""
 
 NO_STATUSES: Mapping[str, str] = {}
 
@@ -177,10 +178,10 @@ def changed(
     :param before: the same dedicated IPs before the change
     :param reason: the reason that the author has given
     """
-    groups: dict[tuple[str, str, str | None], tuple[State, State, list[str]]] = {}
+    groups: dict[tuple[str, str, str | None], tuple[LoggedState, LoggedState, list[str]]] = {}
     for was, ip in zip(before, after, strict=True):
         from_, to = _noted(was, ip), _noted(ip, was)
-        # To disable or enable an assigned address keeps the request id of its assignment.
+        # Disabling or enabling an assigned address keeps the request id of its assignment.
         kept = ip.request_id == was.request_id and ip.trail
         key = (str(from_), str(to), ip.trail[-1].request_id if kept else ip.request_id)
         groups.setdefault(key, (from_, to, []))[2].append(ip.address)
@@ -316,7 +317,7 @@ def _write_text(text: str, fields: Mapping[str, Any]) -> None:
     log.info("%s %s", text, rest, extra={"fields": fields})
 
 
-_AVAILABLE: State = {"status": Status.AVAILABLE.value}
+_AVAILABLE: LoggedState = {"status": Status.AVAILABLE.value}
 
 
 def _by_status(
@@ -330,17 +331,17 @@ def _by_status(
     return groups.items()
 
 
-def _assigned(account_id: str | None) -> State:
+def _assigned(account_id: str | None) -> LoggedState:
     status = {"status": Status.ASSIGNED.value}
     return {**status, "assigned_to": account_id} if account_id else status
 
 
-def _state(ip: DedicatedIP) -> State:
+def _state(ip: DedicatedIP) -> LoggedState:
     status = {"status": str(ip.status)}
     return {**status, "assigned_to": ip.assigned_to} if ip.assigned_to else status
 
 
-def _place(ip: DedicatedIP) -> State:
+def _place(ip: DedicatedIP) -> LoggedState:
     return {**_state(ip), "zone": ip.zone, "host": ip.host}
 
 
@@ -358,8 +359,8 @@ def _settings(scope: Scope, settings: PlaceSettings) -> dict[str, Any]:
     }
 
 
-def _noted(ip: DedicatedIP, other: DedicatedIP) -> State:
-    """Return the place of an address, and those of its notes that another state has otherwise."""
+def _noted(ip: DedicatedIP, other: DedicatedIP) -> LoggedState:
+    """Return the place of an address, and those of its notes that differ from another state."""
     noted = dict(_place(ip))
     if ip.description != other.description:
         noted["description"] = ip.description or ""
@@ -382,8 +383,8 @@ def _by_owner(ips: Iterable[DedicatedIP]) -> dict[tuple[str | None, str | None],
 def _write(  # noqa: PLR0913, PLR0917 - one for each part of a line
     change: Change,
     addresses: Sequence[str],
-    before: State | None,
-    after: State | None,
+    before: LoggedState | None,
+    after: LoggedState | None,
     request_id: str | None,
     recovered: bool = False,
     reason: str = "",
@@ -424,7 +425,7 @@ def _who(request_id: str | None) -> dict[str, str | None]:
 
 
 def author() -> Author:
-    """Return who does the current work, for the history."""
+    """Return the author of the current work, for the history."""
     work = request_context.CURRENT.get()
     if work is None:
         return Author()
@@ -433,7 +434,7 @@ def author() -> Author:
 
 
 def stamp(at: int, request_id: str, attempt: Attempt | None = None) -> StampFields:
-    """Return when, in which request and by whom the current work changes addresses.
+    """Return the stamp of a change by the current work: its time, request and author.
 
     :param at: the time in Gregorian seconds
     :param attempt: the attempt of a request with an Idempotency-Key
@@ -452,5 +453,5 @@ def _text(fields: Mapping[str, Any]) -> str:
     return f"{what}: {how} {rest}"
 
 
-def _described(state: State | None) -> str:
+def _described(state: LoggedState | None) -> str:
     return " ".join(state.values()) if state else "nothing"

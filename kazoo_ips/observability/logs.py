@@ -40,7 +40,7 @@ _SECRETS = re.compile(
     """,
     re.VERBOSE,
 )
-_LOUD = ("amqp", "kombu", "urllib3", "werkzeug")
+_VERBOSE = ("amqp", "kombu", "urllib3", "werkzeug")
 """Loggers that log whole requests at debug level."""
 
 
@@ -61,7 +61,7 @@ def set_up(
     root.handlers = [handler]
     root.setLevel(level.upper())
     audit.log.setLevel(logging.INFO)
-    for name in _LOUD:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     # No line contains thread and process names, so logging need not determine them.

@@ -88,10 +88,10 @@ _OF_INSTANCES = {
         "Changes of a database that an index does not have yet.", ["database", "index"],
     ),
     "kazoo_ips_doctor_findings": (
-        "Problems that the doctor has found the last time, by kind.", ["problem"],
+        "Problems that the last examination by the doctor has found, by kind.", ["problem"],
     ),
     "kazoo_ips_doctor_ended_timestamp_seconds": (
-        "Unix time at which the doctor has examined all documents the last time.", [],
+        "Unix time at which the last examination of all documents has ended.", [],
     ),
 }  # fmt: skip
 """Gauges of the service as a whole: their help and their labels."""
@@ -125,7 +125,7 @@ class Metrics:
             ["kind", "outcome"],
             registry=own,
         )
-        for written in _WRITES:  # increase() does not see a counter that begins with 1
+        for written in _WRITES:  # PromQL's increase() misses the first count
             self._calls.labels(written, "no_quorum")
         self._call_seconds = Histogram(
             "kazoo_ips_couchdb_request_duration_seconds",
@@ -206,7 +206,7 @@ class Metrics:
         )
         self.history_events = Counter(
             "kazoo_ips_history_events",
-            "Events that were moved to the archive of the history, by where they were found.",
+            "Events that were moved to the archive of the history, by their source.",
             ["source"],
             registry=own,
         )
@@ -319,7 +319,7 @@ class Metrics:
         )
         self._jobs_waiting = Gauge(
             "kazoo_ips_jobs_waiting_seconds",
-            "Time since the last progress of that unfinished job which has waited longest.",
+            "Longest time since the last progress of an unfinished job.",
             registry=own,
             multiprocess_mode="max",
         )
@@ -337,7 +337,10 @@ class Metrics:
         self.follower_polls.inc()
 
     def count_followed(self, count: int, seconds: int) -> None:
-        """Count changes of the pool that were checked, that time after they were read."""
+        """Count changes of the pool that were checked.
+
+        :param seconds: the time between reading and checking them
+        """
         self.follower_lag.observe(seconds)
         self.changes_followed.inc(count)
 
@@ -385,7 +388,7 @@ class Metrics:
     def show_jobs(self, unfinished: int, waiting: int) -> None:
         """Set the gauges of jobs.
 
-        :param waiting: seconds since that unfinished job made progress which has waited longest
+        :param waiting: the longest time since the last progress of an unfinished job, in seconds
         """
         self._jobs_unfinished.set(unfinished)
         self._jobs_waiting.set(waiting)
@@ -395,7 +398,7 @@ class Metrics:
     ) -> None:
         """Set the gauges of webhooks, each by scope: `account` or `operator`.
 
-        All processes but the sender set nothing, which is 0.
+        A process that is not the sender passes empty mappings. This sets the gauges to 0.
 
         :param lag: the age of the oldest event that waits, in seconds
         """

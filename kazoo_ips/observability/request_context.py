@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kazoo_ips.observability.spans import WorkSpan
 
-_COUCHDB_TAKES = re.compile(r"[0-9A-Za-z_-]+")
+_COUCHDB_ACCEPTS = re.compile(r"[0-9A-Za-z_-]+")
 """The characters that CouchDB accepts in a request id, of 36 characters at most (`nonce/1` in its
 `chttpd.erl`)."""
 _TRACEPARENT = re.compile(
@@ -92,7 +92,7 @@ class Work:
         characters of the trace id, a hyphen, and the first 8 of these 24 characters.
         """
         self.request_id = self.couchdb_id = request_id
-        if _COUCHDB_TAKES.fullmatch(request_id):
+        if _COUCHDB_ACCEPTS.fullmatch(request_id):
             self.couchdb_id = request_id[:_LENGTH]
         elif request_id:
             self.couchdb_id = hashlib.sha256(request_id.encode()).hexdigest()[:_LENGTH]

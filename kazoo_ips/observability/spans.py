@@ -37,8 +37,8 @@ from kazoo_ips.observability.request_context import Work
 
 _W3C = TraceContextTextMapPropagator()
 _FAILED = frozenset({"refused", "failed", "no_answer"})
-"""Outcomes of requests to CouchDB that are errors. Missing documents and conflicts are not: the
-service asks, and acts on the answer."""
+"""Outcomes of requests to CouchDB that are errors. Missing documents and conflicts are not errors:
+the service expects them."""
 
 
 class Tracer:
@@ -222,7 +222,7 @@ def _mark(span: Span, error: str | None) -> None:
 
 
 def _route(path: str) -> tuple[str, str]:
-    """Return the database of a path of CouchDB, and its route as CouchDB's documentation has it.
+    """Return the database of a path of CouchDB, and its route as CouchDB documents it.
 
     >>> _route("/account%2F31%2Fb6%2F0f/_design/ips/_view/by_zone")
     ('account/31/b6/0f', '/{db}/_design/{ddoc}/_view/{view}')

@@ -39,7 +39,7 @@ def start() -> None:
         from kazoo_ips.observability.spans import Tracer  # noqa: PLC0415 - only if it is wanted
 
         tracer = Tracer()
-        # While the collector is away, each attempt would be a warning with an exception's text.
+        # OpenTelemetry would log a warning for each attempt while the collector is unreachable.
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     except ImportError:
         log.error("no spans are made: OpenTelemetry is missing; install kazoo_ips[otel]")
@@ -48,7 +48,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Export the last spans, and make no more. Returns soon, even if the collector is away."""
+    """Export the last spans, and make no more. Returns after 2 s at most."""
     global tracer  # noqa: PLW0603
     if tracer is not None:
         last = Thread(target=tracer.shut_down, name="last spans", daemon=True)
@@ -56,7 +56,7 @@ def stop() -> None:
         last.start()
         last.join(_MAX_WAIT)
         if last.is_alive():
-            log.warning("the last spans were not exported: the collector does not take them")
+            log.warning("the last spans were not exported: the collector does not accept them")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from amqp.exceptions import AccessRefused, AMQPError, PreconditionFailed
 from kombu import Exchange
 from kombu.transport.pyamqp import Connection
 
-from kazoo_ips.errors import ReceiverAway
+from kazoo_ips.errors import ReceiverUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ ANSWER_TIMEOUT = 5.0
 PUBLISH_TIMEOUT = 15.0
 """Seconds until all messages of one call must be confirmed."""
 WINDOW = 500
-"""Messages that are sent before the client waits for their confirms. If it waited after each one, a
+"""Messages that are sent before the client waits for their confirms. If it waited after each, a
 broker with a latency of 50 ms would get 20 messages a second."""
 IDLE = 20.0
 """Seconds after which an unused connection is closed. So no heartbeats are needed: a connection
@@ -83,7 +83,7 @@ class Broker:
         If an error is raised, any of them may have been published.
 
         :param messages: routing key and body of each
-        :raises ReceiverAway: the broker has not confirmed all of them
+        :raises ReceiverUnavailable: the broker has not confirmed all of them
         """
         end = time.monotonic() + PUBLISH_TIMEOUT
         with self._failures():
@@ -111,11 +111,11 @@ class Broker:
     def _failures(self) -> Iterator[None]:
         """Turn every failure of the code inside into one error, and drop the connection.
 
-        :raises ReceiverAway: the code inside has failed
+        :raises ReceiverUnavailable: the code inside has failed
         """
         try:
             yield
-        except ReceiverAway:
+        except ReceiverUnavailable:
             self._drop()
             raise
         except (AMQPError, OSError, AttributeError, ValueError) as error:
@@ -123,7 +123,7 @@ class Broker:
             why = "the broker has blocked the connection: " if self._blocked else ""
             self._drop()
             text = f"{self.label}: {why}{type(error).__name__}: {error}"
-            raise ReceiverAway(text) from error
+            raise ReceiverUnavailable(text) from error
 
     def _drop(self) -> None:
         """Close the connection without waiting for the broker."""
@@ -162,11 +162,11 @@ class Broker:
         Another client has declared it with other arguments, or this user may not declare it.
         Messages reach the queues of a topic exchange whether it is durable or not.
 
-        :raises ReceiverAway: it is of another type, so messages would not be routed
+        :raises ReceiverUnavailable: it is of another type, so messages would not be routed
         """
         text = str(error.reply_text)
         if "'type'" in text:
-            raise ReceiverAway(f"{self.label}: {text}")
+            raise ReceiverUnavailable(f"{self.label}: {text}")
         log.warning("%s: publishing to the exchange as it is: %s", self.label, text)
 
     # Publishing.
@@ -188,7 +188,7 @@ class Broker:
                 raise TimeoutError(f"{len(self._unconfirmed)} messages are not confirmed in time")
             self._connection.drain_events(timeout=left)
         if self._refused:
-            raise ReceiverAway(f"{self.label}: the broker refuses {self._refused} messages")
+            raise ReceiverUnavailable(f"{self.label}: the broker refuses {self._refused} messages")
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         self._unconfirmed -= self._confirmed(tag, multiple)

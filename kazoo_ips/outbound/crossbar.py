@@ -2,7 +2,7 @@
 
 import json
 
-from kazoo_ips.errors import ReceiverAway
+from kazoo_ips.errors import ReceiverUnavailable
 from kazoo_ips.outbound.http_sender import HTTPRequest, HTTPSender
 
 TIMEOUT = 15.0
@@ -32,7 +32,7 @@ class Crossbar:
 
         :returns: the status of the response: 200 if Crossbar says that it is done; 0 if a success
             is not in Crossbar's form, so that another server may have answered
-        :raises ReceiverAway: there is no complete response
+        :raises ReceiverUnavailable: there is no complete response
         """
         headers = {
             "X-Auth-Token": token,
@@ -43,7 +43,9 @@ class Crossbar:
         uri = f"{self._url}/v2/accounts/{account_id}/services/reconciliation"
         result = self._sender.send(HTTPRequest("POST", uri, headers, b'{"data":{}}'))
         if result.status is None or not result.is_whole:
-            raise ReceiverAway(f"Crossbar: {result.error or 'the response is not complete'}")
+            raise ReceiverUnavailable(
+                f"Crossbar: {result.error or 'the response is not complete'}"
+            )
         if _is_done(result.status, result.body):
             return 200
         return 0 if 200 <= result.status < 300 else result.status

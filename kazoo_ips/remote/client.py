@@ -217,7 +217,7 @@ class APIClient:
     def _send_when_permitted(
         self, method: str, url: str, body: bytes | None, headers: dict[str, str]
     ) -> replies.Reply:
-        """Send a request. Wait while a rate limit refuses it, or another attempt is in progress."""
+        """Send a request. Wait if a rate limit refuses it, or another attempt is in progress."""
         waited = 0.0
         while True:
             reply = self._exchange(method, url, body, headers)

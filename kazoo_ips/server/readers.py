@@ -163,7 +163,7 @@ class Readers:
         self._wake()
 
     def wait(self) -> None:
-        """Wait until all connections have ended, for a few seconds at most. The worker is ending."""
+        """Wait until all connections have ended, for a few seconds at most."""
         if self._thread is not None:
             self._wake()
             self._thread.join(_END + _TICK)

@@ -51,8 +51,8 @@ worker needs 0.1 ms."""
 _PAUSE = 1.0
 """Seconds of a pause after a refusal: the least `Retry-After`."""
 _TURN = 0.1
-"""Seconds after which the worker handles the next connection whose pause is over, if the request of
-the previous one takes longer."""
+"""Seconds after which the worker handles the next connection whose pause is over, if the request
+of the previous one takes longer."""
 _EVICTED = 50
 """Number of waiting connections that are closed at a time when no more can be accepted."""
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from kazoo_ips.errors import ReceiverAway
+from kazoo_ips.errors import ReceiverUnavailable
 from kazoo_ips.outbound import amqp
 from kazoo_ips.services.kazoo.document_changes import EXCHANGE
 from tests.bus.rabbitmq import Listener, RabbitMQ
@@ -72,7 +72,7 @@ def test_a_broker_that_is_killed_and_started_again(rabbitmq: RabbitMQ) -> None:
     broker.publish(some(1))
     rabbitmq.kill()
     for _ in range(2):  # on the old connection, then on a new one
-        with pytest.raises(ReceiverAway, match=r"^test: "):
+        with pytest.raises(ReceiverUnavailable, match=r"^test: "):
             broker.publish(some(1))
     rabbitmq.start()
     # The exchange is gone with the broker.
@@ -93,7 +93,7 @@ def test_a_paused_broker_is_not_waited_for_without_end(
     rabbitmq.pause()
     try:
         start = time.monotonic()
-        with pytest.raises(ReceiverAway):
+        with pytest.raises(ReceiverUnavailable):
             broker.publish(some(3000))
         assert time.monotonic() - start < 3
     finally:
@@ -111,7 +111,7 @@ def test_a_broker_without_memory_blocks_and_says_so(
     broker.publish([])
     rabbitmq.control("set_vm_memory_high_watermark", "0")
     try:
-        with pytest.raises(ReceiverAway, match="blocked the connection"):
+        with pytest.raises(ReceiverUnavailable, match="blocked the connection"):
             broker.publish(some(1))
     finally:
         rabbitmq.control("set_vm_memory_high_watermark", "0.4")
@@ -132,7 +132,7 @@ def test_a_connection_that_is_cut_at_any_frame_loses_nothing(
         sent = some(3)
         try:
             broker.publish(sent)
-        except ReceiverAway:
+        except ReceiverUnavailable:
             broker.publish(sent)
         found = listener.bodies("all")
         assert set(texts(sent)) <= set(found)
@@ -148,7 +148,7 @@ def test_a_connection_that_is_cut_at_any_frame_loses_nothing(
 
 def test_a_refused_login_raises_without_the_password(rabbitmq: RabbitMQ) -> None:
     broker = rabbitmq.broker(password="pa55word")
-    with pytest.raises(ReceiverAway, match="ACCESS_REFUSED") as raised:
+    with pytest.raises(ReceiverUnavailable, match="ACCESS_REFUSED") as raised:
         broker.publish(some(1))
     assert "pa55word" not in str(raised.value)
 
@@ -192,7 +192,7 @@ def test_an_exchange_of_another_type_is_refused(rabbitmq: RabbitMQ) -> None:
     redeclare(rabbitmq, "direct", durable=False)
     broker = rabbitmq.broker()
     for _ in range(2):
-        with pytest.raises(ReceiverAway, match="inequivalent arg 'type'"):
+        with pytest.raises(ReceiverUnavailable, match="inequivalent arg 'type'"):
             broker.publish(some(1))
     redeclare(rabbitmq, "topic", durable=False)
     broker.publish(some(1))
@@ -205,7 +205,7 @@ def test_an_exchange_that_is_deleted_meanwhile_is_declared_again(
     broker.publish(some(1))
     with rabbitmq.connection() as connection:
         connection.channel().exchange_delete(EXCHANGE)
-    with pytest.raises(ReceiverAway, match="NOT_FOUND"):
+    with pytest.raises(ReceiverUnavailable, match="NOT_FOUND"):
         broker.publish(some(1))
     broker.publish(some(1))
 

@@ -8,7 +8,7 @@ import pytest
 from kazoo_ips.background import consumer
 from kazoo_ips.background.consumer import BEFORE_START, Consumer
 from kazoo_ips.couch.client import Couch
-from kazoo_ips.errors import DatastoreUnreachable, ReceiverAway
+from kazoo_ips.errors import DatastoreUnreachable, ReceiverUnavailable
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.model.history import HistoryEvent
 from kazoo_ips.observability.metrics import Metrics
@@ -45,7 +45,7 @@ class Process:
     def take(self, events: Collection[HistoryEvent]) -> tuple[()]:
         """Take events, unless it is away."""
         if self.is_away:
-            raise ReceiverAway("away")
+            raise ReceiverUnavailable("away")
         self.taken += events
         return ()
 

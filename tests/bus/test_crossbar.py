@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from kazoo_ips.errors import ReceiverAway
+from kazoo_ips.errors import ReceiverUnavailable
 from kazoo_ips.outbound.crossbar import Crossbar
 from tests.bus import crossbar as answers
 from tests.bus.crossbar import Answer, FakeCrossbar, answer
@@ -59,7 +59,7 @@ def test_the_status_of_a_response(server: FakeCrossbar, reply: Answer, status: i
 def test_a_response_that_is_not_complete(server: FakeCrossbar, reply: Answer) -> None:
     server.default = reply
     start = time.monotonic()
-    with pytest.raises(ReceiverAway, match=r"^Crossbar: ") as raised:
+    with pytest.raises(ReceiverUnavailable, match=r"^Crossbar: ") as raised:
         Crossbar(server.url, timeout=0.5).reconcile(A, "the token")
     assert time.monotonic() - start < 2
     assert "the token" not in str(raised.value)
@@ -75,11 +75,11 @@ def test_a_body_is_read_up_to_a_limit(server: FakeCrossbar) -> None:
 
 def test_nothing_listens(server: FakeCrossbar) -> None:
     server.go_away()
-    with pytest.raises(ReceiverAway, match="Connection refused"):
+    with pytest.raises(ReceiverUnavailable, match="Connection refused"):
         Crossbar(server.url).reconcile(A, "t")
 
 
 def test_a_server_without_tls_is_refused_by_https(server: FakeCrossbar) -> None:
-    with pytest.raises(ReceiverAway, match="tls"):
+    with pytest.raises(ReceiverUnavailable, match="tls"):
         Crossbar(server.url.replace("http", "https"), timeout=2).reconcile(A, "t")
     assert server.requests == [] or not server.requests[0].headers.get("x-auth-token")

@@ -8,7 +8,7 @@ import pytest
 from kazoo_ips.app import Instance
 from kazoo_ips.background.consumer import Consumer
 from kazoo_ips.couch.client import Couch
-from kazoo_ips.errors import ReceiverAway
+from kazoo_ips.errors import ReceiverUnavailable
 from kazoo_ips.model.history import HistoryEvent
 from kazoo_ips.model.history import HistoryEventKind as Kind
 from kazoo_ips.observability.metrics import Metrics
@@ -274,5 +274,5 @@ def test_the_number_of_accounts_that_wait_is_limited_and_none_is_lost(
 def test_a_full_list_raises(world: World, alice: Member, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciliation, "MAX_WAITING", 1)
     world.reconciliation.take([assigned(alice.id)])
-    with pytest.raises(ReceiverAway, match="1 accounts wait"):
+    with pytest.raises(ReceiverUnavailable, match="1 accounts wait"):
         world.reconciliation.take([])

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from kazoo_ips.errors import ReceiverAway
+from kazoo_ips.errors import ReceiverUnavailable
 from kazoo_ips.outbound.amqp import Broker
 from kazoo_ips.outbound.crossbar import Crossbar
 from tests.bus.crossbar import SUCCESS
@@ -124,14 +124,14 @@ def test_a_trusted_server_gets_what_is_sent_if_the_name_is_right(
     if address == RIGHT:
         assert crossbar.reconcile(A, "token") == 200
         server.received = b""
-        with pytest.raises(ReceiverAway) as raised:  # it does not speak AMQP
+        with pytest.raises(ReceiverUnavailable) as raised:  # it does not speak AMQP
             broker(server.port).publish([])
         assert "CERTIFICATE" not in str(raised.value)
         assert server.received.startswith(b"AMQP")
     else:
-        with pytest.raises(ReceiverAway, match="certificate: "):
+        with pytest.raises(ReceiverUnavailable, match="certificate: "):
             crossbar.reconcile(A, "token")
-        with pytest.raises(ReceiverAway, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(ReceiverUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
             broker(server.port).publish([])
         assert server.received == b""
 
@@ -144,6 +144,6 @@ def test_a_server_that_nobody_trusts_gets_nothing(
         lambda: Crossbar(f"https://{RIGHT}:{server.port}").reconcile(A, "token"),
         lambda: broker(server.port).publish([]),
     ):
-        with pytest.raises(ReceiverAway, match=r"certificate: |CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(ReceiverUnavailable, match=r"certificate: |CERTIFICATE_VERIFY_FAILED"):
             call()
     assert server.received == b""

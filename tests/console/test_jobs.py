@@ -59,7 +59,7 @@ def test_an_evacuation_shows_who_gets_what_and_can_be_stopped(
     assert "also 192.0.2.2" in preview.text
     assert "Alice" in preview.text
     job = confirmed(preview).follow()
-    assert "stops when" in said(confirmed(job.forms["stop"].submit()))
+    assert "and stops" in said(confirmed(job.forms["stop"].submit()))
     work(services)
     assert services.jobs.list()[0].has_ended
 

@@ -62,7 +62,7 @@ def test_a_reservation_ends_later(hers: Browser, services: Instance, made: Reser
     form["seconds"] = "14400"
     preview = form.submit()
     assert services.reservations.fetch(made.account_id, made.id).until == made.until
-    assert "another time" in said(confirmed(preview))
+    assert "was changed" in said(confirmed(preview))
     assert services.reservations.fetch(made.account_id, made.id).until > made.until + 10_000
     path = f"{page_of(made)}/extend"
     assert "a number" in hers.send(path, 400, seconds="x").text

@@ -447,7 +447,7 @@ def test_a_collector_that_is_away_disturbs_no_request_and_no_end(
     assert {line["status"] for line in lines if "status" in line} == {200}
     assert not [line for line in lines if "HTTPConnection" in line.get("message", "")]
     assert [line for line in lines if "last spans" in line.get("message", "")]
-    assert told.stderr == "the last spans were not exported: the collector does not take them\n"
+    assert told.stderr == "the last spans were not exported: the collector does not accept them\n"
 
 
 # A service without spans.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from kazoo_ips.errors import ReceiverAway
+from kazoo_ips.errors import ReceiverUnavailable
 from kazoo_ips.model.history import HistoryEvent
 from kazoo_ips.services.kazoo.document_changes import BusMessage, DocumentChanges
 
@@ -14,7 +14,7 @@ class BrokerClient(Protocol):
     def publish(self, messages: Sequence[BusMessage]) -> None:
         """Publish messages, and return when the broker has confirmed all of them.
 
-        :raises ReceiverAway: it has not confirmed all of them
+        :raises ReceiverUnavailable: it has not confirmed all of them
         """
 
     def close_if_idle(self) -> None:
@@ -44,12 +44,12 @@ class Bus:
         """Publish the messages for events.
 
         :returns: nothing that has to be published again
-        :raises ReceiverAway: the broker has not confirmed all messages
+        :raises ReceiverUnavailable: the broker has not confirmed all messages
         """
         messages = [message for event in events for message in self._changes.messages(event)]
         try:
             self._broker.publish(messages)
-        except ReceiverAway:
+        except ReceiverUnavailable:
             self._count("failed", len(messages))
             raise
         self._count("confirmed", len(messages))

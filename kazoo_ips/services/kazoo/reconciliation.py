@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kazoo_ips.errors import AccountNotFound, InvalidCredentials, ReceiverAway
+from kazoo_ips.errors import AccountNotFound, InvalidCredentials, ReceiverUnavailable
 from kazoo_ips.model.history import HistoryEvent
 from kazoo_ips.services.accounts.account_tree import AccountService
 from kazoo_ips.services.accounts.authentication import AuthenticationService
@@ -41,7 +41,7 @@ class CrossbarClient(Protocol):
     def reconcile(self, account_id: str, token: str) -> int:
         """Return the status of the response; 200 if it is done.
 
-        :raises ReceiverAway: there is no complete response
+        :raises ReceiverUnavailable: there is no complete response
         """
 
 
@@ -117,10 +117,10 @@ class Reconciliation:
         """Note the accounts of events.
 
         :returns: nothing that has to be handled again
-        :raises ReceiverAway: too many accounts wait already
+        :raises ReceiverUnavailable: too many accounts wait already
         """
         if len(self._waiting) >= MAX_WAITING:
-            raise ReceiverAway(
+            raise ReceiverUnavailable(
                 f"Crossbar: {len(self._waiting)} accounts wait for a reconciliation"
             )
         for event in events:
@@ -144,7 +144,8 @@ class Reconciliation:
 
         An account that Crossbar refuses does not delay the others.
 
-        :raises ReceiverAway: Crossbar is away or refuses the token; the remaining accounts wait
+        :raises ReceiverUnavailable: Crossbar is unavailable or refuses the token; the remaining
+            accounts wait
         :raises DatastoreError: CouchDB failed; the remaining accounts wait
         """
         now, end, done = self._now(), time.monotonic() + _ROUND, 0
@@ -176,7 +177,7 @@ class Reconciliation:
             return self._done(account_id, "gone")
         try:
             status = self._request(account_id)
-        except ReceiverAway:
+        except ReceiverUnavailable:
             waiting.due = self._now() + _AWAY_PAUSE
             self._counts.count_reconciliation("away")
             raise
@@ -187,7 +188,7 @@ class Reconciliation:
             self._counts.count_reconciliation(
                 "unauthorized" if status == _UNAUTHORIZED else "failed"
             )
-            raise ReceiverAway(f"Crossbar: status {status}")
+            raise ReceiverUnavailable(f"Crossbar: status {status}")
         self._refused(account_id, waiting, status)
         return False
 
@@ -219,7 +220,7 @@ class Reconciliation:
     def _current_token(self) -> str:
         """Return a token of the operator's account.
 
-        :raises ReceiverAway: there is no account whose token Crossbar would accept
+        :raises ReceiverUnavailable: there is no account whose token Crossbar would accept
         """
         now = self._now()
         if now >= self._token_until:
@@ -227,10 +228,10 @@ class Reconciliation:
                 account = self._accounts.master()
                 if not account.operator:
                     text = f"the master account {account.id} is no superduper admin"
-                    raise ReceiverAway(f"no token for Crossbar: {text}")
+                    raise ReceiverUnavailable(f"no token for Crossbar: {text}")
                 self._token = self._auth.open_session(account).token
             except (AccountNotFound, InvalidCredentials) as error:
-                raise ReceiverAway(
+                raise ReceiverUnavailable(
                     "no token for Crossbar: the master account is missing, disabled or expired"
                 ) from error
             self._token_until = now + self._token_lifetime // 2
