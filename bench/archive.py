@@ -1,4 +1,4 @@
-"""Rows about the archiver of the history: how fast it is, and what it costs calls.
+"""Rows about the archiver of the history: how fast it is, and how much it slows requests.
 
 The comparison without the archiver is the same service, whose lease of the archiver is held by
 the benchmark meanwhile, so that no process archives.
@@ -33,7 +33,7 @@ _LAG_SECONDS = 20
 _EVENTS = 10_000
 """Events of which the rate is measured."""
 _LEASE_LOST = LEASE - RENEW + 3
-"""Seconds after which a worker has noticed that it has lost its lease: when it renews it."""
+"""Seconds after which a worker notices that it has lost its lease, when it renews the lease."""
 
 
 # How fast the archiver is.
@@ -138,7 +138,7 @@ def _read(world: World, since: str, seen: dict[str, float], over: Event) -> None
         time.sleep(0.05)
 
 
-# What it costs calls.
+# How much it slows requests.
 
 _CALLS = {
     "assign": ("POST", "{ip}", ""),

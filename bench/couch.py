@@ -144,7 +144,7 @@ class Database:
         return time.perf_counter() - start
 
     def _wait(self, view: str) -> None:
-        """Query a view until it answers: CouchDB times out after a minute and goes on indexing."""
+        """Query a view until it answers: CouchDB times out after a minute and indexes on."""
         end = time.monotonic() + _INDEX_TIMEOUT
         while True:
             try:

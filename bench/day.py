@@ -14,7 +14,7 @@ from bench.wrk import Load, Plan, Request
 
 _CLIENTS = (1, 8, 32, 128)
 _MOST_PER_SECOND = 4000
-"""More requests per second than the machine can answer, so that the writes suffice."""
+"""More requests per second than the machine can handle, so that there are enough writes."""
 
 
 def day(bench: Bench) -> Iterator[Row]:

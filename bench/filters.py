@@ -1,4 +1,4 @@
-"""Rows about filters of lists: what a page costs in a large pool, and what their view costs."""
+"""Rows about filters of lists: the cost of a page in a large pool, and of building their view."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -23,11 +23,12 @@ _WINDOW = 20
 """Rows that the service reads for a question about one address."""
 _PAGE = 50
 _ARCHIVED, _SETTLED = 900, 10
-"""Seconds in which the service has to archive a pool, and without events after which it has."""
+"""Seconds in which the service has to archive a pool, and seconds without a new event after which
+the pool counts as archived."""
 _NOW = int(time.time()) + GREGORIAN_EPOCH
 _CHUNK = 5000
 _ASKED = range(100, 600)
-"""The addresses that are asked for."""
+"""The addresses of the requests."""
 MakePlan = Callable[[World], Plan]
 
 

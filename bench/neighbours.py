@@ -1,4 +1,4 @@
-"""The row about the rate limit: what one account at full speed costs another account."""
+"""The row about the rate limit: how much an account at full speed slows another account."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from bench.world import World, addresses
 from bench.wrk import Plan
 
 _CONNECTIONS = 32
-"""Connections of the account at full speed, which sends on, whatever the reply."""
+"""Connections of the account at full speed, which sends without pauses, whatever the reply."""
 _PER_SECOND = 40
 """Requests per second of the other account, below its limit."""
 _SETTLE = 8
@@ -37,8 +37,8 @@ def neighbours(bench: Bench) -> list[Row]:
         rounds = [
             {
                 "alone": _alone(world, limited, bench.options.seconds),
-                "limited": _beside(world, limited, bench.options.seconds),
-                "unlimited": _beside(world, unlimited, bench.options.seconds),
+                "limited": _measure(world, limited, bench.options.seconds),
+                "unlimited": _measure(world, unlimited, bench.options.seconds),
             }
             for _ in range(bench.options.rounds)
         ]
@@ -58,7 +58,7 @@ def neighbours(bench: Bench) -> list[Row]:
     ]
 
 
-def _beside(world: World, service: Gunicorn, seconds: int) -> float:
+def _measure(world: World, service: Gunicorn, seconds: int) -> float:
     """Return the p99 in milliseconds while the measured account sends at full speed."""
     seconds = max(seconds, _SECONDS)
     flood = replace(world.plan(world.details()), url=service.url)

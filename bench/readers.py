@@ -1,4 +1,4 @@
-"""The row about readers of the feed: what clients that wait for events cost other requests."""
+"""The row about readers of the feed: how much clients that wait for events slow other requests."""
 
 import itertools
 import resource
@@ -100,7 +100,7 @@ class _Readers:
 
 @contextmanager
 def _changing(world: World) -> Iterator[None]:
-    """Store events all the time, as the archive does."""
+    """Store events at a steady rate, as the archiver does."""
     archive, stop = app.build(world.settings).archive, threading.Event()
 
     def run() -> None:

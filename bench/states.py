@@ -84,7 +84,7 @@ def spread(bench: Bench) -> Iterator[Row]:
 
 
 def _rename_hosts(world: World, hosts: int) -> None:
-    """Put the addresses on so many hosts."""
+    """Distribute the addresses over this number of hosts."""
     there = world.pool.fetch(addresses(range(world.size)))
     world.pool.load(
         [
@@ -121,7 +121,7 @@ def _choices(bench: Bench, world: World, wanted: Mapping[str, Any]) -> Plan:
 
 
 def limits(bench: Bench) -> Iterator[Row]:
-    """Count the requests of an assignment: no limit, a limit of another account, one of its own.
+    """Count the requests of an assignment: no limit, a limit of another account, an own limit.
 
     An account without limits must cost nothing more, whatever limits other accounts have.
     """

@@ -1,8 +1,8 @@
 'use strict';
 /*
- * The routes that a service uses all the time, directly on Node's HTTP server: documents, bulk reads
- * and writes, views and `_all_docs`. Each passes no middleware of Express, which takes ten times as
- * long as PouchDB takes to read a document. What is not exactly of these forms is left to Express.
+ * The routes that the service uses most, directly on Node's HTTP server: documents, bulk reads and
+ * writes, views and `_all_docs`. They do not pass the middleware of Express, which takes ten times as
+ * long as PouchDB takes to read a document. Express handles all other requests.
  */
 const http = require('http');
 const { setTimeout: pause } = require('timers/promises');
@@ -45,7 +45,7 @@ async function object(req) {
   return body;
 }
 
-// Parameters are JSON. What is not, such as a revision, is text.
+// Parameters are JSON. A value that is not JSON, such as a revision, is text.
 function parsed(value) {
   try {
     return JSON.parse(value);
@@ -54,8 +54,8 @@ function parsed(value) {
   }
 }
 
-// PouchDB first lists the leaf revisions, then reads each: one may have been replaced meanwhile, and
-// it takes PouchDB a moment until the list has the new one.
+// PouchDB first lists the leaf revisions, then reads each. A write may replace one in between. The
+// list has the new revision a moment later.
 async function leavesOf(db, id, revs, attempts = 100) {
   const found = await db.get(id, { open_revs: 'all', revs });
   if (!attempts || found.every((leaf) => leaf.ok)) {
@@ -81,7 +81,8 @@ async function putDocument(db, { req, options, parts: [id] }) {
 
 const result = (row) => (row.error ? { id: row.id, error: row.name, reason: row.message } : row);
 
-// Of several writes of one revision CouchDB does the first. PouchDB makes a leaf without content.
+// Of several writes at the same revision, CouchDB executes the first. PouchDB would create a leaf
+// without content.
 function repeatedDocuments(docs) {
   const seen = new Set();
   return new Set(docs.filter(({ _id: id, _rev: rev }) => (
@@ -126,7 +127,7 @@ async function bulkGet(db, { req, options }) {
 const withBody = async ({ req, options }) => (
   req.method === 'POST' ? { ...await object(req), ...options } : options);
 
-// What is known of each view of a database: the `update_seq` up to which its index is built, and the
+// A cache for each view of a database: the `update_seq` up to which its index is built, and the
 // reductions that were made of that index.
 const views = new WeakMap();
 const MAX_REDUCTIONS = 100; // of one view

@@ -1,7 +1,7 @@
-"""gunicorn's settings for `make run`: those of the service, and it ends when `make run` does.
+"""gunicorn's settings for `make run`: those of the service; gunicorn ends when `make run` ends.
 
-A killed `make run` cannot stop gunicorn, which would keep the port. So gunicorn watches a pipe on
-its stdin, as the embedded database does: only `make run` holds the other end.
+A `make run` that is killed cannot stop gunicorn, which would keep the port. So gunicorn, like the
+embedded database, watches a pipe on its stdin. Only `make run` holds the other end.
 """
 
 import os
@@ -13,11 +13,11 @@ from kazoo_ips.server.gunicorn_conf import *  # noqa: F403 - gunicorn reads all 
 
 
 def when_ready(_: Any) -> None:
-    """Start watching, in the master process; its workers end when it does."""
+    """Start a thread that watches the pipe, in the master process. Workers end with the master."""
     Thread(target=_stop_at_end_of_pipe, daemon=True).start()
 
 
 def _stop_at_end_of_pipe() -> None:
     os.read(0, 1)  # sys.stdin has a lock, which would be held when gunicorn ends
-    # Not SIGTERM, which lets requests finish: their database has ended as well.
+    # SIGQUIT does not wait for requests: their database has ended too.
     os.kill(os.getpid(), signal.SIGQUIT)

@@ -1,7 +1,7 @@
-"""The past of the sample data: six weeks in which accounts took addresses and gave some back.
+"""The history of the sample data: six weeks of assignments and releases.
 
-The service's own writes make it, with a clock that is set back. So the history, the plots and the
-forecast of the sample data are made as those of a real pool.
+The service itself writes them, with a clock that is set back. So the history, the plots and the
+forecast of the sample data are like those of a real pool.
 """
 
 import random
@@ -16,19 +16,19 @@ from kazoo_ips.app import Instance
 from kazoo_ips.model import AssignIPs, CreateIP, ReleaseIPs
 
 DAYS = 42
-"""Length of the past."""
+"""Length of the history."""
 _DAY = 86_400
 _SEED = 7
-"""Every installation gets the same past."""
+"""With this seed, every installation gets the same history."""
 
 
 @dataclass(frozen=True)
 class Zone:
-    """A zone of the sample pool, and how its use has grown.
+    """A zone of the sample pool, and how its use grows.
 
     :param network: the addresses without their last part
-    :param taken: addresses that accounts take on a working day, about
-    :param returned: the share of days on which an account gives some back
+    :param taken: mean number of addresses that are assigned on a working day
+    :param returned: the share of working days on which an account releases some
     """
 
     name: str
@@ -62,8 +62,8 @@ CUSTOMERS = [
     "Acme Telecom", "Borealis Voice", "Cobalt Contact Center", "Delta Dental Group",
     "Evergreen Hotels", "Foxtrot Logistics",
 ]  # fmt: skip
-"""Names of accounts below the operator's. They have no users. The first one has a fixed id, which
-the API's description has; the others have random ids."""
+"""Names of accounts below the operator. They have no users. The first one has a fixed id, which
+the API's description names; the others have random ids."""
 
 
 class Clock:
@@ -81,7 +81,7 @@ class Clock:
 
 
 def make(build: Callable[[Clock], Instance]) -> None:
-    """Create the customers, and everything that they did.
+    """Create the customers and their history.
 
     :param build: returns services that read a clock
     """
@@ -95,16 +95,16 @@ def make(build: Callable[[Clock], Instance]) -> None:
     services.bulk_additions.create_all(
         [command for zone in ZONES for command in zone.addresses()], uuid4().hex
     )
-    pasts = [_Past(services, zone, customers, chance) for zone in ZONES]
+    pasts = [_ZoneHistory(services, zone, customers, chance) for zone in ZONES]
     for at in _working_hours(clock.at, chance):
         clock.at = at
         for past in pasts:
-            past.live_a_day()
-    services.background.work()  # what a running service does within a second
+            past.simulate_day()
+    services.background.work()  # a running service does this within a second
 
 
 def _working_hours(start: float, chance: random.Random) -> Iterator[float]:
-    """Yield a time of each working day of the past."""
+    """Yield a time on each working day of the history."""
     for day in count(1):
         at = start + day * _DAY + chance.randrange(-4 * 3600, 4 * 3600)
         if day >= DAYS:
@@ -113,8 +113,8 @@ def _working_hours(start: float, chance: random.Random) -> Iterator[float]:
             yield at
 
 
-class _Past:
-    """What happens in one zone.
+class _ZoneHistory:
+    """Makes the history of one zone.
 
     :param customers: the ids of the accounts
     """
@@ -129,8 +129,8 @@ class _Past:
         self._free = [command.address for command in zone.addresses()]
         self._held: list[tuple[str, list[str]]] = []
 
-    def live_a_day(self) -> None:
-        """Let accounts take addresses, and perhaps one give some back."""
+    def simulate_day(self) -> None:
+        """Assign addresses to an account, and release some of an account at random."""
         wanted = int(self._zone.taken + self._chance.random())
         if wanted and len(self._free) > wanted:
             account_id = self._chance.choice(self._customers)

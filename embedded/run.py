@@ -1,8 +1,8 @@
-"""`make run`: the service on a database of its own, with something in it to look at.
+"""`make run`: the service on a database of its own, with sample data.
 
-Starts the embedded server, unless COUCHDB_URL names a CouchDB, and gunicorn; stops both together.
-Everything it writes is in one folder, KAZOO_IPS_DATA, or in the CouchDB named. Knows processes and
-ports; what is in the database is `samples`'s.
+It starts gunicorn, and the embedded server unless COUCHDB_URL names a CouchDB. It stops both
+together. It writes only to the folder KAZOO_IPS_DATA and to the database. This module handles
+processes and ports; `samples.py` handles the content of the database.
 """
 
 import errno
@@ -23,14 +23,14 @@ from embedded.server import HERE, EmbeddedCouch, EmbeddedError
 
 
 class Child(Protocol):
-    """What runs as long as this does."""
+    """A process that has to run as long as this one."""
 
     def failure(self) -> str | None:
         """Why it ended, in one line; None while it runs."""
 
 
 class Gunicorn:
-    """The service in its own processes, for the length of a `with`."""
+    """The service in its own processes, inside a `with`."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -41,7 +41,7 @@ class Gunicorn:
             cwd=HERE.parent,  # where gunicorn finds this folder
             env=self._environ,
             stdin=subprocess.PIPE,  # ends with this process; gunicorn watches it
-            start_new_session=True,  # Ctrl-C is for its parent, which stops it in good order
+            start_new_session=True,  # Ctrl-C reaches only this process, which stops gunicorn
         )
         return self
 
@@ -50,7 +50,9 @@ class Gunicorn:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            with suppress(ProcessLookupError, PermissionError):  # nothing is left of its group
+            with suppress(
+                ProcessLookupError, PermissionError
+            ):  # all processes of its group have ended
                 os.killpg(process.pid, signal.SIGKILL)
 
     def failure(self) -> str | None:
@@ -60,9 +62,9 @@ class Gunicorn:
 
 
 class Stop:
-    """Whether a signal has asked to stop.
+    """Whether the process has got a signal to stop.
 
-    Nothing is interrupted: what was begun is finished, so that all that was started is known.
+    A signal interrupts nothing. So `run` knows all processes that it has started.
     """
 
     def __init__(self) -> None:
@@ -75,12 +77,12 @@ class Stop:
 
 
 def run(environ: Mapping[str, str]) -> None:
-    """Serve until a signal comes.
+    """Serve until the process gets a signal to stop.
 
-    :raises EmbeddedError: it cannot start, or something it started has ended
+    :raises EmbeddedError: a process cannot start, or has ended
     """
     stop = Stop()
-    from embedded import samples  # noqa: PLC0415 - takes its time, in which Ctrl-C counts too
+    from embedded import samples  # noqa: PLC0415 - the import is slow; Ctrl-C must work meanwhile
 
     port = _free_port(environ, "PORT", 8000)
     data = Path(environ.get("KAZOO_IPS_DATA") or HERE.parent / "data").resolve()
@@ -123,7 +125,7 @@ def _free_port(environ: Mapping[str, str], name: str, default: int) -> int:
     except (ValueError, OverflowError) as error:
         raise EmbeddedError(f"{name}: {text!r} is not a port") from error
     except OSError as error:
-        why = os.strerror(error.errno or 0)  # its own text names the address again
+        why = os.strerror(error.errno or 0)  # the error's text repeats the address
         raise EmbeddedError(
             f"port {port} cannot be used: {why}; {name}=... takes another"
         ) from error
@@ -133,7 +135,9 @@ def _free_port(environ: Mapping[str, str], name: str, default: int) -> int:
 def _wait_until_free(port: int) -> None:
     """Return when a server can listen on a port.
 
-    :raises OSError: none can, for 3 s: as long may what a killed `make run` has started hold it
+    It waits for 3 s, because the processes of a killed `make run` may still hold the port.
+
+    :raises OSError: no server can listen on it after that time
     """
     end = time.monotonic() + 3
     while True:
@@ -160,7 +164,7 @@ def _answers(port: int) -> bool:
 
 def main() -> None:
     """`python -m embedded.run`."""
-    logging.disable()  # what goes wrong here is told once, below
+    logging.disable()  # an error is printed once, below
     try:
         run(os.environ)
     except EmbeddedError as error:

@@ -1,6 +1,6 @@
-"""What `make run` finds or puts in the database: sample accounts, users and addresses.
+"""The sample data of `make run`: accounts, users, addresses and webhooks.
 
-Says in text what there is and how to try it. Knows nothing of processes.
+`set_up` creates what is missing in the database, and returns a text that says how to try it.
 """
 
 import json
@@ -44,12 +44,12 @@ _WEBHOOK = {
 }
 _WEBHOOK_KEY = "sample"
 _ACCOUNTS = {"Operator": None, "Alice": examples.ACCOUNT_ID}
-"""The sample accounts and their ids; None is a random one. The API's description has Alice's."""
+"""The sample accounts and their ids; None for a random id. The API's description has Alice's."""
 
 
 @dataclass(frozen=True)
 class Login:
-    """A sample account's user, with the password that only this installation has."""
+    """The user of a sample account, with the random password of this installation."""
 
     account_id: str
     username: str
@@ -57,11 +57,12 @@ class Login:
 
 
 def set_up(environ: Mapping[str, str], data: Path, port: int) -> str:
-    """Make what is missing in the database of the settings, and say what there is.
+    """Create databases and sample data if they are missing.
 
-    :param data: the folder that the sample users' passwords are kept in
-    :param port: where the API is going to be
-    :raises EmbeddedError: it cannot be done; the message is one line
+    :param data: the folder with the passwords of the sample users
+    :param port: the port of the service
+    :returns: the URLs, logins and first calls, as text
+    :raises EmbeddedError: the database or the folder cannot be used; the message is one line
     """
     try:
         settings = Settings.load(environ)
@@ -76,7 +77,7 @@ def set_up(environ: Mapping[str, str], data: Path, port: int) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the data folder, for this user's eyes only."""
+    """Create the data folder, which only this user can read."""
     with _usable(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -104,7 +105,7 @@ def _set_up(settings: Settings, file: Path, port: int, url: str) -> str:
 
 
 def _make_samples(services: Instance, settings: Settings, file: Path, logins: list[Login]) -> None:
-    _write_logins(file, logins)  # fails before there is an account that nobody has the password of
+    _write_logins(file, logins)  # an error here leaves no account without a known password
     for name, account_id in _ACCOUNTS.items():
         realm = f"{name.lower()}.example.com"
         account = services.accounts.create(name, realm, account_id=account_id)
@@ -115,7 +116,7 @@ def _make_samples(services: Instance, settings: Settings, file: Path, logins: li
     with request_context.command("make run", os.environ.get("USER", "")):
         past.make(lambda clock: app.build(settings, clock=clock))
         make_pool(services, account.id)
-        services.background.work()  # what a running service does within a second
+        services.background.work()  # a running service does this within a second
 
 
 def make_pool(services: Instance, account_id: str) -> None:
@@ -163,7 +164,7 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def _operator_login(accounts: list[Account], logins: list[Login]) -> str:
-    """How to log in to the console as the operator, if this installation has made the login."""
+    """Return the operator's login to the console; empty if this installation did not create it."""
     realms = {account.id: account.realm for account in accounts if account.operator}
     found = [each for each in logins if each.account_id in realms]
     return "".join(
@@ -173,7 +174,7 @@ def _operator_login(accounts: list[Account], logins: list[Login]) -> str:
 
 
 def _described(accounts: list[Account], logins: list[Login]) -> list[str]:
-    """The sample accounts among these; of others nobody told us the passwords."""
+    """Return a line for each sample account. The passwords of other accounts are not known."""
     by_id = {account.id: account for account in accounts}
     return [
         f"{account.name:10} account {account.id}, realm {account.realm}, "
@@ -188,8 +189,8 @@ def to_paste(
 ) -> list[str]:
     """Return lines for a shell: the variables that the documentation uses, and a first request.
 
-    TOKEN is the operator's. ACCOUNT is Alice, or without her another account below the operator,
-    and PASSWORD that of its user if this installation has made it.
+    TOKEN is the operator's. ACCOUNT is Alice, or another account below the operator if Alice does
+    not exist. PASSWORD is that of its user, if this installation has created the user.
     """
     operator = next((a for a in accounts if a.operator and a.enabled), None)
     if operator is None:

@@ -53,7 +53,7 @@ function compile(before, after) {
     try {
       compiled.set(key, vm.runInContext(source, context));
     } catch {
-      compiled.set(key, null); // it was divided in the wrong place
+      compiled.set(key, null); // CALL has split the program in the wrong place
     }
   }
   return compiled.get(key);
@@ -94,8 +94,8 @@ couch.dbWrapper.registerWrapper((name, db, next) => {
   return next();
 });
 
-// CouchDB builds indexes in the background. PouchDB builds one when it is read: the first reader
-// would wait until all events since the last one are in it.
+// CouchDB builds indexes in the background. PouchDB updates an index when it is read, so a reader
+// would wait until all new events are in it.
 const HISTORY_VIEWS = ['by_account', 'by_address', 'by_retraction', 'by_zone'];
 const INDEX_PAUSE = 1000; // milliseconds
 function buildIndexesSoon(db) {
@@ -108,9 +108,9 @@ function buildIndexesSoon(db) {
   }, INDEX_PAUSE).unref();
 }
 
-// PouchDB runs no `validate_doc_update`. For the databases of the history this server does: with a
-// single read of the documents before, because events are written by the thousand. All writes of
-// PouchDB pass `bulkDocs`.
+// PouchDB does not call `validate_doc_update`. This server calls it for the databases of the history.
+// It reads all documents of a write at once, because the service writes a thousand events together.
+// All writes of PouchDB pass `bulkDocs`.
 function validate(db) {
   const bulkDocs = db.bulkDocs.bind(db);
   const run = async (body, options) => {
@@ -214,8 +214,8 @@ app.get('/_all_dbs', async (req, res) => {
     .filter((name) => !(name < startkey || name > endkey)).slice(skip, skip + limit));
 });
 
-// CouchDB takes a database also as an object with its URL, and reports what it has copied. This server
-// needs no password, so it ignores that of the object.
+// As in CouchDB, a database can be an object with its URL, and the reply reports what was copied. This
+// server needs no password, so it ignores the password of the object.
 app.post('/_replicate', express.json(), async (req, res, next) => {
   const urls = [req.body.source, req.body.target].map((each) => each && each.url);
   if (!urls.every(Boolean)) {

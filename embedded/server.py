@@ -12,7 +12,7 @@ from typing import Self
 
 HERE = Path(__file__).resolve().parent
 _MEMORY = ":memory:"
-"""What the server takes in place of a directory."""
+"""The argument for data in memory, in place of a directory."""
 
 
 class EmbeddedError(Exception):
@@ -58,7 +58,7 @@ class EmbeddedCouch:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            start_new_session=True,  # Ctrl-C is for its parent, which stops it in good order
+            start_new_session=True,  # Ctrl-C reaches only the parent, which stops the server
         )
         try:
             self.port = self._wait_until_ready(self._process)
