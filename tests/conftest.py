@@ -1,8 +1,8 @@
 """Fixtures: a real database, the application on it, accounts with tokens, and an empty pool.
 
-The database is the embedded one unless COUCHDB_URL names another; either way in databases of its
-own, which are removed. With COUCHDB_ADMIN_URL as well, the application is a plain member of them
-and all else is the administrator's.
+The tests use the embedded database unless COUCHDB_URL names another. They create databases of
+their own there, and remove them. With COUCHDB_ADMIN_URL, the application is a plain member of
+these databases, and all other requests are those of the administrator.
 """
 
 import os

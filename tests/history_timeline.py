@@ -1,4 +1,4 @@
-"""A timeline in memory, which says what the history has to answer, and the events of it."""
+"""A timeline in memory: the expected answers of the history, and the events for them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace

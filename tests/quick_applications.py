@@ -1,4 +1,4 @@
-"""Lets all applications of a process share what takes long to create and never differs.
+"""Lets all applications of a process share objects that are slow to create and always equal.
 
 Tests create some thousand applications, all with the same routes, and hundreds of groups of
 databases with a signing key each. Werkzeug compiles two functions for each route, which takes

@@ -1,7 +1,7 @@
-"""What property tests draw from: addresses in every spelling, and texts that are none.
+"""Strategies for property tests: addresses in every spelling, and texts that are no addresses.
 
-Addresses come from the whole space here, since the order and the spelling of all of them matter;
-tests that talk to the service stay in the documentation ranges.
+The addresses come from the whole address space, because the order and the spelling of all of them
+matter. Tests that send requests to the service use the documentation ranges only.
 """
 
 import ipaddress

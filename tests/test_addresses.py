@@ -1,4 +1,4 @@
-"""Addresses: every spelling has one canonical form, and what is none is refused."""
+"""Addresses: every spelling has one canonical form, and all other texts are refused."""
 
 import doctest
 import ipaddress

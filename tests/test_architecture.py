@@ -1,4 +1,4 @@
-"""The code itself: who imports whom, what is documented, and that no failure lacks a reply."""
+"""The code itself: the imports of each folder, the docstrings, and a reply for each error."""
 
 import ast
 import importlib
@@ -285,7 +285,7 @@ def drawn() -> dict[str, str | None]:
     return parents
 
 
-def test_the_error_tree_is_drawn_as_it_is() -> None:
+def test_the_error_tree_in_the_docstring_is_that_of_the_classes() -> None:
     defined = {
         name: kind.__base__.__name__
         for name, kind in inspect.getmembers(errors, inspect.isclass)

@@ -1,4 +1,4 @@
-"""The documentation, held against what it speaks of."""
+"""The documentation agrees with the code, the settings and the files that it describes."""
 
 import ast
 import json

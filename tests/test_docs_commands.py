@@ -1,7 +1,7 @@
 """The command blocks of README, quick start and API page, pasted in order after a `make run`.
 
-Each page is pasted as it stands into an interactive zsh, which knows no comments there, and into
-sh. Every curl call must get the status, and the reply, that the page says.
+The tests paste each page unchanged into sh and into an interactive zsh, which has no comments.
+Every curl call must get the status and the reply that the page shows.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The embedded server, started for real on free ports: its life, its errors, its protocol."""
+"""The embedded server on free ports: its start and end, its errors, its protocol."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The life of an address: each transition, and no other, without anything running."""
+"""The transitions of an address: which are possible and which are not, without a database."""
 
 from collections.abc import Callable
 from dataclasses import replace

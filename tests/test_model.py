@@ -1,4 +1,4 @@
-"""The rules of a dedicated IP and of who may see what, without anything running."""
+"""The rules of a dedicated IP and the permissions of callers, without a database."""
 
 import dataclasses
 from dataclasses import FrozenInstanceError, replace

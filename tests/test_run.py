@@ -1,4 +1,4 @@
-"""`make run`, as a newcomer runs it: its own processes, free ports, a folder of its own."""
+"""`make run` as a newcomer runs it: in processes of its own, on free ports, in its own folder."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""The models in `spec/` speak of the code as it is: each step that they name is a method of it.
+"""Each step that the models in `spec/` name is a method of the code.
 
-Whether they hold is for `make model`, which needs Spin.
+`make model`, which needs Spin, checks the models themselves.
 """
 
 import ast

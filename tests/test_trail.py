@@ -1,4 +1,4 @@
-"""The trail of an address: what a write adds to it, and what may leave it."""
+"""The trail of an address: what a write adds to it, and which events it may drop."""
 
 from dataclasses import replace
 

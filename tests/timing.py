@@ -1,4 +1,4 @@
-"""How long something takes, on a machine that may be busy with something else at any moment."""
+"""Measures durations on a machine that may be busy with other processes."""
 
 import time
 from collections.abc import Callable

@@ -159,7 +159,7 @@ def test_the_names_of_a_long_list_take_one_request_for_a_thousand_accounts(
         ("us-east", "a", "with this zone and host"),
     ],
 )
-def test_an_address_that_exists_is_told_with_what_differs(
+def test_the_error_for_an_address_that_exists_names_the_differences(
     run: Run, add: Callable[..., DedicatedIP], zone: str, host: str, text: str
 ) -> None:
     add(ADDRESS, "us-east", "a")

@@ -103,7 +103,7 @@ def test_the_notes_survive_the_writes_of_the_service_and_of_kazoo(
     assert (document["description"], document["labels"]) == ("note", {"a": "1"})
 
 
-def test_what_another_program_has_written_in_another_form_survives(
+def test_values_of_unexpected_types_from_other_programs_are_kept(
     load: Any, patch: Patch, databases: Databases
 ) -> None:
     load(kazoo_document(ADDRESS, description=["x"], labels=[1]))

@@ -1,7 +1,6 @@
 """The published documentation: every curl line and every sup line in it, run as printed.
 
-`documentation/kazoo-ips-api.txt` is read here, so that it cannot say one thing and the tests
-another.
+The tests read `documentation/kazoo-ips-api.txt`, so that they cannot differ from it.
 """
 
 import json

@@ -325,7 +325,9 @@ def test_an_account_sees_its_own_tenures(world: World) -> None:
     ("query", "accept"),
     [("", "*/*"), ("?page_size=1", "*/*"), ("?paginate=false", "*/*"), ("", "text/csv")],
 )
-def test_an_account_is_told_of_nobody_else(world: World, query: str, accept: str) -> None:
+def test_the_history_of_an_account_names_no_other_account(
+    world: World, query: str, accept: str
+) -> None:
     reply = world.api.get(
         f"/v2/accounts/{world.alice}/ips/history{query}",
         headers={**world.own, "Accept": accept},

@@ -247,7 +247,7 @@ def test_an_invalid_line_does_not_stop_the_import(fill: Add, databases: Database
     assert list(in_pool(databases)) == ["192.0.2.3"]
 
 
-def test_bytes_that_are_not_utf_8_are_told_by_line_column_and_encoding(fill: Add) -> None:
+def test_the_error_for_bytes_that_are_not_utf_8_names_line_column_and_encoding(fill: Add) -> None:
     rows = [b"192.0.2.1,z\xfcrich,h", b"192.0.2.2,\x81,h", "192.0.2.3,äö".encode()[:-1]]
     told = fill("--json", given=b"\n".join([HEADER.encode(), b"# f\xfcr uns", *rows]))
     reports = [json.loads(line) for line in told.stdout.splitlines()[:-1]]

@@ -264,7 +264,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("how", ["one", "several"])
-def test_unknown_fields_survive_every_write(
+def test_every_write_keeps_unknown_fields(
     api: TestApp, load: Callable[..., None], databases: Databases, alice: Any, how: str
 ) -> None:
     addresses = [ADDRESS] if how == "one" else [ADDRESS, "192.0.2.2"]

@@ -263,7 +263,7 @@ def test_the_end_of_a_worker_ends_its_streams(
         assert ids(client.take(1)) == [made[1].id]
 
 
-def test_a_client_that_never_reads_is_dropped_and_disturbs_nobody(
+def test_a_client_that_never_reads_is_dropped_and_delays_no_other(
     environment: dict[str, str],
     services: Instance,
     operator: Member,

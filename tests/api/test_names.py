@@ -132,7 +132,7 @@ def test_a_bad_name_is_refused(
 
 
 @pytest.mark.parametrize("name", GOOD, ids=ascii)
-def test_any_other_name_is_taken_and_shown_as_it_is(
+def test_any_other_name_is_accepted_and_shown_unchanged(
     api: TestApp, pool: Any, operator: Any, name: str
 ) -> None:
     reply = api.put_json(

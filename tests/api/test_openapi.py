@@ -154,7 +154,7 @@ BODIES: dict[str, list[tuple[Any, bool]]] = {
     [(name, data, taken) for name, each in BODIES.items() for data, taken in each],
     ids=str,
 )
-def test_a_body_is_described_as_it_is_accepted(
+def test_the_description_of_a_body_agrees_with_what_the_route_accepts(
     api: CheckedApp, operator: Member, pool: Any, name: str, data: Any, taken: bool
 ) -> None:
     schema = {"$ref": f"#/components/schemas/{name}", **document()}

@@ -193,7 +193,7 @@ def test_an_unknown_member_of_a_request_of_our_own_is_refused_with_those_it_has(
     assert [(line["ip"], line["status"]) for line in lines] == [("192.0.2.1", "available")]
 
 
-def test_a_member_beside_data_that_belongs_in_it_is_refused(
+def test_a_member_of_the_envelope_that_belongs_in_data_is_refused(
     api: TestApp, operator: Member, alice: Member, add: Any
 ) -> None:
     add()
@@ -210,7 +210,7 @@ def test_a_member_beside_data_that_belongs_in_it_is_refused(
     assert api.get(f"{path}/assigned", headers=alice.headers, status=200).json["data"] == []
 
 
-def test_every_broken_rule_is_reported_beside_unknown_members(
+def test_every_broken_rule_is_reported_together_with_unknown_members(
     api: TestApp, operator: Member, alice: Member
 ) -> None:
     path, body = f"/v2/accounts/{alice.id}/ips", {"data": {"quantity": "x", "zoen": 1}}

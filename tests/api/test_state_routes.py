@@ -82,7 +82,7 @@ def test_a_release_in_a_zone_with_aging_says_when_the_address_is_available(
     }  # fmt: skip
 
 
-def test_a_drained_host_gives_nothing_away_and_says_why(
+def test_addresses_of_a_drained_host_are_not_assigned_and_the_error_has_the_reason(
     api: TestApp, patch: Callable[..., Any], alice: Member, operator: Member
 ) -> None:
     drained = success(patch(HOST, enabled=False, reason="proxy goes"), operator.token)

@@ -1,4 +1,4 @@
-"""Changes of what is so already: nothing is written, and no audit line says that it was."""
+"""Changes to the state that exists already: no write, and no audit line."""
 
 import logging
 from collections.abc import Callable

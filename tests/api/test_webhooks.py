@@ -250,7 +250,7 @@ def test_bulk_enabling_is_for_what_the_service_has_disabled(
     assert not ask("GET", f"{path}/{own['id']}")["enabled"]
 
 
-def test_a_test_delivery_is_sent_at_once_and_told(
+def test_a_test_delivery_is_sent_at_once_and_its_result_is_the_reply(
     settings: Settings, operator: Member, path: str
 ) -> None:
     own = replace(settings, webhook_networks="127.0.0.0/8")

@@ -173,7 +173,7 @@ def _declared_again(rabbitmq: RabbitMQ) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_declared_again")
-def test_a_durable_exchange_is_used_as_it_is(
+def test_a_durable_exchange_is_used_unchanged(
     rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
 ) -> None:
     redeclare(rabbitmq, "topic", durable=True)
@@ -198,7 +198,7 @@ def test_an_exchange_of_another_type_is_refused(rabbitmq: RabbitMQ) -> None:
     broker.publish(some(1))
 
 
-def test_an_exchange_that_is_deleted_meanwhile_is_declared_again(
+def test_an_exchange_that_another_client_deletes_is_declared_again(
     rabbitmq: RabbitMQ, listener: Listener
 ) -> None:
     broker = rabbitmq.broker()

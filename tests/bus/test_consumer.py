@@ -1,4 +1,4 @@
-"""Consumers of the feed: nothing is lost, and one that is blocked holds up no other."""
+"""Consumers of the feed: no event is lost, and a blocked consumer delays no other."""
 
 from collections.abc import Collection, Sequence
 from uuid import uuid4
@@ -125,7 +125,7 @@ def test_events_of_the_time_before_the_start_are_left_out_though_they_are_archiv
     assert one.run(monkeypatch, 2) == [new]
 
 
-def test_a_receiver_that_is_away_for_days_gets_everything_in_order(
+def test_a_receiver_that_was_unavailable_for_days_gets_all_events_in_order(
     processes: list[Process], feed: EventList, time: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = processes
@@ -148,7 +148,7 @@ def test_a_receiver_that_is_away_for_days_gets_everything_in_order(
     assert other.run(monkeypatch, 1) == []
 
 
-def test_the_lease_is_kept_while_the_receiver_is_away(
+def test_the_lease_is_kept_while_the_receiver_is_unavailable(
     processes: list[Process], feed: EventList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = processes

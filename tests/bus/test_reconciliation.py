@@ -155,7 +155,7 @@ def test_a_request_that_fails_is_repeated_until_it_is_done(
     assert len(server.requests) == requests
 
 
-def test_crossbar_that_is_away_for_a_day_is_asked_for_every_account_afterwards(
+def test_every_account_is_reconciled_after_crossbar_was_unavailable_for_a_day(
     world: World, server: FakeCrossbar, alice: Member, bob: Member
 ) -> None:
     server.go_away()

@@ -72,7 +72,7 @@ def test_the_password_of_a_broker_is_in_no_line(
 
 
 @pytest.mark.slow
-def test_an_assignment_reaches_the_bus_and_crossbar_though_one_broker_is_away(
+def test_an_assignment_reaches_the_bus_and_crossbar_although_one_broker_is_unavailable(
     environment: dict[str, str], rabbitmq: RabbitMQ, server: FakeCrossbar, services: Instance,
     operator: Member, member: Callable[..., Member], add: Callable[..., DedicatedIP],
     tmp_path: Path,

@@ -136,7 +136,7 @@ def test_a_trusted_server_gets_what_is_sent_if_the_name_is_right(
         assert server.received == b""
 
 
-def test_a_server_that_nobody_trusts_gets_nothing(
+def test_a_server_with_an_untrusted_certificate_gets_nothing(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")

@@ -1,4 +1,4 @@
-"""The files of the pages: those of npm are as their packages have them, and nothing is missing."""
+"""The files of the pages: those of npm equal the files in their packages, and none is missing."""
 
 import re
 from pathlib import Path

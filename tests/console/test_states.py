@@ -1,4 +1,4 @@
-"""Addresses, hosts and zones taken out of service and back, and the settings of zones."""
+"""Disabling and enabling addresses, hosts and zones, and the settings of zones."""
 
 from collections.abc import Callable
 from uuid import uuid4

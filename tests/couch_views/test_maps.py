@@ -105,7 +105,7 @@ def test_couch_views_has_no_other_files() -> None:
 
 
 @pytest.mark.parametrize("path", INCLUDED, ids=lambda path: path.name)
-def test_included_code_is_in_some_map_as_it_is(path: Path) -> None:
+def test_included_code_is_in_a_map_function_unchanged(path: Path) -> None:
     line = f"// !code {path.relative_to(TREE).as_posix()}\n"
     users = [each for each in MAPS if line in each.read_text()]
     assert users

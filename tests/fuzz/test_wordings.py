@@ -1,4 +1,4 @@
-"""Whatever is sent, given or configured: no text of a Python exception comes back."""
+"""No request, argument or setting is answered with the text of a Python exception."""
 
 import codecs
 import json

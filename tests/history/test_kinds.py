@@ -1,7 +1,7 @@
 """Each kind of event reaches the history, the feed, webhooks, Kazoo's bus and billing.
 
-One pool lives through every change that the service, the background work and other programs can
-make. A new kind of event fails here until something of this life makes it.
+One pool gets every change that the service, the background work and other programs can make. A new
+kind of event fails here until one of these changes makes it.
 """
 
 import json

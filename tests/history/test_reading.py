@@ -1,4 +1,4 @@
-"""What readers see while the archiver is behind, at work, or far away: always every change."""
+"""Readers see every change, also while the archiver works, is behind or does not run."""
 
 import os
 from random import Random

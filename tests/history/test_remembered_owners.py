@@ -1,4 +1,4 @@
-"""The accounts of addresses that a process remembers: never behind a write of any program."""
+"""The owners of addresses that a process caches are never older than a write of any program."""
 
 import os
 from collections.abc import Iterable

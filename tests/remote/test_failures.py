@@ -1,4 +1,4 @@
-"""What a command by URL says if the service cannot be used, and what it does about it."""
+"""Commands at a URL whose service cannot be used: what they print, and what they repeat."""
 
 import http.server
 import json

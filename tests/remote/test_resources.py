@@ -1,4 +1,4 @@
-"""What the API shows of a model is the model again, with every field."""
+"""A model that is converted to a resource and back is equal, with every field."""
 
 from dataclasses import fields
 

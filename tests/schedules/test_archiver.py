@@ -1,7 +1,7 @@
-"""The archiver loses and repeats no event, whatever runs beside it, and wherever it is killed.
+"""The archiver loses and repeats no event, with any concurrent client, and if it is killed.
 
-The archiver is one client of the schedules. Beside it requests write several addresses, Kazoo
-writes by hand, and the operator compacts the pool and sets the clock back. The tests run a sample
+The archiver is one client of the schedules. Other clients write several addresses, write as Kazoo
+does, compact the pool and set the clock back. The tests run a sample
 of the orders. They repeat those with different outcomes, with a kill at each request of the
 archiver.
 """

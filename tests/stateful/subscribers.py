@@ -1,4 +1,4 @@
-"""Readers of the feed, and webhooks with receivers: what each of them has got of the changes."""
+"""Readers of the feed, and webhooks with receivers: the changes that each of them has got."""
 
 import json
 import time

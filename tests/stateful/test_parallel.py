@@ -1,4 +1,4 @@
-"""The replies to concurrent random commands are linearizable, and each change is told once."""
+"""The replies to concurrent random commands are linearizable, and each change is reported once."""
 
 import os
 import random

@@ -937,7 +937,7 @@ def test_refresh_writes_a_line_for_copies(
     assert (line["audit"], line["addresses"]) == ("copy_written", [FREE])
 
 
-def test_the_system_s_log_gets_the_lines_of_commands_where_there_is_one(
+def test_commands_write_audit_lines_to_the_system_log_if_there_is_one(
     command: Callable[..., list[dict[str, Any]]], pool: Database, tmp_path: Path
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:

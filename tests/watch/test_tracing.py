@@ -1,4 +1,4 @@
-"""Spans by OpenTelemetry: what they say, and that a service without them pays nothing."""
+"""Spans by OpenTelemetry: their content, and that a service without them does no work for them."""
 
 import json
 import os
@@ -422,7 +422,7 @@ def answers_quickly(url: str, member: Member) -> None:
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["nobody listens", "it never answers"])
-def test_a_collector_that_is_away_disturbs_no_request_and_no_end(
+def test_an_unreachable_collector_delays_no_request_and_no_end_of_a_process(
     environment: dict[str, str], alice: Member, tmp_path: Path, silent: bool
 ) -> None:
     log = tmp_path / "log"
