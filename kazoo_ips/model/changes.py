@@ -16,7 +16,7 @@ MAX_LABELS = 16
 
 
 class Replacement(NamedTuple):
-    """The address that an account has got beside another one, which is to go.
+    """The address that an account has got to replace another one, which it has to release.
 
     :param account_id: the account; for any other account it is no replacement
     """
@@ -27,12 +27,12 @@ class Replacement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to change. What is None stays as it is.
+    """What to change. Fields that are None do not change.
 
     :param description: the new description; empty removes it
     :param labels: the new value of each label that changes; None removes the label
     :param no_labels: whether to remove all labels first
-    :param replaced_by: the address that the account of this one has got beside it
+    :param replaced_by: the address that the account has got to replace this one
     """
 
     zone: str | None = None
@@ -59,4 +59,4 @@ class Changes:
 
 
 NO_CHANGES = Changes()
-"""What leaves an address as it is."""
+"""Changes that change nothing."""

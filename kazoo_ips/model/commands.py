@@ -149,7 +149,7 @@ class MoveHost:
 
 @dataclass(frozen=True, slots=True)
 class EvacuateHost:
-    """Give each account on a host other addresses beside those that it has there."""
+    """Give each account on a host additional addresses on other hosts."""
 
     host: str
 

@@ -21,7 +21,7 @@ class JobKind(StrEnum):
     MOVE = "move"
     """All addresses of a host go to another host or zone. Each account keeps its addresses."""
     EVACUATE = "evacuate"
-    """Each account on a host gets other addresses beside those that it has there."""
+    """Each account on a host gets additional addresses on other hosts."""
 
 
 class JobState(StrEnum):
@@ -44,7 +44,7 @@ class ItemResult(StrEnum):
 
     MOVED = "moved"
     REPLACED = "replaced"
-    """Its account has another address beside it."""
+    """Its account has got a replacement."""
     UNCHANGED = "unchanged"
     """It was as the job would leave it already, or it is not what the job works on any more."""
     INSUFFICIENT = "insufficient_ips"
@@ -66,7 +66,7 @@ class JobItem:
     """One address of a job.
 
     :param account_id: the account that had it when the job began; None if none had it
-    :param replacement: the address that its account gets or has got beside it
+    :param replacement: the address that its account gets, or has got, in addition
     :param result: None while it is not known
     """
 
@@ -200,5 +200,5 @@ class Job:
         return self
 
     def stopping(self) -> "Job":
-        """Return the job that stops. One that has ended stays as it is."""
+        """Return the job that stops. A job that has ended does not change."""
         return self if self.has_ended else replace(self, state=JobState.STOPPING)

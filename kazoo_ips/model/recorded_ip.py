@@ -23,7 +23,7 @@ class RecordedIP:
       `reserved_until`.
     * `disabled` says why the address is disabled. If it is assigned, the release disables it.
     * `description` and `labels` are the operator's notes; the labels are sorted by key.
-    * `replacement` is the address that its account has got beside it.
+    * `replacement` is the address that its account has got in an evacuation, to replace it.
     * `conflicted` says whether the database has other live revisions of the document.
     * `trail` is what happened to the address lately, the latest event last.
     * `transaction` is the id of the transaction that wrote the document last. It may be pending.
@@ -68,7 +68,7 @@ class RecordedIP:
 
     @property
     def replaced_by(self) -> str | None:
-        """The address that the account of this one has got beside it, if any."""
+        """The address that its account has got to replace this one, if any."""
         replacement = self.replacement
         if replacement is None or self.assigned_to != replacement.account_id:
             return None

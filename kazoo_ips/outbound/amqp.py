@@ -167,7 +167,7 @@ class Broker:
         text = str(error.reply_text)
         if "'type'" in text:
             raise ReceiverUnavailable(f"{self.label}: {text}")
-        log.warning("%s: publishing to the exchange as it is: %s", self.label, text)
+        log.warning("%s: publishing to the existing exchange: %s", self.label, text)
 
     # Publishing.
 

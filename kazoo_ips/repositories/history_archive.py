@@ -30,7 +30,7 @@ class HistoryArchive:
         self._years = years
 
     def append(self, events: Sequence[HistoryEvent]) -> None:
-        """Store events, each in the database of its year. An event that is stored stays as it is.
+        """Store events, each in the database of its year. A stored event does not change.
 
         The events of one address reach the feed in the order in which they are given, if their
         times do not decrease.

@@ -1,4 +1,4 @@
-"""Evacuating a host: each account there gets other addresses beside its own.
+"""Evacuating a host: each account there gets additional addresses on other hosts.
 
 Each account keeps its old addresses, whose documents name the new ones. The service stores a part
 of the job with the chosen addresses before it assigns them. So a process that continues the job

@@ -96,7 +96,7 @@ class JobService:
         return job
 
     def stop(self, job_id: str, *, dry_run: bool = False) -> Job:
-        """Stop a job between two of its parts. A job that has ended stays as it is.
+        """Stop a job between two of its parts. A job that has ended does not change.
 
         :raises JobNotFound: no job has the id
         :raises DatastoreUnreachable: it is unknown whether the job stops

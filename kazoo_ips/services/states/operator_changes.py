@@ -87,7 +87,7 @@ class OperatorChanges:
         attempt: Attempt | None = None,
         dry_run: bool = False,
     ) -> DedicatedIP:
-        """Take an address into service again. One that is not disabled stays as it is.
+        """Enable an address again. One that is not disabled does not change.
 
         If its host or zone is drained, it stays disabled for that.
         """

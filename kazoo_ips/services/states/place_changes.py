@@ -21,7 +21,7 @@ _REPLICATION_TIME = 0.04
 
 @dataclass(frozen=True, slots=True)
 class ChangePlace:
-    """Change the settings of a zone or a host. What is None stays as it is.
+    """Change the settings of a zone or a host. Settings that are None do not change.
 
     :param enabled: False drains it
     :param reason: why it is drained
