@@ -104,7 +104,7 @@ def test_a_name_that_the_file_cannot_have_is_refused(log_in: Run, file: Path, na
     if name:
         assert log_in("--profile", name).status == 1
         assert not file.exists()
-    with pytest.raises(ValueError, match="no name of a profile"):
+    with pytest.raises(ValueError, match="not a valid name of a profile"):
         profiles.check_name(name)
 
 
