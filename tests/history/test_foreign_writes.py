@@ -5,15 +5,17 @@ The embedded database keeps no earlier revisions, as CouchDB after a compaction.
 
 import os
 from collections.abc import Callable
+from functools import partial
 from uuid import uuid4
 
 import pytest
 
+from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.couch.client import Database
-from kazoo_ips.model import GREGORIAN_EPOCH
+from kazoo_ips.model import GREGORIAN_EPOCH, generation
 from kazoo_ips.model.history import HistoryEvent, Source
-from kazoo_ips.model.timelines import ListEvents
+from kazoo_ips.model.timelines import ListEvents, position
 from tests.history.conftest import IP, START, World
 from tests.timing import eventually
 
@@ -338,3 +340,43 @@ def test_documents_that_are_no_addresses_have_no_events(world: World) -> None:
     world.pool.remove(name, world.pool.get(name)["_rev"])
     world.archive()
     assert world.documents(name) == []
+
+
+@pytest.mark.parametrize("edit", ["deletion", "edit by hand"])
+def test_what_follows_while_the_archiver_reads_is_later_in_every_list(
+    world: World, edit: str
+) -> None:
+    due: list[Callable[[], object]] = []
+
+    def meanwhile(method: str, url: str) -> None:
+        if due and "dedicated_ips" in url and "_changes" not in url:
+            turns.append(url)
+            if len(turns) == turn:
+                world.clock[0] += 1
+                due.pop()()
+            world.clock[0] += 5  # CouchDB is slow
+
+    archiver = composition.build(
+        world.settings, clock=lambda: world.clock[0], pause=lambda seconds: None, trace=meanwhile
+    )
+    reached = 0
+    for turn in range(1, 9):
+        address, turns = f"192.0.2.{turn}", list[str]()
+        world.create(address)
+        world.archive(archiver)
+        revision = str(world.pool.get(address)["_rev"])
+        if edit == "deletion":
+            world.pool.put({"_id": address, "_rev": revision, "_deleted": True})
+            due.append(partial(world.create, address))
+        else:
+            world.clock[0] += 100
+            world.write(address, zone="y")
+            due.append(partial(world.assign, address))
+        world.archive(archiver)
+        reached += not due
+        due.clear()
+        world.archive(archiver)
+        events = sorted(world.events(address), key=position)
+        generations = [generation(event.revision) for event in events]
+        assert generations == sorted(generations), (turn, events)
+    assert reached >= 2

@@ -89,7 +89,7 @@ class Archiver:
         self._archive = archive
         self._lookup = lookup
         self._corrections = corrections
-        self._foreign = ForeignWrites(ips, lookup, now)
+        self._foreign = ForeignWrites(ips, lookup)
         self._now = now
         self._metrics = metrics
         self._archived: LRUCache[str, _Archived] = LRUCache(_ADDRESSES)
@@ -103,6 +103,7 @@ class Archiver:
         until: dict[str, int] = {}
         for change in changes:
             until[change.address] = max(change.generation, until.get(change.address, 0))
+        self._foreign.read_at = self._now()
         branches, waiting = self._read(list(until))
         known = self._known(branches)
         found: dict[str, _Found] = {}

@@ -5,7 +5,6 @@ This module reads later revisions from CouchDB, which keeps their bodies until i
 database. After that only their ids remain. Then the history has a gap, which it shows as an event.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from kazoo_ips.model import DedicatedIP, Event, EventKind, generation, trail_events
@@ -32,15 +31,16 @@ class Known(NamedTuple):
 
 
 class ForeignWrites:
-    """Makes events for foreign writes.
+    """Makes these events.
 
-    :param now: returns the time in Gregorian seconds
+    :ivar read_at: the time before the documents were read, in Gregorian seconds. A write without a
+        time of its own gets this time: every write after the read has a later one
     """
 
-    def __init__(self, ips: IPRepository, lookup: HistoryLookup, now: Callable[[], int]) -> None:
+    def __init__(self, ips: IPRepository, lookup: HistoryLookup) -> None:
         self._ips = ips
         self._lookup = lookup
-        self._now = now
+        self.read_at = 0
 
     def recall(self, address: str) -> Known | None:
         """Return what the archive has of an address, read from the archive."""
@@ -128,13 +128,15 @@ class ForeignWrites:
         if events:
             since, before = found.generation - 1, None
         modified = max((e.at for e in ip.trail if e.generation <= since), default=0)
+        later = (e.at for e in ip.trail if e.generation > found.generation)
+        latest = min([self.read_at, *later])
         missing: list[str] = []
         for number in range(since + 1, found.generation + 1):
             after = self._snapshot(ip.address, number, found, revisions)
             if after is None:
                 missing.append(revisions.get(number, str(number)))
                 continue
-            dated = self._dated(after, modified)
+            dated = self._dated(after, modified, latest)
             events += [trail_events.gap(ip.address, dated.modified, name) for name in missing]
             certain = dated == after and not missing
             made = trail_events.change(ip.address, before, dated, revisions, certain=certain)
@@ -182,21 +184,22 @@ class ForeignWrites:
         if ip:
             return Snapshot(number, trail_events.state_of(ip), ip.modified)
         if self._ips.deletion_at(address, revisions[number]):
-            return Snapshot(number, None, min(found.at, self._now()))
+            return Snapshot(number, None, min(found.at, self.read_at))
         return None
 
-    def _dated(self, after: Snapshot, modified: int) -> Snapshot:
+    @staticmethod
+    def _dated(after: Snapshot, modified: int, latest: int) -> Snapshot:
         """Return a state with the time at which it was written.
 
         Kazoo sets `pvt_modified`. A person who edits a document by hand does not. Then the time is
-        now, a few seconds after the write.
+        the latest one that is possible, a few seconds after the write.
 
         :param modified: when the document was modified before, as it said itself
+        :param latest: when the document was read, or changed again before that
         """
-        now = self._now()
-        if after.modified > modified or now - after.modified < _FRESH:
+        if after.modified > modified or latest - after.modified < _FRESH:
             return after
-        return after._replace(modified=now)
+        return after._replace(modified=latest)
 
     def deletion(
         self, address: str, number: int, revisions: Revisions, known: Known | None
@@ -210,7 +213,7 @@ class ForeignWrites:
         known = known or self.recall(address)
         if known and (known.generation >= number or not (known.state or known.is_gap)):
             return None, []
-        after = Snapshot(number, None, self._now())
+        after = Snapshot(number, None, self.read_at)
         earlier = revisions.get(number - 1)
         ip = self._ips.at_revision(address, earlier) if earlier else None
         if ip:
@@ -221,7 +224,7 @@ class ForeignWrites:
             return None, []
         missing = range(known.generation + 1, number)
         names = (revisions.get(n, str(n)) for n in missing)
-        gaps = [trail_events.gap(address, self._now(), name) for name in names]
+        gaps = [trail_events.gap(address, self.read_at, name) for name in names]
         certain = not (missing or known.is_gap)
         made = trail_events.deletion(address, known.state, after, revisions, certain=certain)
         return None, [*gaps, made]
