@@ -595,8 +595,8 @@ def test_requests_after_a_pause_are_handled_one_after_the_other(
     monkeypatch.setattr(ThreadWorker, "finish_request", lambda _, conn, __: idle.append(conn))
     monkeypatch.setattr(worker, "pending_conns", deque(), raising=False)
     monkeypatch.setattr(worker, "nr_conns", 4, raising=False)
-    monkeypatch.setattr(worker, "place", 0, raising=False)
-    monkeypatch.setattr(load, "set", lambda _place, _count: None)
+    monkeypatch.setattr(worker, "slot", 0, raising=False)
+    monkeypatch.setattr(load, "set", lambda _slot, _count: None)
 
     worker._end_pauses()
     worker._end_pauses()
