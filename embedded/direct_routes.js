@@ -153,7 +153,12 @@ async function view(db, request) {
   if (kept) {
     return [200, kept];
   }
-  const rows = await db.query(name, known.seq === seq ? { stale: 'ok', ...options } : options);
+  const isBuilt = known.seq === seq;
+  let rows = await db.query(name, isBuilt ? { stale: 'ok', ...options } : options);
+  if (isBuilt && (await db.info()).update_seq !== seq) {
+    // Perhaps the design document was replaced in between. The new index is empty at first.
+    rows = await db.query(name, options);
+  }
   if (known.seq !== seq) {
     known.seq = seq;
     known.reductions.clear();
@@ -240,6 +245,11 @@ exports.createServer = (open, identify, app) => http.createServer(async (req, re
     }
     const request = read(req);
     if (!request) {
+      const cleaned = /^\/([^/]+)\/_view_cleanup$/.exec(req.url);
+      if (cleaned) { // it may remove an index that was built, and the sequence stays the same
+        const database = await open(decodeURIComponent(cleaned[1]));
+        res.on('finish', () => views.delete(database));
+      }
       return app(req, res);
     }
     const db = await open(request.name);

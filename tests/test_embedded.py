@@ -473,6 +473,30 @@ def test_a_view_has_each_write_before_the_read(call: Client) -> None:
     assert [row["key"] for row in call("GET", view)[1]["rows"]] == [-1, 0]
 
 
+def test_a_view_is_complete_while_its_design_document_is_replaced(call: Client) -> None:
+    call("POST", "/db/_bulk_docs", {"docs": [{"_id": f"d{n}"} for n in range(20)]})
+    done = threading.Event()
+
+    def define(number: int, revision: str | None) -> str:
+        text = f"function (doc) {{ emit(doc._id, {number}); }}"
+        document = {"views": {"all": {"map": text}}, **({"_rev": revision} if revision else {})}
+        return str(call("PUT", "/db/_design/ips", document)[1]["rev"])
+
+    def read() -> set[int]:
+        seen = set()
+        while not done.is_set():
+            seen.add(len(call("GET", "/db/_design/ips/_view/all")[1]["rows"]))
+        return seen
+
+    revision = define(0, None)
+    with ThreadPoolExecutor(4) as threads:
+        readers = [threads.submit(read) for _ in range(4)]
+        for number in range(1, 60):
+            revision = define(number, revision)
+        done.set()
+        assert {count for reader in readers for count in reader.result()} == {20}
+
+
 def test_a_reduction_has_each_write_before_the_read(call: Client) -> None:
     call("PUT", "/counted")
     view = "/counted/_design/d/_view/by_number"
