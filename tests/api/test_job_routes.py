@@ -201,9 +201,11 @@ def test_addresses_pass_from_account_to_account(
     again = invalid(post(api, operator, TRANSFER, data, 400), operator.token)
     assert set(again) == {f"ips.{n}" for n in range(len(ips))}
     events = api.get(f"/v2/ips/{ips[0]}/history", headers=operator.headers).json["data"]
-    assert events[0]["event"] == "transferred"
-    assert events[0]["before"]["account_id"] == alice.id
-    assert events[0]["after"]["account_id"] == bob.id
+    request_id = databases.get("dedicated_ips", ips[0])["pvt_request_id"]
+    [event] = [event for event in events if event.get("request_id") == request_id]
+    assert event["event"] == "transferred"
+    assert event["before"]["account_id"] == alice.id
+    assert event["after"]["account_id"] == bob.id
 
 
 def test_a_transfer_is_all_or_none(
