@@ -237,8 +237,7 @@ class Database:
 
         :raises WriteInDryRun: the current request is a dry run
         """
-        work = request_context.CURRENT.get()
-        if work is not None and work.dry_run:
+        if request_context.is_dry_run():
             raise WriteInDryRun(self.name)
 
     def expect_write(self) -> None:
