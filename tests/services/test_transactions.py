@@ -117,6 +117,18 @@ def left(log: TransactionLog) -> list[str]:
     return [transaction.id for transaction in log.all()]
 
 
+def graft_both(
+    pool: Database, base: dict[str, Any], loser: dict[str, Any], winner: dict[str, Any]
+) -> None:
+    """Write two conflicting revisions that follow the same one.
+
+    :param loser: the fields in which the losing revision differs from `base`
+    :param winner: those of the winning revision
+    """
+    for fields, digest in ((loser, "0"), (winner, "f")):
+        pool.graft({**base, **fields, "_rev": f"2-{digest * 32}"}, parent=base["_rev"])
+
+
 def recover(services: Instance, log: TransactionLog) -> None:
     """Recover until no record is left: on a cluster the list of records may lag."""
 
@@ -646,8 +658,7 @@ def test_a_conflicting_revision_of_an_aborted_assignment_is_dropped(
         "pvt_transaction": begun.id,
         "pvt_modified": 1,
     }
-    pool.graft({**base, **mine, "_rev": f"2-{'0' * 32}"}, parent=base["_rev"])
-    pool.graft({**base, "_rev": f"2-{'f' * 32}"}, parent=base["_rev"])
+    graft_both(pool, base, mine, {})
     if fault:  # the revision is not dropped at once
         proxy.rule(fault, "POST", "-dedicated_ips/_bulk_docs", times=1)
     recover(composition.build(behind, clock=lambda: FAR), log)
@@ -669,8 +680,7 @@ def test_the_revision_of_another_writer_beside_an_aborted_assignment_is_kept(
     assigned = {"pvt_status": "assigned", "pvt_modified": 1}
     mine = {**assigned, "pvt_assigned_to": alice.id, "pvt_transaction": begun.id}
     bobs = {**assigned, "pvt_assigned_to": bob.id}
-    pool.graft({**base, **mine, "_rev": f"2-{'0' * 32}"}, parent=base["_rev"])
-    pool.graft({**base, **bobs, "_rev": f"2-{'f' * 32}"}, parent=base["_rev"])
+    graft_both(pool, base, mine, bobs)
     recover(later, log)
     live = [leaf for leaf in pool.leaves(address) if not leaf.get("_deleted")]
     assert [leaf["_rev"] for leaf in live] == [f"2-{'f' * 32}"]
@@ -707,8 +717,7 @@ def test_a_losing_revision_of_a_committed_release_is_not_dropped(
     log.commit(release, [address])
     mine = {"pvt_status": "assigned", "pvt_assigned_to": alice.id, "pvt_transaction": release.id}
     rival = {"pvt_status": "assigned", "pvt_assigned_to": bob.id}
-    pool.graft({**base, **mine, "_rev": f"2-{'0' * 32}"}, parent=base["_rev"])
-    pool.graft({**base, **rival, "_rev": f"2-{'f' * 32}"}, parent=base["_rev"])
+    graft_both(pool, base, mine, rival)
     recover(later, log)
     live = [leaf for leaf in pool.leaves(address) if not leaf.get("_deleted")]
     assert {leaf["_rev"] for leaf in live} == {f"2-{'0' * 32}", f"2-{'f' * 32}"}
