@@ -19,7 +19,7 @@ from kazoo_ips.model.history import (
     State,
 )
 from kazoo_ips.model.lifecycle import Status
-from kazoo_ips.model.trail import NOT_DONE, Event, EventKind, original
+from kazoo_ips.model.trail import NOT_DONE, Event, EventKind, Trail, generation, original
 
 Revisions = Mapping[int, str]
 """The revisions of a document, by generation, as far as they are known."""
@@ -35,6 +35,10 @@ class Snapshot(NamedTuple):
     generation: int
     state: State | None
     modified: int
+
+
+_STATE_UNKNOWN = frozenset({HistoryEventKind.UNKNOWN, HistoryEventKind.RETRACTED})
+"""Kinds of events of the archive that do not say what state follows."""
 
 
 def service_id(address: str, event: Event) -> str:
@@ -67,19 +71,25 @@ def state_of(ip: DedicatedIP) -> State:
     return State(str(ip.status), ip.assigned_to, ip.zone, ip.host)
 
 
-def of_trail(ip: DedicatedIP, revisions: Revisions | None = None) -> list[HistoryEvent]:
+def of_trail(
+    ip: DedicatedIP, revisions: Revisions | None = None, last: HistoryEvent | None = None
+) -> list[HistoryEvent]:
     """Return the events of a trail, the earliest first.
 
     What other programs have written is as far as the document itself shows it: the archive may
     have more events about it, and other ones of the same id.
+
+    :param last: the latest event of the address in the archive, if it was read. What other
+        programs have written until then is left out
     """
+    archived = generation(last.revision) if last else 0
     state: State | None = None
     events: list[HistoryEvent] = []
     for event in ip.trail:
         if event.kind == EventKind.FOUND:
-            made = of_found(ip, event, state, revisions or {})
-            if not event.since:
+            if not (event.since or archived):
                 events = [*created(ip, event), *events]
+            made = _of_found(ip, event, state, revisions or {}, last)
             state = event.state
         elif event.kind not in NOT_DONE:
             made = of_service(ip, event, state, revisions or {})
@@ -88,6 +98,37 @@ def of_trail(ip: DedicatedIP, revisions: Revisions | None = None) -> list[Histor
             continue
         events += [made] if made else []
     return events
+
+
+def needs_archive(trail: Trail) -> bool:
+    """Return whether the archive may have other events of a trail than the document shows.
+
+    The archive compares all revisions of other programs. The document shows only the last state
+    before a write of this service, and not the state before that if an earlier event is gone.
+    """
+    return any(
+        event.kind == EventKind.FOUND
+        and event.generation > 1
+        and (number == 0 or event.generation - event.since > 1)
+        for number, event in enumerate(trail)
+    )
+
+
+def _of_found(
+    ip: DedicatedIP,
+    found: Event,
+    before: State | None,
+    revisions: Revisions,
+    last: HistoryEvent | None,
+) -> HistoryEvent | None:
+    """Return the event for a state that another program has written, if it is not archived."""
+    archived = generation(last.revision) if last else 0
+    if archived >= found.generation:
+        return None
+    if last and archived and archived >= found.since and last.event not in _STATE_UNKNOWN:
+        after = Snapshot(found.generation, found.state, found.at)
+        return change(ip.address, last.after, after, revisions, certain=False)
+    return of_found(ip, found, before, revisions)
 
 
 def of_service(

@@ -123,27 +123,15 @@ class UnarchivedEvents:
             name = ip.transaction
             if name and name not in pending:
                 pending[name] = self._recovery.is_uncommitted(name)
-            found = self._without_second_creation(ip, trail_events.of_trail(ip))
+            found = trail_events.of_trail(ip, last=self._last_archived(ip))
             if name and pending[name] and found and found[-1].event in _UNDONE_IF_ABORTED:
                 del found[-1]
             events += [_inferred(ip, event) for event in found]
         return sorted(events, key=position)
 
-    def _without_second_creation(
-        self, ip: DedicatedIP, events: list[HistoryEvent]
-    ) -> list[HistoryEvent]:
-        """Leave out a creation that only the document shows, if the archive has earlier events.
-
-        Another program has created an address again that was deleted, or has removed the trail.
-        The archive compares the document with the state before, and makes other events.
-        """
-        first = events[0] if events else None
-        if first is None or (first.event, first.source) != (EventKind.CREATED, Source.KAZOO):
-            return events
-        if generation(ip.revision) == 1:  # it replaces none
-            return events
-        last = self._lookup.last(ip.address)
-        return events if last is None or last.revision is None else events[1:]
+    def _last_archived(self, ip: DedicatedIP) -> HistoryEvent | None:
+        """Return the latest event of an address in the archive, if its trail needs that."""
+        return self._lookup.last(ip.address) if trail_events.needs_archive(ip.trail) else None
 
 
 def _inferred(ip: DedicatedIP, event: HistoryEvent) -> HistoryEvent:
