@@ -1,7 +1,7 @@
 """The context of all rows: options, worlds, the bare route and the counting service."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from uuid import uuid4
 import urllib3
 
 from bench import BenchError
+from bench.couch import Document
 from bench.counting import CountingService
 from bench.crowd import Crowd
 from bench.servers import Gunicorn
@@ -131,9 +132,14 @@ class Bench:
         """An empty pool."""
         return self._world("empty", 0)
 
-    def world_of_its_own(self, name: str, size: int) -> World:
-        """A pool of a size for a row that changes its documents."""
-        return self._world(f"{name}{size}", size)
+    def world_of_its_own(
+        self, name: str, size: int, change: Callable[[list[Document]], None] | None = None
+    ) -> World:
+        """A pool of a size for a row that changes its documents.
+
+        :param change: changes the documents before they are written for the first time
+        """
+        return self._world(f"{name}{size}", size, change)
 
     def crowd(self, accounts: int, each: int) -> Crowd:
         """A pool of so many accounts with so many addresses each."""
@@ -146,11 +152,13 @@ class Bench:
         """The pool of a size."""
         return self._world(str(size), size)
 
-    def _world(self, name: str, size: int) -> World:
+    def _world(
+        self, name: str, size: int, change: Callable[[list[Document]], None] | None = None
+    ) -> World:
         if name not in self.worlds:
             # Each try has a name of its own, because a failed one may have left documents.
             mark = uuid4().hex[:4]
-            made = World(self._settings(f"{self.prefix}{name}-{mark}-"), size)
+            made = World(self._settings(f"{self.prefix}{name}-{mark}-"), size, change)
             self._running.callback(made.close)
             self.worlds[name] = made
         return self.worlds[name]

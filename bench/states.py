@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from bench import measure
 from bench.context import Bench
-from bench.couch import shown
+from bench.couch import Document, shown
 from bench.measure import Leg, Spread
 from bench.row import Goal, Row, loads, times
 from bench.world import OURS, World, addresses, gregorian_now, zone
@@ -28,8 +28,9 @@ def held_back(bench: Bench) -> Iterator[Row]:
     """Choose an address of a zone while 90 % of the available ones rest or are disabled."""
     legs = []
     for size in dict.fromkeys((bench.options.sizes[-1], bench.middle.size)):
-        world = bench.world_of_its_own("held", size)
-        _hold_back(world)
+        world = bench.world_of_its_own("held", size, _hold_back)
+        _ = world.service  # it archives the addresses, which would slow the others
+        world.wait_for_archiver()
         legs.append(Leg(f"{size:,}, held back", _choices(bench, world, _ONE)))
     legs.append(Leg("none held back", _choices(bench, bench.middle, _ONE)))
     measured = measure.alternate(
@@ -95,23 +96,19 @@ def _rename_hosts(world: World, hosts: int) -> None:
     world.pool.resolve(OURS)
 
 
-def _hold_back(world: World) -> None:
+def _hold_back(documents: list[Document]) -> None:
     """Let nine of ten available addresses of each zone rest, or disable them."""
-    there = world.pool.fetch(addresses(range(world.size)))
-    due = [d for d in there.values() if d["pvt_status"] == "available"]
-    changed = []
+    due = [d for d in documents if d["pvt_status"] == "available"]
     for n, document in enumerate(due):
         # Ten consecutive addresses have one of each zone.
         if n // 10 % 10 == 0:
             continue
         if n // 10 % 2:
             at = gregorian_now() + _REST + n
-            changed.append({**document, "pvt_status": "aging", "pvt_available_at": at})
+            document |= {"pvt_status": "aging", "pvt_available_at": at}
         else:
             mark = {"reason": "listed", "at": gregorian_now(), "scope": "ip"}
-            changed.append({**document, "pvt_status": "disabled", "pvt_disabled": mark})
-    world.pool.load(changed)
-    world.pool.resolve(OURS)
+            document |= {"pvt_status": "disabled", "pvt_disabled": mark}
 
 
 def _choices(bench: Bench, world: World, wanted: Mapping[str, Any]) -> Plan:

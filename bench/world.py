@@ -65,10 +65,17 @@ class World:
 
     :param settings: the settings of the service, with a unique prefix
     :param size: the number of addresses in the pool
+    :param change: changes the documents before they are written for the first time
     """
 
-    def __init__(self, settings: Settings, size: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        size: int,
+        change: Callable[[list[Document]], None] | None = None,
+    ) -> None:
         self.size = size
+        self._change = change
         self.settings = replace(settings, token_lifetime=86_400)
         self.couch = Couch(settings.couchdb_url, settings.prefix)
         self.pool = self.couch.database(POOL)
@@ -186,7 +193,10 @@ class World:
 
     def documents(self) -> list[Document]:
         """Return the documents of the pool as they are at the start."""
-        return [document(n, owner) for n, owner in enumerate(self._owners)]
+        made = [document(n, owner) for n, owner in enumerate(self._owners)]
+        if self._change:
+            self._change(made)
+        return made
 
     def _member(self, services: Any, name: str) -> Member:
         realm = f"{name.lower().replace(' ', '-')}.example.com"
