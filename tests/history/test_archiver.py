@@ -4,10 +4,12 @@ from uuid import uuid4
 
 import pytest
 
-from kazoo_ips.model import GREGORIAN_EPOCH, CreateIP, DedicatedIP
+from kazoo_ips.model import GREGORIAN_EPOCH, CreateIP, DedicatedIP, generation
 from kazoo_ips.model.history import Source, State
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
+from kazoo_ips.repositories.records import Records
+from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from tests.history.conftest import IP, START, World
 
 FREE = State("available", None, "z", "h")
@@ -62,6 +64,19 @@ def test_the_same_request_may_do_the_same_twice_in_a_second(world: World) -> Non
         world.release(request_id="b")
     world.archive()
     assert world.kinds() == ["created", *["assigned", "released"] * 3]
+
+
+def test_events_are_archived_while_a_release_of_the_addresses_is_pending(world: World) -> None:
+    """The mark of the release says nothing about the events before it."""
+    world.create()
+    given = world.assign()
+    log = TransactionLog(Records(world.couch))
+    begun = log.begin(Action.RELEASE, world.account_id, uuid4().hex, given.modified, (IP,))
+    document = world.pool.get(IP)
+    written = generation(document["_rev"]) + 1
+    world.write(transaction=begun.id, written_generation=written)
+    world.archive()
+    assert world.kinds() == ["created", "assigned"]
 
 
 def test_two_archivers_do_no_harm(world: World) -> None:

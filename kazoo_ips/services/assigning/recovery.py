@@ -104,13 +104,13 @@ class RecoveryService:
             self.record_ended(ip.transaction)
         return transaction is not None and transaction.state is TransactionState.COMMITTED
 
-    def is_known_to_end(self, transaction: str | None) -> bool:
+    def is_known_to_end(self, transaction: str) -> bool:
         """Return whether this process knows that a transaction is finished or committed.
 
         Documents of releases agree with each state of their transaction: they change after the
         commit.
         """
-        return transaction is None or is_release(transaction) or self._is_ended(transaction)
+        return is_release(transaction) or self._is_ended(transaction)
 
     def is_committed(self, name: str) -> bool:
         """Return whether an assignment is committed, or was finished in any way.
