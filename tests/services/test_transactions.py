@@ -1,5 +1,6 @@
 """Recovery of the transactions of a dead process."""
 
+import json
 import subprocess
 import sys
 import time
@@ -325,6 +326,20 @@ def test_a_deleted_record_with_two_revisions_left_is_not_listed(
     for digest in "ef":
         database.graft({**record, "_rev": f"2-{digest * 32}"}, parent=record["_rev"])
     assert transaction.id not in left(log)
+
+
+def test_a_revision_that_is_left_of_a_deleted_record_is_deleted(
+    begin: Callable[..., Transaction], later: Instance, log: TransactionLog, couch: Couch
+) -> None:
+    """A lagging node may have created the record again."""
+    transaction = begin(Action.ASSIGN)
+    database = couch.database("kazoo_ips")
+    record = database.get(f"transaction-{transaction.id}")
+    log.finish([log.commit(transaction, IPS)])
+    database.graft({**record, "_rev": f"2-{'f' * 32}"}, parent=record["_rev"])
+    assert transaction.id in left(log)
+    recover(later, log)
+    assert all(leaf.get("_deleted") for leaf in database.leaves(record["_id"]))
 
 
 @pytest.mark.parametrize("kind", ["deleted", "committed"])
@@ -980,6 +995,30 @@ def test_on_a_cluster_a_commit_is_kept_beside_an_abort_that_nobody_has_acted_on(
     cluster_log.confirm(found)
     leaves = [leaf for leaf in couch.database("kazoo_ips").leaves(f"transaction-{found.id}")]
     assert [leaf["state"] for leaf in leaves if "_deleted" not in leaf] == ["committed"]
+
+
+def test_on_a_single_node_an_abort_is_one_write(
+    begin: Callable[..., Transaction], log: TransactionLog
+) -> None:
+    aborted = log.abort(begin(Action.RELEASE))
+    assert aborted
+    assert (aborted.final, generation(aborted.revision)) == (True, 2)
+
+
+def test_on_a_cluster_an_abort_is_written_before_it_is_final(
+    begin: Callable[..., Transaction], cluster_log: TransactionLog, proxy: FaultProxy
+) -> None:
+    """Its first write may have no majority, beside a commit that another worker acts on."""
+    transaction = begin(Action.RELEASE)
+    written: list[bool] = []
+
+    def note(forward: Forward) -> Reply:
+        written.append(json.loads(forward.request.body)["final"])  # type: ignore[attr-defined]
+        return forward()
+
+    proxy.rule(note, "PUT", f"-kazoo_ips/transaction-{transaction.id}", times=None)
+    cluster_log.abort(transaction)
+    assert written == [False, True]
 
 
 def test_on_a_cluster_an_abort_is_made_final_by_whoever_finds_it(
