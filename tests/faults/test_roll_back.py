@@ -612,6 +612,16 @@ def test_the_record_of_a_finished_transaction_is_deleted_soon(worker: Worker, ac
     assert worker.services.background.work() == 0
 
 
+def test_the_record_of_a_finished_transfer_is_deleted_soon(worker: Worker, bob: Member) -> None:
+    before = worker.records_of("transfer-")
+    worker.assign()
+    command = TransferIPs(IPS, worker.who.id, bob.id)
+    worker.services.transfers.transfer(command, uuid4().hex)
+    worker.recover()
+    assert worker.has([])
+    assert worker.records_of("transfer-") == before
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_record_that_may_arrive_again_is_not_deleted(
     worker: Worker, taking: Callable[..., Fault], lost: bool

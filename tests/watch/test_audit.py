@@ -36,6 +36,7 @@ from kazoo_ips.model import (
     DisableIP,
     ReleaseIP,
     ReleaseIPs,
+    Scope,
     TransferIPs,
 )
 from kazoo_ips.model.commands import EvacuateHost, ReserveIPs
@@ -44,6 +45,8 @@ from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services.pool.export_files import to_json
+from kazoo_ips.services.states.draining import Place
+from kazoo_ips.services.states.place_changes import ChangePlace
 from tests.api.sample_webhooks import make_webhooks, remove_webhooks
 from tests.api.test_dry_run import (
     ACCOUNT,
@@ -487,6 +490,20 @@ def test_a_release_that_is_rolled_forward_later_is_one_line(
     assert kinds(told) == [("released", [FREE, NEXT], False)]
 
 
+def test_a_transfer_of_several_addresses_is_one_line(
+    services: Instance, add: Callable[..., DedicatedIP], alice: Member, bob: Member, lines: Lines
+) -> None:
+    for address in (FREE, NEXT):
+        add(address)
+    services.ips.assign_all(AssignIPs(alice.id, (FREE, NEXT)), uuid4().hex)
+    lines()
+    services.transfers.transfer(TransferIPs((FREE, NEXT), alice.id, bob.id), "moves")
+    [told] = lines()
+    assert (told["audit"], told["addresses"]) == ("transferred", [FREE, NEXT])
+    owners = [told[side]["assigned_to"] for side in ("from", "to")]
+    assert (owners, told["request_id"]) == ([alice.id, bob.id], "moves")
+
+
 def test_a_lost_reply_of_an_addition_or_a_deletion_is_one_line(
     proxy: FaultProxy, worker: Instance, pool: Database, lines: Lines
 ) -> None:
@@ -595,6 +612,30 @@ def test_a_recovered_transaction_of_a_request_with_a_key_is_one_line(
     for _ in range(2):
         composition.build(settings, clock=lambda: done.modified).background.recover()
     assert kinds(lines()) == [("assigned", [FREE], True)]
+
+
+def test_the_line_of_a_recovered_release_says_which_addresses_rest(
+    settings: Settings,
+    log: TransactionLog,
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+    alice: Member,
+    lines: Lines,
+) -> None:
+    add(FREE, zone="us-west")
+    add(NEXT)
+    services.places.set(ChangePlace(Place(Scope.ZONE, "us-west"), aging_seconds=10**6))
+    done = services.ips.assign_all(AssignIPs(alice.id, (FREE, NEXT)), uuid4().hex)
+    begun = log.begin(Action.RELEASE, alice.id, "of-the-dead", done[0].modified, (FREE, NEXT))
+    for document in pool.get_all((FREE, NEXT)).values():
+        pool.put({**document, "pvt_transaction": begun.id})
+    log.commit(begun, (FREE, NEXT))
+    lines()
+    composition.build(settings, clock=lambda: FAR).background.recover()
+    told = [line for line in lines() if not line["audit"].startswith("copy_")]
+    after = {address: line["to"]["status"] for line in told for address in line["addresses"]}
+    assert after == {FREE: "aging", NEXT: "available"}
 
 
 @pytest.mark.parametrize("action", [Action.ASSIGN, Action.RESERVE, Action.TRANSFER])
