@@ -478,3 +478,13 @@ def test_a_fence_whose_response_was_lost_is_no_write_of_another_client(contest: 
     assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.owners == [None]
     assert [leaf["_rev"].partition("-")[0] for leaf in contest.live] == ["3"]
+
+
+def test_the_mark_of_another_client_s_release_is_no_fence(contest: Contest, alice: Member) -> None:
+    """It adds no event to the trail. A write on top of it would prevent that release."""
+    contest.base = contest.write().ip
+    contest.after = contest.base.release(alice.id, at=AT + 1, request_id="r")
+    mark = to_document(replace(contest.base, transaction="release-another"))
+    contest.meet(first(lambda: contest.pool.put(mark), faults.cut))
+    assert contest.write().outcome is FinalOutcome.LOST
+    assert [leaf["_rev"][:2] for leaf in contest.live] == ["3-"]
