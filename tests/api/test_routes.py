@@ -298,6 +298,16 @@ def test_an_address_of_the_account_above_is_hidden(
     assert data == {"cause": FIRST, "message": "bad identifier"}
 
 
+def test_an_address_of_a_deleted_account_is_hidden(
+    api: TestApp, taken: Any, pool: Any, alice: Any
+) -> None:
+    taken(FIRST, alice)
+    pool.put({**pool.get(FIRST), "pvt_assigned_to": "d" * 32})
+    reply = api.get(f"/v2/accounts/{alice.id}/ips/{FIRST}", headers=alice.headers, status=404)
+    data = failure(reply, alice.token, "bad_identifier")
+    assert data == {"cause": FIRST, "message": "bad identifier"}
+
+
 # /v2/ips
 
 
