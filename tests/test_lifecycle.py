@@ -313,7 +313,7 @@ def test_events_are_the_same_when_those_before_them_have_left_the_trail(
 
 @pytest.mark.parametrize(("was", "to"), [*product(STATES, STATES)])
 def test_the_events_of_kazoos_writes_have_the_kind_of_the_change(was: Status, to: Status) -> None:
-    before, after = (trail_events.state_of(STATES[each]) for each in (was, to))
+    before, after = (STATES[each].state for each in (was, to))
     event = trail_events.change(
         "192.0.2.1", before, trail_events.Snapshot(2, after, NOW), {}, certain=True
     )

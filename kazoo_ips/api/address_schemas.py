@@ -101,7 +101,7 @@ def load_change(
         host=given.get("host"),
         description=(given["description"] or "") if "description" in given else None,
         labels=given.get("labels") or {},
-        no_labels="labels" in given and given["labels"] is None,
+        clear_labels="labels" in given and given["labels"] is None,
     )
     return ChangeIP(address, changes, reason, if_match)
 

@@ -11,7 +11,13 @@ from kazoo_ips.model.token_restrictions import Access
 class Account:
     """One node of the account tree.
 
-    `tree` holds the ids of its ancestors, root first, parent last.
+    :param tree: the ids of its ancestors, the root first, the parent last
+    :param enabled: whether its tokens and logins work (`pvt_enabled`)
+    :param expires: the end of its trial in Gregorian seconds (`pvt_trial_expires`); None if it is
+        not a trial
+    :param operator: whether it is the operator's (`pvt_superduper_admin`)
+    :param api_key: the key for logins by `api_auth`
+    :param signature_secret: signs the tokens of the account that name no user
     """
 
     id: str
@@ -28,7 +34,7 @@ class Account:
     signature_secret: str | None = field(default=None, repr=False)
 
     def is_active(self, now: int) -> bool:
-        """Return whether tokens and logins of the account work.
+        """Return whether the account's tokens and logins work: it is enabled and has not expired.
 
         :param now: the time in Gregorian seconds
         """
@@ -41,7 +47,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class AccountPage:
-    """A part of the list of accounts, and the position of the next part; None at the end."""
+    """A part of the list of accounts.
+
+    :param next: the position where the next part starts; None at the end
+    """
 
     items: Sequence[Account]
     next: str | None = None
@@ -49,14 +58,17 @@ class AccountPage:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user who logs in to an account."""
+    """A user who logs in to an account.
+
+    :param level: the privilege level, `admin` or `user` (`priv_level`)
+    :param signature_secret: signs the tokens of the user
+    """
 
     id: str
     account_id: str
     username: str
     enabled: bool = True
     level: str = "user"
-    """The privilege level, `admin` or `user`."""
     signature_secret: str | None = field(default=None, repr=False)
 
 

@@ -1,4 +1,4 @@
-"""Changes of an address without a change of its account: zone, host and the operator's notes.
+"""Changes of the zone, the host and the operator's notes of an address. Its account keeps it.
 
 Standard library only.
 """
@@ -16,9 +16,11 @@ MAX_LABELS = 16
 
 
 class Replacement(NamedTuple):
-    """The address that an account has got to replace another one, which it has to release.
+    """The address that an account got in an evacuation to replace another one.
 
-    :param account_id: the account; for any other account it is no replacement
+    :param address: the new address
+    :param account_id: the account. If another account has the old address by now, there is no
+        replacement any more
     """
 
     address: str
@@ -27,11 +29,11 @@ class Replacement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to change. Fields that are None do not change.
+    """A change of an address. Fields that are None do not change.
 
-    :param description: the new description; empty removes it
+    :param description: the new description; an empty one removes it
     :param labels: the new value of each label that changes; None removes the label
-    :param no_labels: whether to remove all labels first
+    :param clear_labels: whether to remove all labels, before those in `labels` are added
     :param replaced_by: the address that the account has got to replace this one
     """
 
@@ -39,19 +41,23 @@ class Changes:
     host: str | None = None
     description: str | None = None
     labels: Mapping[str, str | None] = field(default_factory=dict)
-    no_labels: bool = False
+    clear_labels: bool = False
     replaced_by: str | None = None
 
     def new_description(self, current: str | None) -> str | None:
-        """Return the description after the change."""
+        """Return the description after the change; None if there is none.
+
+        :param current: the description before it
+        """
         return current if self.description is None else self.description or None
 
     def new_labels(self, current: Labels) -> Labels:
-        """Return the labels after the change.
+        """Return the labels after the change, sorted by key.
 
+        :param current: the labels before it
         :raises TooManyLabels: there would be more than `MAX_LABELS`
         """
-        merged = {**({} if self.no_labels else dict(current)), **self.labels}
+        merged = {**({} if self.clear_labels else dict(current)), **self.labels}
         left = tuple(sorted((key, value) for key, value in merged.items() if value is not None))
         if len(left) > MAX_LABELS:
             raise TooManyLabels(MAX_LABELS, len(left))
@@ -59,4 +65,4 @@ class Changes:
 
 
 NO_CHANGES = Changes()
-"""Changes that change nothing."""
+"""A change of nothing."""

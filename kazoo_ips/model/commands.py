@@ -1,4 +1,7 @@
-"""Commands: requests of clients in valid form. The services check them against the pool."""
+"""Commands: requests of clients, as frozen dataclasses.
+
+The form of a command is valid. The services check it against the pool.
+"""
 
 from dataclasses import dataclass, field
 
@@ -10,8 +13,8 @@ class Attempt:
     """One attempt of a request that carries an Idempotency-Key.
 
     :param key: identifies the request: the key, its caller, and the time of the first attempt
-    :param number: counts from 1; a later attempt takes over from earlier ones that ended without
-        an outcome
+    :param number: the number of the attempt, from 1. A later attempt continues what an earlier one
+        left without a final outcome
     """
 
     key: str
@@ -19,7 +22,7 @@ class Attempt:
 
     @property
     def earlier(self) -> tuple["Attempt", ...]:
-        """The attempts that this one takes over from."""
+        """The attempts before this one, whose results it looks for."""
         return tuple(Attempt(self.key, number) for number in range(1, self.number))
 
 
@@ -56,6 +59,7 @@ class AssignIPs:
 class AllocateIPs:
     """Choose available addresses and assign them to an account: the whole quantity, or none.
 
+    :param quantity: the number of addresses, at least 1
     :param zone: the zone that the addresses have to be in; None allows any
     :param host: the host that the addresses have to be on; None allows any
     :param distinct_hosts: whether each address has to be on another host
@@ -74,7 +78,7 @@ class AllocateIPs:
 class ReserveIPs:
     """Set addresses aside for an account: all or none.
 
-    :param wanted: the addresses, or how many the service shall choose
+    :param wanted: the command that would assign them: by name, or a quantity
     :param seconds: how long they are set aside
     """
 
@@ -92,7 +96,10 @@ class AssignReserved:
 
 @dataclass(frozen=True, slots=True)
 class ExtendReservation:
-    """Let a reservation end a number of seconds from now."""
+    """Change the end of a reservation.
+
+    :param seconds: the number of seconds from now to the new end
+    """
 
     account_id: str
     reservation_id: str
@@ -117,7 +124,8 @@ class ReleaseIPs:
     """Release these addresses of an account, all or none.
 
     :param addresses: the addresses; None releases all that the account has
-    :param replaced: whether to release, of all, only those whose replacements the account has
+    :param replaced: with None as the addresses: release only the addresses of the account that
+        have a replacement which it has too
     """
 
     account_id: str
@@ -137,6 +145,8 @@ class TransferIPs:
 @dataclass(frozen=True, slots=True)
 class MoveHost:
     """Move all addresses of a host. Each account keeps its addresses.
+
+    At least one of `to_host` and `to_zone` is given.
 
     :param to_host: the new host; None keeps the host
     :param to_zone: the new zone; None keeps the zone of each address
@@ -169,9 +179,9 @@ class DeleteIP:
 
 @dataclass(frozen=True, slots=True)
 class ChangeIP:
-    """Change an address without giving it to anybody.
+    """Change the zone, the host or the notes of an address.
 
-    :param reason: why, for the history
+    :param reason: the reason of the operator, for the history
     :param if_match: the revisions that the address may have; empty allows any
     """
 
@@ -183,8 +193,9 @@ class ChangeIP:
 
 @dataclass(frozen=True, slots=True)
 class DisableIP:
-    """Take one address out of service.
+    """Disable one address. An assigned one stays assigned until its release.
 
+    :param reason: the reason of the operator, for the history and for who lists the address
     :param if_match: the revisions that the address may have; empty allows any
     """
 
@@ -195,8 +206,9 @@ class DisableIP:
 
 @dataclass(frozen=True, slots=True)
 class EnableIP:
-    """Take one address into service again.
+    """Enable one address that is disabled.
 
+    :param reason: the reason of the operator, for the history
     :param if_match: the revisions that the address may have; empty allows any
     """
 
@@ -207,8 +219,9 @@ class EnableIP:
 
 @dataclass(frozen=True, slots=True)
 class EndRest:
-    """End the rest of one address before its time.
+    """End the rest of one address before its time, so that any account can get it.
 
+    :param reason: the reason of the operator, for the history
     :param if_match: the revisions that the address may have; empty allows any
     """
 
@@ -219,12 +232,12 @@ class EndRest:
 
 @dataclass(frozen=True, slots=True)
 class ListAccounts:
-    """List accounts: those that a name means, those with some ids, or a page of all.
+    """List accounts: those that match `given`, those with the `ids`, or a page of all.
 
     :param given: the id, realm or name of an account
     :param ids: ids of accounts
-    :param limit: the maximum number of lines of a page; None is no limit
-    :param first: where the page begins: `next` of the previous page
+    :param limit: the maximum number of accounts of a page; None is no limit
+    :param first: where the page begins: `AccountPage.next` of the page before; None is the start
     """
 
     given: str | None = None
@@ -235,7 +248,13 @@ class ListAccounts:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Credentials for a token: the hash of `user:password`, and the account's name or realm."""
+    """Log in to an account.
+
+    :param credentials: the hash of `user:password`, as hex digits
+    :param method: the hash function, `md5` or `sha`
+    :param name: the name of the account, if it is not given by its realm
+    :param realm: the realm of the account
+    """
 
     credentials: str = field(repr=False)
     method: str = "md5"

@@ -1,8 +1,8 @@
-"""A dedicated IP and the rules of its transitions. Standard library only.
+"""A dedicated IP and its transitions. Standard library only.
 
-This module knows neither HTTP nor CouchDB nor the clock. Times (Gregorian seconds) and request ids
-are parameters. A transition returns a new object, or raises the rule that it would break.
-`lifecycle.py` draws them all.
+This module uses neither HTTP nor CouchDB nor the clock. Times (Gregorian seconds) and request ids
+are parameters. A transition is a method that returns a new object, or raises the rule that it
+would break. `lifecycle.py` has a diagram of all transitions.
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ from kazoo_ips.model.lifecycle import (
     Status,
     known_status,
 )
-from kazoo_ips.model.recorded_ip import NO_MARKS, replace
+from kazoo_ips.model.recorded_ip import NO_REST_OR_RESERVATION, replace
 from kazoo_ips.model.stamps import Stamp, StampFields
 from kazoo_ips.model.trail import Event, EventKind, Origin, Trail, generation
 
@@ -38,9 +38,9 @@ from kazoo_ips.model.trail import Event, EventKind, Origin, Trail, generation
 class DedicatedIP(RuledIP):
     """An address that the operator owns, with its transitions.
 
-    The keyword arguments `at`, `request_id`, `by` and `keyed` of a transition are the fields of
-    `Stamp`. `place` is what the settings of the address's zone and host say. `reason` is a text of
-    the author for the history.
+    Every transition takes the fields of `Stamp` as keyword arguments: `at`, `request_id`, `by` and
+    `keyed`. `place` has the rules that follow from the settings of the address's zone and host.
+    `reason` is the reason that the author has given, for the history.
     """
 
     @classmethod
@@ -59,9 +59,9 @@ class DedicatedIP(RuledIP):
 
         It is available, or disabled if its zone or host is drained.
 
-        :param trail: the trail of the same address when it was last deleted, if any. From it,
-            later attempts read earlier results, and the repair reads the accounts that had it
-        :param tombstone: the revision with which it was last deleted, if that is known
+        :param trail: the trail of the same address at its last deletion; empty if there was none.
+            Later attempts find earlier results in it, and the repair finds earlier owners
+        :param tombstone: the revision of the last deletion; None if it is not known
         """
         stamped = Stamp(**stamp)
         at, request_id, by, keyed = stamped
@@ -86,14 +86,16 @@ class DedicatedIP(RuledIP):
         """Return this address, assigned to an account.
 
         :param others: the pool's other documents of the same address, under other spellings
-        :param reservation: the id of the reservation that assigns it, if one does
+        :param reservation: the id of the account's reservation of the address; None if the request
+            names no reservation
         :param early: whether to assign it before it has rested, if the settings of the zone permit
+            that
         :raises UnknownStatus: this release does not know the status
         :raises AlreadyAssigned: it is assigned to the account already
         :raises AssignedToAnother: it is assigned to another account, or has no known owner
         :raises OutOfService: it is disabled, or its zone or host is drained
-        :raises Reserved: it is set aside by another reservation
-        :raises NotReserved: the reservation does not hold it, or not any more
+        :raises Reserved: it is reserved, and `reservation` is not that reservation
+        :raises NotReserved: the reservation does not hold it, or does not hold it any more
         :raises Resting: it rests, and another account had it last
         :raises Unusable: no proxy can have the address, or another document of the same address
             is the one to assign
@@ -115,10 +117,12 @@ class DedicatedIP(RuledIP):
         early: bool = False,
         **stamp: Unpack[StampFields],
     ) -> "DedicatedIP":
-        """Return this address, set aside for an account; parameters and errors as in `assign`.
+        """Return this address, reserved for an account. The errors are those of `assign`.
 
-        :param reservation: the id of the reservation
-        :param until: when it ends
+        A rest goes on after the reservation.
+
+        :param reservation: the id of the new reservation
+        :param until: when the reservation ends
         """
         stamped = Stamp(**stamp)
         self._require_free(account_id, stamped.at, others, None, place, early=early)
@@ -129,17 +133,17 @@ class DedicatedIP(RuledIP):
         )  # fmt: skip
 
     def extend(self, reservation: str, until: int, **stamp: Unpack[StampFields]) -> "DedicatedIP":
-        """Return this address, reserved until another time, which may be earlier.
+        """Return this address, reserved until another time.
 
-        :raises NotReserved: the reservation does not hold it, or not any more
+        :param until: the new end of the reservation, which may be before the old one
+        :raises NotReserved: the reservation does not hold it, or does not hold it any more
         """
         stamped = Stamp(**stamp)
         if not self._is_held_by(reservation, self.reserved_for, stamped.at):
             raise NotReserved(self.address)
-        marks = {name: getattr(self, name) for name in NO_MARKS}
         return self._become(
             EventKind.RESERVED, Status.RESERVED, stamped, self.reserved_for,
-            **{**marks, "reserved_until": until},
+            **{**self._rest_and_reservation, "reserved_until": until},
         )  # fmt: skip
 
     def end_reservation(
@@ -150,18 +154,20 @@ class DedicatedIP(RuledIP):
     ) -> "DedicatedIP":
         """Return this address after its reservation was cancelled or has expired.
 
-        It is available, goes on resting, or is disabled.
+        It is available, resting or disabled.
 
-        :param reservation: the id of the reservation that is cancelled; None if it must be over
-        :raises NotReserved: it is not reserved, or by another reservation, or not over yet
+        :param reservation: the id of the reservation to cancel; None ends only one that has
+            expired
+        :raises NotReserved: it is not reserved, it is reserved by another reservation than the one
+            to cancel, or its reservation has not expired
         """
         stamped = Stamp(**stamp)
         is_over = (self.reserved_until or 0) <= stamped.at
-        if self._intended is not Status.RESERVED or not (
+        if self._implied_status is not Status.RESERVED or not (
             is_over if reservation is None else reservation == self.reservation
         ):
             raise NotReserved(self.address)
-        return self._put_down(EventKind.RELEASED, stamped, self.reserved_for, place)
+        return self._released(stamped, self.reserved_for, place)
 
     def release(
         self,
@@ -170,9 +176,10 @@ class DedicatedIP(RuledIP):
         place: PlaceRules = OPEN,
         **stamp: Unpack[StampFields],
     ) -> "DedicatedIP":
-        """Return this address, which no account has any more: available, resting or disabled.
+        """Return this address after its release: available, resting or disabled.
 
-        :param account_id: the account that releases it; None is the operator, who may release any
+        :param account_id: the account that releases it; None if the operator releases it, whoever
+            has it
         :raises UnknownStatus: this release does not know the status
         :raises NotAssigned: it is not assigned
         :raises AssignedToAnother: it is assigned to another account
@@ -184,10 +191,10 @@ class DedicatedIP(RuledIP):
             "available_at": stamped.at + place.aging_seconds if rests else None,
             "last_assigned_to": owner if rests else None,
         }
-        return self._put_down(EventKind.RELEASED, stamped, owner, place, rest)
+        return self._released(stamped, owner, place, rest)
 
     def transfer(self, account_id: str, to: str, **stamp: Unpack[StampFields]) -> "DedicatedIP":
-        """Return this address, assigned to another account.
+        """Return this address, assigned to another account. It is not available in between.
 
         :param account_id: the account that has it now
         :param to: the account that gets it
@@ -209,32 +216,33 @@ class DedicatedIP(RuledIP):
         """Return this address, available after its rest.
 
         :param early: whether the operator ends the rest before its time
-        :raises NotResting: it does not rest, or it still has to and `early` is not given
+        :raises NotResting: it does not rest, or its time is not over and `early` is false
         """
         stamped = Stamp(**stamp)
-        if self._intended is not Status.AGING or not (early or self._has_rested(stamped.at)):
+        if self._implied_status is not Status.AGING or not (early or self._has_rested(stamped.at)):
             raise NotResting(self.address)
         return self._become(EventKind.AGED, Status.AVAILABLE, stamped, reason=reason)
 
     def disable(self, mark: Disabled, **stamp: Unpack[StampFields]) -> "DedicatedIP":
-        """Return this address, out of service. If it is assigned, it stays so until its release.
+        """Return this address, disabled. An assigned address stays assigned until its release.
 
-        The copy of an assignment does not say that, so `modified` and `request_id` stay: they
-        name the assignment. A rest goes on after the address is enabled; a reservation is over.
+        The fields `modified` and `request_id` of an assigned address do not change: they identify
+        the assignment, and the account's copy does not record that the address is disabled. If the
+        address rests, the rest goes on after the address is enabled. A reservation ends.
 
-        :param mark: why
+        :param mark: who disabled it, when and why
         :raises UnknownStatus: this release does not know the status
         """
         if not self.has_known_status:
             raise UnknownStatus(self.address, self.status)
-        return self._marked(EventKind.DISABLED, mark, Stamp(**stamp), mark.reason)
+        return self._with_mark(EventKind.DISABLED, mark, Stamp(**stamp), mark.reason)
 
     def enable(
         self, *, reason: str = "", place: PlaceRules = OPEN, **stamp: Unpack[StampFields]
     ) -> "DedicatedIP":
-        """Return this address, in service again: available, or resting if it has to go on.
+        """Return this address, enabled: available, or resting if its rest is not over.
 
-        If its host or zone is drained, it stays disabled for that.
+        If its host or zone is drained, the address is disabled for that reason.
 
         :raises UnknownStatus: this release does not know the status
         :raises NotDisabled: it is not disabled, or its host or zone is drained
@@ -246,7 +254,7 @@ class DedicatedIP(RuledIP):
         scope = self.disabled.scope if self.disabled else Scope.IP
         if place.drained and place.drained.scope is scope and self.status is not Status.ASSIGNED:
             raise NotDisabled(self.address)
-        return self._marked(EventKind.ENABLED, None, Stamp(**stamp), reason, place)
+        return self._with_mark(EventKind.ENABLED, None, Stamp(**stamp), reason, place)
 
     def change(
         self,
@@ -258,11 +266,14 @@ class DedicatedIP(RuledIP):
     ) -> "DedicatedIP":
         """Return this address in another zone, on another host, or with other notes.
 
-        If it is as the changes say already, the result is this very object. If it moves away from
-        a drained place, it is not disabled for that any more. If it moves to one, and no account
-        has it, it is disabled for that, and a reservation of it is over. Else its status stays.
+        * If nothing changes, the result is the same object.
+        * If the address moves away from a drained place, it is enabled, unless it was disabled on
+          its own.
+        * If it moves to a drained place and no account has it, it is disabled, and a reservation
+          of it ends.
+        * Otherwise its status does not change.
 
-        :param place: what the settings of its zone and host say after the change
+        :param place: the rules of its zone and host after the change
         :raises UnknownStatus: this release does not know the status
         :raises TooManyLabels: it would have too many labels
         """
@@ -280,7 +291,7 @@ class DedicatedIP(RuledIP):
         if (changed.state, changed.notes) == (self.state, self.notes):
             return self
         if (changed.zone, changed.host) != (self.zone, self.host):
-            changed = changed._settled(place, stamped.at)
+            changed = changed._after_move(place, stamped.at)
         self._require_transition(EventKind.CHANGED, changed.status)
         event = self._event_with_place(EventKind.CHANGED, stamped, changed.status, reason)
         event = event._replace(state=changed.state)
@@ -303,10 +314,10 @@ class DedicatedIP(RuledIP):
         place: PlaceRules = OPEN,
         **stamp: Unpack[StampFields],
     ) -> "DedicatedIP | None":
-        """Return this address in its correct state, after another program has made it available.
+        """Return this address in its correct status, after another program has made it available.
 
-        :param released_by: the account that had it until then, if that is known
-        :returns: None if its state is correct
+        :param released_by: the account that had it until then; None if that is not known
+        :returns: None if the status is correct
         """
         if self.status is not Status.AVAILABLE:
             return None
@@ -323,20 +334,20 @@ class DedicatedIP(RuledIP):
                 disabled=mark, **rest,
             )  # fmt: skip
         if self._is_reserved(stamped.at):
-            marks = {name: getattr(self, name) for name in NO_MARKS}
             return self._become(
-                EventKind.RESERVED, Status.RESERVED, stamped, self.reserved_for, **marks
-            )
+                EventKind.RESERVED, Status.RESERVED, stamped, self.reserved_for,
+                **self._rest_and_reservation,
+            )  # fmt: skip
         return self._become(EventKind.AGED, Status.AGING, stamped, **rest) if rest else None
 
     def delete(self, *, force: bool = False, **stamp: Unpack[StampFields]) -> "DedicatedIP":
-        """Return what the tombstone records: this address, with the deletion in its trail.
+        """Return this address with the deletion in its trail, as the tombstone records it.
 
-        :param force: whether to delete a reserved address
+        :param force: whether to delete the address even if it is reserved
         :raises Reserved: it is reserved, and `force` is not given
         """
         stamped = Stamp(**stamp)
-        if self._is_reserved(stamped.at) and self._intended is Status.RESERVED and not force:
+        if self._is_reserved(stamped.at) and self._implied_status is Status.RESERVED and not force:
             raise Reserved(self.address)
         event = self._event_with_place(EventKind.DELETED, stamped, self.status)
         event = event._replace(state=None)
@@ -345,22 +356,23 @@ class DedicatedIP(RuledIP):
         )
 
     def undo(self) -> "DedicatedIP":
-        """Return this address as before an assignment that was not acknowledged.
+        """Return this address as it was before its latest assignment, which was not acknowledged.
 
-        The same for a transfer and for a reservation. The trail keeps the account that it was
-        assigned to: that account may have a copy. If the address was disabled since, it stays so.
+        A transfer and a reservation are undone in the same way. The trail still names the account
+        that had the address, because that account may have a copy. If the address was disabled
+        after the assignment, it stays disabled.
         """
-        event = trail.latest_taking(self.trail)
+        event = trail.latest_acquisition(self.trail)
         owner = self.reserved_for if self.status is Status.RESERVED else self.assigned_to
         if event is None or event.account_id != owner:
             # Another program has assigned it, so this is a release.
             stamp = Stamp(self.modified, self.request_id or "", Author(command="background"))
-            released = self._put_down(EventKind.RELEASED, stamp, owner, OPEN)
+            released = self._released(stamp, owner, OPEN)
             return replace(released, request_id=self.request_id)
         origin = event.origin or Origin(str(Status.AVAILABLE))
         if self.disabled and origin.account_id is None:
             origin = origin._replace(status=str(Status.DISABLED))
-        fields = {name: getattr(origin, name) for name in NO_MARKS}
+        fields = {name: getattr(origin, name) for name in NO_REST_OR_RESERVATION}
         return replace(
             self,
             status=known_status(origin.status),
@@ -371,13 +383,15 @@ class DedicatedIP(RuledIP):
         )
 
     def withdrawing(self, events: Trail) -> "DedicatedIP":
-        """Return this address as it is restored after later writes were withdrawn.
+        """Return this address with later writes, which were withdrawn, in its trail.
 
-        :param events: what the withdrawn writes had added to the trail
+        The service restores the address in this state.
+
+        :param events: the events that the withdrawn writes had added to the trail
         """
-        marks = (
+        withdrawn = (
             event._replace(kind=EventKind.WITHDRAWN, was=str(event.kind))
             for event in events
             if event.kind not in trail.NOT_DONE
         )
-        return replace(self, trail=(*self.trail, *marks))
+        return replace(self, trail=(*self.trail, *withdrawn))

@@ -20,7 +20,7 @@ class HistoryEventKind(StrEnum):
     RESERVED = "reserved"
     """It was reserved, or its reservation was extended."""
     AGED = "aged"
-    """It begins to rest, or its rest has ended."""
+    """It has begun to rest, or its rest has ended."""
     DISABLED = "disabled"
     """The operator took it out of service. If it is assigned, it stays so until its release."""
     ENABLED = "enabled"
@@ -28,7 +28,7 @@ class HistoryEventKind(StrEnum):
     UNKNOWN = "unknown"
     """A write of another program, of which only the revision is still known."""
     RETRACTED = "retracted"
-    """An earlier event was not a change after all: its write was withdrawn, or lost a conflict."""
+    """An earlier event is not valid: its write was withdrawn, or lost a conflict."""
     POOL_LOW = "pool.low"
     """A zone has few available addresses left. This event and the next one have no address."""
     POOL_RECOVERED = "pool.recovered"
@@ -36,7 +36,7 @@ class HistoryEventKind(StrEnum):
 
 
 class Source(StrEnum):
-    """Where the archive knows an event from."""
+    """How the archive has learned of an event."""
 
     SERVICE = "service"
     """This service made the change: the event was in the trail of the document."""
@@ -44,11 +44,15 @@ class Source(StrEnum):
     """Another program made the change, for example Kazoo or Fauxton: the event was found by
     comparing revisions of the document."""
     GAP = "gap"
-    """CouchDB has no longer the revisions of the change."""
+    """CouchDB no longer has the revisions of the change."""
 
 
 class State(NamedTuple):
-    """The fields of an address that the history records, before or after a change."""
+    """The fields of an address before or after a change, as the history records them.
+
+    :param status: the name of a `Status`, or of one that only a newer release knows
+    :param account_id: the account that has the address; None if none has it
+    """
 
     status: str
     account_id: str | None
@@ -57,8 +61,10 @@ class State(NamedTuple):
 
 
 class PoolLevel(NamedTuple):
-    """How many addresses a zone had when it became low, or had enough again.
+    """How many addresses a zone had when it became low, or when it recovered.
 
+    :param available: the number of available addresses
+    :param total: the number of all addresses
     :param low_percent: the percentage of available addresses at which the zone is low
     """
 
@@ -74,7 +80,7 @@ class Author(NamedTuple):
     :param account_id: the account of the caller's token
     :param user_id: the user of the caller's token, if it has one
     :param command: the name of the command, or of the background work
-    :param system_user: the operating system's user who ran the command
+    :param system_user: the user of the operating system who ran the command
     """
 
     account_id: str | None = None
@@ -84,15 +90,16 @@ class Author(NamedTuple):
 
 
 NOBODY = Author()
-"""The author of a change if it is not known who made it."""
+"""The author of a change of which it is not known who made it."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEvent:
     """One change of one address, or of a zone's level.
 
-    :param id: stable and unique: the same change always has the same id
+    :param id: unique and stable: each reader of the same change computes the same id
     :param address: the address, in its canonical form; empty for an event of a zone
+    :param event: the name of a `HistoryEventKind`, or of a kind that only a newer release knows
     :param at: the time in Gregorian seconds
     :param account_id: the account that has the address after an assignment, a transfer or a
         reservation, or had it before a release; None for other events
@@ -157,9 +164,9 @@ class HistoryEvent:
     def seen_by(self, sees: Callable[[str], bool]) -> "HistoryEvent | None":
         """Return the event as a reader may see it; None if the reader may see none of it.
 
-        The reader sees an event if the address belongs before or after it to an account that the
-        reader may see. A state is left out if another account has the address in it. The author
-        and the request are left out unless the author's account may be seen.
+        The reader may see an event if an account that it may see has the address before or after
+        the event. The result lacks a state in which another account has the address. It lacks the
+        author, the request and the reason, unless the reader may see the author's account.
 
         :param sees: whether the reader may see an account
         """

@@ -8,11 +8,11 @@ from enum import StrEnum
 from kazoo_ips.model.history import NOBODY, Author
 
 PART = 500
-"""Maximum number of addresses that a job changes at a time. A stop takes effect between them."""
+"""Maximum number of addresses of a part. A stop of a job takes effect between its parts."""
 
 
 Position = tuple[object, ...]
-"""A position in the list of a host's addresses: a row's key and id; empty at the start."""
+"""A position in the view of a host's addresses: the key and id of a row; empty at the start."""
 
 
 class JobKind(StrEnum):
@@ -31,12 +31,13 @@ class JobState(StrEnum):
     """Its addresses are collected."""
     RUNNING = "running"
     STOPPING = "stopping"
-    """It stops when the addresses are done that are being changed now."""
+    """It stops after the part that it changes now."""
     STOPPED = "stopped"
     DONE = "done"
 
 
 ENDED = frozenset({JobState.STOPPED, JobState.DONE})
+"""The states of a job that changes no more addresses."""
 
 
 class ItemResult(StrEnum):
@@ -46,28 +47,30 @@ class ItemResult(StrEnum):
     REPLACED = "replaced"
     """Its account has got a replacement."""
     UNCHANGED = "unchanged"
-    """It was as the job would leave it already, or it is not what the job works on any more."""
+    """It was already as the job would leave it, or the job no longer applies to it: for example,
+    it is not on the host any more."""
     INSUFFICIENT = "insufficient_ips"
     """Its zone has no available address on another host."""
     LIMIT_REACHED = "limit_reached"
     """Its account may not have more addresses."""
     CONFLICT = "conflict"
-    """Other clients were faster several times, or a conflict is not resolved yet."""
+    """Other clients changed the address at each try, or its conflict is not resolved yet."""
     UNKNOWN_STATUS = "unknown_status"
     """Only a newer release knows its status."""
 
 
-DONE_WELL = frozenset({ItemResult.MOVED, ItemResult.REPLACED, ItemResult.UNCHANGED})
-"""The results after which nothing is left to do for an address."""
+SUCCESSES = frozenset({ItemResult.MOVED, ItemResult.REPLACED, ItemResult.UNCHANGED})
+"""The results after which the operator has nothing left to do for an address."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobItem:
     """One address of a job.
 
-    :param account_id: the account that had it when the job began; None if none had it
-    :param replacement: the address that its account gets, or has got, in addition
-    :param result: None while it is not known
+    :param zone: its zone when the job was planned
+    :param account_id: the account that had it then; None if none had it
+    :param replacement: the address that this account gets, or has got, in addition
+    :param result: what the job has done with it; None before that
     """
 
     address: str
@@ -78,15 +81,15 @@ class JobItem:
 
     @property
     def is_failed(self) -> bool:
-        """Whether something is left to do for the address."""
-        return self.result is not None and self.result not in DONE_WELL
+        """Whether the job could not do its work for the address."""
+        return self.result is not None and self.result not in SUCCESSES
 
 
 @dataclass(frozen=True, slots=True)
 class JobPart:
-    """Some addresses of a job, which are changed together.
+    """Up to `PART` addresses of a job, which it changes together.
 
-    :param number: counts from 0
+    :param number: the number of the part, from 0
     """
 
     job_id: str
@@ -107,20 +110,21 @@ class JobPart:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job.
+    """The move or evacuation of a host, and how far it is. All times are Gregorian seconds.
 
     :param host: the host whose addresses it changes
-    :param to_host: where a move brings them
-    :param to_zone: the zone of a move; None keeps that of each address
-    :param request_id: the request that created the job; all its writes have this request id
-    :param by: who created it; the author of all its writes
-    :param created: in Gregorian seconds, as the other times
+    :param request_id: the request that created the job; all writes of the job have this request id
+    :param created: when it was created
     :param updated: when it last made progress
-    :param position: where in the list of the host's addresses the plan continues; None if it is
-        complete
-    :param parts: the number of parts that are planned
+    :param to_host: the new host of a move; None keeps the host
+    :param to_zone: the new zone of a move; None keeps the zone of each address
+    :param by: who created it: the author of all its writes
+    :param ended: when it ended; None before that
+    :param position: where its planning continues in the view of the host's addresses; None if the
+        plan is complete
+    :param parts: the number of planned parts
     :param parts_done: the number of parts that are done
-    :param total: the number of addresses that are planned
+    :param total: the number of planned addresses
     :param counts: the number of addresses with each result
     """
 
@@ -159,14 +163,15 @@ class Job:
 
     @property
     def failed(self) -> int:
-        """The number of addresses for which something is left to do."""
-        return sum(n for result, n in self.counts.items() if result not in {*DONE_WELL})
+        """The number of addresses for which the job could not do its work."""
+        return sum(n for result, n in self.counts.items() if result not in {*SUCCESSES})
 
     def planned(self, sizes: Iterable[int], position: Position | None, at: int) -> "Job":
         """Return the job with further parts in its plan.
 
-        :param sizes: the number of addresses of each part
-        :param position: where the plan continues; None if it is complete
+        :param sizes: the number of addresses of each further part
+        :param position: where the planning continues; None if the plan is complete
+        :param at: the time in Gregorian seconds
         """
         sizes = list(sizes)
         planning = position is not None
@@ -183,7 +188,10 @@ class Job:
         )
 
     def with_part(self, part: JobPart, at: int) -> "Job":
-        """Return the job with a part that is done. A part that it knows of changes nothing."""
+        """Return the job after a part is done. A part that it counts already changes nothing.
+
+        :param at: the time in Gregorian seconds
+        """
         if part.number != self.parts_done:
             return self
         return replace(
@@ -191,7 +199,10 @@ class Job:
         )
 
     def finished(self, at: int) -> "Job":
-        """Return the job after its end, if nothing is left to do or if it has to stop."""
+        """Return the job as ended, if all its parts are done or if it is to stop.
+
+        :param at: the time in Gregorian seconds
+        """
         complete = self.position is None and self.parts_done == self.parts
         if self.state is JobState.STOPPING:
             return replace(self, state=JobState.STOPPED, ended=at, updated=at)
@@ -200,5 +211,5 @@ class Job:
         return self
 
     def stopping(self) -> "Job":
-        """Return the job that stops. A job that has ended does not change."""
+        """Return the job as it is to stop. A job that has ended does not change."""
         return self if self.has_ended else replace(self, state=JobState.STOPPING)

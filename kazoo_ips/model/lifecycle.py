@@ -1,7 +1,7 @@
-"""The life of an address: its states, and the changes that lead from one to the next.
+"""The state machine of an address: its statuses and the transitions between them.
 
-Each arrow is one method of `DedicatedIP`, and `TRANSITIONS` is the same as a table. No other code
-changes a status, and `_design/guard` refuses other changes of documents.
+Each arrow of the diagram is one method of `DedicatedIP`. `TRANSITIONS` is the same as a table. No
+other code changes a status, and `_design/guard` refuses other changes of documents.
 
                        create
                           │
@@ -23,18 +23,19 @@ changes a status, and `_design/guard` refuses other changes of documents.
     ▼   │    disable   ▼                                  disable   │
     disabled ◀──────────────────────────────────────────────────────┘
 
-* `aging` ends by time, and `reserved` too: by comparison with the clock, not by a timer. An
-  address whose time is over can be assigned or reserved at once, like an available one.
-* A cancelled reservation, and an enabled address, whose rest is not over yet go on resting.
-* An assigned address that is disabled stays assigned. It is disabled instead of available when it
-  is released. So is every address of a host or zone that is drained.
-* An address that moves to a drained host or zone is disabled by its move, and enabled by its move
-  away. One that was disabled on its own stays so, and one that is assigned stays assigned.
-* Only an assigned address has an account. It is deleted after its release; a reserved one after
-  its reservation has ended. All others are deleted as they are.
-* Kazoo gives an address away only if its status is exactly `available`. Its release makes any
-  address available, and keeps the other fields. From them, `DedicatedIP.corrected` sees what the
-  state should be. All other methods act as if it were that state already.
+* `aging` and `reserved` end at a time, which is compared with the clock; there is no timer. After
+  that time, any account can get the address at once, as if it were available.
+* If the rest of an address is not over when its reservation is cancelled, or when it is enabled,
+  the rest goes on.
+* An assigned address that is disabled stays assigned. Its release makes it disabled instead of
+  available. The same applies to every assigned address of a drained host or zone.
+* An address that moves to a drained host or zone is disabled by the move, and a move away enables
+  it. An address that was disabled on its own stays disabled, and an assigned one stays assigned.
+* Only an assigned address has an account. A deletion by force releases it first. Without force, an
+  assigned or a reserved address is not deleted.
+* Kazoo assigns an address only if its status is exactly `available`. Kazoo's release makes any
+  address available and keeps the fields of the other statuses. `DedicatedIP.corrected` derives the
+  correct status from these fields. All other methods act as if the address had it already.
 """
 
 from dataclasses import dataclass
@@ -46,10 +47,10 @@ from kazoo_ips.model.trail import EventKind
 
 
 class Status(StrEnum):
-    """The states of a dedicated IP that this release knows.
+    """The statuses of a dedicated IP that this release knows.
 
-    Any other status is that of a newer release. An address with such a status is shown and counted
-    by the name of the status, and is not changed.
+    Any other status is one of a newer release. The service shows and counts an address with such a
+    status by the name of the status, and does not change the address.
     """
 
     AVAILABLE = "available"
@@ -57,7 +58,7 @@ class Status(StrEnum):
     ASSIGNED = "assigned"
     """An account has it."""
     AGING = "aging"
-    """It was released, and rests before another account gets it."""
+    """It was released, and rests until another account may have it."""
     RESERVED = "reserved"
     """It is set aside for one account for some time."""
     DISABLED = "disabled"
@@ -74,7 +75,7 @@ def known_status(name: str) -> str:
 
 
 class Scope(StrEnum):
-    """What the operator has disabled: one address, all of a host, or all of a zone."""
+    """What the operator has disabled: one address, or all addresses of a host or zone."""
 
     IP = "ip"
     HOST = "host"
@@ -96,11 +97,11 @@ class Disabled:
 
 
 class PlaceRules(NamedTuple):
-    """What the settings of a zone and of a host say about an address there.
+    """The rules for an address that follow from the settings of its zone and host.
 
-    :param aging_seconds: how long an address rests after its release
+    :param aging_seconds: how long an address rests after its release; 0 if it does not rest
     :param takes_oldest: whether an allocation takes the addresses that have rested longest, if no
-        others are left
+        available ones are left
     :param drained: why the zone or the host is drained; None if it is not
     """
 
@@ -136,5 +137,6 @@ TRANSITIONS: dict[EventKind, frozenset[tuple[Status | None, Status | None]]] = {
     ),
     EventKind.DELETED: frozenset((each, None) for each in _ALL if each is not _ASSIGNED),
 }
-"""The statuses before and after each event of this service. None is an address that the pool does
-not have. A correction of what another program did can have any status before it."""
+"""For each kind of event of this service, the statuses before and after it. None stands for an
+address that the pool does not have. Before a correction of another program's write, the address
+can have any status."""

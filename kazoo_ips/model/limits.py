@@ -1,10 +1,11 @@
 """How many addresses an account may have, and the ledger that counts them. Standard library only.
 
-A ledger names every address that counts against the limits of an account, before the document of
-the address says so. So it may name too many addresses, but never too few: an address that was
-released, or that a request did not get, stays until the ledger is counted again. The documents of
-the pool decide which addresses stay then. Other programs, such as Kazoo, assign addresses that no
-ledger names; they are added when they are found.
+A ledger names the addresses that count against the limits of an account. The service adds an
+address to the ledger before it writes the document of the address. So the ledger may name too many
+addresses, but never too few. An address that was released, or that a request did not get, stays in
+the ledger until the ledger is counted again: then the documents of the pool decide. Other
+programs, such as Kazoo, assign addresses that no ledger names. The service adds them when it finds
+them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ class Limits:
     """The limits of an account. None is no limit.
 
     :param max: the maximum number of addresses of the account itself
-    :param zones: the maximum number of these in single zones
+    :param zones: the maximum number of these addresses in a zone, by the name of the zone
     :param descendants_max: the maximum number of addresses of the account and all accounts below
         it
     """
@@ -32,7 +33,7 @@ class Limits:
 
     @property
     def has_own(self) -> bool:
-        """Whether there is a limit of the account's own addresses."""
+        """Whether there is a limit for the account's own addresses."""
         return self.max is not None or bool(self.zones)
 
     @property
@@ -42,10 +43,12 @@ class Limits:
 
 
 class Usage(NamedTuple):
-    """What counts against one limit.
+    """How much of one limit is used.
 
-    :param which: `max`, `zones` or `descendants_max`
-    :param zone: the zone, if the limit is that of a zone
+    :param which: the limit: `max`, `zones` or `descendants_max`
+    :param zone: the zone of the limit; None if it is not a limit of a zone
+    :param limit: the maximum number of addresses
+    :param used: the number of addresses that count against it
     """
 
     which: str
@@ -58,16 +61,21 @@ class Usage(NamedTuple):
 class Ledger:
     """The limits of an account, and the addresses that count against them.
 
-    :param since: when the limits were set, in Gregorian seconds
-    :param settles: when every process knows that the account has limits. All addresses have to be
-        counted once at that time or later
-    :param counted: when all addresses of the account were counted last; 0 if they never were
+    All times are Gregorian seconds.
+
+    :param since: when the limits were set
+    :param settles: the time from which on every process knows that the account has limits. All
+        addresses have to be counted once after it
+    :param counted: when all addresses of the account were last counted; 0 if they never were
     :param own: the zone of each address of the account
     :param below: the addresses of the accounts below it, if `descendants_max` is set
-    :param claims: by transaction, the addresses that it may be assigning or reserving; these are
-        in `own` or `below` as well
-    :param writes: the number of writes; of conflicting revisions the latest limits count
-    :param attempt: the key of the request with an Idempotency-Key that has set the limits, or None
+    :param claims: for each transaction, the addresses that it may be assigning or reserving. They
+        are in `own` or `below` as well
+    :param writes: the number of writes of the ledger. Of conflicting revisions, the one with the
+        latest limits counts, and of several such, the one with the most writes
+    :param attempt: the key of the attempt that set the limits; None if the request had no
+        Idempotency-Key
+    :param losing_revisions: the conflicting revisions that the next write drops
     """
 
     account_id: str
@@ -81,20 +89,20 @@ class Ledger:
     writes: int = 0
     attempt: str | None = None
     revision: str | None = None
-    rivals: tuple[str, ...] = ()
+    losing_revisions: tuple[str, ...] = ()
 
     @property
     def is_settled(self) -> bool:
-        """Whether it lacks no address that the service has assigned."""
+        """Whether it names all addresses that the service has assigned."""
         return self.counted >= self.settles
 
     def with_limits(self, limits: Limits, at: int, settles: int) -> "Ledger":
         """Return the ledger with other limits.
 
-        :param at: the time, in Gregorian seconds
-        :param settles: when every process knows them
+        :param at: the time in Gregorian seconds
+        :param settles: the time from which on every process knows that the account has limits
         """
-        # Every process counts these addresses already, if there were such limits before.
+        # If there were limits for the same addresses before, every process counts them already.
         covered = self.limits.has_any and (
             limits.descendants_max is None or self.limits.descendants_max is not None
         )
@@ -108,7 +116,7 @@ class Ledger:
 
     @property
     def used_in_zones(self) -> dict[str, int]:
-        """The number of the account's own addresses in each zone that has some."""
+        """The number of the account's own addresses, by zone, for each zone that has some."""
         counts: dict[str, int] = {}
         for zone in self.own.values():
             counts[zone] = counts.get(zone, 0) + 1
@@ -116,7 +124,7 @@ class Ledger:
 
     @property
     def usage(self) -> list[Usage]:
-        """What counts against each of the limits."""
+        """How much of each limit is used."""
         limits, in_zones = self.limits, self.used_in_zones
         found = [
             Usage("zones", zone, limit, in_zones.get(zone, 0))
@@ -131,7 +139,7 @@ class Ledger:
 
     @property
     def exceeded_by(self) -> int:
-        """By how many addresses the limit is exceeded that is exceeded most; 0 if none is."""
+        """The largest number of addresses by which a limit is exceeded; 0 if none is."""
         return max([0, *(each.used - each.limit for each in self.usage)])
 
     def with_claim(
@@ -139,8 +147,9 @@ class Ledger:
     ) -> "Ledger":
         """Return the ledger with the addresses that a transaction may assign or reserve.
 
-        :param account_id: the account that they are for
-        :param ips: all of them, also those that an earlier claim of the transaction names
+        :param transaction: the id of the transaction
+        :param account_id: the account that gets the addresses
+        :param ips: all addresses of the transaction, also those of its earlier claim
         :raises LimitReached: a limit permits fewer addresses
         """
         named = {ip.address: ip.zone for ip in ips}
@@ -149,8 +158,8 @@ class Ledger:
             claims={**self.claims, transaction: tuple(named)},
         )
         for before, after in zip(self.usage, claimed.usage, strict=True):
-            # A limit that is exceeded already permits what does not exceed it further, such as an
-            # assignment of reserved addresses.
+            # If a limit is exceeded already, it still permits a claim that uses no more of it,
+            # such as the assignment of reserved addresses.
             if after.used > after.limit and after.used > before.used:
                 raise LimitReached(
                     before.which,
@@ -174,7 +183,7 @@ class Ledger:
 
 
 def counted_for(ip: DedicatedIP, now: int) -> str | None:
-    """Return the account against whose limits an address counts, or None.
+    """Return the account against whose limits an address counts; None if it counts for none.
 
     :param now: the time in Gregorian seconds
     """

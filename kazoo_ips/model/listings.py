@@ -7,13 +7,13 @@ from kazoo_ips.model import addresses
 from kazoo_ips.model.lifecycle import Status
 
 Position = tuple[str, str, str]
-"""Where a line is in a list: its zone, the sort key of its address, and the address."""
+"""The position of a line in a list: its zone, the sort key of its address, and the address."""
 
 
 class Listing(NamedTuple):
-    """One line of a list, as the views hold it. A list can have 100,000 of them.
+    """One line of a list, as the views have it. A list can have 100,000 lines.
 
-    :param assigned_to: the account that has the address, if it is assigned
+    :param assigned_to: the account that has the address; None if it is not assigned
     :param status: a `Status`, or the name of one that only a newer release knows
     """
 
@@ -32,17 +32,19 @@ class Listing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ListIPs:
-    """List addresses: one page, the first few, or all of them. A filter that is None allows any.
+    """List addresses: one page, the first few, or all of them.
+
+    An address is listed if it matches all filters: `zone`, `host`, `status`, `account_id`,
+    `between`, `modified_from` and `label`. A filter that is None matches any address.
 
     :param limit: the maximum number of lines; None is no limit
-    :param after: the position where the last page ended
+    :param after: the position where the page before ended; None is the start
     :param paged: whether the reply may say where the next page starts
     :param status: the name of a status
     :param account_id: the account that has the address
-    :param between: the sort key of the address is one of these two or between them
-    :param modified_from: the time of the address's last change is this or later, in Gregorian
-        seconds
-    :param after_account: the account that `after` belongs to, in a list of several accounts
+    :param between: the lowest and the highest sort key of the address
+    :param modified_from: the earliest time of the latest change, in Gregorian seconds
+    :param after_account: in a list of several accounts, the account that `after` belongs to
     :param label: a label of the address, as `key:value`
     """
 
@@ -59,7 +61,10 @@ class ListIPs:
     label: str | None = None
 
     def covers(self, line: Listing) -> bool:
-        """Return whether a line matches all filters except `modified_from` and `label`."""
+        """Return whether a line matches all filters but `modified_from` and `label`.
+
+        The line does not have the values for these two.
+        """
         wanted = (self.zone, self.host, self.status, self.account_id)
         found = (line.zone, line.host, line.status, line.assigned_to)
         if any(w not in (None, f) for w, f in zip(wanted, found, strict=True)):
@@ -78,13 +83,13 @@ class ListIPs:
 
     @property
     def is_ordered(self) -> bool:
-        """Whether one range of one view has exactly the lines that match the filters, in order."""
+        """Whether one range of one view has exactly the lines of the list, in its order."""
         if self.status is None or self.modified_from is not None or self.label:
             return False
         return not (self.account_id and self.host) and bool(self.zone or self.between is None)
 
     def is_before(self, line: Listing) -> bool:
-        """Return whether a line comes after the position where the last page ended."""
+        """Return whether a line comes after the position where the page before ended."""
         return self.after is None or order(line.position) > order(self.after)
 
 
@@ -94,9 +99,10 @@ ALL_OF_ACCOUNT: Position = ("", "", "")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list, and the position after which the next part starts; None at the end.
+    """A part of a list.
 
-    :param after_account: the account that the position belongs to, in a list of several accounts
+    :param after: the position after which the next part starts; None at the end
+    :param after_account: in a list of several accounts, the account that the position belongs to
     """
 
     items: tuple[Listing, ...]
@@ -105,7 +111,7 @@ class Page:
 
     @property
     def key(self) -> tuple[str, ...] | None:
-        """The position with its account; None at the end."""
+        """The position after which the next part starts, with its account; None at the end."""
         if self.after is None or self.after_account is None:
             return self.after
         return *self.after, self.after_account
@@ -117,6 +123,6 @@ def collated(zone: str) -> tuple[str, str]:
 
 
 def order(position: Position) -> tuple[tuple[str, str], str, str]:
-    """Return the sort key of a position, for lines that are sorted here and not by a view."""
+    """Return the sort key of a position, for lines that this service sorts instead of a view."""
     zone, sort_key, address = position
     return collated(zone), sort_key, address

@@ -1,4 +1,4 @@
-"""Names of zones and hosts: validation, and escaping for output."""
+"""Names of zones and hosts, and notes: validation, and escaping for output."""
 
 import re
 import unicodedata
@@ -14,9 +14,9 @@ _INVISIBLE = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
     + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 )
-"""Characters of other categories that are not seen: those with Unicode's property
-Default_Ignorable_Code_Point, and the blank of Braille. Two names that differ only in them look the
-same."""
+"""Characters of other categories that are invisible: those with Unicode's property
+Default_Ignorable_Code_Point, and the blank of Braille. Two names that differ only in such
+characters look the same."""
 
 _FORBIDDEN_RANGES = (
     r"\u0000-\u001f\u007f-\u009f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
@@ -32,7 +32,7 @@ PATTERN = rf"^[^\s{_FORBIDDEN_RANGES}]([^{_FORBIDDEN_RANGES}]*[^\s{_FORBIDDEN_RA
 
 @lru_cache(maxsize=1024)
 def problem(name: str) -> str | None:
-    """Return why the name of a zone or host is invalid, or None if it is valid.
+    """Return why the name of a zone or host is invalid, as a clause; None if it is valid.
 
     >>> problem("us-east")
     >>> problem("us\\u202eeast")
@@ -55,7 +55,8 @@ _HARMFUL_RANGES = (
     r"\u2066-\u2069\ufeff"
 )
 """The control characters besides tab, line feed and carriage return, and the format characters
-that change the direction or the lines of a text. Others are parts of emoji and of some scripts."""
+that change the direction or the lines of a text. Notes may have other format characters, which
+emoji and some scripts need."""
 _HARMFUL = re.compile(f"[{_HARMFUL_RANGES}]")
 NOTE_PATTERN = f"^[^{_HARMFUL_RANGES}]*$"
 """The pattern of a note, for JSON Schema."""
@@ -63,7 +64,7 @@ _TAG_OR_TEXT = re.compile("<[^>]*>|[^<]+")
 
 
 def note_problem(note: str) -> str | None:
-    """Return why a note, which may have several lines, is invalid; None if it is valid.
+    """Return why a note is invalid, as a clause; None if it is valid. It may have several lines.
 
     >>> note_problem("moves in May\\nback in June")
     >>> note_problem("moves\\x07")
@@ -76,7 +77,7 @@ def note_problem(note: str) -> str | None:
 def visible_page(page: str) -> str:
     """Return a web page with the harmful characters of its text escaped.
 
-    Attributes stay as they are, so that a form sends the name that the database has.
+    Attributes are not changed, so that a form sends the name that the database has.
 
     >>> visible_page("<b title='us\\x07'>us\\x07</b>") == "<b title='us\\x07'>us\\\\x07</b>"
     True
@@ -93,9 +94,9 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text with each character escaped that terminals and spreadsheets may act on.
+    """Return a text with each character escaped that a terminal or a spreadsheet may act on.
 
-    :param keep: characters that the format of the output quotes by itself
+    :param keep: characters not to escape, because the format of the output quotes them
 
     >>> printable("us\\u001b[31m\\u202eeast")
     'us\\\\x1b[31m\\\\u202eeast'

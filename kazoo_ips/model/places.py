@@ -1,4 +1,4 @@
-"""What the operator has set for zones and hosts. Standard library only."""
+"""Places: the operator's settings of zones and hosts. Standard library only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,15 +11,18 @@ from kazoo_ips.model.lifecycle import OPEN, Disabled, PlaceRules, Scope
 class PlaceSettings:
     """The settings of a zone or of a host.
 
-    * `drained` says why it is drained.
-    * `enabled_at` is when it was last enabled, in Gregorian seconds, while addresses may still be
-      disabled because it was drained.
-    * `aging_seconds` is how long an address rests after its release; only zones have it.
-    * `takes_oldest` is whether an allocation takes the addresses that have rested longest, if no
-      others are left; only zones have it.
-    * `low_percent` is the percentage of available addresses at which the zone is low; 0 is never,
-      and None is that of all zones. Only zones have it.
+    * `drained` is why it is drained; None if it is not.
+    * `enabled_at` is the time, in Gregorian seconds, at which its drain ended. It is None once no
+      address can be disabled because of that drain.
     * `others` are the settings that only another release knows.
+
+    Only zones have these:
+
+    * `aging_seconds` is how long an address rests after its release; 0 if it does not rest.
+    * `takes_oldest` is whether an allocation takes the addresses that have rested longest, if no
+      available ones are left.
+    * `low_percent` is the percentage of available addresses at which the zone is low. 0 is never;
+      None is the percentage of `KAZOO_IPS_LOW_PERCENT`.
     """
 
     drained: Disabled | None = None
@@ -31,25 +34,26 @@ class PlaceSettings:
 
 
 DEFAULTS = PlaceSettings()
+"""The settings of a place that the operator has not set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The settings of all zones and hosts that have any."""
+    """The settings of all zones and hosts that have settings, by their names."""
 
     zones: Mapping[str, PlaceSettings] = field(default_factory=dict)
     hosts: Mapping[str, PlaceSettings] = field(default_factory=dict)
 
     def of(self, scope: Scope) -> Mapping[str, PlaceSettings]:
-        """Return the settings of all zones, or of all hosts."""
+        """Return the settings of all hosts for `Scope.HOST`, and of all zones otherwise."""
         return self.hosts if scope is Scope.HOST else self.zones
 
     def get(self, scope: Scope, name: str) -> PlaceSettings:
-        """Return the settings of one zone or host."""
+        """Return the settings of one zone or host; `DEFAULTS` if it has none."""
         return self.of(scope).get(name, DEFAULTS)
 
     def rules(self, zone: str, host: str) -> PlaceRules:
-        """Return what the settings say about an address."""
+        """Return the rules for an address in a zone and on a host."""
         if zone not in self.zones and host not in self.hosts:
             return OPEN
         settings = self.get(Scope.ZONE, zone)
@@ -57,7 +61,7 @@ class Places:
         return PlaceRules(settings.aging_seconds, settings.takes_oldest, drained)
 
     def with_settings(self, scope: Scope, name: str, settings: PlaceSettings) -> "Places":
-        """Return these settings with others for one zone or host."""
+        """Return a copy in which one zone or host has other settings."""
         changed = {**self.of(scope), name: settings}
         if settings == DEFAULTS:
             del changed[name]

@@ -1,4 +1,7 @@
-"""A dedicated IP as its document records it, and what its trail says. Standard library only."""
+"""A dedicated IP as its document records it, with questions about its trail.
+
+Standard library only.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,20 +18,24 @@ from kazoo_ips.model.trail import Event, EventKind, Trail
 class RecordedIP:
     """An address that the operator owns and can assign to an account.
 
-    * `address` is the document id, as the address was first written.
+    * `address` is the document id: the spelling in which the address was added.
+    * `created` and `modified` are the times of the addition and of the latest change.
     * `status` is a `Status`, or the unchanged name of one that only a newer release knows.
-    * `available_at` is when the address has rested. `last_assigned_to` is the account that may
-      have it back until then.
-    * `reserved_for` is the account of the reservation `reservation`, which ends at
+    * `assigned_to` is the account that has the address.
+    * `request_id` is the request of the latest change.
+    * `revision` is the revision of the document; None if it is not written yet.
+    * `available_at` is the time at which its rest is over. `last_assigned_to` is the account that
+      had the address before, and that may have it back during the rest.
+    * `reserved_for` is the account of the reservation with the id `reservation`, which ends at
       `reserved_until`.
-    * `disabled` says why the address is disabled. If it is assigned, the release disables it.
+    * `disabled` is why the address is disabled. If it is assigned, its release disables it.
     * `description` and `labels` are the operator's notes; the labels are sorted by key.
-    * `replacement` is the address that its account has got in an evacuation, to replace it.
-    * `conflicted` says whether the database has other live revisions of the document.
-    * `trail` is what happened to the address lately, the latest event last.
-    * `transaction` is the id of the transaction that wrote the document last. It may be pending.
-    * `source` is the document that it was read from. Only the repository reads it, so that fields
-      which this service does not know survive every write.
+    * `replacement` is the address that its account got in an evacuation to replace this one.
+    * `conflicted` is whether the document has other live revisions.
+    * `trail` has the latest events of the address, the latest one last.
+    * `transaction` is the id of the transaction that wrote the document. It may be pending.
+    * `source` is the document that the address was read from. Only the repository uses it, so that
+      a write keeps the fields that this service does not know.
 
     All times are Gregorian seconds.
     """
@@ -63,12 +70,12 @@ class RecordedIP:
 
     @property
     def notes(self) -> tuple[str | None, Labels, str | None]:
-        """What else a change changes: the description, the labels and the replacement."""
+        """The fields of a change besides the state: description, labels and replacement."""
         return self.description, self.labels, self.replaced_by
 
     @property
     def replaced_by(self) -> str | None:
-        """The address that its account has got to replace this one, if any."""
+        """The address that its account got to replace this one; None if there is none."""
         replacement = self.replacement
         if replacement is None or self.assigned_to != replacement.account_id:
             return None
@@ -77,7 +84,7 @@ class RecordedIP:
     @property
     def assignment(self) -> Self:
         """This address with the fields that the account's copy has too, and without a revision."""
-        return replace(self, revision=None, **NO_MARKS, disabled=None)
+        return replace(self, revision=None, **NO_REST_OR_RESERVATION, disabled=None)
 
     @property
     def rests_until(self) -> int | None:
@@ -91,14 +98,17 @@ class RecordedIP:
         return event.origin.status if event and event.origin else Status.AVAILABLE
 
     def based_on(self, revision: str | None) -> Self:
-        """Return this state, to be written on a later revision than it was made from."""
+        """Return this state with another base revision, and with its events at that generation.
+
+        :param revision: the revision to write it on, later than the one that it was made from
+        """
         base, to = trail.generation(self.revision), trail.generation(revision)
-        return replace(self, revision=revision, trail=trail.moved(self.trail, base, to))
+        return replace(self, revision=revision, trail=trail.rebased(self.trail, base, to))
 
     def as_committed(self) -> Self:
-        """Return this state, to be written after the commit of the transaction that leads to it.
+        """Return this state, whose last event belongs to a transaction that is committed already.
 
-        No other change of the same assignment can have been acknowledged.
+        So no other change of the same assignment can have been acknowledged.
         """
         *earlier, last = self.trail
         return replace(self, trail=(*earlier, last._replace(committed=True)))
@@ -111,23 +121,29 @@ class RecordedIP:
         return {account_id for account_id in (self.assigned_to, *had) if account_id}
 
     def event(self, kind: str, account_id: str | None, request_id: str) -> Event | None:
-        """Return the latest event of a kind that a request caused, or None.
+        """Return the latest event of a kind that a request caused; None if there is none.
 
-        Later events of other requests do not matter.
+        There may be later events of other requests.
+
+        :param kind: an `EventKind`
+        :param account_id: the account that the event names
         """
         wanted = (kind, account_id, request_id)
         events = (e for e in self.trail if (e.kind, e.account_id, e.request_id) == wanted)
         return max(events, key=lambda event: event.at, default=None)
 
     def follows_release_of(self, assigned: "RecordedIP") -> bool:
-        """Return whether that very assignment was released before this state, by the trails.
+        """Return whether, by the trails, an assignment was released and this state came after it.
 
-        A transfer to another account releases it too.
+        A transfer to another account counts as a release.
+
+        :param assigned: the address as it was assigned
         """
         if not self.trail:
             return False
-        # A write removes the earliest events, once they are no longer needed. An older release
-        # saves an assignment again without an event, and then it is found at a later generation.
+        # A write removes the earliest events once nobody needs them. An older release can save an
+        # assignment again without an event. This release then adds an event of the kind `found`,
+        # with the later generation.
         oldest = (self.trail[0].generation, self.trail[0].at)
         kept = [
             event
@@ -143,7 +159,7 @@ class RecordedIP:
         )
 
     def is_copy_of(self, assigned: "RecordedIP") -> bool:
-        """Return whether this copy belongs to exactly that assignment."""
+        """Return whether this copy was written for exactly this assignment, and for no other."""
         return (self.assigned_to, self.request_id, self.modified, self.status) == (
             assigned.assigned_to,
             assigned.request_id,
@@ -152,7 +168,9 @@ class RecordedIP:
         )
 
     def as_copied(self, copy: Self) -> Self | None:
-        """Return this assignment as it was at the event after which a copy of it was written.
+        """Return this assignment as it was when a copy was written.
+
+        Its trail ends with the event that the copy belongs to.
 
         :returns: None if the copy belongs to no event of this assignment
         """
@@ -162,20 +180,23 @@ class RecordedIP:
             event = self.trail[length - 1]
             if event.kind in trail.NOT_DONE:
                 continue
-            # The event of another program's write does not have its request. If it is the latest
-            # event, the document has it.
+            # An event of the kind `found` does not record the request of the other program. If it
+            # is the latest event, the document has that request.
             request_id = event.request_id
             if event.kind == EventKind.FOUND:
                 is_latest = length == len(self.trail)
                 request_id = (self if is_latest else copy).request_id or ""
             if (copy.request_id or "", copy.modified) == (request_id, event.at):
                 return replace(self, trail=self.trail[:length])
-            if event.kind not in _DURING:
+            if event.kind not in _KEEP_ACCOUNT:
                 break
         return None
 
     def before(self, event: Event) -> Self:
-        """Return this address as it was right before an event that says so."""
+        """Return this address as it was right before an event, if the event records its origin.
+
+        Otherwise the result is this address unchanged.
+        """
         origin = event.origin
         if origin is None:
             return self
@@ -188,14 +209,14 @@ class RecordedIP:
         )
 
     def as_of(self, event: Event) -> Self:
-        """Return this address as it was right after an event, with the notes of now."""
+        """Return this address as it was right after an event. The notes are the present ones."""
         assigned = event.kind in {EventKind.ASSIGNED, EventKind.TRANSFERRED}
         status, state = _status_after(event), event.state
         place = {"zone": state.zone, "host": state.host} if state else {}
         owner = event.account_id if assigned else None
         return replace(
             self,
-            **({} if status == self.status else NO_MARKS),
+            **({} if status == self.status else NO_REST_OR_RESERVATION),
             **place,
             status=status,
             assigned_to=state.account_id if state else owner,
@@ -205,7 +226,7 @@ class RecordedIP:
         )
 
 
-_DURING = frozenset({EventKind.CHANGED, EventKind.DISABLED, EventKind.ENABLED})
+_KEEP_ACCOUNT = frozenset({EventKind.CHANGED, EventKind.DISABLED, EventKind.ENABLED})
 """Kinds of events that an assigned address can have without a change of its account."""
 
 _IP = TypeVar("_IP", bound=RecordedIP)
@@ -214,10 +235,10 @@ _IP = TypeVar("_IP", bound=RecordedIP)
 def replace(ip: _IP, **fields: Any) -> _IP:
     """Return a copy of a dedicated IP in which some fields have other values.
 
-    `dataclasses.replace` does the same in five times the time, and a request for a thousand
+    `dataclasses.replace` does the same, but takes five times as long, and a request for a thousand
     addresses makes several thousand copies.
 
-    :raises TypeError: there is no such field
+    :raises TypeError: a dedicated IP has no such field
     """
     copy = object.__new__(type(ip))
     values = copy.__dict__
@@ -228,10 +249,10 @@ def replace(ip: _IP, **fields: Any) -> _IP:
     return copy
 
 
-NO_MARKS: dict[str, Any] = dict.fromkeys(
+NO_REST_OR_RESERVATION: dict[str, Any] = dict.fromkeys(
     ("available_at", "last_assigned_to", "reserved_for", "reserved_until", "reservation")
 )
-"""The fields of a rest and of a reservation, none of which is set."""
+"""The fields of a rest and of a reservation, with the values of an address that has neither."""
 
 
 def _releases(event: Event, account_id: str | None) -> bool:
@@ -243,7 +264,7 @@ def _releases(event: Event, account_id: str | None) -> bool:
 
 
 def _status_after(event: Event) -> str:
-    """Return the status after an event; before it, if it is a deletion."""
+    """Return the status after an event; of a deletion, the status before it."""
     if event.state is not None:
         return known_status(event.state.status)
     if event.kind == EventKind.DELETED and event.origin:
@@ -253,7 +274,7 @@ def _status_after(event: Event) -> str:
 
 
 class Changed(NamedTuple):
-    """An address whose document was written or deleted.
+    """An address whose document was written or deleted, as the pool's changes feed reports it.
 
     :param accounts: the account that has the address, and those in its trail
     :param withdrawn: whether the document is deleted and its tombstone is a withdrawal

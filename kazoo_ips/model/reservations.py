@@ -1,9 +1,9 @@
 """Reservations: addresses that are set aside for an account for some time. Standard library only.
 
-The documents of the addresses decide: an address is reserved as long as its document says so, and
-until the time that it says. The book of an account lists its reservations, so that one read finds
-them and no account has too many. A reservation is open while the documents of all its addresses
-hold them. The book may still list reservations that have ended.
+The documents of the addresses decide. An address is reserved while its document names the
+reservation, until the time that the document names. A reservation is open while this is true of
+all its addresses. The book of an account lists its reservations, so that one read finds them, and
+so that their number can be limited. The book may also list reservations that have ended.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from kazoo_ips.model.dedicated_ip import DedicatedIP
 
 DEFAULT_SECONDS = 1800
-"""How long a reservation lasts by default."""
+"""Seconds that a reservation lasts by default."""
 MAX_SECONDS = 86_400
-"""How long a reservation may last, from its start, with all extensions."""
+"""Maximum number of seconds that a reservation lasts from its start, with all extensions."""
 MAX_OPEN = 100
 """Maximum number of open reservations of an account."""
 
@@ -23,11 +23,11 @@ MAX_OPEN = 100
 class Reservation:
     """Addresses that are set aside for an account.
 
-    :param started: when it was made, in Gregorian seconds
-    :param until: when it ends
-    :param transaction: the transaction that reserves the addresses. Until it is committed, they
-        are not reserved
-    :param cancelled_by: the id of the request that has cancelled it, or None
+    :param started: when it was created, in Gregorian seconds
+    :param until: when it ends, in Gregorian seconds
+    :param transaction: the id of the transaction that reserves the addresses. They are not
+        reserved before it is committed
+    :param cancelled_by: the id of the request that has cancelled it; None if none has
     """
 
     id: str
@@ -44,7 +44,7 @@ class Reservation:
         return self.started, self.id
 
     def holds(self, ip: DedicatedIP, now: int) -> bool:
-        """Return whether a document says that the reservation holds the address.
+        """Return whether the reservation holds an address, by the document of the address.
 
         :param now: the time in Gregorian seconds
         """
@@ -58,13 +58,13 @@ class Reservation:
 class ReservationBook:
     """The reservations of an account, by id.
 
-    :param rivals: the conflicting revisions that the next write drops
+    :param losing_revisions: the conflicting revisions that the next write drops
     """
 
     account_id: str
     reservations: Mapping[str, Reservation] = field(default_factory=dict)
     revision: str | None = None
-    rivals: tuple[str, ...] = ()
+    losing_revisions: tuple[str, ...] = ()
 
     @property
     def addresses(self) -> set[str]:
@@ -72,9 +72,9 @@ class ReservationBook:
         return {address for each in self.reservations.values() for address in each.addresses}
 
     def with_reservation(self, reservation: Reservation, now: int) -> "ReservationBook":
-        """Return the book with one more reservation, or with a changed one.
+        """Return the book with a further reservation, or with a changed one.
 
-        Reservations that are over for a day are removed.
+        The book loses the reservations that ended more than a day ago.
 
         :param now: the time in Gregorian seconds
         """
@@ -82,7 +82,7 @@ class ReservationBook:
         return replace(self, reservations={**kept, reservation.id: reservation})
 
     def without(self, ids: frozenset[str]) -> "ReservationBook":
-        """Return the book without reservations that have ended."""
+        """Return the book without the reservations of some ids."""
         kept = {i: r for i, r in self.reservations.items() if i not in ids}
         return replace(self, reservations=kept)
 

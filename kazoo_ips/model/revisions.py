@@ -1,4 +1,4 @@
-"""Revisions of a dedicated IP's document, and the outcome of a write."""
+"""Revisions of the document of a dedicated IP, and the outcome of a write."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class Withdrawal:
     :param revision: the revision of the tombstone
     :param base: the revision that the withdrawn write was based on
     :param before: the dedicated IP at that revision
-    :param events: what the withdrawn write had added to the trail
+    :param events: the events that the withdrawn write had added to the trail
     """
 
     revision: str
@@ -29,13 +29,13 @@ class Withdrawal:
 class Leaves:
     """All leaf revisions of one address, read from all replicas.
 
-    :param live: the live revisions, CouchDB's winner first; more than one are a conflict
+    :param live: the live revisions, CouchDB's winner first. Several are a conflict
     :param withdrawn: the tombstones of withdrawn writes
-    :param deleted: the dedicated IP as it was at each deletion by a client
-    :param latest: the revision that a new write would follow, a tombstone too; None if there is
-        no revision
-    :param dropped: the events of revisions that were dropped
-    :param before_dropped: the trail that each of these revisions had otherwise
+    :param deleted: for each deletion by a client, the dedicated IP as its tombstone records it
+    :param latest: the revision that a new write would follow, which may be a tombstone; None if
+        there is no revision
+    :param dropped: the events that only dropped revisions had
+    :param before_dropped: each dropped revision, without these events in its trail
     """
 
     live: tuple[DedicatedIP, ...]
@@ -47,13 +47,16 @@ class Leaves:
 
     @property
     def trail(self) -> Trail:
-        """The events until the last deletion, the latest last."""
+        """The events of all deleted documents of the address, the latest last."""
         events = dict.fromkeys(event for ip in self.deleted for event in ip.trail)
         return tuple(sorted(events, key=lambda event: event.at))
 
     @property
     def deletion(self) -> DedicatedIP | None:
-        """The dedicated IP as it was at the deletion that counts: the one CouchDB shows."""
+        """The dedicated IP as it was at its deletion; None if no client has deleted it.
+
+        Of several deletions, it is the one whose tombstone CouchDB shows.
+        """
         return max(
             self.deleted,
             key=lambda ip: (generation(ip.revision), ip.revision or ""),
@@ -62,9 +65,9 @@ class Leaves:
 
     @property
     def deleted_trail(self) -> Trail:
-        """The trail of an address that is deleted.
+        """The trail of an address that is deleted; empty if it never existed.
 
-        If an addition was dropped after the deletion, the tombstone of that addition has it.
+        If an addition after the deletion was dropped, the tombstone of the addition has the trail.
         """
         ended = [
             ip for ip in self.before_dropped if ip.trail and ip.trail[-1].kind == EventKind.DELETED
@@ -75,9 +78,10 @@ class Leaves:
 
     @property
     def restorable(self) -> Withdrawal | None:
-        """The withdrawal to restore the address from, if every writer withdrew its write.
+        """The withdrawal from which the address has to be restored; None if it has not to be.
 
-        None if the address has a live revision, or a client deleted it after that write began.
+        It has to be restored if all writers have withdrawn their writes, so that no live revision
+        is left, and if no client has deleted the address since the last of these writes began.
         """
         if self.live or not self.withdrawn:
             return None
@@ -88,8 +92,8 @@ class Leaves:
     def supersede(self, revision: str | None) -> bool:
         """Return whether another writer has replaced a revision, or a client has deleted it.
 
-        False if no later revision was read: the replicas that have the revision, or a later one,
-        may not have answered.
+        The result is false if no later revision was read: perhaps the replicas that have the
+        revision, or a later one, did not answer.
         """
         if any(leaf.revision == revision for leaf in self.live):
             return False
@@ -100,7 +104,7 @@ class Leaves:
     def reach(self, revision: str | None) -> bool:
         """Return whether the replicas that answered have this revision or a later one.
 
-        If they do not, a write that was not read may be on the replicas that did not answer.
+        If they do not, the replicas that did not answer may have a write that was not read.
         """
         revisions = [
             *(ip.revision for ip in (*self.live, *self.deleted)),
@@ -111,15 +115,15 @@ class Leaves:
     def is_single_since(self, revision: str | None) -> bool:
         """Return whether one revision is live, and no client has deleted the address since.
 
-        :param revision: the revision from which on deletions count
+        :param revision: only deletions after this revision count
         """
         return len(self.live) == 1 and not self._is_deleted_after(revision)
 
     def is_outdated(self, leaf: DedicatedIP) -> bool:
         """Return whether a client deleted the address after the last event of a live revision.
 
-        A worker has written such a revision without an event of its own, for example to confirm or
-        fence a write, on a node that did not have the deletion yet.
+        Then a worker has written the revision without an event, for example to confirm or fence a
+        write, on a node that did not have the deletion yet.
         """
         last = trails.latest(leaf.trail)
         if last is None:
@@ -138,8 +142,9 @@ class Leaves:
 class Branches:
     """All revisions of one address that CouchDB still knows.
 
-    :param revisions: the revisions that lead to the winner, by generation, with the winner
-    :param is_withdrawn: whether the winner is a tombstone that removes one write, not the address
+    :param revisions: the winner and the revisions before it, by generation
+    :param is_withdrawn: whether the winner is the tombstone of a withdrawn write, and not that of
+        a deletion by a client
     """
 
     leaves: Leaves
@@ -153,9 +158,9 @@ class Branches:
 
     @property
     def current(self) -> DedicatedIP | None:
-        """The dedicated IP as it is, or as it was when a client deleted it; None if it never was.
+        """The dedicated IP, or what it was at its deletion by a client; None if it never existed.
 
-        That is CouchDB's winner, if there is a conflict.
+        If there is a conflict, it is CouchDB's winner.
         """
         dropped = max(
             self.leaves.before_dropped, key=lambda ip: generation(ip.revision), default=None
@@ -166,11 +171,11 @@ class Branches:
 
 
 class Outcome(Enum):
-    """The outcome of a write.
+    """The outcome of one write, as CouchDB answers it.
 
-    * `DONE`: a quorum has it (201).
+    * `DONE`: a quorum has the write (201).
     * `REFUSED`: nothing was written (409).
-    * `UNKNOWN`: some, all or none of the nodes may have it (202, a lost reply, an error).
+    * `UNKNOWN`: some, all or no nodes may have the write (202, an error, or no response).
     """
 
     DONE = "done"
@@ -180,7 +185,10 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The outcome of one write and, if CouchDB returned it, the new revision."""
+    """The outcome of one write.
+
+    :param revision: the new revision; None if CouchDB did not return it
+    """
 
     outcome: Outcome
     revision: str | None = None

@@ -1,4 +1,4 @@
-"""What every change of an address records: when, in which request, and by whom."""
+"""Stamps: when, in which request and by whom a change of an address was made."""
 
 from typing import NamedTuple, NotRequired, TypedDict
 
@@ -9,9 +9,9 @@ class Stamp(NamedTuple):
     """When a change was made, in which request, and by whom.
 
     :param at: the time in Gregorian seconds
-    :param by: who has made it
-    :param keyed: whether the request has an Idempotency-Key, so that a later attempt looks for the
-        event
+    :param by: who made the change
+    :param keyed: whether the request has an Idempotency-Key. Then a later attempt of the request
+        may need the event, which stays in the trail for `KEY_SECONDS`
     """
 
     at: int

@@ -10,13 +10,12 @@ from kazoo_ips.model.usage import Forecast
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The number of addresses of one group.
+    """The number of addresses of one group: the pool, a zone, a host or an account.
 
-    :param counts: the number by the name of the status, for each status that occurs
+    :param counts: the number of addresses by status, for each status that occurs
     :param name: the name of the zone or host, or the id of the account; empty for the whole pool
-    :param low: whether a zone, or any zone of the pool, has few available addresses; None for
-        other groups
-    :param forecast: when a zone or the whole pool runs out; None if it does not, as far as known
+    :param low: whether the zone, or any zone of the pool, is low; None for other groups
+    :param forecast: when the zone or the pool runs out; None if no such day is known
     """
 
     counts: Mapping[str, int]
@@ -36,7 +35,7 @@ class Summary:
 
     @property
     def used(self) -> float:
-        """The share of addresses that are assigned, from 0 to 1."""
+        """The share of the addresses that are assigned, from 0 to 1; 0 for an empty group."""
         return self.counts.get(Status.ASSIGNED, 0) / self.total if self.total else 0.0
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 GREGORIAN_EPOCH = 62_167_219_200
-"""Seconds from the year 0, the epoch of Erlang's and Kazoo's times, to 1970, the epoch of Unix."""
+"""Seconds from the epoch of Gregorian seconds, the year 0, to that of Unix seconds, 1970. Erlang's
+`calendar` and Kazoo count Gregorian seconds."""
 
 
 def gregorian(clock: Callable[[], float]) -> Callable[[], int]:
-    """Return a clock in Gregorian seconds.
+    """Return a clock: a function that returns the time in Gregorian seconds.
 
     :param clock: returns the time in Unix seconds
     """

@@ -11,6 +11,7 @@ from typing import Any
 from kazoo_ips.model import addresses
 
 CATCH_ALL = "_"
+"""In restrictions, the name that stands for every method, level, endpoint, account or verb."""
 DEFAULT_LEVEL = "admin"
 """The privilege level of a token without a user, unless `system_config` has another one."""
 
@@ -40,14 +41,14 @@ def level_rules(
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The properties of a request that token restrictions depend on.
+    """The properties of a request that the restrictions of its token depend on.
 
     :param token_account_id: the account of the token
     :param account_id: the account of the request
     :param is_descendant: whether the account of the request is below that of the token
     :param endpoint: the resource, for example `ips`
     :param arguments: the path segments after the endpoint
-    :param verb: the HTTP method; of a tunnelled request, the method that `verb` names
+    :param verb: the HTTP method. If the request names another method in `verb`, it is that method
     """
 
     token_account_id: str
@@ -58,10 +59,12 @@ class Access:
     verb: str
 
     def is_permitted(self, rules: Mapping[str, Any]) -> bool:
-        """Return whether the rules of `level_rules` permit the request.
+        """Return whether the rules permit the request.
 
         Only the first entry that matches the account is used, and only its first pattern that
-        matches the path. A request that no rule matches is not permitted.
+        matches the path. A request that no pattern matches is not permitted.
+
+        :param rules: the result of `level_rules`
         """
         entries = rules.get(self.endpoint)
         entries = rules.get(CATCH_ALL) if entries is None else entries
@@ -102,7 +105,8 @@ def _segments(pattern: str) -> list[str]:
 def _matches(pattern: Sequence[str], arguments: Sequence[str]) -> bool:
     """Match path segments: `*` stands for one segment, `#` for any number of them.
 
-    An address matches in any spelling. Otherwise a rule for one address would be passed by.
+    Two spellings of one address match. Otherwise a request with another spelling would not meet
+    the rule for the address.
     """
     if not pattern:
         return not arguments

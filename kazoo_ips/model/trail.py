@@ -1,7 +1,7 @@
-"""The trail of a dedicated IP: what happened to it lately, as its document records it.
+"""The trail of a dedicated IP: its latest events, as its document records them.
 
-Every write that changes an address adds an event to the trail of the document. So the event exists
-if and only if the change does. The archive of the history takes the events from there. Standard
+Every write that changes an address adds an event to the trail in the same document. So the event
+exists if and only if the change exists. The archiver copies the events to the archive. Standard
 library only.
 """
 
@@ -12,17 +12,18 @@ from typing import NamedTuple
 from kazoo_ips.model.history import NOBODY, Author, State
 
 TRAIL_LENGTH = 16
-"""Maximum number of events that are kept only because a later attempt of a request may need them.
-Events that the archive does not have yet do not count."""
+"""Number of the latest events of which those with an Idempotency-Key are kept for later attempts.
+An event that the archive does not have yet is kept in any case."""
 KEY_SECONDS = 24 * 3600
-"""Seconds that the reply to an Idempotency-Key is kept. The transaction record of such a request
-and its events in the trail are kept as long, because a later attempt may need them."""
+"""Seconds for which the reply to a request with an Idempotency-Key is stored. The transaction
+record of the request and its events in the trail are kept as long: a later attempt may need
+them."""
 RECENT_LENGTH = 4
-"""Number of events that always stay. From the latest ones, conflicts are resolved and the copies
-of earlier owners are repaired."""
+"""Number of the latest events that are always kept. The service resolves conflicts and repairs the
+copies of earlier owners by them."""
 RECENT_SECONDS = 60
-"""Seconds that every event stays, and by which the archive has to be ahead of an event that goes.
-It is longer than any request takes. The clocks of two machines may differ by the rest of it."""
+"""An event is removed only if the archive has all events until this many seconds after it. That is
+longer than any request takes; the remainder is how far the clocks of two machines may differ."""
 
 
 class EventKind(StrEnum):
@@ -30,7 +31,7 @@ class EventKind(StrEnum):
 
     CREATED = "created"
     CHANGED = "changed"
-    """Another zone, host, description, label or replacement. Status and account are the same."""
+    """The zone, host, description, labels or replacement changed. The account did not."""
     ASSIGNED = "assigned"
     RELEASED = "released"
     """An assignment or a reservation has ended."""
@@ -39,7 +40,7 @@ class EventKind(StrEnum):
     RESERVED = "reserved"
     """It was reserved, or its reservation was extended."""
     AGED = "aged"
-    """It begins to rest, or its rest has ended."""
+    """It has begun to rest, or its rest has ended."""
     DISABLED = "disabled"
     ENABLED = "enabled"
     DELETED = "deleted"
@@ -48,25 +49,26 @@ class EventKind(StrEnum):
     WITHDRAWN = "withdrawn"
     """A write without a quorum was withdrawn, and the address restored without it."""
     FOUND = "found"
-    """Another program, for example Kazoo, has written the document. The service has found this
-    state when it read the document."""
+    """Another program, for example Kazoo, has written the document. The service found this state
+    when it read the document, and added the event with its own next write."""
 
 
 NOT_DONE = frozenset({EventKind.UNDONE, EventKind.WITHDRAWN})
-"""Kinds of events that are not in effect."""
-_NOTES = frozenset({EventKind.WITHDRAWN, EventKind.FOUND})
+"""Kinds of events that stand for a change which is no longer in effect."""
+_NOT_TRANSITIONS = frozenset({EventKind.WITHDRAWN, EventKind.FOUND})
 """Kinds of events that no transition of this service adds."""
 
 
-TAKES = frozenset({EventKind.ASSIGNED, EventKind.TRANSFERRED, EventKind.RESERVED})
-"""Kinds of events that are undone if their write is not acknowledged."""
+ACQUISITIONS = frozenset({EventKind.ASSIGNED, EventKind.TRANSFERRED, EventKind.RESERVED})
+"""Kinds of events by which an account gets an address. The service undoes them if it does not
+acknowledge them."""
 
 
 class Origin(NamedTuple):
-    """What an address was before an event, so that an undo can restore it.
+    """The fields of an address before an event, so that an undo can restore them.
 
-    The fields are those of `DedicatedIP`. Only an event after which the address may be elsewhere,
-    a change or a deletion, has zone and host.
+    They have the names of those of `DedicatedIP`, except that `account_id` is its `assigned_to`.
+    Only changes and deletions record zone and host, because only after them they may be different.
     """
 
     status: str
@@ -83,23 +85,24 @@ class Origin(NamedTuple):
 class Event(NamedTuple):
     """One write, as the trail of the document records it.
 
-    :param kind: an `EventKind`, or a kind that only a newer release knows
+    :param kind: the name of an `EventKind`, or of a kind that only a newer release knows
     :param account_id: the account that has the address after an assignment, a transfer or a
         reservation, or had it before a release or an undo; None for other events
     :param at: the time in Gregorian seconds
     :param generation: the generation of the revision that the write creates; 0 if an older release
         has written the event
-    :param by: who caused it
-    :param keyed: whether the request has an Idempotency-Key, so that a later attempt looks for it
-    :param state: the state after it, if it does not follow from the other events
-    :param since: for a state that was found, the generation of the service's last write before; 0
-        if the service had not written the document before
-    :param created: for a state that was found first, when the address was created
-    :param was: the kind of an event that was undone or withdrawn
-    :param origin: what the address was before, if it does not follow from the kind
-    :param reason: why, if the author has given a reason
-    :param committed: whether the release of several addresses that it belongs to was committed
-        before this write, and so is acknowledged
+    :param by: who made the change
+    :param keyed: whether the request has an Idempotency-Key. Then a later attempt of the request
+        may look for the event
+    :param state: the state after it; None if it follows from the kind
+    :param since: of the kind `found`: the generation of the service's last write before; 0 if the
+        service had not written the document before
+    :param created: of the first event, of the kind `found`: when the address was created
+    :param was: of the kind `undone` or `withdrawn`: the kind of the event before that
+    :param origin: the fields before it; None if they follow from the kind
+    :param reason: the reason that the author has given; empty if there is none
+    :param committed: whether the transaction of this write was committed before the write, so that
+        the change is acknowledged
     """
 
     kind: str
@@ -119,6 +122,7 @@ class Event(NamedTuple):
 
 
 Trail = tuple[Event, ...]
+"""The latest events of an address, the latest one last."""
 
 
 def generation(revision: str | None) -> int:
@@ -127,26 +131,31 @@ def generation(revision: str | None) -> int:
 
 
 def latest(trail: Trail) -> Event | None:
-    """Return the latest event that a transition of this service added, or None."""
-    return next((event for event in reversed(trail) if event.kind not in _NOTES), None)
+    """Return the latest event that a transition added; None if there is none."""
+    return next((event for event in reversed(trail) if event.kind not in _NOT_TRANSITIONS), None)
 
 
-def latest_taking(trail: Trail) -> Event | None:
-    """Return the event by which an account got an address, if nothing but a mark came after it."""
-    marks = {EventKind.DISABLED, EventKind.ENABLED}
-    events = (event for event in reversed(trail) if event.kind not in _NOTES | marks)
+def latest_acquisition(trail: Trail) -> Event | None:
+    """Return the event by which an account got an address.
+
+    :returns: None if the latest event is another one. Events that disable or enable the address do
+        not count
+    """
+    skipped = _NOT_TRANSITIONS | {EventKind.DISABLED, EventKind.ENABLED}
+    events = (event for event in reversed(trail) if event.kind not in skipped)
     event = next(events, None)
-    return event if event and event.kind in TAKES else None
+    return event if event and event.kind in ACQUISITIONS else None
 
 
 def undone(trail: Trail, event: Event, origin: Origin) -> Trail:
-    """Return a trail in which an event is marked as undone.
+    """Return a trail in which an event has the kind `undone`, and later events fit to that.
 
-    :param origin: what the address was before the event
+    :param event: an event of the trail
+    :param origin: the fields before the event, which the undo restores
     """
 
-    def undone_in(later: Event) -> Event:
-        """Return what would have been written later, if not for the event that was undone."""
+    def without_undone(later: Event) -> Event:
+        """Return a later event as it would be if the undone event had never happened."""
         if later.state is None:
             return later
         state = later.state._replace(status=origin.status, account_id=origin.account_id)
@@ -154,8 +163,8 @@ def undone(trail: Trail, event: Event, origin: Origin) -> Trail:
         return later._replace(account_id=origin.account_id, state=state, origin=before)
 
     index = next(n for n, each in enumerate(trail) if each is event)
-    mark = event._replace(kind=EventKind.UNDONE, was=str(event.kind))
-    return (*trail[:index], mark, *map(undone_in, trail[index + 1 :]))
+    replaced = event._replace(kind=EventKind.UNDONE, was=str(event.kind))
+    return (*trail[:index], replaced, *map(without_undone, trail[index + 1 :]))
 
 
 def original(event: Event) -> Event:
@@ -171,19 +180,23 @@ def added(before: Trail, after: Trail) -> Trail:
 
 
 def lost(trail: Trail, kept: Trail) -> Trail:
-    """Return the events of a conflicting revision that the revision that is kept does not have.
+    """Return the events that a dropped revision has and the kept revision lacks.
 
-    What both had before the conflict may be gone from the trail that is kept.
+    Events before the first one of the kept trail are left out. Both revisions may have had them
+    before the conflict, and later writes remove them.
+
+    :param trail: that of the dropped revision
+    :param kept: that of the kept revision
     """
     start = kept[0].generation if kept else 0
     return tuple(e for e in trail if e not in kept and e.generation >= max(start, 1))
 
 
-def moved(trail: Trail, base: int, to: int) -> Trail:
-    """Return a trail whose latest events, made for one generation, get another one.
+def rebased(trail: Trail, base: int, to: int) -> Trail:
+    """Return a trail whose latest events are written on another revision than they were made for.
 
-    :param base: the generation of the revision that the transition was made from
-    :param to: the generation of the revision that it is written to
+    :param base: the generation of the revision that the events were made for
+    :param to: the generation of the revision that they are written on
     """
     shift = to - base
     return tuple(
@@ -195,16 +208,16 @@ def moved(trail: Trail, base: int, to: int) -> Trail:
 
 
 def shortened(trail: Trail, archived: int | None) -> Trail:
-    """Return a trail without the earliest events that are no longer needed.
+    """Return a trail without the earliest events, as far as nobody needs them any more.
 
-    :param archived: the time up to which the archive has all events, in Gregorian seconds; None if
-        it is not known, and then all events stay
+    :param archived: the time up to which the archive has all events, in Gregorian seconds; None
+        keeps all events, because the time is not known
     """
     if archived is None or len(trail) <= RECENT_LENGTH:
         return trail
     now = trail[-1].at
-    # A clock may have been set back, on the machine that wrote the events or on this one. So an
-    # event counts as no earlier than the events before it, and the archive as no further than now.
+    # A clock may have been set back, on the machine that wrote the events or on this one. So no
+    # event is taken as earlier than the event before it, and `archived` not as later than now.
     limit = min(archived, now) - RECENT_SECONDS
     times = list(accumulate((event.at for event in trail), max))
     for index in range(len(trail) - RECENT_LENGTH):

@@ -1,6 +1,6 @@
-"""Events of the history, made from the trails of documents. Standard library only.
+"""Converts the events of trails to events of the history. Standard library only.
 
-The archive and a reader of the document make the same events, with the same ids.
+The archiver and a reader of the document get the same events, with the same ids.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from kazoo_ips.model.lifecycle import Status
 from kazoo_ips.model.trail import NOT_DONE, Event, EventKind, Trail, generation, original
 
 Revisions = Mapping[int, str]
-"""The revisions of a document, by generation, as far as they are known."""
+"""The known revisions of a document, by generation."""
 
 
 class Snapshot(NamedTuple):
-    """What one revision of a document records.
+    """The state of an address at one revision of its document.
 
     :param state: None if the address is deleted
-    :param modified: when the document was modified, as it says itself, in Gregorian seconds
+    :param modified: the time of the change that the document names, in Gregorian seconds
     """
 
     generation: int
@@ -38,13 +38,15 @@ class Snapshot(NamedTuple):
 
 
 _STATE_UNKNOWN = frozenset({HistoryEventKind.UNKNOWN, HistoryEventKind.RETRACTED})
-"""Kinds of events of the archive that do not say what state follows."""
+"""Kinds of events of the archive that do not record the state after them."""
 
 
 def service_id(address: str, event: Event) -> str:
-    """Return the id of an event that this service made. It sorts after those before it.
+    """Return the id of an event of this service. It sorts after the ids of earlier events.
 
     The deletion of an assigned address is two events of one revision: a release and a deletion.
+
+    :param address: the id of the document
     """
     event = original(event)
     order = int(event.kind == EventKind.DELETED)
@@ -53,7 +55,12 @@ def service_id(address: str, event: Event) -> str:
 
 
 def foreign_id(address: str, generation: int, order: int = 0) -> str:
-    """Return the id of an event that another program made with the revision of a generation."""
+    """Return the id of an event of another program.
+
+    :param address: the id of the document
+    :param generation: that of the revision which the other program wrote
+    :param order: the number of the event among those of the revision, from 0
+    """
     return f"{generation:08d}.{order}-{_digest((address, generation))}"
 
 
@@ -66,21 +73,16 @@ def _digest(content: Iterable[object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def state_of(ip: DedicatedIP) -> State:
-    """Return the state of a dedicated IP."""
-    return State(str(ip.status), ip.assigned_to, ip.zone, ip.host)
-
-
 def of_trail(
     ip: DedicatedIP, revisions: Revisions | None = None, last: HistoryEvent | None = None
 ) -> list[HistoryEvent]:
     """Return the events of a trail, the earliest first.
 
-    What other programs have written is as far as the document itself shows it: the archive may
-    have more events about it, and other ones of the same id.
+    Of the writes of other programs, there are only the events that follow from the document. The
+    archiver compares revisions: it may have more events, and other contents of the same ids.
 
-    :param last: the latest event of the address in the archive, if it was read. What other
-        programs have written until then is left out
+    :param last: the latest event of the address in the archive; None if it was not read. Writes of
+        other programs until that event are left out
     """
     archived = generation(last.revision) if last else 0
     state: State | None = None
@@ -101,10 +103,11 @@ def of_trail(
 
 
 def needs_archive(trail: Trail) -> bool:
-    """Return whether the archive may have other events of a trail than the document shows.
+    """Return whether the archive may have other events than those that follow from a trail.
 
-    The archive compares all revisions of other programs. The document shows only the last state
-    before a write of this service, and not the state before that if an earlier event is gone.
+    The archiver compares all revisions of other programs. The trail has only the last state before
+    the next write of this service. It lacks the state before that, if the earlier event has been
+    removed.
     """
     return any(
         event.kind == EventKind.FOUND
@@ -121,7 +124,7 @@ def _of_found(
     revisions: Revisions,
     last: HistoryEvent | None,
 ) -> HistoryEvent | None:
-    """Return the event for a state that another program has written, if it is not archived."""
+    """Return the event for a state that another program has written; None if it is archived."""
     archived = generation(last.revision) if last else 0
     if archived >= found.generation:
         return None
@@ -134,9 +137,9 @@ def _of_found(
 def of_service(
     ip: DedicatedIP, event: Event, before: State | None, revisions: Revisions
 ) -> HistoryEvent:
-    """Return the event of the history for an event that this service made.
+    """Return the event of the history for an event of the trail that this service made.
 
-    :param before: the state before it, if it is known
+    :param before: the state before it; None if it is not known
     """
     before, after = _states(ip, event, before)
     return HistoryEvent(
@@ -157,7 +160,10 @@ def of_service(
 def _states(
     ip: DedicatedIP, event: Event, known: State | None
 ) -> tuple[State | None, State | None]:
-    """Return the states before and after an event. The event itself says most of them."""
+    """Return the states before and after an event. Most of them follow from the event itself.
+
+    :param known: the state before it, if it follows from an earlier event
+    """
     place = known or _place(ip, event)
     available = State(Status.AVAILABLE.value, None, place.zone, place.host)
     assigned = State(Status.ASSIGNED.value, event.account_id, place.zone, place.host)
@@ -177,10 +183,12 @@ def _states(
 
 
 def _place(ip: DedicatedIP, event: Event) -> State:
-    """Return the zone and host at an event whose state before is not known, without the rest.
+    """Return the zone and host at an event, if the state before it is not known.
 
-    They are those of the address, unless a later event says that it was elsewhere before. A
-    deletion says so too: the address may have been added again elsewhere.
+    A later event may record the zone and host before it. Otherwise they are the present ones. Such
+    an event can be a deletion, after which the address was added again with another zone.
+
+    :returns: a state that has only zone and host
     """
     for later in ip.trail:
         origin = later.origin
@@ -192,15 +200,15 @@ def _place(ip: DedicatedIP, event: Event) -> State:
 def of_found(
     ip: DedicatedIP, event: Event, before: State | None, revisions: Revisions
 ) -> HistoryEvent | None:
-    """Return the event for a state that another program has written, or None without a change.
+    """Return the event for a state that another program has written; None if nothing changed.
 
-    If the service has not written the document before, the state was written at an unknown time:
-    at the latest when the document was modified.
+    If the service has not written the document before, the time of the write is not known. Then
+    the event has the latest possible time: when the document was modified.
 
-    :param before: the state before it, if it is known
+    :param before: the state before it; None if it is not known
     """
     after = Snapshot(event.generation, event.state, event.at)
-    state = event.state or state_of(ip)
+    state = event.state or ip.state
     known = before or State(Status.AVAILABLE.value, None, state.zone, state.host)
     if not event.since:
         known = known._replace(zone=state.zone, host=state.host)
@@ -208,14 +216,15 @@ def of_found(
 
 
 def created(ip: DedicatedIP, found: Event) -> list[HistoryEvent]:
-    """Return the first event of an address that this service has not created with its trail.
+    """Return the event of the creation of an address by another program, as a list.
 
-    :param found: the state in which the service has found it first
+    :param found: the event of the state in which this service first found the address
+    :returns: empty if the trail has an event of the creation
     """
     earlier = ip.trail[: ip.trail.index(found)]
     if any(event.kind == EventKind.CREATED for event in earlier):
         return []
-    place = found.state or state_of(ip)
+    place = found.state or ip.state
     made = HistoryEvent(
         id=f"{0:08d}.0-{_digest((ip.address, 'created', found.created))}",
         address=_canonical(ip.address),
@@ -239,10 +248,12 @@ def change(
     *,
     certain: bool = True,
 ) -> HistoryEvent | None:
-    """Return the event for a revision that another program has written, or None without a change.
+    """Return the event for a revision that another program has written; None if nothing changed.
 
-    :param before: the state before it; None if the address was not in the pool, or if that is not
-        known and the change is not `certain`
+    :param address: the id of the document
+    :param before: the state before it; None if the address was not in the pool. If `certain` is
+        false, None can also mean that the state is not known
+    :param certain: whether the time and the states are known, and not inferred
     """
     if before == after.state:
         return None
@@ -294,11 +305,10 @@ def _changed(before: str, after: str) -> HistoryEventKind:
 def gap(address: str, at: int, revision: str) -> HistoryEvent:
     """Return the event for a revision of another program that CouchDB does not have any more.
 
-    :param at: when it was written at the latest, in Gregorian seconds
+    :param at: the latest time at which it can have been written, in Gregorian seconds
     """
-    generation = int(revision.split("-", maxsplit=1)[0])
     return HistoryEvent(
-        id=foreign_id(address, generation),
+        id=foreign_id(address, generation(revision)),
         address=_canonical(address),
         event=HistoryEventKind.UNKNOWN,
         at=at,
@@ -314,10 +324,7 @@ def gap(address: str, at: int, revision: str) -> HistoryEvent:
 
 
 def after_gap(address: str, after: Snapshot, revisions: Revisions) -> HistoryEvent:
-    """Return the event for the first state that is known again after a gap.
-
-    It is the same as before the gap.
-    """
+    """Return the event for the first known state after a gap, if it is that before the gap."""
     unknown = State("", None, "", "")
     made = change(address, unknown, after, revisions, certain=False)
     assert made is not None
@@ -338,9 +345,9 @@ def deletion(
 
 
 def retraction(event: HistoryEvent, at: int) -> HistoryEvent:
-    """Return the event that takes back an event of the archive, whose write was withdrawn.
+    """Return the retraction of an event of the archive, whose write was withdrawn.
 
-    :param at: when that was noticed, in Gregorian seconds
+    :param at: when the service noticed the withdrawal, in Gregorian seconds
     """
     return HistoryEvent(
         id=f"{event.id}-retracted",
@@ -358,14 +365,14 @@ def retraction(event: HistoryEvent, at: int) -> HistoryEvent:
 
 
 def not_done(ip: DedicatedIP | None, address: str, others: Iterable[Event]) -> list[HistoryEvent]:
-    """Return the events of writes that were undone, withdrawn or dropped, as they were before.
+    """Return the events of undone, withdrawn and dropped writes, as they were before that.
 
-    :param ip: the dedicated IP, if it exists
-    :param others: events of dropped and withdrawn revisions
+    :param ip: the dedicated IP; None if it does not exist
+    :param others: the events of dropped and withdrawn revisions
     """
-    shown = ip or DedicatedIP(address, "", "", 0, 0)
-    marked = [event for event in shown.trail if event.kind in NOT_DONE]
-    return [of_service(shown, original(event), None, {}) for event in (*marked, *others)]
+    known = ip or DedicatedIP(address, "", "", 0, 0)
+    in_trail = [event for event in known.trail if event.kind in NOT_DONE]
+    return [of_service(known, original(event), None, {}) for event in (*in_trail, *others)]
 
 
 def _revision(generation: int, revisions: Revisions) -> str | None:

@@ -1,7 +1,6 @@
 """How the use of a zone changes over time, and when the zone runs out. Standard library only.
 
-Days are numbers: day 0 is the first of January of year 0, as in Kazoo's times. They are days in
-UTC.
+A day is a number of days in UTC. Day 0 is 1 January of the year 0, the epoch of Gregorian seconds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,11 @@ DAY = 86_400
 
 
 class Trend(NamedTuple):
-    """How many addresses a zone loses each day; negative if it gains some.
+    """How many available addresses a zone loses each day; negative if it gains some.
 
-    :param rate: addresses a day
-    :param slowest: the rate is at least this, with a probability of 90 %
-    :param fastest: the rate is at most this, with a probability of 90 %
+    :param rate: addresses per day
+    :param slowest: with a probability of 90 %, the rate is at least this
+    :param fastest: with a probability of 90 %, the rate is at most this
     """
 
     rate: float
@@ -26,12 +25,13 @@ class Trend(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """When a zone has no address left, if its use goes on as in the last weeks.
+    """When a zone runs out, which means that no address is available, if the trend continues.
 
     :param day: the most likely day
-    :param earliest: it is this day or later, with a probability of 90 %
-    :param latest: it is this day or earlier, with a probability of 90 %; None if it may never be
-    :param rate: the addresses that are taken each day, less those that are given back
+    :param earliest: with a probability of 90 %, the zone runs out on this day or later
+    :param latest: with a probability of 90 %, it runs out on this day or earlier; None if it may
+        never run out
+    :param rate: the number of available addresses that the zone loses per day
     """
 
     day: int
@@ -42,14 +42,14 @@ class Forecast(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsageSeries:
-    """The use of a zone, day by day.
+    """The use of a zone, day by day. Each sequence has one number for each of `days`.
 
     :param first: the first day
-    :param counts: for each status that occurs, the number of addresses at the end of each day;
-        today's number is the present one
+    :param counts: for each status that occurs, the number of addresses at the end of each day. The
+        number of today is the present one
     :param assigned: the number of assignments on each day
     :param released: the number of releases on each day
-    :param forecast: None if the zone does not run out
+    :param forecast: when the zone runs out; None if no such day is known
     """
 
     zone: str
@@ -61,15 +61,15 @@ class UsageSeries:
 
     @property
     def days(self) -> range:
-        """The days."""
+        """The days from the first one to today."""
         return range(self.first, self.first + len(self.assigned))
 
 
 class DailyChanges(NamedTuple):
-    """What happened in a zone, by day.
+    """How the number of addresses of a zone changed, by day.
 
-    :param statuses: the change of the number of addresses, by day and status
-    :param events: the number of events, by day and kind
+    :param statuses: by day and status, how much the number of addresses with the status changed
+    :param events: by day and kind, the number of events
     """
 
     statuses: Mapping[int, Mapping[str, int]]

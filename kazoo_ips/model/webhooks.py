@@ -1,4 +1,4 @@
-"""Webhooks: which events a receiver gets, how far the delivery is, and when it is tried again."""
+"""Webhooks: which events a receiver gets, the progress of its delivery, and the next attempt."""
 
 import re
 from collections.abc import Mapping
@@ -9,19 +9,20 @@ from urllib.parse import urlsplit
 from kazoo_ips.model.history import HistoryEvent, HistoryEventKind
 
 PAUSES = (5, 300, 1800, 7200, 18_000, 36_000, 43_200)
-"""Seconds after each failed attempt until the next one. The last pause repeats for ever. They are
-those that Standard Webhooks recommends, except that it gives up after a few days."""
+"""Seconds from each failed attempt to the next one. The last pause is repeated until the delivery
+succeeds. The others are those that Standard Webhooks recommends."""
 MAX_PAUSE = PAUSES[-1]
 ROTATION_SECONDS = 86_400
-"""Seconds for which the previous secret signs too, after a rotation."""
+"""Seconds after a rotation for which the previous secret still signs."""
 MAX_SECRETS = 3
-"""Maximum number of secrets that sign at once."""
+"""Maximum number of secrets that sign one delivery."""
 MAX_ATTEMPTS = 20
-"""Number of attempts that are kept for each webhook."""
+"""Number of the latest attempts that the progress of a webhook records."""
 MAX_URI = 2048
 MAX_CUSTOM_DATA = 16
 MAX_CUSTOM_TEXT = 256
-"""Maximum lengths of a URI, of custom data (members), and of a name or value in it."""
+"""Maximum number of characters of a URI, of members of custom data, and of characters of the name
+or value of such a member."""
 
 ALL_HOOKS = "all"
 _HOOK_PREFIX = "ips_"
@@ -64,7 +65,7 @@ def uri_problem(uri: str) -> str | None:
 
 
 class SecretValue(str):
-    """A secret that is not shown by `repr`, so that no log or traceback has it."""
+    """A secret that `repr` does not show, so that no log line or traceback has it."""
 
     __slots__ = ()
 
@@ -74,9 +75,9 @@ class SecretValue(str):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A secret with which deliveries are signed.
+    """A secret that signs deliveries.
 
-    :param value: `whsec_` and base64
+    :param value: `whsec_` and the key in base64, as in Standard Webhooks
     :param until: the time in Gregorian seconds until which it signs; None for the newest secret
     """
 
@@ -86,11 +87,11 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The place in the feed where the reading of a webhook starts, at its creation or a replay.
+    """The position in the feed at which the delivery starts, after a creation or a replay.
 
-    :param id: differs for each start
-    :param since: the position in the feed; `0` is its beginning
-    :param not_before: events before this time, in Gregorian seconds, are left out
+    :param id: a unique id of this start
+    :param since: the position in the feed; `0` is the beginning of the feed
+    :param not_before: events before this time, in Gregorian seconds, are not delivered
     """
 
     id: str
@@ -100,19 +101,26 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
-    """A webhook, with the members of Kazoo's schema `webhooks` and a few more.
+    """A webhook, with the members of Kazoo's schema `webhooks` and further ones.
 
-    :param account_id: the account that it belongs to; None for the operator's, which gets the
-        events of the whole pool
-    :param retries: kept for Kazoo's clients; a delivery is repeated until it succeeds
+    :param account_id: the account that it belongs to; None for a webhook of the operator, which
+        gets the events of the whole pool
+    :param uri: where the events are sent
+    :param hook: which events it gets: one of `hooks()`
+    :param http_verb: the HTTP method of a delivery
+    :param format: the format of its body
+    :param retries: stored for Kazoo's clients, and not used: a delivery is repeated until it
+        succeeds
     :param include_subaccounts: whether it also gets the events of the account's descendants
-    :param custom_data: members that are added to the event, and replace members of it
-    :param zones: only events of addresses in these zones; empty for all
-    :param events: only these kinds of events; empty for all
-    :param disable_reason: why the service has disabled it; None if it did not
+    :param custom_data: members that are added to the event, or replace members of it
+    :param zones: the zones whose events it gets; empty for all
+    :param events: the kinds of events that it gets; empty for all
+    :param disable_reason: why the service has disabled it; None if it has not
     :param secrets: the newest first
+    :param start: where the delivery starts
     :param created: in Gregorian seconds, as `modified`
-    :param attempt: the Idempotency-Key's attempt that wrote this revision, if there was one
+    :param attempt: the key of the attempt that wrote this revision; None if the request had no
+        Idempotency-Key
     """
 
     id: str
@@ -142,10 +150,10 @@ class Webhook:
         return "operator" if self.account_id is None else "account"
 
     def wants(self, event: HistoryEvent) -> bool:
-        """Return whether the webhook is for this kind of event and this zone.
+        """Return whether the webhook gets an event, by its kind and zone.
 
-        An event whose zone is not known is for every zone, so that no event is missed. An event
-        that takes back an earlier one is of every kind.
+        An event whose zone is not known counts for every zone, so that no event is missed. A
+        retraction counts for every kind.
         """
         if event.event != HistoryEventKind.RETRACTED:
             if self.hook not in (ALL_HOOKS, _hook(event.event)):
@@ -163,10 +171,13 @@ class Webhook:
         return [s.value for s in self.secrets if s.until is None or now < s.until]
 
     def with_new_secret(self, value: SecretValue, now: int) -> "Webhook":
-        """Return the webhook after a rotation. The secret before it expires in a day.
+        """Return the webhook after a rotation of its secret.
 
-        An earlier secret signs until its own day has passed. The reply to a rotation may have been
-        lost, so that no receiver knows the secret of that rotation.
+        The previous secret expires after `ROTATION_SECONDS`. An earlier one signs until its own
+        end: if the reply to the previous rotation was lost, no receiver knows the previous secret.
+
+        :param value: the new secret
+        :param now: the time in Gregorian seconds
         """
         previous = [
             replace(secret, until=secret.until or now + ROTATION_SECONDS)
@@ -177,7 +188,7 @@ class Webhook:
 
 
 class DeliveryResult(StrEnum):
-    """How an attempt ended, as in Kazoo's schema `webhook_attempts`."""
+    """The result of an attempt, as in Kazoo's schema `webhook_attempts`."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -188,11 +199,11 @@ class DeliveryAttempt:
     """One attempt to deliver an event, with the members of Kazoo's `webhook_attempts`.
 
     :param timestamp: when it began, in Gregorian seconds
-    :param response_code: the status of the response; None if there was none
-    :param response_body: the beginning of the body of a response that is no success
+    :param response_code: the HTTP status of the response; None if there was no response
+    :param response_body: the beginning of the body of a response that is not a success
     :param reason: why it failed, in a few words; None for a success
-    :param client_error: the error of the sender, if there was no response
-    :param milliseconds: how long it took
+    :param client_error: the error of the sender; None if there was a response
+    :param milliseconds: the duration of the attempt
     """
 
     event_id: str
@@ -214,19 +225,24 @@ class DeliveryAttempt:
 class DeliveryProgress:
     """How far the delivery of a webhook is. Only the sender writes it.
 
-    :param account_id: the account of the webhook; None for the operator's
-    :param start_id: the `Start` that it began with
+    All times are Gregorian seconds.
+
+    :param account_id: the account of the webhook; None for a webhook of the operator
+    :param start_id: the id of the `Start` that the delivery began with
     :param history: the id of the feed that `since` belongs to
     :param since: the position in the feed up to which all events are delivered
-    :param delivered: ids of events after that position that are delivered already
+    :param not_before: events before this time are not delivered
+    :param delivered: the ids of the events after `since` that are delivered
     :param seen: the revision of the webhook at the last attempt
-    :param failures: how many attempts of the current event have failed, one after the other
-    :param next_attempt: not before this time, in Gregorian seconds
-    :param waiting_since: the time of the oldest event that waits for a receiver that failed, in
-        Gregorian seconds; None if no event does
+    :param failures: the number of consecutive failed attempts of the current event
+    :param next_attempt: the earliest time of the next attempt
+    :param waiting_since: the time of the oldest event that waits after a failed attempt; None if
+        no event waits
     :param last_event_at: the time of the last delivered event
-    :param last_success: when the last delivery succeeded
-    :param writes: how often it was written; conflicting revisions are resolved by it
+    :param last_success: when the last delivery succeeded; None if none has
+    :param attempts: the latest attempts, the latest one first
+    :param writes: the number of writes of the document. Of conflicting revisions, the one with the
+        most writes counts
     """
 
     webhook_id: str
@@ -247,7 +263,7 @@ class DeliveryProgress:
     revision: str | None = None
 
     def after(self, attempt: DeliveryAttempt, event: HistoryEvent, now: int) -> "DeliveryProgress":
-        """Return the progress after an attempt, successful or not.
+        """Return the progress after a successful or failed attempt to deliver an event.
 
         :param now: the time in Gregorian seconds
         """
@@ -273,9 +289,9 @@ class DeliveryProgress:
         )
 
     def at(self, since: str) -> "DeliveryProgress":
-        """Return the progress when everything up to this position is delivered."""
+        """Return the progress after all events up to a position in the feed are delivered."""
         return replace(self, since=since, delivered=())
 
     def retried_at_once(self, webhook: Webhook) -> "DeliveryProgress":
-        """Return the progress without a pause, because the webhook has been changed."""
+        """Return the progress with its next attempt at once, because the webhook was changed."""
         return replace(self, seen=webhook.revision, failures=0, next_attempt=0)

@@ -21,7 +21,7 @@ from kazoo_ips.model import (
 from kazoo_ips.model.changes import Replacement
 from kazoo_ips.model.history import NOBODY, Author, State
 from kazoo_ips.model.lifecycle import STATUSES
-from kazoo_ips.model.recorded_ip import NO_MARKS
+from kazoo_ips.model.recorded_ip import NO_REST_OR_RESERVATION
 from kazoo_ips.model.trail import Origin, shortened
 
 POOL = "dedicated_ips"
@@ -35,9 +35,9 @@ WRITTEN = "pvt_written_generation"
 """The generation of the revision that this service has written last. Other programs keep the
 field. So a revision of a later generation is theirs."""
 DISABLED = "pvt_disabled"
-_MARKS = {name: f"pvt_{name}" for name in NO_MARKS}
+_REST_AND_RESERVATION = {name: f"pvt_{name}" for name in NO_REST_OR_RESERVATION}
 """The fields of a rest and of a reservation, by their names in the model."""
-_STATES = frozenset({*_MARKS.values(), DISABLED})
+_STATES = frozenset({*_REST_AND_RESERVATION.values(), DISABLED})
 REPLACED, DESCRIPTION, LABELS = "pvt_replaced_by", "description", "labels"
 _NOTES = frozenset({REPLACED, DESCRIPTION, LABELS})
 """What the operator notes. Description and labels are public fields in Kazoo, which keeps them."""
@@ -139,7 +139,7 @@ def to_document(
         {
             **{k: v for k, v in ip.source.items() if k != "_conflicts"},
             **_fields(ip),
-            **{field: getattr(ip, name) for name, field in _MARKS.items()},
+            **{field: getattr(ip, name) for name, field in _REST_AND_RESERVATION.items()},
             DISABLED: dump_disabled(ip.disabled) if ip.disabled else None,
             **_notes(ip),
             TRAIL: dump_trail(trail) or None,

@@ -82,8 +82,8 @@ class LimitRepository:
         document = self._records.put(_document(written))
         if document is None:
             return None
-        self._records.drop([_reference(ledger, revision) for revision in ledger.rivals])
-        return replace(written, revision=document["_rev"], rivals=())
+        self._records.drop([_reference(ledger, revision) for revision in ledger.losing_revisions])
+        return replace(written, revision=document["_rev"], losing_revisions=())
 
     def _live(self, record_id: str) -> list[Document]:
         """Return the live revisions of a document, the one to write on first."""
@@ -127,7 +127,7 @@ def _merged(ledgers: Sequence[Ledger]) -> Ledger:
     merged = replace(
         latest, revision=first.revision, writes=max(each.writes for each in ledgers),
         counted=min(each.counted for each in ledgers),
-        rivals=tuple(each.revision for each in others if each.revision),
+        losing_revisions=tuple(each.revision for each in others if each.revision),
     )  # fmt: skip
     for each in ledgers:
         merged = replace(

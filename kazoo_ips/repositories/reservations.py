@@ -30,7 +30,7 @@ class ReservationRepository:
         book = ReservationBook(account_id)
         for leaf in live:  # the last one is written on
             book = _merged(book, leaf)
-        return replace(book, rivals=tuple(leaf["_rev"] for leaf in live[:-1]))
+        return replace(book, losing_revisions=tuple(leaf["_rev"] for leaf in live[:-1]))
 
     def books(self) -> Iterator[ReservationBook]:
         """Yield the books of all accounts. On a cluster the list may lag; `book` does not lag."""
@@ -47,7 +47,9 @@ class ReservationRepository:
         if self._records.put(_document(book)) is None:
             return False
         document_id = _PREFIX + book.account_id
-        self._records.drop([{"_id": document_id, "_rev": revision} for revision in book.rivals])
+        self._records.drop(
+            [{"_id": document_id, "_rev": revision} for revision in book.losing_revisions]
+        )
         return True
 
 

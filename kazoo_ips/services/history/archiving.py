@@ -209,7 +209,7 @@ class Archiver:
                 )
         if ip is not None:
             events = [*self._of_trail(ip, branches, until, known), *events]
-            state = trail_events.state_of(ip) if leaves.live else None
+            state = ip.state if leaves.live else None
         dropped = [*leaves.dropped, *(e for w in leaves.withdrawn for e in w.events)]
         ids = {event.id for event in events}
         not_done = trail_events.not_done(ip, address, dropped)

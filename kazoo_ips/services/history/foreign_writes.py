@@ -101,13 +101,13 @@ class ForeignWrites:
             if earlier and earlier.trail and earlier.trail[-1].generation == number:
                 made = trail_events.of_trail(earlier, revisions)
                 events = [event for event in made if generation(event.revision) > since]
-                since, state = number, None if deleted else trail_events.state_of(earlier)
+                since, state = number, None if deleted else earlier.state
                 break
         return events + self._compared(ip, found, since, state, revisions)
 
     def _state_at(self, address: str, revision: str | None) -> State | None:
         ip = self._ips.at_revision(address, revision) if revision else None
-        return trail_events.state_of(ip) if ip else None
+        return ip.state if ip else None
 
     def _compared(
         self,
@@ -182,7 +182,7 @@ class ForeignWrites:
             return None
         ip = self._ips.at_revision(address, revisions[number])
         if ip:
-            return Snapshot(number, trail_events.state_of(ip), ip.modified)
+            return Snapshot(number, ip.state, ip.modified)
         if self._ips.deletion_at(address, revisions[number]):
             return Snapshot(number, None, min(found.at, self.read_at))
         return None
@@ -217,7 +217,7 @@ class ForeignWrites:
         earlier = revisions.get(number - 1)
         ip = self._ips.at_revision(address, earlier) if earlier else None
         if ip:
-            state = trail_events.state_of(ip)
+            state = ip.state
             made = trail_events.deletion(address, state, after, revisions, certain=True)
             return ip, [made]
         if known is None:
