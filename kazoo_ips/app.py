@@ -1,7 +1,7 @@
-"""The composition root: builds the services and the Flask application from the settings.
+"""The composition root: creates the services and the Flask application from the settings.
 
-This is the only module that imports every layer. Flask and the HTTP layer are imported only when
-an application is created, so commands start in half the time.
+This is the only module that imports every layer. It imports Flask and `api/` only when it creates
+an application. Commands, which need neither, start in half the time.
 """
 
 import os
@@ -132,22 +132,25 @@ if TYPE_CHECKING:
 _VERSION = version("kazoo_ips")
 
 _INDEX_TIMEOUT = 3600.0
-"""Seconds that CouchDB may take to build an index."""
+"""Read timeout, in seconds, of the client that installs design documents: CouchDB may need that
+long to build an index."""
 _HEALTH_TIMEOUT = 1.0
-"""Seconds that a health check may wait for CouchDB: load balancers and Prometheus do not wait
-long."""
+"""Maximum number of seconds that a health check waits for CouchDB. Load balancers and Prometheus
+wait only a short time for its reply."""
 
 ARCHIVER = "history"
-"""The name of the follower that writes the archive."""
+"""The name of the change follower that writes the archive."""
 _WAIT_FOR_EVENTS = 0.6
-"""The part of the read timeout that one request waits for new events."""
+"""The part of the read timeout for which one request to CouchDB waits for new events."""
 
 
 @dataclass(frozen=True)
 class Instance(Services):
-    """All services of one process, its background work, and the history of events.
+    """All services of one process, and the objects of its background work.
 
-    :param consumers: makes the consumers of the history's events that the settings ask for
+    :param consumers: creates the consumers of the feed for which the settings name a receiver
+    :param archive: the archive of the history
+    :param events: the feed of events
     """
 
     background: BackgroundWorker
@@ -166,7 +169,11 @@ def connect(
     trace: Callable[[str, str], None] | None = None,
     metrics: Metrics | None = None,
 ) -> Couch:
-    """Return a client for the CouchDB of the settings. It sends nothing yet."""
+    """Return a client for the CouchDB of the settings. This sends no request yet.
+
+    :param trace: called with method and URL of every request that is sent to CouchDB
+    :param metrics: the metrics to count requests and refused logins in; None counts nothing
+    """
     return Couch(
         settings.couchdb_url,
         settings.prefix,
@@ -182,20 +189,20 @@ def connect(
 
 
 def databases(settings: Settings) -> Databases:
-    """Return the databases and design documents of the service, for an administrator to set up.
+    """Return the databases and design documents of the service, with an administrator's client.
 
-    The client waits long enough for an index to be built.
+    The client waits until CouchDB has built an index.
     """
     return Databases(connect(replace(settings.as_administrator(), read_timeout=_INDEX_TIMEOUT)))
 
 
 def history_years(settings: Settings) -> HistoryYears:
-    """Return the databases of the history, for an administrator."""
+    """Return the databases of the history, with an administrator's client."""
     return HistoryYears(connect(settings.as_administrator()), gregorian(time.time))
 
 
 def retention(settings: Settings) -> RetentionService:
-    """Return the service that deletes years of the history, for an administrator."""
+    """Return the service that deletes years of the history, with an administrator's client."""
     checkpoints = Checkpoints(Records(connect(settings.as_administrator())))
     return RetentionService(
         history_years(settings), checkpoints, settings.history_years, gregorian(time.time)
@@ -220,10 +227,10 @@ def build(  # noqa: PLR0915 - one for each service that others need
     trace: Callable[[str, str], None] | None = None,
     metrics: Metrics | None = None,
 ) -> Instance:
-    """Connect repositories and services. They send nothing to CouchDB yet.
+    """Create and connect repositories and services. This sends no request to CouchDB yet.
 
     :param clock: returns the time in Unix seconds
-    :param pause: sleeps for a number of seconds
+    :param pause: waits for a number of seconds
     :param trace: called with method and URL of every request that is sent to CouchDB
     :param metrics: the metrics to count in; new ones by default
     """
@@ -232,8 +239,8 @@ def build(  # noqa: PLR0915 - one for each service that others need
     metrics = metrics or Metrics()
     couch = connect(settings, trace, metrics)
     keys = SigningKeyRepository(couch, now)
-    # The cache of tokens is filled from the cache of accounts, so their ages add up. Each cache
-    # keeps entries for half of the time.
+    # Entries of the cache of tokens come from the cache of accounts, so their ages add up. Each
+    # cache keeps its entries for half of the time.
     cache_time = settings.identity_cache / 2
     accounts = AccountService(AccountRepository(couch), now, cache_time)
     auth = AuthenticationService(
@@ -471,15 +478,15 @@ def _consumers(  # noqa: PLR0913, PLR0917 - one for each collaborator
     now: Callable[[], int],
     metrics: Metrics,
 ) -> list[Consumer]:
-    """Return the consumers of the history's events that the settings ask for.
+    """Return a consumer of the feed for each broker and for Crossbar, as far as they are set.
 
     :raises ImportError: a broker is set, and the extra `kazoo_ips[bus]` is not installed
     """
-    made = []
+    consumers = []
     changes = DocumentChanges(_VERSION)
 
     def add(name: str, receiver: Receiver, pending: Pending | None = None) -> None:
-        made.append(
+        consumers.append(
             Consumer(
                 name,
                 events,
@@ -517,7 +524,7 @@ def _consumers(  # noqa: PLR0913, PLR0917 - one for each collaborator
             counts=metrics,
         )
         add("crossbar", reconciliation, reconciliation)
-    return made
+    return consumers
 
 
 def _webhooks(  # noqa: PLR0913, PLR0917 - one for each collaborator
@@ -528,7 +535,7 @@ def _webhooks(  # noqa: PLR0913, PLR0917 - one for each collaborator
     clock: Callable[[], float],
     metrics: Metrics,
 ) -> tuple[WebhookService, WebhookSender]:
-    """Return the service of webhooks, and their sender."""
+    """Return the service that manages webhooks, and the sender that delivers to them."""
 
     now = gregorian(clock)
     webhooks, feed = WebhookRepository(records), SharedFeed(events)
@@ -550,7 +557,7 @@ def _webhooks(  # noqa: PLR0913, PLR0917 - one for each collaborator
 
 
 def _health_service(settings: Settings, metrics: Metrics, now: Callable[[], int]) -> HealthService:
-    """Return the health checks, with a client of short timeouts."""
+    """Return the health checks, whose own client has short timeouts."""
     couch = connect(
         replace(
             settings,
@@ -575,7 +582,14 @@ def create_app(
     pause: Callable[[float], None] = time.sleep,
     trace: Callable[[str, str], None] | None = None,
 ) -> "Flask":
-    """Return the Flask application. By default, the settings are those of the environment."""
+    """Return the Flask application.
+
+    :param settings: those of the environment by default
+    :param clock: returns the time in Unix seconds
+    :param pause: waits for a number of seconds
+    :param trace: called with method and URL of every request that is sent to CouchDB
+    :raises BadSetting: a setting of the environment is invalid
+    """
     from flask import Flask  # noqa: PLC0415 - see the module's docstring
 
     from kazoo_ips import api, console  # noqa: PLC0415

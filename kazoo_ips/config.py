@@ -1,4 +1,4 @@
-"""Every setting: its name in the environment, its default and one line of help."""
+"""Every setting of the service: its environment variable, its default and one line of help."""
 
 import ipaddress
 import re
@@ -13,8 +13,8 @@ _OTHERS = (
     "KAZOO_IPS_DATA", "KAZOO_IPS_ROOT", "KAZOO_IPS_URL", "KAZOO_IPS_TOKEN", "KAZOO_IPS_PROFILE",
     "KAZOO_IPS_CA_FILE",
 )  # fmt: skip
-"""Names of settings of `make run`, of `make deploy` and of commands that use a service at a URL.
-They are not settings of the service."""
+"""Environment variables of `make run`, of `make deploy` and of commands at a URL. They begin with
+the prefix, but are not settings of the service."""
 
 
 class BadSetting(ValueError):
@@ -169,11 +169,14 @@ class Settings:
         return settings
 
     def brokers(self) -> "list[BrokerURL]":
-        """Return the parts of the URLs of `amqp_url`, which blanks or commas separate."""
+        """Return the parts of each URL in `amqp_url`. Blanks or commas separate the URLs."""
         return [_broker(word) for word in self.amqp_url.replace(",", " ").split()]
 
     def doctor_window(self) -> tuple[int, int] | None:
-        """Return the two hours of `doctor_hours`; None for `never`, and if they are not two."""
+        """Return the first and the last hour of `doctor_hours`, from 0 to 24.
+
+        :returns: None for `never`, and for an invalid value
+        """
         hours = re.fullmatch(r"([01]?\d|2[0-3])-([01]?\d|2[0-4])", self.doctor_hours)
         if hours is None or int(hours[1]) == int(hours[2]) % 24:
             return None
@@ -222,9 +225,9 @@ class Settings:
         _check_networks("KAZOO_IPS_WEBHOOK_NETWORKS", self.webhook_networks)
 
     def _check_receivers(self) -> None:
-        """Check the URLs of the systems that get messages about changes.
+        """Check the URLs of the systems that get events: the brokers and Crossbar.
 
-        :raises BadSetting: one of them cannot be used
+        :raises BadSetting: a URL is invalid, or two URLs name the same broker
         """
         labels = set()
         for word in self.amqp_url.replace(",", " ").split():
@@ -251,7 +254,7 @@ class Settings:
 class BrokerURL:
     """The parts of the URL of a broker.
 
-    :param label: host, port and virtual host, as the broker is named in logs and metrics
+    :param label: host, port and virtual host: the name of the broker in log lines and metrics
     """
 
     label: str
@@ -266,7 +269,7 @@ class BrokerURL:
 def _broker(url: str) -> BrokerURL:
     """Return the parts of the URL of a broker.
 
-    :raises ValueError: it is not a URL of AMQP
+    :raises ValueError: it is not an AMQP URL
     """
     parts = urlsplit(url)
     if parts.scheme not in ("amqp", "amqps") or not parts.hostname or parts.port == 0:
@@ -281,7 +284,7 @@ def _broker(url: str) -> BrokerURL:
         label=f"{host}:{port}" + (f"/{path}" if unquote(path) not in ("", "/") else ""),
         host=parts.hostname,
         port=port,
-        # RabbitMQ's own defaults, which it accepts from its own machine only.
+        # RabbitMQ's own defaults. RabbitMQ accepts them only from its own machine.
         user=unquote(parts.username or "guest"),
         password=unquote(parts.password or "guest"),
         virtual_host=unquote(path) or "/",
@@ -300,7 +303,10 @@ def _check_networks(name: str, text: str) -> None:
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
-    """Return text for the error that names a similar setting. The prefix is not compared."""
+    """Return the text that names the most similar setting, for an error; empty if there is none.
+
+    The common prefix is not compared.
+    """
     words = {each.removeprefix(_PREFIX): each for each in names}
     likely = get_close_matches(name.removeprefix(_PREFIX), words, 1)
     return f"; did you mean {words[likely[0]]}?" if likely else ""
@@ -310,7 +316,7 @@ def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port is not a number, for example if a password contains a slash
+    except ValueError:  # the port is not a number, for example because a password contains a slash
         return False
 
 
@@ -319,12 +325,13 @@ def _without_password(text: str) -> str:
     scheme = re.match(r"\w+://|", text)
     assert scheme is not None
     _, at, host = text[scheme.end() :].rpartition("@")
-    host = re.sub(r":(?!\d+(/|$)).*", ":***", host)  # no port: perhaps the host was forgotten
+    # Text after a colon that is not a port may be a password, if the host is missing.
+    host = re.sub(r":(?!\d+(/|$)).*", ":***", host)
     return f"{scheme[0]}{'***@' if at else ''}{host}"
 
 
 def _is_bind(text: str) -> bool:
-    """Whether gunicorn can listen on it: host and port, path of a socket, or file descriptor."""
+    """Return whether gunicorn can listen on it: host and port, path of a socket, or descriptor."""
     if text.startswith("unix:"):
         return len(text) > len("unix:")
     if text.startswith("fd://"):
@@ -338,7 +345,7 @@ def _is_bind(text: str) -> bool:
 
 def _read(name: str, text: str, kind: type) -> Any:
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        # Python reads bytes that are not UTF-8 as halves of surrogate pairs.
+        # Python decodes bytes that are not UTF-8 to halves of surrogate pairs.
         raise BadSetting(f"{name}: not UTF-8")
     try:
         return kind(text)
