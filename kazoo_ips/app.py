@@ -336,7 +336,8 @@ def build(  # noqa: PLR0915 - one for each service that others need
     archived = HistoryRepository(years, now)
     exports = ExportRepository(couch, years, copy_documents)
     changes = UnarchivedChanges(couch, ips, PoolFeed(couch), Checkpoints(records), ARCHIVER)
-    unarchived = UnarchivedEvents(ips, changes, HistoryLookup(years), reader, recovery, pause)
+    lookup = HistoryLookup(years)
+    unarchived = UnarchivedEvents(ips, changes, lookup, reader, recovery, now, pause)
     history = HistoryService(archived, unarchived, now)
     doctor = DoctorService(
         ips, copy_documents, accounts, recovery, conflicts, limits, views, counts, places, now

@@ -282,7 +282,7 @@ def test_a_document_keeps_a_state_and_the_history_of_it(
             assert not {
                 n for n in to_copy(again) if n.startswith(("pvt_res", "pvt_dis", "pvt_av"))
             }
-        events = trail_events.of_trail(ip)
+        events = trail_events.of_trail(ip, NOW)
         states = [(event.before, event.after) for event in events]
         for (_, after), (before, _) in pairwise(states):
             assert after is None or before is None or after[:2] == before[:2]
@@ -306,9 +306,9 @@ def test_events_are_the_same_when_those_before_them_have_left_the_trail(
                 ip.address, "w", "i", trail=after.trail, tombstone=f"{number + 1}-a", **stamp()
             )
         ip = after
-    events = trail_events.of_trail(ip)
+    events = trail_events.of_trail(ip, NOW)
     for gone in range(len(ip.trail)):
-        assert trail_events.of_trail(replace(ip, trail=ip.trail[gone:])) == events[gone:]
+        assert trail_events.of_trail(replace(ip, trail=ip.trail[gone:]), NOW) == events[gone:]
 
 
 @pytest.mark.parametrize(("was", "to"), [*product(STATES, STATES)])

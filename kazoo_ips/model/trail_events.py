@@ -36,7 +36,23 @@ class Snapshot(NamedTuple):
     state: State | None
     modified: int
 
+    def dated(self, modified: int, latest: int) -> "Snapshot":
+        """Return it with the time at which it was written.
 
+        Kazoo sets `pvt_modified`. A person who edits a document by hand does not. Then the time is
+        the latest one that is possible, a few seconds after the write.
+
+        :param modified: when the document was modified before, as it said itself
+        :param latest: when the document was read, or changed again before that
+        """
+        if self.modified > modified or latest - self.modified < FRESH:
+            return self
+        return self._replace(modified=latest)
+
+
+FRESH = 60
+"""Seconds after which the time in an unchanged `pvt_modified` is not that of the last write. A
+deletion that was found within this time has the time at which it was found."""
 _STATE_UNKNOWN = frozenset({HistoryEventKind.UNKNOWN, HistoryEventKind.RETRACTED})
 """Kinds of events of the archive that do not record the state after them."""
 
@@ -74,13 +90,17 @@ def _digest(content: Iterable[object]) -> str:
 
 
 def of_trail(
-    ip: DedicatedIP, revisions: Revisions | None = None, last: HistoryEvent | None = None
+    ip: DedicatedIP,
+    read_at: int,
+    revisions: Revisions | None = None,
+    last: HistoryEvent | None = None,
 ) -> list[HistoryEvent]:
     """Return the events of a trail, the earliest first.
 
     Of the writes of other programs, there are only the events that follow from the document. The
     archiver compares revisions: it may have more events, and other contents of the same ids.
 
+    :param read_at: the time before the document was read, in Gregorian seconds
     :param last: the latest event of the address in the archive; None if it was not read. Writes of
         other programs until that event are left out
     """
@@ -91,7 +111,8 @@ def of_trail(
         if event.kind == EventKind.FOUND:
             if not (event.since or archived):
                 events = [*created(ip, event), *events]
-            made = _of_found(ip, event, state, revisions or {}, last)
+            latest = min([read_at, *(e.at for e in ip.trail if e.generation > event.generation)])
+            made = _of_found(ip, event, state, revisions or {}, last, latest)
             state = event.state
         elif event.kind not in NOT_DONE:
             made = of_service(ip, event, state, revisions or {})
@@ -107,31 +128,46 @@ def needs_archive(trail: Trail) -> bool:
 
     The archiver compares all revisions of other programs. The trail has only the last state before
     the next write of this service. It lacks the state before that, if the earlier event has been
-    removed.
+    removed, and the time of an edit by hand.
     """
     return any(
         event.kind == EventKind.FOUND
         and event.generation > 1
-        and (number == 0 or event.generation - event.since > 1)
+        and (
+            number == 0
+            or event.generation - event.since > 1
+            or event.at <= _modified_before(trail, event)
+        )
         for number, event in enumerate(trail)
     )
 
 
-def _of_found(
+def _modified_before(trail: Trail, found: Event) -> int:
+    """Return when this service has written a document last before another program did."""
+    return max((event.at for event in trail if event.generation <= found.since), default=0)
+
+
+def _of_found(  # noqa: PLR0913, PLR0917 - one for each thing that is known of the write
     ip: DedicatedIP,
     found: Event,
     before: State | None,
     revisions: Revisions,
     last: HistoryEvent | None,
+    latest: int,
 ) -> HistoryEvent | None:
-    """Return the event for a state that another program has written; None if it is archived."""
+    """Return the event for a state that another program has written; None if it is archived.
+
+    :param latest: the latest time at which it can have been written
+    """
     archived = generation(last.revision) if last else 0
     if archived >= found.generation:
         return None
+    modified = max(_modified_before(ip.trail, found), last.at if last else 0)
+    after = Snapshot(found.generation, found.state, found.at).dated(modified, latest)
     if last and archived and archived >= found.since and last.event not in _STATE_UNKNOWN:
-        after = Snapshot(found.generation, found.state, found.at)
         return change(ip.address, last.after, after, revisions, certain=False)
-    return of_found(ip, found, before, revisions)
+    made = of_found(ip, found._replace(at=after.modified), before, revisions)
+    return replace(made, certain=False) if made and after.modified != found.at else made
 
 
 def of_service(

@@ -214,7 +214,8 @@ class Archiver:
         ids = {event.id for event in events}
         not_done = trail_events.not_done(ip, address, dropped)
         withdrawn = [event for event in not_done if event.id not in ids]
-        after = Known(branches.generation, state) if ends_here else None
+        modified = max([ip.modified if ip else 0, *(event.at for event in events)])
+        after = Known(branches.generation, state, modified) if ends_here else None
         return _Found(after, events, withdrawn)
 
     def _of_trail(

@@ -9,12 +9,9 @@ from typing import NamedTuple
 
 from kazoo_ips.model import DedicatedIP, Event, EventKind, generation, trail_events
 from kazoo_ips.model.history import HistoryEvent, HistoryEventKind, State
-from kazoo_ips.model.trail_events import Revisions, Snapshot
+from kazoo_ips.model.trail_events import FRESH, Revisions, Snapshot
 from kazoo_ips.repositories.history_lookup import HistoryLookup
 from kazoo_ips.repositories.ips import IPRepository
-
-_FRESH = 60
-"""Seconds after which the time in an unchanged `pvt_modified` is not that of the last write."""
 
 
 class Known(NamedTuple):
@@ -22,11 +19,13 @@ class Known(NamedTuple):
 
     :param generation: all revisions up to this generation are in the archive
     :param state: the state after that; None if the address was deleted
+    :param modified: the time of the last of them, in Gregorian seconds
     :param is_gap: whether the last of these revisions is missing, so that the state is not known
     """
 
     generation: int
     state: State | None
+    modified: int
     is_gap: bool = False
 
 
@@ -48,7 +47,7 @@ class ForeignWrites:
         if last is None:
             return None
         is_gap = last.event == HistoryEventKind.UNKNOWN
-        return Known(generation(last.revision), last.after, is_gap)
+        return Known(generation(last.revision), last.after, last.at, is_gap)
 
     def events(
         self,
@@ -73,16 +72,16 @@ class ForeignWrites:
         known = known or self.recall(ip.address)
         if found is ip.trail[0] and known and known.generation < found.generation:
             return self._after_lost_trail(ip, found, known, revisions)
-        since = found.since
+        since, modified = found.since, 0
         if known and known.generation >= since:
-            since = known.generation
+            since, modified = known.generation, known.modified
             if not known.is_gap:
                 before = known.state
                 if before is None and self._is_creation(ip, found, known, revisions):
                     return []
         else:
             before = self._state_at(ip.address, revisions.get(since)) or before
-        return self._compared(ip, found, since, before, revisions)
+        return self._compared(ip, found, since, before, modified, revisions)
 
     def _after_lost_trail(
         self, ip: DedicatedIP, found: Event, known: Known, revisions: Revisions
@@ -99,22 +98,23 @@ class ForeignWrites:
             deleted = self._ips.deletion_at(ip.address, revision) if revision else None
             earlier = deleted or (revision and self._ips.at_revision(ip.address, revision)) or None
             if earlier and earlier.trail and earlier.trail[-1].generation == number:
-                made = trail_events.of_trail(earlier, revisions)
+                made = trail_events.of_trail(earlier, self.read_at, revisions)
                 events = [event for event in made if generation(event.revision) > since]
                 since, state = number, None if deleted else earlier.state
                 break
-        return events + self._compared(ip, found, since, state, revisions)
+        return events + self._compared(ip, found, since, state, known.modified, revisions)
 
     def _state_at(self, address: str, revision: str | None) -> State | None:
         ip = self._ips.at_revision(address, revision) if revision else None
         return ip.state if ip else None
 
-    def _compared(
+    def _compared(  # noqa: PLR0913, PLR0917 - one for each thing that is known of the start
         self,
         ip: DedicatedIP,
         found: Event,
         since: int,
         before: State | None,
+        modified: int,
         revisions: Revisions,
     ) -> list[HistoryEvent]:
         """Compare each revision with the one before it.
@@ -123,11 +123,13 @@ class ForeignWrites:
         it comes before it in every list.
 
         :param since: the generation after which the comparison starts
+        :param before: the state after that
+        :param modified: when the archive has it from, in Gregorian seconds; 0 if it does not
         """
         events = self._until_deletion(ip, found, since, revisions)
         if events:
             since, before = found.generation - 1, None
-        modified = max((e.at for e in ip.trail if e.generation <= since), default=0)
+        modified = max([modified, *(e.at for e in ip.trail if e.generation <= since)])
         later = (e.at for e in ip.trail if e.generation > found.generation)
         latest = min([self.read_at, *later])
         missing: list[str] = []
@@ -136,10 +138,10 @@ class ForeignWrites:
             if after is None:
                 missing.append(revisions.get(number, str(number)))
                 continue
-            dated = self._dated(after, modified, latest)
+            dated = after.dated(modified, latest)
             events += [trail_events.gap(ip.address, dated.modified, name) for name in missing]
-            certain = dated == after and not missing
-            made = trail_events.change(ip.address, before, dated, revisions, certain=certain)
+            certain = dated == after and not missing and (after.state or self._is_dated())
+            made = trail_events.change(ip.address, before, dated, revisions, certain=bool(certain))
             if made is None and missing:  # an event for the state after the gap
                 made = trail_events.after_gap(ip.address, dated, revisions)
             events += [made] if made else []
@@ -159,7 +161,7 @@ class ForeignWrites:
         deletion = None
         if since < found.generation - 1:
             deletion = self._deletion_before(ip, found, revisions)
-        events = trail_events.of_trail(deletion, revisions) if deletion else []
+        events = trail_events.of_trail(deletion, self.read_at, revisions) if deletion else []
         return [event for event in events if generation(event.revision) > since]
 
     def _deletion_before(
@@ -187,20 +189,6 @@ class ForeignWrites:
             return Snapshot(number, None, min(found.at, self.read_at))
         return None
 
-    @staticmethod
-    def _dated(after: Snapshot, modified: int, latest: int) -> Snapshot:
-        """Return a state with the time at which it was written.
-
-        Kazoo sets `pvt_modified`. A person who edits a document by hand does not. Then the time is
-        the latest one that is possible, a few seconds after the write.
-
-        :param modified: when the document was modified before, as it said itself
-        :param latest: when the document was read, or changed again before that
-        """
-        if after.modified > modified or latest - after.modified < _FRESH:
-            return after
-        return after._replace(modified=latest)
-
     def deletion(
         self, address: str, number: int, revisions: Revisions, known: Known | None
     ) -> tuple[DedicatedIP | None, list[HistoryEvent]]:
@@ -217,17 +205,25 @@ class ForeignWrites:
         earlier = revisions.get(number - 1)
         ip = self._ips.at_revision(address, earlier) if earlier else None
         if ip:
-            state = ip.state
-            made = trail_events.deletion(address, state, after, revisions, certain=True)
+            certain = self._is_dated()
+            made = trail_events.deletion(address, ip.state, after, revisions, certain=certain)
             return ip, [made]
         if known is None:
             return None, []
         missing = range(known.generation + 1, number)
         names = (revisions.get(n, str(n)) for n in missing)
         gaps = [trail_events.gap(address, self.read_at, name) for name in names]
-        certain = not (missing or known.is_gap)
+        certain = self._is_dated() and not (missing or known.is_gap)
         made = trail_events.deletion(address, known.state, after, revisions, certain=certain)
         return None, [*gaps, made]
+
+    def _is_dated(self) -> bool:
+        """Return whether a deletion was written shortly before it was read.
+
+        It has no time of its own. While no archiver ran, it may have waited for hours.
+        """
+        archived = self._ips.archived
+        return archived is not None and self.read_at - archived < FRESH
 
     def _is_creation(
         self, ip: DedicatedIP, found: Event, known: Known, revisions: Revisions

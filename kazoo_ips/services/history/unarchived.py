@@ -52,6 +52,7 @@ class Unarchived(NamedTuple):
 class UnarchivedEvents:
     """Reads the events of trails.
 
+    :param now: returns the time in Gregorian seconds
     :param pause: sleeps for a number of seconds
     """
 
@@ -62,6 +63,7 @@ class UnarchivedEvents:
         lookup: HistoryLookup,
         reader: IPReader,
         recovery: RecoveryService,
+        now: Callable[[], int],
         pause: Callable[[float], None],
     ) -> None:
         self._ips = ips
@@ -69,6 +71,7 @@ class UnarchivedEvents:
         self._lookup = lookup
         self._reader = reader
         self._recovery = recovery
+        self._now = now
         self._pause = pause
 
     def archived_before(self) -> int | None:
@@ -84,20 +87,22 @@ class UnarchivedEvents:
 
         :param address: a canonical address
         """
+        read_at = self._now()
         try:
             ip = self._reader.read(address)
         except IPNotFound:
             found, deleted = self._ips.by_id([address])
             added = found.get(address)  # if another client has added it between the two reads
             last = added or deleted.get(address)
-            return Present(added, self._events([last]) if last else [])
-        return Present(ip, self._events([ip]))
+            return Present(added, self._events([last], read_at) if last else [])
+        return Present(ip, self._events([ip], read_at))
 
     def of_all(self) -> Unarchived:
         """Return the events of all documents that have changed since the archive read them.
 
         If the archive is far behind, only the latest changes are read.
         """
+        read_at = self._now()
         changes = self._changes.read()
         found = {ip.address: ip for ip in changes.ips}
         if self._ips.replicas > 1:
@@ -105,7 +110,7 @@ class UnarchivedEvents:
             self._pause(_REPLICATION_TIME)
             changes = self._changes.read()
             found |= {ip.address: ip for ip in changes.ips}
-        return Unarchived(self._events(found.values()), changes)
+        return Unarchived(self._events(found.values(), read_at), changes)
 
     def held(self, account_id: str, addresses: Iterable[str], known: Unarchived) -> set[str]:
         """Return those of these addresses that an account has now, or had when `known` was read.
@@ -115,15 +120,18 @@ class UnarchivedEvents:
         owners = self._changes.owners(addresses, known.changes)
         return {address for address, owner in owners.items() if owner == account_id}
 
-    def _events(self, ips: Iterable[DedicatedIP]) -> list[HistoryEvent]:
-        """Return the events of trails, without those of a transaction that has not committed."""
+    def _events(self, ips: Iterable[DedicatedIP], read_at: int) -> list[HistoryEvent]:
+        """Return the events of trails, without those of a transaction that has not committed.
+
+        :param read_at: the time before the documents were read, in Gregorian seconds
+        """
         pending: dict[str, bool] = {}
         events: list[HistoryEvent] = []
         for ip in ips:
             name = ip.transaction
             if name and name not in pending:
                 pending[name] = self._recovery.is_uncommitted(name)
-            found = trail_events.of_trail(ip, last=self._last_archived(ip))
+            found = trail_events.of_trail(ip, read_at, last=self._last_archived(ip))
             if name and pending[name] and found and found[-1].event in _UNDONE_IF_ABORTED:
                 del found[-1]
             events += [_inferred(ip, event) for event in found]
