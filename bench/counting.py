@@ -42,7 +42,7 @@ class CountingService:
 
     def start(self) -> None:
         """Start the proxy and the service, and return when the service answers."""
-        self._proxy.come_back()
+        self._proxy.start_listening()
         settings = {
             **self._environment,
             "COUCHDB_URL": self._proxy.url,
@@ -55,7 +55,7 @@ class CountingService:
     def stop(self) -> None:
         """Stop the service and the proxy."""
         self._gunicorn.__exit__()
-        self._proxy.go_away()
+        self._proxy.stop_listening()
 
     @property
     def url(self) -> str:

@@ -1,4 +1,4 @@
-"""Headless Chromium, for the tests of pages; without it they are skipped."""
+"""Headless Chromium, for the tests of pages. Without Chromium they are skipped."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-"""Switches for a browser that calls nobody by itself, and that may run as root."""
+"""Switches of a browser that sends no requests by itself, and that may run as root."""
 MISSING = f"no browser is installed ({', '.join(NAMES)})"
 
 
@@ -31,7 +31,7 @@ def launched() -> Iterator[Browser]:
 
 
 def complaints_of(page: Page) -> list[str]:
-    """Return a list that gets every error of a page and of its console."""
+    """Return a list to which every error of a page and of its console is added."""
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(

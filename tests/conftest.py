@@ -1,8 +1,8 @@
 """Fixtures: a real database, the application on it, accounts with tokens, and an empty pool.
 
-The tests use the embedded database unless COUCHDB_URL names another. They create databases of
-their own there, and remove them. With COUCHDB_ADMIN_URL, the application is a plain member of
-these databases, and all other requests are those of the administrator.
+The tests use the embedded database, unless COUCHDB_URL names another one. They create databases of
+their own there, and delete them at the end. With COUCHDB_ADMIN_URL, the application's CouchDB user
+is a plain member of these databases, and the administrator sends all other requests.
 """
 
 import os
@@ -33,7 +33,7 @@ from tests.servers import Gunicorn
 
 pytest.register_assert_rewrite("tests.api.replies")
 quick_applications.share()
-# Without compiled modules each program that a test starts would compile the package again.
+# Without compiled modules, each program that a test starts would compile the package again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -168,7 +168,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "KAZOO_IPS_ACCOUNT_LIMIT": "1000000",
         "KAZOO_IPS_CLIENT_LIMIT": "1000000",
         "KAZOO_IPS_KEY_LIMIT": "1000000",
-        # Most pools of tests have few addresses. No test but those of this feature expects events.
+        # Most test pools have few addresses. Only the tests of low zones expect the events of
+        # them.
         "KAZOO_IPS_LOW_PERCENT": "0",
         "KAZOO_IPS_DOCTOR_HOURS": "never",
     }
@@ -222,8 +223,8 @@ def recordings() -> Path:
 
 
 _LONG = ("tests/simulation/test_runs.py", "tests/test_docs_commands.py", "tests/deploy/")
-"""Tests that take up to a minute each. They run first, so that at the end no process is left alone
-with one."""
+"""Tests that take up to a minute each. They run first. Otherwise one of them could be the last
+test, and all other processes would wait for it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -248,8 +249,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{sum(counts)} schedules of {len(counts)} scenarios were run")
 
 
-# Property tests run the same few examples each time, many new ones with
-# HYPOTHESIS_PROFILE=thorough.
+# Property tests run the same few examples each time. With HYPOTHESIS_PROFILE=thorough they run
+# many new ones.
 hypothesis.settings.register_profile(
     "default", deadline=None, print_blob=True, derandomize=True, max_examples=50
 )

@@ -1,4 +1,4 @@
-"""Empties the databases of the pool between tests, at little cost.
+"""Empties the databases of the pool between tests, with few requests.
 
 Some tests create accounts, and each account has a database. With forty accounts, reading all of
 them before and after a test costs 0.2 s of processor time.
@@ -16,7 +16,8 @@ from kazoo_ips.repositories.accounts import account_database
 Which = Callable[[dict[str, Any]], bool]
 
 _AT_MOST = 100
-"""Databases that CouchDB describes in one response (`max_db_number_for_dbs_info_req`)."""
+"""Maximum number of databases that CouchDB describes in one response
+(`max_db_number_for_dbs_info_req`)."""
 
 
 _SETTINGS = {"place_settings", "limits", "limit"}
@@ -27,8 +28,8 @@ _REMOVED = {"transaction", "reservations", "job", "job_part", *_SETTINGS}
 class Emptier:
     """Removes the addresses, the accounts' copies, and the service's records about them.
 
-    It reads only the databases that have changed since it emptied them. After it has removed
-    settings, it lets the services in `instances` read them again.
+    It reads only the databases that have changed since it last emptied them. After it has removed
+    settings, it lets the services in `instances` read the settings again.
     """
 
     def __init__(self, couch: Couch, services: Instance) -> None:
@@ -59,7 +60,7 @@ class Emptier:
 
 
 def states(couch: Couch, names: Iterable[str]) -> dict[str, Any]:
-    """Return a value for each database, which is another one after every write."""
+    """Return for each database a value that changes with every write."""
     databases = {couch.database(name).name: name for name in names}
     full = [*databases]
     found = {}

@@ -1,4 +1,4 @@
-"""A timeline in memory: the expected answers of the history, and the events for them."""
+"""A timeline in memory: events of the history, and the answers that are expected for them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,8 @@ class Timeline:
     states: dict[str, State | None] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
     truth: dict[str, list[tuple[int, State | None]]] = field(default_factory=dict)
-    """By address, each time and the state from then on, which no gap and no retraction hides."""
+    """For each address, the times of its changes and the state after each, without those that were
+    retracted or that only a gap stands for."""
 
     def change(
         self,
@@ -76,7 +77,7 @@ class Timeline:
         return self.change(address, KIND.DELETED, None)
 
     def retract(self, event: HistoryEvent) -> HistoryEvent:
-        """Take an event back, which is then no part of the truth."""
+        """Retract an event. Its change no longer counts."""
         made = replace(
             event, id=f"{event.id}-r", event=KIND.RETRACTED, at=self.now, retracts=event.id,
             before=None, after=None,
@@ -86,7 +87,7 @@ class Timeline:
         return made
 
     def forget(self, address: str) -> HistoryEvent:
-        """Let another program change the state, so that the history only knows that it did."""
+        """Let another program change the state. The history has only a gap for this change."""
         number = self.generations[address] = self.generations.get(address, 0) + 1
         known = self.states.get(address)
         made = HistoryEvent(
@@ -98,13 +99,13 @@ class Timeline:
         return made
 
     def listed(self) -> list[HistoryEvent]:
-        """The events that lists have, the latest first."""
+        """Return the events that lists have, the latest first."""
         retracted = {(e.address, e.retracts) for e in self.events if e.retracts}
         kept = [e for e in self.events if not e.retracts and (e.address, e.id) not in retracted]
         return kept[::-1]
 
     def state_at(self, address: str, at: int) -> tuple[int | None, State | None, int | None]:
-        """Since when an address had its state at a time, that state, and until when."""
+        """Return the state of an address at a time, with its beginning and its end."""
         since, state, until = None, None, None
         for when, after in self.truth.get(address, ()):
             same = since is not None and (state and state[:2]) == (after and after[:2])
@@ -117,12 +118,12 @@ class Timeline:
 
 
 def free(zone: str = "us-east") -> State:
-    """The state of an available address."""
+    """Return the state of an available address."""
     return State("available", None, zone, f"proxy1.{zone}.example.com")
 
 
 def random_timeline(seed: int, addresses: list[str], steps: int, start: int) -> Timeline:
-    """A timeline of random changes, several of them in the same second, and across a new year."""
+    """Return a timeline of random changes. Some have the same second; they cross a new year."""
     mix, line = Random(seed), Timeline(start)
     for _ in range(steps):
         line.now += mix.choice([0, 0, 1, 60, 86_400])
@@ -143,7 +144,7 @@ def random_timeline(seed: int, addresses: list[str], steps: int, start: int) -> 
 
 
 def tenures(line: Timeline, account_id: str) -> Iterator[tuple[str, int, int | None]]:
-    """The address, the beginning and the end of each tenure, those that began last first."""
+    """Return the address, the beginning and the end of each tenure, the latest beginning first."""
     ends: dict[str, int] = {}
     for event in sorted(line.listed(), key=position, reverse=True):
         had = bool(event.before and event.before.account_id == account_id)

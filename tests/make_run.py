@@ -50,12 +50,12 @@ class Run:
         ] + children_of(self.process.pid)
 
     def end(self) -> tuple[int, str]:
-        """Its exit status and what it wrote on stderr, when it has ended."""
+        """Wait until it has ended; return its exit status and its standard error."""
         errors = self.process.communicate(timeout=60)[1]
         return self.process.returncode, errors
 
     def fail(self) -> str:
-        """The one line of a start that fails."""
+        """Return the one line of a start that fails."""
         result = subprocess.run(
             COMMAND,
             cwd=ROOT,
@@ -70,11 +70,11 @@ class Run:
         return result.stderr.rstrip("\n")
 
     def to_paste(self) -> dict[str, str]:
-        """The variables that it prints for a shell."""
+        """Return the variables that it prints for a shell."""
         return dict(re.findall(r"^export (\w+)=(\S+)$", self.said, re.MULTILINE))
 
     def curl(self) -> Any:
-        """What the printed curl line answers, pasted after the variables."""
+        """Run the printed curl line after the variables, and return the reply."""
         [line] = [line for line in self.said.splitlines() if line.startswith("curl ")]
         pasted = self.said[self.said.index("export ") : self.said.index(line) + len(line)]
         printed = subprocess.run(
@@ -83,7 +83,7 @@ class Run:
         return json.loads(printed.stdout)
 
     def accounts(self) -> list[str]:
-        """The lines about accounts, passwords included."""
+        """The printed lines about accounts, with their passwords."""
         return [line for line in self.said.splitlines() if " account " in line]
 
 
@@ -103,7 +103,7 @@ def children_of(parent: int) -> list[int]:
 
 
 def stat_of(pid: int) -> list[str]:
-    """State, parent and more of a process; nothing when there is none."""
+    """Return state, parent and more of a process; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

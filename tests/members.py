@@ -1,4 +1,4 @@
-"""The service as a plain member of CouchDB; COUCHDB_ADMIN_URL names the administrator."""
+"""Lets the service's CouchDB user be a plain member. COUCHDB_ADMIN_URL names the administrator."""
 
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings

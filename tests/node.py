@@ -1,4 +1,4 @@
-"""Functions of design documents, run in Node alone: scripts that answer lines of JSON."""
+"""Runs functions of design documents in Node. Scripts read and write lines of JSON."""
 
 import json
 import os
@@ -17,7 +17,7 @@ Ask = Callable[..., dict[str, Any]]
 
 @contextmanager
 def running(script: Path) -> Iterator[Ask]:
-    """Run a script, and yield a function that sends it an object and returns its answer.
+    """Run a script, and yield a function that sends an object to it and returns its result.
 
     Without Node the test is skipped, unless the embedded server needs Node as well.
     """

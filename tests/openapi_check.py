@@ -20,7 +20,7 @@ TestApp.__test__ = False  # classes of webtest's, not tests
 TestResponse.__test__ = False
 
 NOWHERE = {404: "ErrorNotFound", 405: "ErrorInvalidMethod"}
-"""Replies to what is no operation: no such path, or no such method of a path."""
+"""Statuses of replies to requests that are no operation: unknown paths and methods."""
 
 OPEN = {"BrokenRule"}
 """Replies whose members depend on their content."""
@@ -28,15 +28,15 @@ OPEN = {"BrokenRule"}
 
 @cache
 def document() -> dict[str, Any]:
-    """The description of the application."""
+    """Return the OpenAPI description of the application."""
     return openapi.describe(composition.create_app(Settings()))
 
 
 @cache
 def closed() -> dict[str, Any]:
-    """The description, in which the members that replies can have are all there are.
+    """Return the description without permission for members that it does not name.
 
-    The published one permits more, because a later release may add members.
+    The published description permits them in replies, because a later release may add members.
     """
     made = copy.deepcopy(document())
     requests = {name for name, _ in _reachable(made, "requestBody")}
@@ -62,11 +62,12 @@ def _reachable(description: dict[str, Any], member: str) -> Iterator[tuple[str, 
 def check(
     method: str, path: str, status: int, headers: Mapping[str, str], body: bytes
 ) -> tuple[str, str] | None:
-    """Whether a reply is described; AssertionError tells what is not.
+    """Check that a reply agrees with the description.
 
-    :param method: of the operation, where it was tunnelled through POST
-    :param path: decoded
-    :return: the operation's path and method, None when there is none
+    :param method: the method of the request; of a tunnelled request, that of the operation
+    :param path: the decoded path
+    :returns: path and method of the operation; None if the request is no operation
+    :raises AssertionError: the reply differs from the description
     """
     where = described_path(path)
     operation = where and document()["paths"][where].get(method.lower().replace("head", "get"))
@@ -99,7 +100,7 @@ def check(
 
 
 def decoded(path: str) -> str:
-    """A path as sent to a live server, which keeps an encoded slash in its segment."""
+    """Return the decoded path of a request to a live server. An encoded slash stays encoded."""
     return unquote(re.sub("%2f", "%252F", path, flags=re.IGNORECASE))
 
 
@@ -110,7 +111,7 @@ def checked(method: str, reply: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPRes
 
 
 def fits(pointer: str, body: bytes) -> None:
-    """Whether a body fits a schema of the description, and has no other members."""
+    """Return whether a body agrees with a schema of the description, and has no other members."""
     problems = [
         f"{'.'.join(map(str, error.instance_path))}: {error.message}"
         for error in validator(pointer).iter_errors(json.loads(body))
@@ -120,14 +121,14 @@ def fits(pointer: str, body: bytes) -> None:
 
 @cache
 def validator(pointer: str) -> jsonschema_rs.Draft202012Validator:
-    """The compiled schema at a place of the description."""
+    """Return the compiled schema at a place of the description."""
     schema = {"$ref": pointer, **closed()}
     return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
 
 
 @cache
 def patterns() -> list[tuple[re.Pattern[str], str]]:
-    """The patterns of the paths: fixed names come before parameters."""
+    """Return the patterns of the described paths. Fixed names come before parameters."""
     paths = sorted(document()["paths"], key=lambda each: (each.count("{"), each))
     return [
         (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(each)) + "/?"), each) for each in paths
@@ -136,13 +137,13 @@ def patterns() -> list[tuple[re.Pattern[str], str]]:
 
 def described_path(path: str) -> str | None:
     """Return the described path that matches a request's path."""
-    if not path.strip("/"):  # slashes in a row are one
+    if not path.strip("/"):  # several slashes count as one
         return "/"
     return next((each for pattern, each in patterns() if pattern.fullmatch(path)), None)
 
 
 def escaped(text: str) -> str:
-    """Text as a part of a JSON pointer in a URI."""
+    """Return a text escaped as a part of a JSON pointer in a URI."""
     return text.replace("~", "~0").replace("/", "~1").replace("{", "%7B").replace("}", "%7D")
 
 

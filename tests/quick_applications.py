@@ -1,4 +1,4 @@
-"""Lets all applications of a process share objects that are slow to create and always equal.
+"""Lets all applications of a process share equal objects that are slow to create.
 
 Tests create some thousand applications, all with the same routes, and hundreds of groups of
 databases with a signing key each. Werkzeug compiles two functions for each route, which takes
@@ -18,7 +18,8 @@ from kazoo_ips.repositories import signing_keys
 _compile = Rule.compile
 _compiled: dict[Any, dict[str, Any]] = {}
 _RESULTS = ("_parts", "_trace", "_converters", "arguments", "_build", "_build_unknown")
-"""What Werkzeug compiles of a rule. It depends on the text of the rule, and never changes."""
+"""The functions that Werkzeug has compiled, by the text of the rule, on which they depend
+alone."""
 
 
 def share() -> None:

@@ -240,7 +240,7 @@ def kazoo_releases(ip: DedicatedIP) -> DedicatedIP:
         (FREE, DRAINED, Status.DISABLED),
     ],
 )
-def test_what_kazoo_has_released_is_corrected_and_not_assigned_before(
+def test_an_address_that_kazoo_has_released_is_corrected_before_it_is_assigned(
     before: DedicatedIP, place: PlaceRules, status: Status
 ) -> None:
     now = kazoo_releases(before)
@@ -257,7 +257,7 @@ def test_what_kazoo_has_released_is_corrected_and_not_assigned_before(
 
 
 @pytest.mark.parametrize("ip", [FREE, TAKEN, kazoo_releases(RESTING)])
-def test_what_is_right_is_not_corrected(ip: DedicatedIP) -> None:
+def test_a_correct_address_is_not_corrected(ip: DedicatedIP) -> None:
     assert ip.corrected(None, PlaceRules(), **stamp(NOW + 2 * REST)) is None
 
 
@@ -289,7 +289,7 @@ def test_a_document_keeps_a_state_and_the_history_of_it(
 
 
 @given(st.lists(every, max_size=12))
-def test_events_are_the_same_when_those_before_them_have_left_the_trail(
+def test_events_are_the_same_after_earlier_events_were_removed_from_the_trail(
     changes: list[Callable[[DedicatedIP], DedicatedIP]],
 ) -> None:
     ip = DedicatedIP.new("192.0.2.1", "z", "h", **stamp(1))

@@ -241,12 +241,12 @@ def leaves(
     *live: str, withdrawn: tuple[tuple[str, str], ...] = (), deleted: tuple[str, ...] = ()
 ) -> Leaves:
     claims = tuple(Withdrawal(revision, base, IP) for revision, base in withdrawn)
-    there, gone = (tuple(replace(IP, revision=r) for r in revs) for revs in (live, deleted))
-    return Leaves(there, claims, gone)
+    leaves, gone = (tuple(replace(IP, revision=r) for r in revs) for revs in (live, deleted))
+    return Leaves(leaves, claims, gone)
 
 
 @pytest.mark.parametrize(
-    ("there", "lost"),
+    ("leaves", "lost"),
     [
         (leaves(), None),
         (leaves("2-a", withdrawn=(("3-a", "1-a"),)), None),
@@ -259,13 +259,13 @@ def leaves(
     ],
 )
 def test_an_address_that_all_writers_withdrew_is_restorable_unless_it_was_deleted_since(
-    there: Leaves, lost: str | None
+    leaves: Leaves, lost: str | None
 ) -> None:
-    assert (there.restorable.revision if there.restorable else None) == lost
+    assert (leaves.restorable.revision if leaves.restorable else None) == lost
 
 
 @pytest.mark.parametrize(
-    ("there", "on", "superseded"),
+    ("leaves", "on", "superseded"),
     [
         (leaves(), "1-a", False),
         (leaves("1-a"), "1-a", False),
@@ -281,13 +281,13 @@ def test_an_address_that_all_writers_withdrew_is_restorable_unless_it_was_delete
     ],
 )
 def test_a_revision_is_superseded_by_a_later_one(
-    there: Leaves, on: str | None, superseded: bool
+    leaves: Leaves, on: str | None, superseded: bool
 ) -> None:
-    assert there.supersede(on) == superseded
+    assert leaves.supersede(on) == superseded
 
 
 @pytest.mark.parametrize(
-    ("there", "revision", "known"),
+    ("leaves", "revision", "known"),
     [
         (leaves(), None, True),
         (leaves(), "1-a", False),
@@ -299,13 +299,13 @@ def test_a_revision_is_superseded_by_a_later_one(
     ],
 )
 def test_lagging_replicas_do_not_reach_a_revision(
-    there: Leaves, revision: str | None, known: bool
+    leaves: Leaves, revision: str | None, known: bool
 ) -> None:
-    assert there.reach(revision) == known
+    assert leaves.reach(revision) == known
 
 
 @pytest.mark.parametrize(
-    ("there", "one"),
+    ("leaves", "one"),
     [
         (leaves("2-a"), True),
         (leaves("2-a", "2-b"), False),
@@ -314,8 +314,8 @@ def test_lagging_replicas_do_not_reach_a_revision(
         (leaves(deleted=("2-b",)), False),
     ],
 )
-def test_a_write_in_a_conflict_with_a_deletion_is_not_single(there: Leaves, one: bool) -> None:
-    assert there.is_single_since("1-a") == one
+def test_a_write_in_a_conflict_with_a_deletion_is_not_single(leaves: Leaves, one: bool) -> None:
+    assert leaves.is_single_since("1-a") == one
 
 
 def test_an_address_that_is_added_again_continues_its_trail() -> None:

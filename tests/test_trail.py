@@ -40,19 +40,19 @@ def test_a_state_that_is_written_on_a_later_revision_has_its_generation() -> Non
     assert [event.generation for event in after.trail] == [5, 7]
 
 
-def test_nothing_leaves_a_trail_while_nobody_knows_what_the_archive_has() -> None:
+def test_no_event_is_removed_from_a_trail_while_the_position_of_the_archive_is_unknown() -> None:
     long = trail(*range(0, 100 * KEY_SECONDS, HOUR))
     assert shortened(long, None) is long
 
 
-def test_only_events_that_the_archive_has_leave_a_trail() -> None:
+def test_only_archived_events_are_removed_from_a_trail() -> None:
     long = trail(*range(0, 100 * HOUR, HOUR))
     archived = 50 * HOUR + RECENT_SECONDS
     assert shortened(long, archived) == long[51:]
     assert shortened(long, archived - 1) == long[50:]
 
 
-def test_the_latest_events_stay() -> None:
+def test_the_latest_events_are_never_removed() -> None:
     long = trail(*range(0, 100 * HOUR, HOUR))
     assert shortened(long, 1000 * HOUR) == long[-RECENT_LENGTH:]
     assert shortened(long[:2], 1000 * HOUR) == long[:2]

@@ -1,4 +1,4 @@
-"""The circuit breaker: all workers together rarely send a login that CouchDB has refused."""
+"""The circuit breaker: all workers together seldom send a login that CouchDB has refused."""
 
 import base64
 import json
@@ -84,13 +84,13 @@ def users(couchdb_url: str) -> Any:
 
 @pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses of the breaker."""
+    """Shorten the pauses of the breaker."""
     monkeypatch.setattr(login_circuit_breaker, "PAUSES", (0.5, 1.0, 2.0))
     monkeypatch.setattr(login_circuit_breaker, "LOCKED", 0.5)
 
 
 def of(users: Users, settings: Settings, password: str | None = None) -> Settings:
-    """The settings of a service behind the proxy."""
+    """Return the settings of a service behind the proxy, with this password."""
     return replace(settings, couchdb_url=users.url(password), couchdb_admin_url="")
 
 
@@ -110,7 +110,7 @@ def test_three_requests_in_five_minutes_carry_a_wrong_password(interval: float) 
     assert 300 < pauses[-1] < 420
 
 
-def test_after_a_lockout_it_is_tried_every_minute() -> None:
+def test_after_a_lockout_the_login_is_tried_every_minute() -> None:
     now, sent = 1000.0, []
     breaker = LoginBreaker(SharedTable(), clock=lambda: now)
     while now < 1400:
@@ -139,7 +139,7 @@ def test_an_entry_of_another_process_returns_the_same_as_get() -> None:
     read = {key: table._entry(key).get for key in map(str, range(12))}
     assert {key: each() for key, each in read.items()} == dict.fromkeys(read, 0.0)
     for round_ in range(3):
-        for key in read:  # more than there are places: some have to make room
+        for key in read:  # more than the table has slots, so it evicts some
             table.put(key, float(f"{round_}{key}") + 1)
             assert {key: each() for key, each in read.items()} == {k: table.get(k) for k in read}
 
@@ -175,7 +175,7 @@ def test_a_thread_waits_only_briefly_for_the_trial_of_a_password(
 ) -> None:
     gate = threading.Event()
     held = users.proxy.rule(faults.hold(gate))
-    users.proxy._rules.reverse()  # it counts before the users
+    users.proxy._rules.reverse()  # a rule of `proxy` comes before that of `users`
     couch = composition.connect(of(users, settings))
     with ThreadPoolExecutor(9) as threads:
         first = threads.submit(couch.database("dedicated_ips").info)
@@ -275,10 +275,10 @@ def test_a_failed_or_missing_response_is_not_a_refused_login(
     users: Users, settings: Settings
 ) -> None:
     couch = composition.connect(of(users, settings))
-    users.proxy.go_away()
+    users.proxy.stop_listening()
     with pytest.raises(DatastoreUnreachable):
         couch.database("dedicated_ips").info()
-    users.proxy.come_back()
+    users.proxy.start_listening()
     users.proxy.rule(faults.bad_gateway)
     users.proxy._rules.reverse()
     with pytest.raises(DatastoreError):

@@ -1,6 +1,6 @@
 """The service as a plain member of CouchDB, and the command `secure`.
 
-The embedded server has no users: there all but one of these tests are skipped.
+The embedded server has no users. So on it, all of these tests but one are skipped.
 """
 
 import time
@@ -26,12 +26,12 @@ from tests.openapi_check import CheckedApp
 
 ADDRESS = "192.0.2.1"
 KAZOO = {"admins": {"names": ["ops"]}, "members": {"names": ["kazoo"], "roles": ["voip"]}}
-"""What an operator may have given a database by hand."""
+"""The `_security` object of a database to which an operator has added members by hand."""
 
 
 @dataclass(frozen=True)
 class Secured:
-    """Databases of the test's own, and the user that becomes a member."""
+    """Databases of one test, and the CouchDB user that becomes a member."""
 
     settings: Settings
     couch: Couch
@@ -111,7 +111,7 @@ def test_secure_creates_the_user_and_adds_it_and_a_second_run_changes_nothing(
     assert roles(secured.couch.database("dedicated_ips")) == ["_admin"]
 
     told = secured.run("secure")
-    time.sleep(PAUSES[0])  # the user was refused above
+    time.sleep(PAUSES[0])  # CouchDB has refused the user above
     assert told.exit_code == 0
     assert set(told.stdout.splitlines()) == {
         f"user {secured.user}: created",

@@ -27,7 +27,7 @@ REFUSALS = {
     ),
     "database": (403, "forbidden", "You are not allowed to access this db."),
 }
-"""CouchDB's own words (3.5)."""
+"""The reasons that CouchDB 3.5 gives."""
 
 
 @pytest.fixture(params=REFUSALS)

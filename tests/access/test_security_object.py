@@ -7,7 +7,7 @@ import pytest
 from kazoo_ips.repositories.access import ROLE, AccessChange, merge
 
 DEFAULT = {"admins": {"roles": ["_admin"]}, "members": {"roles": ["_admin"]}}
-"""What CouchDB 3 gives every new database."""
+"""The `_security` object of a new database in CouchDB 3."""
 
 
 def test_the_role_is_added_to_the_existing_members() -> None:

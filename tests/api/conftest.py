@@ -13,7 +13,7 @@ from kazoo_ips.api import examples
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
-from tests.api.fresh import Fresh, made_fresh
+from tests.api.own_application import OwnApplication, create_own_application
 from tests.api.recorded import Kazoo
 from tests.conftest import Member
 from tests.members import add_member
@@ -37,7 +37,7 @@ def load(pool: Any, databases: Databases) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def sample_account(services: Instance, operator: Member) -> str:
-    """The sample account, beside another one, with the ids that the description has."""
+    """The sample account and another one, with the ids in the examples of the API description."""
     other, realm = "other-sample.example.com", "sample.example.com"
     services.accounts.create("Other sample", other, operator.id, examples.OTHER_ACCOUNT_ID)
     return services.accounts.create("Sample", realm, operator.id, examples.ACCOUNT_ID).id
@@ -51,7 +51,7 @@ def sample_pool(pool: Any, services: Instance, sample_account: str) -> None:
 
 @pytest.fixture(scope="module")
 def kazoo(settings: Settings) -> Iterator[Kazoo]:
-    """The databases of a running Kazoo, with a prefix of their own."""
+    """The recorded databases of a running Kazoo, restored with a prefix of their own."""
     own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
     restored, databases = Kazoo(own), composition.databases(own)
     try:
@@ -64,7 +64,7 @@ def kazoo(settings: Settings) -> Iterator[Kazoo]:
 
 
 @pytest.fixture
-def fresh(settings: Settings) -> Iterator[Fresh]:
-    """Databases of the test's own, for tests that would slow down or break the shared ones."""
-    with made_fresh(settings) as made:
+def own_app(settings: Settings) -> Iterator[OwnApplication]:
+    """An application on databases of its own: the test would slow down or damage shared ones."""
+    with create_own_application(settings) as made:
         yield made

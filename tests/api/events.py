@@ -18,7 +18,7 @@ _NUMBERS = itertools.count(1)
 
 
 def state(account_id: str | None) -> State:
-    """The state of an address that is assigned to an account, or available."""
+    """Return the state of an address: assigned to an account, or available if it is None."""
     status = "assigned" if account_id else "available"
     return State(status, account_id, "us-east", "proxy1.example.com")
 
@@ -26,7 +26,7 @@ def state(account_id: str | None) -> State:
 def event(
     before: str | None, after: str | None, by: str | None = None, **more: Any
 ) -> HistoryEvent:
-    """An event now, from the account that has the address to the account that gets it."""
+    """Return an event of now, by which an address goes from one account to another one."""
     number = next(_NUMBERS)
     address = more.pop("address", ADDRESS)
     return HistoryEvent(
@@ -106,5 +106,8 @@ class Stream:
                     data = b""
 
     def take(self, count: int) -> list[dict[str, Any]]:
-        """The next events; fewer if the service ends the stream. `since` is that of the last."""
+        """Return the next events; fewer if the service ends the stream.
+
+        The attribute `since` gets the position of the last one.
+        """
         return list(itertools.islice(self._events, count))

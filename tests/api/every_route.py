@@ -1,4 +1,4 @@
-"""Every route of the application, for tests of what all of them have in common."""
+"""Every route of the application, for tests that send a request to each."""
 
 from urllib.parse import quote
 
@@ -24,13 +24,14 @@ _VALUES = {
     "year": "2026",
     **dict.fromkeys(("webhook_id", "job_id", "reservation_id"), 32 * "0"),
 }
-"""The path parameters, besides the account. Webhook, job and reservation are unknown."""
+"""The values of path parameters other than the account. No webhook, job or reservation has
+them."""
 
 
 def url(rule: Rule, account_id: str, **values: str) -> str:
     """Return the path of a route.
 
-    :param values: path parameters in place of the usual ones
+    :param values: values of path parameters that replace the default ones
     """
     named = {"account_id": account_id, **_VALUES, **values}
     path = rule.rule

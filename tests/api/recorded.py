@@ -20,7 +20,7 @@ DATABASES: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "databases.jso
 LOGINS: list[dict[str, Any]] = json.loads((FOLDER / "logins.json").read_text())
 
 THEN = 1795378405 - 3600
-"""When the first recorded token was made, in Unix seconds."""
+"""The time of the first recorded login, in Unix seconds."""
 
 MASTER = "b19b1ba7e48663cf20e276fcf4e0e231"
 SUB_ONE = "565064ec863f60e5915d286a62025896"

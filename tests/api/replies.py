@@ -1,4 +1,4 @@
-"""Checks of the members that all replies have, so that tests look only at `data`."""
+"""Checks the members that all replies have, so that tests only check `data`."""
 
 import json
 import re
@@ -15,10 +15,10 @@ IP = {"type": "dedicated_ip", "zone": "us-east", "host": "proxy1.example.com"}
 
 
 def success(reply: TestResponse, token: str | None, **members: Any) -> Any:
-    """The `data` of a success.
+    """Check a success, and return its `data`.
 
-    :param token: what `auth_token` shall be; None: shall not be there
-    :param members: what else shall be there, paging for one
+    :param token: the expected `auth_token`; None if the reply must not have it
+    :param members: further expected members, for example those of a page
     """
     body = _envelope(reply, token, {"revision", *members})
     assert body["status"] == "success"
@@ -28,12 +28,15 @@ def success(reply: TestResponse, token: str | None, **members: Any) -> Any:
 
 
 def page(reply: TestResponse, token: str | None, **members: Any) -> Any:
-    """The `data` of a list that fits on its page, or starts or ends as `members` say."""
+    """Check a page of a list, and return its `data`.
+
+    :param members: expected members, if the list does not fit on the page
+    """
     return success(reply, token, page_size=len(reply.json["data"]), **members)
 
 
 def streamed(reply: TestResponse, token: str | None) -> Any:
-    """The `data` of a list sent as it was read, where the revision comes too late for an ETag."""
+    """Check a list that was streamed, and return its `data`. It has no ETag."""
     body = _envelope(reply, token, {"revision"})
     assert body["status"] == "success"
     assert re.fullmatch("[0-9a-f]{32}", body["revision"])
@@ -41,7 +44,7 @@ def streamed(reply: TestResponse, token: str | None) -> Any:
 
 
 def failure(reply: TestResponse, token: str | None, message: str) -> Any:
-    """The `data` of a failure that has this token for a message."""
+    """Check a failure with this message, and return its `data`."""
     body = _envelope(reply, token, {"error", "message"})
     assert body["status"] == "error"
     assert body["error"] == str(reply.status_code)
@@ -51,7 +54,7 @@ def failure(reply: TestResponse, token: str | None, message: str) -> Any:
 
 
 def invalid(reply: TestResponse, token: str | None) -> Any:
-    """Return the broken rules of a 400, by path."""
+    """Check a 400, and return the broken rules, by path."""
     assert reply.status_code == 400
     return failure(reply, token, "validation error")
 
@@ -67,7 +70,7 @@ def required(field: str) -> dict[str, Any]:
 
 
 def no_address(path: str, value: Any) -> dict[str, Any]:
-    """The error of a value that is no address."""
+    """The error of a value that is not an address."""
     return broken(path, "not_one_schema_valid", "failed to validate", value=value)
 
 

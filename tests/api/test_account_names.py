@@ -93,7 +93,7 @@ def test_an_ambiguous_name_prints_the_candidates_and_changes_nothing(
     assert sorted(candidates) == sorted(f"  {a.id} {a.realm} {a.name}" for a in wanted)
     assert services.accounts.list() == before
     assert services.ips.fetch(ADDRESS).assigned_to is None
-    # The exact name tells which one is meant.
+    # The exact name identifies one account.
     assert run("assign", ADDRESS, f"two {own}").output == f"assigned IP {ADDRESS} to {ids[1]}\n"
 
 
@@ -103,7 +103,7 @@ def test_an_unknown_account_is_not_found(
     run: Run, command: tuple[str, ...], given: str, pool: Any
 ) -> None:
     done = run(*(word.format(given) for word in command))
-    if command[0] == "release" and given == "0" * 32:  # perhaps it is deleted
+    if command[0] == "release" and given == "0" * 32:  # the account may be deleted
         assert done.output == f"released 0 IPs of {given}\n"
         return
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)

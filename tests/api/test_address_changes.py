@@ -54,7 +54,7 @@ def assigned(load: Callable[..., None], services: Instance, alice: Member) -> st
     return services.ips.assign(AssignIP(alice.id, ADDRESS), "assign").revision or ""
 
 
-# What changes
+# Changes
 
 
 def test_members_that_are_missing_stay(load: Any, patch: Patch, databases: Databases) -> None:
@@ -151,7 +151,7 @@ def test_a_change_is_an_event_of_the_history_with_the_state_before_and_after(
     api: TestApp, assigned: str, patch: Patch, alice: Member
 ) -> None:
     patch.done({"zone": "eu", "host": "b"}, **{"If-Match": "*"})
-    # The document says that it was created years ago. Events of the tests before come after that.
+    # The document names a creation years ago. Events of earlier tests are later than that.
     events = api.get(f"{URL}/history", headers=patch.operator.headers).json["data"][:2]
     assert [each["event"] for each in events] == ["changed", "assigned"]
     owned = {"status": "assigned", "account_id": alice.id}

@@ -16,7 +16,7 @@ LIMIT = 8_000_000
 
 
 def packed(body: bytes) -> bytes:
-    """Compress a body without the time, so that all processes collect the same tests."""
+    """Compress a body without a timestamp, so that all processes collect the same tests."""
     return gzip.compress(body, mtime=0)
 
 

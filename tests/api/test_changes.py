@@ -34,7 +34,7 @@ def own(member: Member) -> str:
 
 @pytest.fixture
 def since(api: TestApp, operator: Member) -> str:
-    """The end of the feed at the start of the test."""
+    """The position of the end of the feed at the start of the test."""
     reply = api.get(POOL, {"since": "now"}, operator.headers)
     assert reply.json["data"] == []
     return str(reply.json["since"])
@@ -42,7 +42,7 @@ def since(api: TestApp, operator: Member) -> str:
 
 @pytest.fixture
 def story(services: Instance, since: str, alice: Member, bob: Member) -> list[HistoryEvent]:
-    """An address of Alice, that Bob gets by a transfer and then loses."""
+    """The events of an address: Alice gets it, it is transferred to Bob, and Bob releases it."""
     story = [
         event(None, alice.id, alice.id),
         event(alice.id, bob.id, alice.id, event="transferred"),
@@ -188,7 +188,7 @@ def test_a_position_of_a_deleted_year_is_gone(api: TestApp, operator: Member, fe
     assert (reply.json["error"], reply.json["message"]) == ("410", "since_gone")
 
 
-# Waiting, on a server that keeps no connections.
+# Waiting, on a server that keeps no connections open.
 
 
 def soon(act: Callable[[], object]) -> None:

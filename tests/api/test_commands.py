@@ -1,4 +1,4 @@
-"""The operator's commands: their output, which is exactly Kazoo's, and the exit status."""
+"""The operator's commands: their exit status and output. That of `sup` is exactly Kazoo's."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.model import AssignIP
 from tests.api.couchdb import Databases, account_database, kazoo_document
-from tests.api.fresh import Fresh
+from tests.api.own_application import OwnApplication
 from tests.api.recorded import SUB_TWO, document
 from tests.members import add_member
 
@@ -277,9 +277,9 @@ def test_sup_needs_four_arguments_to_create_an_account(sup: Any) -> None:
 
 
 def test_the_first_account_is_the_operator_and_later_ones_are_its_children(
-    fresh: Fresh, use: Any, sup: Any
+    own_app: OwnApplication, use: Any, sup: Any
 ) -> None:
-    settings = fresh.settings
+    settings = own_app.settings
     composition.databases(settings).delete()
     composition.databases(settings).create()
     add_member(settings)
@@ -292,29 +292,29 @@ def test_the_first_account_is_the_operator_and_later_ones_are_its_children(
     assert created == f"created new account '{account_id}' in db '{database}'"
     assert updated == "updated master account id in system_config.accounts"
     assert admin == f"created new account admin user '{admin.split(chr(39))[1]}'"
-    made = fresh.databases.get("accounts", account_id)
+    made = own_app.databases.get("accounts", account_id)
     assert made["pvt_superduper_admin"] is True
     assert made["pvt_tree"] == []
     assert made["realm"] == "master.example.com"
-    own = fresh.databases.get(account_database(account_id), account_id)
+    own = own_app.databases.get(account_database(account_id), account_id)
     assert {**own, "_rev": ""} == {**made, "_rev": ""}
-    config = fresh.databases.get("system_config", "accounts")
+    config = own_app.databases.get("system_config", "accounts")
     assert config["default"]["master_account_id"] == account_id
 
     second = sup(*CREATE, "ACME", "acme.example.com", "admin", "secret")
     [created, admin] = second.out.splitlines()
-    child = fresh.databases.get("accounts", created.split("'")[1])
+    child = own_app.databases.get("accounts", created.split("'")[1])
     assert child["pvt_tree"] == [account_id]
     assert "pvt_superduper_admin" not in child
-    assert fresh.databases.get("system_config", "accounts") == config
+    assert own_app.databases.get("system_config", "accounts") == config
 
     login = {"credentials": "", "account_realm": "master.example.com"}
     login["credentials"] = hashlib.md5(b"admin:pass:word").hexdigest()
-    reply = fresh.api.put_json("/v2/user_auth", {"data": login}, status=201)
+    reply = own_app.api.put_json("/v2/user_auth", {"data": login}, status=201)
     assert reply.json["data"]["account_id"] == account_id
     assert reply.json["data"]["is_master_account"] is True
     headers = {"X-Auth-Token": reply.json["auth_token"]}
-    fresh.api.get("/v2/ips", headers=headers, status=200)
+    own_app.api.get("/v2/ips", headers=headers, status=200)
 
 
 def test_an_account_created_by_the_command_has_kazoos_fields(
@@ -355,7 +355,7 @@ def test_help_lists_every_command_with_a_description(kazoo_ips: Any) -> None:
     listed = {
         words[0]: words[1:]
         for line in told.out.partition("Commands:\n")[2].splitlines()
-        if (words := line.split()) and line[:3].strip()  # not a text's next line
+        if (words := line.split()) and line[:3].strip()  # not a continuation line
     }
     assert listed.keys() >= COMMANDS
     assert all(listed.values())
@@ -424,36 +424,42 @@ def test_a_usage_error_exits_with_status_2(kazoo_ips: Any, arguments: tuple[str,
 
 
 def test_setup_creates_missing_databases_and_a_second_run_changes_nothing(
-    kazoo_ips: Any, use: Any, fresh: Fresh
+    kazoo_ips: Any, use: Any, own_app: OwnApplication
 ) -> None:
-    use(fresh.settings)
+    use(own_app.settings)
     assert kazoo_ips("setup") == Done(0, "", "")
-    fresh.databases("DELETE", "dedicated_ips")
+    own_app.databases("DELETE", "dedicated_ips")
     made = kazoo_ips("setup")
     assert made == Done(0, "created dedicated_ips\ncreated dedicated_ips/_design/ips\n", "")
     assert kazoo_ips("setup") == Done(0, "", "")
 
 
-def test_accounts_are_created_shown_and_listed(kazoo_ips: Any, use: Any, fresh: Fresh) -> None:
-    use(fresh.settings)
+def test_accounts_are_created_shown_and_listed(
+    kazoo_ips: Any, use: Any, own_app: OwnApplication
+) -> None:
+    use(own_app.settings)
     made = kazoo_ips("account", "create", "ACME", "--realm", "acme.example.com", "--json")
     assert (made.status, made.err) == (0, "")
     acme = json.loads(made.out)
-    assert (acme["name"], acme["realm"], acme["tree"]) == ("ACME", "acme.example.com", [fresh.id])
+    assert (acme["name"], acme["realm"], acme["tree"]) == (
+        "ACME",
+        "acme.example.com",
+        [own_app.id],
+    )
     assert "signature_secret" not in acme
     options = ("--realm", "sub.example.com", "--parent", acme["id"], "--json")
     sub = json.loads(kazoo_ips("account", "create", "Sub", *options).out)
-    assert sub["tree"] == [fresh.id, acme["id"]]
+    assert sub["tree"] == [own_app.id, acme["id"]]
     shown = kazoo_ips("account", "show", sub["id"])
     assert json.loads(shown.out) == sub
     listed = kazoo_ips("account", "list")
     assert listed.out.splitlines() == [
         f"{acme['id']} acme.example.com ACME",
-        f"{fresh.id} operator.example.com Operator operator",
+        f"{own_app.id} operator.example.com Operator operator",
         f"{sub['id']} sub.example.com Sub",
     ]
     as_json = json.loads(kazoo_ips("account", "list", "--json").out)
-    assert [each["id"] for each in as_json] == [acme["id"], fresh.id, sub["id"]]
+    assert [each["id"] for each in as_json] == [acme["id"], own_app.id, sub["id"]]
     orphan = kazoo_ips("account", "create", "X", "--realm", "x.example.com", "--parent", "f" * 32)
     assert orphan == failed("failed to create 'X': not_found")
     assert kazoo_ips("account", "show", "f" * 32) == failed("unable to find account: not_found")

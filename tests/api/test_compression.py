@@ -16,7 +16,7 @@ MANY = [f"192.0.2.{n}" for n in range(60)]
 
 @pytest.fixture
 def many(add: Any) -> None:
-    """Enough addresses for a list of more than 1 kB."""
+    """So many addresses that their list has more than 1 kB."""
     for address in MANY:
         add(address)
 

@@ -15,22 +15,22 @@ from webtest import TestApp
 from kazoo_ips.app import create_app
 from kazoo_ips.config import Settings
 from tests.api.couchdb import account_database, kazoo_document
-from tests.api.fresh import Fresh
+from tests.api.own_application import OwnApplication
 from tests.api.replies import failure, page
 from tests.openapi_check import CheckedApp
 from tests.timing import LONG
 
 ADDRESS = "192.0.2.1"
-PATIENCE = 1.0
-"""Seconds that an impatient application waits for the database's answer."""
+SHORT_TIMEOUT = 1.0
+"""Read timeout of an application, in seconds."""
 
 
-class Door:
-    """A TCP proxy in front of the database: closed, silent, or open."""
+class SwitchableProxy:
+    """A TCP proxy in front of the database: which can be closed, silent or open."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._behind = (parts.hostname or "127.0.0.1", parts.port or 5984)
+        self._upstream = (parts.hostname or "127.0.0.1", parts.port or 5984)
         self._listener: socket.socket | None = None
         self._sockets: list[socket.socket] = []
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -39,13 +39,13 @@ class Door:
         self.url = f"http://{user}{'@' if user else ''}127.0.0.1:{self.port}"
 
     def open(self, *, silent: bool = False) -> None:
-        """Accept connections, and pass requests on or stay silent."""
+        """Accept connections, and forward requests or answer nothing."""
         self.close()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._serve, args=(self._listener, silent), daemon=True).start()
 
     def close(self) -> None:
-        """Break all connections and accept no more."""
+        """Close all connections, and accept no more."""
         listener, self._listener = self._listener, None
         if listener:
             listener.shutdown(socket.SHUT_RDWR)
@@ -62,7 +62,7 @@ class Door:
                 client, _ = listener.accept()
                 self._sockets.append(client)
                 if not silent:
-                    server = socket.create_connection(self._behind)
+                    server = socket.create_connection(self._upstream)
                     self._sockets.append(server)
                     for pair in ((client, server), (server, client)):
                         threading.Thread(target=_copy, args=pair, daemon=True).start()
@@ -76,23 +76,25 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 
 @pytest.fixture
-def door(settings: Settings) -> Iterator[Door]:
+def proxy(settings: Settings) -> Iterator[SwitchableProxy]:
     """A proxy in front of the database, closed at first."""
-    made = Door(settings.couchdb_url)
+    made = SwitchableProxy(settings.couchdb_url)
     yield made
     made.close()
 
 
 @pytest.fixture
-def behind(settings: Settings, door: Door) -> TestApp:
-    """The application behind the proxy."""
-    return CheckedApp(create_app(replace(settings, couchdb_url=door.url, read_timeout=2 * LONG)))
+def proxied_app(settings: Settings, proxy: SwitchableProxy) -> TestApp:
+    """The application behind the proxy, with a long read timeout."""
+    return CheckedApp(create_app(replace(settings, couchdb_url=proxy.url, read_timeout=2 * LONG)))
 
 
 @pytest.fixture
-def impatient(settings: Settings, door: Door) -> TestApp:
+def short_timeout_app(settings: Settings, proxy: SwitchableProxy) -> TestApp:
     """The same with a short read timeout."""
-    return CheckedApp(create_app(replace(settings, couchdb_url=door.url, read_timeout=PATIENCE)))
+    return CheckedApp(
+        create_app(replace(settings, couchdb_url=proxy.url, read_timeout=SHORT_TIMEOUT))
+    )
 
 
 def unreachable(reply: Any, token: str | None) -> None:
@@ -128,64 +130,71 @@ def send(api: TestApp, method: str, path: str, body: Any, who: Any, status: int)
 
 @pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
 def test_a_closed_port_is_503_at_once(
-    behind: TestApp, operator: Any, method: str, path: str, body: Any
+    proxied_app: TestApp, operator: Any, method: str, path: str, body: Any
 ) -> None:
     start = time.monotonic()
-    reply = send(behind, method, path, body, operator, 503)
+    reply = send(proxied_app, method, path, body, operator, 503)
     unreachable(reply, operator.token)
     assert time.monotonic() - start < LONG
 
 
 @pytest.mark.parametrize(("method", "path", "body"), REQUESTS[::3])
 def test_a_port_that_never_answers_is_503_within_the_timeout(
-    impatient: TestApp, door: Door, operator: Any, method: str, path: str, body: Any
+    short_timeout_app: TestApp,
+    proxy: SwitchableProxy,
+    operator: Any,
+    method: str,
+    path: str,
+    body: Any,
 ) -> None:
-    door.open(silent=True)
+    proxy.open(silent=True)
     start = time.monotonic()
-    reply = send(impatient, method, path, body, operator, 503)
+    reply = send(short_timeout_app, method, path, body, operator, 503)
     unreachable(reply, operator.token)
-    assert PATIENCE <= time.monotonic() - start < LONG
+    assert SHORT_TIMEOUT <= time.monotonic() - start < LONG
 
 
-def test_a_login_without_a_database_is_503(behind: TestApp) -> None:
+def test_a_login_without_a_database_is_503(proxied_app: TestApp) -> None:
     login = {"data": {"credentials": "0" * 32, "account_name": "Alice"}}
-    unreachable(behind.put_json("/v2/user_auth", login, status=503), None)
+    unreachable(proxied_app.put_json("/v2/user_auth", login, status=503), None)
     key = {"data": {"api_key": "0" * 64}}
-    unreachable(behind.put_json("/v2/api_auth", key, status=503), None)
+    unreachable(proxied_app.put_json("/v2/api_auth", key, status=503), None)
 
 
-def test_routes_without_a_database_work_during_an_outage(behind: TestApp, alice: Any) -> None:
-    behind.get("/v2/nothing", status=404)
-    behind.get(f"/v2/accounts/{alice.id}/ips", status=401)
-    behind.request(f"/v2/accounts/{alice.id}/ips", method="PATCH", status=405)
+def test_routes_without_a_database_work_during_an_outage(proxied_app: TestApp, alice: Any) -> None:
+    proxied_app.get("/v2/nothing", status=404)
+    proxied_app.get(f"/v2/accounts/{alice.id}/ips", status=401)
+    proxied_app.request(f"/v2/accounts/{alice.id}/ips", method="PATCH", status=405)
 
 
 def test_the_service_recovers_as_soon_as_the_database_does(
-    impatient: TestApp, door: Door, load: Callable[..., None], alice: Any
+    short_timeout_app: TestApp, proxy: SwitchableProxy, load: Callable[..., None], alice: Any
 ) -> None:
     load(kazoo_document(ADDRESS))
     path = f"/v2/accounts/{alice.id}/ips"
     for closed in ("down", "silent", "down"):
         if closed == "silent":
-            door.open(silent=True)
-        unreachable(impatient.get(path, headers=alice.headers, status=503), alice.token)
-        door.open()
-        # The database itself may need more than that patience for once, on a busy machine.
-        replies = (impatient.get(path, headers=alice.headers, status="*") for _ in range(15))
+            proxy.open(silent=True)
+        unreachable(short_timeout_app.get(path, headers=alice.headers, status=503), alice.token)
+        proxy.open()
+        # On a busy machine, the database itself may need more than the short timeout once.
+        replies = (
+            short_timeout_app.get(path, headers=alice.headers, status="*") for _ in range(15)
+        )
         reply = next(reply for reply in replies if reply.status_int == 200)
         assert [line["ip"] for line in page(reply, alice.token)] == [ADDRESS]
-        door.close()
+        proxy.close()
 
 
 def test_a_broken_idle_connection_does_not_cause_an_error(
-    behind: TestApp, door: Door, load: Callable[..., None], alice: Any
+    proxied_app: TestApp, proxy: SwitchableProxy, load: Callable[..., None], alice: Any
 ) -> None:
     load(kazoo_document(ADDRESS))
     path = f"/v2/accounts/{alice.id}/ips"
-    door.open()
-    behind.get(path, headers=alice.headers, status=200)
-    door.open()  # every connection is broken, and new ones are taken
-    behind.get(path, headers=alice.headers, status=200)
+    proxy.open()
+    proxied_app.get(path, headers=alice.headers, status=200)
+    proxy.open()  # every connection is broken, and new ones are taken
+    proxied_app.get(path, headers=alice.headers, status=200)
 
 
 # Something is missing
@@ -200,57 +209,61 @@ NO_DATABASE = ("datastore_missing", "data collection missing: database not found
 NO_VIEW = ("datastore_missing_view", "datastore missing view")
 
 
-def test_without_the_pool_it_is_503(fresh: Fresh) -> None:
-    fresh.databases("DELETE", "dedicated_ips")
+def test_without_the_pool_it_is_503(own_app: OwnApplication) -> None:
+    own_app.databases("DELETE", "dedicated_ips")
     for method, path, body in REQUESTS:
         if path != "/v2/about":
-            reply = send(fresh.api, method, path, body, fresh, 503)
-            missing(reply, fresh.token, *NO_DATABASE)
+            reply = send(own_app.api, method, path, body, own_app, 503)
+            missing(reply, own_app.token, *NO_DATABASE)
 
 
-def test_without_the_views_lists_are_503_and_the_rest_works(fresh: Fresh) -> None:
-    fresh.databases.put("dedicated_ips", kazoo_document(ADDRESS))
-    design = fresh.databases("GET", "dedicated_ips", "/_design/ips")
-    fresh.databases.put("dedicated_ips", {**design, "_deleted": True})
+def test_without_the_views_lists_are_503_and_the_rest_works(own_app: OwnApplication) -> None:
+    own_app.databases.put("dedicated_ips", kazoo_document(ADDRESS))
+    design = own_app.databases("GET", "dedicated_ips", "/_design/ips")
+    own_app.databases.put("dedicated_ips", {**design, "_deleted": True})
     for path in (
         "ips", "ips?zone=us-east", "ips?host=x", "ips?paginate=false", "ips?quantity=2000",
         "ips/assigned", "ips/zones", "ips/hosts",
     ):  # fmt: skip
-        for prefix in ("/v2", f"/v2/accounts/{fresh.id}"):
-            reply = fresh.api.get(f"{prefix}/{path}", headers=fresh.headers, status=503)
-            missing(reply, fresh.token, *NO_VIEW)
-            table = {**fresh.headers, "Accept": "text/csv"}
-            reply = fresh.api.get(f"{prefix}/{path}", headers=table, status=503)
-            missing(reply, fresh.token, *NO_VIEW)
-    path = f"/v2/accounts/{fresh.id}/ips/{ADDRESS}"
+        for prefix in ("/v2", f"/v2/accounts/{own_app.id}"):
+            reply = own_app.api.get(f"{prefix}/{path}", headers=own_app.headers, status=503)
+            missing(reply, own_app.token, *NO_VIEW)
+            table = {**own_app.headers, "Accept": "text/csv"}
+            reply = own_app.api.get(f"{prefix}/{path}", headers=table, status=503)
+            missing(reply, own_app.token, *NO_VIEW)
+    path = f"/v2/accounts/{own_app.id}/ips/{ADDRESS}"
     for method in ("GET", "POST", "DELETE"):
-        fresh.api.request(path, method=method, headers=fresh.headers, status=200)
+        own_app.api.request(path, method=method, headers=own_app.headers, status=200)
 
 
 @pytest.mark.parametrize("name", ["system_config", "system_auth"])
-def test_without_the_signing_key_it_is_503(fresh: Fresh, name: str) -> None:
-    fresh.databases("DELETE", name)
-    for path in ("/v2/ips", f"/v2/accounts/{fresh.id}/ips"):
-        reply = CheckedApp(create_app(fresh.settings)).get(path, headers=fresh.headers, status=503)
-        missing(reply, fresh.token, *NO_DATABASE)
+def test_without_the_signing_key_it_is_503(own_app: OwnApplication, name: str) -> None:
+    own_app.databases("DELETE", name)
+    for path in ("/v2/ips", f"/v2/accounts/{own_app.id}/ips"):
+        reply = CheckedApp(create_app(own_app.settings)).get(
+            path, headers=own_app.headers, status=503
+        )
+        missing(reply, own_app.token, *NO_DATABASE)
 
 
-def test_without_the_accounts_logins_are_503(fresh: Fresh) -> None:
-    fresh.databases("DELETE", "accounts")
+def test_without_the_accounts_logins_are_503(own_app: OwnApplication) -> None:
+    own_app.databases("DELETE", "accounts")
     login = {"data": {"credentials": "0" * 32, "account_name": "Operator"}}
-    reply = fresh.api.put_json("/v2/user_auth", login, status=503)
+    reply = own_app.api.put_json("/v2/user_auth", login, status=503)
     missing(reply, None, *NO_DATABASE)
-    fresh.api.get("/v2/ips", headers=fresh.headers, status=200)
+    own_app.api.get("/v2/ips", headers=own_app.headers, status=200)
 
 
-def test_an_assignment_to_an_account_without_a_database_is_rolled_back(fresh: Fresh) -> None:
-    child = fresh.services.accounts.create("Child", "child.example.com")
-    fresh.databases.put("dedicated_ips", kazoo_document(ADDRESS), kazoo_document("192.0.2.2"))
-    fresh.databases("DELETE", account_database(child.id))
+def test_an_assignment_to_an_account_without_a_database_is_rolled_back(
+    own_app: OwnApplication,
+) -> None:
+    child = own_app.services.accounts.create("Child", "child.example.com")
+    own_app.databases.put("dedicated_ips", kazoo_document(ADDRESS), kazoo_document("192.0.2.2"))
+    own_app.databases("DELETE", account_database(child.id))
     path = f"/v2/accounts/{child.id}/ips"
     body = {"data": {"ips": [ADDRESS, "192.0.2.2"]}}
-    fresh.api.post_json(path, body, headers=fresh.headers, status=404)
-    fresh.api.post(f"{path}/{ADDRESS}", headers=fresh.headers, status=404)
+    own_app.api.post_json(path, body, headers=own_app.headers, status=404)
+    own_app.api.post(f"{path}/{ADDRESS}", headers=own_app.headers, status=404)
     for address in body["data"]["ips"]:
-        there = fresh.databases.get("dedicated_ips", address)
+        there = own_app.databases.get("dedicated_ips", address)
         assert there["pvt_status"] == "available"

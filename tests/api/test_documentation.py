@@ -1,6 +1,6 @@
-"""The published documentation: every curl line and every sup line in it, run as printed.
+"""The published documentation of Kazoo's API: the tests run its curl and sup lines as printed.
 
-The tests read `documentation/kazoo-ips-api.txt`, so that they cannot differ from it.
+They read the lines from `documentation/kazoo-ips-api.txt`.
 """
 
 import json
@@ -36,7 +36,7 @@ class Sample:
     reply: dict[str, Any] | None
 
     def filled(self, **values: str) -> "Sample":
-        """The same with values for the placeholders."""
+        """The request with values in place of the placeholders."""
         curl, reply = self.curl, json.dumps(self.reply)
         for name, value in values.items():
             curl, reply = curl.replace(f"{{{name}}}", value), reply.replace(f"{{{name}}}", value)
@@ -100,11 +100,11 @@ def test_the_documentation_is_the_published_one() -> None:
 
 
 def curl(line: str) -> tuple[int, dict[str, str], Any]:
-    """Run it with nothing added; what -v prints tells status and headers."""
+    """Run the line unchanged. Its `-v` prints status and headers."""
     done = subprocess.run(
         shlex.split(line), capture_output=True, text=True, timeout=30, check=True
     )
-    # If the reply takes a second, the first line follows the progress meter on its line.
+    # If the reply takes a second, the progress meter precedes the first line on the same line.
     told = re.findall(r"(?:^|[\s\d:-])< ([^\r\n]+)", done.stderr, re.MULTILINE)
     headers = dict(each.split(": ", 1) for each in told[1:] if ": " in each)
     status = int(told[0].split()[1])
@@ -162,7 +162,7 @@ def test_a_request_of_the_documentation_gets_the_reply_printed_there(
         k: v for k, v in printed_reply.items() if k != "data"
     }
     data = body["data"]
-    if paged:  # the lists tell the host as well
+    if paged:  # the lists of this service have the host as well
         data = [{k: v for k, v in each.items() if k != "host"} for each in data]
         assert [each["host"] for each in body["data"]] == [HOST]
     assert data == printed_reply["data"]
@@ -175,7 +175,7 @@ def test_the_command_of_the_documentation_prints_the_line_printed_there(
     place = next(n for n, line in enumerate(lines) if line.startswith("sup kazoo_ips_maintenance"))
     command, printed = shlex.split(lines[place]), lines[place + 1]
     command[0] = str(Path(sys.executable).with_name("sup"))
-    with socket(AF_UNIX, SOCK_DGRAM) as system_log:  # where the audit line goes
+    with socket(AF_UNIX, SOCK_DGRAM) as system_log:  # the audit line is written there
         system_log.bind(str(tmp_path / "log"))
         environment = {**environment, "KAZOO_IPS_SYSLOG": str(tmp_path / "log")}
         done = subprocess.run(

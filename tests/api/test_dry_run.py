@@ -1,4 +1,4 @@
-"""Dry runs: the reply is that of the write, and nothing is written, on every route."""
+"""Dry runs: on every route, the reply is that of the write, and nothing is written."""
 
 import hashlib
 import json
@@ -99,7 +99,7 @@ DONE_TO_RESERVATIONS = {
 }
 LIMITS = {("POST", f"{ACCOUNT}/limits"): [Case({"max": 2, "zones": {"us-east": 1}})]}
 DONE = DONE_TO_ADDRESSES | DONE_TO_RESERVATIONS | LIMITS | DONE_TO_WEBHOOKS
-"""Of every route that can be asked: what it would do."""
+"""Writes that succeed, for every route that supports dry runs."""
 
 PLANNED = {
     ("POST", "/v2/ips/hosts/<host>/move"): [Case({"zone": "eu"})],
@@ -140,14 +140,14 @@ REFUSED = {
     ],
     ("DELETE", "/v2/ips/<address:address>"): [Case({}, TAKEN), Case({}, NEW)],
 }
-"""What would be refused."""
+"""Writes that are refused."""
 
 IMPOSSIBLE = {
     ("PUT", "/v2/user_auth"),
     ("PUT", "/v2/api_auth"),
     *(("POST", f"{path}/<webhook:webhook_id>/test") for path in WEBHOOKS),
 }
-"""Routes that refuse to be asked."""
+"""Routes that support no dry runs."""
 
 Send = Callable[..., Any]
 
@@ -249,7 +249,7 @@ def send(api: TestApp, alice: Member, operator: Member) -> Send:
 
 
 def without_time(data: Any) -> Any:
-    """Return a reply without the members that only a real write can know."""
+    """Return a reply without the members whose values are known only after the write."""
     if isinstance(data, dict):
         unknown = {"rev", "created", "modified", "at"}
         unknown |= {"id", "secret"} if "secret" in data else set()
@@ -283,7 +283,7 @@ def test_a_dry_run_returns_the_reply_of_the_write_and_writes_nothing(
     assert "dry_run" not in real.json
     assert stored() != before
     said, done = without_time(dry.json["data"]), without_time(real.json["data"])
-    if case.data == {"quantity": 2}:  # picked at random
+    if case.data == {"quantity": 2}:  # the service chooses at random
         said["ips"].sort()
         done["ips"].sort()
     assert said == done
@@ -322,7 +322,7 @@ NO_BOOLEANS: list[tuple[str, Any]] = [
     *(("query", value) for value in ("perhaps", "", "2", "truee")),
     *((where, v) for where in ("envelope", "data") for v in (None, "", [], {}, 2, "perhaps")),
 ]
-"""Where a request has the value, and the value."""
+"""The place of the value in the request, and the value."""
 
 
 @pytest.mark.usefixtures("pool_of_three")
@@ -399,14 +399,14 @@ def test_a_dry_run_that_needs_read_repair_is_400(
 
 
 def reply_without_mark(reply: Any) -> Any:
-    """Return a dry run's reply without the members that mark it."""
+    """Return the reply to a dry run without the members that only a dry run has."""
     body = {k: v for k, v in reply.json.items() if k != "dry_run"}
     assert body != reply.json
     reply.body = json.dumps(body).encode()
     return reply
 
 
-# What keeps a new route from forgetting it.
+# Safeguards for new routes
 
 
 @pytest.mark.usefixtures("pool_of_three")

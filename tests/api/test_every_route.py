@@ -23,7 +23,7 @@ def headers_of(reply: Any) -> dict[str, str]:
 
 
 def fetch(api: TestApp, method: str, path: str, operator: Member, **headers: str) -> Any:
-    """The reply to a request of the operator's, for the operator's account."""
+    """Return the reply to a request of the operator, for the operator's own account."""
     return api.request(
         url(ROUTES["GET", path], operator.id),
         method=method,
@@ -33,9 +33,9 @@ def fetch(api: TestApp, method: str, path: str, operator: Member, **headers: str
 
 
 def between_equals(send: Callable[[str], Any], usual: str, other: str) -> tuple[Any, Any]:
-    """Send a request as usual and otherwise, until the usual reply is the same before and after.
+    """Send a request in two forms, until the replies to the first form before and after are equal.
 
-    Some replies change from second to second, for example that about the state of the service.
+    Some replies change every second, for example that about the state of the service.
     """
     for _ in range(5):
         before, replied, after = send(usual), send(other), send(usual)

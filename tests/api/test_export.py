@@ -51,7 +51,7 @@ class World:
         return self.services.auth.open_session(self.operator).token
 
     def archive(self) -> None:
-        """Let the archiver work."""
+        """Let the archiver archive all changes."""
         for _ in range(8):
             self.services.background.archive()
             self.clock += 1
@@ -136,7 +136,7 @@ def restore(world: World, text: bytes, **how: bool) -> dict[str, dict[str, int]]
     return counts
 
 
-# What an export has.
+# The content of an export
 
 
 def test_an_export_has_every_address_with_all_its_fields(source: World) -> None:
@@ -175,7 +175,7 @@ def test_two_exports_are_the_same(source: World) -> None:
     assert source.export() == source.export()
 
 
-# There and back.
+# Export and import
 
 
 @pytest.mark.parametrize("form", ["NDJSON", "CSV"])
@@ -244,11 +244,11 @@ def test_the_guard_lets_an_import_pass(source: World, empty: World) -> None:
     composition.databases(empty.settings).guard(True)
     counts = restore(empty, source.export())
     assert counts["address"].keys() <= {"added", "failed"}
-    # It refuses what it refuses from every client: here a status that no release knows.
+    # The guard refuses from an import what it refuses from every client: here an unknown status.
     assert counts["address"].get("failed", 0) <= 1
 
 
-# Files that are no exports.
+# Files that are not exports
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_an_export_that_was_cut_off_is_refused_at_its_end(source: World, empty: 
     assert empty.export() == source.export()
 
 
-# As CSV, and as commands.
+# CSV and commands
 
 
 def test_csv_has_columns_for_people(source: World) -> None:
@@ -356,7 +356,7 @@ def test_an_import_by_url_has_the_same_export(
     monkeypatch: pytest.MonkeyPatch,
     size: int | None,
 ) -> None:
-    if size:  # characters of a request: less than two lines
+    if size:  # maximum characters of a request: less than two lines
         monkeypatch.setattr(remote_exports, "_MOST_CHARACTERS", size)
     path = tmp_path / "pool"
     path.write_bytes(source.export())

@@ -14,7 +14,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.model.history import Author
 from tests.api.couchdb import kazoo_document
-from tests.api.fresh import Fresh, made_fresh
+from tests.api.own_application import OwnApplication, create_own_application
 from tests.api.replies import failure, invalid, page, streamed, success
 from tests.history_timeline import BOB, NEW_YEAR, RESELLER, Timeline
 from tests.openapi_check import CheckedApp
@@ -25,9 +25,9 @@ ADDRESS = "2001:db8::1"
 
 @dataclass
 class World:
-    """An application whose clock is in 2027, an account, and what happened."""
+    """An application whose clock is in 2027, an account, and the events of the timeline."""
 
-    fresh: Fresh
+    own_app: OwnApplication
     api: TestApp
     alice: str
     own: dict[str, str]
@@ -36,19 +36,19 @@ class World:
     def get(self, path: str, query: str = "", status: int = 200, **headers: str) -> Any:
         """Send a request of the operator."""
         return self.api.get(
-            f"/v2{path}{query}", headers={**self.fresh.headers, **headers}, status=status
+            f"/v2{path}{query}", headers={**self.own_app.headers, **headers}, status=status
         )
 
     def data(self, path: str, query: str = "") -> Any:
         """The data of a page that the operator gets."""
-        return page(self.get(path, query), self.fresh.token)
+        return page(self.get(path, query), self.own_app.token)
 
 
 @pytest.fixture(scope="module")
 def world(settings: Settings) -> Iterator[World]:
     """Alice got an address, and released it; Bob got it; the operator deleted it."""
-    with made_fresh(settings) as fresh:
-        alice = fresh.services.accounts.create("Alice", "alice.example.com").id
+    with create_own_application(settings) as own_app:
+        alice = own_app.services.accounts.create("Alice", "alice.example.com").id
         line = Timeline(START)
         line.create(ADDRESS)
         line.now = NEW_YEAR - 10
@@ -62,16 +62,18 @@ def world(settings: Settings) -> Iterator[World]:
         line.now = NEW_YEAR + 40
         line.delete(ADDRESS)
         now = NEW_YEAR + 1000 - GREGORIAN_EPOCH
-        services = composition.build(fresh.settings.as_administrator(), clock=lambda: now)
+        services = composition.build(own_app.settings.as_administrator(), clock=lambda: now)
         services.archive.append(line.events)
-        # The tokens are issued by the real clock, and never expire by the other one.
-        fresh.databases.put(
+        # The real clock issues the tokens. By the application's clock they never expire.
+        own_app.databases.put(
             "dedicated_ips", kazoo_document("192.0.2.9", owner=alice, pvt_written_generation=1)
         )
         token = services.auth.open_session(services.accounts.fetch(alice)).token
-        operator = services.auth.open_session(services.accounts.fetch(fresh.id)).token
-        api = CheckedApp(composition.create_app(fresh.settings, clock=lambda: now))
-        later = Fresh(fresh.settings, services, fresh.databases, api, fresh.id, operator)
+        operator = services.auth.open_session(services.accounts.fetch(own_app.id)).token
+        api = CheckedApp(composition.create_app(own_app.settings, clock=lambda: now))
+        later = OwnApplication(
+            own_app.settings, services, own_app.databases, api, own_app.id, operator
+        )
         yield World(later, api, alice, {"X-Auth-Token": token}, line)
 
 
@@ -115,14 +117,14 @@ def test_an_address_has_its_events_the_latest_first(world: World) -> None:
 def test_any_spelling_of_an_address_works(world: World, spelling: str) -> None:
     assert len(world.data(f"/ips/{spelling}/history")) == 6
     reply = world.get(f"/ips/{spelling}/history", f"?at={NEW_YEAR}")
-    assert success(reply, world.fresh.token)["ip"] == ADDRESS
+    assert success(reply, world.own_app.token)["ip"] == ADDRESS
 
 
 @pytest.mark.parametrize("address", ["192.0.2.77", "2001:DB8::77", "nonsense"])
 def test_an_address_without_document_and_events_is_404(world: World, address: str) -> None:
     for query in ("", f"?at={NEW_YEAR}", "?from=1"):
         reply = world.get(f"/ips/{address}/history", query, status=404)
-        assert failure(reply, world.fresh.token, "bad_identifier")["cause"] == address
+        assert failure(reply, world.own_app.token, "bad_identifier")["cause"] == address
 
 
 def test_an_address_without_events_has_an_empty_history(world: World) -> None:
@@ -140,12 +142,12 @@ def test_from_is_inclusive_and_to_is_not(world: World) -> None:
     assert times("?to=2027-01-01") == [-10, -20]
 
 
-# Who had it.
+# Holders
 
 
 def test_at_says_who_had_an_address(world: World) -> None:
     reply = world.get(f"/ips/{ADDRESS}/history", "?at=2027-01-01T00:00:09.9Z")
-    assert success(reply, world.fresh.token) == {
+    assert success(reply, world.own_app.token) == {
         "ip": ADDRESS,
         "status": "assigned",
         "account_id": world.alice,
@@ -162,7 +164,7 @@ def test_at_says_who_had_an_address(world: World) -> None:
 
 def test_at_before_the_first_event_is_not_certain(world: World) -> None:
     reply = world.get(f"/ips/{ADDRESS}/history", f"?at={START - 1}")
-    assert success(reply, world.fresh.token) == {
+    assert success(reply, world.own_app.token) == {
         "ip": ADDRESS,
         "until": START,
         "until_iso_8601": "2026-12-31T23:59:40Z",
@@ -172,12 +174,12 @@ def test_at_before_the_first_event_is_not_certain(world: World) -> None:
 
 
 def test_a_deleted_address_has_an_answer(world: World) -> None:
-    found = success(world.get(f"/ips/{ADDRESS}/history", "?at=2030-01-01"), world.fresh.token)
+    found = success(world.get(f"/ips/{ADDRESS}/history", "?at=2030-01-01"), world.own_app.token)
     assert (found["status"], found["since"], found["certain"]) == ("deleted", NEW_YEAR + 40, True)
     assert "account_id" not in found
 
 
-# Queries that are refused.
+# Invalid queries
 
 
 @pytest.mark.parametrize(
@@ -207,13 +209,13 @@ def test_an_invalid_query_is_refused_with_its_reason(
     world: World, path: str, query: str, name: str, rule: str
 ) -> None:
     reply = world.get(path.format(A=world.alice), query, status=400)
-    assert [*invalid(reply, world.fresh.token)[name]] == [rule]
+    assert [*invalid(reply, world.own_app.token)[name]] == [rule]
 
 
 def test_a_name_of_several_accounts_is_refused(world: World) -> None:
-    ids = [world.fresh.services.accounts.create("Twin", f"{n}.example.com").id for n in "12"]
+    ids = [world.own_app.services.accounts.create("Twin", f"{n}.example.com").id for n in "12"]
     reply = world.get("/ips/history", "?account_id=Twin", status=400)
-    rule = invalid(reply, world.fresh.token)["account_id"]["ambiguous"]
+    rule = invalid(reply, world.own_app.token)["account_id"]["ambiguous"]
     assert rule["target"] == sorted(ids)
 
 
@@ -247,13 +249,13 @@ def test_pages_follow_each_other(world: World, path: str, size: int) -> None:
             break
         query = f"?page_size={size}&start_key={body['next_start_key']}"
     assert found == whole
-    everything = streamed(world.get(path, "?paginate=false"), world.fresh.token)
+    everything = streamed(world.get(path, "?paginate=false"), world.own_app.token)
     assert everything == whole
 
 
 @pytest.mark.parametrize("query", ["", f"?at={NEW_YEAR}", "?paginate=false"])
 def test_head_has_no_body(world: World, query: str) -> None:
-    reply = world.api.head(f"/v2/ips/{ADDRESS}/history{query}", headers=world.fresh.headers)
+    reply = world.api.head(f"/v2/ips/{ADDRESS}/history{query}", headers=world.own_app.headers)
     assert (reply.status_int, reply.body) == (200, b"")
 
 
@@ -341,7 +343,7 @@ def test_an_account_does_not_see_other_histories(world: World) -> None:
     for path in (
         f"/ips/{ADDRESS}/history",
         "/ips/history",
-        f"/accounts/{world.fresh.id}/ips/history",
+        f"/accounts/{world.own_app.id}/ips/history",
     ):
         reply = world.api.get(f"/v2{path}", headers=world.own, status=403)
         assert failure(reply, world.own["X-Auth-Token"], "forbidden") == {"message": "forbidden"}
@@ -354,7 +356,7 @@ def test_tenures_are_on_pages_and_as_csv(world: World) -> None:
     second = world.get(path, f"?page_size=1&start_key={first['next_start_key']}").json
     assert first["data"] + second["data"] == whole
     assert "next_start_key" not in second
-    assert streamed(world.get(path, "?paginate=false"), world.fresh.token) == whole
+    assert streamed(world.get(path, "?paginate=false"), world.own_app.token) == whole
     rows = table(world.get(path, Accept="text/csv"))
     assert [row["ip"] for row in rows] == [each["ip"] for each in whole]
     assert (rows[0]["assigned_by_user_id"], rows[0]["released_by_user_id"]) == ("alice-user", "")

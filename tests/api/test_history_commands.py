@@ -12,7 +12,7 @@ from kazoo_ips.cli import cli
 from kazoo_ips.cli import history as commands
 from kazoo_ips.config import Settings
 from kazoo_ips.model.history import Author
-from tests.api.fresh import Fresh, made_fresh
+from tests.api.own_application import OwnApplication, create_own_application
 from tests.history_timeline import BOB, Timeline
 
 ADDRESS = "192.0.2.1"
@@ -24,14 +24,14 @@ Run = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def line() -> Timeline:
-    """What happened: Alice got an address, and released it; it was deleted."""
+    """The timeline: an address is assigned to Alice, released and deleted."""
     return Timeline(START)
 
 
 @pytest.fixture(scope="module")
-def fresh(settings: Settings, line: Timeline) -> Iterator[Fresh]:
+def own_app(settings: Settings, line: Timeline) -> Iterator[OwnApplication]:
     """The history of the timeline in databases of its own."""
-    with made_fresh(settings) as made:
+    with create_own_application(settings) as made:
         alice = made.services.accounts.create("Alice", "alice.example.com").id
         line.create(ADDRESS)
         line.now += 60
@@ -45,11 +45,11 @@ def fresh(settings: Settings, line: Timeline) -> Iterator[Fresh]:
 
 
 @pytest.fixture
-def kazoo_ips(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> Run:
+def kazoo_ips(own_app: OwnApplication, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A function that runs `kazoo-ips`."""
-    monkeypatch.setenv("COUCHDB_URL", fresh.settings.couchdb_url)
-    monkeypatch.setenv("COUCHDB_ADMIN_URL", fresh.settings.couchdb_admin_url)
-    monkeypatch.setenv("KAZOO_IPS_PREFIX", fresh.settings.prefix)
+    monkeypatch.setenv("COUCHDB_URL", own_app.settings.couchdb_url)
+    monkeypatch.setenv("COUCHDB_ADMIN_URL", own_app.settings.couchdb_admin_url)
+    monkeypatch.setenv("KAZOO_IPS_PREFIX", own_app.settings.prefix)
 
     def run(*arguments: str, status: int = 0) -> Result:
         result = CliRunner().invoke(cli, arguments)
@@ -77,8 +77,10 @@ def test_times_limit_the_events(kazoo_ips: Run) -> None:
     assert kazoo_ips("history", ADDRESS, "--to", "2020-01-01").stdout == "No events found\n"
 
 
-def test_at_prints_who_had_an_address(kazoo_ips: Run, fresh: Fresh, line: Timeline) -> None:
-    alice = fresh.services.accounts.candidates("Alice")[0].id
+def test_at_prints_who_had_an_address(
+    kazoo_ips: Run, own_app: OwnApplication, line: Timeline
+) -> None:
+    alice = own_app.services.accounts.candidates("Alice")[0].id
     at = ("--at", "2026-11-27T12:01:30.9Z")
     assert kazoo_ips("history", ADDRESS, *at).stdout.splitlines() == [
         f"ip: {ADDRESS}", "status: assigned", f"account_id: {alice}", "account_name: Alice",
@@ -110,8 +112,10 @@ def test_an_export_has_the_events_in_order_of_time(kazoo_ips: Run, line: Timelin
     assert json.loads(found[0])["at"] == START
 
 
-def test_the_api_has_the_years_and_the_same_events(kazoo_ips: Run, fresh: Fresh) -> None:
-    api, headers = fresh.api, fresh.headers
+def test_the_api_has_the_years_and_the_same_events(
+    kazoo_ips: Run, own_app: OwnApplication
+) -> None:
+    api, headers = own_app.api, own_app.headers
     years = api.get("/v2/ips/history/years", headers=headers).json["data"]
     assert 2026 in years
     reply = api.get("/v2/ips/history/years/2026", headers=headers)

@@ -30,7 +30,7 @@ def filled(load: Callable[..., None], services: Instance, alice: Member, child: 
 
 
 def done(services: Instance, api: TestApp, operator: Member, url: str) -> Any:
-    """Do the work of all jobs, and return the job."""
+    """Carry out all jobs, and return the job at this URL."""
     while jobs := services.job_runner.unfinished():
         for job in jobs:
             services.job_runner.step(job)
@@ -262,7 +262,7 @@ def run(environment: dict[str, str], operator: Member) -> Callable[..., Any]:
     return invoke
 
 
-def test_the_commands_do_the_same(
+def test_the_commands_move_evacuate_and_transfer(
     run: Callable[..., Any], filled: None, alice: Member, bob: Member, services: Instance
 ) -> None:
     planned = run("move", OLD, "--to-host", NEW, "--dry-run")

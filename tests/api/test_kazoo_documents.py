@@ -45,7 +45,7 @@ def listed(document: dict[str, Any]) -> dict[str, str]:
 OURS = {"pvt_request_id", "pvt_trail", "pvt_written_generation"}
 """Fields that Kazoo's own documents do not have."""
 OF_THE_POOL = {"_rev", "pvt_trail", "pvt_transaction", "pvt_written_generation"}
-"""What only our documents of the pool have, not the copies."""
+"""Fields that only our documents of the pool have. The copies do not have them."""
 
 
 def without_revision(document: dict[str, Any]) -> dict[str, Any]:

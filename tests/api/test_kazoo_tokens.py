@@ -114,7 +114,7 @@ def test_a_login_returns_the_same_account_data_as_kazoo(kazoo: Kazoo, name: str)
     recorded = login(name)
     reply = kazoo.api.put_json(recorded["path"], recorded["body"], status=201)
     said, wanted = success(reply, reply.json["auth_token"]), recorded["reply"]["data"]
-    ours = {"capabilities", "cluster_id"}  # of the node, not of the account
+    ours = {"capabilities", "cluster_id"}  # members of the node, not of the account
     assert {k: v for k, v in said.items() if k not in ours} == {
         k: v for k, v in wanted.items() if k not in ours
     }
@@ -260,7 +260,7 @@ def test_each_forged_token_differs_from_a_valid_one_in_one_claim(kazoo: Kazoo) -
     assert identity(secret, ANN) == CLAIMS["identity_sig"]
 
 
-# Whoever is disabled
+# Disabled accounts and users
 
 
 def test_a_changed_signature_secret_ends_the_users_tokens_and_no_others(kazoo: Kazoo) -> None:
@@ -460,7 +460,7 @@ def test_users_log_in_with_kazoos_views(kazoo: Kazoo, enabled: bool) -> None:
         kazoo.databases.put(database, {**(made or {}), "_deleted": True})
 
 
-# Where a token may be
+# The place of a token in a request
 
 
 def basic(text: str) -> dict[str, str]:

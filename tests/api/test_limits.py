@@ -67,7 +67,7 @@ def test_invalid_limits_are_refused(
     assert rule in invalid(reply, alice.token)[path]
 
 
-def test_more_is_409_with_the_limit_that_is_reached(
+def test_an_assignment_above_a_limit_is_409_and_names_the_limit(
     api: TestApp, add: Add, alice: Member, child: Member, limits: str
 ) -> None:
     add("192.0.2.1"), add("192.0.2.2"), add("192.0.2.3")

@@ -1,4 +1,4 @@
-"""The filters of lists: every combination, on pages, as a stream and as CSV, and what it costs."""
+"""The filters of lists: all combinations, on pages, as a stream and as CSV, and their cost."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from kazoo_ips.couch.client import Database
 from kazoo_ips.model import GREGORIAN_EPOCH
 from kazoo_ips.repositories import filtered_lists
 from tests.api.couchdb import kazoo_document
-from tests.api.fresh import Fresh, made_fresh
+from tests.api.own_application import OwnApplication, create_own_application
 from tests.api.replies import invalid, streamed, success
 from tests.openapi_check import CheckedApp
 
@@ -35,9 +35,9 @@ START = 63_900_000_000
 
 
 class Pool:
-    """A pool in which each address has another mix of zone, host, status, account and time."""
+    """A pool in which no two addresses have the same zone, host, status, account and time."""
 
-    def __init__(self, made: Fresh) -> None:
+    def __init__(self, made: OwnApplication) -> None:
         self.made = made
         self.alice = made.services.accounts.create("Alice", "alice.example.com").id
         self.token = made.services.auth.open_session(
@@ -56,7 +56,7 @@ class Pool:
         return kazoo_document(address, mix.choice(ZONES), mix.choice(HOSTS), owner, **fields)
 
     def expected(self, **filters: str) -> list[dict[str, Any]]:
-        """The documents that fit the filters, in the order of lists."""
+        """The documents that match the filters, in the order of lists."""
         found = [doc for doc in self.documents if all(fits(doc, *f) for f in filters.items())]
         return sorted(found, key=lambda d: (d["pvt_zone"], number(d["_id"])))
 
@@ -82,7 +82,7 @@ def number(address: str) -> tuple[int, int]:
 
 
 def fits(document: dict[str, Any], name: str, value: str) -> bool:
-    """Whether a document fits a filter."""
+    """Whether a document matches a filter."""
     address = ip_address(document["_id"])
     if name == "cidr":
         return address in ip_network(value)
@@ -99,13 +99,13 @@ def fits(document: dict[str, Any], name: str, value: str) -> bool:
 @pytest.fixture(scope="module")
 def filled(settings: Settings) -> Iterator[Pool]:
     """The pool, for reading only."""
-    with made_fresh(settings) as made:
+    with create_own_application(settings) as made:
         yield Pool(made)
 
 
 @pytest.fixture(params=["few", "walk", "short pages"])
 def pool_(filled: Pool, request: Any, monkeypatch: pytest.MonkeyPatch) -> Pool:
-    """The pool, read in each of the possible ways: as if it had many more addresses."""
+    """The pool, once for each way in which lists read it. Some ways are only for larger pools."""
     if request.param != "few":
         monkeypatch.setattr(filtered_lists, "_FEW", 2)
         monkeypatch.setattr(filtered_lists, "_CHUNK", 3)
@@ -326,9 +326,9 @@ def test_a_forged_start_key_shows_nothing_that_does_not_fit(pool_: Pool) -> None
 
 
 @pytest.fixture(scope="module")
-def large(settings: Settings) -> Iterator[Fresh]:
+def large(settings: Settings) -> Iterator[OwnApplication]:
     """A pool of 3,000 addresses in 3 zones. Every hundredth was changed late."""
-    with made_fresh(settings) as made:
+    with create_own_application(settings) as made:
         for start in range(0, 3000, 1000):
             made.databases.put(
                 "dedicated_ips",
@@ -367,7 +367,7 @@ def large(settings: Settings) -> Iterator[Fresh]:
     ids=lambda value: "&".join(value) if isinstance(value, dict) else "",
 )
 def test_a_page_costs_a_few_requests_and_rows(
-    large: Fresh,
+    large: OwnApplication,
     monkeypatch: pytest.MonkeyPatch,
     query: dict[str, str],
     requests: int,
@@ -386,7 +386,7 @@ def test_a_page_costs_a_few_requests_and_rows(
         replace(large.settings, identity_cache=600), trace=lambda method, url: sent.append(url)
     )
     api = CheckedApp(app)
-    api.get("/v2/about", headers=large.headers, status=200)  # fills the cache of identities
+    api.get("/v2/about", headers=large.headers, status=200)  # fills the cache of callers
     monkeypatch.setattr(Database, "rows", counted)
     start: dict[str, str] = {}
     for _ in range(2):

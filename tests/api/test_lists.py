@@ -14,7 +14,7 @@ from webtest import TestApp
 from kazoo_ips.app import create_app
 from kazoo_ips.config import Settings
 from tests.api.couchdb import account_database, kazoo_document
-from tests.api.fresh import Fresh, made_fresh
+from tests.api.own_application import OwnApplication, create_own_application
 from tests.api.replies import invalid, page, streamed, success
 from tests.openapi_check import CheckedApp
 
@@ -24,11 +24,11 @@ EAST = [
 ]  # fmt: skip
 WEST = ["192.0.2.1", "192.0.2.100", "2001:db8::1"]
 ORDER = [("us-east", address) for address in EAST] + [("us-west", address) for address in WEST]
-"""Of every list: by zone, then by address as a number, IPv4 before IPv6."""
+"""The order of every list: by zone, then by address as a number, IPv4 before IPv6."""
 HOSTS = {address: f"proxy{n % 3}.example.com" for n, address in enumerate([*EAST, *WEST])}
 BESIDE = [("us-east", "192.0.2.5", "proxy0.example.com"), ("us-west", "192.0.2.6",
           "proxy1.example.com")]  # fmt: skip
-"""What the other lists have."""
+"""Lines that only the other lists have."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class List:
         ]
 
     def walk(self, **params: Any) -> Iterator[tuple[Any, Any]]:
-        """Each page's lines, and its envelope."""
+        """Yield the lines of each page, and its envelope."""
         start_key = None
         while True:
             start = {"start_key": start_key} if start_key else {}
@@ -71,7 +71,7 @@ class List:
 def listing(request: Any, settings: Settings) -> Iterator[List]:
     """Each of the three lists, for reading only."""
     kind: str = request.param
-    with made_fresh(settings) as made:
+    with create_own_application(settings) as made:
         alice = made.services.accounts.create("Alice", "alice.example.com")
         token = made.services.auth.open_session(alice).token
         owner = None if kind == "available" else alice.id
@@ -310,7 +310,7 @@ def test_every_bad_parameter_is_reported(api: TestApp, pool: Any, alice: Any) ->
     assert invalid(reply, alice.token).keys() == params.keys()
 
 
-# The first few, and all
+# A quantity, and the whole list
 
 
 @pytest.mark.parametrize("quantity", [1, 2, 11, 12, 13, 1000])
@@ -335,11 +335,11 @@ def test_paginate_true_changes_nothing(listing: List) -> None:
     assert page(reply, listing.token) == listing.lines()
 
 
-def test_thousands_are_listed_walked_assigned_and_released(fresh: Fresh) -> None:
+def test_thousands_are_listed_walked_assigned_and_released(own_app: OwnApplication) -> None:
     many = [f"198.18.{n >> 8}.{n & 255}" for n in range(1101)]
-    fresh.databases.put("dedicated_ips", *map(kazoo_document, reversed(many)))
-    api, path, headers = fresh.api, f"/v2/accounts/{fresh.id}/ips", fresh.headers
-    own = List(api, path, fresh.token, {})
+    own_app.databases.put("dedicated_ips", *map(kazoo_document, reversed(many)))
+    api, path, headers = own_app.api, f"/v2/accounts/{own_app.id}/ips", own_app.headers
+    own = List(api, path, own_app.token, {})
 
     assert [line["ip"] for line in streamed(own.get({"paginate": "false"}), own.token)] == many
     rows = csv.DictReader(io.StringIO(own.get(Accept="text/csv").text))
@@ -352,14 +352,14 @@ def test_thousands_are_listed_walked_assigned_and_released(fresh: Fresh) -> None
 
     asked = many[999::-1]
     reply = api.post_json(path, {"data": {"ips": asked}}, headers=headers, status=200)
-    assert success(reply, fresh.token) == {"ips": asked}
-    copies = fresh.databases("POST", account_database(fresh.id), "/_all_docs", {"keys": asked})
+    assert success(reply, own_app.token) == {"ips": asked}
+    copies = own_app.databases("POST", account_database(own_app.id), "/_all_docs", {"keys": asked})
     assert all("error" not in row for row in copies["rows"])
     api.post_json(path, {"data": {"ips": many[1000:1101]}}, headers=headers, status=200)
     reply = api.delete(path, headers=headers, status=200)
-    assert success(reply, fresh.token) == {"ips": many}
+    assert success(reply, own_app.token) == {"ips": many}
     reply = api.get(f"{path}/assigned", headers=headers, status=200)
-    assert page(reply, fresh.token) == []
+    assert page(reply, own_app.token) == []
 
 
 # Tables

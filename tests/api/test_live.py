@@ -22,9 +22,9 @@ from tests.openapi_check import check, checked, decoded
 def exchange(
     live: str, sent: bytes, *, described: bool = True
 ) -> tuple[int, dict[str, str], bytes]:
-    """Send bytes, read until the server closes.
+    """Send bytes, and read until the server closes the connection.
 
-    :param described: whether it is a request, whose reply is held against the description
+    :param described: whether to check the reply against the OpenAPI description
     """
     parts = urlsplit(live)
     with socket.create_connection((parts.hostname, parts.port or 80), timeout=10) as client:
@@ -186,8 +186,8 @@ def test_an_unknown_method_is_405(live: str, alice: Any, method: str) -> None:
 
 
 def test_a_server_that_outlives_a_test_runs_no_background_work(live: str, couch: Couch) -> None:
-    """Background work would repair the damage that later tests make on purpose."""
+    """Background work would repair the damage that later tests cause on purpose."""
     assert urllib3.request("GET", f"{live}/healthz").status == 200
-    time.sleep(2.5)  # background work takes its leases a second after the start
+    time.sleep(2.5)  # the background work of a process takes its leases a second after its start
     held = [c for name in ("healing", ARCHIVER) if (c := Checkpoints(Records(couch)).find(name))]
     assert [c.holder for c in held if c.is_held_by_another(c.until - 1)] == []

@@ -1,4 +1,4 @@
-"""Clients that wait for events, on a live gunicorn: nothing missed, and no thread held."""
+"""Clients that wait for events, on a live gunicorn: they miss no event, and occupy no thread."""
 
 import os
 import resource
@@ -28,8 +28,8 @@ READERS = 1000
 
 @pytest.fixture
 def server(environment: dict[str, str], operator: Member, tmp_path: Path) -> Iterator[Gunicorn]:
-    """A gunicorn with one worker of two threads, which any two clients could occupy."""
-    # Otherwise the pool's few addresses would make zones low, which is an event too.
+    """A gunicorn with one worker of two threads, so that two clients could occupy all of them."""
+    # The pool has few addresses. With this limit, their zones would become low, which is an event.
     quiet = {**environment, "KAZOO_IPS_LOW_PERCENT": "0"}
     with Gunicorn(quiet, tmp_path / "log", workers=1, threads=2) as server:
         yield server
@@ -38,7 +38,7 @@ def server(environment: dict[str, str], operator: Member, tmp_path: Path) -> Ite
 def stream(
     server: Gunicorn, member: Member, path: str = "/v2/ips/changes", **query: str
 ) -> Stream:
-    """A stream of events."""
+    """Return a client that reads a stream of events."""
     query = {"feed": "eventsource", "since": "now", **query}
     parameters = "&".join(f"{name}={value}" for name, value in query.items())
     return Stream(f"{server.url}{path}?{parameters}", member.headers)
@@ -56,7 +56,7 @@ def store(services: Instance, events: list[HistoryEvent]) -> None:
 
 
 def ids(events: list[dict[str, Any]]) -> list[str]:
-    """The ids of events."""
+    """Return the ids of events."""
     return [each["id"] for each in events]
 
 
@@ -228,17 +228,17 @@ def test_a_stream_goes_on_after_an_outage_of_couchdb(
 ) -> None:
     made = story(alice, 5)
     with FaultProxy(environment["COUCHDB_URL"]) as proxy:
-        behind = {**environment, "COUCHDB_URL": proxy.url}
+        proxied_environment = {**environment, "COUCHDB_URL": proxy.url}
         with (
-            Gunicorn(behind, tmp_path / "log", workers=1, threads=2) as server,
+            Gunicorn(proxied_environment, tmp_path / "log", workers=1, threads=2) as server,
             stream(server, operator) as client,
         ):
             services.archive.append(made[:1])
             assert ids(client.take(1)) == [made[0].id]
-            proxy.go_away()
+            proxy.stop_listening()
             services.archive.append(made[1:4])
             assert get(server, "/v2/ips/assigned", operator)[0] == 503
-            proxy.come_back()
+            proxy.start_listening()
             assert ids(client.take(3)) == [each.id for each in made[1:4]]
             services.archive.append(made[4:])
             assert ids(client.take(1)) == [made[4].id]

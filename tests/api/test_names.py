@@ -143,7 +143,7 @@ def test_any_other_name_is_accepted_and_shown_unchanged(
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], max_codepoint=0xFFFF), max_size=8))
-def test_the_description_of_the_api_takes_the_same_names(name: str) -> None:
+def test_the_description_of_the_api_accepts_the_same_names(name: str) -> None:
     assert VALIDATOR.is_valid(body(zone=name)["data"]) == (names.problem(name) is None)
 
 
@@ -151,14 +151,14 @@ INVISIBLE = "034F 115F 1160 17B4 17B5 180B 180C 180D 180F 2800 3164 FE00 FE0F FF
 
 
 @pytest.mark.parametrize("code", INVISIBLE.split())
-def test_no_invisible_character_is_taken(code: str) -> None:
+def test_no_invisible_character_is_accepted(code: str) -> None:
     character = chr(int(code, 16))
     assert names.problem(f"x{character}y") == f"has the invisible character U+{code}"
     known = character > "\uffff"
     assert known or not VALIDATOR.is_valid(body(zone=f"x{character}y")["data"])
 
 
-def test_no_control_or_format_character_is_taken() -> None:
+def test_no_control_or_format_character_is_accepted() -> None:
     for code in range(0x110000):
         if unicodedata.category(chr(code)) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
             assert names.problem(f"x{chr(code)}y"), hex(code)
@@ -197,7 +197,7 @@ def test_a_command_with_a_bad_name_fails(
     assert ids(databases) == []
 
 
-# What a database holds.
+# Names that the database has already
 
 HARMFUL = "a\x1b]0;t\x07b\u202ec\u200bd\u2028e\ufefff"
 SHOWN = r"a\x1b]0;t\x07b\u202ec\u200bd\u2028e\ufefff"

@@ -84,7 +84,7 @@ def test_no_pattern_of_a_reply_has_a_comma() -> None:
 
 
 def test_openapi_generator_has_no_reason_to_warn() -> None:
-    """It looks for references in these places, and warns without naming the place."""
+    """openapi-generator warns about references in these places, and does not name the place."""
     forms = [*document()["components"]["schemas"].values()]
     inline = [form for form in forms if form.get("additionalProperties") == {}]
     inline += [form for form in forms for each in form.get("oneOf", []) if "$ref" not in each]
@@ -100,7 +100,7 @@ def test_the_published_requests_and_replies_are_as_described(sample: Sample) -> 
     path = described_path(words[-1].partition(":8000")[2])
     told = document()["paths"][path][method.lower()]
     place = f"#/paths/{path.replace('/', '~1')}/{method.lower()}" if path else ""
-    if "-d" in words and "requestBody" in told:  # it is ignored where it is not described
+    if "-d" in words and "requestBody" in told:  # a route that does not describe it ignores it
         sent = words[words.index("-d") + 1]
         escaped = place.replace("{", "%7B").replace("}", "%7D")
         fits(f"{escaped}/requestBody/content/application~1json/schema", sent.encode())
@@ -113,13 +113,15 @@ def test_the_published_requests_and_replies_are_as_described(sample: Sample) -> 
         *document()["components"]["schemas"]["DedicatedIPReply"]["properties"],
     }
     data = filled.reply["data"]
-    if method == "GET" and path and path.endswith(("/ips", "/assigned")):  # they tell more here
+    if (
+        method == "GET" and path and path.endswith(("/ips", "/assigned"))
+    ):  # these replies have more members here
         data = [{"host": "proxy1.us-east.myswitch.com", **each} for each in data]
     checker = {**schema["properties"]["data"], "components": document()["components"]}
     assert [*jsonschema_rs.Draft202012Validator(checker).iter_errors(data)] == []
 
 
-# What is described is what is taken.
+# The service accepts what is described
 
 BODIES: dict[str, list[tuple[Any, bool]]] = {
     "Assign": [
@@ -174,7 +176,7 @@ def test_the_description_of_a_body_agrees_with_what_the_route_accepts(
     assert (rules - {"not_found"} == set()) is taken
 
 
-# What is not described is noticed.
+# The check notices what is not described
 
 LISTED = {"ip": "1.2.3.4", "zone": "us-east", "host": "proxy1.us-east.myswitch.com"}
 BODY = {

@@ -16,7 +16,7 @@ from kazoo_ips.cli import cli, plot_text
 from kazoo_ips.config import Settings
 from kazoo_ips.model import CreateIP
 from kazoo_ips.model.usage import Forecast, UsageSeries
-from tests.api.fresh import Fresh, made_fresh
+from tests.api.own_application import OwnApplication, create_own_application
 
 SERIES = UsageSeries(
     "us-east",
@@ -54,7 +54,7 @@ def test_the_plot_in_characters_says_when_the_zone_runs_out() -> None:
 def test_the_plot_as_a_file(
     tmp_path: Path, series: UsageSeries, suffix: str, magic: bytes
 ) -> None:
-    # Only the process that runs this test takes the second to import matplotlib.
+    # Importing matplotlib takes a second. Only the process that runs this test imports it.
     from kazoo_ips.cli.plot_files import write_plot  # noqa: PLC0415
 
     path = tmp_path / f"use.{suffix}"
@@ -69,16 +69,16 @@ def test_the_plot_as_a_file(
 
 
 @pytest.fixture(scope="module")
-def fresh(settings: Settings) -> Iterator[Fresh]:
-    with made_fresh(settings) as made:
+def own_app(settings: Settings) -> Iterator[OwnApplication]:
+    with create_own_application(settings) as made:
         place = CreateIP("192.0.2.1", "us-east", "proxy1.example.com")
         made.services.pool.create(place, uuid4().hex)
         yield made
 
 
 @pytest.fixture(scope="module")
-def run(fresh: Fresh) -> Callable[..., Any]:
-    own = fresh.settings
+def run(own_app: OwnApplication) -> Callable[..., Any]:
+    own = own_app.settings
     environment = {
         "COUCHDB_URL": own.as_administrator().couchdb_url, "KAZOO_IPS_PREFIX": own.prefix,
     }  # fmt: skip
@@ -105,9 +105,9 @@ def test_the_command_prints_each_day_as_json(run: Callable[..., Any]) -> None:
     assert run("us-east", "--json", "--output", "use.png").exit_code == 2
 
 
-def test_the_api_has_the_same_days(run: Callable[..., Any], fresh: Fresh) -> None:
+def test_the_api_has_the_same_days(run: Callable[..., Any], own_app: OwnApplication) -> None:
     days = [json.loads(line) for line in run("us-east", "--json").stdout.splitlines()]
-    api, headers = fresh.api, fresh.headers
+    api, headers = own_app.api, own_app.headers
     path = "/v2/ips/zones/us-east/usage"
     reply = api.get(f"{path}?days=90", headers=headers).json["data"]
     assert reply == {"zone": "us-east", "days": days, "exhausts_at": None}

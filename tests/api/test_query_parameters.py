@@ -58,7 +58,7 @@ def test_an_unknown_parameter_is_refused_by_name_with_those_that_are_described(
 def test_a_parameter_given_twice_is_refused_with_those_that_are_described(
     api: TestApp, operator: Member, rule: Rule, name: str
 ) -> None:
-    # The same value twice, so that the repetition is the only mistake.
+    # The value is the same both times, so that the repetition is the only mistake.
     value = {"quantity": "1", "page_size": "1", "start_key": KEY, "family": "4"}.get(name, "false")
     value = {"cidr": "192.0.2.0/24", "modified_from": "1", "status": "all"}.get(name, value)
     errors = refused(api, rule, operator, f"{name}={value}&{name}={value}")
@@ -128,8 +128,8 @@ KAZOOS = {
     ("PUT", "/v2/user_auth"),
     ("PUT", "/v2/api_auth"),
 }
-"""The writes of Kazoo's documentation. They ignore unknown members, because SDKs send whole
-documents back. Their forms that only this service has are below."""
+"""The writes of Kazoo's documentation. They ignore unknown members, because SDKs send back whole
+documents. `OUR_WRITES` has the forms of these writes that only this service has."""
 OUR_WRITES = [each for each in ROUTES if each[0] != "GET" and each not in KAZOOS]
 
 

@@ -19,7 +19,7 @@ Add = Callable[..., DedicatedIP]
 
 @pytest.fixture
 def path(add: Add, child: Member) -> str:
-    """The path of the child's addresses; the pool has four."""
+    """The path of the child account's addresses. The pool has four available addresses."""
     for number in range(1, 5):
         add(f"192.0.2.{number}", host=f"proxy{number % 2}.example.com")
     return f"/v2/accounts/{child.id}/ips"

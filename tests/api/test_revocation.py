@@ -1,4 +1,4 @@
-"""How long two workers with the default settings cache an identity."""
+"""How long two workers with the default settings cache the caller of a token."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def test_a_revoked_token_stops_working_on_all_workers_within_five_seconds(
     http = urllib3.PoolManager(maxsize=1)
 
     def statuses(times: int) -> dict[str, set[int]]:
-        # Each on a connection of its own, so that both workers are met.
+        # Each request has its own connection, so that both workers get some.
         return {
             what: {
                 http.request(
@@ -72,7 +72,7 @@ def test_a_revoked_token_stops_working_on_all_workers_within_five_seconds(
         }
     )
     end = time.monotonic() + WITHIN
-    # Asked all the while, so that whatever is remembered is remembered anew.
+    # Requests are sent all the time, so that entries of the caches are used again and again.
     while time.monotonic() < end:
         statuses(2)
         time.sleep(0.2)
@@ -80,6 +80,6 @@ def test_a_revoked_token_stops_working_on_all_workers_within_five_seconds(
 
 
 def change(couch: Couch, member: Member, document_id: str, **fields: object) -> None:
-    """Change a document of an account without the service."""
+    """Change a document of an account in the database, past the service."""
     database = couch.database(account_database(member.id))
     database.put({**database.get(document_id), **fields})

@@ -37,7 +37,7 @@ def assigned(address: str, owner: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def taken(add: Callable[..., Any], services: Any, alice: Any) -> Callable[..., Any]:
-    """A function that adds an address and assigns it, to Alice unless said otherwise."""
+    """A function that adds an address and assigns it, by default to Alice."""
 
     def make(address: str, owner: Any = alice, **where: str) -> Any:
         add(address, **where)
@@ -425,7 +425,7 @@ def test_a_deleted_address_can_be_created_again(api: TestApp, add: Any, operator
     assert {k: made[k] for k in data} == data
 
 
-# The rest
+# Logins, methods, paths and request ids
 
 
 @pytest.mark.parametrize("how", ["account_name", "account_realm", "realm"])

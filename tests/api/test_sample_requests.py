@@ -1,7 +1,7 @@
 """The examples of the OpenAPI description, sent to the sample pool of `make run`.
 
-Every operation is sent with the examples of its parameters and of its body. Then the links of its
-reply are followed. Each request gets the pool as `make run` has made it.
+The test sends every operation with the examples of its parameters and of its body. Then it follows
+the links of the reply. Each request gets the pool as `make run` creates it.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from embedded import samples
 from kazoo_ips.api import examples
-from tests.api.fresh import Fresh
+from tests.api.own_application import OwnApplication
 from tests.conftest import Member
 from tests.openapi_check import CheckedApp, document
 
@@ -26,9 +26,10 @@ MADE_FIRST = {
     examples.RESERVATION_ID: "create_reservation",
     examples.JOB_ID: "move_host",
 }
-"""Ids that the sample data does not have, and the operation whose example makes such a thing."""
+"""Path parameters whose examples are not in the sample data. The example request of the named
+operation creates an object with such an id."""
 LISTS_OF_MADE = {"list_reservations": examples.RESERVATION_ID, "list_jobs": examples.JOB_ID}
-"""Lists of such things, whose links need one of them."""
+"""Lists of such objects, whose links need one object."""
 NOT_KNOWN = {"user_auth", "api_auth"}
 """Each installation has a password and an API key of its own, so these examples are 401."""
 
@@ -65,7 +66,7 @@ def send(api: CheckedApp, name: str, given: dict[str, Any], body: Any, token: st
 
 
 def with_made(api: CheckedApp, given: Any, token: str) -> Any:
-    """Make what examples need first, and return the examples with the ids of what was made."""
+    """Create the objects that examples need; return the examples with the ids of these objects."""
     text = json.dumps(given)
     for id_, creator in MADE_FIRST.items():
         if id_ in text:
@@ -135,7 +136,7 @@ def test_an_example_request_succeeds_and_its_links_lead_on(
             continue  # the links of a creation are those of one address
         assert None not in values.values(), link
         more = reply.json if "requestBody" in link else bodies(link["operationId"])[0]
-        # A dry run, so that a link undoes nothing that the next one needs.
+        # A dry run, so that no link undoes what the next link needs.
         values["dry_run"] = "true"
         followed = send(api, link["operationId"], values, more, operator.token)
         # 400 and 409: the address of the example is already assigned, or available.
@@ -167,12 +168,14 @@ def test_every_example_agrees_with_its_schema() -> None:
     assert checked > 50
 
 
-def test_the_account_to_try_is_alice_whatever_other_accounts_there_are(fresh: Fresh) -> None:
-    accounts = fresh.services.accounts
-    other = accounts.create("Early", "aaa.example.com", fresh.id)
-    alice = accounts.create("Alice", "zzz.example.com", fresh.id, examples.ACCOUNT_ID)
+def test_the_account_to_try_is_alice_whatever_other_accounts_there_are(
+    own_app: OwnApplication,
+) -> None:
+    accounts = own_app.services.accounts
+    other = accounts.create("Early", "aaa.example.com", own_app.id)
+    alice = accounts.create("Alice", "zzz.example.com", own_app.id, examples.ACCOUNT_ID)
     for chosen in (alice, other):
-        pasted = samples.to_paste(fresh.services, accounts.list(), [], 8000)
+        pasted = samples.to_paste(own_app.services, accounts.list(), [], 8000)
         named = [line for line in pasted if line.startswith("export ACCOUNT=")]
         assert named == [f"export ACCOUNT={chosen.id}"]
         accounts.set_enabled(alice.id, False)

@@ -107,7 +107,7 @@ def test_two_spellings_of_one_address_are_a_repetition(
     )
 
 
-# What Kazoo wrote otherwise
+# Documents of Kazoo in other spellings
 
 
 KAZOOS = "2001:DB8:0::1"
@@ -167,7 +167,7 @@ def test_an_address_that_kazoo_spelled_otherwise_is_listed_by_its_id_at_its_sort
     assert success(reply, alice.token) == {"ips": sorted(took, key=ids.index)}
 
 
-# Two documents of one address: Kazoo, and releases up to this one, could make them.
+# Two documents of one address, as Kazoo and earlier releases of this service could create them
 
 
 MAPPED = "::ffff:192.0.2.1"
@@ -179,7 +179,7 @@ TWINS = [
     ("192.0.2.1", "0:0:0:0:0:ffff:c000:0201"),
     ("2001:0db8::1", "2001:DB8::1"),
 ]
-"""Two ids of one address each; the first is the one that can be assigned."""
+"""Pairs of ids of one address. Only the first id of a pair can be assigned."""
 
 
 def refused(reply: Any, token: str, address: str, message: str, rule: str = "forbidden") -> None:
@@ -233,7 +233,7 @@ def test_an_address_that_an_account_has_under_one_spelling_is_not_assigned_under
     load(kazoo_document(first), kazoo_document(second, owner=bob.id), kazoo_document("192.0.2.9"))
     path = f"/v2/accounts/{alice.id}/ips"
     taken = "ip assigned to another account"
-    if second in UNUSUAL:  # every process looks for them when it starts
+    if second in UNUSUAL:  # every process reads the unusual spellings when it starts
         wsgi.extensions["kazoo_ips"].background.learn_spellings()
     for items in ([first, "192.0.2.9"], [first]):
         reply = api.post_json(path, {"data": {"ips": items}}, headers=alice.headers, status=400)
@@ -299,12 +299,12 @@ def test_assigning_a_thousand_addresses_takes_ten_database_requests(
     load(*map(kazoo_document, ids))
     sent: list[str] = []
     services = composition.build(settings, trace=lambda method, url: sent.append(url))
-    services.background.read_settings()  # as the background threads of a process do
+    services.background.read_settings()  # as the background worker of a process does
     services.limits.refresh()
     sent.clear()
     services.ips.assign_all(AssignIPs(alice.id, tuple(ids)), "assign")
     assert len(sent) <= 10, sent
-    assert not [url for url in sent if "/_view/" in url]  # its index would have to be updated
+    assert not [url for url in sent if "/_view/" in url]  # CouchDB would have to update its index
     sent.clear()
     services.ips.release_all(ReleaseIPs(alice.id, tuple(ids)), "release")
     assert len(sent) <= 10, sent

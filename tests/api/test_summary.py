@@ -15,7 +15,7 @@ from kazoo_ips.app import create_app
 from kazoo_ips.config import Settings
 from kazoo_ips.services.pool import tree_lists
 from tests.api.couchdb import kazoo_document
-from tests.api.fresh import Fresh, made_fresh
+from tests.api.own_application import OwnApplication, create_own_application
 from tests.api.replies import broken, invalid, streamed
 from tests.openapi_check import CheckedApp
 
@@ -28,7 +28,7 @@ NAMES = ["Alice", "Alice's child", "Alice's grandchild", "Alice's other child", 
 class World:
     """A pool with addresses of several accounts, in every status."""
 
-    made: Fresh
+    made: OwnApplication
     ids: dict[str, str] = field(default_factory=dict)
     documents: list[dict[str, Any]] = field(default_factory=list)
 
@@ -84,19 +84,19 @@ class World:
 @pytest.fixture(scope="module")
 def world(settings: Settings) -> Iterator[World]:
     """The pool, for reading only."""
-    with made_fresh(settings) as made:
+    with create_own_application(settings) as made:
         yield World(made)
 
 
 def summary(counts: dict[str, int], **more: Any) -> dict[str, Any]:
-    """What a summary has to be for these counts."""
+    """Return the summary that is expected for these counts."""
     total = sum(counts.values())
     used = round(counts.get("assigned", 0) / total, 4)
     return {**more, "total": total, "counts": counts, "used": used}
 
 
 def without_forecast(line: dict[str, Any]) -> dict[str, Any]:
-    """A line without the members that the counts do not determine."""
+    """Return a line without the members that do not follow from the counts."""
     return {k: v for k, v in line.items() if k not in ("low", "exhausts_at")}
 
 
@@ -288,7 +288,7 @@ def test_a_start_key_with_an_account_needs_descendants(world: World) -> None:
     assert reply.json["data"]["start_key"].keys() == {"wrong_format"}
 
 
-# What it costs.
+# Costs
 
 
 def test_the_number_of_requests_to_the_database_does_not_depend_on_the_addresses(

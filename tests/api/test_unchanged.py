@@ -1,4 +1,4 @@
-"""Changes to the state that exists already: no write, and no audit line."""
+"""Changes that change nothing: the service writes no document and no audit line."""
 
 import logging
 from collections.abc import Callable
@@ -32,7 +32,8 @@ CHANGES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
     "limits": ("POST", "/v2/accounts/{account}/ips/limits", [{"max": 9}] * 2),
     "no limits": ("POST", "/v2/accounts/{account}/ips/limits", [{}] * 2),
 }
-"""A request, and the data with which it is sent. The last time it changes nothing."""
+"""Requests, each with the data that it is sent with, one after the other. The last one changes
+nothing."""
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def two(
 
 
 def sequences(couch: Couch, account_id: str) -> list[str]:
-    """Return how far each database is that a change may write to."""
+    """Return the update sequence of each database that a change may write to."""
     account = f"account/{account_id[:2]}/{account_id[2:4]}/{account_id[4:]}"
     names = ("dedicated_ips", "kazoo_ips", account)
     return [str(couch.database(name).info()["update_seq"]).partition("-")[0] for name in names]

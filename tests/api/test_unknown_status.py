@@ -166,7 +166,7 @@ def test_releasing_all_skips_an_unknown_status_and_reports_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     services.ips.assign(AssignIP(alice.id, FREE), uuid4().hex)
-    # As a view has it that lags behind the newer release's write.
+    # A view that lags has the address as it was before the write of the newer release.
     holdings = wsgi.extensions["kazoo_ips"].ips._holdings
     monkeypatch.setattr(holdings, "candidates", lambda account_id: [FREE, KEPT])
     path = f"/v2/accounts/{alice.id}/ips"
@@ -220,7 +220,7 @@ def test_the_doctor_skips_an_unknown_status_and_its_copies(
 ) -> None:
     copies = couch.database(account_database(bob.id))
     copies.put(kazoo_document(RESTING, owner=bob.id))
-    later.background.recover()  # what tests before have left
+    later.background.recover()  # findings that earlier tests have left
     found = [each.problem for each in later.doctor.examine(repair=True)]
     assert set(found) <= {"withdrawn"}
     assert unchanged(databases, resting)
@@ -254,7 +254,7 @@ def test_a_conflict_with_an_unknown_status_is_not_resolved(
     rival = {**resting, "pvt_status": "available", "_rev": f"1-{'f' * 32}"}
     pool.graft(rival, f"0-{'0' * 32}")
 
-    def leaves() -> list[Any]:  # in one order: the database names them in any
+    def leaves() -> list[Any]:  # sorted, because the database returns them in any order
         found = databases("GET", "dedicated_ips", f"/{RESTING}?open_revs=all")
         return sorted(found, key=lambda leaf: leaf["ok"]["_rev"])
 

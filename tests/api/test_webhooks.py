@@ -168,7 +168,7 @@ def test_a_broken_rule_is_named(
     assert list(errors[name]) == [rule]
     assert ask("GET", path) == []
     made = ask("PUT", path, CONTENT, 201)
-    if members != {"name": None}:  # in a patch a null sets the default, and there is none
+    if members != {"name": None}:  # in a PATCH, null sets the default, and these members have none
         errors = ask("PATCH", f"{path}/{made['id']}", members, 400)
         assert list(errors[name]) == [rule]
 
@@ -304,7 +304,7 @@ def test_a_replay_needs_a_time(ask: Ask, path: str, since: Any) -> None:
 def test_a_repeated_request_with_a_key_creates_rotates_and_deletes_once(
     ask: Ask, path: str, services: Instance, alice: Member
 ) -> None:
-    """Also if the process dies after the write, before the reply is stored."""
+    """This holds too if the process dies after the write and before the reply is stored."""
     owner = alice.id if "accounts" in path else None
     service = services.webhooks
     first, second = Attempt("key", 1), Attempt("key", 2)

@@ -1,4 +1,4 @@
-"""Every role on every route with every method: the status, and that nothing was changed."""
+"""Every role calls every route with every method: the status is right, and nothing changes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ from tests.openapi_check import CheckedApp
 ADDRESS = "192.0.2.1"
 METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "OPTIONS")
 
-# What a caller gets who may pass, for a request that changes nothing: an empty `data`, an address
-# that is not in the pool, an If-Match that does not hold.
+# The status for a caller that is authorised. The requests change nothing: they have an empty
+# `data`, an address that is not in the pool, or an If-Match that does not match.
 ACCOUNT_ROUTES = {
     "/v2/accounts/{A}/ips": {"GET": 200, "POST": 400, "DELETE": 400},
     "/v2/accounts/{A}/ips/assigned": {"GET": 200},

@@ -1,4 +1,4 @@
-"""A server on loopback in place of Crossbar. It records requests, and answers as a test says."""
+"""A server on loopback in place of Crossbar. It records requests; tests choose its replies."""
 
 import json
 import socket
@@ -39,16 +39,16 @@ def answer(status: int, body: bytes = SUCCESS, *headers: str) -> Answer:
 
 
 def cut(client: socket.socket, _request: Request) -> None:
-    """Close the connection in the middle of the body."""
+    """Send a part of a reply, and close the connection in the middle of its body."""
     client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + SUCCESS)
 
 
 def hang_up(client: socket.socket, _request: Request) -> None:
-    """Close the connection without an answer."""
+    """Close the connection without a reply."""
 
 
 def drip(client: socket.socket, _request: Request) -> None:
-    """Send a valid answer so slowly that it never ends."""
+    """Send a valid reply so slowly that it never ends."""
     with suppress(OSError):
         for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10_000:
             client.sendall(bytes([byte]))
@@ -65,18 +65,18 @@ def drip_body(client: socket.socket, _request: Request) -> None:
 
 
 def silence(client: socket.socket, _request: Request) -> None:
-    """Answer nothing until the client gives up."""
+    """Send nothing until the client closes the connection."""
     with suppress(OSError):
         client.recv(1)
 
 
 def garbage(client: socket.socket, _request: Request) -> None:
-    """Answer with bytes that are no HTTP."""
+    """Send bytes that are not HTTP."""
     client.sendall(b"\x00\xff\x16\x03garbage\r\n\r\n")
 
 
 def endless(client: socket.socket, _request: Request) -> None:
-    """Answer with a body without end."""
+    """Send a body that never ends."""
     with suppress(OSError):
         client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
@@ -84,9 +84,9 @@ def endless(client: socket.socket, _request: Request) -> None:
 
 
 class FakeCrossbar:
-    """The server. It listens while it is entered.
+    """The server. It listens inside a `with`.
 
-    `default` answers all requests but those of the accounts in `by_account`.
+    `default` replies to all requests but those for the accounts in `by_account`.
     """
 
     def __init__(self) -> None:
@@ -107,19 +107,19 @@ class FakeCrossbar:
         return [request.account_id for request in self.requests]
 
     def __enter__(self) -> "FakeCrossbar":
-        self.come_back()
+        self.start_listening()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.go_away()
+        self.stop_listening()
 
-    def come_back(self) -> None:
+    def start_listening(self) -> None:
         """Listen, at the same port as before."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
-    def go_away(self) -> None:
+    def stop_listening(self) -> None:
         """Refuse connections."""
         if self._listener:
             with suppress(OSError):

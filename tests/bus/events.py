@@ -13,7 +13,7 @@ A, B = "aa" * 16, "bb" * 16
 
 
 def state(account_id: str | None = None, zone: str = "us-east") -> State:
-    """The state of an address: assigned if it has an account."""
+    """Return the state of an address: assigned to an account, or available if it is None."""
     return State("assigned" if account_id else "available", account_id, zone, "proxy.example.com")
 
 
@@ -43,7 +43,7 @@ def event(
 
 
 def assigned(account_id: str = A, address: str = "192.0.2.1", at: int = AT) -> HistoryEvent:
-    """An assignment of an available address."""
+    """Return the event of the assignment of an available address."""
     return event(
         HistoryEventKind.ASSIGNED,
         state(),
@@ -60,14 +60,14 @@ class EventList:
     def __init__(self) -> None:
         self.events: list[HistoryEvent] = []
         self.deleted = 0
-        """Positions up to this one are gone."""
+        """The events up to this position are deleted."""
 
     def history(self) -> str:
         """Its id."""
         return "events"
 
     def changed(self, since: str, limit: int) -> tuple[str, Sequence[HistoryEvent], bool]:
-        """The events after a position."""
+        """Return the events after a position."""
         start = len(self.events) if since == "now" else int(since or "0")
         if 0 < start < self.deleted:
             raise SinceGone

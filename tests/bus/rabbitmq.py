@@ -19,7 +19,7 @@ from tests.servers import free_port
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 """Where Debian's package has the programs; those in PATH run only as its own user."""
 START = 120
-"""Seconds in which the broker must have started."""
+"""Seconds within which the broker must start."""
 
 
 def skip_without_rabbitmq() -> None:
@@ -29,7 +29,7 @@ def skip_without_rabbitmq() -> None:
 
 
 class RabbitMQ:
-    """The broker. It is started when it is entered, with a port that stays the same.
+    """The broker. It runs inside a `with`, always at the same port.
 
     :param folder: an empty folder for all its files
     """
@@ -96,7 +96,7 @@ class RabbitMQ:
             self._server = None
 
     def pause(self) -> None:
-        """Stop its processes. Connections stay open, and nothing is answered."""
+        """Pause its processes. Connections stay open, and the broker sends nothing."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -175,7 +175,7 @@ class Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(Exception):  # the broker may be gone
+        with suppress(Exception):  # the broker may not run any more
             for name in self._queues:
                 self._channel.queue_delete(name)
         with suppress(Exception):

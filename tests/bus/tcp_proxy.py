@@ -1,4 +1,4 @@
-"""A TCP proxy before a broker, which cuts a connection at one frame of AMQP."""
+"""A TCP proxy in front of a broker, which closes a connection at a given AMQP frame."""
 
 import socket
 import threading
@@ -12,7 +12,7 @@ _FRAME = 7
 
 
 class TCPProxy:
-    """The proxy. It listens while it is entered.
+    """The proxy. It listens inside a `with`.
 
     :param port: the port of the broker on loopback
     """
@@ -37,7 +37,7 @@ class TCPProxy:
         self._listener.close()
 
     def cut(self, direction: str, frame: int, *, forwarded: bool) -> None:
-        """Cut the next connection at a frame, once.
+        """Close the next connection at a frame, once.
 
         :param direction: `to the broker` or `to the client`
         :param frame: the number of the frame in that direction, from 0

@@ -99,7 +99,7 @@ def test_a_paused_broker_is_not_waited_for_without_end(
     finally:
         rabbitmq.resume()
     broker.publish(sent := some(2))
-    time.sleep(0.5)  # what was sent before the pause may arrive after what was sent later
+    time.sleep(0.5)  # messages sent before the pause may arrive after later ones
     assert set(texts(sent)) <= set(listener.bodies("all"))
 
 

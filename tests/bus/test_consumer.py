@@ -43,7 +43,7 @@ class Process:
         )
 
     def take(self, events: Collection[HistoryEvent]) -> tuple[()]:
-        """Take events, unless it is away."""
+        """Take events, unless the receiver is unavailable."""
         if self.is_away:
             raise ReceiverUnavailable("away")
         self.taken += events
@@ -58,7 +58,7 @@ class Process:
         self.rests += 1
 
     def run(self, monkeypatch: pytest.MonkeyPatch, seconds: int) -> list[HistoryEvent]:
-        """Let time pass, and return what was taken meanwhile."""
+        """Advance the clock, and return the events that were taken meanwhile."""
         self.taken.clear()
         for _ in range(seconds):
             with monkeypatch.context() as patch:
@@ -137,7 +137,7 @@ def test_a_receiver_that_was_unavailable_for_days_gets_all_events_in_order(
         sent += [assigned(at=time[0]) for _ in range(450)]
         feed.events += sent[-450:]
         one.run(monkeypatch, 40)
-        time[0] += 4 * 3600  # the process was paused; it has lost its lease
+        time[0] += 4 * 3600  # the process was paused, and has lost its lease
         one.run(monkeypatch, 40)
         assert one.handled_until == first
     failures = one.value("kazoo_ips_consumer_failures_total")
@@ -194,18 +194,18 @@ def test_deleted_events_are_reported_and_the_oldest_is_next(
     assert "events were deleted before they were handled" in caplog.text
 
 
-# With a real broker.
+# With a real broker
 
 
 class Lossy:
-    """A client of a broker that dies after it has published, before anyone knows."""
+    """A client of a broker whose process dies after publishing, before it has the confirms."""
 
     def __init__(self, rabbitmq: RabbitMQ) -> None:
         self._broker = rabbitmq.broker()
         self.dies = False
 
     def publish(self, messages: Sequence[BusMessage]) -> None:
-        """Publish, and perhaps die."""
+        """Publish, and die if the test says so."""
         self._broker.publish(messages)
         if self.dies:
             raise DatastoreUnreachable("the process is killed here")

@@ -73,8 +73,8 @@ def test_a_body_is_read_up_to_a_limit(server: FakeCrossbar) -> None:
     assert time.monotonic() - start < 4
 
 
-def test_nothing_listens(server: FakeCrossbar) -> None:
-    server.go_away()
+def test_a_refused_connection_is_a_failure(server: FakeCrossbar) -> None:
+    server.stop_listening()
     with pytest.raises(ReceiverUnavailable, match="Connection refused"):
         Crossbar(server.url).reconcile(A, "t")
 

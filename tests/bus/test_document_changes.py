@@ -139,8 +139,8 @@ def test_a_word_of_a_routing_key_is_encoded_as_kazoo_does(text: str, encoded: st
     assert encode(text) == encoded
 
 
-# What Kazoo's nodes hear. The bindings and the rule of the caches are those of Kazoo's source
-# (kapi_conf.erl, kz_cache_conf_change.erl, stepswitch and webhooks_object.erl).
+# Which messages Kazoo's nodes receive. The bindings and the rule of the caches are those of
+# Kazoo's source (kapi_conf.erl, kz_cache_conf_change.erl, stepswitch and webhooks_object.erl).
 
 BINDINGS = {
     "documents": ["*.*.dedicated_ip.*"],

@@ -56,7 +56,7 @@ class World:
         return made, consumer
 
     def dies(self) -> None:
-        """Put another process in the place of this one."""
+        """Let this process die, and start another one."""
         self.reconciliation, self.consumer = self.process()
 
     def run(self, seconds: int) -> None:
@@ -82,7 +82,7 @@ class World:
 
 @pytest.fixture
 def world(couch: Couch, services: Instance, server: FakeCrossbar, operator: Member) -> World:
-    """The world, in which the operator exists and the consumer has started."""
+    """A world in which the operator exists and the consumer has started."""
     assert operator
     made = World(couch, services, server)
     made.run(1)
@@ -145,7 +145,7 @@ def test_a_request_that_fails_is_repeated_until_it_is_done(
     world.happens(assigned(alice.id, at=world.time))
     world.run(GATHER + 4)
     assert world.counted(result) == 1
-    world.dies()  # what is owed is in the checkpoint
+    world.dies()  # the accounts that are not reconciled yet are in the checkpoint
     server.default = answer(200)
     world.run(90)
     assert server.accounts[-1] == alice.id
@@ -158,14 +158,14 @@ def test_a_request_that_fails_is_repeated_until_it_is_done(
 def test_every_account_is_reconciled_after_crossbar_was_unavailable_for_a_day(
     world: World, server: FakeCrossbar, alice: Member, bob: Member
 ) -> None:
-    server.go_away()
+    server.stop_listening()
     world.happens(assigned(alice.id, at=world.time))
     world.run(60)
     world.time += 86_400
     world.happens(assigned(bob.id, at=world.time))
     world.run(60)
     assert world.reconciliation.oldest == AT + 1
-    server.come_back()
+    server.start_listening()
     world.run(90)
     assert sorted(server.accounts) == sorted([alice.id, bob.id])
     assert world.reconciliation.oldest is None
@@ -262,11 +262,11 @@ def test_the_number_of_accounts_that_wait_is_limited_and_none_is_lost(
     monkeypatch.setattr("kazoo_ips.background.consumer._BATCH", 1)
     world.dies()
     accounts = [member(f"Waiting {n}", operator).id for n in range(4)]
-    server.go_away()
+    server.stop_listening()
     world.happens(*(assigned(account_id, at=world.time) for account_id in accounts))
     world.run(40)
     assert len(world.reconciliation.dump()) == 2
-    server.come_back()
+    server.start_listening()
     world.run(120)
     assert sorted(set(server.accounts)) == sorted(accounts)
 

@@ -77,7 +77,8 @@ def test_an_assignment_reaches_the_bus_and_crossbar_although_one_broker_is_unava
     operator: Member, member: Callable[..., Member], add: Callable[..., DedicatedIP],
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    # Nothing was archived for it. For other accounts this archives what earlier tests have done.
+    # The archive has no event of this account. For other accounts, this archives changes of
+    # earlier tests.
     account_id = member("Called", operator).id
     address, log = "198.51.100.77", tmp_path / "log"
     database = f"account%2F{account_id[:2]}%2F{account_id[2:4]}%2F{account_id[4:]}"

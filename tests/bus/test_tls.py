@@ -25,7 +25,7 @@ RIGHT, OTHER = "127.0.0.1", "127.0.0.2"
 
 
 def certificate(folder: Path, address: str) -> tuple[Path, Path]:
-    """Make a certificate for an address, signed by itself; return its file and that of its key."""
+    """Create a self-signed certificate for an address; return its file and that of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -55,7 +55,7 @@ def certificate(folder: Path, address: str) -> tuple[Path, Path]:
 
 
 class Server:
-    """A server with TLS, which answers every connection as Crossbar does."""
+    """A server with TLS that replies to every request as Crossbar does."""
 
     def __init__(self, file: Path, key: Path) -> None:
         self.received = b""

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.faults.proxy import GONE_AFTER, FaultProxy
+from tests.faults.proxy import IDLE_TIMEOUT, FaultProxy
 from tests.servers import Gunicorn
 
 
@@ -40,7 +40,7 @@ class ByteProxy(FaultProxy):
     def _serve(self, client: socket.socket) -> None:
         node = None
         try:
-            node = socket.create_connection(self._upstream, GONE_AFTER)
+            node = socket.create_connection(self._upstream, IDLE_TIMEOUT)
             for end in (client, node):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._pass_on({client: node, node: client})
@@ -57,7 +57,7 @@ class ByteProxy(FaultProxy):
         while True:
             for end in select.select(list(other), [], [])[0]:
                 data = end.recv(65536)
-                self._flowing.wait(GONE_AFTER)
+                self._flowing.wait(IDLE_TIMEOUT)
                 if not data:
                     return
                 other[end].sendall(data)
@@ -142,7 +142,7 @@ class Faults:
         links = rng.sample(self._links, min(2 if several else 1, len(self._links)))
         name, fault, end = rng.choice(
             [
-                ("closed", FaultProxy.go_away, FaultProxy.come_back),
+                ("closed", FaultProxy.stop_listening, FaultProxy.start_listening),
                 ("stalled", ByteProxy.stall, ByteProxy.resume),
             ]
         )

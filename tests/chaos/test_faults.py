@@ -50,11 +50,11 @@ def test_a_link_that_is_cut_closes_its_connections_and_accepts_none(
 ) -> None:
     client, end = connected(link, node)
     with client, end:
-        link.go_away()
+        link.stop_listening()
         assert client.recv(1) == end.recv(1) == b""
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", link.port), 10)
-    link.come_back()
+    link.start_listening()
     for again in connected(link, node):
         again.close()
 

@@ -75,7 +75,7 @@ def test_a_history_without_faults_passes() -> None:
     assert builder.kinds(one="b", two=AVAILABLE) == {}
 
 
-def test_an_address_acknowledged_to_two_is_found() -> None:
+def test_an_address_acknowledged_to_two_accounts_is_found() -> None:
     builder = HistoryBuilder().call("assign", "a", [ONE, TWO], ips(ONE, TWO))
     builder.call("allocate", "b", [], ips(ONE), quantity=1)
     assert builder.kinds() == {"no order: allocate": 1}

@@ -35,7 +35,7 @@ class Browser(TestApp):  # type: ignore[misc]
         return str(self.get("/console/nothing", status=404).forms["logout"]["csrf"].value)
 
     def send(self, path: str, status: int, **fields: Any) -> TestResponse:
-        """Send a form that no page has to contain, with a valid token."""
+        """Send a form with a valid token. The form need not be on a page."""
         return self.post(path, {"csrf": self.token(), **fields}, status=status)
 
 
@@ -48,7 +48,7 @@ def confirmed(reply: TestResponse) -> TestResponse:
 
 
 def said(reply: TestResponse) -> str:
-    """Return what a page says about what was done, after following the redirect to it."""
+    """Follow the redirect, and return the message of the page about the change."""
     assert reply.status_int == 303, reply.text
     page = reply.follow()
     return str(page.html.find(class_="done").get_text(strip=True))

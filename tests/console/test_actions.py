@@ -1,4 +1,4 @@
-"""What the pages change: each first shown, then confirmed, through the services of the API."""
+"""Changes by the pages: each is shown and confirmed first, and made by the services of the API."""
 
 from collections.abc import Callable
 from typing import Any
@@ -98,7 +98,7 @@ def test_an_account_takes_addresses_and_gives_them_back(
     assert holdings(services, alice) == []
     assert said(confirmed(preview)) == "Assigned."
     assert sorted(holdings(services, alice)) == sorted(proposed)
-    # Pressed again, it assigns nothing more.
+    # A second press of the button assigns no further address.
     again = preview.forms["confirm"].submit(status=400)
     assert "already assigned" in again.text
 

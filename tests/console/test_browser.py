@@ -1,4 +1,4 @@
-"""The pages in a real browser: with and without JavaScript, by keyboard, on a phone, for axe."""
+"""The pages in a real browser: with and without JavaScript, by keyboard, on a phone, with axe."""
 
 import json
 import re
@@ -92,7 +92,7 @@ def test_axe_finds_no_violation_on_any_page(
     found: dict[str, Any] = {}
 
     def check(name: str) -> None:
-        """Check the page that is shown: all rules in light colours, the contrast in dark ones."""
+        """Check the open page with axe: all rules in light colours, the contrast in dark ones."""
         # Nothing is wider than a phone's window; tables scroll by themselves.
         wide = page.evaluate("document.documentElement.scrollWidth") > 390
         page.evaluate(axe)

@@ -104,7 +104,7 @@ def test_an_address_is_transferred(
     assert services.ips.fetch("192.0.2.1").assigned_to == bob.id
 
 
-def test_no_job_of_that_id(owner: Browser, pool: Any) -> None:
+def test_an_unknown_job_is_404(owner: Browser, pool: Any) -> None:
     owner.open("/console/jobs/nothing", status=404)
     owner.send("/console/jobs/nothing/stop", 404)
     owner.send("/console/host/evacuate", 400)

@@ -172,7 +172,7 @@ def test_a_get_changes_nothing(owner: Browser, add: Callable[..., DedicatedIP]) 
         path = f"/console/addresses/{ip.address}/{action}?csrf={token}&confirmed=yes"
         owner.get(path, status=404)
     owner.get("/console/logout", status=404)
-    # `verb`, with which a POST of the API names its method, means nothing here.
+    # The console ignores `verb`, by which a POST of the API names another method.
     owner.post("/console/addresses?verb=GET", {"csrf": token}, status=405)
 
 

@@ -19,12 +19,12 @@ from tests.console.browsing import HTML, Browser
 from tests.servers import free_port
 
 NAME = "<script>alert(1)</script>\"'&"
-"""The name of a zone, which may have any visible characters."""
+"""The name of a zone. It may have any visible characters."""
 
 
 @pytest.fixture
 def filled(services: Instance, pool: Any, alice: Member, bob: Member) -> None:
-    """A pool with a zone of a dangerous name; Alice and Bob have an address each."""
+    """A pool with a zone whose name contains HTML. Alice and Bob have an address each."""
     for address, zone in (("192.0.2.1", NAME), ("192.0.2.2", "us-east"), ("192.0.2.3", "us-east")):
         services.pool.create(CreateIP(address, zone, f"host {zone}"), uuid4().hex)
     services.ips.assign(AssignIP(alice.id, "192.0.2.1"), uuid4().hex)
@@ -118,7 +118,7 @@ PAGES = [
 
 
 WHOLE = ("/import", "/webhooks", "/host", "/limits", "/reservations")
-"""The pages of which nothing is fetched."""
+"""The pages of which htmx fetches no part."""
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -86,7 +86,7 @@ def test_a_zone_lets_addresses_rest_until_the_operator_ends_it(
     owner.send("/console/zone/settings", 400, name="us-east", aging_days="x")
 
 
-def test_no_place_of_that_name(owner: Browser, add: Callable[..., DedicatedIP]) -> None:
+def test_an_unknown_place_is_an_error(owner: Browser, add: Callable[..., DedicatedIP]) -> None:
     owner.send("/console/host/state", 404, name="nothing", reason="x")
     owner.send("/console/other/state", 400, name="nothing", reason="x")
 

@@ -8,15 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from kazoo_ips.couch.batching import Batcher, Siblings, withdraw
-from tests.faults.conftest import wait_behind
+from tests.faults.conftest import wait_until_pending
 from tests.timing import eventually
 
 
-class Asked:
-    """Records the requests, with a gate for each."""
+class GatedBatches:
+    """A batcher whose requests are recorded, and held until a test opens the gate of each."""
 
     def __init__(self, max_wait: float) -> None:
-        self.questions: list[list[str]] = []
+        self.requests: list[list[str]] = []
         self.failing: dict[int, Exception] = {}
         self.unknown: set[str] = set()
         self._gates: list[threading.Event] = []
@@ -34,20 +34,20 @@ class Asked:
     def wait(self, count: int) -> None:
         """Wait until this number of requests was sent."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.questions) >= count, 5), self.questions
+            assert self._changed.wait_for(lambda: len(self.requests) >= count, 5), self.requests
 
     def _one(self, key: str) -> str:
-        self._ask([key])
+        self._record([key])
         return f"{key}!"
 
     def _all(self, keys: Sequence[str]) -> list[str | None]:
-        self._ask(list(keys))
+        self._record(list(keys))
         return [None if key in self.unknown else f"{key}!" for key in keys]
 
-    def _ask(self, keys: list[str]) -> None:
+    def _record(self, keys: list[str]) -> None:
         with self._changed:
-            number, gate = len(self.questions), threading.Event()
-            self.questions.append(keys)
+            number, gate = len(self.requests), threading.Event()
+            self.requests.append(keys)
             self._gates.append(gate)
             self._changed.notify_all()
         assert gate.wait(5)
@@ -56,160 +56,166 @@ class Asked:
 
 
 @pytest.fixture
-def asked() -> Asked:
-    """Nothing yet."""
-    return Asked(max_wait=5)
+def gated() -> GatedBatches:
+    """A batcher that has sent no request yet."""
+    return GatedBatches(max_wait=5)
 
 
 Start = Callable[[str], Future[str]]
 
 
 @pytest.fixture
-def start(asked: Asked) -> Iterator[Start]:
+def start(gated: GatedBatches) -> Iterator[Start]:
     """A function that sends a request in a thread of its own."""
     with ThreadPoolExecutor(8) as threads:
-        yield lambda key: threads.submit(asked.batcher.send, key)
+        yield lambda key: threads.submit(gated.batcher.send, key)
 
 
-def ask_behind_another(
-    asked: Asked, start: Start, keys: str
+def send_while_another_is_open(
+    gated: GatedBatches, start: Start, keys: str
 ) -> tuple[Future[str], list[Future[str]]]:
-    """Ask about "a", and about each of these meanwhile; return when those are being asked.
+    """Send a request for "a", and one for each key meanwhile; return when the latter are sent.
 
-    :returns: the first answer, which is open, and theirs
+    :returns: the future of the first request, which has its response, and those of the others
     """
     first = start("a")
-    asked.wait(1)
+    gated.wait(1)
     others = [start(key) for key in keys]
-    wait_behind(asked.batcher, len(keys))
-    asked.open(0)
-    asked.wait(2)
+    wait_until_pending(gated.batcher, len(keys))
+    gated.open(0)
+    gated.wait(2)
     return first, others
 
 
-def test_a_single_request_is_sent_at_once(asked: Asked, start: Start) -> None:
+def test_a_single_request_is_sent_at_once(gated: GatedBatches, start: Start) -> None:
     for number, key in enumerate("ab"):
         answer = start(key)
-        asked.wait(number + 1)
-        asked.open(number)
+        gated.wait(number + 1)
+        gated.open(number)
         assert answer.result(5) == f"{key}!"
-    assert asked.questions == [["a"], ["b"]]
+    assert gated.requests == [["a"], ["b"]]
 
 
-def test_requests_that_arrive_meanwhile_are_sent_together(asked: Asked, start: Start) -> None:
-    first, others = ask_behind_another(asked, start, "bcd")
+def test_requests_that_arrive_meanwhile_are_sent_together(
+    gated: GatedBatches, start: Start
+) -> None:
+    first, others = send_while_another_is_open(gated, start, "bcd")
     assert first.result(5) == "a!", "who has an answer does not wait for others"
-    assert sorted(asked.questions[1]) == ["b", "c", "d"]
-    asked.open(1)
+    assert sorted(gated.requests[1]) == ["b", "c", "d"]
+    gated.open(1)
     assert [each.result(5) for each in others] == ["b!", "c!", "d!"]
-    assert len(asked.questions) == 2
+    assert len(gated.requests) == 2
 
 
-def test_no_response_is_older_than_its_request(asked: Asked, start: Start) -> None:
+def test_no_response_is_older_than_its_request(gated: GatedBatches, start: Start) -> None:
     answers = [start("a")]
     for number in range(3):
-        asked.wait(number + 1)
+        gated.wait(number + 1)
         answers.append(start("a"))
-        wait_behind(asked.batcher, 1)
-        asked.open(number)
-    asked.wait(4)
-    asked.open(3)
+        wait_until_pending(gated.batcher, 1)
+        gated.open(number)
+    gated.wait(4)
+    gated.open(3)
     assert [each.result(5) for each in answers] == ["a!"] * 4
-    assert asked.questions == [["a"]] * 4
+    assert gated.requests == [["a"]] * 4
 
 
-def test_a_leader_waits_for_an_expected_sibling(asked: Asked, start: Start) -> None:
+def test_a_leader_waits_for_an_expected_sibling(gated: GatedBatches, start: Start) -> None:
     first = start("a")
-    asked.wait(1)
-    time.sleep(0.5)  # as long as it takes, others are waited for afterwards
-    asked.open(0)
+    gated.wait(1)
+    time.sleep(0.5)  # the next leader waits at most as long as this request took
+    gated.open(0)
     assert first.result(5) == "a!"
     expected, go = threading.Event(), threading.Event()
 
     def come() -> str:
-        asked.siblings.expect()
+        gated.siblings.expect()
         expected.set()
         assert go.wait(5)
-        return asked.batcher.send("c")
+        return gated.batcher.send("c")
 
     with ThreadPoolExecutor(1) as threads:
         coming = threads.submit(come)
         assert expected.wait(5)
         second = start("b")
-        assert eventually(lambda: asked.batcher._has_leader)
+        assert eventually(lambda: gated.batcher._has_leader)
         go.set()
-        asked.wait(2)
-        asked.open(1)
+        gated.wait(2)
+        gated.open(1)
         assert (second.result(5), coming.result(5)) == ("b!", "c!")
-    assert asked.questions == [["a"], ["b", "c"]]
+    assert gated.requests == [["a"], ["b", "c"]]
 
 
-def test_a_leader_waits_no_longer_than_the_last_request_took(asked: Asked, start: Start) -> None:
+def test_a_leader_waits_no_longer_than_the_last_request_took(
+    gated: GatedBatches, start: Start
+) -> None:
     first = start("a")
-    asked.wait(1)
-    asked.open(0)
+    gated.wait(1)
+    gated.open(0)
     assert first.result(5) == "a!"
-    asked.siblings.expect()  # this thread, which asks nothing
+    gated.siblings.expect()  # this thread, which sends no request
     second = start("b")
-    asked.wait(2)  # for 5 seconds, where 10 would be the longest
-    asked.open(1)
+    gated.wait(2)  # for 5 seconds; the maximum is 10
+    gated.open(1)
     assert second.result(5) == "b!"
     withdraw()
 
 
-def test_an_error_is_raised_in_all_threads_of_its_batch_only(asked: Asked, start: Start) -> None:
-    asked.failing[1] = ValueError("the second fails")
-    first, others = ask_behind_another(asked, start, "bc")
+def test_an_error_is_raised_in_all_threads_of_its_batch_only(
+    gated: GatedBatches, start: Start
+) -> None:
+    gated.failing[1] = ValueError("the second fails")
+    first, others = send_while_another_is_open(gated, start, "bc")
     after = start("d")
-    wait_behind(asked.batcher, 1)
-    asked.open(1)
+    wait_until_pending(gated.batcher, 1)
+    gated.open(1)
     errors = [each.exception(5) for each in others]
     assert [str(error) for error in errors] == ["the second fails"] * 2
     assert errors[0] is not errors[1], "each thread writes its own way into the one it raises"
-    asked.wait(3)
-    asked.open(2)
+    gated.wait(3)
+    gated.open(2)
     assert (first.result(5), after.result(5)) == ("a!", "d!")
 
 
 def test_the_error_of_a_single_request_is_raised_in_its_thread_only(
-    asked: Asked, start: Start
+    gated: GatedBatches, start: Start
 ) -> None:
-    asked.failing[0] = ValueError("the first fails")
-    first, [second] = ask_behind_another(asked, start, "b")
-    asked.open(1)
+    gated.failing[0] = ValueError("the first fails")
+    first, [second] = send_while_another_is_open(gated, start, "b")
+    gated.open(1)
     assert isinstance(first.exception(5), ValueError)
     assert second.result(5) == "b!"
 
 
 def test_a_request_without_a_response_in_the_batch_is_sent_by_itself(
-    asked: Asked, start: Start
+    gated: GatedBatches, start: Start
 ) -> None:
-    asked.unknown = {"b", "d"}
-    first, others = ask_behind_another(asked, start, "bcd")
-    asked.open(1)
-    asked.wait(4)
-    assert sorted(asked.questions[2:]) == [["b"], ["d"]]
-    asked.open(2)
-    asked.open(3)
+    gated.unknown = {"b", "d"}
+    first, others = send_while_another_is_open(gated, start, "bcd")
+    gated.open(1)
+    gated.wait(4)
+    assert sorted(gated.requests[2:]) == [["b"], ["d"]]
+    gated.open(2)
+    gated.open(3)
     assert first.result(5) == "a!"
     assert [each.result(5) for each in others] == ["b!", "c!", "d!"]
 
 
 def test_a_missing_response_delays_other_threads_only_briefly() -> None:
-    asked = Asked(max_wait=0.02)
+    gated = GatedBatches(max_wait=0.02)
     with ThreadPoolExecutor(8) as threads:
-        held_up = threads.submit(asked.batcher.send, "a")
-        asked.wait(1)
-        others = [threads.submit(asked.batcher.send, key) for key in "bc"]
-        asked.wait(3)
-        assert sorted(asked.questions[1:]) == [["b"], ["c"]]
-        asked.open(1)
-        asked.open(2)
+        hold_request = threads.submit(gated.batcher.send, "a")
+        gated.wait(1)
+        others = [threads.submit(gated.batcher.send, key) for key in "bc"]
+        gated.wait(3)
+        assert sorted(gated.requests[1:]) == [["b"], ["c"]]
+        gated.open(1)
+        gated.open(2)
         assert sorted(each.result(5) for each in others) == ["b!", "c!"]
-        assert not held_up.done()
-        asked.open(0)
-        assert held_up.result(5) == "a!"
-        last = threads.submit(asked.batcher.send, "d")
-        asked.wait(4)
-        asked.open(3)
+        assert not hold_request.done()
+        gated.open(0)
+        assert hold_request.result(5) == "a!"
+        last = threads.submit(gated.batcher.send, "d")
+        gated.wait(4)
+        gated.open(3)
         assert last.result(5) == "d!"

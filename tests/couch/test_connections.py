@@ -14,9 +14,9 @@ from kazoo_ips.couch.responses import Response
 
 
 class Scripted:
-    """A server that gives one prepared answer after the other.
+    """A server that sends one prepared response after the other.
 
-    An answer that is None ends the connection instead.
+    Instead of a response that is None, it closes the connection.
     """
 
     def __init__(self, *answers: bytes | None, pause: threading.Event | None = None) -> None:
@@ -30,14 +30,14 @@ class Scripted:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
-        """Stop the server, and end every connection."""
+        """Stop the server, and close every connection."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.hang_up()
 
     def hang_up(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         while self._open:
             with suppress(OSError):
                 self._open[-1].shutdown(socket.SHUT_RDWR)
@@ -49,7 +49,7 @@ class Scripted:
                 client, _ = self._listener.accept()
                 self._open.append(client)
                 self.connections += 1
-                with suppress(OSError):  # hung up
+                with suppress(OSError):  # a test has closed the connection
                     self._answer(client)
 
     def _answer(self, client: socket.socket) -> None:
@@ -72,7 +72,7 @@ class Scripted:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Scripted]]:
-    """A function that starts a server with its answers."""
+    """A function that starts a server with these responses."""
     started: list[Scripted] = []
 
     def start(*answers: bytes | None, pause: threading.Event | None = None) -> Scripted:

@@ -13,7 +13,7 @@ from tests.timing import LONG
 
 
 def come(siblings: Siblings, expected: Event, go: Event, *, end: Callable[[], None]) -> None:
-    """Be an expected sibling until an event is set."""
+    """Announce this thread as a sibling, until an event is set."""
     siblings.expect()
     expected.set()
     assert go.wait(LONG)

@@ -1,6 +1,6 @@
-"""Design documents in the database: deployed once, changed without a gap, and only our own.
+"""Design documents in the database: installed once, replaced without a gap, and only our own.
 
-Orders of events that matter are made by holding a request back just before it is sent.
+Tests that need a certain order of requests hold a request just before it is sent.
 """
 
 import ast
@@ -28,7 +28,7 @@ VIEWS = {
     f"{path.parts[-4]}/{path.parts[-2]}" for path in ROOT.glob("couch_views/*/views/*/map.js")
 }
 KAZOO_VIEWS = {"maintenance/listing_by_type", "users/creds_by_md5", "users/creds_by_sha"}
-"""Views that Kazoo keeps in the accounts' databases; we read them where they are."""
+"""Views of Kazoo's own design documents in the accounts' databases, which the service reads."""
 KAZOO_DESIGN_DOC = {
     "_id": "_design/dedicated_ips",
     "language": "javascript",
@@ -108,14 +108,14 @@ def fill(database: Database, count: int = 20) -> None:
 
 
 def put_old(database: Database) -> None:
-    """Return the design document as in an older version."""
+    """Write the design document of an older release, and return it."""
     wanted = design_docs.load("ips")
     old = {**wanted["views"], "by_zone": {"map": OLD, "reduce": "_count"}}
     database.put({**wanted, "views": old})
     database.rows("ips/by_zone", limit=1, reduce=False)
 
 
-# Which views there are, and who reads them.
+# The views, and the repositories that read them
 
 
 def views_named_in_repositories() -> set[str]:
@@ -172,11 +172,11 @@ def test_every_list_reads_only_views_of_the_tree(
     distinct = AllocateIPs(alice.id, 2, "us-east", distinct_hosts=True)
     with pytest.raises(InsufficientIPs):
         services.allocation.allocate(distinct, "request")
-    # It is read if there are events.
+    # The service reads this view only if there are events.
     assert read | {"history/by_retraction"} == VIEWS
 
 
-# Deploying.
+# Installing
 
 
 def test_the_deployed_design_document_equals_the_files(connect: Connect) -> None:

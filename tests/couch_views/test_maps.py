@@ -170,7 +170,8 @@ def test_available_by_host_has_the_hosts_of_a_zone_in_the_order_of_a_number(
     for [(key, value)], host in zip(rows[1:], hosts, strict=True):
         assert (key[0], key[2:], value) == ("us-east", [host, KEY], None)
         numbers.append(key[1])
-    # A random number finds each host about as often: names that follow each other are far apart.
+    # A random number finds each host about equally often: hosts with similar names have distant
+    # keys.
     assert all(0 <= number < 65_536 for number in numbers)
     tenths = Counter(number * 10 // 65_536 for number in numbers)
     assert all(140 <= tenths[n] <= 260 for n in range(10))

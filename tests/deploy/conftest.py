@@ -37,7 +37,7 @@ class Site:
             "PYTHONPATH": str(libraries),
         }
         self.text = "".join(f"{name}={values[name]}\n" for name in names)
-        # What is installed comes without its dependencies, and finds them there.
+        # The wheel is installed without its dependencies. Python finds them in this folder.
         self.installing = {"PIP_NO_DEPS": "1", "PYTHONPATH": str(libraries)}
         self.environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("KAZOO_", "COUCHDB_"))},
@@ -86,7 +86,7 @@ class Site:
 
 @pytest.fixture(scope="session")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tests' own packages, as a folder that has all but this project."""
+    """A folder with all packages of the tests' environment, except this project."""
     folder = tmp_path_factory.mktemp("libraries")
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if "kazoo_ips" not in entry.name and entry.suffix != ".pth":
@@ -113,7 +113,7 @@ def site(environment: dict[str, str], libraries: Path, operator: Any) -> Iterato
 
 @pytest.fixture
 def load(site: Site, alice: Any, add: Any) -> Callable[[], Load]:
-    """A function that makes the clients."""
+    """A function that returns the clients."""
     add("192.0.2.1")
 
     def make() -> Load:

@@ -9,14 +9,15 @@ from urllib.parse import urlsplit
 
 
 class Load:
-    """Three clients of a service, for the length of a `with`: `outcomes` counts their answers.
+    """Three clients of a service that run inside a `with`. `outcomes` counts the replies.
 
-    One reads over one connection for as long as the server keeps it, one over a new connection for
-    each request, one assigns and releases an address again and again.
+    The first one reads over one connection as long as the server keeps it open. The second one
+    reads over a new connection each time. The third one assigns and releases an address
+    repeatedly.
 
     :param url: the service
-    :param account: whose token it is
-    :param address: one that is available
+    :param account: the account of the token
+    :param address: an available address
     """
 
     def __init__(self, url: str, token: str, account: str, address: str) -> None:
@@ -48,7 +49,7 @@ class Load:
 
     @property
     def lost(self) -> dict[tuple[str, int | str], int]:
-        """The other outcomes, by number."""
+        """The other outcomes, with the number of each."""
         return {key: n for key, n in self.outcomes.items() if key[1] != 200}
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -70,7 +71,7 @@ class Load:
         self.outcomes[who, outcome] += 1
 
     def _read_on(self) -> None:
-        connection = self._connection()  # opens itself again when the server has closed it
+        connection = self._connection()  # opened again after the server has closed it
         while not self._stop.wait(0.02):
             self._ask("kept connection", connection, "GET")
         connection.close()

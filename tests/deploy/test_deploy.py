@@ -23,7 +23,7 @@ from tests.watch.collector import Collector
 
 
 def served(site: Site, operator: Any, wanted: str) -> str:
-    """Return the version that answers new connections, after the old one has stopped accepting."""
+    """Return the version that replies on new connections, once the old one accepts no more."""
     headers = {**operator.headers, "Connection": "close"}
     end = time.monotonic() + 5
     while True:

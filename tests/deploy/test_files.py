@@ -28,7 +28,8 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     text = (ROOT / "deploy/kazoo-ips.service").read_text()
     unit = tmp_path / "kazoo-ips.service"
-    # It wants to see the program, which is only there where the service is.
+    # systemd-analyze requires that the program exists, which is the case only on a deployed
+    # machine.
     unit.write_text(text.replace("/opt/kazoo-ips/current/bin/python", sys.executable))
     assert run("systemd-analyze", "verify", unit).stderr == ""
     unit.write_text(text.replace("PrivateTmp=yes", "PrivateTpm=yes"))
@@ -39,7 +40,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 def test_nginx_accepts_the_example(tmp_path: Path) -> None:
     site = tmp_path / "site.conf"
     text = (ROOT / "deploy/nginx.conf").read_text().replace("/var/log/nginx", str(tmp_path))
-    # It opens what it listens on, which needs no rights on this port, and IPv6 on any.
+    # nginx opens its listening sockets. This port needs no privileges; IPv6 may be missing.
     text = text.replace("listen 80;", f"listen 127.0.0.1:{free_port()};")
     text = text.replace("    listen [::]:80;", "")
     site.write_text(text)

@@ -35,14 +35,14 @@ def ssh(site: Site, tmp_path: Path) -> Iterator[str]:
         "ListenAddress 127.0.0.1\n"
         f"HostKey {tmp_path / 'host'}\n"
         f"AuthorizedKeysFile {tmp_path / 'user.pub'}\n"
-        "StrictModes no\n"  # the folder's owner is whoever runs the tests
+        "StrictModes no\n"  # the user who runs the tests owns the folder
         "PasswordAuthentication no\n"
         "PermitRootLogin prohibit-password\n"
         "PidFile none\n"
         f"SetEnv {environ}\n"
     )
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # what Debian's start script makes
+        Path("/run/sshd").mkdir(exist_ok=True)  # the folder that Debian's start script creates
     client = tmp_path / "ssh_config"
     client.write_text(
         f"Host *\n  Port {port}\n  IdentityFile {tmp_path / 'user'}\n  IdentitiesOnly yes\n"

@@ -1,4 +1,4 @@
-"""The supervisor with minimal releases: which of them answers, and which is refused."""
+"""The supervisor with minimal releases: which of them serves, and which it refuses."""
 
 import http.client
 import json
@@ -57,7 +57,7 @@ class Service:
         link.replace(self.folder / "current")
 
     def start(self) -> None:
-        """Wait until the first release has answered."""
+        """Start the supervisor, and wait until the first release replies."""
         (self.run / "serving.json").unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, "-c", IMPATIENT, self.folder, self.settings, self.run],
@@ -84,7 +84,7 @@ class Service:
         return self.wait_for(change)
 
     def answer(self, host: str = "127.0.0.1", port: int = 0) -> list[str]:
-        """Return name, process id and log level of the release that answers a new connection."""
+        """Return name, process id and log level of the release that serves a new connection."""
         connection = http.client.HTTPConnection(host, port or self.port, timeout=10)
         connection.request("GET", "/", headers={"Connection": "close"})
         text = connection.getresponse().read().decode()
@@ -92,7 +92,7 @@ class Service:
         return text.split(" ")
 
     def until(self, holds: Callable[[], bool]) -> bool:
-        """Whether the condition holds within some seconds."""
+        """Return whether the condition holds within some seconds."""
         end = time.monotonic() + 10
         while not holds():
             if time.monotonic() > end:
@@ -101,7 +101,7 @@ class Service:
         return True
 
     def names(self, name: str) -> bool:
-        """Whether the release of that name answers within some seconds."""
+        """Return whether the release of that name replies within some seconds."""
         return self.until(lambda: self.answer()[0] == name)
 
 
@@ -205,7 +205,7 @@ def test_gunicorn_ends_when_the_supervisor_is_killed(service: Service) -> None:
     assert service.until(lambda: not Path(f"/proc/{old}").exists())
     assert closed(service.port)
     service.process.communicate()
-    service.start()  # the pid file of the dead one is in nobody's way
+    service.start()  # the pid file of the dead supervisor does not prevent a start
     assert service.answer()[0] == "one"
 
 

@@ -1,4 +1,4 @@
-"""Wheels of this tree, and wheels that differ from it as a newer or a broken version would."""
+"""Wheels of this work tree, and changed ones in place of a newer or a broken version."""
 
 import shutil
 import subprocess

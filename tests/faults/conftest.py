@@ -15,12 +15,12 @@ from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.batching import Batcher
-from tests.faults.proxy import GONE_AFTER, FaultProxy, hold
+from tests.faults.proxy import IDLE_TIMEOUT, FaultProxy, hold
 from tests.openapi_check import CheckedApp
 from tests.timing import eventually
 
 
-def wait_behind(batcher: Batcher[Any, Any], count: int) -> None:
+def wait_until_pending(batcher: Batcher[Any, Any], count: int) -> None:
     """Wait until this number of requests is pending."""
     assert eventually(lambda: len(batcher._pending) == count)
 
@@ -29,13 +29,13 @@ Begin = Callable[[Callable[[], Any]], Future[Any]]
 
 
 @contextmanager
-def held_up(
-    proxy: FaultProxy, method: str, path: str, first: Callable[[], Any], meet: Batcher[Any, Any]
+def hold_request(
+    proxy: FaultProxy, method: str, path: str, first: Callable[[], Any], batcher: Batcher[Any, Any]
 ) -> Iterator[tuple[Future[Any], Begin]]:
-    """Hold up the request of a call until the end of the `with`. Later requests wait behind it.
+    """Hold the request of a call until the end of the `with`. Later requests wait for it.
 
-    :param first: the call, whose request has that method and path
-    :param meet: where the others wait
+    :param first: the call, whose request has this method and path
+    :param batcher: the batcher in which the later requests are pending
     """
     gate = threading.Event()
     rule = proxy.rule(hold(gate), method, path)
@@ -46,7 +46,7 @@ def held_up(
 
         def begin(call: Callable[[], Any]) -> Future[Any]:
             begun.append(threads.submit(call))
-            wait_behind(meet, len(begun))
+            wait_until_pending(batcher, len(begun))
             return begun[-1]
 
         yield held, begin
@@ -75,25 +75,25 @@ def proxy(running_proxy: FaultProxy) -> Iterator[FaultProxy]:
     """The proxy without any rules, before and after."""
     running_proxy.clear()
     yield running_proxy
-    running_proxy.come_back()
+    running_proxy.start_listening()
     running_proxy.clear()
 
 
 @pytest.fixture(scope="session")
-def behind(settings: Settings, running_proxy: FaultProxy) -> Settings:
+def proxied_settings(settings: Settings, running_proxy: FaultProxy) -> Settings:
     """Settings with the proxy's URL and a long read timeout."""
     return replace(
         settings,
         couchdb_url=running_proxy.url,
-        read_timeout=GONE_AFTER,
-        identity_cache=3.0,  # requests for the caller would be faulty too
+        read_timeout=IDLE_TIMEOUT,
+        identity_cache=3.0,  # otherwise faults could hit the reads of the caller
     )
 
 
 @pytest.fixture(scope="session")
-def hasty(behind: Settings) -> Settings:
-    """The same with a short read timeout, for tests with a silent database."""
-    return replace(behind, read_timeout=0.5)
+def short_timeout_settings(proxied_settings: Settings) -> Settings:
+    """The same settings with a short read timeout, for tests in which CouchDB is silent."""
+    return replace(proxied_settings, read_timeout=0.5)
 
 
 @pytest.fixture(scope="session")
@@ -103,21 +103,21 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def faulty_wsgi(behind: Settings, clock: Clock, operator: Any) -> Any:
+def proxied_wsgi(proxied_settings: Settings, clock: Clock, operator: Any) -> Any:
     """The WSGI application behind the proxy; the operator exists."""
-    return composition.create_app(behind, clock=clock)
+    return composition.create_app(proxied_settings, clock=clock)
 
 
 @pytest.fixture
-def faulty(faulty_wsgi: Any, proxy: FaultProxy) -> TestApp:
+def proxied_app(proxied_wsgi: Any, proxy: FaultProxy) -> TestApp:
     """The application behind the proxy, for WebTest."""
-    return CheckedApp(faulty_wsgi)
+    return CheckedApp(proxied_wsgi)
 
 
 @pytest.fixture
-def behind_services(faulty_wsgi: Any) -> Instance:
+def proxied_services(proxied_wsgi: Any) -> Instance:
     """The services of that application."""
-    services: Instance = faulty_wsgi.extensions["kazoo_ips"]
+    services: Instance = proxied_wsgi.extensions["kazoo_ips"]
     return services
 
 

@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import unquote, urlsplit
 
-GONE_AFTER = 30.0
-"""Seconds after which the proxy closes a silent connection, or sends a request that it holds."""
+IDLE_TIMEOUT = 30.0
+"""Seconds after which the proxy closes an idle connection, or sends a request that it holds."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request: its bytes, and the parts that rules match."""
+    """One request: its bytes, and the parts that rules are matched with."""
 
     method: str
     target: str
@@ -48,7 +48,7 @@ class Reply:
 
     @property
     def raw(self) -> bytes:
-        """All its bytes."""
+        """All bytes of the response."""
         return self.head + self.body
 
 
@@ -67,12 +67,13 @@ class Forward(Protocol):
 
 
 Fault = Callable[[Forward], Reply]
-"""What happens to a request: given the way to forward it, the reply or a `Hangup`."""
+"""A function that handles a request. It gets a `Forward`; it returns a reply or raises
+`Hangup`."""
 
 
 @dataclass
 class Rule:
-    """A fault, the requests that it applies to, and those that it has met."""
+    """A fault, the requests that it applies to, and those that it has been applied to."""
 
     when: Callable[[Request], bool]
     fault: Fault
@@ -94,7 +95,7 @@ class Record:
 
 
 def answer_202(forward: Forward) -> Reply:
-    """The write is done, and the reply is 202: no quorum."""
+    """A fault: the write is done, and the reply is 202, which means no quorum."""
     reply = forward()
     if reply.status not in (200, 201, 202):
         return reply
@@ -105,24 +106,27 @@ def answer_202(forward: Forward) -> Reply:
 
 
 def accepted_elsewhere(document_id: str, revision: str) -> Fault:
-    """The reply is 202, from the only node that has the write. It does not answer afterwards."""
+    """A fault: the reply is 202. Only one node has the write, and later reads do not reach it."""
     body = json.dumps({"ok": True, "id": document_id, "rev": revision}).encode()
     return lambda forward: _reply(202, body, "application/json")
 
 
 def lose_reply(forward: Forward) -> Reply:
-    """The write is done, and the connection is closed without a reply."""
+    """A fault: the write is done, and the connection is closed without a reply."""
     forward()
     raise Hangup
 
 
 def cut(forward: Forward) -> Reply:
-    """The connection is closed before the request is sent to the database."""
+    """A fault: the connection is closed before the request is sent to the database."""
     raise Hangup
 
 
 def delay(before: float = 0, after: float = 0) -> Fault:
-    """The request or its reply is delayed. The request is sent even if the client has left."""
+    """Return a fault: the request or its reply is delayed.
+
+    The request is sent even if the client has closed the connection.
+    """
 
     def fault(forward: Forward) -> Reply:
         time.sleep(before)
@@ -134,19 +138,24 @@ def delay(before: float = 0, after: float = 0) -> Fault:
 
 
 def hold(gate: threading.Event) -> Fault:
-    """The request waits until a gate opens, and is then sent even if the client has left."""
+    """Return a fault: the request waits until a gate opens.
+
+    Then it is sent, even if the client has closed the connection.
+    """
 
     def fault(forward: Forward) -> Reply:
-        gate.wait(GONE_AFTER)
+        gate.wait(IDLE_TIMEOUT)
         return forward()
 
     return fault
 
 
 def late(gate: threading.Event) -> Fault:
-    """The connection ends at once, and the request goes on when the gate opens.
+    """Return a fault: the connection is closed at once, and the request is sent at the gate.
 
-    The client sees the same as after its timeout, and the test does not wait for the timeout.
+    For the client this is the same as a timeout, but the test need not wait for one.
+
+    :param gate: the request is sent when it opens
     """
     held = hold(gate)
 
@@ -158,7 +167,7 @@ def late(gate: threading.Event) -> Fault:
 
 
 def conflict_chunked(forward: Forward) -> Reply:
-    """A 409 with a chunked body. The request is not sent to the database."""
+    """A fault: a 409 with a chunked body. The request is not sent to the database."""
     body = b'{"error":"conflict","reason":"Document update conflict."}\n'
     head = (
         b"HTTP/1.1 409 Conflict\r\nContent-Type: application/json\r\n"
@@ -168,14 +177,14 @@ def conflict_chunked(forward: Forward) -> Reply:
 
 
 def three_copies(forward: Forward) -> Reply:
-    """The description of a database says that it has three replicas of each document."""
+    """A fault: the description of a database reports three replicas of each document."""
     content = json.loads(_dechunked(forward()))
     content["cluster"] = {"q": 1, "n": 3, "w": 2, "r": 2}
     return _reply(200, json.dumps(content).encode(), "application/json")
 
 
 def lagging(*leaves: Mapping[str, object]) -> Fault:
-    """A lagging replica returns these leaf revisions of a document."""
+    """Return a fault: a lagging replica returns these leaf revisions of a document."""
     body = json.dumps([{"ok": leaf} for leaf in leaves]).encode()
     return lambda forward: _reply(200, body, "application/json")
 
@@ -193,31 +202,31 @@ def shown(document: Mapping[str, object]) -> Fault:
 
 
 def error_without_type(forward: Forward) -> Reply:
-    """A 500 without a content type. The request is not sent to the database."""
+    """A fault: a 500 without a content type. The request is not sent to the database."""
     return _reply(500, b'{"error":"unknown_error","reason":"function_clause"}', None)
 
 
 def error_afterwards(forward: Forward) -> Reply:
-    """The same 500 after the write is done."""
+    """A fault: the same 500, after the write is done."""
     forward()
     return error_without_type(forward)
 
 
 def exchanged(forward: Forward) -> Reply:
-    """The response of a view whose design document is being replaced."""
+    """A fault: the response of a view whose design document is being replaced."""
     reason = b'{"error":"not_found","reason":"Design document was updated or deleted."}'
     return _reply(404, reason, "application/json")
 
 
 def broken_off(forward: Forward) -> Reply:
-    """A view of which CouchDB has sent one row when a node failed."""
+    """A fault: a node fails after CouchDB has sent one row of a view."""
     head = b'{"total_rows":2,"offset":0,"rows":[\r\n{"id":"192.0.2.1","key":["a"],"value":null}'
     failed = b'\n\n{"error":"nodedown","reason":"progress not possible"}\n'
     return _reply(200, head + failed, "application/json")
 
 
 def unreadable(document_id: str) -> Fault:
-    """The response of `_bulk_get` if CouchDB cannot read one of the documents."""
+    """Return a fault: the response of `_bulk_get` if CouchDB cannot read this document."""
 
     def fault(forward: Forward) -> Reply:
         content = json.loads(_dechunked(forward()))
@@ -231,13 +240,16 @@ def unreadable(document_id: str) -> Fault:
 
 
 def forbid(forward: Forward) -> Reply:
-    """The response to a user that is not a member of the database. The request is not sent."""
+    """A fault: the response to a user who is not a member of the database.
+
+    The request is not sent to the database.
+    """
     body = b'{"error":"forbidden","reason":"You are not allowed to access this db."}'
     return _reply(403, body, "application/json")
 
 
 def bad_gateway(forward: Forward) -> Reply:
-    """An HTML page of another proxy. The request is not sent to the database."""
+    """A fault: an HTML page of another proxy. The request is not sent to the database."""
     return _reply(502, b"<html><h1>502 Bad Gateway</h1></html>", "text/html")
 
 
@@ -267,7 +279,7 @@ class FaultProxy:
         return f"http://{user}127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self.come_back()
+        self.start_listening()
         return self
 
     def __exit__(
@@ -276,7 +288,7 @@ class FaultProxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.go_away()
+        self.stop_listening()
 
     # Called by tests.
 
@@ -290,13 +302,13 @@ class FaultProxy:
         first: int = 1,
         times: int | None = 1,
     ) -> Rule:
-        """Let a fault happen.
+        """Apply a fault to requests that match.
 
-        :param method: a regular expression for the whole method
-        :param path: a regular expression found somewhere in the decoded path
-        :param when: what else must hold
-        :param first: the first matching request that meets it, counted from now
-        :param times: how many meet it from there; None is all
+        :param method: a regular expression that the whole method matches
+        :param path: a regular expression that is found in the decoded path
+        :param when: a further condition
+        :param first: the number of the first matching request with the fault, counted from now
+        :param times: the number of matching requests with the fault; None is all
         """
 
         def applies(request: Request) -> bool:
@@ -326,13 +338,13 @@ class FaultProxy:
         with self._lock:
             return self._busy
 
-    def leave(self, forward: Forward) -> Reply:
-        """A fault: the proxy stops before this request is sent."""
-        self.go_away()
+    def stop_at_request(self, forward: Forward) -> Reply:
+        """A fault: the proxy stops listening before this request is sent."""
+        self.stop_listening()
         raise Hangup
 
-    def go_away(self) -> None:
-        """Stop: refuse connections and close existing ones."""
+    def stop_listening(self) -> None:
+        """Refuse connections, and close the existing ones."""
         with self._lock:
             listener, self._listener = self._listener, None
             clients, self._clients = self._clients, set()
@@ -345,8 +357,8 @@ class FaultProxy:
             with suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
 
-    def come_back(self) -> None:
-        """Start again at the same port."""
+    def start_listening(self) -> None:
+        """Listen, always at the same port."""
         if self._listener:
             return
         listener = socket.create_server(("127.0.0.1", self.port))
@@ -377,7 +389,7 @@ class FaultProxy:
     def _serve(self, client: socket.socket) -> None:
         upstream = _Upstream(self._upstream)
         try:
-            client.settimeout(GONE_AFTER)
+            client.settimeout(IDLE_TIMEOUT)
             reader = _Reader(client)
             while request := _read_request(reader):
                 if not self._answer(client, upstream, request):
@@ -458,7 +470,7 @@ class _Upstream:
         if self._socket and select.select([self._socket], [], [], 0)[0]:
             self.close()
         if self._socket is None:
-            self._socket = socket.create_connection(self._address, GONE_AFTER)
+            self._socket = socket.create_connection(self._address, IDLE_TIMEOUT)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._socket
 

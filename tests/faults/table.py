@@ -22,14 +22,14 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Line:
-    """The outcome of some faults at one write of a request.
+    """The outcome of each of some faults at one write of a request.
 
     :param request: one of the operations of `test_faults.py`
     :param write: the write at which the fault happens
     :param faults: names of faults, as in `FAULTS`
     :param reply: status and message of the reply
-    :param then: what the database holds right after the reply
-    :param finally_: what it holds after the background worker has run
+    :param then: the content of the database right after the reply
+    :param finally_: its content after the background worker has run
     """
 
     request: str
@@ -130,7 +130,7 @@ assign one, with a key | reply kept | all                                       
 
 
 def render() -> str:
-    """Return the tables in Markdown, as the page contains them."""
+    """Return the tables in Markdown, as `docs/faults.md` has them."""
     parts = ["| fault | what happens |", "|---|---|"]
     parts += [f"| {name} | {meaning} |" for name, meaning in FAULTS.items()]
     for request in dict.fromkeys(line.request for line in TABLE):

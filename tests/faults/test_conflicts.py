@@ -1,6 +1,6 @@
 """Conflicts on a cluster: several leaf revisions of one address, or none.
 
-The leaves are written as replication writes them, so that one node is enough.
+The tests write the leaf revisions as replication does, so one node is enough.
 """
 
 import time
@@ -52,7 +52,7 @@ from tests.faults.proxy import Fault, FaultProxy, Forward, Reply
 from tests.timing import eventually
 
 LOW, HIGH = "0" * 32, "f" * 32
-"""Revisions' digests: CouchDB shows the leaf with the higher one."""
+"""Digests of revisions. Of two leaf revisions, CouchDB shows the one with the higher digest."""
 
 
 def gregorian(ago: float = 0) -> int:
@@ -60,11 +60,11 @@ def gregorian(ago: float = 0) -> int:
 
 
 _numbers = count(100)
-"""Addresses that no other test uses: the tombstone of a used one is a leaf revision as well."""
+"""Numbers of addresses that no other test uses. The tombstone of a used one is also a leaf."""
 
 
 class Leaves:
-    """The leaf revisions of one address, written and read one by one."""
+    """The leaf revisions of one address, which a test writes and reads one by one."""
 
     def __init__(self, pool: Database, couch: Couch) -> None:
         self.pool = pool
@@ -152,7 +152,7 @@ class Leaves:
 def leaves(couch: Couch, pool: Database) -> Iterator[Leaves]:
     made = Leaves(pool, couch)
     yield made
-    if not made.live:  # nothing may restore the address after the test
+    if not made.live:  # so that the service does not restore the address after the test
         pool.put({"_id": made.address})
     for leaf in made.live:
         pool.remove(made.address, leaf["_rev"])
@@ -160,7 +160,7 @@ def leaves(couch: Couch, pool: Database) -> Iterator[Leaves]:
 
 @pytest.fixture
 def later(settings: Settings, operator: Member) -> Instance:
-    """The services with a clock that is so far ahead that no write is recent."""
+    """The services, with a clock so far ahead that no write is recent."""
     clock = Clock()
     clock.ahead = GRACE + 5
     return composition.build(settings, clock=clock)
@@ -508,7 +508,7 @@ def test_an_address_deleted_meanwhile_is_not_restored(
 def test_one_of_several_old_assignments_without_a_copy_is_kept(
     leaves: Leaves,
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     alice: Member,
     bob: Member,
     fault: Fault | None,
@@ -519,7 +519,9 @@ def test_one_of_several_old_assignments_without_a_copy_is_kept(
     leaves.claim(base, HIGH, bob)
     if fault:
         proxy.rule(fault, "PUT", f"-dedicated_ips/{leaves.address}")
-    resolver = composition.build(behind, clock=lambda: time.time() + GRACE).pool._conflicts
+    resolver = composition.build(
+        proxied_settings, clock=lambda: time.time() + GRACE
+    ).pool._conflicts
     resolved = resolver.resolve(leaves.address)
     assert [leaf["_rev"] for leaf in leaves.live] == [resolved.revision]
 
@@ -537,7 +539,7 @@ def test_a_recent_assignment_in_conflict_with_an_old_one_is_not_resolved(
 
 @pytest.mark.parametrize("number", [1, 2, 3], ids=["spreading", "majority", "restoring"])
 def test_an_address_is_restored_only_if_a_majority_has_it(
-    withdrawn: Leaves, proxy: FaultProxy, behind: Settings, number: int
+    withdrawn: Leaves, proxy: FaultProxy, proxied_settings: Settings, number: int
 ) -> None:
     found = withdrawn.ips.leaves(withdrawn.address)
     assert found.restorable
@@ -547,7 +549,7 @@ def test_an_address_is_restored_only_if_a_majority_has_it(
         withdrawn.pool.remove("_local/kazoo_ips", local["_rev"])
     answer = proxy.rule(faults.answer_202, "PUT|POST", "-dedicated_ips/", first=number)
     with pytest.raises(DatastoreUnreachable):
-        composition.build(behind).pool._conflicts.restore(found.restorable)
+        composition.build(proxied_settings).pool._conflicts.restore(found.restorable)
     assert answer.met
 
 
@@ -665,7 +667,7 @@ def test_of_two_releases_that_one_is_kept_that_has_removed_the_copy(
     alice: Member,
     add: Callable[..., DedicatedIP],
 ) -> None:
-    """A node that was cut off has taken the other release, without a majority."""
+    """A node that was cut off has accepted the other release, without a majority."""
     add(leaves.address)
     services.ips.assign(AssignIP(alice.id, leaves.address), "a")
     base = leaves.pool.get(leaves.address)
@@ -743,18 +745,18 @@ def test_copies_of_an_unknown_status_are_not_changed(
 
 @pytest.mark.parametrize("quorum", [False, True])
 def test_on_a_cluster_a_missing_copy_is_written_if_a_majority_has_the_assignment(
-    leaves: Leaves, proxy: FaultProxy, behind: Settings, alice: Member, quorum: bool
+    leaves: Leaves, proxy: FaultProxy, proxied_settings: Settings, alice: Member, quorum: bool
 ) -> None:
     leaves.claim(leaves.base(), LOW, alice)
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
     if not quorum:
         proxy.rule(faults.answer_202, "PUT", f"-dedicated_ips/{leaves.address}", times=None)
-    composition.build(behind).copies.repair(alice.id, [leaves.address])
+    composition.build(proxied_settings).copies.repair(alice.id, [leaves.address])
     assert leaves.copies(alice) == quorum
 
 
 def test_on_a_cluster_no_copy_is_written_of_an_assignment_in_conflict(
-    leaves: Leaves, proxy: FaultProxy, behind: Settings, alice: Member, bob: Member
+    leaves: Leaves, proxy: FaultProxy, proxied_settings: Settings, alice: Member, bob: Member
 ) -> None:
     """A read from a majority may miss the other revision, which may be the acknowledged one."""
     base = leaves.base()
@@ -767,7 +769,7 @@ def test_on_a_cluster_no_copy_is_written_of_an_assignment_in_conflict(
         return reply
 
     proxy.rule(write_conflict, "PUT", f"-dedicated_ips/{leaves.address}")
-    composition.build(behind).copies.repair(alice.id, [leaves.address])
+    composition.build(proxied_settings).copies.repair(alice.id, [leaves.address])
     assert len(leaves.live) == 2
     assert leaves.copies(alice) == 0
 
@@ -787,14 +789,14 @@ def test_copies_are_not_repaired_while_the_pool_document_is_in_conflict(
 
 
 def test_on_a_cluster_the_copy_of_a_recent_assignment_is_left_to_its_request(
-    leaves: Leaves, proxy: FaultProxy, behind: Settings, alice: Member
+    leaves: Leaves, proxy: FaultProxy, proxied_settings: Settings, alice: Member
 ) -> None:
     claim = leaves.claim(leaves.base(), LOW, alice, ago=0)
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
-    composition.build(behind).copies.repair(alice.id, [leaves.address])
+    composition.build(proxied_settings).copies.repair(alice.id, [leaves.address])
     assert [leaf["_rev"] for leaf in leaves.live] == [claim["_rev"]], "a release would be refused"
     assert leaves.copies(alice) == 0
-    later = composition.build(behind, clock=lambda: time.time() + GRACE)
+    later = composition.build(proxied_settings, clock=lambda: time.time() + GRACE)
     later.copies.repair(alice.id, [leaves.address])
     assert leaves.copies(alice) == 1
 
@@ -838,7 +840,7 @@ def test_a_deletion_stays_when_an_earlier_state_was_written_beside_it(
 def test_an_address_stays_beside_a_deletion_without_an_event_of_its_own(
     leaves: Leaves, services: Instance, kept: bool
 ) -> None:
-    """Another program has deleted it, at a time that the service does not know."""
+    """Another program has deleted the address at an unknown time."""
     created = {"event": "created", "request_id": "c", "at": 1}
     leaves.pool.put({**leaves.base(), "pvt_trail": [created]})
     base = leaves.pool.get(leaves.address)

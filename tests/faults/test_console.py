@@ -1,4 +1,4 @@
-"""Pages of the console while CouchDB cannot answer a view: that part is left out."""
+"""Pages of the console leave out a part if CouchDB cannot answer its view."""
 
 from typing import Any
 from uuid import uuid4
@@ -43,12 +43,12 @@ VIEWS = {
 
 @pytest.fixture
 def browser(
-    faulty_wsgi: Any, operator: Member, services: Instance, pool: Any, alice: Member
+    proxied_wsgi: Any, operator: Member, services: Instance, pool: Any, alice: Member
 ) -> Browser:
     """The operator's browser, behind the proxy, and an address that Alice has."""
     services.pool.create(CreateIP(ADDRESS, ZONE, HOST), uuid4().hex)
     services.ips.assign(AssignIP(alice.id, ADDRESS), uuid4().hex)
-    browser = Browser(faulty_wsgi)
+    browser = Browser(proxied_wsgi)
     browser.log_in(operator)
     return browser
 
@@ -67,7 +67,7 @@ def test_a_page_leaves_out_what_a_view_cannot_answer(
         url = f"/console{path.format(account=alice.id)}"
         rule = proxy.rule(faults.cut, "GET|POST", view_path(view), times=None)
         without = browser.open(url)
-        # The events of one address need no index.
+        # The events of one address need no view.
         expected = bool(rule.met) and view != "history/by_address"
         assert (LEFT_OUT in without.text) == expected, url
         shown += bool(rule.met)

@@ -33,7 +33,7 @@ class Deletion:
         self.copies = couch.database(account_database(assigned.assigned_to or ""))
         self.address = assigned.address
 
-    def meet(self, *met: Fault) -> None:
+    def cause(self, *met: Fault) -> None:
         """Apply the first fault to the next write of the document, the second to the next, …"""
         for number, fault in enumerate(met, 1):
             self.proxy.rule(fault, "PUT", f"{POOL}/{self.address}", first=number)
@@ -66,14 +66,14 @@ class Deletion:
 
     @property
     def left(self) -> tuple[bool, bool]:
-        """Whether the pool has the address, and whether Alice's account has a copy."""
+        """Return whether the pool has the address, and whether Alice's account has a copy."""
         return tuple(d.find(self.address) is not None for d in (self.pool, self.copies))
 
 
 @pytest.fixture
 def deletion(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     services: Instance,
     couch: Couch,
     add: Callable[..., DedicatedIP],
@@ -82,7 +82,7 @@ def deletion(
     # Each test has an address of its own: old revisions would be leaves in the next test.
     ip = add(f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}")
     assigned = services.ips.assign(AssignIP(alice.id, ip.address), uuid4().hex)
-    return Deletion(proxy, composition.build(behind), couch, assigned)
+    return Deletion(proxy, composition.build(proxied_settings), couch, assigned)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def deletion(
 def test_a_deletion_that_shows_among_the_leaves_is_done(
     deletion: Deletion, met: tuple[Fault, ...]
 ) -> None:
-    deletion.meet(*met)
+    deletion.cause(*met)
     assert deletion.run().assigned_to is None
     assert deletion.left == (False, False)
 
@@ -106,7 +106,7 @@ def test_a_deletion_that_shows_among_the_leaves_is_done(
 def test_an_address_stays_if_its_deletion_has_no_quorum(
     deletion: Deletion, alice: Member, met: tuple[Fault, ...]
 ) -> None:
-    deletion.meet(*met)
+    deletion.cause(*met)
     with pytest.raises(DatastoreUnreachable):
         deletion.run()
     assert deletion.pool.get(deletion.address)["pvt_assigned_to"] == alice.id
@@ -114,14 +114,14 @@ def test_an_address_stays_if_its_deletion_has_no_quorum(
 
 
 def test_a_deletion_is_done_although_the_address_is_added_again(deletion: Deletion) -> None:
-    deletion.meet(faults.cut, deletion.add_again)
+    deletion.cause(faults.cut, deletion.add_again)
     assert deletion.run().assigned_to is None
     assert deletion.left == (True, False)
     deletion.pool.remove(deletion.address, deletion.pool.get(deletion.address)["_rev"])
 
 
 def test_a_deletion_that_another_revision_hides_is_not_reported(deletion: Deletion) -> None:
-    deletion.meet(deletion.hide)
+    deletion.cause(deletion.hide)
     with pytest.raises(DatastoreUnreachable):
         deletion.run()
     assert deletion.left == (True, True)
@@ -129,7 +129,7 @@ def test_a_deletion_that_another_revision_hides_is_not_reported(deletion: Deleti
 
 
 def test_a_deletion_by_another_client_is_not_reported_as_this_one(deletion: Deletion) -> None:
-    deletion.meet(deletion.delete_elsewhere)
+    deletion.cause(deletion.delete_elsewhere)
     with pytest.raises(DatastoreUnreachable):
         deletion.run()
     assert not deletion.left[0]
@@ -141,7 +141,7 @@ def test_a_write_of_another_client_before_the_deletion_is_a_conflict(deletion: D
         deletion.pool.put({**document, "pvt_zone": "eu-west"})
         return forward()
 
-    deletion.meet(written)
+    deletion.cause(written)
     with pytest.raises(Conflict):
         deletion.run()
     assert deletion.pool.get(deletion.address)["pvt_zone"] == "eu-west"
@@ -150,7 +150,7 @@ def test_a_write_of_another_client_before_the_deletion_is_a_conflict(deletion: D
 def test_the_copy_of_an_address_whose_deletion_is_uncertain_is_removed_later(
     deletion: Deletion,
 ) -> None:
-    deletion.meet(faults.lose_reply)
+    deletion.cause(faults.lose_reply)
     read_back = f"{POOL}/{deletion.address}"
     deletion.proxy.rule(faults.error_without_type, "GET", read_back, first=2, times=None)
     with pytest.raises(DatastoreUnreachable):
@@ -165,7 +165,7 @@ def test_the_copy_of_an_address_whose_deletion_is_uncertain_is_removed_later(
 def test_on_a_cluster_an_earlier_state_beside_a_deletion_is_dropped_later(
     deletion: Deletion, cluster: bool
 ) -> None:
-    """A node that lagged has accepted a write on the revision before."""
+    """A node that lagged has accepted a write on the revision before the deletion."""
     if cluster:
         deletion.on_a_cluster()
     before = deletion.pool.get(deletion.address)

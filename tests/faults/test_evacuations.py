@@ -39,7 +39,7 @@ def host(services: Instance, add: Callable[..., DedicatedIP], clear: None, alice
 def limit(
     request: pytest.FixtureRequest, services: Instance, host: str, alice: Member
 ) -> Iterator[None]:
-    """With and without a limit, which permits one more address."""
+    """No limit, or a limit that permits one more address."""
     if request.param:
         services.limits.set(alice.id, Limits(max=2), uuid4().hex)
     yield
@@ -50,12 +50,12 @@ def limit(
 def test_an_evacuation_takes_another_address_if_another_client_is_faster(
     host: str,
     services: Instance,
-    behind: Settings,
+    proxied_settings: Settings,
     proxy: FaultProxy,
     add: Callable[..., DedicatedIP],
     bob: Member,
 ) -> None:
-    through = composition.build(behind, pause=lambda seconds: None)
+    through = composition.build(proxied_settings, pause=lambda seconds: None)
 
     def takes(forward: Forward) -> Reply:
         services.ips.assign(AssignIP(bob.id, FIRST), uuid4().hex)
@@ -73,13 +73,13 @@ def test_an_evacuation_takes_another_address_if_another_client_is_faster(
 def test_an_address_whose_copy_cannot_be_written_is_available_again(
     host: str,
     services: Instance,
-    behind: Settings,
+    proxied_settings: Settings,
     proxy: FaultProxy,
     couch: Couch,
     pool: Database,
     alice: Member,
 ) -> None:
-    through = composition.build(behind, pause=lambda seconds: None)
+    through = composition.build(proxied_settings, pause=lambda seconds: None)
     proxy.rule(faults.cut, "PUT|POST", f"{alice.id[4:]}/(_bulk_docs|192)", times=None)
     job = through.jobs.create(EvacuateHost(host), uuid4().hex)
     with suppress(DatastoreUnreachable):

@@ -31,9 +31,9 @@ ZONE = "faults"
 class Operation:
     """One kind of request.
 
-    :param before: how many addresses the pool holds
-    :param assigned: whether they are the account's
-    :param count: how many it is about
+    :param before: the number of addresses in the pool before it
+    :param assigned: whether these are assigned to the account
+    :param count: the number of addresses of the request
     :param wanted: their state afterwards: `assigned`, `available` or `absent`
     """
 
@@ -58,7 +58,7 @@ class Operation:
         return ("record", "pool", "copy", "commit")
 
     def find(self, write: str) -> tuple[Callable[["Request"], bool], int]:
-        """Return the request of the proxy that is this write, and its number among equal ones."""
+        """Return the test for requests that are this write, and its number among equal ones."""
         if write == "pool" and "mark" in self.writes:
             return _is_pool, 2
         return WRITES[write]
@@ -166,7 +166,7 @@ def test_the_table_has_every_fault_at_every_write_of_every_request_once() -> Non
 
 
 class World:
-    """The database without the proxy."""
+    """The databases of the service, used without the proxy."""
 
     def __init__(self, couch: Couch, account_id: str) -> None:
         self.pool = couch.database("dedicated_ips")
@@ -209,7 +209,7 @@ class World:
         }
 
     def state(self, operation: Operation, addresses: list[str]) -> str:
-        """Whether the request is done, not done, or done in part."""
+        """Return whether the request is done, not done, or done in part."""
         found = self.pool.get_all(addresses)
         assert not any("_conflicts" in document for document in found.values())
         ours = {
@@ -290,7 +290,7 @@ def make_fault(name: str, proxy: FaultProxy, gate: threading.Event) -> Fault:
         "500": faults.error_without_type,
         "502": faults.bad_gateway,
         "409": faults.conflict_chunked,
-        "away": proxy.leave,
+        "away": proxy.stop_at_request,
     }[name]
 
 
@@ -336,10 +336,10 @@ class Stage:
         try:
             answer = operation.send(scene)
             assert len(rule.met) == 1, "the fault has met no request"
-            self.proxy.come_back()
+            self.proxy.start_listening()
             then = self.world.state(operation, scene.addresses)
         finally:
-            gate.set()  # delayed requests arrive now
+            gate.set()  # delayed requests are sent now
         assert self.proxy.wait_until_idle()
         self.proxy.clear()
         self.run_background_work()
@@ -360,9 +360,9 @@ def world(couch: Couch, alice: Member) -> World:
 
 @pytest.fixture
 def stage(
-    faulty: TestApp, proxy: FaultProxy, world: World, clock: Clock, operator: Member
+    proxied_app: TestApp, proxy: FaultProxy, world: World, clock: Clock, operator: Member
 ) -> Iterator[Stage]:
-    yield Stage(faulty, proxy, world, clock)
+    yield Stage(proxied_app, proxy, world, clock)
     clock.ahead = 0
 
 
@@ -375,7 +375,7 @@ SECOND = ("202", "lost", "late", "cut", "409", "away")
 def test_a_second_fault_during_recovery_loses_nothing(
     stage: Stage, alice: Member, operator: Member, name: str, first: str, second: str
 ) -> None:
-    """The write after a 202 is the withdrawal; the one after a lost write is the fence."""
+    """The write after a 202 is the withdrawal. The write after a lost write is the fence."""
     operation = OPERATIONS[name]
     gate = threading.Event()
     with stage.world.addresses(operation) as addresses:

@@ -12,7 +12,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.errors import DatastoreUnreachable
 from kazoo_ips.model import GREGORIAN_EPOCH, trail_events
 from kazoo_ips.model.timelines import ListEvents
-from tests.api.fresh import made_fresh
+from tests.api.own_application import create_own_application
 from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.proxy import FaultProxy
@@ -24,8 +24,8 @@ START, NOW = NEW_YEAR - 864_000, NEW_YEAR + 8_640_000
 
 @pytest.fixture
 def two(proxy: FaultProxy, settings: Settings) -> Iterator[tuple[Instance, Instance, Timeline]]:
-    """Services with the database, others with the database behind the proxy, and the events."""
-    with made_fresh(settings) as made:
+    """Services that use the database directly, services that use the proxy, and the timeline."""
+    with create_own_application(settings) as made:
         own = made.settings.as_administrator()
         line = random_timeline(1, ADDRESSES, 60, START)
 
@@ -54,7 +54,7 @@ def test_one_address_needs_no_index(
                 ListEvents(address=address, limit=5)).after),
         ):  # fmt: skip
             assert faulty.history.of_address(query) == direct.history.of_address(query)
-    # It is not asked for again each time. A broken connection is tried twice.
+    # The service does not query the view each time. After a broken connection it tries twice.
     years = 2
     assert 0 < len(late.met) <= 2 * 2 * years
 

@@ -21,9 +21,9 @@ Report = list[tuple[str, str]]
 
 
 @pytest.fixture
-def fill(behind: Settings, proxy: FaultProxy, pool: Database) -> Callable[..., Report]:
+def fill(proxied_settings: Settings, proxy: FaultProxy, pool: Database) -> Callable[..., Report]:
     """A function that imports two batches, with a fault at the first write of one of them."""
-    services = composition.build(behind)
+    services = composition.build(proxied_settings)
     imports = ImportService(services.bulk_additions, BATCH)
 
     def run(fault: Fault | None = None, times: int = 1) -> Report:
@@ -96,9 +96,9 @@ def test_an_unanswered_batch_is_unknown_and_the_next_import_finishes_it(
 def test_an_unreachable_couchdb_ends_the_import_and_the_next_one_continues(
     fill: Callable[..., Report], pool: Database, proxy: FaultProxy
 ) -> None:
-    proxy.go_away()
+    proxy.stop_listening()
     with pytest.raises(DatastoreUnreachable):
         fill()
-    proxy.come_back()
+    proxy.start_listening()
     assert _verdicts(fill()) == ["added"]
     assert eventually(lambda: _count(pool) == SIZE)

@@ -29,8 +29,8 @@ def gunicorn(
     environment: dict[str, str], running_proxy: FaultProxy, operator: Member, tmp_path: Path
 ) -> Iterator[Gunicorn]:
     """One worker behind the proxy."""
-    behind = {**environment, "COUCHDB_URL": running_proxy.url}
-    with Gunicorn(behind, tmp_path / "log", workers=1) as server:
+    proxied_environment = {**environment, "COUCHDB_URL": running_proxy.url}
+    with Gunicorn(proxied_environment, tmp_path / "log", workers=1) as server:
         yield server
 
 

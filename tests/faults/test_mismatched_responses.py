@@ -29,15 +29,15 @@ from tests.faults.proxy import Fault, FaultProxy, Forward, Reply
 
 FIRST = b'{"error":"nodedown","reason":"progress not possible"}\n'
 SECOND = b'{"error":"badrecord","reason":"{nodedown,<<\\"progress not possible\\">>}","ref":59}\n'
-"""CouchDB 3.5.0, asked for a view while a node goes down."""
+"""The error of CouchDB 3.5.0 for a view while a node goes down."""
 IDS = ("a", "b", "c")
 
 
 @pytest.fixture
-def database(behind: Settings, pool: Database, proxy: FaultProxy) -> Database:
+def database(proxied_settings: Settings, pool: Database, proxy: FaultProxy) -> Database:
     """The pool behind the proxy, with its own connections and three documents."""
     pool.put_all([{"_id": name, "name": name} for name in IDS], w=pool.replicas)
-    return composition.connect(behind).database("dedicated_ips")
+    return composition.connect(proxied_settings).database("dedicated_ips")
 
 
 def message(status: int, body: bytes, *headers: str) -> Reply:
@@ -47,10 +47,10 @@ def message(status: int, body: bytes, *headers: str) -> Reply:
 
 
 def later(forward: Forward, seconds: float, what: bytes) -> None:
-    """Send these bytes to the client once more, after a pause."""
+    """Send these bytes to the client after a pause."""
 
     def send() -> None:
-        with suppress(OSError):  # the client has closed the connection, as it should
+        with suppress(OSError):  # the client has closed the connection, which is right
             forward.client.sendall(what)  # type: ignore[attr-defined]
 
     threading.Timer(seconds, send).start()
@@ -306,7 +306,7 @@ def test_a_read_that_is_sent_again_has_another_id(database: Database, proxy: Fau
 
 @pytest.mark.parametrize("pause", [0, 0.02, 0.2])
 def test_over_http_every_request_gets_its_own_reply(
-    faulty: TestApp,
+    proxied_app: TestApp,
     proxy: FaultProxy,
     services: Instance,
     add: Callable[..., DedicatedIP],
@@ -319,16 +319,18 @@ def test_over_http_every_request_gets_its_own_reply(
         add(address)
     services.ips.assign(AssignIP(bob.id, addresses[4]), uuid4().hex)
     path = f"/v2/accounts/{alice.id}/ips"
-    faulty.get(f"{path}/{addresses[0]}", headers=alice.headers, status=200)  # a kept connection
+    proxied_app.get(
+        f"{path}/{addresses[0]}", headers=alice.headers, status=200
+    )  # a kept connection
     rule = proxy.rule(failing_twice(pause), path="_view", times=2)
-    faulty.get(path, headers=alice.headers, status=503)
+    proxied_app.get(path, headers=alice.headers, status=503)
     assert rule.met
     time.sleep(pause + 0.05)
     for address in (*addresses[:4], addresses[5]):
-        reply = faulty.get(f"{path}/{address}", headers=alice.headers, status=200)
+        reply = proxied_app.get(f"{path}/{address}", headers=alice.headers, status=200)
         assert reply.json["data"]["ip"] == address
-    faulty.get(f"{path}/{addresses[4]}", headers=alice.headers, status=404)
-    reply = faulty.post(f"{path}/{addresses[3]}", headers=alice.headers, status=200)
+    proxied_app.get(f"{path}/{addresses[4]}", headers=alice.headers, status=404)
+    reply = proxied_app.post(f"{path}/{addresses[3]}", headers=alice.headers, status=200)
     assert reply.json["data"]["ip"] == addresses[3]
     holders = {address: services.ips.fetch(address).assigned_to for address in addresses}
     assert {address: who for address, who in holders.items() if who} == {
@@ -338,13 +340,13 @@ def test_over_http_every_request_gets_its_own_reply(
 
 
 def test_over_http_a_response_to_another_request_is_503(
-    faulty: TestApp, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
+    proxied_app: TestApp, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     add("192.0.2.1")
     add("192.0.2.2")
     path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
-    faulty.get(path, headers=alice.headers, status=200)
+    proxied_app.get(path, headers=alice.headers, status=200)
     proxy.rule(changed(lambda doc: {**doc, "_id": "192.0.2.2"}), path="/192.0.2.1")
-    reply = faulty.get(path, headers=alice.headers, status=503)
+    reply = proxied_app.get(path, headers=alice.headers, status=503)
     assert failure(reply, alice.token, "datastore_unreachable")
-    faulty.get(path, headers=alice.headers, status=200)
+    proxied_app.get(path, headers=alice.headers, status=200)

@@ -27,9 +27,9 @@ def without_rows(forward: Forward) -> Reply:
 
 @pytest.mark.parametrize("scope", PLACES)
 def test_a_place_is_found_right_after_its_first_address_was_added(
-    proxy: FaultProxy, behind: Settings, add: Callable[..., DedicatedIP], scope: Scope
+    proxy: FaultProxy, proxied_settings: Settings, add: Callable[..., DedicatedIP], scope: Scope
 ) -> None:
-    services = composition.build(behind)
+    services = composition.build(proxied_settings)
     name, view = PLACES[scope]
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
     add("192.0.2.1", zone="zone", host="host")

@@ -21,7 +21,7 @@ from tests.faults.proxy import FaultProxy
 Answer = tuple[int, dict[str, str], bytes]
 
 
-class Wire:
+class DatabaseClient:
     """Sends HTTP requests to one database, directly or through the proxy."""
 
     def __init__(self, url: str, database: str) -> None:
@@ -66,17 +66,17 @@ def database(couch: Couch) -> Iterator[Database]:
 
 
 @pytest.fixture
-def straight(couchdb_url: str, database: Database) -> Wire:
-    return Wire(couchdb_url, database.name)
+def direct(couchdb_url: str, database: Database) -> DatabaseClient:
+    return DatabaseClient(couchdb_url, database.name)
 
 
 @pytest.fixture
-def through(proxy: FaultProxy, database: Database) -> Wire:
-    return Wire(proxy.url, database.name)
+def proxied(proxy: FaultProxy, database: Database) -> DatabaseClient:
+    return DatabaseClient(proxy.url, database.name)
 
 
 def _without_moment(answer: Answer) -> Any:
-    """Return a response without the headers that differ each time."""
+    """Return a response without the headers that differ between equal responses."""
     status, headers, content = answer
     moment = {"Date", "X-Couch-Request-ID", "X-CouchDB-Body-Time"}
     return status, {k: v for k, v in headers.items() if k not in moment}, content
@@ -94,40 +94,47 @@ def _without_moment(answer: Answer) -> Any:
     ],
 )
 def test_a_request_without_a_rule_passes_unchanged(
-    straight: Wire, database: Database, through: Wire, method: str, path: str, body: object
+    direct: DatabaseClient,
+    database: Database,
+    proxied: DatabaseClient,
+    method: str,
+    path: str,
+    body: object,
 ) -> None:
-    # On every replica: the same request may go to another node.
-    straight.ask("PUT", f"/there?w={database.replicas}", {"text": "ü " * 5000})
-    passed = _without_moment(through.ask(method, path, body))
-    assert passed == _without_moment(straight.ask(method, path, body))
+    # Wait for every replica, because the second request may reach another node.
+    direct.ask("PUT", f"/there?w={database.replicas}", {"text": "ü " * 5000})
+    passed = _without_moment(proxied.ask(method, path, body))
+    assert passed == _without_moment(direct.ask(method, path, body))
 
 
-def test_a_connection_is_kept_for_the_next_request(through: Wire, proxy: FaultProxy) -> None:
-    with closing(through.connect()) as kept:
-        through.ask("PUT", "/a", {}, over=kept)
+def test_a_connection_is_kept_for_the_next_request(
+    proxied: DatabaseClient, proxy: FaultProxy
+) -> None:
+    with closing(proxied.connect()) as kept:
+        proxied.ask("PUT", "/a", {}, over=kept)
         port = kept.sock.getsockname()[1]
-        through.ask("GET", "/a", over=kept)
+        proxied.ask("GET", "/a", over=kept)
         assert kept.sock.getsockname()[1] == port
     assert [r.request.method for r in proxy.records] == ["PUT", "GET"]
 
 
 def test_a_202_is_sent_after_the_write(
-    through: Wire, proxy: FaultProxy, database: Database
+    proxied: DatabaseClient, proxy: FaultProxy, database: Database
 ) -> None:
     rule = proxy.rule(faults.answer_202, "PUT", "/a$")
-    status, _, content = through.ask("PUT", "/a", {"n": 1})
+    status, _, content = proxied.ask("PUT", "/a", {"n": 1})
     assert (status, json.loads(content)["ok"]) == (202, True)
     assert database.get("a")["n"] == 1
     assert [r.path.rpartition("/")[2] for r in rule.met] == ["a"]
 
 
 def test_a_202_for_a_bulk_write_marks_every_written_row(
-    through: Wire, proxy: FaultProxy, database: Database
+    proxied: DatabaseClient, proxy: FaultProxy, database: Database
 ) -> None:
     database.put({"_id": "taken"})
     proxy.rule(faults.answer_202, "POST", "/_bulk_docs$")
     docs = {"docs": [{"_id": "new"}, {"_id": "taken"}]}
-    status, _, content = through.ask("POST", "/_bulk_docs", docs)
+    status, _, content = proxied.ask("POST", "/_bulk_docs", docs)
     new, taken = json.loads(content)
     assert (status, new["accepted"], taken["error"]) == (202, True, "conflict")
     assert "accepted" not in taken
@@ -135,41 +142,41 @@ def test_a_202_for_a_bulk_write_marks_every_written_row(
 
 @pytest.mark.parametrize(("fault", "written"), [(faults.lose_reply, True), (faults.cut, False)])
 def test_a_connection_ends_after_or_before_the_write(
-    through: Wire, proxy: FaultProxy, database: Database, fault: Any, written: bool
+    proxied: DatabaseClient, proxy: FaultProxy, database: Database, fault: Any, written: bool
 ) -> None:
     proxy.rule(fault, "PUT")
     with pytest.raises(http.client.RemoteDisconnected):
-        through.ask("PUT", "/a", {})
+        proxied.ask("PUT", "/a", {})
     assert (database.find("a") is not None) is written
 
 
 def test_a_delayed_write_is_done_after_its_client_has_left(
-    through: Wire, proxy: FaultProxy, database: Database
+    proxied: DatabaseClient, proxy: FaultProxy, database: Database
 ) -> None:
     proxy.rule(faults.delay(before=0.3), "PUT")
     with pytest.raises(TimeoutError):
-        through.ask("PUT", "/a", {}, timeout=0.1)
+        proxied.ask("PUT", "/a", {}, timeout=0.1)
     assert database.find("a") is None
     assert proxy.wait_until_idle()
     assert database.find("a") is not None
 
 
 def test_a_reply_can_be_late_although_the_write_is_not(
-    through: Wire, proxy: FaultProxy, database: Database
+    proxied: DatabaseClient, proxy: FaultProxy, database: Database
 ) -> None:
     proxy.rule(faults.delay(after=0.2), "PUT")
     start = time.monotonic()
-    assert through.ask("PUT", "/a", {})[0] in (201, 202)
+    assert proxied.ask("PUT", "/a", {})[0] in (201, 202)
     assert time.monotonic() - start >= 0.2
 
 
 def test_a_held_write_waits_for_its_gate(
-    through: Wire, proxy: FaultProxy, database: Database
+    proxied: DatabaseClient, proxy: FaultProxy, database: Database
 ) -> None:
     gate = threading.Event()
     proxy.rule(faults.hold(gate), "PUT")
     with pytest.raises(TimeoutError):
-        through.ask("PUT", "/a", {}, timeout=0.1)
+        proxied.ask("PUT", "/a", {}, timeout=0.1)
     assert database.find("a") is None
     gate.set()
     assert proxy.wait_until_idle()
@@ -177,12 +184,12 @@ def test_a_held_write_waits_for_its_gate(
 
 
 def test_a_late_write_is_done_long_after_its_connection_has_ended(
-    through: Wire, proxy: FaultProxy, database: Database
+    proxied: DatabaseClient, proxy: FaultProxy, database: Database
 ) -> None:
     gate = threading.Event()
     proxy.rule(faults.late(gate), "PUT")
     with pytest.raises(http.client.RemoteDisconnected):
-        through.ask("PUT", "/a", {})
+        proxied.ask("PUT", "/a", {})
     assert database.find("a") is None
     gate.set()
     assert proxy.wait_until_idle()
@@ -199,7 +206,7 @@ def test_a_late_write_is_done_long_after_its_connection_has_ended(
     ],
 )
 def test_the_proxy_can_reply_with_an_error(
-    through: Wire,
+    proxied: DatabaseClient,
     proxy: FaultProxy,
     database: Database,
     fault: Any,
@@ -208,33 +215,33 @@ def test_the_proxy_can_reply_with_an_error(
     written: bool,
 ) -> None:
     proxy.rule(fault, "PUT")
-    with closing(through.connect()) as kept:
-        answer = through.ask("PUT", "/a", {}, over=kept)
+    with closing(proxied.connect()) as kept:
+        answer = proxied.ask("PUT", "/a", {}, over=kept)
         assert (answer[0], answer[1].get("Content-Type")) == (status, kind)
-        # The connection can be used again.
-        assert through.ask("GET", "/a", over=kept)[0] == (200 if written else 404)
+        # The connection is still usable.
+        assert proxied.ask("GET", "/a", over=kept)[0] == (200 if written else 404)
 
 
-def test_the_proxy_can_stop_and_start_again(through: Wire, proxy: FaultProxy) -> None:
-    with closing(through.connect()) as kept:
-        assert through.ask("GET", "", over=kept)[0] == 200
-        proxy.go_away()
+def test_the_proxy_can_stop_and_start_again(proxied: DatabaseClient, proxy: FaultProxy) -> None:
+    with closing(proxied.connect()) as kept:
+        assert proxied.ask("GET", "", over=kept)[0] == 200
+        proxy.stop_listening()
         with pytest.raises(http.client.RemoteDisconnected):
-            through.ask("GET", "", over=kept)
+            proxied.ask("GET", "", over=kept)
     with pytest.raises(ConnectionRefusedError):
-        through.ask("GET", "")
-    proxy.come_back()
-    assert through.ask("GET", "")[0] == 200
+        proxied.ask("GET", "")
+    proxy.start_listening()
+    assert proxied.ask("GET", "")[0] == 200
 
 
 def test_a_rule_can_stop_the_proxy_at_a_request(
-    through: Wire, proxy: FaultProxy, database: Database
+    proxied: DatabaseClient, proxy: FaultProxy, database: Database
 ) -> None:
-    proxy.rule(proxy.leave, "PUT")
+    proxy.rule(proxy.stop_at_request, "PUT")
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
-        through.ask("PUT", "/a", {})
+        proxied.ask("PUT", "/a", {})
     with pytest.raises(ConnectionRefusedError):
-        through.ask("GET", "/a")
+        proxied.ask("GET", "/a")
     assert database.find("a") is None
 
 
@@ -243,32 +250,32 @@ def test_a_rule_can_stop_the_proxy_at_a_request(
     [(1, 1, [0]), (2, 1, [1]), (2, 2, [1, 2]), (1, None, [0, 1, 2, 3])],
 )
 def test_a_rule_applies_to_certain_requests_a_certain_number_of_times(
-    through: Wire, proxy: FaultProxy, first: int, times: int | None, met: list[int]
+    proxied: DatabaseClient, proxy: FaultProxy, first: int, times: int | None, met: list[int]
 ) -> None:
     proxy.rule(faults.bad_gateway, "GET", "/a$", first=first, times=times)
-    statuses = [through.ask("GET", "/a")[0] for _ in range(4)]
+    statuses = [proxied.ask("GET", "/a")[0] for _ in range(4)]
     assert [n for n, status in enumerate(statuses) if status == 502] == met
 
 
 def test_a_rule_for_one_request_applies_once_among_many_clients(
-    through: Wire, proxy: FaultProxy, each: Callable[..., list[Any]]
+    proxied: DatabaseClient, proxy: FaultProxy, each: Callable[..., list[Any]]
 ) -> None:
     rule = proxy.rule(faults.bad_gateway, "GET")
-    statuses = each([lambda: through.ask("GET", "/a")[0]] * 16)
+    statuses = each([lambda: proxied.ask("GET", "/a")[0]] * 16)
     assert sorted(statuses) == [404] * 15 + [502]
     assert (rule.matched, len(rule.met)) == (16, 1)
 
 
 def test_a_path_is_matched_as_the_database_understands_it(
-    through: Wire, proxy: FaultProxy
+    proxied: DatabaseClient, proxy: FaultProxy
 ) -> None:
     rule = proxy.rule(faults.bad_gateway, "GET", "/2001:db8::1$")
-    assert through.ask("GET", "/2001%3Adb8%3A%3A1")[0] == 502
+    assert proxied.ask("GET", "/2001%3Adb8%3A%3A1")[0] == 502
     assert len(rule.met) == 1
 
 
 def test_a_client_that_sends_nothing_does_not_block_the_proxy(
-    proxy: FaultProxy, through: Wire
+    proxy: FaultProxy, proxied: DatabaseClient
 ) -> None:
     with socket.create_connection(("127.0.0.1", proxy.port)):
-        assert through.ask("GET", "")[0] == 200
+        assert proxied.ask("GET", "")[0] == 200

@@ -32,13 +32,13 @@ from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import held_up, wait_behind
+from tests.faults.conftest import hold_request, wait_until_pending
 from tests.faults.proxy import FaultProxy
 from tests.timing import eventually
 
 FIRST, SECOND, THIRD, MISSING, REMOVED = (f"192.0.2.{n}" for n in range(1, 6))
 NEVER = "203.0.113.77"
-"""An address that no test adds: a deleted one has a tombstone."""
+"""An address that no test adds, because a deleted address has a tombstone."""
 POOL = "-dedicated_ips/"
 
 
@@ -48,9 +48,9 @@ def _long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ips(proxy: FaultProxy, behind: Settings) -> IPRepository:
+def ips(proxy: FaultProxy, proxied_settings: Settings) -> IPRepository:
     """The pool behind the proxy."""
-    couch = composition.connect(behind)
+    couch = composition.connect(proxied_settings)
     return IPRepository(couch, ListRepository(couch))
 
 
@@ -64,7 +64,7 @@ def together(ips: IPRepository, proxy: FaultProxy) -> Callable[[], Iterator[Read
     @contextmanager
     def reads() -> Iterator[Read]:
         get = partial(partial, ips.get)
-        held = held_up(proxy, "GET", f"{POOL}{FIRST}", get(FIRST), ips._pool._reads)
+        held = hold_request(proxy, "GET", f"{POOL}{FIRST}", get(FIRST), ips._pool._reads)
         with held as (first, begin):
             yield lambda address: begin(get(address))
         assert first.result(5).address == FIRST
@@ -145,7 +145,7 @@ def test_all_threads_of_a_batch_get_the_error(
 
 def test_a_document_that_cannot_be_read_is_not_reported_as_missing(
     proxy: FaultProxy,
-    behind_services: Instance,
+    proxied_services: Instance,
     add: Callable[..., DedicatedIP],
     alice: Member,
 ) -> None:
@@ -154,17 +154,17 @@ def test_a_document_that_cannot_be_read_is_not_reported_as_missing(
     proxy.rule(faults.unreadable(SECOND), "POST", "/_bulk_get")
     command = AssignIPs(alice.id, (FIRST, SECOND))
     with pytest.raises(DatastoreUnreachable):
-        behind_services.ips.assign_all(command, uuid4().hex)
+        proxied_services.ips.assign_all(command, uuid4().hex)
 
 
 AVAILABLE = ListIPs(status=Status.AVAILABLE)
 
 
 def test_concurrent_reads_of_one_list_share_a_request_and_delay_no_other(
-    proxy: FaultProxy, behind: Settings, add: Callable[..., DedicatedIP], pool: Database
+    proxy: FaultProxy, proxied_settings: Settings, add: Callable[..., DedicatedIP], pool: Database
 ) -> None:
     add(FIRST, zone="a")
-    lists = ListRepository(composition.connect(behind))
+    lists = ListRepository(composition.connect(proxied_settings))
     gate = threading.Event()
     rule = proxy.rule(faults.hold(gate), "GET", "/_view/by_zone")
     with ThreadPoolExecutor(8) as threads:
@@ -172,7 +172,7 @@ def test_concurrent_reads_of_one_list_share_a_request_and_delay_no_other(
         assert eventually(lambda: bool(rule.met))
         [batcher] = lists._pool._queries.values()
         others = [threads.submit(lists.of_status, AVAILABLE) for _ in range(3)]
-        wait_behind(batcher, 3)
+        wait_until_pending(batcher, 3)
         assert lists.of_status(replace(AVAILABLE, zone="b")) == [], "another list does not wait"
         add(SECOND, zone="a")
         gate.set()
@@ -186,10 +186,10 @@ def test_concurrent_reads_of_one_list_share_a_request_and_delay_no_other(
 
 
 def test_rows_that_break_off_are_no_list(
-    proxy: FaultProxy, behind: Settings, pool: Database
+    proxy: FaultProxy, proxied_settings: Settings, pool: Database
 ) -> None:
     proxy.rule(faults.broken_off, "GET", "/_view/by_zone")
-    lists = ListRepository(composition.connect(behind))
+    lists = ListRepository(composition.connect(proxied_settings))
     with pytest.raises(DatastoreUnreachable, match="progress not possible"):
         lists.of_status(AVAILABLE)
     proxy.clear()
@@ -197,7 +197,7 @@ def test_rows_that_break_off_are_no_list(
 
 
 def test_rows_with_half_a_surrogate_are_read(pool: Database) -> None:
-    # CouchDB accepts it, and msgspec does not.
+    # CouchDB accepts half of a surrogate pair; msgspec does not.
     half = {"_id": FIRST, "pvt_type": "dedicated_ip", "pvt_status": "available"}
     document = {**half, "pvt_zone": "zone", "pvt_host": "half \udc00"}
     pool._send("PUT", FIRST, json.dumps(document).encode())
@@ -206,12 +206,14 @@ def test_rows_with_half_a_surrogate_are_read(pool: Database) -> None:
 
 
 def test_readers_of_the_latest_changes_share_a_request_that_is_sent_after_they_asked(
-    proxy: FaultProxy, behind: Settings, add: Callable[..., DedicatedIP], pool: Database
+    proxy: FaultProxy, proxied_settings: Settings, add: Callable[..., DedicatedIP], pool: Database
 ) -> None:
     add(FIRST)
-    database = composition.connect(behind).database("dedicated_ips")
+    database = composition.connect(proxied_settings).database("dedicated_ips")
     read = partial(database.changes_until_now, since="0")
-    with held_up(proxy, "GET", "/_changes", read, database._query_batcher("_changes?since=0")) as (
+    with hold_request(
+        proxy, "GET", "/_changes", read, database._query_batcher("_changes?since=0")
+    ) as (
         held,
         begin,
     ):
@@ -265,7 +267,7 @@ def releasing(
     many: list[str],
     proxy: FaultProxy,
     services: Instance,
-    behind_services: Instance,
+    proxied_services: Instance,
     alice: Member,
 ) -> Iterator[tuple[list[str], Future[list[DedicatedIP]], Callable[[], None]]]:
     """A release of many addresses that waits at its write to the pool.
@@ -278,7 +280,7 @@ def releasing(
     proxy.rule(faults.hold(gate), "POST", f"{POOL}_bulk_docs")
     command = ReleaseIPs(alice.id, tuple(given))
     with ThreadPoolExecutor(1) as threads:
-        release = threads.submit(behind_services.ips.release_all, command, uuid4().hex)
+        release = threads.submit(proxied_services.ips.release_all, command, uuid4().hex)
         copies = account_database(alice.id)
         assert eventually(lambda: _answered(proxy, f"{copies}/_bulk_get") == 2)
         yield given, release, gate.set
@@ -287,7 +289,7 @@ def releasing(
 
 def _answered(proxy: FaultProxy, path: str) -> int:
     sent = sum(path in record.request.path for record in proxy.records)
-    return sent if proxy.busy == 1 else 0  # the write that is held
+    return sent if proxy.busy == 1 else 0  # the write that the proxy holds
 
 
 def test_the_copies_of_many_are_read_while_the_pool_is_written_to(
@@ -304,7 +306,7 @@ def test_the_copies_of_many_are_read_while_the_pool_is_written_to(
 def test_a_copy_written_after_the_read_is_checked_later(
     releasing: tuple[list[str], Future[list[DedicatedIP]], Callable[[], None]],
     couch: Couch,
-    behind_services: Instance,
+    proxied_services: Instance,
     alice: Member,
 ) -> None:
     given, release, go_on = releasing
@@ -314,5 +316,5 @@ def test_a_copy_written_after_the_read_is_checked_later(
     go_on()
     release.result(30)
     assert set(database.get_all(given)) == {given[3]}
-    behind_services.background.check_due(now=1e12)
+    proxied_services.background.check_due(now=1e12)
     assert database.get_all(given) == {}

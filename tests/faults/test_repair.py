@@ -1,4 +1,4 @@
-"""Two minutes after a worker was killed, at any of its requests, all documents agree."""
+"""A worker is killed at any of its requests. Two minutes later, all documents agree."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ REQUESTS: dict[str, tuple[str, str, Any, bool]] = {
     "release several": ("DELETE", "/accounts/{}/ips", {"ips": IPS}, True),
     "delete by force": ("DELETE", f"/ips/{IPS[0]}?force=true", None, True),
 }
-"""Method, path, data, and whether the addresses are assigned before."""
+"""For each request: method, path, data, and whether the addresses are assigned before it."""
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +46,13 @@ def gunicorn(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Gunicorn]:
     """One worker behind the proxy."""
-    behind = {**environment, "COUCHDB_URL": running_proxy.url}
+    proxied_environment = {**environment, "COUCHDB_URL": running_proxy.url}
     log = tmp_path_factory.mktemp("gunicorn") / "log"
-    with Gunicorn(behind, log, workers=1) as server:
+    with Gunicorn(proxied_environment, log, workers=1) as server:
         yield server
 
 
-class Elsewhere:
+class OtherInstance:
     """Another instance, which runs the background work with its own clock."""
 
     def __init__(self, settings: Settings) -> None:
@@ -87,7 +87,7 @@ def test_two_minutes_after_a_worker_was_killed_everything_is_consistent(
     add: Callable[..., DedicatedIP],
     request_: str,
 ) -> None:
-    """CouchDB executes the request at which the worker was killed."""
+    """CouchDB executes the request at which the worker is killed."""
     method, path, data, assigned = REQUESTS[request_]
     copies = couch.database(account_database(alice.id))
     http = urllib3.PoolManager()
@@ -123,7 +123,7 @@ def test_two_minutes_after_a_worker_was_killed_everything_is_consistent(
         if assigned:
             services.ips.assign_all(AssignIPs(alice.id, tuple(IPS)), uuid4().hex)
         services.background.work()
-        elsewhere = Elsewhere(settings)
+        elsewhere = OtherInstance(settings)
         killed = is_killed_at(place)
         elsewhere.wait(TWO_MINUTES)
         assert elsewhere.problems() == [], f"killed at its request {place}"

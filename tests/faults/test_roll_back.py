@@ -69,7 +69,7 @@ class Worker:
         if method != "GET" and self.gone_at and self.gone_at in url:
             self.gone_before -= 1
             if not self.gone_before:
-                self.proxy.go_away()
+                self.proxy.stop_listening()
 
     def assign(self, attempt: Attempt | None = None, count: int = 3) -> list[DedicatedIP]:
         command = AssignIPs(self.who.id, IPS[:count])
@@ -82,14 +82,14 @@ class Worker:
     def allocate(self, count: int = 2) -> list[DedicatedIP]:
         return self.services.allocation.allocate(AllocateIPs(self.who.id, count), uuid4().hex)
 
-    def meet(self, fault: Fault, path: str, first: int = 1, times: int | None = None) -> None:
-        """Apply a fault to the writes to a path, from a given one on."""
+    def cause(self, fault: Fault, path: str, first: int = 1, times: int | None = None) -> None:
+        """Apply a fault to the writes to a path, from the write of a number on."""
         self.proxy.rule(fault, "PUT|POST", path, first=first, times=times)
 
     def recover(self) -> None:
-        """Let the database answer again, and let the worker do its retries."""
+        """End the outage of the database, and let the worker do its retries."""
         self.gone_at = None
-        self.proxy.come_back()
+        self.proxy.start_listening()
         self.proxy.clear()
         self.services.background.work()
 
@@ -119,7 +119,7 @@ class Worker:
 @pytest.fixture
 def worker(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     couch: Couch,
     add: Callable[..., DedicatedIP],
     alice: Member,
@@ -129,7 +129,7 @@ def worker(
     database = couch.database("kazoo_ips")
     left = list(database.range("transaction-", "transaction-\uffff"))
     database.put_all([{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in left])
-    return Worker(proxy, behind, couch, alice)
+    return Worker(proxy, proxied_settings, couch, alice)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def taking(services: Instance, bob: Member) -> Callable[[str], Fault]:
 def test_nothing_is_left_of_an_assignment_that_lost_a_race(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
-    worker.meet(taking(IPS[1]), MANY, times=1)
+    worker.cause(taking(IPS[1]), MANY, times=1)
     with pytest.raises(Conflict) as conflict:
         worker.assign()
     assert conflict.value.addresses == (IPS[1],)
@@ -166,7 +166,7 @@ def test_nothing_is_left_of_a_release_that_lost_a_race(
         services.ips.release(ReleaseIP(alice.id, IPS[1]), uuid4().hex)
         return forward()
 
-    worker.meet(fault, MANY, times=1)
+    worker.cause(fault, MANY, times=1)
     with pytest.raises(Conflict) as conflict:
         worker.release()
     assert conflict.value.addresses == (IPS[1],)
@@ -174,11 +174,13 @@ def test_nothing_is_left_of_a_release_that_lost_a_race(
 
 
 def test_an_address_deleted_during_the_confirmation_of_a_release_stays_deleted(
-    worker: Worker, behind: Settings, alice: Member
+    worker: Worker, proxied_settings: Settings, alice: Member
 ) -> None:
     def deleted(forward: Forward) -> Reply:
         document = worker.pool.get(IPS[1])
-        reply = faults.answer_202(forward)  # a node that does not have the deletion accepts it
+        reply = faults.answer_202(
+            forward
+        )  # a node that does not have the deletion accepts the write
         event = {"event": "deleted", "request_id": "d", "at": document["pvt_modified"] + 1}
         trail = [*document["pvt_trail"], event]
         revision = f"{int(document['_rev'].split('-')[0]) + 1}-{'0' * 32}"
@@ -189,9 +191,9 @@ def test_an_address_deleted_during_the_confirmation_of_a_release_stays_deleted(
     worker.assign()
     worker.recover()
     worker.proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
-    worker.meet(faults.lose_reply, MANY, first=2, times=1)
-    worker.meet(deleted, MANY, first=3, times=1)
-    on_a_cluster = composition.build(behind)
+    worker.cause(faults.lose_reply, MANY, first=2, times=1)
+    worker.cause(deleted, MANY, first=3, times=1)
+    on_a_cluster = composition.build(proxied_settings)
     on_a_cluster.ips.release_all(ReleaseIPs(alice.id, IPS), uuid4().hex)
     assert worker.pool.find(IPS[1]) is None
     assert {worker.pool.get(ip)["pvt_status"] for ip in (IPS[0], IPS[2])} == {"available"}
@@ -200,7 +202,7 @@ def test_an_address_deleted_during_the_confirmation_of_a_release_stays_deleted(
 def test_a_lost_and_an_unknown_write_make_an_unknown_outcome(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
-    worker.meet(taking(IPS[1], faults.lose_reply), MANY, times=1)
+    worker.cause(taking(IPS[1], faults.lose_reply), MANY, times=1)
     worker.proxy.rule(faults.error_without_type, "GET", f"-dedicated_ips/{IPS[0]}", times=None)
     with pytest.raises(DatastoreUnreachable):
         worker.assign()
@@ -213,7 +215,7 @@ def test_no_copy_is_left_of_an_assignment_whose_copies_are_uncertain(
     worker: Worker, alice: Member, count: int
 ) -> None:
     database = f"{alice.id[4:]}/"
-    worker.meet(faults.lose_reply, database, times=1)
+    worker.cause(faults.lose_reply, database, times=1)
     worker.proxy.rule(faults.error_without_type, "GET", database)
     with pytest.raises(DatastoreUnreachable):
         worker.assign(count=count)
@@ -234,7 +236,7 @@ def test_nothing_is_left_of_an_assignment_to_an_account_without_a_database(
 def test_an_assignment_whose_copies_are_forbidden_is_rolled_back(
     worker: Worker, alice: Member, count: int
 ) -> None:
-    worker.meet(faults.forbid, f"{alice.id[4:]}/")
+    worker.cause(faults.forbid, f"{alice.id[4:]}/")
     with pytest.raises(DatastoreForbidden):
         worker.assign(count=count)
     assert worker.has([])
@@ -247,11 +249,11 @@ def test_an_assignment_whose_copies_are_forbidden_is_rolled_back(
 def test_the_copy_of_a_changed_address_is_written_later_if_that_is_necessary(
     worker: Worker, fault: Fault, fails: bool
 ) -> None:
-    """It is not, if the account's database has the copy although the write was not confirmed."""
+    """It is not necessary if the account's database has the copy although the write failed."""
     worker.assign(count=1)
     worker.services.background.check_due(now=1e12)
     command = ChangeIP(IPS[0], Changes(zone="moved"), if_match=("*",))
-    worker.meet(fault, f"{worker.who.id[4:]}/")
+    worker.cause(fault, f"{worker.who.id[4:]}/")
     with pytest.raises(DatastoreUnreachable) if fails else nullcontext():
         worker.services.address_changes.change(command, uuid4().hex)
     worker.proxy.clear()
@@ -271,7 +273,7 @@ def test_a_transfer_of_one_address_moves_its_copy_or_changes_nothing(
         return forward()
 
     if released:
-        worker.meet(releases, f"-dedicated_ips/{IPS[0]}", times=1)
+        worker.cause(releases, f"-dedicated_ips/{IPS[0]}", times=1)
     command = TransferIPs(IPS[:1], worker.who.id, bob.id)
     with pytest.raises(Conflict) if released else nullcontext():
         worker.services.transfers.transfer(command, uuid4().hex)
@@ -285,7 +287,7 @@ def test_a_transfer_of_one_address_moves_its_copy_or_changes_nothing(
 def test_a_change_that_lost_a_race_is_refused(
     worker: Worker, taking: Callable[..., Fault], if_match: tuple[str, ...], error: type[Exception]
 ) -> None:
-    worker.meet(taking(IPS[0]), f"-dedicated_ips/{IPS[0]}", times=1)
+    worker.cause(taking(IPS[0]), f"-dedicated_ips/{IPS[0]}", times=1)
     command = ChangeIP(IPS[0], Changes(zone="moved"), if_match=if_match)
     with pytest.raises(error):
         worker.services.address_changes.change(command, uuid4().hex)
@@ -318,10 +320,10 @@ def test_a_copy_that_is_there_after_a_release_is_removed_later(
     worker.assign(count=1)
     database = couch.database(account_database(alice.id))
     copy = database.get(IPS[0])
-    if late:  # as if the request that assigned it had not written it yet
+    if late:  # as if the request that assigned the address had not written the copy yet
         database.remove(IPS[0], copy.pop("_rev"))
     else:
-        worker.meet(faults.cut, f"{alice.id[4:]}/")
+        worker.cause(faults.cut, f"{alice.id[4:]}/")
     worker.services.ips.release(ReleaseIP(alice.id, IPS[0]), uuid4().hex)
     worker.proxy.clear()
     if late:
@@ -345,7 +347,7 @@ def test_a_copy_that_is_there_after_a_release_is_removed_later(
 def test_an_assignment_that_fails_by_an_outage_is_rolled_back_after_it(
     worker: Worker, fault: Fault | str, path: str, first: int
 ) -> None:
-    worker.meet(worker.proxy.leave if fault == "away" else fault, path, first)  # type: ignore[arg-type]
+    worker.cause(worker.proxy.stop_at_request if fault == "away" else fault, path, first)  # type: ignore[arg-type]
     if path == MANY and fault != "away":  # then its outcome is unknown
         worker.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192", times=None)
     with pytest.raises(DatastoreUnreachable):
@@ -357,8 +359,8 @@ def test_an_assignment_that_fails_by_an_outage_is_rolled_back_after_it(
 def test_a_roll_back_that_an_outage_prevents_is_done_after_it(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
-    worker.meet(taking(IPS[1]), MANY, times=1)
-    worker.meet(worker.proxy.leave, MANY, first=2)
+    worker.cause(taking(IPS[1]), MANY, times=1)
+    worker.cause(worker.proxy.stop_at_request, MANY, first=2)
     with pytest.raises(DatastoreUnreachable):
         worker.assign()
     worker.recover()
@@ -368,8 +370,8 @@ def test_a_roll_back_that_an_outage_prevents_is_done_after_it(
 def test_an_abort_that_an_outage_prevents_is_recorded_after_it(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
-    worker.meet(taking(IPS[1]), MANY, times=1)
-    worker.meet(faults.error_without_type, RECORD, first=2)
+    worker.cause(taking(IPS[1]), MANY, times=1)
+    worker.cause(faults.error_without_type, RECORD, first=2)
     with pytest.raises(Conflict):
         worker.assign(Attempt(uuid4().hex, 1))
     assert (worker.owned, worker.records) == (set(), ["pending"])
@@ -380,7 +382,7 @@ def test_an_abort_that_an_outage_prevents_is_recorded_after_it(
 def test_nothing_is_left_of_an_allocation_with_too_few_addresses(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
-    worker.meet(taking(IPS[1]), MANY, times=1)
+    worker.cause(taking(IPS[1]), MANY, times=1)
     with pytest.raises(InsufficientIPs):
         worker.allocate(3)
     assert worker.has([])
@@ -390,7 +392,7 @@ def test_nothing_is_left_of_an_allocation_with_too_few_addresses(
 def test_an_allocation_without_a_quorum_is_not_refused_for_lack_of_addresses(
     worker: Worker, count: int
 ) -> None:
-    worker.meet(faults.answer_202, "-dedicated_ips/192" if count == 1 else MANY)
+    worker.cause(faults.answer_202, "-dedicated_ips/192" if count == 1 else MANY)
     with pytest.raises(DatastoreUnreachable):
         worker.allocate(count)
     worker.recover()
@@ -398,7 +400,7 @@ def test_an_allocation_without_a_quorum_is_not_refused_for_lack_of_addresses(
 
 
 def test_an_allocation_with_an_unknown_outcome_is_rolled_back(worker: Worker) -> None:
-    worker.meet(faults.lose_reply, MANY, times=1)
+    worker.cause(faults.lose_reply, MANY, times=1)
     worker.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192", times=None)
     with pytest.raises(DatastoreUnreachable):
         worker.allocate()
@@ -409,9 +411,9 @@ def test_an_allocation_with_an_unknown_outcome_is_rolled_back(worker: Worker) ->
 def test_the_record_of_an_unknown_outcome_stays_until_the_documents_are_known(
     worker: Worker,
 ) -> None:
-    worker.meet(faults.lose_reply, MANY, times=1)
+    worker.cause(faults.lose_reply, MANY, times=1)
     worker.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192", times=None)
-    worker.meet(faults.cut, RECORD, first=2)
+    worker.cause(faults.cut, RECORD, first=2)
     with pytest.raises(DatastoreUnreachable):
         worker.assign()
     assert (worker.owned, worker.records) == (set(IPS), ["pending"])
@@ -431,7 +433,7 @@ def limited(worker: Worker, services: Instance, alice: Member) -> Iterator[Worke
 def test_nothing_is_left_of_an_assignment_that_could_not_be_counted(
     limited: Worker, count: int
 ) -> None:
-    limited.meet(faults.cut, "-kazoo_ips/limit-")
+    limited.cause(faults.cut, "-kazoo_ips/limit-")
     with pytest.raises(DatastoreUnreachable):
         limited.assign(count=count)
     limited.recover()
@@ -449,7 +451,7 @@ def test_nothing_is_left_of_an_assignment_if_another_request_takes_the_last_plac
         services.ips.assign(AssignIP(account_id, IPS[1]), uuid4().hex)
         return forward()
 
-    limited.meet(takes, "-kazoo_ips/limit-", times=1)
+    limited.cause(takes, "-kazoo_ips/limit-", times=1)
     with pytest.raises(LimitReached):
         limited.assign(count=1)
     services.background.work()
@@ -458,7 +460,7 @@ def test_nothing_is_left_of_an_assignment_if_another_request_takes_the_last_plac
 
 def test_nothing_is_left_of_a_reservation_that_could_not_be_recorded(worker: Worker) -> None:
     command = ReserveIPs(AssignIPs(worker.who.id, IPS), 60)
-    worker.meet(faults.cut, "-kazoo_ips/reservations-")
+    worker.cause(faults.cut, "-kazoo_ips/reservations-")
     with pytest.raises(DatastoreUnreachable):
         worker.services.reservations.reserve(command, uuid4().hex)
     worker.recover()
@@ -474,7 +476,7 @@ def test_an_allocation_tries_again_if_an_address_was_taken_and_is_available_agai
         services.ips.release(ReleaseIP(bob.id, IPS[1]), uuid4().hex)
         return forward()
 
-    worker.meet(fault, MANY, times=1)
+    worker.cause(fault, MANY, times=1)
     assert len(worker.allocate(3)) == 3
     worker.recover()
     assert worker.has(IPS)
@@ -483,7 +485,7 @@ def test_an_allocation_tries_again_if_an_address_was_taken_and_is_available_agai
 def test_an_allocation_takes_another_address_in_place_of_one_that_is_lost(
     worker: Worker, services: Instance, bob: Member
 ) -> None:
-    worker.meet(_take_first(services, bob), MANY, times=1)
+    worker.cause(_take_first(services, bob), MANY, times=1)
     allocated = worker.allocate()
     worker.recover()
     assert len(allocated) == 2
@@ -515,8 +517,8 @@ def test_an_assignment_that_cannot_be_sent_is_rolled_back_after_the_outage(
 def test_an_interrupted_allocation_is_rolled_back_after_the_outage(
     worker: Worker, services: Instance, bob: Member, first: int
 ) -> None:
-    worker.meet(_take_first(services, bob), MANY, times=1)
-    worker.meet(faults.cut, RECORD, first=first)
+    worker.cause(_take_first(services, bob), MANY, times=1)
+    worker.cause(faults.cut, RECORD, first=first)
     with pytest.raises(DatastoreUnreachable):
         worker.allocate()
     worker.recover()
@@ -529,7 +531,9 @@ def test_a_committed_release_is_rolled_forward_after_the_outage(
 ) -> None:
     worker.assign()
     worker.recover()
-    worker.meet(worker.proxy.leave if fault == "away" else fault, MANY, first=2, times=1)  # type: ignore[arg-type]
+    worker.cause(
+        worker.proxy.stop_at_request if fault == "away" else fault, MANY, first=2, times=1
+    )  # type: ignore[arg-type]
     released = worker.release()
     worker.recover()
     assert (worker.owned, worker.records) == (set(), [])
@@ -557,7 +561,7 @@ def test_a_committed_release_is_rolled_forward_despite_other_writers(worker: Wor
         worker.pool.put({**worker.pool.get(IPS[0]), "pvt_zone": "moved"})
         return forward()
 
-    worker.meet(fault, MANY, first=2, times=1)
+    worker.cause(fault, MANY, first=2, times=1)
     worker.release()
     assert worker.has([])
 
@@ -565,7 +569,7 @@ def test_a_committed_release_is_rolled_forward_despite_other_writers(worker: Wor
 def test_a_later_attempt_finds_a_lost_assignment_aborted(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
-    worker.meet(taking(IPS[1]), MANY, times=1)
+    worker.cause(taking(IPS[1]), MANY, times=1)
     with pytest.raises(Conflict):
         worker.assign(Attempt(uuid4().hex, 1))
     assert worker.records == ["aborted, finished"]
@@ -577,10 +581,12 @@ def test_on_a_cluster_a_release_without_a_majority_is_written_again(
     worker.proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
     worker.assign()
     before = {a: int(d["_rev"].split("-")[0]) for a, d in worker.pool.get_all(IPS).items()}
-    worker.meet(faults.answer_202, MANY, first=2, times=1)
+    worker.cause(faults.answer_202, MANY, first=2, times=1)
     worker.release()
     after = {a: int(d["_rev"].split("-")[0]) for a, d in worker.pool.get_all(IPS).items()}
-    assert {a: after[a] - before[a] for a in IPS} == dict.fromkeys(IPS, 3)  # marked, free, again
+    assert {a: after[a] - before[a] for a in IPS} == dict.fromkeys(
+        IPS, 3
+    )  # marked, available, available once more
 
 
 @pytest.mark.parametrize("keyed", [False, True])
@@ -595,7 +601,7 @@ def test_a_worker_taken_for_dead_while_it_writes_copies_leaves_none(
         other.background.recover()
         return forward()
 
-    worker.meet(fault, f"{alice.id[4:]}/_bulk_docs", times=1)
+    worker.cause(fault, f"{alice.id[4:]}/_bulk_docs", times=1)
     with pytest.raises(DatastoreUnreachable):
         worker.assign(Attempt(uuid4().hex, 1) if keyed else None)
     assert (worker.owned, worker.copies) == (set(), set())
@@ -633,9 +639,9 @@ def test_a_record_that_may_arrive_again_is_not_deleted(
         late.append(forward.request.body)  # type: ignore[attr-defined]
         return faults.cut(forward)
 
-    worker.meet(fault, RECORD, times=1)
+    worker.cause(fault, RECORD, times=1)
     if lost:
-        worker.meet(taking(IPS[1]), MANY, times=1)
+        worker.cause(taking(IPS[1]), MANY, times=1)
         with pytest.raises(Conflict):
             worker.assign()
     else:
@@ -665,7 +671,7 @@ def test_records_that_could_not_be_deleted_are_deleted_after_the_outage(
     worker: Worker,
 ) -> None:
     worker.assign()
-    worker.proxy.go_away()
+    worker.proxy.stop_listening()
     worker.services.background.work()
     assert worker.records == ["committed"]
     worker.recover()
@@ -681,7 +687,7 @@ def test_a_record_whose_deletion_was_not_confirmed_is_deleted(
     if action == "release":
         worker.services.background.work()
         worker.release()
-    worker.meet(fault, "kazoo_ips/_bulk_docs", times=1)
+    worker.cause(fault, "kazoo_ips/_bulk_docs", times=1)
     worker.services.background.work()
     worker.recover()
     assert worker.has(IPS if action == "assign" else [])

@@ -16,9 +16,9 @@ from tests.faults.proxy import FaultProxy
 
 
 @pytest.fixture
-def empty(behind: Settings) -> Iterator[Couch]:
+def empty(proxied_settings: Settings) -> Iterator[Couch]:
     """Databases without a signing key, behind the proxy."""
-    own = replace(behind, prefix=f"test-{uuid4().hex[:8]}-")
+    own = replace(proxied_settings, prefix=f"test-{uuid4().hex[:8]}-")
     databases = composition.databases(own)
     databases.create()
     yield composition.connect(own)

@@ -12,8 +12,9 @@ UNKNOWN = {
     ("assign one", "copy", "done, no copy"),
     ("allocate 1", "copy", "done, no copy"),
 }
-"""Of one address alone nothing is noted: when CouchDB goes away between the pool and the copy, the
-caller gets 503 and the address may be the account's. Pool and copy agree later."""
+"""Cases in which the outcome stays unknown. A request for one address has no transaction record.
+If CouchDB becomes unreachable between the write to the pool and that of the copy, the client gets
+503, and the account may have the address. Pool and copy agree later."""
 
 
 @pytest.mark.parametrize("line", TABLE, ids=str)

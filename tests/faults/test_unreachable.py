@@ -18,7 +18,7 @@ from kazoo_ips.model import Outcome
 from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.proxy import GONE_AFTER, Fault, FaultProxy
+from tests.faults.proxy import IDLE_TIMEOUT, Fault, FaultProxy
 from tests.openapi_check import CheckedApp
 
 ADDRESS = "192.0.2.1"
@@ -38,60 +38,60 @@ def assert_unreachable(reply: Any) -> None:
 
 @pytest.mark.parametrize("path", ["", f"/{ADDRESS}"])
 def test_a_slow_couchdb_gives_503_in_time_and_is_served_again(
-    hasty: Settings, proxy: FaultProxy, url: str, alice: Member, path: str
+    short_timeout_settings: Settings, proxy: FaultProxy, url: str, alice: Member, path: str
 ) -> None:
-    api = CheckedApp(composition.create_app(replace(hasty, read_timeout=2)))
+    api = CheckedApp(composition.create_app(replace(short_timeout_settings, read_timeout=2)))
     gate = threading.Event()
     proxy.rule(faults.hold(gate), "GET", POOL)
     start = time.monotonic()
     assert_unreachable(api.get(url + path, headers=alice.headers, status=503))
-    assert time.monotonic() - start < GONE_AFTER / 2
+    assert time.monotonic() - start < IDLE_TIMEOUT / 2
     gate.set()
     api.get(url + path, headers=alice.headers, status=200)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_an_unreachable_couchdb_gives_503_in_time_and_is_used_again(
-    faulty: TestApp, proxy: FaultProxy, url: str, alice: Member, method: str
+    proxied_app: TestApp, proxy: FaultProxy, url: str, alice: Member, method: str
 ) -> None:
     def send(status: int) -> Any:
         path = f"{url}/{ADDRESS}"
-        return faulty.request(path, method=method, headers=alice.headers, status=status)
+        return proxied_app.request(path, method=method, headers=alice.headers, status=status)
 
-    faulty.get(f"{url}/{ADDRESS}", headers=alice.headers, status=200)
-    proxy.go_away()
+    proxied_app.get(f"{url}/{ADDRESS}", headers=alice.headers, status=200)
+    proxy.stop_listening()
     start = time.monotonic()
     assert_unreachable(send(503))
-    assert time.monotonic() - start < GONE_AFTER / 2
-    proxy.come_back()
+    assert time.monotonic() - start < IDLE_TIMEOUT / 2
+    proxy.start_listening()
     send(400 if method == "DELETE" else 200)
 
 
 def test_a_token_cannot_be_issued_without_couchdb(
-    faulty: TestApp, proxy: FaultProxy, alice: Member
+    proxied_app: TestApp, proxy: FaultProxy, alice: Member
 ) -> None:
-    proxy.go_away()
+    proxy.stop_listening()
     data = {"credentials": "0" * 32, "account_name": alice.account.name}
-    assert_unreachable(faulty.put_json("/v2/user_auth", {"data": data}, status=503))
+    assert_unreachable(proxied_app.put_json("/v2/user_auth", {"data": data}, status=503))
 
 
 @pytest.mark.parametrize("status", [500, 502])
 @pytest.mark.parametrize("path", ["", f"/{ADDRESS}"])
 def test_a_read_that_fails_gives_503(
-    faulty: TestApp, proxy: FaultProxy, url: str, alice: Member, status: int, path: str
+    proxied_app: TestApp, proxy: FaultProxy, url: str, alice: Member, status: int, path: str
 ) -> None:
     fault = {500: faults.error_without_type, 502: faults.bad_gateway}[status]
     proxy.rule(fault, "GET", POOL)
-    assert_unreachable(faulty.get(url + path, headers=alice.headers, status=503))
+    assert_unreachable(proxied_app.get(url + path, headers=alice.headers, status=503))
 
 
-# Calls of the driver: which requests it sends, and how often.
+# Which requests the HTTP client sends, and how often
 
 
 @pytest.fixture
-def database(behind: Settings, proxy: FaultProxy, pool: Database) -> Database:
+def database(proxied_settings: Settings, proxy: FaultProxy, pool: Database) -> Database:
     """The pool behind the proxy."""
-    return composition.connect(behind).database("dedicated_ips")
+    return composition.connect(proxied_settings).database("dedicated_ips")
 
 
 def sent(proxy: FaultProxy, method: str) -> int:
@@ -133,9 +133,9 @@ WRITES: dict[str, tuple[str, Callable[[Database], Any]]] = {
 )
 @pytest.mark.parametrize("write", WRITES)
 def test_a_write_is_never_sent_twice(
-    hasty: Settings, proxy: FaultProxy, pool: Database, write: str, fault: Fault
+    short_timeout_settings: Settings, proxy: FaultProxy, pool: Database, write: str, fault: Fault
 ) -> None:
-    database = composition.connect(hasty).database("dedicated_ips")
+    database = composition.connect(short_timeout_settings).database("dedicated_ips")
     method, call = WRITES[write]
     proxy.rule(fault, method)
     assert call(database) is Outcome.UNKNOWN
@@ -148,7 +148,7 @@ def test_a_write_that_could_not_be_sent_is_reported(
     database: Database, proxy: FaultProxy, write: str
 ) -> None:
     _, call = WRITES[write]
-    proxy.go_away()
+    proxy.stop_listening()
     with pytest.raises(DatastoreUnreachable):
         call(database)
     assert proxy.records == []
@@ -158,8 +158,8 @@ def test_a_write_uses_a_new_connection_if_the_idle_one_was_closed(
     database: Database, proxy: FaultProxy, couch: Couch
 ) -> None:
     database.info()
-    proxy.go_away()
-    proxy.come_back()
+    proxy.stop_listening()
+    proxy.start_listening()
     assert database.put({"_id": "x"}).outcome is Outcome.DONE
     assert sent(proxy, "PUT") == 1
 
@@ -173,25 +173,29 @@ def test_a_batch_that_is_answered_with_409_is_refused(
 
 
 def test_a_check_that_fails_is_repeated_later(
-    behind: Settings, proxy: FaultProxy, add: Callable[..., Any], alice: Member, couch: Couch
+    proxied_settings: Settings,
+    proxy: FaultProxy,
+    add: Callable[..., Any],
+    alice: Member,
+    couch: Couch,
 ) -> None:
     add(ADDRESS)
     copies = couch.database(account_database(alice.id))
     copies.put({"_id": ADDRESS, "pvt_type": "dedicated_ip"})
-    background = composition.build(behind).background
+    background = composition.build(proxied_settings).background
     background._retries.schedule_check(ADDRESS, alice.id)
-    proxy.go_away()
+    proxy.stop_listening()
     background.check_due(now=1e12)
-    proxy.come_back()
+    proxy.start_listening()
     background.check_due(now=1e12)
     assert copies.get_all([ADDRESS]) == {}
     assert background.check_due(now=1e12) == 0
 
 
 def test_a_design_document_is_deployed_despite_timeouts_of_couchdb(
-    behind: Settings, proxy: FaultProxy
+    proxied_settings: Settings, proxy: FaultProxy
 ) -> None:
-    own = replace(behind, prefix=f"{behind.prefix}{uuid4().hex[:6]}-")
+    own = replace(proxied_settings, prefix=f"{proxied_settings.prefix}{uuid4().hex[:6]}-")
     databases = composition.databases(own)
     rule = proxy.rule(faults.error_afterwards, "GET", "/_design/ips/_view/", times=2)
     try:
@@ -203,9 +207,9 @@ def test_a_design_document_is_deployed_despite_timeouts_of_couchdb(
 
 
 def test_a_list_is_read_again_if_its_design_document_was_replaced(
-    faulty: TestApp, proxy: FaultProxy, url: str, alice: Member
+    proxied_app: TestApp, proxy: FaultProxy, url: str, alice: Member
 ) -> None:
     rule = proxy.rule(faults.exchanged, "GET", "/_design/ips/_view/")
-    listed = faulty.get(url, headers=alice.headers, status=200).json["data"]
+    listed = proxied_app.get(url, headers=alice.headers, status=200).json["data"]
     assert [line["ip"] for line in listed] == [ADDRESS]
     assert len(rule.met) == 1

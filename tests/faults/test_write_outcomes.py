@@ -1,6 +1,6 @@
 """The final outcome of one write to the pool, from CouchDB's response and the leaf revisions.
 
-The leaves of other writers are written as replication writes them, so that one node is enough. In
+The tests write the leaf revisions of other writers as replication does, so one node is enough. In
 tests with `cluster`, the database reports that it keeps three copies.
 """
 
@@ -56,7 +56,12 @@ class Contest:
     """One address and two writers, one of them behind the proxy."""
 
     def __init__(
-        self, proxy: FaultProxy, behind: Settings, pool: Database, base: DedicatedIP, who: Member
+        self,
+        proxy: FaultProxy,
+        proxied_settings: Settings,
+        pool: Database,
+        base: DedicatedIP,
+        who: Member,
     ) -> None:
         self.proxy = proxy
         self.pool = pool
@@ -65,12 +70,12 @@ class Contest:
             base.assign(who.id, at=AT, request_id=uuid4().hex), transaction="assign-mine"
         )
         self.looked_at: list[tuple[str, str]] = []
-        self.services = composition.build(behind)
+        self.services = composition.build(proxied_settings)
         ips = self.services.ips._reader._ips
         settlement = self.services.ips._reader._conflicts
         self.writer = PoolWriter(ips, settlement, lambda *each: self.looked_at.append(each))
 
-    def meet(self, *met: Fault) -> None:
+    def cause(self, *met: Fault) -> None:
         """Apply the first fault to the next write of the document, the second to the next, …"""
         for number, fault in enumerate(met, 1):
             self.proxy.rule(fault, "PUT", f"{POOL}/{self.base.address}", first=number)
@@ -89,7 +94,7 @@ class Contest:
         self.pool.graft(document, parent=self.base.revision or "")
 
     def overtake(self, **fields: Any) -> None:
-        """Let another writer write the document first, with these fields changed."""
+        """Let another writer change these fields of the document first."""
         self.pool.put({**to_document(replace(self.after, trail=())), **fields})
 
     @property
@@ -105,16 +110,16 @@ class Contest:
 @pytest.fixture
 def contest(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     pool: Database,
     add: Callable[..., DedicatedIP],
     alice: Member,
 ) -> Iterator[Contest]:
     # Each test has an address of its own: old revisions would be leaves in the next test.
     base = add(f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}")
-    made = Contest(proxy, behind, pool, base, alice)
+    made = Contest(proxy, proxied_settings, pool, base, alice)
     yield made
-    if not made.live:  # nothing may restore the address after the test
+    if not made.live:  # so that the service does not restore the address after the test
         pool.put({"_id": base.address})
     for leaf in made.live:
         pool.remove(base.address, leaf["_rev"])
@@ -127,21 +132,21 @@ def cluster(contest: Contest) -> Contest:
 
 
 def test_a_fence_that_a_majority_accepts_stays(contest: Contest) -> None:
-    contest.meet(faults.cut)
+    contest.cause(faults.cut)
     assert contest.write().outcome is FinalOutcome.UNDONE
     [leaf] = contest.pool.leaves(contest.base.address)
     assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("2-", "available")
 
 
 def test_a_fence_without_a_quorum_is_withdrawn(contest: Contest) -> None:
-    contest.meet(faults.cut, faults.answer_202)
+    contest.cause(faults.cut, faults.answer_202)
     assert contest.write().outcome is FinalOutcome.UNDONE
     [leaf] = contest.live
     assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("4-", "available")
 
 
 def test_a_withdrawal_of_a_fence_is_repeated_until_it_succeeds(contest: Contest) -> None:
-    contest.meet(faults.cut, faults.answer_202, faults.cut)
+    contest.cause(faults.cut, faults.answer_202, faults.cut)
     assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.owners == [None]
 
@@ -153,7 +158,7 @@ def test_a_write_that_arrives_just_before_its_fence_is_done(contest: Contest) ->
         gate.set()
         assert eventually(lambda: contest.owners == [contest.after.assigned_to])
 
-    contest.meet(faults.late(gate), first(arrive))
+    contest.cause(faults.late(gate), first(arrive))
     assert contest.write().outcome is FinalOutcome.DONE
     assert contest.owners == [contest.after.assigned_to]
 
@@ -162,32 +167,32 @@ def test_a_write_that_arrives_while_its_fence_is_withdrawn_is_withdrawn_too(
     contest: Contest,
 ) -> None:
     arrive = afterwards(lambda: contest.graft(contest.after, HIGH))
-    contest.meet(faults.cut, faults.answer_202, arrive)
+    contest.cause(faults.cut, faults.answer_202, arrive)
     assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.owners == [None]
 
 
 def test_a_withdrawn_write_is_checked_later(contest: Contest) -> None:
-    contest.meet(faults.answer_202)
+    contest.cause(faults.answer_202)
     assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.looked_at == [(contest.base.address, contest.after.assigned_to)]
 
 
 def test_a_withdrawn_write_is_checked_after_the_withdrawal(contest: Contest) -> None:
     """Another worker that read the address meanwhile may have written its copy."""
-    contest.meet(faults.answer_202, first(contest.looked_at.clear))
+    contest.cause(faults.answer_202, first(contest.looked_at.clear))
     assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.looked_at == [(contest.base.address, contest.after.assigned_to)]
 
 
 def test_a_withdrawal_that_does_not_arrive_is_sent_again(contest: Contest) -> None:
-    contest.meet(faults.answer_202, faults.cut)
+    contest.cause(faults.answer_202, faults.cut)
     assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.owners == [None]
 
 
 def test_a_withdrawn_write_is_undone_before_the_address_is_restored(contest: Contest) -> None:
-    contest.meet(faults.answer_202)
+    contest.cause(faults.answer_202)
     contest.proxy.rule(faults.cut, "POST", f"{POOL}/_bulk_docs", times=None)
     assert contest.write().outcome is FinalOutcome.UNDONE
     contest.proxy.clear()
@@ -195,7 +200,7 @@ def test_a_withdrawn_write_is_undone_before_the_address_is_restored(contest: Con
 
 
 def test_another_writers_revision_stays_after_a_withdrawal(contest: Contest) -> None:
-    contest.meet(afterwards(contest.rival, answered=False))
+    contest.cause(afterwards(contest.rival, answered=False))
     assert contest.write().outcome is FinalOutcome.LOST
     assert contest.owners == ["rival"]
 
@@ -205,7 +210,7 @@ def test_two_other_writers_revisions_are_not_changed(contest: Contest) -> None:
         contest.rival()
         contest.graft(contest.base, "0" * 32)
 
-    contest.meet(first(write, faults.cut))
+    contest.cause(first(write, faults.cut))
     assert contest.write().outcome is FinalOutcome.LOST
     assert len(contest.live) == 2
 
@@ -225,14 +230,14 @@ def test_a_write_with_other_fields_belongs_to_another_writer(
     contest: Contest, differs: dict[str, Any]
 ) -> None:
     """Clients choose request ids, and may use one twice."""
-    contest.meet(first(lambda: contest.overtake(**differs), faults.cut))
+    contest.cause(first(lambda: contest.overtake(**differs), faults.cut))
     assert contest.write().outcome is FinalOutcome.LOST
 
 
 def test_on_a_cluster_an_unanswered_write_is_done_if_a_majority_accepts_it_again(
     cluster: Contest,
 ) -> None:
-    cluster.meet(faults.lose_reply)
+    cluster.cause(faults.lose_reply)
     result = cluster.write()
     assert (result.outcome, (result.ip.revision or "")[:2]) == (FinalOutcome.DONE, "3-")
 
@@ -241,7 +246,7 @@ def test_on_a_cluster_an_unanswered_write_is_done_if_a_majority_accepts_it_again
 def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_no_majority_accepts_it_again(
     cluster: Contest, again: Fault
 ) -> None:
-    cluster.meet(faults.lose_reply, again)
+    cluster.cause(faults.lose_reply, again)
     assert cluster.write().outcome is FinalOutcome.UNDONE
     assert cluster.owners in ([], [None])  # restored at once, or later
 
@@ -249,7 +254,7 @@ def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_no_majority_accepts_it
 def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_another_writers_revision_appears(
     cluster: Contest,
 ) -> None:
-    cluster.meet(faults.lose_reply, afterwards(cluster.rival))
+    cluster.cause(faults.lose_reply, afterwards(cluster.rival))
     assert cluster.write().outcome is FinalOutcome.LOST
     assert cluster.owners == ["rival"]
 
@@ -272,7 +277,7 @@ def test_a_release_without_a_quorum_in_a_conflict_is_withdrawn(
     put = lambda: cluster.pool.graft(  # noqa: E731
         {**to_document(rival), "_rev": f"3-{HIGH}"}, parent=cluster.base.revision or ""
     )
-    cluster.meet(afterwards(put, answered=False))
+    cluster.cause(afterwards(put, answered=False))
     assert cluster.write().outcome is FinalOutcome.LOST
     assert (cluster.base.address, alice.id) in cluster.looked_at
     assert [leaf["pvt_request_id"] for leaf in cluster.live] == ["rival"]
@@ -282,7 +287,7 @@ def test_a_release_without_a_quorum_in_a_conflict_is_withdrawn(
 def test_a_release_that_only_a_node_that_is_away_has_is_withdrawn(
     cluster: Contest, alice: Member, rival: str
 ) -> None:
-    """Otherwise it would appear next to the acknowledged write, and could be chosen."""
+    """Otherwise it would become a conflict with the acknowledged write, and could win."""
     cluster.base = base = cluster.write().ip
     cluster.after = base.release(alice.id, at=AT + 1, request_id="r")
     done = base.release(alice.id, at=AT + 1, request_id="rival")
@@ -290,7 +295,7 @@ def test_a_release_that_only_a_node_that_is_away_has_is_withdrawn(
     gone = {"_deleted": True} if deletion else {}
     cluster.pool.put({**to_document(deletion or done), **gone})
     away = f"3-{HIGH}"
-    cluster.meet(faults.accepted_elsewhere(base.address, away))
+    cluster.cause(faults.accepted_elsewhere(base.address, away))
     assert cluster.write().outcome is FinalOutcome.LOST
     cluster.pool.graft({**to_document(cluster.after), "_rev": away}, base.revision or "")
     assert [leaf["pvt_request_id"] for leaf in cluster.live] == ([] if gone else ["rival"])
@@ -300,7 +305,7 @@ def test_a_release_that_only_a_node_that_is_away_has_is_withdrawn(
 def test_a_release_that_another_client_has_read_is_not_withdrawn(
     cluster: Contest, alice: Member, then: str
 ) -> None:
-    """It took effect before that client's write."""
+    """The release took effect before that client's write."""
     cluster.base = base = cluster.write().ip
     cluster.after = base.release(alice.id, at=AT + 1, request_id="r")
 
@@ -315,7 +320,7 @@ def test_a_release_that_another_client_has_read_is_not_withdrawn(
             rival = replace(base, request_id="rival", trail=())
             cluster.pool.graft({**to_document(rival), "_rev": f"3-{HIGH}"}, base.revision or "")
 
-    cluster.meet(_202_and(write))
+    cluster.cause(_202_and(write))
     cluster.write()
     assert all("pvt_withdrawn" not in leaf for leaf in cluster.pool.leaves(base.address))
 
@@ -327,7 +332,7 @@ def test_an_assignment_in_a_conflict_with_a_deletion_is_withdrawn(
     """A live revision would hide the deletion, which was acknowledged."""
     gone = replace(cluster.base.delete(at=AT, request_id="rival"), revision=None)
     delete = lambda: cluster.graft(gone, HIGH, _deleted=True)  # noqa: E731
-    cluster.meet(afterwards(delete, answered=answered) if not answered else _202_and(delete))
+    cluster.cause(afterwards(delete, answered=answered) if not answered else _202_and(delete))
     assert cluster.write().outcome is FinalOutcome.LOST
     assert cluster.live == []
 
@@ -348,7 +353,7 @@ def test_a_write_to_which_another_client_has_added_a_revision_is_done(
 ) -> None:
     """That client has read the write, so the reply must not say that the write failed."""
     own = contest.after.trail[-1:]
-    if other == "Kazoo":  # it has added the address too, and keeps fields that it does not know
+    if other == "Kazoo":  # another client has added the address too, and keeps unknown fields
         contest.base = replace(contest.base, trail=())
         contest.after = replace(contest.after, trail=own)
 
@@ -361,7 +366,7 @@ def test_a_write_to_which_another_client_has_added_a_revision_is_done(
         contest.pool.put({**to_document(later), "_rev": contest.live[0]["_rev"]})
 
     act = add_a_revision
-    contest.meet(_202_and(act) if answer == "202" else afterwards(act, answered=False))
+    contest.cause(_202_and(act) if answer == "202" else afterwards(act, answered=False))
     assert contest.write().outcome is FinalOutcome.DONE
     assert contest.owners == [None]
     assert contest.looked_at[0] == (contest.base.address, alice.id)
@@ -371,7 +376,7 @@ def test_a_mark_for_a_release_without_a_quorum_is_withdrawn(cluster: Contest) ->
     """No other client acts on the mark, unlike on the release itself."""
     cluster.base = cluster.write().ip
     cluster.after = replace(cluster.base, transaction="release-mine")
-    cluster.meet(faults.lose_reply, faults.answer_202)
+    cluster.cause(faults.lose_reply, faults.answer_202)
     assert cluster.write().outcome is FinalOutcome.UNDONE
     assert [leaf["pvt_transaction"] for leaf in cluster.live] in ([], ["assign-mine"])
 
@@ -385,7 +390,7 @@ def test_a_release_is_withdrawn_when_a_conflict_shows_while_it_is_confirmed(
     put = lambda: cluster.pool.graft(  # noqa: E731
         {**to_document(rival), "_rev": f"3-{HIGH}"}, parent=cluster.base.revision or ""
     )
-    cluster.meet(faults.lose_reply, afterwards(put))
+    cluster.cause(faults.lose_reply, afterwards(put))
     assert cluster.write().outcome is FinalOutcome.LOST
     assert [leaf["pvt_request_id"] for leaf in cluster.live] == ["rival"]
 
@@ -395,7 +400,7 @@ def test_a_write_missing_on_lagging_replicas_is_unknown(cluster: Contest) -> Non
     newer = cluster.pool.put({**old, "_rev": cluster.base.revision}).revision
     cluster.base = replace(cluster.base, revision=newer)
     cluster.after = replace(cluster.after, revision=newer)
-    cluster.meet(faults.answer_202, *[faults.cut] * 5)
+    cluster.cause(faults.answer_202, *[faults.cut] * 5)
     lagging = cluster.proxy.rule(faults.lagging(old), "GET", cluster.base.address, times=None)
     assert cluster.write().outcome is FinalOutcome.UNKNOWN
     assert lagging.met
@@ -404,7 +409,7 @@ def test_a_write_missing_on_lagging_replicas_is_unknown(cluster: Contest) -> Non
 
 def test_an_undo_that_a_lagging_replica_refused_is_repeated(contest: Contest) -> None:
     done = contest.write().ip
-    contest.meet(faults.conflict_chunked)
+    contest.cause(faults.conflict_chunked)
     old = {**to_document(contest.base), "_rev": contest.base.revision}
     contest.proxy.rule(faults.shown(old), "GET|POST", f"{contest.base.address}|_bulk_get")
     contest.writer.make_available([done])
@@ -421,7 +426,7 @@ def test_a_write_of_an_earlier_attempt_is_not_confirmed_without_a_majority(
     contest: Contest, fault: Fault
 ) -> None:
     done = contest.write().ip
-    contest.meet(fault)
+    contest.cause(fault)
     with pytest.raises(DatastoreUnreachable):
         contest.writer.confirm(done)
 
@@ -437,7 +442,7 @@ def test_on_a_cluster_a_write_of_an_earlier_attempt_is_not_confirmed_in_a_confli
 
 def test_an_undo_without_a_quorum_is_repeated(contest: Contest) -> None:
     done = contest.write().ip
-    contest.meet(faults.answer_202)
+    contest.cause(faults.answer_202)
     contest.writer.make_available([done])
     [leaf] = contest.live
     assert (leaf["_rev"][:2], leaf["pvt_status"]) == ("4-", "available")
@@ -445,7 +450,7 @@ def test_an_undo_without_a_quorum_is_repeated(contest: Contest) -> None:
 
 def test_an_undo_that_does_not_arrive_is_repeated(contest: Contest) -> None:
     done = contest.write().ip
-    contest.meet(faults.cut)
+    contest.cause(faults.cut)
     contest.writer.make_available([done])
     assert contest.owners == [None]
 
@@ -474,7 +479,7 @@ def test_a_deleted_address_is_not_undone(contest: Contest) -> None:
 
 
 def test_a_fence_whose_response_was_lost_is_no_write_of_another_client(contest: Contest) -> None:
-    contest.meet(faults.cut, faults.lose_reply)
+    contest.cause(faults.cut, faults.lose_reply)
     assert contest.write().outcome is FinalOutcome.UNDONE
     assert contest.owners == [None]
     assert [leaf["_rev"].partition("-")[0] for leaf in contest.live] == ["3"]
@@ -485,6 +490,6 @@ def test_the_mark_of_another_client_s_release_is_no_fence(contest: Contest, alic
     contest.base = contest.write().ip
     contest.after = contest.base.release(alice.id, at=AT + 1, request_id="r")
     mark = to_document(replace(contest.base, transaction="release-another"))
-    contest.meet(first(lambda: contest.pool.put(mark), faults.cut))
+    contest.cause(first(lambda: contest.pool.put(mark), faults.cut))
     assert contest.write().outcome is FinalOutcome.LOST
     assert [leaf["_rev"][:2] for leaf in contest.live] == ["3-"]

@@ -17,7 +17,7 @@ from kazoo_ips.model import AssignIP, DedicatedIP, ReleaseIP
 from kazoo_ips.repositories.accounts import account_database
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import held_up
+from tests.faults.conftest import hold_request
 from tests.faults.proxy import FaultProxy
 from tests.timing import eventually
 
@@ -30,29 +30,32 @@ Together = Callable[[], Iterator[Assign]]
 
 
 @pytest.fixture
-def through(
-    proxy: FaultProxy, behind: Settings, monkeypatch: pytest.MonkeyPatch, operator: Member
+def batching_services(
+    proxy: FaultProxy,
+    proxied_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    operator: Member,
 ) -> Instance:
     """The services behind the proxy, whose writes wait for a batch without a limit."""
     monkeypatch.setattr("kazoo_ips.couch.client._MAX_WAIT_WRITE", 30)
-    return composition.build(behind)
+    return composition.build(proxied_settings)
 
 
 @pytest.fixture
 def together(
-    through: Instance, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
+    batching_services: Instance, proxy: FaultProxy, add: Callable[..., DedicatedIP], alice: Member
 ) -> Together:
     """Assignments that start while `FIRST` is assigned. They are sent in one request."""
     for address in (FIRST, SECOND, THIRD, FOURTH):
         add(address)
-    database = through.ips._reader._ips._pool
+    database = batching_services.ips._reader._ips._pool
 
     @contextmanager
     def writes() -> Iterator[Assign]:
         def call(address: str, who: Member) -> Callable[[], DedicatedIP]:
-            return partial(through.ips.assign, AssignIP(who.id, address), uuid4().hex)
+            return partial(batching_services.ips.assign, AssignIP(who.id, address), uuid4().hex)
 
-        held = held_up(proxy, "PUT", f"{POOL}{FIRST}", call(FIRST, alice), database._writes)
+        held = hold_request(proxy, "PUT", f"{POOL}{FIRST}", call(FIRST, alice), database._writes)
         with held as (first, begin):
             yield lambda address, who: begin(call(address, who))
         assert first.result(30).assigned_to == alice.id
@@ -147,7 +150,7 @@ def test_without_a_quorum_all_are_withdrawn(
     proxy: FaultProxy,
     pool: Database,
     couch: Couch,
-    through: Instance,
+    batching_services: Instance,
     alice: Member,
     bob: Member,
 ) -> None:
@@ -158,26 +161,29 @@ def test_without_a_quorum_all_are_withdrawn(
         assert isinstance(each.exception(), DatastoreUnreachable)
     assert (copies(couch, alice), copies(couch, bob)) == ({FIRST}, set())
     for address in (SECOND, THIRD):
-        assert through.ips.fetch(address).assigned_to is None
+        assert batching_services.ips.fetch(address).assigned_to is None
 
 
 def test_copies_are_written_and_removed_together(
-    through: Instance,
+    batching_services: Instance,
     proxy: FaultProxy,
     add: Callable[..., DedicatedIP],
     couch: Couch,
     alice: Member,
 ) -> None:
-    database = through.copies._copies._couch.database(account_database(alice.id))
+    database = batching_services.copies._copies._couch.database(account_database(alice.id))
     steps = [
-        (lambda a: through.ips.assign(AssignIP(alice.id, a), uuid4().hex), {FIRST, SECOND, THIRD}),
-        (lambda a: through.ips.release(ReleaseIP(alice.id, a), uuid4().hex), set()),
+        (
+            lambda a: batching_services.ips.assign(AssignIP(alice.id, a), uuid4().hex),
+            {FIRST, SECOND, THIRD},
+        ),
+        (lambda a: batching_services.ips.release(ReleaseIP(alice.id, a), uuid4().hex), set()),
     ]
     for address in (FIRST, SECOND, THIRD):
         add(address)
     for step, left in steps:
         proxy.clear()
-        held = held_up(
+        held = hold_request(
             proxy, "PUT", f"{alice.id[4:]}/{FIRST}", partial(step, FIRST), database._writes
         )
         with held as (first, begin):
@@ -192,11 +198,11 @@ def test_copies_are_written_and_removed_together(
 
 
 def test_all_threads_get_the_error_of_a_missing_database(
-    behind: Settings, proxy: FaultProxy
+    proxied_settings: Settings, proxy: FaultProxy
 ) -> None:
-    nowhere = composition.connect(behind).database("not-there")
+    nowhere = composition.connect(proxied_settings).database("not-there")
     a, b, c = (partial(nowhere.write, {"_id": i}) for i in "abc")
-    with held_up(proxy, "PUT", "not-there/a", a, nowhere._writes) as (first, begin):
+    with hold_request(proxy, "PUT", "not-there/a", a, nowhere._writes) as (first, begin):
         others = [begin(b), begin(c)]
     for each in (first, *others):
         with pytest.raises(DatastoreMissing):

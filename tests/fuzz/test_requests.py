@@ -38,7 +38,7 @@ class Fuzzed:
     body: bytes = b""
 
 
-# What requests are made of.
+# The parts of requests
 
 header_text = st.text(
     st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=30
@@ -193,7 +193,7 @@ class Service:
 
 
 def assert_in_form(fuzzed: Fuzzed, reply: Any) -> None:
-    """Whether a reply is an envelope, or CSV or a page if it was requested."""
+    """Check that a reply is an envelope, or, if the request allows it, CSV or a page."""
     assert re.fullmatch(r"[\x21-\x7e]{1,128}", reply.headers["X-Request-ID"])
     if reply.status_int == 304:
         assert reply.body == b""

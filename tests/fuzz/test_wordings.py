@@ -1,4 +1,4 @@
-"""No request, argument or setting is answered with the text of a Python exception."""
+"""The service answers no request, argument or setting with the text of a Python exception."""
 
 import codecs
 import json
@@ -32,16 +32,16 @@ PYTHONS = re.compile(
     r"|not a valid port number|Error \d+ while decompressing|incorrect header check",
     re.IGNORECASE,
 )
-"""Wordings of Python's exceptions and of its libraries'."""
+"""Parts of the texts of exceptions of Python and of its libraries."""
 
 
-def assert_own_words(told: str) -> None:
-    """What is told has no wording of Python's."""
+def assert_no_text_of_an_exception(told: str) -> None:
+    """Check that an output has no text of a Python exception."""
     found = PYTHONS.search(told)
     assert found is None, f"{found and found[0]!r} in {told[:2000]}"
 
 
-def test_pythons_wordings_are_known() -> None:
+def test_the_texts_of_pythons_exceptions_are_recognised() -> None:
     def fail(do: Callable[[], object]) -> str:
         try:
             do()
@@ -74,7 +74,7 @@ def test_pythons_wordings_are_known() -> None:
         assert PYTHONS.search(fail(cause)), fail(cause)
 
 
-# What can be wrong with bytes and texts.
+# Invalid bytes and texts
 
 bad_json = st.one_of(
     st.binary(max_size=40),
@@ -113,34 +113,38 @@ lists = st.one_of(
 )  # fmt: skip
 
 
-# Every entry.
+# Every way into the service
 
 
 @given(body=bad_json, coding=st.sampled_from(["", "gzip"]))
 @runs(60)
-def test_a_body(api: TestApp, operator: Any, body: bytes, coding: str) -> None:
+def test_no_body_is_answered_with_the_text_of_an_exception(
+    api: TestApp, operator: Any, body: bytes, coding: str
+) -> None:
     for path, headers in (("/v2/ips", operator.headers), ("/v2/user_auth", {})):
         more = {"Content-Encoding": coding} if coding else {}
         reply = api.request(
             path, method="PUT", body=body, headers={**headers, **more}, status="4*"
         )
-        assert_own_words(reply.text)
+        assert_no_text_of_an_exception(reply.text)
 
 
 @given(value=values)
 @runs(40)
-def test_a_value(api: TestApp, operator: Any, value: str) -> None:
+def test_no_value_is_answered_with_the_text_of_an_exception(
+    api: TestApp, operator: Any, value: str
+) -> None:
     assert isinstance(value, str)
     headers = operator.headers
     data = {"ip": value, "zone": value, "host": value}
     for body in ({"data": data}, {"data": {"ips": [data]}}, {"data": {"quantity": value}}):
         reply = api.put_json("/v2/ips", body, headers=headers, status="*")
-        assert_own_words(_without(reply.text, value))
+        assert_no_text_of_an_exception(_without(reply.text, value))
     for path in ("ips", f"accounts/{operator.id}/ips"):
         for name in ("page_size", "start_key", "quantity", "paginate", "dry_run"):
             query = {name: value.encode(errors="replace")}
             reply = api.get(f"/v2/{path}", query, headers=headers, status="*")
-            assert_own_words(_without(reply.text, value))
+            assert_no_text_of_an_exception(_without(reply.text, value))
 
 
 def _without(text: str, value: str) -> str:
@@ -151,13 +155,15 @@ def _without(text: str, value: str) -> str:
 @given(content=lists)
 @runs(60)
 @pytest.mark.usefixtures("pool")
-def test_a_list(environment: dict[str, str], content: bytes) -> None:
+def test_no_list_is_answered_with_the_text_of_an_exception(
+    environment: dict[str, str], content: bytes
+) -> None:
     told = CliRunner(env=environment).invoke(
         cli.cli, ["add", "--dry-run", "--from", "-"], input=content
     )
     assert told.exit_code in {0, 1}
     assert told.exception is None or isinstance(told.exception, SystemExit)
-    assert_own_words(told.output)
+    assert_no_text_of_an_exception(told.output)
 
 
 COMMANDS = [
@@ -178,7 +184,7 @@ COMMANDS = [
 @given(value=values, command=st.sampled_from(COMMANDS))
 @runs(60)
 @pytest.mark.usefixtures("pool")
-def test_an_argument(
+def test_no_argument_is_answered_with_the_text_of_an_exception(
     environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     operator: Any,
@@ -190,7 +196,7 @@ def test_an_argument(
     rest = [part for part in arguments if part not in options and part != "--"]
     with _environment(monkeypatch, environment):
         told = _run([command[0], *options, "--", *rest])
-    assert_own_words(told.replace(value, "") if value else told)
+    assert_no_text_of_an_exception(told.replace(value, "") if value else told)
 
 
 @contextmanager
@@ -202,7 +208,7 @@ def _environment(patch: pytest.MonkeyPatch, environment: dict[str, str]) -> Iter
 
 
 def _run(arguments: list[str]) -> str:
-    """What a command says, as its entry point runs it."""
+    """Return the output of a command, run by its entry point."""
 
     def entry() -> None:
         cli.run(lambda: cli.cli.main(arguments))
@@ -227,11 +233,11 @@ SETTINGS = [
 @given(name=st.sampled_from(SETTINGS), value=values)
 @example(name="KAZOO_IPS_TRUSTED_PROXIES", value="192.0.2.1/24")
 @runs(100)
-def test_a_setting(name: str, value: str) -> None:
+def test_no_setting_is_answered_with_the_text_of_an_exception(name: str, value: str) -> None:
     try:
         Settings.load({name: value})
     except BadSetting as error:
-        assert_own_words(str(error).replace(repr(value), ""))
+        assert_no_text_of_an_exception(str(error).replace(repr(value), ""))
 
 
 @given(
@@ -240,18 +246,20 @@ def test_a_setting(name: str, value: str) -> None:
     )
 )
 @runs(60)
-def test_a_file_of_settings(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_no_file_of_settings_is_answered_with_the_text_of_an_exception(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     file = tmp_path_factory.mktemp("settings") / "file"
     file.write_bytes(content)
     for path in (file, file.parent, file / "x", file.parent / "none", Path("\0"), Path("x" * 300)):
         try:
             settings_file.read(path)
         except BadSetting as error:
-            assert_own_words(str(error))
+            assert_no_text_of_an_exception(str(error))
     for command in ([], ["/nonexistent"], [str(file.parent)], [str(file)], ["\0"]):
         with pytest.raises(SystemExit) as ended:
             settings_file.main([str(file), *command])
-        assert_own_words(str(ended.value.code))
+        assert_no_text_of_an_exception(str(ended.value.code))
 
 
 @given(bind=values)
@@ -260,7 +268,7 @@ def test_a_file_of_settings(tmp_path_factory: pytest.TempPathFactory, content: b
 @example(bind="127.0.0.1:70000")
 @example(bind="unix:/tmp/x")
 @runs(40)
-def test_what_the_supervisor_listens_on(
+def test_no_listen_address_of_the_supervisor_is_answered_with_the_text_of_an_exception(
     tmp_path_factory: pytest.TempPathFactory, bind: str
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
@@ -268,12 +276,12 @@ def test_what_the_supervisor_listens_on(
     try:
         supervisor._listen([bind])
     except BadSetting as error:
-        assert_own_words(str(error).replace(bind, ""))
+        assert_no_text_of_an_exception(str(error).replace(bind, ""))
     finally:
         supervisor._close_all_but([])
 
 
-def test_errors_of_the_operating_system_have_its_words() -> None:
+def test_errors_of_the_operating_system_are_shown_with_its_text() -> None:
     assert error_texts.of_os_error(FileNotFoundError(2, "No such", "x")) == (
         "No such file or directory"
     )
@@ -282,7 +290,7 @@ def test_errors_of_the_operating_system_have_its_words() -> None:
     assert error_texts.of_os_error(ValueError("embedded null byte")) == "it cannot be used"
 
 
-def test_an_unreachable_database_is_told_in_own_words(
+def test_an_unreachable_database_is_not_logged_with_the_text_of_an_exception(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -290,4 +298,4 @@ def test_an_unreachable_database_is_told_in_own_words(
     couch = composition.connect(Settings(couchdb_url=f"http://127.0.0.1:{port}"))
     with pytest.raises(Exception, match="Connection refused") as raised:
         couch.version()
-    assert_own_words(f"{raised.value} {caplog.text}")
+    assert_no_text_of_an_exception(f"{raised.value} {caplog.text}")

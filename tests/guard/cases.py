@@ -176,4 +176,5 @@ BROKEN: dict[str, dict[str, Any]] = {
     "no address": kazoo_document("junk"),
     "an address that no proxy can have": kazoo_document("127.0.0.1"),
 }
-"""Documents from before there was a guard: whoever does not touch what is wrong may write them."""
+"""Documents that were invalid before the guard was installed. A client may write them if it does
+not change the invalid fields."""

@@ -1,7 +1,7 @@
 """The guard on CouchDB: it refuses invalid edits; Kazoo and the service work as before.
 
-The embedded server keeps design documents but runs no `validate_doc_update`: there these tests
-are skipped.
+The embedded server stores design documents, but does not run `validate_doc_update`. On it these
+tests are skipped.
 """
 
 import time
@@ -42,7 +42,7 @@ from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.assigning.transactions import _LATE as LATE
 from kazoo_ips.services.states.draining import Place
 from kazoo_ips.services.states.place_changes import ChangePlace
-from tests.api.fresh import Fresh, made_fresh
+from tests.api.own_application import OwnApplication, create_own_application
 from tests.api.recorded import DATABASES
 from tests.emptying import clear
 from tests.guard.cases import ADDRESS, BROKEN, FREE, PASSED, REFUSED, TAKEN
@@ -53,11 +53,11 @@ HOST, OTHER_HOST = "a.example.com", "b.example.com"
 
 
 @pytest.fixture(scope="module")
-def guarded(settings: Settings, couch: Couch) -> Iterator[Fresh]:
+def guarded(settings: Settings, couch: Couch) -> Iterator[OwnApplication]:
     """The service on a guarded pool of its own."""
     if "couchdb" not in couch.greeting():
         pytest.skip("the embedded server runs no validate_doc_update")
-    with made_fresh(settings) as made:
+    with create_own_application(settings) as made:
         assert composition.databases(made.settings).guard(True)
         await_guard(
             composition.connect(made.settings.as_administrator()).database("dedicated_ips")
@@ -66,7 +66,7 @@ def guarded(settings: Settings, couch: Couch) -> Iterator[Fresh]:
 
 
 @pytest.fixture
-def pool(guarded: Fresh) -> Iterator[Database]:
+def pool(guarded: OwnApplication) -> Iterator[Database]:
     """The guarded pool, empty."""
     database = composition.connect(guarded.settings.as_administrator()).database("dedicated_ips")
     yield database
@@ -74,7 +74,7 @@ def pool(guarded: Fresh) -> Iterator[Database]:
 
 
 def await_guard(database: Database) -> None:
-    """CouchDB needs up to 67 s until it runs a new design document (`ddoc_cache`)."""
+    """Wait until CouchDB runs the new design document, which takes up to 67 s (`ddoc_cache`)."""
     end = time.monotonic() + 90
     while time.monotonic() < end:
         try:
@@ -88,11 +88,11 @@ def await_guard(database: Database) -> None:
 
 
 def begin(database: Database, old: dict[str, Any] | None) -> dict[str, str]:
-    """Write what was there before; the revision to follow it with.
+    """Write the old document on every node; return its revision, for the next write.
 
-    On every node that there is: one that lags would speak of a conflict.
+    A node that lags would report a conflict.
     """
-    await_replicas(database)  # until the deletions of the test before are everywhere
+    await_replicas(database)  # until all nodes have the deletions of the test before
     everywhere = database.replicas
     if old is None:
         return {}
@@ -151,7 +151,7 @@ def test_every_document_of_kazoo_can_be_replicated_and_written_again(pool: Datab
         assert pool.graft(document | {"_rev": f"9-{'a' * 32}"}, parent=f"8-{'b' * 32}")
 
 
-def test_every_write_of_the_service_passes(guarded: Fresh, pool: Database) -> None:
+def test_every_write_of_the_service_passes(guarded: OwnApplication, pool: Database) -> None:
     services, account = guarded.services, guarded.id
     addresses = tuple(f"192.0.2.{n}" for n in range(1, 5))
     for address in (*addresses, "2001:db8::1"):
@@ -170,7 +170,7 @@ def test_every_write_of_the_service_passes(guarded: Fresh, pool: Database) -> No
     records = composition.connect(guarded.settings.as_administrator()).database("kazoo_ips")
 
     def all_are_removed() -> bool:
-        services.background.work()  # no thread does it here
+        services.background.work()  # here no background thread runs it
         return not list(records.range("transaction-", "transaction."))
 
     # On a cluster some records are kept for a while.
@@ -202,7 +202,7 @@ class States:
 
 
 @pytest.fixture
-def states(guarded: Fresh, pool: Database) -> States:
+def states(guarded: OwnApplication, pool: Database) -> States:
     # CouchDB compares times with its own clock, so that of the service stays behind it.
     clock = [time.time() - 100_000]
     services = composition.build(guarded.settings, clock=lambda: clock[0])
@@ -216,7 +216,7 @@ def states(guarded: Fresh, pool: Database) -> States:
 def test_addresses_rest(states: States) -> None:
     states.assign(states.one)
     assert states.release() == "aging"
-    states.assign(states.one)  # the last account has it back
+    states.assign(states.one)  # the last account gets it back
     states.release()
     states.services.operator_changes.end_rest(EndRest(ADDRESS, "r"), uuid4().hex)
     states.assign(states.two)
@@ -283,7 +283,7 @@ def test_hosts_are_moved_and_evacuated(states: States) -> None:
     assert [d["pvt_status"] for d in states.pool.range("1", "2")] == ["assigned"] * 4
 
 
-def test_what_kazoo_makes_available_is_put_right(states: States) -> None:
+def test_an_address_that_kazoo_makes_available_is_corrected(states: States) -> None:
     states.services.operator_changes.disable(DisableIP(ADDRESS, "listed"), uuid4().hex)
     states.pool.put({**states.pool.get(ADDRESS), "pvt_status": "available"})
     for _ in range(8):
@@ -292,7 +292,7 @@ def test_what_kazoo_makes_available_is_put_right(states: States) -> None:
     assert states.status() == "disabled"
 
 
-def test_withdrawals_and_restorations_pass(guarded: Fresh, pool: Database) -> None:
+def test_withdrawals_and_restorations_pass(guarded: OwnApplication, pool: Database) -> None:
     before = guarded.services.pool.create(CreateIP(ADDRESS, "us-east", "a.example.com"), "create")
     couch = composition.connect(guarded.settings)
     ips = IPRepository(couch, ListRepository(couch))
@@ -311,7 +311,7 @@ def test_withdrawals_and_restorations_pass(guarded: Fresh, pool: Database) -> No
 
 
 def test_the_doctor_repairs_documents_that_were_invalid_before(
-    guarded: Fresh, pool: Database
+    guarded: OwnApplication, pool: Database
 ) -> None:
     databases = composition.databases(guarded.settings)
     assert databases.guard(False)
@@ -325,7 +325,9 @@ def test_the_doctor_repairs_documents_that_were_invalid_before(
     assert found == [("no_owner", True)]
 
 
-def test_an_upgrade_updates_the_guard_and_not_the_views(guarded: Fresh, pool: Database) -> None:
+def test_an_upgrade_updates_the_guard_and_not_the_views(
+    guarded: OwnApplication, pool: Database
+) -> None:
     views = pool.get("_design/ips")["_rev"]
     there = pool.get("_design/guard")
     pool.put({**there, "validate_doc_update": "(function () {})"})

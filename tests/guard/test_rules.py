@@ -47,7 +47,7 @@ def test_a_valid_document_passes(ask: Ask, what: str) -> None:
 
 @given(address=st.one_of(strategies.addresses(), strategies.near_addresses()))
 def test_the_guard_and_the_service_add_the_same_addresses(ask: Ask, address: str) -> None:
-    assume("%" not in address)  # Kazoo adds addresses with a zone id, so the guard lets them pass
+    assume("%" not in address)  # Kazoo adds addresses with a zone id, so the guard accepts them
     taken = addresses.canonical(address) is not None and addresses.unusable(address) is None
     assert (ask(kazoo_document(address), None) is None) == taken
 

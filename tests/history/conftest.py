@@ -1,4 +1,4 @@
-"""A pool with a clock of its own, and the events that the archive has of it."""
+"""A pool with a clock of its own, and the events of its addresses in the archive."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -63,14 +63,14 @@ class World:
         return self.services.pool.delete(DeleteIP(address, force), uuid4().hex)
 
     def write(self, address: str = IP, **fields: Any) -> str:
-        """Write a document as another program does, which keeps what it does not know."""
+        """Write a document as another program does, which keeps unknown fields."""
         document = self.pool.get(address)
         changed = {**document, **{f"pvt_{name}": value for name, value in fields.items()}}
         kept = {name: value for name, value in changed.items() if value is not None}
         return str(self.pool.put(kept).revision)
 
     def archive(self, services: Instance | None = None, seconds: int = 6) -> None:
-        """Let the archiver of a process work."""
+        """Let the archiver of a process archive the changes of these seconds."""
         for _ in range(seconds):
             await_replicas(self.pool)
             (services or self.services).background.archive()
@@ -93,7 +93,7 @@ class World:
         return [e for e in events if e.id not in retracted and not e.retracts]
 
     def kinds(self, address: str = IP) -> list[str]:
-        """Return what happened to an address."""
+        """Return the kinds of the events of an address."""
         return [str(event.event) for event in self.events(address)]
 
 

@@ -126,7 +126,7 @@ def test_an_address_that_is_imported_again_has_both_lives(world: World) -> None:
 
 
 def test_a_creation_that_did_not_read_a_tombstone_is_an_event(world: World) -> None:
-    """Another client has deleted the address after the tombstones were read."""
+    """Another client has deleted the address after the service read the tombstones."""
     world.create()
     world.delete()
     world.archive()

@@ -1,7 +1,7 @@
-"""Lists have each event once, also when the archive and a document show different ones.
+"""Lists have each event once, even if the archive and a document have different events.
 
-Other programs may write a document several times before the service writes it again. The archive
-compares all revisions. The document shows only the last state.
+Other programs may write a document several times before the service writes it again. The archiver
+compares all revisions. The document has only the last state.
 """
 
 from random import Random
@@ -17,7 +17,7 @@ from tests.history.test_remembered_owners import ADDRESSES, change
 
 
 def listed(services: Instance, address: str | None = None) -> list[str]:
-    """The ids of the events in a list: of one address, or of all."""
+    """Return the ids of the events in a list: of one address, or of all."""
     query = ListEvents(address=address, limit=500)
     history = services.history
     page = history.events(query) if address is None else history.of_address(query)
@@ -30,7 +30,7 @@ def archived(world: World, *addresses: str) -> list[str]:
 
 
 def touch(world: World) -> None:
-    """Write an address past the service without changing it."""
+    """Write the document of an address past the service, without changes."""
     world.clock[0] += 1
     world.write(modified=int(world.clock[0]) + GREGORIAN_EPOCH)
 
@@ -46,7 +46,7 @@ def test_once_the_archive_has_everything_lists_have_its_events(
         change(world, mix, mix.choice(ADDRESSES[:2]))
         world.clock[0] += mix.choice([0, 1, 30, 90])
         if mix.random() < 0.3:
-            world.archive(seconds=mix.choice([1, 2]))  # perhaps not everything yet
+            world.archive(seconds=mix.choice([1, 2]))  # at this time the archive may lack events
         if mix.random() < 0.3:
             world.archive()
             assert listed(world.services) == archived(world, *ADDRESSES[:2]), step

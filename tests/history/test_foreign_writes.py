@@ -1,6 +1,6 @@
-"""What Kazoo, Fauxton and scripts write is in the history, or a gap says that it is missing.
+"""The history has the writes of Kazoo, Fauxton and scripts, or a gap in their place.
 
-The embedded database keeps no earlier revisions, as CouchDB after a compaction.
+The embedded database keeps no earlier revisions, like CouchDB after a compaction.
 """
 
 import os
@@ -354,7 +354,7 @@ def test_what_follows_while_the_archiver_reads_is_later_in_every_list(
             if len(turns) == turn:
                 world.clock[0] += 1
                 due.pop()()
-            world.clock[0] += 5  # CouchDB is slow
+            world.clock[0] += 5  # as if CouchDB were slow
 
     archiver = composition.build(
         world.settings, clock=lambda: world.clock[0], pause=lambda seconds: None, trace=meanwhile

@@ -50,12 +50,12 @@ from tests.webhooks.receivers import Receiver
 OTHER = "192.0.2.2"
 ZONE, HOST = Place(Scope.ZONE, "z"), Place(Scope.HOST, "h")
 TIME_LIMIT = 60.0
-"""Seconds within which a receiver has everything."""
+"""Seconds within which a receiver gets all events."""
 
 
 @dataclass
 class Life:
-    """A pool, and everything that can happen to it."""
+    """A pool, and every change that can be made to it."""
 
     world: World
 
@@ -64,7 +64,7 @@ class Life:
         return self.world.services
 
     def steps(self) -> Iterator[tuple[str, Callable[[], object], list[str]]]:
-        """Yield what happens, how, and the kinds of its events."""
+        """Yield the name of each change, a function that makes it, and the kinds of its events."""
         world, x, y = self.world, self.world.account_id, self.world.other_id
         yield "addition", lambda: (world.create(), world.create(OTHER)), ["created"] * 2
         yield "assignment", world.assign, ["assigned"]
@@ -139,7 +139,7 @@ class Life:
         self.services.reservations.assign(command, uuid4().hex)
 
     def _leave_gap(self) -> None:
-        """Write twice past the service, of which the database keeps the second write only."""
+        """Write a document twice past the service. The database keeps only the second write."""
         kazoo_assigns(self.world, at=self._now())
         kazoo_releases(self.world, self._now())
         if os.environ.get("COUCHDB_URL"):
@@ -161,14 +161,14 @@ class Life:
         assert not job.failed, job
 
     def _retract(self) -> None:
-        """Take an event back, as the archiver does when the write of it was withdrawn."""
+        """Retract an event, as the archiver does if the write of the event was withdrawn."""
         event = self.world.events(OTHER)[0]
         retraction = replace(event, id=f"{event.id}-r", event=Kind.RETRACTED, retracts=event.id)
         self.services.archive.append([replace(retraction, before=None, after=None)])
 
 
 def bus(event: HistoryEvent) -> list[str]:
-    """Return what Kazoo's nodes hear: of the pool (-), of copies and routes of accounts."""
+    """Return the changes that Kazoo's nodes are told: of the pool (-), of copies and of routes."""
     heard = []
     for message in DocumentChanges("1").messages(event):
         payload = json.loads(message.body)
@@ -195,7 +195,7 @@ HEARD: Mapping[str, set[str]] = {
     "pool.low": set(),
     "pool.recovered": set(),
 }
-"""What Kazoo's nodes hear of the events of each kind."""
+"""The changes that Kazoo's nodes are told, by the kind of the event."""
 BILLED = {"assigned", "released", "transferred"}
 """The kinds whose events change how many addresses an account has."""
 
@@ -230,7 +230,7 @@ def test_every_kind_of_event_reaches_every_receiver(world: World) -> None:
 
 
 def live(life: Life) -> list[HistoryEvent]:
-    """Let everything happen. Return the events of the feed."""
+    """Make all changes, and return the events of the feed."""
     services, since, events = life.services, "0", []
     for name, happen, kinds in life.steps():
         happen()
@@ -244,7 +244,7 @@ def live(life: Life) -> list[HistoryEvent]:
 
 
 def is_in_archive(world: World, events: list[HistoryEvent]) -> None:
-    """Compare the events of addresses with those that the history has of them."""
+    """Compare the events of the feed with the histories of the addresses."""
     for address in (IP, OTHER):
         stored = sorted(document["id"] for document in world.documents(address))
         assert stored == sorted(event.id for event in events if event.address == address)
@@ -253,7 +253,7 @@ def is_in_archive(world: World, events: list[HistoryEvent]) -> None:
 def delivered(
     world: World, process: Instance, receiver: Receiver, count: int
 ) -> list[dict[str, Any]]:
-    """Send the webhooks, and return what the receiver has got."""
+    """Let the webhooks be delivered, and return what the receiver has got."""
     end = time.monotonic() + TIME_LIMIT
     while len(receiver.received) < count and time.monotonic() < end:
         process.webhook_sender.step()
@@ -263,7 +263,7 @@ def delivered(
 
 
 def billed(world: World, event: HistoryEvent, crossbar: FakeCrossbar) -> set[str]:
-    """Return the accounts for which Crossbar is asked after an event."""
+    """Return the accounts that Crossbar is asked to reconcile after an event."""
     made = Reconciliation(
         Crossbar(crossbar.url),
         world.services.accounts,

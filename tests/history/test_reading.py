@@ -31,7 +31,7 @@ def listed(world: World, query: ListEvents) -> list[HistoryEvent]:
 
 
 def change(world: World, mix: Random, truth: Truth, address: str = "") -> None:
-    """Do something to an address, any by default, and record its state from now on."""
+    """Change an address, by default a random one, and record its state from now on."""
     address = address or mix.choice(ADDRESSES)
     now = int(world.clock[0]) + GREGORIAN_EPOCH
     state = truth[address][-1][1] if truth.get(address) else None
@@ -138,8 +138,8 @@ def test_after_a_restore_of_the_pool_every_document_is_read(
     world.archive()
     world.pool.delete()
     composition.databases(world.settings).create()
-    # The sequences of the new database have nothing to do with the checkpoint. CouchDB gives it
-    # another id; the embedded server does not.
+    # The checkpoint has a sequence of the old database. CouchDB gives the new database another id;
+    # the embedded server does not.
     monkeypatch.setattr(PoolFeed, "history", lambda self: "restored")
     world.services = world.process()
     world.create("192.0.2.9")
@@ -174,7 +174,7 @@ def test_who_had_an_address_until_it_was_released_takes_one_read(world: World) -
 
     def asked(seconds: float) -> tuple[str | None, float | None, bool]:
         world.clock[0] += 1
-        services.background.archive()  # learns how far the archive is
+        services.background.archive()  # reads how far the archive is
         services.history.of_address(ListEvents(address="192.0.2.1"))  # reads the retractions
         sent.clear()
         found = services.history.holder("192.0.2.1", int(START + seconds) + GREGORIAN_EPOCH)
@@ -193,7 +193,7 @@ def test_who_had_an_address_until_it_was_released_takes_one_read(world: World) -
     assert asked(150) == ("assigned", 200, False), "the event at the end is too young"
     world.clock[0] += 100
     world.archive()
-    world.clock[0] += 10  # until the process looks again
+    world.clock[0] += 10  # until the process reads the checkpoint again
     assert asked(50) == ("available", 100, True)
     assert asked(150) == ("assigned", 200, True)
     assert asked(200) == ("available", None, False), "perhaps it was assigned a moment ago"
@@ -224,7 +224,7 @@ def test_what_happens_during_a_question_changes_no_answer_about_the_time_before(
     )
     for _ in range(25):
         act()
-        if mix.random() < 0.5:  # so that the archive has the beginning of what lasts
+        if mix.random() < 0.5:  # so that the archive has the beginnings of the last tenures
             world.clock[0] += 200
             world.archive()
         asking.background.archive()

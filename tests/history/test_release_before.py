@@ -1,6 +1,6 @@
-"""Earlier releases run next to this one, and do no harm to the states that they lack.
+"""Earlier releases run beside this one, and do not damage the states that they do not know.
 
-Their code comes from the history of the repository. It runs in a process of its own.
+Their code comes from the Git history, and runs in a process of its own.
 """
 
 import io
@@ -25,14 +25,15 @@ BEFORE = {
     "without history": "54b6424",
     "with a trail": "e968c7b",
 }
-"""Commits that know two states only: one whose documents have no trail, and one with it."""
+"""Commits whose code knows two states only. The code of the first one writes no trails."""
 FREE, RESTING, RESERVED, DISABLED, MARKED = (f"192.0.2.{n}" for n in range(1, 6))
 ORJSON = """
 import json
 from json import JSONDecodeError, loads
 dumps = lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 """
-"""A library that only the earlier of the two needs, and that is not installed any more."""
+"""A replacement for a library that only the first commit needs, and that is no longer
+installed."""
 OF_ITS_OWN = """
 import os, sys
 from uuid import uuid4
@@ -83,7 +84,7 @@ def code(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def run_before(world: World, code: Path, *arguments: str) -> str:
-    """Run the release before in a process of its own; return what it prints."""
+    """Run code with the earlier release in a process of its own; return what it prints."""
     settings = world.settings
     environment = {
         **os.environ,
@@ -101,7 +102,7 @@ def run_before(world: World, code: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def before(world: World) -> dict[str, Any]:
-    """The documents of an address in each of the other states. One more is available."""
+    """The documents of addresses in the states that the release lacks, and an available one."""
     zone = Place(Scope.ZONE, "z")
     for address in (FREE, RESTING, RESERVED, DISABLED):
         world.create(address)
@@ -120,7 +121,7 @@ def before(world: World) -> dict[str, Any]:
     return {each: world.pool.get(each) for each in (RESTING, RESERVED, DISABLED)}
 
 
-def test_it_leaves_the_other_states_as_they_are(
+def test_an_earlier_release_does_not_change_the_states_that_it_lacks(
     world: World, code: Path, before: dict[str, Any]
 ) -> None:
     said = run_before(world, code, "harms", world.other_id, *before)
@@ -131,10 +132,10 @@ def test_it_leaves_the_other_states_as_they_are(
     assert {each: world.pool.get(each) for each in before} == before
 
 
-def test_what_its_doctor_makes_available_is_given_to_nobody_and_put_right(
+def test_an_address_that_its_doctor_makes_available_is_corrected_before_it_is_assigned(
     world: World, code: Path, before: dict[str, Any]
 ) -> None:
-    # The doctor of the earlier one makes every address available that has no status it knows.
+    # The doctor of the first commit makes every address available whose status it does not know.
     run_before(world, code, "repairs", world.other_id)
     command = AllocateIPs(world.other_id, 2)
     with pytest.raises(InsufficientIPs):
@@ -146,7 +147,7 @@ def test_what_its_doctor_makes_available_is_given_to_nobody_and_put_right(
 
 
 def state(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a state."""
+    """Return the fields of a document that belong to its state."""
     written = ("pvt_modified", "pvt_request_id", "pvt_trail", "pvt_written_generation")
     return {
         name: value
@@ -155,7 +156,7 @@ def state(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_what_it_releases_is_put_right(world: World, code: Path) -> None:
+def test_an_address_that_it_releases_is_corrected(world: World, code: Path) -> None:
     for address in (FREE, MARKED):
         world.create(address)
         world.assign(address)

@@ -1,4 +1,4 @@
-"""The owners of addresses that a process caches are never older than a write of any program."""
+"""A process that caches the owners of addresses notices the writes of all programs."""
 
 import os
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ ADDRESSES = [f"192.0.2.{n}" for n in range(1, 5)]
 
 
 def page(services: Instance, account_id: str) -> TenurePage:
-    """The first page of an account's tenures."""
+    """Return the first page of an account's tenures."""
     return services.tenures.page(account_id, 50, None)
 
 
@@ -34,7 +34,7 @@ def test_a_page_reads_no_document_that_has_not_changed(world: World) -> None:
         trace=lambda method, url: sent.append(f"{method} {url}"),
     )
     first = page(services, world.account_id)
-    # On a cluster the list of the account's addresses is verified by reading them as well.
+    # On a cluster the service also reads these documents to verify the list of the account.
     is_cluster = world.pool.replicas > 1
     assert sum("_bulk_get" in each for each in sent) == 1 + is_cluster
     sent.clear()
@@ -48,7 +48,7 @@ def test_what_another_program_takes_away_is_not_held(world: World) -> None:
     world.assign()
     world.archive()
     assert [t.certain for t in page(world.services, world.account_id).items] == [True]
-    # The document has no trail any more: so the account has no event of the end.
+    # The document has no trail any more. So there is no event for the end of the tenure.
     kazoo = {"status": "assigned", "assigned_to": world.other_id, "trail": None}
     world.write(**kazoo, written_generation=None)
     (taken,) = page(world.services, world.account_id).items
@@ -59,7 +59,7 @@ def test_what_another_program_takes_away_is_not_held(world: World) -> None:
 
 
 def by_hand(world: World, mix: Random, address: str) -> None:
-    """Write to an address past the service."""
+    """Change an address past the service."""
     owner = mix.choice([world.account_id, world.other_id, None])
     marks: dict[str, Any] = {"trail": None} if mix.random() < 0.3 else {}
     status = "assigned" if owner else "available"
@@ -67,7 +67,7 @@ def by_hand(world: World, mix: Random, address: str) -> None:
 
 
 def change(world: World, mix: Random, address: str) -> None:
-    """Change an address by the service, or past it."""
+    """Change an address through the service, or past it."""
     documents = world.pool.get_all([address])
     if not documents:
         world.create(address)
@@ -115,8 +115,8 @@ def test_what_changes_while_it_is_read_is_not_remembered(
         found = by_id(self, ids)
         if not others:
             others.append(True)
-            # Before this thread goes on, the address changes, is archived, and others have read
-            # the feed from the new checkpoint.
+            # Before this thread continues, the address is changed and archived, and other threads
+            # read the feed from the new checkpoint.
             world.write(IP, status="available", assigned_to=None)
             world.archive()
             page(world.services, world.other_id)

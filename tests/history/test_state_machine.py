@@ -41,16 +41,16 @@ from tests.strategies import runs
 
 PLACES = {"192.0.2.1": ("z", "h"), "192.0.2.2": ("z", "g"), "192.0.2.3": ("y", "h")}
 MOVES = "192.0.2.1"
-"""The address that moves. Each zone and host has another one, and so is never unknown."""
+"""The address that moves. Each zone and host has another address too, so it never disappears."""
 PLACE = {("host", "h"), ("host", "g"), ("zone", "z"), ("zone", "y")}
 
 
 @dataclass(frozen=True)
 class Expected:
-    """One address as it should be.
+    """The expected state of one address.
 
-    :param until: when it has rested, in seconds of the model's clock
-    :param mark: `ip`, `host` or `zone`, if it is disabled or will be
+    :param until: the end of its rest, in seconds of the model's clock
+    :param mark: `ip`, `host` or `zone`, if it is disabled, or its release will disable it
     """
 
     status: str
@@ -92,7 +92,7 @@ class Model:
         return ip.until <= self.now or ip.last == account
 
     def put_down(self, address: str, until: float, last: str | None) -> None:
-        """Take an address from its account, or another state."""
+        """End the assignment of an address, or another state of it."""
         mark = self.ips[address].mark or self.drain(address)
         rests = until > self.now
         status = "disabled" if mark else "aging" if rests else "available"
@@ -130,7 +130,7 @@ class StateMachine(RuleBasedStateMachine):
         return self.world.services
 
     def do(self, action: Callable[[], object], *, possible: bool) -> None:
-        """Do what the model says is possible; what is not is refused."""
+        """Do an action. The service has to refuse it if the model says that it is not possible."""
         if possible:
             action()
             return
@@ -155,7 +155,7 @@ class StateMachine(RuleBasedStateMachine):
         self.archive()
 
     def archive(self) -> None:
-        """Let the archiver see all that was written. It corrects what Kazoo has written."""
+        """Let the archiver handle all writes. It corrects the writes of Kazoo."""
         self.world.archive(seconds=4)
         self.model.now = self.world.clock[0]
 

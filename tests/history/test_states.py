@@ -1,4 +1,4 @@
-"""The states of addresses as time passes, settings change and other programs write between."""
+"""The states of addresses while time passes, settings change and other programs write."""
 
 from uuid import uuid4
 
@@ -29,7 +29,7 @@ REST = 1000
 
 @pytest.fixture
 def aging(world: World) -> World:
-    """A zone whose addresses rest, with one that the account had."""
+    """A zone whose addresses rest after their release, with an address of the account."""
     world.create()
     change(world, ChangePlace(ZONE, aging_seconds=REST))
     world.assign()
@@ -37,11 +37,11 @@ def aging(world: World) -> World:
 
 
 def change(world: World, command: ChangePlace) -> PlaceState:
-    await_replicas(world.pool)  # views tell which addresses are there
+    await_replicas(world.pool)  # the change reads the addresses of the place from a view
     changed = world.services.places.change(command, uuid4().hex)
     if world.pool.replicas == 1:
         return changed
-    await_replicas(world.pool)  # they tell the counts, too
+    await_replicas(world.pool)  # its reply has counts from a view
     return world.services.places.fetch(command.place)
 
 
@@ -63,7 +63,7 @@ def status(world: World, address: str = IP) -> str:
 
 
 def keep(world: World) -> int:
-    """A round of the background work, by a process that holds the lease."""
+    """Run a round of the background work, in a process that holds the lease."""
     world.clock[0] += 40
     return world.process().background.keep_states()
 
@@ -194,7 +194,7 @@ def test_without_a_setting_nothing_rests(world: World) -> None:
     assert not [name for name in world.pool.get(IP) if name.startswith("pvt_available")]
 
 
-# What Kazoo writes.
+# Writes of Kazoo
 
 
 def test_an_address_that_kazoo_has_released_rests_from_then_on(aging: World) -> None:
@@ -231,7 +231,7 @@ def test_a_resting_address_that_kazoo_has_made_available_rests_again(aging: Worl
     aging.archive()
     before = aging.pool.get(IP)
     aging.write(status="available", modified=before["pvt_modified"] + 5)
-    with pytest.raises(ValidationFailed):  # before it is corrected
+    with pytest.raises(ValidationFailed):  # before the archiver corrects it
         aging.assign(account_id=aging.other_id)
     aging.archive()
     after = aging.pool.get(IP)
@@ -239,7 +239,7 @@ def test_a_resting_address_that_kazoo_has_made_available_rests_again(aging: Worl
     assert [after[name] for name in fields] == [before[name] for name in fields]
 
 
-def test_what_kazoo_has_given_away_meanwhile_stays(aging: World) -> None:
+def test_an_address_that_kazoo_has_assigned_meanwhile_stays_assigned(aging: World) -> None:
     aging.release()
     aging.archive()
     modified = aging.pool.get(IP)["pvt_modified"]
@@ -373,7 +373,7 @@ def test_a_drain_that_was_killed_is_finished_in_the_background(world: World) -> 
     places = world.services.drains._places
     drained = ChangePlace(HOST, enabled=False, reason="proxy goes")
     settings = world.services.places._changed(drained, places.places().get(Scope.HOST, "h"))
-    places.change(Scope.HOST, "h", lambda kept: settings)  # killed before the addresses
+    places.change(Scope.HOST, "h", lambda kept: settings)  # killed before it changes the addresses
     assert keep(world) == 2
     assert status(world) == status(world, OTHER) == "disabled"
     enabled = ChangePlace(HOST, enabled=True)
@@ -389,7 +389,7 @@ def test_what_a_process_releases_by_earlier_settings_is_disabled_in_seconds(worl
     world.create()
     world.assign()
     late = world.process()
-    late.places._places.places()  # it does not know the drain yet
+    late.places._places.places()  # this process does not know the drain yet
     drain(world)
     released = late.ips.release_all(ReleaseIPs(world.account_id, (IP,)), uuid4().hex)
     assert [ip.status for ip in released] == ["available"]
@@ -399,7 +399,7 @@ def test_what_a_process_releases_by_earlier_settings_is_disabled_in_seconds(worl
     assert status(world) == "disabled"
 
 
-def test_kazoos_release_on_a_drained_host_is_put_right_and_undone_with_the_drain(
+def test_kazoos_release_on_a_drained_host_is_corrected_until_the_drain_ends(
     world: World,
 ) -> None:
     world.create()
@@ -432,5 +432,5 @@ def test_a_batch_leaves_out_what_is_in_conflict_and_keeps_no_other_writer_waitin
     world.pool._send("POST", "_bulk_docs", {"docs": [rival], "new_edits": False})
     state = drain(world)
     assert (state.summary.counts.get("disabled"), status(world, OTHER)) == (2, "disabled")
-    # A writer waits for those threads that have announced a write.
+    # A writer waits for the threads that have announced a write.
     assert not world.services.ips._reader._ips._pool._writers.expected

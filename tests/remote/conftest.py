@@ -43,7 +43,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def without_couchdb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The environment of a machine without CouchDB, with a home of its own."""
     for name in ("COUCHDB_URL", "COUCHDB_ADMIN_URL", "KAZOO_IPS_PREFIX"):
         monkeypatch.delenv(name, raising=False)
@@ -51,7 +51,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def by_url(run: Run, elsewhere: None, live: str, operator: Member) -> Run:
+def by_url(run: Run, without_couchdb: None, live: str, operator: Member) -> Run:
     """A function that runs `kazoo-ips` over the API, with the operator's token."""
 
     def call(*arguments: str, token: str = operator.token) -> Done:

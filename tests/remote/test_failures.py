@@ -40,7 +40,7 @@ def proxy(live: str) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def by_proxy(run: Run, elsewhere: None, proxy: FaultProxy, operator: Member) -> Run:
+def by_proxy(run: Run, without_couchdb: None, proxy: FaultProxy, operator: Member) -> Run:
     """A function that runs `kazoo-ips` through the proxy, with the operator's token."""
     return lambda *words: run("--url", proxy.url, "--token", operator.token, *words)
 
@@ -162,7 +162,7 @@ def test_the_service_refuses_an_export(by_url: Run, alice: Member) -> None:
     assert told.err == "the service does not permit this to the account of the token\n"
 
 
-def test_nobody_at_the_url(run: Run, elsewhere: None) -> None:
+def test_a_url_at_which_no_server_listens_is_an_error(run: Run, without_couchdb: None) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     done = run("--url", url, "--token", "x", "assign", FREE, "f" * 32)
     assert (done.status, done.out) == (1, "")
@@ -252,7 +252,7 @@ OTHERS = [
 
 @pytest.mark.parametrize(("answer", "says"), OTHERS, ids=[says for _, says in OTHERS])
 def test_what_a_command_says_of_other_answers(
-    run: Run, elsewhere: None, answer: Any, says: str
+    run: Run, without_couchdb: None, answer: Any, says: str
 ) -> None:
     with server(answer) as url:
         for words in (("account", "list"), ("add", FREE, *PLACE)):

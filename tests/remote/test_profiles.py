@@ -14,7 +14,7 @@ from tests.remote.conftest import Run
 
 
 @pytest.fixture
-def file(elsewhere: None, tmp_path: Path) -> Path:
+def file(without_couchdb: None, tmp_path: Path) -> Path:
     """The file of profiles, which does not exist yet."""
     return tmp_path / "kazoo-ips" / "profiles.ini"
 
@@ -76,7 +76,7 @@ def test_the_environment_of_couchdb_is_preferred_to_the_default_profile(
 
 
 def test_variables_name_url_token_and_profile(
-    run: Run, live: str, operator: Member, elsewhere: None, monkeypatch: pytest.MonkeyPatch
+    run: Run, live: str, operator: Member, without_couchdb: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KAZOO_IPS_URL", f"{live}/v2/")
     assert run("account", "list").err == (

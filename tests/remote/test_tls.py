@@ -112,7 +112,9 @@ def secure(ca: CA, live: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def over_tls(run: Run, elsewhere: None, secure: str, operator: Member) -> Callable[..., Done]:
+def over_tls(
+    run: Run, without_couchdb: None, secure: str, operator: Member
+) -> Callable[..., Done]:
     """A function that runs a command over TLS, with the operator's token."""
     return lambda *words: run("--url", secure, "--token", operator.token, *words)
 
@@ -150,7 +152,7 @@ def test_a_file_without_certificates_is_named(over_tls: Run, tmp_path: Path) -> 
     [("DNS:other.example.com", 2, "127.0.0.1"), ("IP:127.0.0.1", -1, "expired")],
 )
 def test_a_certificate_for_another_host_or_time_is_refused(
-    run: Run, elsewhere: None, ca: CA, live: str, operator: Member, host: str, days: int,
+    run: Run, without_couchdb: None, ca: CA, live: str, operator: Member, host: str, days: int,
     reason: str,
 ) -> None:  # fmt: skip
     with TLSProxy(ca.sign(host, days=days), live) as proxy:
@@ -163,7 +165,7 @@ def test_a_certificate_for_another_host_or_time_is_refused(
 
 @pytest.mark.usefixtures("pool")
 def test_a_profile_keeps_the_file_of_certificates(
-    run: Run, elsewhere: None, secure: str, ca: CA, operator: Member,
+    run: Run, without_couchdb: None, secure: str, ca: CA, operator: Member,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     login = ("login", "--url", secure, "--account", operator.account.realm, "--username", "admin")

@@ -57,7 +57,7 @@ FIRST, SECOND = {"admin": {"ips": [1]}}, {"admin": {"ips": [2]}}
                      id="an account that restricts no level is not restricted by the system"),
     ],
 )  # fmt: skip
-def test_which_rules_count(
+def test_the_rules_are_chosen_by_template_method_and_level(
     templates: list[dict[str, Any]], method: str, level: str, chosen: list[int] | None
 ) -> None:
     found = level_rules(templates, method, level)
@@ -74,7 +74,9 @@ def test_which_rules_count(
         ({}, access(), False),
     ],
 )
-def test_the_endpoint(found: dict[str, Any], request_: Access, permitted: bool) -> None:
+def test_the_rules_of_the_endpoint_apply(
+    found: dict[str, Any], request_: Access, permitted: bool
+) -> None:
     assert request_.is_permitted(found) is permitted
 
 
@@ -94,12 +96,14 @@ def test_the_endpoint(found: dict[str, Any], request_: Access, permitted: bool) 
         ([], OWN, False),
     ],
 )
-def test_the_account(allowed: list[str] | None, account: str, permitted: bool) -> None:
+def test_a_rule_applies_to_its_accounts(
+    allowed: list[str] | None, account: str, permitted: bool
+) -> None:
     entry = {} if allowed is None else {"allowed_accounts": allowed}
     assert access(account=account).is_permitted(rules({"#": ["_"]}, **entry)) is permitted
 
 
-def test_only_the_first_entry_of_the_account_counts() -> None:
+def test_only_the_first_entry_of_the_account_applies() -> None:
     found = {
         "ips": [
             {"allowed_accounts": ["{DESCENDANT_ACCOUNT_ID}"], "rules": {"#": ["_"]}},
@@ -136,18 +140,18 @@ def test_only_the_first_entry_of_the_account_counts() -> None:
         ("192.0.2.1", "192.0.2.2", False),
     ],
 )
-def test_the_pattern_of_the_path(pattern: str, path: str, matches: bool) -> None:
+def test_a_pattern_matches_the_path(pattern: str, path: str, matches: bool) -> None:
     assert access(path).is_permitted(rules({pattern: ["_"]})) is matches
 
 
-def test_only_the_first_pattern_that_matches_counts() -> None:
+def test_only_the_first_matching_pattern_applies() -> None:
     found = rules({"zones": ["_"], "*": ["GET"], "#": ["_"]})
     assert access("zones", "POST").is_permitted(found)
     assert not access("192.0.2.1", "POST").is_permitted(found)
     assert access("", "POST").is_permitted(found)
 
 
-def test_a_rule_for_one_address_is_not_passed_by_with_another_spelling() -> None:
+def test_a_rule_for_one_address_applies_to_every_spelling() -> None:
     found = rules({"192.0.2.1": ["GET"], "#": ["_"]})
     for spelling in ("192.0.2.1", "::ffff:192.0.2.1", "0:0:0:0:0:FFFF:192.0.2.1"):
         assert not access(spelling, "POST").is_permitted(found)
@@ -158,7 +162,7 @@ def test_a_rule_for_one_address_is_not_passed_by_with_another_spelling() -> None
     ("verbs", "permitted"),
     [(["GET"], False), (["GET", "POST"], True), (["_"], True), ([], False), (["GET", "_"], True)],
 )
-def test_the_verb(verbs: list[str], permitted: bool) -> None:
+def test_a_rule_applies_to_its_verbs(verbs: list[str], permitted: bool) -> None:
     assert access(verb="POST").is_permitted(rules({"#": verbs})) is permitted
 
 

@@ -25,10 +25,10 @@ from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services.maintenance.findings import PROBLEMS, Finding
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import behind, proxy, running_proxy
+from tests.faults.conftest import proxied_settings, proxy, running_proxy
 from tests.faults.proxy import FaultProxy, Forward, Reply
 
-__all__ = ["behind", "proxy", "running_proxy"]
+__all__ = ["proxied_settings", "proxy", "running_proxy"]
 
 ADDRESS = "192.0.2.1"
 
@@ -78,9 +78,9 @@ def test_a_missing_copy_is_written(
 
 
 def test_a_copy_that_cannot_be_written_is_not_repaired(
-    behind: Settings, proxy: FaultProxy, assigned: DedicatedIP, copies: Database
+    proxied_settings: Settings, proxy: FaultProxy, assigned: DedicatedIP, copies: Database
 ) -> None:
-    later = composition.build(behind, clock=lambda: time.time() + 300)
+    later = composition.build(proxied_settings, clock=lambda: time.time() + 300)
     copies.remove(ADDRESS, copies.get(ADDRESS)["_rev"])
     written = r"-account.*/(_bulk_docs|192\.0\.)"
     proxy.rule(faults.error_without_type, "PUT|POST", written, times=None)
@@ -257,7 +257,7 @@ def test_an_address_that_all_writers_withdrew_is_restored(
 
 
 def test_an_address_that_another_client_writes_to_is_not_restored(
-    behind: Settings,
+    proxied_settings: Settings,
     proxy: FaultProxy,
     add: Callable[..., DedicatedIP],
     alice: Member,
@@ -265,7 +265,7 @@ def test_an_address_that_another_client_writes_to_is_not_restored(
     address: str,
 ) -> None:
     before = add(address)
-    later = composition.build(behind, clock=lambda: time.time() + 300)
+    later = composition.build(proxied_settings, clock=lambda: time.time() + 300)
     repository = later.pool._ips
     claim = before.assign(alice.id, at=before.modified, request_id="lost")
     rival = {**to_document(claim), "pvt_request_id": "rival", "_rev": f"2-{'f' * 32}"}
@@ -329,13 +329,13 @@ def test_a_copy_is_written_by_the_transaction_that_is_under_way(
 
 
 def test_an_address_that_is_released_meanwhile_has_no_finding(
-    behind: Settings,
+    proxied_settings: Settings,
     proxy: FaultProxy,
     services: Instance,
     assigned: DedicatedIP,
     alice: Member,
 ) -> None:
-    later = composition.build(behind, clock=lambda: time.time() + 300)
+    later = composition.build(proxied_settings, clock=lambda: time.time() + 300)
 
     def released(forward: Forward) -> Reply:
         services.ips.release(ReleaseIP(alice.id, ADDRESS), uuid4().hex)

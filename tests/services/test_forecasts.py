@@ -221,7 +221,7 @@ def test_zones_are_separate_and_a_new_one_has_no_forecast(world: World) -> None:
     assert usage.forecast(summary("nowhere", available=5)) is None
 
 
-def test_a_move_from_zone_to_zone_is_a_take_there_and_not_here(world: World) -> None:
+def test_a_move_to_another_zone_counts_as_use_of_the_new_zone_only(world: World) -> None:
     world.take(-28)
     for day in range(-28, 0):
         world.add(day, "changed", State("assigned", "a", "us-east", "h"),
@@ -233,7 +233,7 @@ def test_a_move_from_zone_to_zone_is_a_take_there_and_not_here(world: World) -> 
     assert usage.forecast(summary(available=3)) is None
 
 
-def test_what_was_taken_back_does_not_count(world: World) -> None:
+def test_retracted_events_do_not_count(world: World) -> None:
     for day in range(-28, 0):
         world.take(day)
         wrong = world.add(day, "assigned", State("available", None, "us-east", "h"),

@@ -327,7 +327,7 @@ def test_nobody_changes_or_deletes_an_event(own: Archive, how: str) -> None:
     [{"id": None}, {"ip": 7}, {"event": ""}, {"at": "now"}, {"at": 1.5}],
     ids=str,
 )
-def test_what_is_no_event_is_refused(own: Archive, bad: dict[str, Any]) -> None:
+def test_a_document_that_is_no_event_is_refused(own: Archive, bad: dict[str, Any]) -> None:
     own.archive.append([event()])
     database = own.years.database(2026)
     with pytest.raises(DatastoreForbidden, match="must be a"):
@@ -358,7 +358,7 @@ def test_the_feed_goes_on_where_it_ended(own: Archive) -> None:
         assert events == [made]
 
 
-def test_now_is_the_end_of_the_feed(own: Archive) -> None:
+def test_a_reader_that_starts_now_starts_at_the_end_of_the_feed(own: Archive) -> None:
     assert own.feed.changed("now", 10) == ("0", [], False)
     own.archive.append([event(1)])
     since, events, more = own.feed.changed("now", 10)
@@ -424,7 +424,7 @@ def test_a_database_that_another_process_creates_joins_the_feed(
     assert own.read(since)[1] == [new]
 
 
-def test_a_reader_of_a_deleted_year_is_told(own: Archive) -> None:
+def test_a_position_in_a_deleted_year_is_an_error(own: Archive) -> None:
     own.archive.append([event(1), event(2)])
     behind, _, _ = own.feed.changed("0", 1)
     own.now = NEW_YEAR + 1
@@ -451,7 +451,7 @@ def test_a_year_that_is_deleted_is_not_created_again(own: Archive) -> None:
 
 
 @pytest.mark.parametrize("since", ["x", "2026", "2026.", "2026.1~", "26.1", "2026.a b", "~"])
-def test_what_is_no_position_is_refused(own: Archive, since: str) -> None:
+def test_a_text_that_is_no_position_is_refused(own: Archive, since: str) -> None:
     own.archive.append([event()])
     with pytest.raises(ValidationFailed):
         own.feed.changed(since, 10)

@@ -16,7 +16,7 @@ from kazoo_ips.model.timelines import GONE, ListEvents, Tenure, position
 from kazoo_ips.repositories import history as repository
 from kazoo_ips.repositories.history_documents import to_document
 from tests.api.couchdb import Databases, kazoo_document
-from tests.api.fresh import made_fresh
+from tests.api.own_application import create_own_application
 from tests.history_timeline import (
     ALICE,
     BOB,
@@ -90,7 +90,7 @@ class Archived:
 @pytest.fixture
 def archived(settings: Settings) -> Iterator[Archived]:
     """Services whose clock is some months after the timelines."""
-    with made_fresh(settings) as made:
+    with create_own_application(settings) as made:
         sent: list[str] = []
         own = Archived(made.services, made.databases, sent)
         own.services = composition.build(
@@ -192,7 +192,7 @@ def test_states_that_do_not_agree_are_not_certain(archived: Archived) -> None:
 
 
 @pytest.mark.usefixtures("window")
-def test_a_concluded_first_event_is_not_certain(archived: Archived) -> None:
+def test_an_inferred_first_event_is_not_certain(archived: Archived) -> None:
     line = Timeline(START)
     line.create("192.0.2.1")
     line.events[0] = replace(line.events[0], certain=False)

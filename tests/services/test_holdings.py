@@ -67,19 +67,19 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 @pytest.fixture
-def here(settings: Settings, cluster: Cluster) -> Instance:
+def instance(settings: Settings, cluster: Cluster) -> Instance:
     """An instance that uses this server."""
     return composition.build(settings, pause=cluster.pauses.append)
 
 
 @pytest.fixture
-def full(
-    here: Instance, pool: Database, add: Callable[..., DedicatedIP], alice: Member
+def assigned(
+    instance: Instance, pool: Database, add: Callable[..., DedicatedIP], alice: Member
 ) -> list[str]:
     """Addresses of Alice in two zones, assigned by this instance."""
     for n, address in enumerate(ADDRESSES):
         add(address, zone=ZONES[n % 2], host=f"proxy{n % 3}.example.com")
-    here.ips.assign_all(AssignIPs(alice.id, tuple(ADDRESSES)), uuid4().hex)
+    instance.ips.assign_all(AssignIPs(alice.id, tuple(ADDRESSES)), uuid4().hex)
     return ADDRESSES
 
 
@@ -95,7 +95,7 @@ def listed(services: Instance, member: Member, **query: str) -> list[str]:
 
 @pytest.fixture(params=["the copies", "the memory of the instance"])
 def services_(
-    request: pytest.FixtureRequest, settings: Settings, cluster: Cluster, full: list[str]
+    request: pytest.FixtureRequest, settings: Settings, cluster: Cluster, assigned: list[str]
 ) -> Instance:
     """An instance that can find what the view lacks in one place only."""
     if request.param == "the copies":
@@ -106,48 +106,48 @@ def services_(
 
 
 def test_a_release_of_all_finds_addresses_that_the_view_lacks(
-    cluster: Cluster, services_: Instance, full: list[str], alice: Member
+    cluster: Cluster, services_: Instance, assigned: list[str], alice: Member
 ) -> None:
-    cluster.unseen = set(full[3:7])
-    assert release_all(services_, alice) == set(full)
+    cluster.unseen = set(assigned[3:7])
+    assert release_all(services_, alice) == set(assigned)
     assert release_all(services_, alice) == set()
 
 
 def test_a_release_of_all_finds_addresses_that_the_view_gets_a_moment_later(
     cluster: Cluster,
-    here: Instance,
-    full: list[str],
+    instance: Instance,
+    assigned: list[str],
     alice: Member,
 ) -> None:
     cluster.memory._entries[:] = bytes(len(cluster.memory._entries))
     cluster.copies_seen = False
-    cluster.unseen = set(full[3:7])
+    cluster.unseen = set(assigned[3:7])
 
     def pause(seconds: float) -> None:
         cluster.unseen = set()
 
-    here.ips._holdings._pause = pause
-    assert release_all(here, alice) == set(full)
+    instance.ips._holdings._pause = pause
+    assert release_all(instance, alice) == set(assigned)
 
 
 def test_a_list_has_addresses_that_the_view_lacks_at_their_sort_position(
-    cluster: Cluster, services_: Instance, full: list[str], alice: Member
+    cluster: Cluster, services_: Instance, assigned: list[str], alice: Member
 ) -> None:
-    cluster.unseen = {full[0], full[4], full[5], full[11]}
+    cluster.unseen = {assigned[0], assigned[4], assigned[5], assigned[11]}
     assert listed(services_, alice) == ORDER
     assert listed(services_, alice, zone="us-west") == ADDRESSES[1::2]
     assert listed(services_, alice, host="proxy1.example.com") == [
-        a for a in ORDER if full.index(a) % 3 == 1
+        a for a in ORDER if assigned.index(a) % 3 == 1
     ]
-    cluster.unseen = set(full)
+    cluster.unseen = set(assigned)
     assert listed(services_, alice) == ORDER
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 12, 13])
 def test_pages_are_consecutive_although_the_view_lags(
-    cluster: Cluster, services_: Instance, full: list[str], alice: Member, limit: int
+    cluster: Cluster, services_: Instance, assigned: list[str], alice: Member, limit: int
 ) -> None:
-    cluster.unseen = {full[0], full[4], full[5], full[11]}
+    cluster.unseen = {assigned[0], assigned[4], assigned[5], assigned[11]}
     pages, after = [], None
     while not pages or after:
         page = services_.lists.assigned(ListIPs(limit=limit, after=after), alice.id)
@@ -158,15 +158,15 @@ def test_pages_are_consecutive_although_the_view_lags(
 
 
 def test_a_released_address_is_not_shown(
-    cluster: Cluster, here: Instance, full: list[str], alice: Member, bob: Member
+    cluster: Cluster, instance: Instance, assigned: list[str], alice: Member, bob: Member
 ) -> None:
-    here.ips.release_all(ReleaseIPs(alice.id, tuple(full[:4])), uuid4().hex)
-    here.ips.assign_all(AssignIPs(bob.id, tuple(full[:2])), uuid4().hex)
-    cluster.ghosts = [Listing(address, "us-west", "h", alice.id) for address in full[:4]]
-    assert set(listed(here, alice)) == set(full[4:])
-    page = here.lists.assigned(ListIPs(limit=7), alice.id)
+    instance.ips.release_all(ReleaseIPs(alice.id, tuple(assigned[:4])), uuid4().hex)
+    instance.ips.assign_all(AssignIPs(bob.id, tuple(assigned[:2])), uuid4().hex)
+    cluster.ghosts = [Listing(address, "us-west", "h", alice.id) for address in assigned[:4]]
+    assert set(listed(instance, alice)) == set(assigned[4:])
+    page = instance.lists.assigned(ListIPs(limit=7), alice.id)
     assert (len(page.items), page.after is None) == (7, False)
-    page = here.lists.assigned(ListIPs(limit=8), alice.id)
+    page = instance.lists.assigned(ListIPs(limit=8), alice.id)
     assert (len(page.items), page.after) == (8, None)
 
 
@@ -174,51 +174,51 @@ def test_only_addresses_that_were_changed_since_a_time_are_shown(
     cluster: Cluster,
     services_: Instance,
     settings: Settings,
-    full: list[str],
+    assigned: list[str],
     alice: Member,
 ) -> None:
     later = composition.build(settings, clock=lambda: time.time() + 60)
-    later.ips.release_all(ReleaseIPs(alice.id, tuple(full[:4])), uuid4().hex)
-    changed = later.ips.assign_all(AssignIPs(alice.id, tuple(full[:3])), uuid4().hex)
+    later.ips.release_all(ReleaseIPs(alice.id, tuple(assigned[:4])), uuid4().hex)
+    changed = later.ips.assign_all(AssignIPs(alice.id, tuple(assigned[:3])), uuid4().hex)
     query = ListIPs(limit=None, modified_from=changed[0].modified)
-    for cluster.unseen in (set(), set(full)):
+    for cluster.unseen in (set(), set(assigned)):
         lines = services_.lists.assigned(query, alice.id).items
-        assert {line.address for line in lines} == set(full[:3])
+        assert {line.address for line in lines} == set(assigned[:3])
 
 
 def test_an_address_of_a_committed_release_is_not_shown(
     cluster: Cluster,
-    here: Instance,
-    full: list[str],
+    instance: Instance,
+    assigned: list[str],
     couch: Couch,
     pool: Database,
     alice: Member,
 ) -> None:
-    log, at = TransactionLog(Records(couch)), here.ips.fetch(full[0]).modified
-    release = log.begin(Action.RELEASE, alice.id, uuid4().hex, at, full[:2])
-    for document in pool.get_all(full[:2]).values():
+    log, at = TransactionLog(Records(couch)), instance.ips.fetch(assigned[0]).modified
+    release = log.begin(Action.RELEASE, alice.id, uuid4().hex, at, assigned[:2])
+    for document in pool.get_all(assigned[:2]).values():
         pool.put({**document, "pvt_transaction": release.id})
-    assert set(listed(here, alice)) == set(full)
-    log.commit(release, full[:2])
-    assert set(listed(here, alice)) == set(full[2:])
+    assert set(listed(instance, alice)) == set(assigned)
+    log.commit(release, assigned[:2])
+    assert set(listed(instance, alice)) == set(assigned[2:])
 
 
 def test_a_later_attempt_also_releases_what_the_aborted_one_has_found(
-    cluster: Cluster, settings: Settings, full: list[str], couch: Couch, alice: Member
+    cluster: Cluster, settings: Settings, assigned: list[str], couch: Couch, alice: Member
 ) -> None:
-    hidden, attempt, request_id = full[3:5], Attempt(uuid4().hex, 1), uuid4().hex
+    hidden, attempt, request_id = assigned[3:5], Attempt(uuid4().hex, 1), uuid4().hex
     cluster.unseen, cluster.copies_seen, cluster.memory = set(hidden), False, RecentWrites()
-    here = composition.build(settings, pause=cluster.pauses.append)
+    instance = composition.build(settings, pause=cluster.pauses.append)
     log = TransactionLog(Records(couch))
     log.abort(log.begin(Action.RELEASE, alice.id, request_id, 1, hidden, attempt))
     later = replace(attempt, number=2)
-    released = here.ips.release_all(ReleaseIPs(alice.id, None), request_id, attempt=later)
-    assert {ip.address for ip in released} == set(full)
+    released = instance.ips.release_all(ReleaseIPs(alice.id, None), request_id, attempt=later)
+    assert {ip.address for ip in released} == set(assigned)
 
 
 def test_addresses_of_an_account_without_a_database_are_found(
     cluster: Cluster,
-    here: Instance,
+    instance: Instance,
     add: Callable[..., DedicatedIP],
     member: Callable[..., Member],
     operator: Member,
@@ -227,11 +227,11 @@ def test_addresses_of_an_account_without_a_database_are_found(
     gone = member("Gone", operator)
     for address in ADDRESSES[:2]:
         add(address)
-    here.ips.assign_all(AssignIPs(gone.id, tuple(ADDRESSES[:2])), uuid4().hex)
+    instance.ips.assign_all(AssignIPs(gone.id, tuple(ADDRESSES[:2])), uuid4().hex)
     couch.database(account_database(gone.id)).delete()
     try:
-        assert set(listed(here, gone)) == set(ADDRESSES[:2])
-        assert release_all(here, gone) == set(ADDRESSES[:2])
+        assert set(listed(instance, gone)) == set(ADDRESSES[:2])
+        assert release_all(instance, gone) == set(ADDRESSES[:2])
     finally:
         accounts = couch.database("accounts")
         accounts.remove(gone.id, accounts.get(gone.id)["_rev"])
@@ -242,16 +242,16 @@ def test_on_a_single_node_only_the_view_is_read(
 ) -> None:
     sent: list[str] = []
     pauses: list[float] = []
-    here = composition.build(
+    instance = composition.build(
         settings, trace=lambda method, url: sent.append(url), pause=pauses.append
     )
     if services.lists._lists.may_lag:
         pytest.skip("a cluster")
     add(ADDRESSES[0])
-    listed(here, alice)
+    listed(instance, alice)
     sent.clear()
-    listed(here, alice)
-    release_all(here, alice)
+    listed(instance, alice)
+    release_all(instance, alice)
     assert [url.split("?")[0].split("/")[-1] for url in sent] == ["by_assignee"] * 2
     assert pauses == []
 

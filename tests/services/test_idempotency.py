@@ -25,10 +25,10 @@ from kazoo_ips.repositories.transaction_log import TransactionLog
 from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import behind, proxy, running_proxy
+from tests.faults.conftest import proxied_settings, proxy, running_proxy
 from tests.faults.proxy import Fault, FaultProxy, Forward, Reply
 
-__all__ = ["behind", "proxy", "running_proxy"]
+__all__ = ["proxied_settings", "proxy", "running_proxy"]
 
 HIGH = "f" * 32
 
@@ -180,9 +180,12 @@ def test_a_reply_is_returned_although_its_record_is_deleted(
 
 
 def test_one_of_two_attempts_at_the_same_moment_claims_the_key(
-    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
+    proxy: FaultProxy,
+    proxied_settings: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    operator: Member,
 ) -> None:
-    key, worker = uuid4().hex, composition.build(behind)
+    key, worker = uuid4().hex, composition.build(proxied_settings)
 
     def begins(forward: Forward) -> Reply:
         begin(key)
@@ -205,12 +208,12 @@ def test_the_key_of_a_dead_worker_can_be_claimed_at_once(
 @pytest.mark.parametrize("fault", [faults.cut, faults.lose_reply], ids=["not sent", "written"])
 def test_an_uncertain_claim_of_a_key_is_cancelled_after_the_outage(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     begin: Callable[..., IdempotencyRecord],
     operator: Member,
     fault: Fault,
 ) -> None:
-    key, services = uuid4().hex, composition.build(behind)
+    key, services = uuid4().hex, composition.build(proxied_settings)
     proxy.rule(fault, "PUT", "-kazoo_ips/reply-", times=None)
     proxy.rule(faults.error_without_type, "GET", "-kazoo_ips/reply-.*", first=2, times=None)
     with pytest.raises(DatastoreUnreachable):
@@ -222,12 +225,12 @@ def test_an_uncertain_claim_of_a_key_is_cancelled_after_the_outage(
 
 def test_an_uncertain_claim_is_cancelled_although_a_lagging_replica_did_not_show_it(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     begin: Callable[..., IdempotencyRecord],
     services: Instance,
     couch: Couch,
 ) -> None:
-    key, worker = uuid4().hex, composition.build(behind)
+    key, worker = uuid4().hex, composition.build(proxied_settings)
     services.idempotency.abandon(begin(key))
     database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice/', key)}"
     before = database.get(name)
@@ -247,14 +250,14 @@ def test_an_uncertain_claim_is_cancelled_although_a_lagging_replica_did_not_show
 @pytest.fixture
 def uncertain_claim(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     begin: Callable[..., IdempotencyRecord],
     services: Instance,
 ) -> tuple[str, Instance]:
     """A key whose first attempt has ended, and a worker that did not learn whether it made the
     second one.
     """
-    key, worker = uuid4().hex, composition.build(behind)
+    key, worker = uuid4().hex, composition.build(proxied_settings)
     services.idempotency.abandon(begin(key))
     proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
     with pytest.raises(DatastoreUnreachable):
@@ -287,14 +290,14 @@ def test_an_uncertain_claim_on_an_ended_attempt_is_cancelled(
 @pytest.mark.parametrize("arrives", [False, True])
 def test_a_claim_that_another_request_has_made_is_cancelled_when_it_arrives_or_its_lease_ends(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     begin: Callable[..., IdempotencyRecord],
     couch: Couch,
     operator: Member,
     arrives: bool,
 ) -> None:
     key, ahead = uuid4().hex, [0]
-    worker = composition.build(behind, clock=lambda: time.time() + ahead[0])
+    worker = composition.build(proxied_settings, clock=lambda: time.time() + ahead[0])
     proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
     with pytest.raises(DatastoreUnreachable):
         worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
@@ -315,7 +318,7 @@ def test_a_claim_that_another_request_has_made_is_cancelled_when_it_arrives_or_i
 
 def test_the_reply_of_an_attempt_that_its_own_worker_has_ended_is_returned(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     settings: Settings,
     begin: Callable[..., IdempotencyRecord],
     services: Instance,
@@ -323,7 +326,7 @@ def test_the_reply_of_an_attempt_that_its_own_worker_has_ended_is_returned(
     """Two threads claim one attempt in one second. The thread with an unknown outcome ends it."""
     key, now = uuid4().hex, time.time()
     one = composition.build(settings, clock=lambda: now).idempotency
-    other = composition.build(behind, clock=lambda: now)
+    other = composition.build(proxied_settings, clock=lambda: now)
     services.idempotency.abandon(begin(key))
     proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
     with pytest.raises(DatastoreUnreachable):
@@ -336,12 +339,12 @@ def test_the_reply_of_an_attempt_that_its_own_worker_has_ended_is_returned(
 
 def test_a_claim_of_a_key_whose_record_was_swept_is_cancelled(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     settings: Settings,
     begin: Callable[..., IdempotencyRecord],
     services: Instance,
 ) -> None:
-    key, worker = uuid4().hex, composition.build(behind)
+    key, worker = uuid4().hex, composition.build(proxied_settings)
     services.idempotency.finish(begin(key), {"status": 200})
     in_a_day = composition.build(settings, clock=lambda: time.time() + 25 * 3600)
     assert services.idempotency.sweep() == 0
@@ -356,9 +359,12 @@ def test_a_claim_of_a_key_whose_record_was_swept_is_cancelled(
 
 
 def test_two_uncertain_attempts_are_both_ended(
-    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
+    proxy: FaultProxy,
+    proxied_settings: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    operator: Member,
 ) -> None:
-    key, worker = uuid4().hex, composition.build(behind)
+    key, worker = uuid4().hex, composition.build(proxied_settings)
     name = f"reply-{record_id('Alice/', key)}"
     first = worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.rule(faults.cut, "PUT", name, times=None)
@@ -372,11 +378,14 @@ def test_two_uncertain_attempts_are_both_ended(
 
 
 def test_two_uncertain_claims_of_one_request_are_both_cancelled(
-    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
+    proxy: FaultProxy,
+    proxied_settings: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    operator: Member,
 ) -> None:
     """The second claim is made on another node, which has not got the first one."""
     key, request_id, clock = uuid4().hex, uuid4().hex, [time.time()]
-    worker = composition.build(behind, clock=lambda: clock[0])
+    worker = composition.build(proxied_settings, clock=lambda: clock[0])
     name = f"reply-{record_id('Alice/', key)}"
     for fault in (faults.lose_reply, faults.cut):
         proxy.rule(fault, "PUT", name, times=None)
@@ -392,13 +401,13 @@ def test_two_uncertain_claims_of_one_request_are_both_cancelled(
 
 def test_a_certain_attempt_wins_over_an_uncertain_one(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     begin: Callable[..., IdempotencyRecord],
     services: Instance,
     couch: Couch,
 ) -> None:
     """Two first attempts were written on separated nodes. The one that has done work continues."""
-    key, worker = uuid4().hex, composition.build(behind)
+    key, worker = uuid4().hex, composition.build(proxied_settings)
     certain = begin(key)
     database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice/', key)}"
     [sure] = database.leaves(name)
@@ -415,9 +424,12 @@ def test_a_certain_attempt_wins_over_an_uncertain_one(
 
 
 def test_a_reply_is_stored_after_the_outage(
-    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
+    proxy: FaultProxy,
+    proxied_settings: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    operator: Member,
 ) -> None:
-    key, services = uuid4().hex, composition.build(behind)
+    key, services = uuid4().hex, composition.build(proxied_settings)
     begun = services.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.rule(faults.cut, "PUT|GET", "-kazoo_ips/reply-", times=None)
     assert services.idempotency.finish(begun, {"status": 200}) == {"status": 200}
@@ -429,9 +441,12 @@ def test_a_reply_is_stored_after_the_outage(
 
 
 def test_a_refusal_is_not_replied_while_it_is_unknown_whether_it_is_stored(
-    proxy: FaultProxy, behind: Settings, begin: Callable[..., IdempotencyRecord], operator: Member
+    proxy: FaultProxy,
+    proxied_settings: Settings,
+    begin: Callable[..., IdempotencyRecord],
+    operator: Member,
 ) -> None:
-    key, services = uuid4().hex, composition.build(behind)
+    key, services = uuid4().hex, composition.build(proxied_settings)
     begun = services.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.rule(faults.cut, "PUT", "-kazoo_ips/reply-", times=None)
     # The worker may die before it stores the reply. Then a later attempt decides anew.

@@ -29,10 +29,10 @@ from kazoo_ips.services.assigning import account_holdings
 from kazoo_ips.services.assigning.limits import SETTLE
 from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
-from tests.faults.conftest import behind, proxy, running_proxy
+from tests.faults.conftest import proxied_settings, proxy, running_proxy
 from tests.faults.proxy import FaultProxy, Forward, Reply
 
-__all__ = ["behind", "proxy", "running_proxy"]
+__all__ = ["proxied_settings", "proxy", "running_proxy"]
 
 
 class Clock:
@@ -99,10 +99,10 @@ def fill(
 
 
 def test_every_process_can_know_a_limit_before_it_is_written(
-    limited: Instance, behind: Settings, proxy: FaultProxy, clock: Clock, alice: Member
+    limited: Instance, proxied_settings: Settings, proxy: FaultProxy, clock: Clock, alice: Member
 ) -> None:
     """Otherwise a process that dies in between leaves a limit that no other process applies."""
-    through, listed = composition.build(behind, clock=clock), []
+    through, listed = composition.build(proxied_settings, clock=clock), []
 
     def look(forward: Forward) -> Reply:
         limited.limits.refresh()
@@ -189,7 +189,7 @@ def test_a_request_waits_for_a_transaction_that_has_the_last_place(
 
 def test_an_allocation_goes_on_in_other_zones_when_a_limit_is_reached_on_the_way(
     settings: Settings,
-    behind: Settings,
+    proxied_settings: Settings,
     proxy: FaultProxy,
     limited: Instance,
     clock: Clock,
@@ -203,7 +203,7 @@ def test_an_allocation_goes_on_in_other_zones_when_a_limit_is_reached_on_the_way
     set_limits(alice, zones={"full": 1})
     allocate(limited, alice)
     fill(add, 2, "other", start=10)
-    through = composition.build(behind, clock=clock, pause=lambda seconds: None)
+    through = composition.build(proxied_settings, clock=clock, pause=lambda seconds: None)
 
     def takes(forward: Forward) -> Reply:
         limited.ips.assign(AssignIP(bob.id, "192.0.2.10"), uuid4().hex)

@@ -22,15 +22,15 @@ from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from tests.conftest import Member
 from tests.emptying import clear
 from tests.faults import proxy as faults
-from tests.faults.conftest import Clock, behind, proxy, running_proxy
+from tests.faults.conftest import Clock, proxied_settings, proxy, running_proxy
 from tests.faults.proxy import FaultProxy
 
 ADDRESS = "192.0.2.1"
 
-__all__ = ["behind", "proxy", "running_proxy"]
+__all__ = ["proxied_settings", "proxy", "running_proxy"]
 
 
-class Healer:
+class Repairer:
     """An instance that follows the feed, its clock, and its requests to the database."""
 
     def __init__(self, settings: Settings) -> None:
@@ -60,15 +60,15 @@ class Healer:
 
 
 @pytest.fixture
-def healer(settings: Settings, couch: Couch, pool: Database, operator: Member) -> Healer:
+def repairer(settings: Settings, couch: Couch, pool: Database, operator: Member) -> Repairer:
     """An instance that takes the lease and follows the feed from now on."""
     clear(couch.database("kazoo_ips"), lambda document: document.get("type") == "follower")
-    return Healer(settings)
+    return Repairer(settings)
 
 
 @pytest.fixture
 def assigned(
-    healer: Healer, add: Callable[..., DedicatedIP], services: Instance, alice: Member
+    repairer: Repairer, add: Callable[..., DedicatedIP], services: Instance, alice: Member
 ) -> DedicatedIP:
     """An address of Alice's."""
     add(ADDRESS)
@@ -80,20 +80,20 @@ def _remove(database: Database, address: str = ADDRESS) -> None:
 
 
 def test_a_missing_copy_is_written_by_the_repair(
-    healer: Healer, assigned: DedicatedIP, copies: Database
+    repairer: Repairer, assigned: DedicatedIP, copies: Database
 ) -> None:
-    healer.services.background.recover()  # transactions that earlier tests have left
+    repairer.services.background.recover()  # transactions that earlier tests have left
     _remove(copies)
-    healer.wait(DELAY - 1)
+    repairer.wait(DELAY - 1)
     assert copies.find(ADDRESS) is None
-    healer.wait(7)
+    repairer.wait(7)
     assert copies.get(ADDRESS)["pvt_request_id"] == assigned.request_id
-    assert list(healer.services.doctor.examine()) == []
+    assert list(repairer.services.doctor.examine()) == []
 
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_the_copy_of_the_former_account_is_removed(
-    healer: Healer,
+    repairer: Repairer,
     assigned: DedicatedIP,
     services: Instance,
     copies: Database,
@@ -109,19 +109,19 @@ def test_the_copy_of_the_former_account_is_removed(
     else:
         services.ips.assign(AssignIP(bob.id, ADDRESS), uuid4().hex)
     copies.put({k: v for k, v in copy.items() if k != "_rev"})
-    healer.wait(DELAY + 6)
+    repairer.wait(DELAY + 6)
     assert copies.find(ADDRESS) is None
-    assert list(healer.services.doctor.examine()) == []
+    assert list(repairer.services.doctor.examine()) == []
 
 
 def test_the_copy_of_the_former_account_is_removed_after_the_address_was_added_again(
-    healer: Healer, assigned: DedicatedIP, services: Instance, copies: Database
+    repairer: Repairer, assigned: DedicatedIP, services: Instance, copies: Database
 ) -> None:
     copy = copies.get(ADDRESS)
     services.pool.delete(DeleteIP(ADDRESS, force=True), uuid4().hex)
     services.pool.create(CreateIP(ADDRESS, "us-east", "proxy1.example.com"), uuid4().hex)
     copies.put({k: v for k, v in copy.items() if k != "_rev"})
-    healer.wait(DELAY + 6)
+    repairer.wait(DELAY + 6)
     assert copies.find(ADDRESS) is None
 
 
@@ -177,7 +177,7 @@ class Damaged:
     ids=lambda damage: damage.__name__,
 )
 def test_damage_is_repaired_by_the_follower(
-    behind: Settings,
+    proxied_settings: Settings,
     proxy: FaultProxy,
     services: Instance,
     couch: Couch,
@@ -192,18 +192,18 @@ def test_damage_is_repaired_by_the_follower(
     clear(couch.database("kazoo_ips"), lambda document: document.get("type") == "follower")
     monkeypatch.setattr(liveness, "is_dead", lambda worker: True)
     damage(Damaged(services, couch, alice, bob))
-    healer = Healer(behind)
+    repairer = Repairer(proxied_settings)
     if fault:
         proxy.rule(faults.error_without_type, "GET|POST", f"{fault}.*", times=1)
-    healer.wait(4 * DELAY)
+    repairer.wait(4 * DELAY)
     proxy.clear()
     if fault:
-        healer.services.background.recover()
-    assert list(healer.services.doctor.examine()) == []
+        repairer.services.background.recover()
+    assert list(repairer.services.doctor.examine()) == []
 
 
 def test_a_copy_of_a_transaction_that_is_under_way_is_repaired_after_it(
-    healer: Healer,
+    repairer: Repairer,
     assigned: DedicatedIP,
     copies: Database,
     couch: Couch,
@@ -212,15 +212,15 @@ def test_a_copy_of_a_transaction_that_is_under_way_is_repaired_after_it(
     log = TransactionLog(Records(couch))
     begun = log.begin(Action.ASSIGN, alice.id, uuid4().hex, assigned.modified, [ADDRESS])
     _remove(copies)
-    healer.wait(DELAY + 6)
+    repairer.wait(DELAY + 6)
     assert copies.find(ADDRESS) is None
     log.sweep([begun])
-    healer.wait(DELAY)
+    repairer.wait(DELAY)
     assert copies.find(ADDRESS)
 
 
 def test_addresses_of_an_account_without_a_database_do_not_stop_the_repair(
-    healer: Healer,
+    repairer: Repairer,
     services: Instance,
     add: Callable[..., DedicatedIP],
     member: Callable[..., Member],
@@ -236,46 +236,46 @@ def test_addresses_of_an_account_without_a_database_do_not_stop_the_repair(
     couch.database(account_database(gone.id)).delete()
     _remove(copies)
     try:
-        healer.wait(2 * DELAY)
+        repairer.wait(2 * DELAY)
         assert copies.find(ADDRESS)
     finally:
         couch.database("accounts").remove(gone.id, couch.database("accounts").get(gone.id)["_rev"])
 
 
 def test_consistent_addresses_cost_no_writes(
-    healer: Healer, assigned: DedicatedIP, copies: Database
+    repairer: Repairer, assigned: DedicatedIP, copies: Database
 ) -> None:
     _remove(copies)
-    healer.wait(3 * DELAY)
-    assert len(healer.writes) in (1, 2)  # on a cluster the document is confirmed first
-    healer.sent.clear()
-    healer.wait(600)
-    assert healer.writes == []
-    assert len(healer.sent) <= 1.1 * (600 / POLL + 2 * 600 / (LEASE - RENEW))
+    repairer.wait(3 * DELAY)
+    assert len(repairer.writes) in (1, 2)  # on a cluster the document is confirmed first
+    repairer.sent.clear()
+    repairer.wait(600)
+    assert repairer.writes == []
+    assert len(repairer.sent) <= 1.1 * (600 / POLL + 2 * 600 / (LEASE - RENEW))
 
 
 def test_the_repair_of_a_copy_is_limited(
-    behind: Settings,
+    proxied_settings: Settings,
     proxy: FaultProxy,
     add: Callable[..., DedicatedIP],
     services: Instance,
     alice: Member,
     copies: Database,
 ) -> None:
-    healer = Healer(behind)
+    repairer = Repairer(proxied_settings)
     add(ADDRESS)
     services.ips.assign(AssignIP(alice.id, ADDRESS), uuid4().hex)
     _remove(copies)
     refused = proxy.rule(
         faults.error_without_type, "PUT|POST", r"-account.*/(_bulk_docs|192\.0\.)", times=None
     )
-    healer.wait(600)
+    repairer.wait(600)
     assert 1 <= len([r for r in refused.met if r.method == "PUT"]) <= 5 * 3
-    assert [f.problem for f in healer.services.doctor.examine()] == ["copy_missing"]
+    assert [f.problem for f in repairer.services.doctor.examine()] == ["copy_missing"]
 
 
 def test_many_changes_are_checked_together(
-    healer: Healer, couch: Couch, services: Instance, alice: Member, copies: Database
+    repairer: Repairer, couch: Couch, services: Instance, alice: Member, copies: Database
 ) -> None:
     addresses = [f"198.51.{n // 250}.{n % 250}" for n in range(1000)]
     IPRepository(couch, ListRepository(couch)).save_all(
@@ -285,8 +285,8 @@ def test_many_changes_are_checked_together(
     services.background.work()
     lost = copies.get_all(addresses[::2]).values()
     copies.put_all([{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in lost])
-    healer.wait(DELAY)
-    healer.sent.clear()
-    healer.wait(20)
+    repairer.wait(DELAY)
+    repairer.sent.clear()
+    repairer.wait(20)
     assert set(copies.get_all(addresses)) == set(addresses)
-    assert len(healer.sent) <= 40
+    assert len(repairer.sent) <= 40

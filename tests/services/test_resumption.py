@@ -26,10 +26,10 @@ from kazoo_ips.model import (
     ReleaseIP,
 )
 from tests.conftest import Member
-from tests.faults.conftest import behind, proxy, running_proxy
+from tests.faults.conftest import proxied_settings, proxy, running_proxy
 from tests.faults.proxy import FaultProxy, Forward, Hangup, Reply
 
-__all__ = ["behind", "proxy", "running_proxy"]
+__all__ = ["proxied_settings", "proxy", "running_proxy"]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def address() -> str:
 
 
 @pytest.fixture
-def again() -> Attempt:
+def second_attempt() -> Attempt:
     return Attempt(uuid4().hex, 2)
 
 
@@ -49,7 +49,7 @@ def write_late(copies: Database, copy: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def name() -> str:
+def request_id() -> str:
     """The request's id."""
     return uuid4().hex
 
@@ -60,14 +60,14 @@ def test_the_result_of_an_assignment_is_returned_and_its_copy_written(
     copies: Database,
     alice: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     add(address)
     command = AssignIP(alice.id, address)
-    first = services.ips.assign(command, name)
+    first = services.ips.assign(command, request_id)
     copies.remove(address, copies.get(address)["_rev"])
-    result = services.ips.assign(command, name, attempt=again)
+    result = services.ips.assign(command, request_id, attempt=second_attempt)
     assert (result.assigned_to, result.modified) == (alice.id, first.modified)
     assert result.revision != first.revision  # confirmed by a write
     assert copies.get_all([address])
@@ -80,17 +80,17 @@ def test_the_result_of_an_assignment_is_returned_although_the_address_was_assign
     alice: Member,
     bob: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     add(address)
     command = AssignIP(alice.id, address)
-    services.ips.assign(command, name)
+    services.ips.assign(command, request_id)
     copy = copies.get(address)
     services.ips.release(ReleaseIP(alice.id, address), uuid4().hex)
     services.ips.assign(AssignIP(bob.id, address), uuid4().hex)
     write_late(copies, copy)
-    assert services.ips.assign(command, name, attempt=again).assigned_to == alice.id
+    assert services.ips.assign(command, request_id, attempt=second_attempt).assigned_to == alice.id
     assert services.ips.fetch(address).assigned_to == bob.id
     assert not copies.get_all([address])
 
@@ -101,15 +101,15 @@ def test_the_result_of_a_release_is_returned_and_its_copy_removed(
     copies: Database,
     alice: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     add(address)
     services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
     copy = copies.get(address)
-    first = services.ips.release(ReleaseIP(alice.id, address), name)
+    first = services.ips.release(ReleaseIP(alice.id, address), request_id)
     write_late(copies, copy)
-    result = services.ips.release(ReleaseIP(alice.id, address), name, attempt=again)
+    result = services.ips.release(ReleaseIP(alice.id, address), request_id, attempt=second_attempt)
     assert (result.assigned_to, result.modified) == (None, first.modified)
     assert services.ips.fetch(address).revision != first.revision
     assert not copies.get_all([address])
@@ -121,26 +121,31 @@ def test_the_result_of_a_release_is_returned_whoever_has_the_address_now(
     alice: Member,
     bob: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     add(address)
     services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
-    services.ips.release(ReleaseIP(alice.id, address), name)
+    services.ips.release(ReleaseIP(alice.id, address), request_id)
     since = services.ips.assign(AssignIP(bob.id, address), uuid4().hex)
-    result = services.ips.release(ReleaseIP(alice.id, address), name, attempt=again)
+    result = services.ips.release(ReleaseIP(alice.id, address), request_id, attempt=second_attempt)
     assert result.assigned_to is None
     assert services.ips.fetch(address) == since  # nothing is written to it
 
 
 def test_a_later_attempt_does_what_no_earlier_one_has_done(
-    services: Instance, operator: Member, address: str, name: str, again: Attempt
+    services: Instance, operator: Member, address: str, request_id: str, second_attempt: Attempt
 ) -> None:
     with pytest.raises(IPNotFound):
-        services.pool.delete(DeleteIP(address), name, attempt=again)
-    created = services.pool.create(CreateIP(address, "z", "h.example.com"), name, attempt=again)
+        services.pool.delete(DeleteIP(address), request_id, attempt=second_attempt)
+    created = services.pool.create(
+        CreateIP(address, "z", "h.example.com"), request_id, attempt=second_attempt
+    )
     assert services.ips.fetch(address) == created
-    assert services.pool.delete(DeleteIP(address), name, attempt=again).address == address
+    assert (
+        services.pool.delete(DeleteIP(address), request_id, attempt=second_attempt).address
+        == address
+    )
 
 
 def test_the_result_of_a_release_is_returned_to_its_account_only(
@@ -149,16 +154,16 @@ def test_the_result_of_a_release_is_returned_to_its_account_only(
     alice: Member,
     bob: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     add(address)
     services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
-    services.ips.release(ReleaseIP(alice.id, address), name)
+    services.ips.release(ReleaseIP(alice.id, address), request_id)
     with pytest.raises(ValidationFailed):
-        services.ips.release(ReleaseIP(bob.id, address), name, attempt=again)
+        services.ips.release(ReleaseIP(bob.id, address), request_id, attempt=second_attempt)
     with pytest.raises(ValidationFailed):
-        services.ips.release(ReleaseIP(alice.id, address), uuid4().hex, attempt=again)
+        services.ips.release(ReleaseIP(alice.id, address), uuid4().hex, attempt=second_attempt)
 
 
 def test_a_release_with_the_request_id_of_the_assignment_is_done(
@@ -166,41 +171,45 @@ def test_a_release_with_the_request_id_of_the_assignment_is_done(
     add: Callable[..., DedicatedIP],
     alice: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     add(address)
-    services.ips.assign(AssignIP(alice.id, address), name)
-    services.ips.release(ReleaseIP(alice.id, address), name, attempt=again)
+    services.ips.assign(AssignIP(alice.id, address), request_id)
+    services.ips.release(ReleaseIP(alice.id, address), request_id, attempt=second_attempt)
     assert services.ips.fetch(address).assigned_to is None
 
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_write_that_loses_to_an_earlier_attempt_returns_its_result(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     services: Instance,
     add: Callable[..., DedicatedIP],
     alice: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
     resumed: bool,
 ) -> None:
     add(address)
     command = AssignIP(alice.id, address)
 
     def fault(forward: Forward) -> Reply:
-        services.ips.assign(command, name if resumed else "another")
+        services.ips.assign(command, request_id if resumed else "another")
         return forward()
 
     proxy.rule(fault, "PUT", f"-dedicated_ips/{address}")
-    through = composition.build(behind, clock=lambda: time.time() + 5)  # writes at another time
+    through = composition.build(
+        proxied_settings, clock=lambda: time.time() + 5
+    )  # writes at another time
     if resumed:
-        assert through.ips.assign(command, name, attempt=again).assigned_to == alice.id
+        assert (
+            through.ips.assign(command, request_id, attempt=second_attempt).assigned_to == alice.id
+        )
     else:
         with pytest.raises(Conflict):
-            through.ips.assign(command, name)
+            through.ips.assign(command, request_id)
 
 
 @pytest.mark.parametrize("since", ["nothing", "assigned", "deleted"])
@@ -209,23 +218,23 @@ def test_the_result_of_an_addition_is_returned(
     pool: Database,
     alice: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
     since: str,
 ) -> None:
     command = CreateIP(address, "us-east", "proxy1.example.com")
-    services.pool.create(command, name)
+    services.pool.create(command, request_id)
     if since == "assigned":
         services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
     if since == "deleted":
         services.pool.delete(DeleteIP(address), uuid4().hex)
-    result = services.pool.create(command, name, attempt=again)
+    result = services.pool.create(command, request_id, attempt=second_attempt)
     assert (result.address, result.status) == (address, "available")
     assert bool(pool.get_all([address])) == (since != "deleted")
 
 
 def test_an_address_added_by_another_client_at_the_same_time_exists(
-    proxy: FaultProxy, behind: Settings, services: Instance, pool: Database, address: str
+    proxy: FaultProxy, proxied_settings: Settings, services: Instance, pool: Database, address: str
 ) -> None:
     command = CreateIP(address, "us-east", "proxy1.example.com")
 
@@ -235,7 +244,7 @@ def test_an_address_added_by_another_client_at_the_same_time_exists(
 
     proxy.rule(fault, "PUT", f"-dedicated_ips/{address}")
     with pytest.raises(IPExists):
-        composition.build(behind).pool.create(command, "mine")
+        composition.build(proxied_settings).pool.create(command, "mine")
 
 
 def test_the_result_of_a_deletion_is_returned_and_the_copy_removed(
@@ -244,18 +253,18 @@ def test_the_result_of_a_deletion_is_returned_and_the_copy_removed(
     copies: Database,
     alice: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     add(address)
     services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
     copy = copies.get(address)
-    services.pool.delete(DeleteIP(address, force=True), name)
+    services.pool.delete(DeleteIP(address, force=True), request_id)
     write_late(copies, copy)
-    assert services.pool.delete(DeleteIP(address, force=True), name, attempt=again)
+    assert services.pool.delete(DeleteIP(address, force=True), request_id, attempt=second_attempt)
     assert not copies.get_all([address])
     with pytest.raises(IPNotFound):
-        services.pool.delete(DeleteIP(address, force=True), uuid4().hex, attempt=again)
+        services.pool.delete(DeleteIP(address, force=True), uuid4().hex, attempt=second_attempt)
 
 
 def test_the_copy_of_an_address_that_kazoo_assigned_is_removed_after_a_repeated_deletion(
@@ -265,28 +274,34 @@ def test_the_copy_of_an_address_that_kazoo_assigned_is_removed_after_a_repeated_
     copies: Database,
     alice: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     """The trail has no assignment then. The release by the deletion names the account."""
     add(address)
     pool.put({**pool.get(address), "pvt_status": "assigned", "pvt_assigned_to": alice.id})
-    services.pool.delete(DeleteIP(address, force=True), name)
+    services.pool.delete(DeleteIP(address, force=True), request_id)
     copies.put({"_id": address, "pvt_type": "dedicated_ip", "pvt_assigned_to": alice.id})
-    assert services.pool.delete(DeleteIP(address, force=True), name, attempt=again)
+    assert services.pool.delete(DeleteIP(address, force=True), request_id, attempt=second_attempt)
     assert not copies.get_all([address])
 
 
 def test_a_later_attempt_does_not_report_the_addition_by_another_request(
-    services: Instance, add: Callable[..., DedicatedIP], address: str, name: str, again: Attempt
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    address: str,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     added = add(address)
     with pytest.raises(IPExists):
-        services.pool.create(CreateIP(address, "z", "h.example.com"), name, attempt=again)
+        services.pool.create(
+            CreateIP(address, "z", "h.example.com"), request_id, attempt=second_attempt
+        )
     assert services.ips.fetch(address) == added
 
 
-class Anew:
+class Readdition:
     """Deletes an address and adds it again, in another zone."""
 
     def __init__(self, services: Instance, pool: Database, several: bool) -> None:
@@ -303,22 +318,22 @@ class Anew:
 
 
 @pytest.fixture(params=[False, True], ids=["one", "several"])
-def anew(services: Instance, pool: Database, request: pytest.FixtureRequest) -> Anew:
-    return Anew(services, pool, request.param)
+def add_again(services: Instance, pool: Database, request: pytest.FixtureRequest) -> Readdition:
+    return Readdition(services, pool, request.param)
 
 
 def test_a_deletion_is_not_repeated_after_the_address_was_added_again(
     services: Instance,
     add: Callable[..., DedicatedIP],
-    anew: Anew,
+    add_again: Readdition,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     add(address)
-    services.pool.delete(DeleteIP(address, force=True), name)
-    anew(address)
-    assert services.pool.delete(DeleteIP(address, force=True), name, attempt=again)
+    services.pool.delete(DeleteIP(address, force=True), request_id)
+    add_again(address)
+    assert services.pool.delete(DeleteIP(address, force=True), request_id, attempt=second_attempt)
     assert services.ips.fetch(address).zone == "anew"
 
 
@@ -340,18 +355,18 @@ NUMBERS = range(1, 8)
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_deletion_is_not_repeated_while_the_address_is_added_again(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     services: Instance,
     add: Callable[..., DedicatedIP],
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
     number: int,
     late: bool,
 ) -> None:
     def first_attempt() -> None:
         with suppress(IPNotFound):  # the later attempt has deleted it
-            services.pool.delete(DeleteIP(address), name)
+            services.pool.delete(DeleteIP(address), request_id)
 
     def others() -> None:
         if late:
@@ -363,9 +378,12 @@ def test_a_deletion_is_not_repeated_while_the_address_is_added_again(
     added: list[str] = []
     if not late:
         first_attempt()
-    through = composition.build(behind)
+    through = composition.build(proxied_settings)
     meanwhile(proxy, number, others)
-    assert through.pool.delete(DeleteIP(address), name, attempt=again).address == address
+    assert (
+        through.pool.delete(DeleteIP(address), request_id, attempt=second_attempt).address
+        == address
+    )
     if added:
         assert services.ips.fetch(address).zone == "anew"
 
@@ -373,41 +391,41 @@ def test_a_deletion_is_not_repeated_while_the_address_is_added_again(
 @pytest.mark.parametrize("number", NUMBERS)
 def test_an_addition_is_not_repeated_while_the_address_is_deleted_again(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     services: Instance,
     pool: Database,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
     number: int,
 ) -> None:
     command = CreateIP(address, "us-east", "proxy1.example.com")
 
     def others() -> None:
-        services.pool.create(command, name)
+        services.pool.create(command, request_id)
         services.pool.delete(DeleteIP(address), uuid4().hex)
         deleted.append(address)
 
     deleted: list[str] = []
-    through = composition.build(behind)
+    through = composition.build(proxied_settings)
     meanwhile(proxy, number, others)
-    assert through.pool.create(command, name, attempt=again).address == address
+    assert through.pool.create(command, request_id, attempt=second_attempt).address == address
     assert bool(pool.get_all([address])) != bool(deleted)
 
 
 def test_an_assignment_is_not_repeated_after_the_address_was_added_again(
     services: Instance,
     add: Callable[..., DedicatedIP],
-    anew: Anew,
+    add_again: Readdition,
     alice: Member,
     address: str,
-    name: str,
-    again: Attempt,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     add(address)
-    services.ips.assign(AssignIP(alice.id, address), name)
-    anew(address)
-    result = services.ips.assign(AssignIP(alice.id, address), name, attempt=again)
+    services.ips.assign(AssignIP(alice.id, address), request_id)
+    add_again(address)
+    result = services.ips.assign(AssignIP(alice.id, address), request_id, attempt=second_attempt)
     assert result.assigned_to == alice.id
     assert services.ips.fetch(address).assigned_to is None
 
@@ -418,45 +436,53 @@ def test_results_are_returned_although_the_address_was_deleted_since(
     alice: Member,
     bob: Member,
     address: str,
-    again: Attempt,
+    second_attempt: Attempt,
 ) -> None:
     add(address)
     assigned, released = uuid4().hex, uuid4().hex
     services.ips.assign(AssignIP(alice.id, address), assigned)
     services.ips.release(ReleaseIP(alice.id, address), released)
     services.pool.delete(DeleteIP(address), uuid4().hex)
-    result = services.ips.assign(AssignIP(alice.id, address), assigned, attempt=again)
+    result = services.ips.assign(AssignIP(alice.id, address), assigned, attempt=second_attempt)
     assert (result.address, result.assigned_to) == (address, alice.id)
-    result = services.ips.release(ReleaseIP(alice.id, address), released, attempt=again)
+    result = services.ips.release(ReleaseIP(alice.id, address), released, attempt=second_attempt)
     assert (result.address, result.assigned_to) == (address, None)
     for command, request in ((ReleaseIP(bob.id, address), released),
                              (ReleaseIP(alice.id, address), uuid4().hex)):  # fmt: skip
         with pytest.raises(IPNotFound):
-            services.ips.release(command, request, attempt=again)
+            services.ips.release(command, request, attempt=second_attempt)
     with pytest.raises(IPNotFound):
-        services.ips.assign(AssignIP(bob.id, address), assigned, attempt=again)
+        services.ips.assign(AssignIP(bob.id, address), assigned, attempt=second_attempt)
     with pytest.raises(IPNotFound):
         services.ips.release(ReleaseIP(alice.id, address), released)
 
 
 def test_the_result_of_an_addition_is_returned_after_the_address_was_added_again(
-    services: Instance, anew: Anew, address: str, name: str, again: Attempt
+    services: Instance,
+    add_again: Readdition,
+    address: str,
+    request_id: str,
+    second_attempt: Attempt,
 ) -> None:
     command = CreateIP(address, "us-east", "proxy1.example.com")
-    services.pool.create(command, name)
-    anew(address)
-    result = services.pool.create(command, name, attempt=again)
+    services.pool.create(command, request_id)
+    add_again(address)
+    result = services.pool.create(command, request_id, attempt=second_attempt)
     assert (result.zone, result.host) == ("us-east", "proxy1.example.com")
     assert services.ips.fetch(address).zone == "anew"
 
 
 @pytest.mark.parametrize("quantity", [1, 2])
 def test_the_result_of_an_allocation_is_returned(
-    services: Instance, add: Callable[..., DedicatedIP], alice: Member, name: str, quantity: int
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    request_id: str,
+    quantity: int,
 ) -> None:
     for number in range(1, 5):
         add(f"192.0.2.{number}")
     key, command = uuid4().hex, AllocateIPs(alice.id, quantity)
-    first = services.allocation.allocate(command, name, attempt=Attempt(key, 1))
-    result = services.allocation.allocate(command, name, attempt=Attempt(key, 2))
+    first = services.allocation.allocate(command, request_id, attempt=Attempt(key, 1))
+    result = services.allocation.allocate(command, request_id, attempt=Attempt(key, 2))
     assert [ip.address for ip in result] == [ip.address for ip in first]

@@ -114,7 +114,9 @@ def test_couchdb_the_indexes_and_the_followers_are_shown(world: World) -> None:
     assert "no process does the background work healing" in status.problems
 
 
-def test_the_command_prints_it_and_ends_with_1_if_something_is_wrong(world: World) -> None:
+def test_the_command_prints_the_status_and_exits_with_1_if_something_is_wrong(
+    world: World,
+) -> None:
     environment = {
         "COUCHDB_URL": world.settings.couchdb_url,
         "KAZOO_IPS_PREFIX": world.settings.prefix,
@@ -137,7 +139,7 @@ def test_the_command_prints_it_and_ends_with_1_if_something_is_wrong(world: Worl
     assert (done.exit_code, "nothing is wrong" in done.stdout) == (0, True)
 
 
-def test_the_metrics_have_it(world: World) -> None:
+def test_the_metrics_have_the_workers_and_the_findings_of_the_doctor(world: World) -> None:
     world.services.status.beat()
     world.services.status.record_doctor(world.now, [Finding("conflict", "192.0.2.1")], "test")
     api = CheckedApp(composition.create_app(world.settings, clock=lambda: world.clock))
@@ -228,7 +230,7 @@ def test_the_hours_may_include_midnight(world: World, hours: str, at: float, run
 
 
 @pytest.mark.parametrize("hours", ["5", "x", "2-25", "3-3", "0-24", "2:30-5", "-"])
-def test_hours_that_are_none_are_refused(hours: str) -> None:
+def test_invalid_hours_are_refused(hours: str) -> None:
     with pytest.raises(BadSetting, match="KAZOO_IPS_DOCTOR_HOURS"):
         Settings.load({"KAZOO_IPS_DOCTOR_HOURS": hours})
 

@@ -36,12 +36,12 @@ from kazoo_ips.repositories.transaction_log import (
 )
 from tests.conftest import Member
 from tests.faults import proxy as faults
-from tests.faults.conftest import behind, proxy, running_proxy
+from tests.faults.conftest import proxied_settings, proxy, running_proxy
 from tests.faults.proxy import FaultProxy, Forward, Reply
 from tests.timing import eventually
 
 IPS = ("192.0.2.1", "192.0.2.2")
-__all__ = ["behind", "proxy", "running_proxy"]
+__all__ = ["proxied_settings", "proxy", "running_proxy"]
 
 FAR = 4e9
 """Unix seconds, long after every lease has run out."""
@@ -430,7 +430,7 @@ def test_a_finished_record_counts_although_an_earlier_revision_of_it_was_deleted
 def test_recovery_does_not_delete_a_record_that_another_worker_has_finished(
     begin: Callable[..., Transaction],
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     log: TransactionLog,
     end_before_read: Callable[..., None],
 ) -> None:
@@ -438,7 +438,7 @@ def test_recovery_does_not_delete_a_record_that_another_worker_has_finished(
     transaction = begin(Action.ASSIGN, Attempt(uuid4().hex, 1))
     assert eventually(lambda: transaction.id in left(log))
     end_before_read(transaction.id)
-    composition.build(behind, clock=lambda: FAR).background.recover()
+    composition.build(proxied_settings, clock=lambda: FAR).background.recover()
     assert log.find(transaction.id)
     writes = [r.request for r in proxy.records if r.request.path.endswith("-kazoo_ips/_bulk_docs")]
     assert not [write for write in writes if transaction.id.encode() in write.body]
@@ -557,7 +557,7 @@ def test_addresses_that_a_dead_process_has_released_are_read_again(
 def test_on_a_cluster_a_later_release_by_another_client_is_not_written_to(
     begin: Callable[..., Transaction],
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     log: TransactionLog,
     pool: Database,
 ) -> None:
@@ -568,7 +568,7 @@ def test_on_a_cluster_a_later_release_by_another_client_is_not_written_to(
     pool.put({**free, "pvt_status": "available", "pvt_request_id": "another"})
     there = pool.get(IPS[0])
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
-    recover(composition.build(behind, clock=lambda: FAR), log)
+    recover(composition.build(proxied_settings, clock=lambda: FAR), log)
     assert pool.get(IPS[0]) == there
     assert owners(pool) == {None}
 
@@ -638,13 +638,13 @@ def test_recovered_addresses_are_checked_later(
 def test_a_record_stays_until_its_documents_agree_with_it(
     begin: Callable[..., Transaction],
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     log: TransactionLog,
     pool: Database,
 ) -> None:
     transaction = begin(Action.ASSIGN)
     assert eventually(lambda: transaction.id in left(log))
-    later = composition.build(behind, clock=lambda: FAR)
+    later = composition.build(proxied_settings, clock=lambda: FAR)
     proxy.rule(faults.cut, "PUT|POST", "-dedicated_ips/_bulk_docs", times=None)
     later.background.recover()
     assert (left(log), owners(pool) == {None}) == ([transaction.id], False)
@@ -658,7 +658,7 @@ def test_a_record_stays_until_its_documents_agree_with_it(
 def test_a_conflicting_revision_of_an_aborted_assignment_is_dropped(
     log: TransactionLog,
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     add: Callable[..., DedicatedIP],
     pool: Database,
     alice: Member,
@@ -676,7 +676,7 @@ def test_a_conflicting_revision_of_an_aborted_assignment_is_dropped(
     graft_both(pool, base, mine, {})
     if fault:  # the revision is not dropped at once
         proxy.rule(fault, "POST", "-dedicated_ips/_bulk_docs", times=1)
-    recover(composition.build(behind, clock=lambda: FAR), log)
+    recover(composition.build(proxied_settings, clock=lambda: FAR), log)
     live = [leaf for leaf in pool.leaves(address) if not leaf.get("_deleted")]
     assert [leaf["pvt_status"] for leaf in live] == ["available"]
 
@@ -743,7 +743,7 @@ def test_a_losing_revision_of_a_committed_release_is_not_dropped(
 def test_an_address_with_two_revisions_of_an_aborted_assignment_is_kept(
     log: TransactionLog,
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     add: Callable[..., DedicatedIP],
     pool: Database,
     alice: Member,
@@ -763,7 +763,7 @@ def test_an_address_with_two_revisions_of_an_aborted_assignment_is_kept(
     for digest in "0f":
         pool.graft({**base, **mine, "_rev": f"2-{digest * 32}"}, parent=base["_rev"])
     proxy.rule(faults.cut, "PUT", f"-dedicated_ips/{address}")
-    assert composition.build(behind).background._recovery.end_transaction(begun.id)
+    assert composition.build(proxied_settings).background._recovery.end_transaction(begun.id)
     assert pool.get(address)["pvt_status"] == "available"
 
 
@@ -828,7 +828,7 @@ def test_the_record_of_a_request_with_a_key_is_kept_for_a_day(
 @pytest.mark.parametrize("then", ["pending", "committed", "deleted"])
 def test_an_earlier_attempt_that_begins_at_the_same_moment_is_ended(
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     log: TransactionLog,
     add: Callable[..., DedicatedIP],
     alice: Member,
@@ -854,7 +854,7 @@ def test_an_earlier_attempt_that_begins_at_the_same_moment_is_ended(
     proxy.rule(begins, "PUT", earlier)
     if then == "deleted":  # before the read that follows the refusal of the fence
         proxy.rule(deletes, "GET", earlier, first=3)
-    services = composition.build(behind)
+    services = composition.build(proxied_settings)
     command, attempt = AssignIPs(alice.id, IPS), Attempt(key, 2)
     if then == "committed":
         result = services.ips.assign_all(command, request_id, attempt=attempt)
@@ -867,7 +867,7 @@ def test_an_earlier_attempt_that_begins_at_the_same_moment_is_ended(
 def test_a_transaction_that_cannot_be_recovered_does_not_block_others(
     begin: Callable[..., Transaction],
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     log: TransactionLog,
     alice: Member,
 ) -> None:
@@ -876,7 +876,7 @@ def test_a_transaction_that_cannot_be_recovered_does_not_block_others(
     assert eventually(lambda: both <= set(left(log)))
     first = min(both)
     proxy.rule(faults.error_without_type, "GET", f"-kazoo_ips/transaction-{first}", times=None)
-    composition.build(behind, clock=lambda: FAR).background.recover()
+    composition.build(proxied_settings, clock=lambda: FAR).background.recover()
     assert both & set(left(log)) == {first}
 
 
@@ -884,7 +884,7 @@ def test_a_transaction_that_cannot_be_recovered_does_not_block_others(
 def test_a_transaction_that_changes_while_it_is_aborted_is_not_aborted(
     begin: Callable[..., Transaction],
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     log: TransactionLog,
     pool: Database,
     alice: Member,
@@ -901,7 +901,7 @@ def test_a_transaction_that_changes_while_it_is_aborted_is_not_aborted(
         return forward()
 
     proxy.rule(changes, "PUT", f"-kazoo_ips/transaction-{transaction.id}")
-    recovery = composition.build(behind).background._recovery
+    recovery = composition.build(proxied_settings).background._recovery
     if extended:
         with pytest.raises(DatastoreUnreachable):
             recovery.end_transaction(transaction.id)
@@ -917,14 +917,14 @@ def test_a_transaction_that_changes_while_it_is_aborted_is_not_aborted(
 def test_a_transaction_that_another_worker_ends_meanwhile_is_read_again(
     begin: Callable[..., Transaction],
     end_before_read: Callable[..., None],
-    behind: Settings,
+    proxied_settings: Settings,
     pool: Database,
     bob: Member,
 ) -> None:
     """Its record stays for a later attempt, and shows that the documents have changed."""
     transaction = begin(Action.ASSIGN, Attempt(uuid4().hex, 1))
     end_before_read(transaction.id, first=2)
-    later = composition.build(behind, clock=lambda: FAR)
+    later = composition.build(proxied_settings, clock=lambda: FAR)
     later.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex)
     assert owners(pool) == {bob.id, None}
 
@@ -932,7 +932,7 @@ def test_a_transaction_that_another_worker_ends_meanwhile_is_read_again(
 def test_on_a_cluster_a_commit_without_a_majority_is_not_acted_on(
     begin: Callable[..., Transaction],
     proxy: FaultProxy,
-    behind: Settings,
+    proxied_settings: Settings,
     log: TransactionLog,
     pool: Database,
     alice: Member,
@@ -942,7 +942,7 @@ def test_on_a_cluster_a_commit_without_a_majority_is_not_acted_on(
     transaction = log.commit(begin(Action.RELEASE), IPS)
     proxy.rule(faults.three_copies, "GET", "-kazoo_ips/?$", times=None)
     proxy.rule(faults.answer_202, "PUT", f"-kazoo_ips/transaction-{transaction.id}", times=None)
-    services = composition.build(behind)
+    services = composition.build(proxied_settings)
     for act in (
         lambda: services.ips.assign(AssignIP(bob.id, IPS[0]), uuid4().hex),
         lambda: services.background._recovery.end_transaction(transaction.id),
@@ -953,10 +953,10 @@ def test_on_a_cluster_a_commit_without_a_majority_is_not_acted_on(
 
 
 @pytest.fixture
-def cluster_log(behind: Settings, proxy: FaultProxy) -> TransactionLog:
+def cluster_log(proxied_settings: Settings, proxy: FaultProxy) -> TransactionLog:
     """The log of a process whose database says that it has three replicas."""
     proxy.rule(faults.three_copies, "GET", "-kazoo_ips/?$", times=None)
-    return TransactionLog(Records(composition.connect(behind)))
+    return TransactionLog(Records(composition.connect(proxied_settings)))
 
 
 def rival(log: TransactionLog, couch: Couch, decided: Transaction, **fields: object) -> None:

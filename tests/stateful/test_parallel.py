@@ -156,7 +156,7 @@ def acknowledged(
     return found
 
 
-def check_told(
+def check_events(
     timelines: Timelines, exchanges: list[Exchange], pool: dict[str, Entry], ids: dict[str, str]
 ) -> None:
     """Check that the archive has each acknowledged change once, in a possible order."""
@@ -186,7 +186,7 @@ def test_concurrent_replies_have_a_legal_order(world: World, seed: int) -> None:
         check_order(world, exchanges)
         world.archive.run()
         timelines = world.archive.timelines()
-        check_told(timelines, [*created, *exchanges], in_the_pool(world), world.ids)
+        check_events(timelines, [*created, *exchanges], in_the_pool(world), world.ids)
         subscribers.check(timelines)
 
 

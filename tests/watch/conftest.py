@@ -9,7 +9,7 @@ from webtest import TestApp
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.repositories import databases
-from tests.api.fresh import Fresh, made_fresh
+from tests.api.own_application import OwnApplication, create_own_application
 from tests.faults.proxy import FaultProxy
 from tests.openapi_check import CheckedApp
 from tests.timing import LONG
@@ -36,19 +36,19 @@ def proxy(couchdb_url: str) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def behind(settings: Settings, proxy: FaultProxy) -> Settings:
+def proxied_settings(settings: Settings, proxy: FaultProxy) -> Settings:
     """The settings of an application that uses the proxy as CouchDB."""
     return replace(settings, couchdb_url=proxy.url, identity_cache=4.0)
 
 
 @pytest.fixture
-def watched(behind: Settings) -> TestApp:
+def watched(proxied_settings: Settings) -> TestApp:
     """An application with its own metrics, which uses the proxy as CouchDB."""
-    return CheckedApp(composition.create_app(behind))
+    return CheckedApp(composition.create_app(proxied_settings))
 
 
 @pytest.fixture
-def fresh(settings: Settings) -> Iterator[Fresh]:
+def own_app(settings: Settings) -> Iterator[OwnApplication]:
     """Databases that only this test uses."""
-    with made_fresh(settings) as made:
+    with create_own_application(settings) as made:
         yield made

@@ -132,10 +132,10 @@ def test_a_wrong_alarm_fails_the_unit_tests(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def scraped(behind: Settings, add: Callable[..., DedicatedIP], alice: Member) -> Samples:
+def scraped(proxied_settings: Settings, add: Callable[..., DedicatedIP], alice: Member) -> Samples:
     """The samples of `/metrics` after a request, with consumers of each kind."""
     receivers = {"amqp_url": "amqp://127.0.0.1:1", "crossbar_url": "http://127.0.0.1:1"}
-    app = composition.create_app(replace(behind, **receivers))
+    app = composition.create_app(replace(proxied_settings, **receivers))
     services = app.extensions["kazoo_ips"]
     assert len(services.consumers()) == 2
     services.status.beat()

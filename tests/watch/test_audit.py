@@ -445,9 +445,9 @@ def test_a_stored_reply_is_no_second_line(
 
 
 @pytest.fixture
-def worker(behind: Settings) -> Instance:
+def worker(proxied_settings: Settings) -> Instance:
     """The services of a worker behind the proxy."""
-    return composition.build(behind)
+    return composition.build(proxied_settings)
 
 
 def kinds(audit_lines: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:

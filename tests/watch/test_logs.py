@@ -345,9 +345,9 @@ def test_no_secret_is_in_any_line(
         server.proxy.rule(fault, times=None)
         assert 503 in send_all()
     server.proxy.clear()
-    server.proxy.go_away()
+    server.proxy.stop_listening()
     assert 503 in send_all()
-    server.proxy.come_back()
+    server.proxy.start_listening()
     written = server.log.read_text()
     assert written.count('"status":503') > 20
     assert [secret for secret in secrets if secret in written] == []

@@ -100,7 +100,7 @@ def test_requests_to_couchdb_are_counted_by_kind_and_outcome(
     proxy.rule(faults.answer_202, "PUT", "-dedicated_ips/192")
     watched.post(path, headers=alice.headers, status=503)
     assert more(kind="write", outcome="no_quorum") >= 1
-    proxy.go_away()
+    proxy.stop_listening()
     watched.get(path, headers=alice.headers, status=503)
     assert more(kind="read", outcome="no_answer") >= 1
     latencies = value(scrape(watched), "kazoo_ips_couchdb_request_duration_seconds_count")
@@ -129,12 +129,12 @@ def test_the_kind_of_a_request_to_couchdb(method: str, path: str, word: str) -> 
 
 
 def test_the_pool_by_zone_and_status(
-    behind: Settings, services: Any, add: Callable[..., DedicatedIP], alice: Member
+    proxied_settings: Settings, services: Any, add: Callable[..., DedicatedIP], alice: Member
 ) -> None:
     for n, zone in enumerate(["us-east", "us-east", 'odd "zone"\n'], 1):
         add(f"192.0.2.{n}", zone=zone)
     services.ips.assign(AssignIP(alice.id, "192.0.2.1"), uuid4().hex)
-    counts = scrape(CheckedApp(composition.create_app(behind)))
+    counts = scrape(CheckedApp(composition.create_app(proxied_settings)))
     name = "kazoo_ips_pool_addresses"
     assert value(counts, name, zone="us-east", status="assigned") == 1
     assert value(counts, name, zone="us-east", status="available") == 1

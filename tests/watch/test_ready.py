@@ -10,7 +10,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.repositories import databases
 from kazoo_ips.repositories.accounts import ACCOUNTS
-from tests.api.fresh import Fresh
+from tests.api.own_application import OwnApplication
 from tests.faults import proxy as faults
 from tests.faults.proxy import FaultProxy
 from tests.openapi_check import CheckedApp
@@ -42,10 +42,10 @@ def test_frequent_checks_query_couchdb_once(watched: TestApp, proxy: FaultProxy)
 def test_without_couchdb_the_process_is_healthy_and_not_ready(
     watched: TestApp, proxy: FaultProxy
 ) -> None:
-    proxy.go_away()
+    proxy.stop_listening()
     assert reasons(watched) == ["CouchDB does not answer"]
     watched.get("/healthz", status=200)
-    proxy.come_back()
+    proxy.start_listening()
     time.sleep(1)
     watched.get("/readyz", status=200)
 
@@ -61,11 +61,11 @@ def test_a_check_does_not_wait_for_a_hanging_couchdb(watched: TestApp, proxy: Fa
 
 
 def test_a_check_does_not_wait_for_a_slow_couchdb(
-    behind: Settings, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    proxied_settings: Settings, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(databases, "_TIME_LIMIT", 1.5)
     rule = proxy.rule(faults.delay(before=0.6), times=None)
-    assert reasons(CheckedApp(composition.create_app(behind))) == ["CouchDB is slow"]
+    assert reasons(CheckedApp(composition.create_app(proxied_settings))) == ["CouchDB is slow"]
     assert len(rule.met) <= 3
 
 
@@ -77,15 +77,17 @@ def test_an_unbuilt_index_is_a_reason(watched: TestApp, proxy: FaultProxy) -> No
     gate.set()
 
 
-def test_an_outdated_design_document_and_missing_databases_are_reasons(fresh: Fresh) -> None:
-    couch = composition.connect(fresh.settings)
+def test_an_outdated_design_document_and_missing_databases_are_reasons(
+    own_app: OwnApplication,
+) -> None:
+    couch = composition.connect(own_app.settings)
     pool = couch.database("dedicated_ips")
     design = pool.get("_design/ips")
     design["views"].pop("by_host")
     pool.put(design)
     couch.database("kazoo_ips").delete()
     couch.database(ACCOUNTS).delete()
-    assert sorted(reasons(fresh.api)) == [
+    assert sorted(reasons(own_app.api)) == [
         "the database accounts is missing",
         "the database kazoo_ips is missing",
         "the design document ips of dedicated_ips is not current",

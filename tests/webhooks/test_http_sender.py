@@ -47,7 +47,7 @@ def test_a_uri_without_a_path_is_the_root(path: str) -> None:
     assert receiver.received[0].line == f"POST /{path} HTTP/1.1"
 
 
-def test_nobody_listens() -> None:
+def test_a_refused_connection_is_a_failure() -> None:
     request = HTTPRequest("POST", f"http://127.0.0.1:{free_port()}/")
     result = HTTPSender(LOOPBACK).send(request)
     assert (result.status, result.error) == (None, "connection: Connection refused")

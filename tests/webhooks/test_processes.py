@@ -19,7 +19,7 @@ from standardwebhooks import Webhook as Verifier
 
 from kazoo_ips.config import Settings
 from kazoo_ips.model import CreateIP
-from tests.api.fresh import Fresh, made_fresh
+from tests.api.own_application import OwnApplication, create_own_application
 from tests.servers import Gunicorn, free_port
 from tests.timing import eventually
 from tests.webhooks.receivers import Received, Receiver, answer
@@ -30,47 +30,49 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def fresh(settings: Settings) -> Iterator[Fresh]:
+def own_app(settings: Settings) -> Iterator[OwnApplication]:
     """Databases with an operator and an account."""
-    with made_fresh(settings) as made:
+    with create_own_application(settings) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def server(
-    fresh: Fresh, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    own_app: OwnApplication, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gunicorn]:
     """Two workers that may send to loopback."""
     own = {
         **environment,
-        "KAZOO_IPS_PREFIX": fresh.settings.prefix,
+        "KAZOO_IPS_PREFIX": own_app.settings.prefix,
         "KAZOO_IPS_WEBHOOK_NETWORKS": "127.0.0.0/8",
     }
     with Gunicorn(own, tmp_path_factory.mktemp("webhooks") / "log", workers=2) as made:
         yield made
 
 
-def ask(server: Gunicorn, fresh: Fresh, method: str, path: str, data: Any = None) -> Any:
+def ask(
+    server: Gunicorn, own_app: OwnApplication, method: str, path: str, data: Any = None
+) -> Any:
     """Send a request over HTTP, and return `data`."""
     request = urllib.request.Request(
         f"{server.url}{path}",
         method=method,
         data=json.dumps({"data": data}).encode(),
-        headers={**fresh.headers, "Content-Type": "application/json"},
+        headers={**own_app.headers, "Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=30) as reply:
         return json.load(reply)["data"]
 
 
-def hook(server: Gunicorn, fresh: Fresh, path: str, receiver: Receiver) -> Any:
+def hook(server: Gunicorn, own_app: OwnApplication, path: str, receiver: Receiver) -> Any:
     """Create a webhook for a receiver."""
     content = {"name": "test", "uri": receiver.uri, "hook": "all"}
-    return ask(server, fresh, "PUT", path, content)
+    return ask(server, own_app, "PUT", path, content)
 
 
-def holder(fresh: Fresh) -> int:
+def holder(own_app: OwnApplication) -> int:
     """The process that sends webhooks."""
-    document = fresh.databases.get("kazoo_ips", "follower-webhooks")
+    document = own_app.databases.get("kazoo_ips", "follower-webhooks")
     return int(str(document["holder"]).rpartition("/")[2])
 
 
@@ -81,22 +83,22 @@ def events_of(receiver: Receiver) -> list[tuple[str, str]]:
 
 
 def test_what_happens_over_http_is_delivered_signed_and_in_order(
-    server: Gunicorn, fresh: Fresh
+    server: Gunicorn, own_app: OwnApplication
 ) -> None:
-    account = fresh.services.accounts.create("Alice", "alice.example.com").id
+    account = own_app.services.accounts.create("Alice", "alice.example.com").id
     own, pool = f"/v2/accounts/{account}/ips", "/v2/ips"
     address, place = "192.0.2.7", {"zone": "us-east", "host": "proxy1.example.com"}
     with Receiver() as mine, Receiver() as operators:
-        made = hook(server, fresh, f"{own}/webhooks", mine)
-        theirs = hook(server, fresh, f"{pool}/webhooks", operators)
-        ask(server, fresh, "PUT", pool, {"ip": address, **place})
-        ask(server, fresh, "POST", f"{own}/{address}", {})
-        ask(server, fresh, "DELETE", f"{own}/{address}", {})
-        ask(server, fresh, "DELETE", f"{pool}/{address}", {})
+        made = hook(server, own_app, f"{own}/webhooks", mine)
+        theirs = hook(server, own_app, f"{pool}/webhooks", operators)
+        ask(server, own_app, "PUT", pool, {"ip": address, **place})
+        ask(server, own_app, "POST", f"{own}/{address}", {})
+        ask(server, own_app, "DELETE", f"{own}/{address}", {})
+        ask(server, own_app, "DELETE", f"{pool}/{address}", {})
         assert eventually(lambda: len(events_of(operators)) >= 4, WAIT), operators.received
         assert eventually(lambda: len(events_of(mine)) >= 2, WAIT)
-        ask(server, fresh, "DELETE", f"{own}/webhooks/{made['id']}")
-        ask(server, fresh, "DELETE", f"{pool}/webhooks/{theirs['id']}")
+        ask(server, own_app, "DELETE", f"{own}/webhooks/{made['id']}")
+        ask(server, own_app, "DELETE", f"{pool}/webhooks/{theirs['id']}")
     kinds = ["created", "assigned", "released", "deleted"]
     assert events_of(operators) == [(kind, address) for kind in kinds]
     assert events_of(mine) == [(kind, address) for kind in kinds[1:3]]
@@ -108,7 +110,7 @@ def test_what_happens_over_http_is_delivered_signed_and_in_order(
 
 
 def test_a_sender_killed_after_a_delivery_repeats_it_and_loses_nothing(
-    server: Gunicorn, fresh: Fresh
+    server: Gunicorn, own_app: OwnApplication
 ) -> None:
     """The receiver kills the sender when it has the request, before it replies."""
     addresses = [f"192.0.2.{n}" for n in range(100, 130)]
@@ -116,22 +118,22 @@ def test_a_sender_killed_after_a_delivery_repeats_it_and_loses_nothing(
 
     def kill(connection: socket.socket, received: Received) -> None:
         if len(receiver.received) in (2, 9, 16):
-            killed.append(holder(fresh))
+            killed.append(holder(own_app))
             os.kill(killed[-1], signal.SIGKILL)
         else:
             answer(200)(connection, received)
 
     with Receiver(kill) as receiver:
-        made = hook(server, fresh, "/v2/ips/webhooks", receiver)
+        made = hook(server, own_app, "/v2/ips/webhooks", receiver)
         for address in addresses:
-            fresh.services.pool.create(
+            own_app.services.pool.create(
                 CreateIP(address, "us-east", "proxy1.example.com"), os.urandom(16).hex()
             )
         done = eventually(lambda: len(events_of(receiver)) == len(addresses), WAIT * 2)
         assert done, events_of(receiver)
         time.sleep(1)
         ids = receiver.ids()
-        ask(server, fresh, "DELETE", f"/v2/ips/webhooks/{made['id']}")
+        ask(server, own_app, "DELETE", f"/v2/ips/webhooks/{made['id']}")
     assert len(killed) == len(set(killed)) == 3
     assert sorted(ip for _, ip in events_of(receiver)) == sorted(addresses)
     repeated = [i for i in set(ids) if ids.count(i) > 1]
@@ -142,7 +144,7 @@ def test_a_sender_killed_after_a_delivery_repeats_it_and_loses_nothing(
 
 
 def test_the_receiver_of_the_documentation_verifies_what_is_sent(
-    server: Gunicorn, fresh: Fresh, tmp_path: Path
+    server: Gunicorn, own_app: OwnApplication, tmp_path: Path
 ) -> None:
     page = (ROOT / "docs" / "webhooks.md").read_text()
     program = re.search(r"```python\n(.*?)```", page, re.DOTALL)
@@ -151,7 +153,7 @@ def test_the_receiver_of_the_documentation_verifies_what_is_sent(
     port = free_port()
     content = {"name": "docs", "uri": f"http://127.0.0.1:{port}/ips", "hook": "all"}
     path = "/v2/ips/webhooks"
-    made = ask(server, fresh, "PUT", path, content)
+    made = ask(server, own_app, "PUT", path, content)
     with (tmp_path / "output").open("w") as output:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("flask"), "--app", "receiver", "run", "-p", str(port)],
@@ -163,7 +165,7 @@ def test_the_receiver_of_the_documentation_verifies_what_is_sent(
     try:
 
         def delivered() -> bool:
-            attempt = ask(server, fresh, "POST", f"{path}/{made['id']}/test")
+            attempt = ask(server, own_app, "POST", f"{path}/{made['id']}/test")
             return bool(attempt["result"] == "success")
 
         assert eventually(delivered, WAIT)
@@ -174,23 +176,23 @@ def test_the_receiver_of_the_documentation_verifies_what_is_sent(
     finally:
         process.terminate()
         process.wait(10)
-        ask(server, fresh, "DELETE", f"{path}/{made['id']}")
+        ask(server, own_app, "DELETE", f"{path}/{made['id']}")
 
 
-def test_metrics_of_all_workers_show_the_sender(server: Gunicorn, fresh: Fresh) -> None:
+def test_metrics_of_all_workers_show_the_sender(server: Gunicorn, own_app: OwnApplication) -> None:
     def shown() -> str:
         with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as reply:
             text: str = reply.read().decode()
             return text
 
     with Receiver(answer(500)) as receiver:
-        made = hook(server, fresh, "/v2/ips/webhooks", receiver)
-        fresh.services.pool.create(
+        made = hook(server, own_app, "/v2/ips/webhooks", receiver)
+        own_app.services.pool.create(
             CreateIP("192.0.2.200", "us-east", "proxy1.example.com"), os.urandom(16).hex()
         )
         failing = 'kazoo_ips_webhooks_failing{scope="operator"} 1.0'
         assert eventually(lambda: failing in shown(), WAIT), shown()
-        ask(server, fresh, "DELETE", f"/v2/ips/webhooks/{made['id']}")
+        ask(server, own_app, "DELETE", f"/v2/ips/webhooks/{made['id']}")
 
     def rounds() -> float:
         found = re.search(r"^kazoo_ips_webhook_rounds_total (\S+)$", shown(), re.MULTILINE)

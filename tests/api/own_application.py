@@ -16,7 +16,7 @@ from tests.openapi_check import CheckedApp
 
 
 @dataclass(frozen=True)
-class Fresh:
+class OwnApplication:
     """An application on databases of its own, and the operator's account there."""
 
     settings: Settings
@@ -33,7 +33,7 @@ class Fresh:
 
 
 @contextmanager
-def made_fresh(settings: Settings) -> Iterator[Fresh]:
+def create_own_application(settings: Settings) -> Iterator[OwnApplication]:
     """Create the application, and delete its databases at the end."""
     own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
     databases = composition.databases(own)
@@ -43,7 +43,7 @@ def made_fresh(settings: Settings) -> Iterator[Fresh]:
         services = composition.build(own.as_administrator())
         account = services.accounts.create("Operator", "operator.example.com")
         token = services.auth.open_session(account).token
-        yield Fresh(
+        yield OwnApplication(
             own,
             services,
             Databases(own.as_administrator().couchdb_url, own.prefix),
