@@ -23,7 +23,7 @@ from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, User
-from kazoo_ips.repositories.accounts import normalize_name
+from kazoo_ips.repositories.accounts import account_database, normalize_name
 from tests import quick_applications
 from tests.browsers import MISSING
 from tests.emptying import Emptier
@@ -202,6 +202,12 @@ def pool(couch: Couch, emptier: Emptier) -> Iterator[Database]:
     emptier()
     yield couch.database("dedicated_ips")
     emptier()
+
+
+@pytest.fixture
+def copies(couch: Couch, alice: Member) -> Database:
+    """Alice's database, with the copies in it."""
+    return couch.database(account_database(alice.id))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""gunicorns whose workers can be killed one by one, and free ports."""
+"""gunicorns whose workers a test can kill one by one, and free ports."""
 
 import os
 import random
@@ -27,7 +27,7 @@ class Gunicorn:
 
     :param environment: the settings, as environment variables
     :param log: where its output goes
-    :param threads: of each worker
+    :param threads: the number of threads of each worker
     :param background: whether it runs background work; False for a server that outlives a test
     """
 

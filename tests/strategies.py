@@ -1,4 +1,4 @@
-"""Strategies for property tests: addresses in every spelling, and texts that are no addresses.
+"""Strategies for property tests: addresses in every spelling, and texts that are not addresses.
 
 The addresses come from the whole address space, because the order and the spelling of all of them
 matter. Tests that send requests to the service use the documentation ranges only.
@@ -15,7 +15,7 @@ FACTOR = 20 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 1
 
 
 def runs(examples: int, **more: object) -> hypothesis.settings:
-    """Settings for a test that takes longer than most: that many examples, more if thorough."""
+    """Return Hypothesis settings for a slow test: this number of examples, more if thorough."""
     return hypothesis.settings(
         max_examples=examples * FACTOR,
         deadline=None,
@@ -27,7 +27,7 @@ def runs(examples: int, **more: object) -> hypothesis.settings:
 
 
 def ipv4() -> SearchStrategy[str]:
-    """IPv4 addresses; there is one spelling of each."""
+    """IPv4 addresses, which have one spelling each."""
     return st.integers(0, 2**32 - 1).map(lambda number: str(ipaddress.IPv4Address(number)))
 
 
@@ -68,7 +68,7 @@ def addresses() -> SearchStrategy[str]:
 
 
 def near_addresses() -> SearchStrategy[str]:
-    """Texts that look like addresses; few are."""
+    """Texts that look like addresses. Few of them are addresses."""
     return st.one_of(
         st.text("0123456789abcdefABCDEF:.", max_size=45),
         st.text("0123:.", max_size=12),
@@ -95,7 +95,7 @@ BROKEN = [
     lambda address: address.replace("::", ":::"),
     lambda address: address[:-1],
 ]
-"""Small damage to an address; some of it leaves one."""
+"""Small changes of a text. After some of them, an address is still an address."""
 
 UNUSABLE = {
     "0.0.0.0": "an unspecified address",
@@ -118,4 +118,4 @@ UNUSABLE = {
     "::ffff:127.0.0.1": "a loopback address",
     "::FFFF:E000:1": "a multicast address",
 }
-"""Addresses that no proxy can have, and what they are."""
+"""Addresses that no proxy can have, each with its kind."""

@@ -106,7 +106,7 @@ def test_the_canonical_form_is_its_own(spelling: str) -> None:
 
 @given(strategies.ipv6_numbers())
 def test_the_canonical_form_is_what_the_c_library_prints(number: int) -> None:
-    # There it shows IPv4 as part of an IPv6 address, as RFC 2373 had it.
+    # The C library prints the last part in the form of IPv4, as in RFC 2373.
     assume(number >> 32 not in {0, 0xFFFF})
     packed = number.to_bytes(16, "big")
     written = canonical(str(ipaddress.IPv6Address(number)))
@@ -261,7 +261,7 @@ def test_an_invalid_block_is_refused_with_a_reason(text: str, why: str) -> None:
         parse_block(text)
 
 
-# What no proxy can have.
+# Addresses that no proxy can have
 
 
 @pytest.mark.parametrize(("text", "what"), strategies.UNUSABLE.items())

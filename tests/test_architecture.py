@@ -82,7 +82,7 @@ MAY_IMPORT = {
     "supervisor": {"server"},
     "settings_file": {"server"},
 }  # fmt: skip
-"""What each room may import besides the standard library: rooms of ours, packages of others."""
+"""For each folder, the folders and third-party packages that it may import."""
 
 ONLY = {
     "opentelemetry": "kazoo_ips.observability.spans",
@@ -91,10 +91,11 @@ ONLY = {
     "matplotlib": "kazoo_ips.cli.plot_files",
     "plotille": "kazoo_ips.cli.plot_text",
 }
-"""Packages that one module alone may import, because they may be missing."""
+"""Optional packages, each with the only module that may import it."""
 
 NEVER = {"model": {"os", "time", "datetime", "uuid", "random"}, "errors": {"os", "time"}}
-"""Parts of the standard library that would let a clock or the world in."""
+"""For each folder, the modules of the standard library that it may not import: clocks, randomness,
+files and network."""
 
 BLUEPRINTS = {
     "about", "account_ips", "accounts", "changes", "docs", "exports", "health", "history", "home",
@@ -102,12 +103,12 @@ BLUEPRINTS = {
     "summaries", "usage", "webhooks",
 }  # fmt: skip
 BORROWS = {"account_ips": {"ips"}}
-"""`PUT /v2/accounts/{A}/ips` is `PUT /v2/ips` under another path: its handler is called."""
+"""Imports between blueprints. `PUT /v2/accounts/{A}/ips` calls the handler of `PUT /v2/ips`."""
 
 
 @cache
 def imports(source: str) -> set[str]:
-    """The dotted names of all that a module imports."""
+    """Return the dotted names that a module imports."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -119,13 +120,13 @@ def imports(source: str) -> set[str]:
 
 
 def room(name: str) -> str:
-    """The first part of a name that counts: a room of ours, or somebody else's package."""
+    """Return the folder of one of our modules, or the name of a third-party package."""
     parts = name.split(".")
     return parts[0] if parts[0] != "kazoo_ips" else parts[1] if len(parts) > 1 else ""
 
 
 def forbidden(module: str, source: str) -> set[str]:
-    """What a module imports and must not."""
+    """Return the imports of a module that are not permitted."""
     own = room(module)
     names = imports(source)
     wrong = {
@@ -238,7 +239,7 @@ def test_a_module_says_what_it_does(module: str) -> None:
 
 
 def undocumented(node: ast.AST) -> Iterator[str]:
-    """The public classes, functions and methods below a node that have no docstring."""
+    """Return the public classes, functions and methods below a node that have no docstring."""
     kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for child in ast.iter_child_nodes(node):
         if isinstance(child, kinds) and not child.name.startswith("_"):
@@ -273,7 +274,7 @@ def subclasses(kind: type) -> set[type]:
 
 
 def drawn() -> dict[str, str | None]:
-    """The tree in the docstring: each class and the one above it."""
+    """Return the tree in the docstring: the parent of each class."""
     parents: dict[str, str | None] = {}
     above: list[str] = []
     for line in inspect.getdoc(errors).splitlines():  # type: ignore[union-attr]
@@ -314,7 +315,7 @@ NO_REPLY = {
     errors.DatastoreError: "its subclasses are raised",
     errors.DocumentNotFound: "becomes whatever the document stands for",
 }
-"""Errors that never reach a caller as they are: if one does, it is a fault, 500."""
+"""Errors without a reply of their own, because other code catches them. Uncaught, they are 500."""
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""The script of docs/couchdb.md copies all databases of the service, the history included.
+"""The script of docs/couchdb.md copies all databases of the service, with the history.
 
-It copies from one embedded server to another, and from that one to an empty third one.
+The test copies from one embedded server to another one, and from there to an empty third one.
 """
 
 import re
@@ -37,9 +37,9 @@ START = 1_800_000_000.0
 
 @dataclass
 class Server:
-    """A server, and the service on it.
+    """A server, and the service that uses it.
 
-    :param clock: the time, which all servers share
+    :param clock: returns the time, the same for all servers
     """
 
     url: str
@@ -84,7 +84,7 @@ class Server:
 
 @pytest.fixture
 def servers() -> Iterator[list[Server]]:
-    """Three servers: that of the service, that of the backup, and an empty one."""
+    """Three servers: one for the service, one for the backup, and an empty one."""
     clock = [START]
     with ExitStack() as stack:
         yield [Server(stack.enter_context(EmbeddedCouch(None)).url, clock) for _ in range(3)]
@@ -92,7 +92,7 @@ def servers() -> Iterator[list[Server]]:
 
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
-    """The script, as it is printed, and the file with the password."""
+    """The script as the page has it, and the file with the password."""
     page = (ROOT / "docs" / "couchdb.md").read_text()
     [text] = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     made = tmp_path / "copy-databases"

@@ -1,4 +1,4 @@
-"""The arithmetic of `make bench`. Nothing timed is a test."""
+"""The arithmetic of `make bench`. No test depends on a measured time."""
 
 import os
 import re
@@ -22,7 +22,7 @@ def entered(settings: Settings) -> dict[str, list[str]]:
     """The files that each counted request enters, in their order."""
     if "COUCHDB_URL" in os.environ:
         pytest.skip("a login and a cluster need more files")
-    # Its own databases, because the first account of a database is the operator.
+    # In databases of its own, because the first account of a database is the operator.
     own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
     databases = composition.databases(own)
     databases.create()

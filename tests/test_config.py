@@ -1,4 +1,4 @@
-"""Settings that cannot be used stop the start, with one line that names the setting."""
+"""With an invalid setting no program starts. It prints one line that names the setting."""
 
 import subprocess
 import sys

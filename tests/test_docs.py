@@ -60,11 +60,11 @@ def test_every_threat_has_a_measure_and_a_test() -> None:
         assert threat.startswith("**") or (measure and ".py::test_" in test), threat
 
 
-# What pages point to.
+# Links
 
 
 def anchor(heading: str) -> str:
-    """The name that a page's readers are sent to a heading by, as GitHub makes it."""
+    """Return the anchor of a heading, as GitHub generates it."""
     return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
 
 
@@ -73,7 +73,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def links(page: str) -> list[str]:
-    """Where a page's links and pictures lead, those to other sites left out."""
+    """Return the targets of a page's links and pictures, without those on other sites."""
     found = re.findall(r"\]\(([^)\s]+)\)", PAGES[page])
     return [link for link in found if not urlsplit(link).scheme]
 
@@ -101,7 +101,7 @@ def test_the_readme_is_short() -> None:
 
 
 def table(page: str, heading: str) -> list[list[str]]:
-    """The cells of a table of a page, below its heading row."""
+    """Return the cells of a table of a page, without its header row."""
     text = PAGES[page].partition(heading)[2].partition("\n\n")[0]
     rows = text.partition("---|\n")[2].splitlines()
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip("|"))] for row in rows]
@@ -130,7 +130,7 @@ def test_the_routes_page_has_every_route_with_who_may_call_it(rules: Flask) -> N
 
 
 def leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
-    """Every command below a command, with its words."""
+    """Yield every command below a command, with its words."""
     if not isinstance(command, click.Group):
         yield path, command
         return
@@ -176,11 +176,11 @@ def test_the_table_of_all_ratios_is_that_of_the_results() -> None:
     assert "\n".join(report.published(runs)) in PAGES["bench/results/README.md"]
 
 
-# What pages name.
+# Names in the text of pages
 
 
 def code(text: str) -> Iterator[str]:
-    """All that is set as code: indented lines, fenced ones, and words between backticks."""
+    """Return all code in a text: indented lines, fenced lines, and words between backticks."""
     fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     text = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     for block in fenced:
@@ -224,12 +224,12 @@ def test_every_make_target_that_is_named_exists(page: str) -> None:
 
 
 def unknown(words: list[str]) -> str | None:
-    """The first word of a command line of `kazoo-ips` that it would not understand."""
+    """Return the first word of a `kazoo-ips` command line that the program does not know."""
     command: click.Command = cli
     options = {"--help", "-h", "--version"}
     follows = False
     for word in words:
-        if follows:  # the value of an option in front of the command
+        if follows:  # the value of an option before the command
             follows = False
             continue
         if word.startswith("--"):
@@ -247,7 +247,7 @@ def unknown(words: list[str]) -> str | None:
 
 
 def command_lines(text: str) -> list[str]:
-    """What follows `kazoo-ips` where that is a command."""
+    """Return the texts after each `kazoo-ips` that is a command line."""
     lines = (re.sub(r"\[([^]]*)\]", r"\1", line.replace("\\|", "|")) for line in code(text))
     found = (
         re.search(r"(?:^|[ ;&|(]|bin/)kazoo-ips ((?!kazoo-ips)(?:[a-z]|--)[^#>;&…]*)", line)
@@ -270,12 +270,12 @@ def test_an_unknown_command_is_noticed() -> None:
 
 @pytest.fixture(scope="module")
 def rules() -> Flask:
-    """The application's routes; nothing is asked of its database."""
+    """The application's routes. The application sends no request to its database."""
     return app.create_app(Settings())
 
 
 def leads_to_a_route(application: Flask, path: str) -> bool:
-    """Whether some request to that path of a page, placeholders included, has a handler."""
+    """Return whether a path that a page names, with its placeholders, has a handler."""
     path = re.sub(r"\{[^}]*\}|\$\w+|<[^>]*>|…", "x", path.partition("?")[0])
     try:
         application.url_map.bind("localhost").match(path.rstrip("/"), method="GET")
@@ -303,7 +303,7 @@ def test_an_unknown_route_is_noticed(rules: Flask) -> None:
     assert not leads_to_a_route(rules, "/v2/accounts/{id}/ip")
 
 
-# How the code is laid out.
+# The page about the code
 
 
 def test_the_list_of_modules_is_the_folder() -> None:

@@ -1,7 +1,7 @@
-"""The command blocks of README, quick start and API page, pasted in order after a `make run`.
+"""The tests paste the command blocks of README, quick start and API page after a `make run`.
 
-The tests paste each page unchanged into sh and into an interactive zsh, which has no comments.
-Every curl call must get the status and the reply that the page shows.
+They paste each page unchanged and in order, into sh and into an interactive zsh, which does not
+ignore comments. Every curl call must get the status and the reply that the page shows.
 """
 
 import json
@@ -40,10 +40,10 @@ REPLACED = {
     SERVE: f"{SERVE} --check-config",
 }
 NOT_200 = {"If-None-Match": 304, "PUT": 201}
-"""The status of calls with these words; all others get 200, or the status of the reply printed."""
+"""The status of the calls that contain these words. All others get 200, or the printed status."""
 
 FAILED = r"not found|no matches|parse error|Usage:|[Uu]nable|failed to|CouchDB"
-"""What a shell or a command writes on stderr when it fails."""
+"""Texts on standard error by which a failed shell or command is recognised."""
 
 CURL = """\
 #!/bin/sh
@@ -51,12 +51,12 @@ n=$(ls "$CALLS" | wc -l)
 "$CURL" -sS "$@" -w '%{stderr}%{http_code}' 2>"$CALLS/$n.status" >"$CALLS/$n.reply"
 cat "$CALLS/$n.reply"
 """
-"""Calls the real curl, and keeps status and reply."""
+"""A script in place of curl. It calls the real curl, and records status and reply."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A curl call of a page, and what the page says about its reply."""
+    """A curl call of a page, and the expected reply."""
 
     line: str
     status: int
@@ -64,13 +64,13 @@ class Call:
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
-    """The fenced blocks of a page: language and text."""
+    """Return the fenced blocks of a page: language and text."""
     text = (ROOT / page).read_text()
     return re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def commands(page: str) -> list[str]:
-    """The text of the command blocks, without what is not run."""
+    """Return the text of the command blocks, without the lines that are not run."""
     kept = []
     for language, text in blocks(page):
         lines = text.splitlines() if language == "sh" else []
@@ -79,7 +79,7 @@ def commands(page: str) -> list[str]:
 
 
 def calls(page: str) -> Iterator[Call]:
-    """The curl calls of a page, in order."""
+    """Return the curl calls of a page, in order."""
     after = [*blocks(page)[1:], ("", "")]
     for (language, text), (next_language, printed) in zip(blocks(page), after, strict=True):
         if language != "sh":
@@ -94,7 +94,7 @@ def calls(page: str) -> Iterator[Call]:
 
 
 def fits(printed: Any, found: Any) -> bool:
-    """Whether a value is the printed one; `…` stands for anything."""
+    """Return whether a value is the printed one. `…` stands for any value."""
     if isinstance(printed, str) and printed.endswith("…"):
         return isinstance(found, str)
     if isinstance(printed, dict):
@@ -106,7 +106,7 @@ def fits(printed: Any, found: Any) -> bool:
 
 @dataclass(frozen=True)
 class Terminal:
-    """What a shell needs beside a running `make run`: a recording curl, another CouchDB."""
+    """The environment of a shell beside a `make run`: the recording curl, and another CouchDB."""
 
     run: Run
     other: str
@@ -140,7 +140,7 @@ class Terminal:
             assert not call.reply or fits(call.reply, json.loads(reply)), f"{call.line}\n{reply}"
 
     def environ(self, recorded: Path) -> dict[str, str]:
-        """The environment of the shell; calls of curl are recorded in a folder."""
+        """Return the environment of the shell. Calls of curl are recorded in a folder."""
         return {
             **os.environ,
             "PATH": f"{self.folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -157,7 +157,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "curl").write_text(CURL)
     (tmp_path / "bin" / "curl").chmod(stat.S_IRWXU)
-    # A person is slower than this test. So no page is refused because of the page before it.
+    # A person is slower than this test. So the rate limit must not refuse calls of a later page.
     run = Run(tmp_path / "data", KAZOO_IPS_ACCOUNT_LIMIT="1000")
     with EmbeddedCouch(tmp_path / "other") as other:
         run.start()

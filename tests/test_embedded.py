@@ -34,7 +34,7 @@ MAP = """// zone, host -> 1
 
 
 class Client:
-    """Requests to one server, each answered with its status and its JSON."""
+    """Sends requests to one server, and returns the status and the JSON of each response."""
 
     def __init__(self, couch: EmbeddedCouch) -> None:
         self.couch = couch
@@ -61,7 +61,7 @@ def couch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCouch]:
 
 @pytest.fixture
 def call(couch: EmbeddedCouch) -> Iterator[Client]:
-    """A client of a server that holds one empty database, /db."""
+    """A client of a server with one empty database, /db."""
     client = Client(couch)
     assert client("PUT", "/db")[0] == 201
     yield client
@@ -69,7 +69,7 @@ def call(couch: EmbeddedCouch) -> Iterator[Client]:
 
 
 def gone(pid: int) -> bool:
-    """No such process, or one that only waits for its parent to notice."""
+    """Return whether a process has ended. It may still be a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -83,7 +83,7 @@ def run_server(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
-# Its life
+# Start and end
 
 
 def test_data_outlives_a_restart(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_stopping_twice_does_no_harm(tmp_path: Path) -> None:
     couch.stop()
 
 
-# Its errors
+# Errors
 
 
 def test_a_port_in_use_is_one_line_and_status_1(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_without_its_packages_the_error_says_what_to_do(
         EmbeddedCouch(tmp_path).start()
 
 
-# Its protocol, where express-pouchdb alone differs from CouchDB or nearly does
+# The protocol, in the cases in which express-pouchdb differs from CouchDB
 
 
 def test_a_database_name_keeps_its_slashes(call: Client) -> None:
@@ -292,7 +292,7 @@ def test_a_list_without_reading_deleted_documents_is_the_same(call: Client) -> N
     call("POST", "/db/_bulk_docs", {"docs": [{"_id": name} for name in names]})
     for _ in range(300):
         live = call("GET", "/db/_all_docs?inclusive_end=true")[1]["rows"]
-        # Few are live at a time, so the others are skipped.
+        # Few documents are live at a time, so that the list skips the deleted ones.
         name = chance.choice([row["id"] for row in live] if len(live) > 6 else names)
         rev = call("GET", f"/db/{name}")[1].get("_rev")
         doc = {"_id": name, "n": chance.random(), "_deleted": bool(rev) and chance.random() < 0.9}

@@ -1,4 +1,4 @@
-"""The transitions of an address: which are possible and which are not, without a database."""
+"""The transitions of an address: which ones are possible, without a database."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,7 +48,7 @@ STATES = {each.status: each for each in (FREE, TAKEN, RESTING, HELD, OUT)}
 
 
 def drained(ip: DedicatedIP, **fields: Any) -> DedicatedIP:
-    """The same address, disabled by a drain if it is disabled."""
+    """Return an address that is disabled by a drain, if it is disabled at all."""
     return replace(ip, disabled=DRAIN, **fields) if ip is OUT else ip
 
 
@@ -95,7 +95,7 @@ CHANGES: dict[EventKind, list[Callable[[DedicatedIP], DedicatedIP]]] = {
 
 
 def reached(kind: EventKind, ip: DedicatedIP) -> set[Status | None]:
-    """The statuses to which the changes of a kind lead from a state."""
+    """Return the statuses to which the transitions of a kind lead from a state."""
     found: set[Status | None] = set()
     for change in CHANGES[kind]:
         try:
@@ -222,7 +222,7 @@ def test_a_transfer_is_a_release_of_the_assignment_before() -> None:
 
 
 def kazoo_releases(ip: DedicatedIP) -> DedicatedIP:
-    """The address after `sup kazoo_ips_maintenance release` on a node of Kazoo."""
+    """Return the address after `sup kazoo_ips_maintenance release` on a node of Kazoo."""
     document = {**to_document(ip), "pvt_status": "available", "_rev": "9-a"}
     document.pop("pvt_assigned_to", None)
     return from_document({**document, "pvt_modified": NOW + 5})

@@ -156,7 +156,7 @@ def test_a_broken_rule_has_crossbars_text(broken: type[RuleBroken]) -> None:
 
 @st.composite
 def trees(draw: st.DrawFn) -> list[Account]:
-    """Accounts, each below any of those before it, the first one being the operator."""
+    """Accounts in a tree. The first is the operator; each other one is below an earlier one."""
     made = [Account("0", "Operator", "0.example.com", (), operator=True)]
     for number in range(1, draw(st.integers(1, 8))):
         parent = draw(st.sampled_from(made))

@@ -1,4 +1,4 @@
-"""`make run` as a newcomer runs it: in processes of its own, on free ports, in its own folder."""
+"""`make run`, in processes of its own, on free ports and with a data folder of its own."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def nothing_is_left(run: Run) -> bool:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
-    """A function that starts it and returns when it has said that it runs."""
+    """A function that starts `make run`, and returns when it has printed that it runs."""
     started: list[Run] = []
 
     def make(folder: Path = tmp_path, **environ: str) -> Run:
@@ -98,7 +98,7 @@ def test_when_one_process_dies_the_others_are_stopped(
     assert status == 1
     *logged, last = errors.splitlines()
     assert last.endswith("ended with status -9")
-    # On a busy machine the service misses its database before it is stopped.
+    # On a busy machine, the service may log that its database is unreachable before it is stopped.
     of_service = "background work failed and will be repeated"
     assert not [line for line in logged if command == "gunicorn" or of_service not in line]
     assert nothing_is_left(run)

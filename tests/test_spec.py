@@ -1,6 +1,6 @@
-"""Each step that the models in `spec/` name is a method of the code.
+"""Each step that the comments of the models in `spec/` name is a method of the code.
 
-`make model`, which needs Spin, checks the models themselves.
+`make model` checks the models themselves; it needs Spin.
 """
 
 import ast
@@ -24,13 +24,13 @@ PROTOCOL = {
     "services/assigning/pool_writes.py": {"PoolWriter"},
     "repositories/transaction_log.py": {"TransactionLog"},
 }
-"""Whose methods that write have to be in a model."""
+"""The classes of the protocol. Each of their methods that writes must be a step of a model."""
 
 WRITES = {
     "save", "save_all", "put", "put_all", "remove", "withdraw", "drop", "drop_all", "restore",
     "write", "make_available",
 }  # fmt: skip
-"""What a method calls that writes."""
+"""The calls by which a method is recognised as one that writes."""
 
 LEFT_OUT = {
     "RecoveryService._drop": "conflicts of several addresses on a cluster are not modelled",
@@ -47,7 +47,7 @@ LEFT_OUT = {
 
 @cache
 def methods() -> dict[str, set[str]]:
-    """All methods of all classes, each with what it calls."""
+    """Return all methods of all classes, each with the names that it calls."""
     found: dict[str, set[str]] = {}
     for path in (ROOT / "kazoo_ips").rglob("*.py"):
         for kind in ast.walk(ast.parse(path.read_text())):
@@ -61,13 +61,13 @@ def methods() -> dict[str, set[str]]:
 
 
 def steps(model: str) -> set[str]:
-    """The methods that a model's comments name."""
+    """Return the methods that a model's comments name."""
     comments = re.findall(r"/\*(.*?)\*/", model, re.DOTALL)
     return {name for c in comments for name in re.findall(r"\b[A-Z]\w+\.\w+\b", c)}
 
 
 def writing() -> set[str]:
-    """The methods of the protocol's classes that write."""
+    """Return the methods of the protocol's classes that write."""
     kinds = set().union(*PROTOCOL.values())
     return {
         name for name, calls in methods().items() if name.split(".")[0] in kinds and calls & WRITES

@@ -1,4 +1,4 @@
-"""The trail of an address: what a write adds to it, and which events it may drop."""
+"""The trail of an address: which event a write adds, and which events it may remove."""
 
 from dataclasses import replace
 
@@ -71,7 +71,7 @@ def test_events_of_requests_with_a_key_stay_for_a_day_unless_they_are_too_many()
 
 @pytest.mark.parametrize("archived", [100 * HOUR, 2 * HOUR])
 def test_events_after_the_clock_was_set_back_stay(archived: int) -> None:
-    """The archive's time may be from before the clock was set back."""
+    """The time of the archive's checkpoint may be from before the clock was set back."""
     back = trail(*(2 * HOUR + n for n in range(20)))
     assert shortened(back, archived) == back
     earlier = assigned(100 * HOUR)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from kazoo_ips.couch.client import Database
 
 LONG = 15.0
-"""Seconds that nobody waits for anything, however busy the machine is."""
+"""Seconds that are longer than any operation takes, even on a busy machine."""
 REPLICATION = 0.3
-"""Seconds in which the last node of a cluster gets a write, even if the machine is busy."""
+"""Seconds within which all nodes of a cluster get a write, even on a busy machine."""
 _TRIES = 5
 
 
 def quickest(call: Callable[[], object], enough: float) -> float:
-    """The fewest seconds that a call takes, tried again while it takes longer than `enough`."""
+    """Return the fewest seconds that a call takes, repeated while they are more than `enough`."""
     fewest = float("inf")
     for _ in range(_TRIES):
         start = time.monotonic()
@@ -33,6 +33,6 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 
 def await_replicas(database: Database) -> None:
-    """On a cluster, wait until all nodes have what a majority has: feeds and views read one."""
+    """On a cluster, wait until all nodes have all documents: feeds and views read one node."""
     if database.replicas > 1:
         time.sleep(REPLICATION)

@@ -6,11 +6,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner, Result
 
 from embedded import samples
 from kazoo_ips import app as composition
 from kazoo_ips.api import examples
 from kazoo_ips.app import Instance
+from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
 from tests.api.own_application import OwnApplication, create_own_application
@@ -33,6 +35,13 @@ def load(pool: Any, databases: Databases) -> Callable[..., None]:
         databases.put("dedicated_ips", *documents)
 
     return put
+
+
+@pytest.fixture
+def run(environment: dict[str, str], operator: Member) -> Callable[..., Result]:
+    """A function that runs `kazoo-ips` on the databases that the tests share."""
+    runner = CliRunner(env=environment)
+    return lambda *arguments, **more: runner.invoke(cli, arguments, **more)
 
 
 @pytest.fixture(scope="session")

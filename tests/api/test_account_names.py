@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
@@ -20,13 +20,6 @@ from tests.conftest import Member
 
 ADDRESS = "192.0.2.1"
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(environment: dict[str, str], operator: Member) -> Run:
-    """A function that runs `kazoo-ips`."""
-    runner = CliRunner(env=environment)
-    return lambda *arguments, **more: runner.invoke(cli, arguments, **more)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,26 +21,11 @@ from kazoo_ips.model import AssignIP
 from tests.api.couchdb import Databases, account_database, kazoo_document
 from tests.api.own_application import OwnApplication
 from tests.api.recorded import SUB_TWO, document
+from tests.command_results import CommandResult, output, run_kazoo_ips
 from tests.members import add_member
 
 ADDRESS, ZONE, HOST = "192.0.2.1", "us-east", "proxy1.example.com"
 IPS = "kazoo_ips_maintenance"
-
-
-@dataclass(frozen=True)
-class Done:
-    """The result of a command: exit status, output, errors."""
-
-    status: int
-    out: str
-    err: str
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """Return what a command has written on stdout and stderr, without its audit lines."""
-    out, err = capsys.readouterr()
-    lines = err.splitlines(keepends=True)
-    return out, "".join(line for line in lines if not line.startswith('{"time"'))
 
 
 @pytest.fixture
@@ -59,11 +44,11 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], None]:
 def sup(
     use: Any, settings: Settings, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> Callable[..., Done]:  # fmt: skip
+) -> Callable[..., CommandResult]:  # fmt: skip
     """A function that is `sup` on the command line."""
     use(settings)
 
-    def run(*arguments: str) -> Done:
+    def run(*arguments: str) -> CommandResult:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["sup", *arguments])
         try:
@@ -71,7 +56,7 @@ def sup(
             status: Any = 0
         except SystemExit as end:
             status = end.code or 0
-        return Done(status, *said(capsys))
+        return CommandResult(status, *output(capsys))
 
     return run
 
@@ -80,26 +65,19 @@ def sup(
 def kazoo_ips(
     use: Any, settings: Settings, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> Callable[..., Done]:  # fmt: skip
+) -> Callable[..., CommandResult]:  # fmt: skip
     """A function that is `kazoo-ips` on the command line."""
     use(settings)
 
-    def run(*arguments: str) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["kazoo-ips", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Done(end.value.code or 0, *said(capsys))  # type: ignore[arg-type]
-
-    return run
+    return lambda *arguments: run_kazoo_ips(arguments, capsys, monkeypatch)
 
 
-def done(line: str) -> Done:
-    return Done(0, f"{line}\n", "")
+def done(line: str) -> CommandResult:
+    return CommandResult(0, f"{line}\n", "")
 
 
-def failed(line: str) -> Done:
-    return Done(1, "", f"{line}\n")
+def failed(line: str) -> CommandResult:
+    return CommandResult(1, "", f"{line}\n")
 
 
 # sup kazoo_ips_maintenance
@@ -207,9 +185,11 @@ def test_sup_prints_the_pool_in_kazoos_table(sup: Any, load: Any, alice: Any) ->
         kazoo_document("192.0.2.1", "zone-1", "a.example.com"),
     )
     table = SUMMARY.format(alice=alice.id)
-    assert sup(IPS, "summary") == Done(0, table, "")
+    assert sup(IPS, "summary") == CommandResult(0, table, "")
     lines = table.splitlines(keepends=True)
-    assert sup(IPS, "summary", "a.example.com") == Done(0, "".join([*lines[:4], lines[5]]), "")
+    assert sup(IPS, "summary", "a.example.com") == CommandResult(
+        0, "".join([*lines[:4], lines[5]]), ""
+    )
     for host in ("a.example", "nobody.example.com", "A.example.com"):
         assert sup(IPS, "summary", host) == done("No IPs found")
 
@@ -427,11 +407,13 @@ def test_setup_creates_missing_databases_and_a_second_run_changes_nothing(
     kazoo_ips: Any, use: Any, own_app: OwnApplication
 ) -> None:
     use(own_app.settings)
-    assert kazoo_ips("setup") == Done(0, "", "")
+    assert kazoo_ips("setup") == CommandResult(0, "", "")
     own_app.databases("DELETE", "dedicated_ips")
     made = kazoo_ips("setup")
-    assert made == Done(0, "created dedicated_ips\ncreated dedicated_ips/_design/ips\n", "")
-    assert kazoo_ips("setup") == Done(0, "", "")
+    assert made == CommandResult(
+        0, "created dedicated_ips\ncreated dedicated_ips/_design/ips\n", ""
+    )
+    assert kazoo_ips("setup") == CommandResult(0, "", "")
 
 
 def test_accounts_are_created_shown_and_listed(

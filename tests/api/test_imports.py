@@ -188,9 +188,8 @@ def test_a_list_in_the_form_of_a_spreadsheet_is_accepted(
 @pytest.mark.parametrize("width", range(9))
 def test_a_long_list_is_read_to_its_end_whatever_ends_its_lines(end: str, width: int) -> None:
     rows = [f"192.0.{n >> 8}.{n & 255},z,{'x' * 60}" for n in range(5000)]
-    text = end.join(
-        ["ip,zone,host" + " " * width, *rows]
-    )  # the parts that the reader reads can end at any byte
+    # The parts that the reader reads can end at any byte.
+    text = end.join(["ip,zone,host" + " " * width, *rows])
     for encoding in ("utf-8", "utf-16"):
         read = list(read_list(io.BytesIO(text.encode(encoding))))
         assert [row.line for row in read] == list(range(2, 5002))

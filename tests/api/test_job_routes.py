@@ -5,11 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from webtest import TestApp
 
 from kazoo_ips.app import Instance
-from kazoo_ips.cli import cli
 from tests.api.couchdb import Databases, account_database, kazoo_document
 from tests.api.replies import failure, invalid, success
 from tests.conftest import Member
@@ -252,14 +250,6 @@ def test_an_account_transfers_to_and_from_those_below_it_only(
 
 
 # Commands
-
-
-@pytest.fixture
-def run(environment: dict[str, str], operator: Member) -> Callable[..., Any]:
-    def invoke(*words: str) -> Any:
-        return CliRunner().invoke(cli, words, env=environment, catch_exceptions=False)
-
-    return invoke
 
 
 def test_the_commands_move_evacuate_and_transfer(

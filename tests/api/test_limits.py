@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import Result
 from webtest import TestApp
 
-from kazoo_ips import cli
 from kazoo_ips.app import Instance
-from kazoo_ips.config import Settings
 from kazoo_ips.model import DedicatedIP
 from kazoo_ips.model.limits import Limits
 from tests.api.replies import failure, invalid, success
@@ -91,23 +89,23 @@ def test_an_assignment_above_a_limit_is_409_and_names_the_limit(
 
 
 def test_the_command_shows_and_sets_limits(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, alice: Member, child: Member, limits: str
+    run: Callable[..., Result], alice: Member, child: Member, limits: str
 ) -> None:
-    monkeypatch.setenv("COUCHDB_URL", settings.couchdb_url)
-    monkeypatch.setenv("COUCHDB_ADMIN_URL", settings.couchdb_admin_url)
-    monkeypatch.setenv("KAZOO_IPS_PREFIX", settings.prefix)
-
-    def run(*options: str) -> Any:
-        done = CliRunner().invoke(cli.cli, ["limit", child.id, "--json", *options])
+    def limits_after(*options: str) -> Any:
+        done = run("limit", child.id, "--json", *options)
         assert done.exit_code == 0, done.output
         shown = json.loads(done.stdout.splitlines()[-1])
         return shown["max"], shown["zones"], shown["descendants_max"]
 
-    assert run("--max", "4", "--zone", "us=east=2", "--dry-run") == (4, {"us=east": 2}, None)
-    assert run() == (None, {}, None)
-    assert run("--max", "4", "--zone", "us=east=2") == (4, {"us=east": 2}, None)
-    assert run("--descendants-max", "9") == (4, {"us=east": 2}, 9)
-    assert run("--max", "none", "--zone", "us=east=none") == (None, {}, 9)
-    assert CliRunner().invoke(cli.cli, ["limit", child.id, "--max", "x"]).exit_code == 2
-    table = CliRunner().invoke(cli.cli, ["limit", child.id]).stdout
+    assert limits_after("--max", "4", "--zone", "us=east=2", "--dry-run") == (
+        4,
+        {"us=east": 2},
+        None,
+    )
+    assert limits_after() == (None, {}, None)
+    assert limits_after("--max", "4", "--zone", "us=east=2") == (4, {"us=east": 2}, None)
+    assert limits_after("--descendants-max", "9") == (4, {"us=east": 2}, 9)
+    assert limits_after("--max", "none", "--zone", "us=east=none") == (None, {}, 9)
+    assert run("limit", child.id, "--max", "x").exit_code == 2
+    table = run("limit", child.id).stdout
     assert "with accounts below" in table

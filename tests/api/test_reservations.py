@@ -5,11 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import Result
 from webtest import TestApp
 
-from kazoo_ips import cli
-from kazoo_ips.config import Settings
 from kazoo_ips.model import DedicatedIP
 from tests.api.replies import failure, invalid, success
 from tests.conftest import Member
@@ -110,22 +108,18 @@ def test_a_key_gives_the_same_reservation_again(api: TestApp, child: Member, pat
 
 
 def test_the_commands_reserve_and_assign(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, child: Member, path: str
+    run: Callable[..., Result], child: Member, path: str
 ) -> None:
-    monkeypatch.setenv("COUCHDB_URL", settings.couchdb_url)
-    monkeypatch.setenv("COUCHDB_ADMIN_URL", settings.couchdb_admin_url)
-    monkeypatch.setenv("KAZOO_IPS_PREFIX", settings.prefix)
-
-    def run(*arguments: str, status: int = 0) -> str:
-        done = CliRunner().invoke(cli.cli, ["reserve", *arguments])
+    def reserve(*arguments: str, status: int = 0) -> str:
+        done = run("reserve", *arguments)
         assert done.exit_code == status, done.output
         return done.stdout
 
-    made = json.loads(run("create", child.id, "--quantity", "2", "--json").splitlines()[-1])
+    made = json.loads(reserve("create", child.id, "--quantity", "2", "--json").splitlines()[-1])
     assert len(made["ips"]) == 2
-    assert made["id"] in run("list", child.id)
-    run("extend", child.id, made["id"], "--seconds", "60")
-    assert "would assign IP" in run("assign", child.id, made["id"], "--dry-run")
-    run("cancel", child.id, made["id"])
-    run("cancel", child.id, made["id"], status=1)
-    run("create", child.id, "192.0.2.1", "--quantity", "2", status=2)
+    assert made["id"] in reserve("list", child.id)
+    reserve("extend", child.id, made["id"], "--seconds", "60")
+    assert "would assign IP" in reserve("assign", child.id, made["id"], "--dry-run")
+    reserve("cancel", child.id, made["id"])
+    reserve("cancel", child.id, made["id"], status=1)
+    reserve("create", child.id, "192.0.2.1", "--quantity", "2", status=2)

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import Result
 from webtest import TestApp
 
 from kazoo_ips.app import Instance
-from kazoo_ips.cli import cli
 from kazoo_ips.couch.client import Couch
 from tests.api.couchdb import kazoo_document
 from tests.api.replies import broken, failure, invalid, success
@@ -145,14 +144,14 @@ def test_a_place_without_addresses_is_unknown(
 
 
 @pytest.fixture
-def command(environment: dict[str, str]) -> Callable[..., tuple[int, str]]:
+def command(run: Callable[..., Result]) -> Callable[..., tuple[int, str]]:
     """A function that runs a command and returns its exit status and output."""
 
-    def run(*arguments: str) -> tuple[int, str]:
-        result = CliRunner(env=environment).invoke(cli, arguments)
+    def exit_code_and_output(*arguments: str) -> tuple[int, str]:
+        result = run(*arguments)
         return result.exit_code, result.stdout
 
-    return run
+    return exit_code_and_output
 
 
 def test_the_commands_drain_and_enable_a_host(command: Callable[..., tuple[int, str]]) -> None:

@@ -43,9 +43,8 @@ def test_an_account_reserves_what_the_service_proposes(
     (new,) = (each for each in services.reservations.all_open(alice.id) if each.id != made.id)
     assert sorted(new.addresses) == sorted(proposed)
     assert new.until - new.started == 900
-    again = preview.forms["confirm"].submit(
-        status=400
-    )  # a second press of the button reserves no further address
+    # A second press of the button reserves no further address.
+    again = preview.forms["confirm"].submit(status=400)
     assert "reserved" in again.text
     rows = hers.open(path).html.find("tbody").find_all("tr")
     assert [row.find("td").get_text() for row in rows] == ["2", "2"]

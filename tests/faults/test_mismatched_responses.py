@@ -319,9 +319,8 @@ def test_over_http_every_request_gets_its_own_reply(
         add(address)
     services.ips.assign(AssignIP(bob.id, addresses[4]), uuid4().hex)
     path = f"/v2/accounts/{alice.id}/ips"
-    proxied_app.get(
-        f"{path}/{addresses[0]}", headers=alice.headers, status=200
-    )  # a kept connection
+    # Its connection is kept open.
+    proxied_app.get(f"{path}/{addresses[0]}", headers=alice.headers, status=200)
     rule = proxy.rule(failing_twice(pause), path="_view", times=2)
     proxied_app.get(path, headers=alice.headers, status=503)
     assert rule.met

@@ -178,9 +178,8 @@ def test_an_address_deleted_during_the_confirmation_of_a_release_stays_deleted(
 ) -> None:
     def deleted(forward: Forward) -> Reply:
         document = worker.pool.get(IPS[1])
-        reply = faults.answer_202(
-            forward
-        )  # a node that does not have the deletion accepts the write
+        # A node that does not have the deletion accepts the write.
+        reply = faults.answer_202(forward)
         event = {"event": "deleted", "request_id": "d", "at": document["pvt_modified"] + 1}
         trail = [*document["pvt_trail"], event]
         revision = f"{int(document['_rev'].split('-')[0]) + 1}-{'0' * 32}"
@@ -531,9 +530,8 @@ def test_a_committed_release_is_rolled_forward_after_the_outage(
 ) -> None:
     worker.assign()
     worker.recover()
-    worker.cause(
-        worker.proxy.stop_at_request if fault == "away" else fault, MANY, first=2, times=1
-    )  # type: ignore[arg-type]
+    stop = worker.proxy.stop_at_request
+    worker.cause(stop if fault == "away" else fault, MANY, first=2, times=1)  # type: ignore[arg-type]
     released = worker.release()
     worker.recover()
     assert (worker.owned, worker.records) == (set(), [])
@@ -584,9 +582,8 @@ def test_on_a_cluster_a_release_without_a_majority_is_written_again(
     worker.cause(faults.answer_202, MANY, first=2, times=1)
     worker.release()
     after = {a: int(d["_rev"].split("-")[0]) for a, d in worker.pool.get_all(IPS).items()}
-    assert {a: after[a] - before[a] for a in IPS} == dict.fromkeys(
-        IPS, 3
-    )  # marked, available, available once more
+    # Each document is marked, made available, and written once more.
+    assert {a: after[a] - before[a] for a in IPS} == dict.fromkeys(IPS, 3)
 
 
 @pytest.mark.parametrize("keyed", [False, True])

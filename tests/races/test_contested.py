@@ -72,7 +72,7 @@ def _wait_for_agreement(settings: Settings) -> None:
     """Let the workers restore withdrawn addresses, then run the doctor an hour ahead."""
     time.sleep(float(os.environ.get("RACE_SETTLE", "0")))
     doctor = composition.build(settings, clock=lambda: time.time() + 3600).doctor
-    for _ in range(20):  # the other nodes get a write a moment later
+    for _ in range(20):  # the other nodes get a write a little later
         if not list(doctor.examine(repair=True)):
             return
         time.sleep(0.5)

@@ -46,7 +46,7 @@ def by_proxy(run: Run, without_couchdb: None, proxy: FaultProxy, operator: Membe
 
 
 def lost(forward: Forward) -> Reply:
-    """The service does what is asked, and its answer is lost."""
+    """A fault: the service executes the request, and its reply is lost."""
     forward()
     raise Hangup
 
@@ -199,7 +199,7 @@ def server(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iter
 def respond(
     status: int, body: bytes = b"", **headers: str
 ) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
-    """Return a function that gives one answer to everything."""
+    """Return a handler that gives the same reply to all requests."""
 
     def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
         handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
@@ -214,7 +214,7 @@ def respond(
 
 
 def in_turn(answers: list[Any]) -> Any:
-    """Return a function that gives one of these answers after the other."""
+    """Return a handler that gives one of these replies after the other."""
 
     def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
         answers.pop(0)(handler)
@@ -223,7 +223,7 @@ def in_turn(answers: list[Any]) -> Any:
 
 
 def envelope(status: int, message: str, data: Any = None, **headers: str) -> Any:
-    """Return a function that gives one error of the API as the answer to everything."""
+    """Return a handler that replies to all requests with one error of the API."""
     body = {"status": "error", "error": str(status), "message": message, "data": data or {}}
     return respond(status, json.dumps({**body, "request_id": "abc"}).encode(), **headers)
 

@@ -36,13 +36,14 @@ from kazoo_ips.remote.services import connect
 from kazoo_ips.services.pool import export_files
 from kazoo_ips.services.states.draining import Place
 from kazoo_ips.services.states.place_changes import ChangePlace
+from tests.command_results import CommandResult
 from tests.conftest import Member
 from tests.emptying import Emptier, remove_place_settings
-from tests.remote.conftest import Done, Run
+from tests.remote.conftest import Run
 
 FREE, NEXT, TAKEN, NEW = "192.0.2.1", "2001:db8::2", "192.0.2.3", "203.0.113.7"
 BROKEN, RESTING = "192.0.2.5", "192.0.2.6"
-"""A disabled address, and one that is aging in the tests of places."""
+"""A disabled address, and one that rests in the tests of places."""
 HELD, OTHER = "192.0.2.4", "198.51.100.9"
 """An address that is reserved for Alice, and an available one in another place."""
 JOBS = {"move", "evacuate", "jobs", "job-stop"}
@@ -179,7 +180,7 @@ AS_JSON = [
     ("account", "enable", "{alice}", "--json"),
     ("account", "create", "New", "--realm", "{new}.example.com", "--json"),
 ]  # fmt: skip
-"""Commands on CouchDB whose JSON no other case here has."""
+"""Commands whose JSON on CouchDB no other case checks."""
 ONLY_ON_COUCHDB = [
     ("setup",), ("secure",), ("doctor",), ("doctor", "--repair"), ("refresh",),
     ("history-expire", "--yes"),
@@ -278,9 +279,10 @@ def end(services: Instance, command: EvacuateHost) -> Job:
 def filled_in(
     couch: Couch, alice: Member, bob: Member, services: Instance, tmp_path: Path
 ) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
-    """A function that puts accounts, a file, reservations and jobs into a case's arguments.
+    """A function that replaces the placeholders for accounts, a file, reservations and jobs in a
+    case.
 
-    For commands about jobs it creates a job, after it has removed those of earlier tests.
+    For a command about jobs it creates a job, after it has deleted those of earlier tests.
     """
     records = couch.database("kazoo_ips")
     file = tmp_path / "pool.csv"
@@ -296,7 +298,7 @@ def filled_in(
     }
 
     def exported() -> str:
-        """Return the name of a file with an export from which an address was deleted since."""
+        """Return the name of a file with an export. One of its addresses is deleted since."""
         path = tmp_path / "pool.ndjson"
         lines = services.exports.lines(history=False)
         path.write_text("".join(f"{export_files.to_json(line)}\n" for line in lines))
@@ -320,10 +322,10 @@ def filled_in(
     return fill_in
 
 
-def comparable(done: Done, accounts: Collection[str]) -> Done:
-    """Return a result without the new ids in its output, and without its times.
+def comparable(done: CommandResult, accounts: Collection[str]) -> CommandResult:
+    """Return a result without the new ids and the times in its output.
 
-    :param accounts: the ids that stay
+    :param accounts: the ids that are kept
     """
 
     def neutral(found: re.Match[str]) -> str:
@@ -331,7 +333,7 @@ def comparable(done: Done, accounts: Collection[str]) -> Done:
 
     pattern = r"\b[0-9a-f]{32}\b|\b\d{4}-\d\d-\d\dT[\d:]+Z|\b6\d{10}\b"
     out, err = (re.sub(pattern, neutral, text) for text in (done.out, done.err))
-    return Done(done.status, out, err)
+    return CommandResult(done.status, out, err)
 
 
 @pytest.mark.usefixtures("pool")
@@ -384,7 +386,7 @@ def drain(
 
 
 def states(services: Instance) -> list[Any]:
-    """Return what commands can change in zones and hosts: counts, and settings without times."""
+    """Return counts and settings of zones and hosts, without times, to compare them."""
     zones, hosts = zip(PLACE, OTHER_PLACE, strict=True)
     places = [Place(Scope.ZONE, each) for each in zones] + [Place(Scope.HOST, h) for h in hosts]
     found: list[Any] = [services.ips.fetch(RESTING).status]
@@ -452,11 +454,11 @@ def test_the_status_by_url_is_the_same(
     assert re.search("[Ww]orker", local.out)
 
 
-def still(result: Done) -> Done:
-    """Return a result without its times, and without how far work is behind."""
+def still(result: CommandResult) -> CommandResult:
+    """Return a result without its times and without the lag of background work."""
     changing = r'\b6\d{10}\b|\d{4}-\d\d-\d\dT[\d:]+Z|\d+ (s|changes)\b|"(behind|pending)": \w+'
     out = re.sub(r" +\|", " |", re.sub(changing, "<changing>", result.out))
-    return Done(result.status, out, result.err)
+    return CommandResult(result.status, out, result.err)
 
 
 @pytest.mark.parametrize("case", ONLY_ON_COUCHDB, ids=" ".join)

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.command_results import CommandResult
 from tests.conftest import Member
-from tests.remote.conftest import Done, Run
+from tests.remote.conftest import Run
 
 
 class CA:
@@ -114,7 +115,7 @@ def secure(ca: CA, live: str) -> Iterator[str]:
 @pytest.fixture
 def over_tls(
     run: Run, without_couchdb: None, secure: str, operator: Member
-) -> Callable[..., Done]:
+) -> Callable[..., CommandResult]:
     """A function that runs a command over TLS, with the operator's token."""
     return lambda *words: run("--url", secure, "--token", operator.token, *words)
 

@@ -1,10 +1,15 @@
-"""Operations of clients, written as a sentence, and their possible effects.
+"""Operations of clients, written as sentences, and their possible effects.
 
-A pool is a set of pairs of an address and its account, `-` if it is available. Each address and
-each account is a letter; it is a small letter if the address is reserved for the account. `~X` is
-an address that rests, and that X had last. `disabled` is one that no account has on a drained
-host. The pair of `!` and `drained` says that the host is drained. This module does not know how a
-request is sent.
+A pool is a set of pairs of an address and its owner. Addresses are small letters. An owner is one
+of these:
+
+* `X`: the account that has the address
+* `x`: the account that the address is reserved for
+* `~X`: the account that had the address last; the address rests
+* `-`: none; the address is available
+* `disabled`: none; the host of the address is drained
+
+The pair of `!` and `drained` says that the host is drained. This module does not send requests.
 """
 
 import hashlib
@@ -43,7 +48,7 @@ class Operation:
 
     @property
     def caller(self) -> str:
-        """Whose token the request has. Only the operator is above both accounts."""
+        """The account of the request's token. Only the operator may act for both accounts."""
         return "operator" if self.verb == "gives" else self.by
 
     def __str__(self) -> str:
@@ -191,14 +196,16 @@ _OWNERS: Mapping[str, Callable[[str], str]] = {
     "cancels": _nobody,
     "creates": _nobody,
 }
-"""The owner of an address after an operation of an account, if it is not the account."""
+"""The owner of an address after an operation of an account, for operations that do not assign it
+to the account."""
 _NEEDS: Mapping[str, Callable[[str], str]] = {
     "assigns": _nobody,
     "reserves": _nobody,
     "confirms": str.lower,
     "cancels": str.lower,
 }
-"""The owner of an address before such an operation, if it is not the account."""
+"""The owner of an address before an operation of an account, for operations on addresses that the
+account does not have."""
 
 
 def reservation_id(by: str, letters: str) -> str:

@@ -109,14 +109,14 @@ class Clock:
 
 
 class Task(Protocol):
-    """A client or a late request, which a schedule can choose to continue."""
+    """A client or a late request. A schedule can choose it to continue."""
 
     name: str
     request: Request | None
     """The next request; None while the client sleeps."""
     done: bool
     unawaited: bool
-    """Whether a phase may end before this task does: a paused client or a late request."""
+    """Whether a phase may end before this task: it is a paused client or a late request."""
     sleeps_until: float
 
     def step(self, fault: str) -> None:

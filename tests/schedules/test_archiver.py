@@ -1,4 +1,4 @@
-"""The archiver loses and repeats no event, with any concurrent client, and if it is killed.
+"""The archiver loses no event and repeats none, with any concurrent client, also if it is killed.
 
 The archiver is one client of the schedules. Other clients write several addresses, write as Kazoo
 does, compact the pool and set the clock back. The tests run a sample
@@ -54,7 +54,7 @@ repeated about twenty times, with a kill of the archiver."""
 ARCHIVER = 0
 """The number of the client that archives."""
 ROUNDS, SETTLED = 4, 7
-"""Rounds of the archiver that other clients run beside, and of the one that starts afterwards."""
+"""Number of rounds of the archiver that runs beside other clients, and of its successor."""
 SET_BACK = 400.0
 """Seconds by which the operator sets the clock back."""
 READS = re.compile("/_view/|^_(bulk_get|find|all_docs|changes)$")
@@ -64,10 +64,10 @@ KINDS = {"assigns": "assigned", "releases": "released", "gives": "transferred"}
 
 @dataclass(frozen=True)
 class Scenario:
-    """What runs beside the archiver, and the pool in which it starts.
+    """The operations that run beside the archiver, and the pool in which they start.
 
     :param start: the account of each address, as in `a:X b:-`
-    :param operations: as in `X releases ab`; `Kazoo` writes documents past the service
+    :param operations: as in `X releases ab`; those of `Kazoo` write documents past the service
     """
 
     start: str
@@ -194,7 +194,7 @@ class World:
                 written.revisions[address] = str(result.revision)
 
     def finish(self, living: Sequence[Instance]) -> None:
-        """Do what background work does in the next minutes, and archive what is left."""
+        """Run the background work of the next minutes, and archive all remaining events."""
         self.clock.now += PAST_LEASE
         for services in living:
             services.background.work()
@@ -202,7 +202,7 @@ class World:
         self.process().background.recover()
         self.archive(SETTLED)
 
-    # What is there afterwards.
+    # The documents after a run.
 
     def archived(self) -> list[Document]:
         """Return the documents of the archive about the addresses of this run."""
@@ -310,7 +310,10 @@ def play(world: World, scenario: Scenario, schedule: Sequence[Choice]) -> Played
 def misrecorded(
     events: Sequence[HistoryEvent], written: Sequence[Written], made: dict[str, str]
 ) -> Iterator[str]:
-    """Yield the operations that have not one event for each change, and the refused with any."""
+    """Yield the operations whose events are wrong.
+
+    A done operation has one event for each change. A refused one has none.
+    """
     for each in written:
         if each.operation.by == "Kazoo":
             found = Counter(e.revision for e in events if e.revision in each.revisions.values())
@@ -325,7 +328,7 @@ def misrecorded(
 
 
 def _bridged(events: Sequence[HistoryEvent]) -> list[HistoryEvent]:
-    """Return the events of addresses; a gap leads from the state before it to the next event's."""
+    """Return the events of addresses. A gap gets the states of the events before and after it."""
     bridged = list(events)
     for at, event in enumerate(events):
         if event.event == HistoryEventKind.UNKNOWN:

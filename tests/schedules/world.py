@@ -55,7 +55,7 @@ READERS = (
     "kazoo_ips.services.maintenance.doctor.ThreadPoolExecutor",
     "kazoo_ips.services.maintenance.copy_examination.ThreadPoolExecutor",
 )
-"""The names under which the doctor finds the class of its threads. In a schedule it has none."""
+"""The names under which the doctor finds the class of its threads. In a schedule it uses none."""
 PAST_LEASE = 150.0
 """Seconds after which other workers regard the owner of a transaction as dead."""
 FOLLOWER_STEPS = (10, 30, 20)
@@ -186,9 +186,10 @@ class World:
         self._reserve_all(services, start, expired)
         for name, most in limits.items():
             services.limits.set(self.ids[name], Limits(most), uuid4().hex)
-            # Counted again after every process knows them, the limits are exact.
+            # The limits are exact once they are counted after the time at which every process
+            # knows them.
             now.limits.set(self.ids[name], Limits(most), uuid4().hex)
-        services.background.follow()  # sets the place in the changes feed from which it reads
+        services.background.follow()  # sets the position in the changes feed from which it reads
         self._start = self.snapshot()
 
     def _reserve_all(self, services: Instance, start: Pool, expired: str) -> None:
@@ -262,7 +263,8 @@ class World:
     def repair(self, number: int, what: str = "") -> None:
         """Run `kazoo-ips doctor --repair`, or what ends the rests that are over."""
         if what == "rests":
-            # Not by the background worker: it would hold its lease in the next runs too.
+            # Not the background worker's own method: that would hold the lease in the next runs
+            # too.
             self._workers[number].services.background._states._expiry.end_due()
             return
         list(self._workers[number].services.doctor.examine(repair=True))
@@ -352,7 +354,7 @@ class World:
         return Snapshot(frozenset(found), violations, documents)
 
     def _owner(self, document: Mapping[str, Any], names: Mapping[str, str]) -> str:
-        """Return the account of an address, or what a pool says in its place."""
+        """Return the owner of an address, as `read_pool` has it."""
         match document["pvt_status"]:
             case "assigned":
                 return names.get(document.get("pvt_assigned_to", ""), "?")
@@ -493,7 +495,7 @@ def _compared(document: Mapping[str, Any]) -> list[Any]:
 
 
 def _is_kept(document: Mapping[str, Any]) -> bool:
-    """Whether a record may remain: not a transaction that is not finished."""
+    """Return whether a record may remain. An unfinished transaction may not."""
     return document["type"] != "transaction" or bool(document.get("finished"))
 
 

@@ -1,4 +1,4 @@
-"""Clients of a server: addresses that no test has used before, and raw requests."""
+"""Clients of a server: unused client addresses, and raw requests."""
 
 import itertools
 import os

@@ -22,7 +22,7 @@ from tests.security.clients import exchange
 ADDRESS = "192.0.2.1"
 
 
-# One request inside another
+# Request smuggling
 
 INSIDE = "DELETE /v2/ips/192.0.2.1 HTTP/1.1\r\nHost: x\r\nX-Auth-Token: {token}\r\n\r\n"
 SMUGGLED = {

@@ -420,7 +420,7 @@ def test_new_keys_of_an_account_are_bounded(
     assert refused == {"message": "too many idempotency keys"}
     assert replies[-1].headers["Retry-After"] == str(KEY_SECONDS // 3)
     assert app.post(other, keys[0], ips=["203.0.113.9"]).status_int == 400
-    # Those that are known are still answered, and requests without a key.
+    # Requests with a known key, and requests without a key, are still accepted.
     again = app.post(account, keys[0], ips=["203.0.113.9"])
     assert (again.status_int, again.headers["Idempotency-Replayed"]) == (400, "true")
     assert app.post(account, "", ips=["203.0.113.9"]).status_int == 400
@@ -570,7 +570,7 @@ def test_a_client_that_ignores_a_refusal_waits_for_the_next_one_and_others_do_no
 
 
 class _Paused:
-    """A connection that is paused, and whose next request has arrived or not."""
+    """A paused connection. Its next request has arrived or has not."""
 
     def __init__(self, arrived: bool) -> None:
         self.sock = self
@@ -605,7 +605,7 @@ def test_requests_after_a_pause_are_handled_one_after_the_other(
     worker._end_pauses()
     assert begun == [connections[0], connections[2]]
     assert idle == connections[:2]
-    # A request that takes longer, such as a stream, does not hold up the others.
+    # A request that takes longer, such as a stream, does not delay the others.
     worker._turn_ends = past
     worker._end_pauses()
     assert begun == [connections[0], *connections[2:]]

@@ -17,9 +17,11 @@ from tests.servers import Gunicorn
 
 CLIENT_TIMEOUT = 3.0
 PROMPT = 2.0
-"""Seconds that a reply may take on a busy machine. Behind slow clients it would take longer."""
+"""Seconds that a reply may take on a busy machine. If slow clients blocked it, it would take
+longer.
+"""
 LONG_TIMEOUT = 30.0
-"""The client timeout of a server whose clients are not waited for."""
+"""A client timeout in seconds, which is longer than any test runs."""
 THREADS = 4
 CLIENTS = 40
 CONNECTIONS = 60
@@ -56,7 +58,7 @@ def server(serve: Serve) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def patient(serve: Serve) -> Iterator[str]:
-    """A server with a client timeout that no busy machine takes for a reply."""
+    """A server with a client timeout that is longer than any reply takes on a busy machine."""
     with serve(LONG_TIMEOUT) as gunicorn:
         yield gunicorn.url
 

@@ -251,10 +251,10 @@ Denied = Callable[..., bool]
 
 @pytest.fixture
 def denied(api: TestApp, load: Any, alice: Member, child: Member) -> Denied:
-    """A function that sends a request of Alice's, and says whether restrictions refuse it.
+    """A function that sends a request of Alice, and returns whether restrictions refuse it.
 
-    The request is for an account below hers, unless the test says otherwise. An unknown parameter
-    keeps every request from doing anything, and is reported only if the request is permitted.
+    By default, the request is for an account below Alice's. It has an unknown parameter. So a
+    permitted request is refused for the parameter, and changes nothing.
     """
 
     def send(

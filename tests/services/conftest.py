@@ -1,13 +1,11 @@
-"""What the tests of several services need."""
+"""Fixtures that the tests of several services use."""
+
+from uuid import uuid4
 
 import pytest
 
-from kazoo_ips.couch.client import Couch, Database
-from kazoo_ips.repositories.accounts import account_database
-from tests.conftest import Member
-
 
 @pytest.fixture
-def copies(couch: Couch, alice: Member) -> Database:
-    """Alice's database, with the copies in it."""
-    return couch.database(account_database(alice.id))
+def address() -> str:
+    """An address that no other test uses, so that it has no tombstone and no earlier revisions."""
+    return f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}"

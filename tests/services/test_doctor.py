@@ -46,12 +46,6 @@ def assigned(add: Callable[..., DedicatedIP], services: Instance, alice: Member)
     return services.ips.assign(AssignIP(alice.id, ADDRESS), uuid4().hex)
 
 
-@pytest.fixture
-def address() -> str:
-    """An address that no other test uses, so that it has no revisions."""
-    return f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}"
-
-
 def problems(services: Instance, repair: bool = False) -> list[tuple[str, str, bool]]:
     found = services.doctor.examine(repair=repair)
     return [(f.problem, f.address, f.repaired) for f in found]
@@ -142,7 +136,8 @@ DELETIONS = {
     "but for its copy": ("keep", "gone"),
     "but for its database": ("remove", "mark"),
 }
-"""How an account may be deleted: what becomes of its copy in `accounts` and of its database."""
+"""Ways in which an account is deleted: what happens to its copy in `accounts` and to its database.
+"""
 
 
 @pytest.mark.parametrize("how", DELETIONS)
@@ -276,7 +271,7 @@ def test_an_address_that_another_client_writes_to_is_not_restored(
         pool.graft(rival, parent=before.revision or "")
         return forward()
 
-    # The doctor reads it, then the resolver does, and then once more to restore it.
+    # The doctor reads the document, then the resolver does, and then once more to restore it.
     proxy.rule(written, "GET", f"-dedicated_ips/{address}", first=3)
     found = problems(later, repair=True)
     assert found[0] == ("withdrawn", address, False)

@@ -1,4 +1,4 @@
-"""An examination by the doctor that is killed goes on in another process."""
+"""If the doctor's process is killed, another process continues its examination."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ class World:
         owners = [*("f" * 31 + str(n) for n in range(8))]
         for n, owner in enumerate(owners):
             databases.put("dedicated_ips", kazoo_document(f"192.0.2.{n}", owner=owner))
-        for n, account in enumerate(self.accounts):  # their copies are missing
+        for n, account in enumerate(self.accounts):  # these accounts lack the copies
             databases.put("dedicated_ips", kazoo_document(f"198.51.100.{n}", owner=account))
 
     def instance(self) -> Instance:

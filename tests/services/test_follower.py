@@ -40,11 +40,11 @@ class Feed:
         self.reads = 0
 
     def history(self) -> str:
-        """The name of the feed."""
+        """The id of the feed."""
         return self.name
 
     def changed(self, since: str, limit: int) -> tuple[str, list[int], bool]:
-        """Return the numbers after this one."""
+        """Return the numbers after a position."""
         start = self.end if since == "now" else int(since)
         changes = list(range(start + 1, self.end + 1))[:limit]
         self.read_to = start + len(changes)
@@ -113,7 +113,7 @@ class Process:
         return self.refused & set(changes)
 
     def run(self, monkeypatch: pytest.MonkeyPatch, seconds: int = 0) -> list[int]:
-        """Advance the clock, and return what was handled meanwhile."""
+        """Advance the clock, and return the changes that were handled meanwhile."""
         self.handled.clear()
         for _ in range(seconds + 1):
             with monkeypatch.context() as patch:
@@ -203,7 +203,7 @@ def test_a_dead_process_whose_clock_was_hours_ahead_is_followed_after_its_lease(
         first.run(monkeypatch, 1)
         second.run(monkeypatch, 1)
     assert second.follower.began is None
-    second.run(monkeypatch, LEASE + 2 * LEASE_CHECK)  # the first one is dead
+    second.run(monkeypatch, LEASE + 2 * LEASE_CHECK)  # the first process is dead
     assert second.follower.began
 
 
@@ -357,7 +357,8 @@ def test_a_follower_that_starts_now_sees_later_changes_only(
     assert one.run(monkeypatch) == []
     assert (one.follower.began, one.follower.is_at_end) == (1000, True)
     feed.end = 7
-    # It dies before it handles a change. The other one starts where it did, not at the end.
+    # The first process dies before it handles a change. The second one starts at the position
+    # where the first one has started, not at the end.
     monkeypatch.setattr(liveness, "is_dead", lambda name: name == one.identity)
     assert other.run(monkeypatch, 3) == [6, 7]
     assert other.follower.began == 1000

@@ -21,10 +21,10 @@ from tests.api.couchdb import Databases, kazoo_document
 from tests.members import add_member
 
 TODAY = parse("2027-01-10") // DAY
-"""The 28 days before it are in two years."""
+"""A day in January, so that the 28 days before it are in two years."""
 
 
-# The estimate.
+# The estimate
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_the_day_without_addresses(
     assert forecasts.forecast(left, trend, TODAY) == expected
 
 
-# On a history.
+# From a history
 
 
 class World:
-    """Databases of their own with a history that is made event by event."""
+    """Databases of their own, with a history to which a test adds single events."""
 
     def __init__(self, settings: Settings) -> None:
         now = TODAY * DAY - GREGORIAN_EPOCH + 3600
@@ -133,7 +133,7 @@ class World:
     def add_all(
         self, count: int, day: int, kind: str, before: State | None, after: State | None
     ) -> None:
-        """Store equal events of many addresses on a day, at once."""
+        """Store equal events of many addresses on a day, with one request."""
         at = (TODAY + day) * DAY + 43_200
         self.number += 1
         events = [
@@ -178,7 +178,7 @@ def summary(zone: str = "us-east", **counts: int) -> Summary:
 def test_a_steady_use_over_the_turn_of_the_year_runs_out_on_the_known_day(world: World) -> None:
     for day in range(-28, 0):
         world.take(day, count=2)
-    world.take(0, count=1)  # today is not over, so it does not count
+    world.take(0, count=1)  # today is not over, so its changes do not count
     forecast = world.services.usage.forecast(summary(available=20, assigned=57))
     assert forecast == Forecast(TODAY + 10, TODAY + 10, TODAY + 10, 2)
 
@@ -270,7 +270,7 @@ def test_a_customer_who_takes_500_at_once_does_not_change_the_rate(world: World,
     forecast = world.services.usage.forecast(summary(available=500, assigned=556))
     assert forecast is not None
     assert (forecast.rate, forecast.day) == (2, TODAY + 250)  # the mean of the days is 20
-    # It is not sure that such a day will not come again.
+    # Another such day is possible, so the interval is wide.
     assert forecast.earliest < forecast.day
     assert forecast.latest == TODAY + 250
 

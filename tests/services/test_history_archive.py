@@ -67,7 +67,7 @@ class Archive:
     def process(
         self, couch: Couch | None = None
     ) -> tuple[HistoryYears, HistoryArchive, EventFeed]:
-        """The archive as another process has it."""
+        """Return the archive of another process."""
         years = HistoryYears(couch or self.couch, lambda: self.now, self._count_missing)
         return years, HistoryArchive(years), EventFeed(years, 1.0)
 
@@ -203,7 +203,7 @@ def test_many_processes_may_store_the_same_events(own: Archive) -> None:
 
 
 class LossyDatabase:
-    """A database of which some answers to bulk writes are lost, or say 202."""
+    """A database some of whose responses to bulk writes are lost, or are 202."""
 
     def __init__(self, database: Database, answers: list[Outcome], arrive: bool) -> None:
         self._database = database
@@ -215,7 +215,7 @@ class LossyDatabase:
         return getattr(self._database, name)
 
     def put_all(self, documents: list[dict[str, Any]]) -> list[Written]:
-        """Write them, and return another outcome."""
+        """Write the documents, if they are to arrive, and return the next prepared outcome."""
         self.writes += 1
         if not self._answers:
             return self._database.put_all(documents)
@@ -228,7 +228,7 @@ class LossyDatabase:
 def lose(
     own: Archive, monkeypatch: pytest.MonkeyPatch, answers: list[Outcome], *, arrive: bool
 ) -> LossyDatabase:
-    """Have the archive use a database that loses answers."""
+    """Let the archive use a database that loses responses."""
     own.archive.append([event(0)])
     lossy = LossyDatabase(own.years.database(2026), answers, arrive)
     monkeypatch.setattr(own.years, "database", lambda year: lossy)
@@ -299,7 +299,7 @@ def test_many_zones_may_become_low_at_once(own: Archive) -> None:
 
 
 def attempts(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Writes that an event of the history must survive."""
+    """Return writes that must not change an event of the history."""
     return {
         "changed": {**document, "account_id": "c" * 32},
         "the same": document,

@@ -49,7 +49,8 @@ class Archived:
             kazoo_document(
                 address, state.zone, state.host, state.account_id,
                 pvt_created=START, pvt_modified=line.truth[address][-1][0],
-                # As if this service had written it, and the archive had the events of its trail.
+                # As if this service had written the document, and the archive had the events of
+                # its trail.
                 pvt_written_generation=1,
             )
             for address, state in line.states.items()
@@ -103,7 +104,9 @@ def archived(settings: Settings) -> Iterator[Archived]:
 
 @pytest.fixture(params=["one read", "many reads"])
 def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The numbers of rows that are read at a time, also as if there were many more events."""
+    """The number of rows that are read at a time: the real one, or few, as if there were more
+    events.
+    """
     if request.param == "many reads":
         monkeypatch.setattr(repository, "_WINDOW", 2)
         monkeypatch.setattr(repository, "_CHUNK", 3)
@@ -116,7 +119,7 @@ def times_of(line: Timeline) -> list[int]:
     return sorted({each + d for each in at for d in (-1, 0, 1)} | {NEW_YEAR - 1, NEW_YEAR, NOW})
 
 
-# Who had an address.
+# Holders
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -170,7 +173,7 @@ def test_a_time_in_a_gap_is_not_certain(archived: Archived) -> None:
     archived.keep(line)
     holder = archived.services.history.holder
     before, during, after = (holder("192.0.2.1", gap.at + each) for each in (-1, 5, 10))
-    # The write that the history lacks was some time before the gap was noticed.
+    # The missing write was made at some time before the service noticed the gap.
     assert (before.account_id, before.until, before.certain) == (ALICE, gap.at, False)
     assert (during.account_id, during.since, during.until) == (BOB, None, gap.at + 10)
     assert not during.certain
@@ -335,7 +338,7 @@ def test_the_position_of_an_event_is_its_key_in_the_views(archived: Archived) ->
             assert position(event).id == to_document(event)["_id"]
 
 
-# What the archive does not have yet.
+# Events that the archive does not have yet
 
 
 def test_an_acknowledged_change_is_in_every_answer_at_once(archived: Archived) -> None:

@@ -27,7 +27,7 @@ from tests.conftest import Member
 ADDRESSES = [f"192.0.2.{n}" for n in range(12)]
 ZONES = ["us-east", "us-west"]
 ORDER = [*ADDRESSES[::2], *ADDRESSES[1::2]]
-"""Of a list: by zone, then by number."""
+"""The order of a list: by zone, then by number."""
 
 
 class Cluster:
@@ -37,7 +37,7 @@ class Cluster:
         self.unseen: set[str] = set()
         """Addresses that the view lacks."""
         self.ghosts: list[Listing] = []
-        """Lines that the view still has."""
+        """Outdated lines that the view still has."""
         self.copies_seen = True
         self.pauses: list[float] = []
         self.memory = RecentWrites()
@@ -97,7 +97,9 @@ def listed(services: Instance, member: Member, **query: str) -> list[str]:
 def services_(
     request: pytest.FixtureRequest, settings: Settings, cluster: Cluster, assigned: list[str]
 ) -> Instance:
-    """An instance that can find what the view lacks in one place only."""
+    """An instance that finds the addresses that the view lacks only in the copies, or only in
+    memory.
+    """
     if request.param == "the copies":
         cluster.memory = RecentWrites()
     else:

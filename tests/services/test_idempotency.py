@@ -284,7 +284,7 @@ def test_an_uncertain_claim_on_an_ended_attempt_is_cancelled(
 ) -> None:
     key, worker = uncertain_claim
     assert worker.background.work() == 1
-    assert begin(key).attempt == 3  # a late write of the second one would be refused
+    assert begin(key).attempt == 3  # CouchDB would refuse a late write of the second attempt
 
 
 @pytest.mark.parametrize("arrives", [False, True])
@@ -355,7 +355,7 @@ def test_a_claim_of_a_key_whose_record_was_swept_is_cancelled(
         worker.idempotency.begin("Alice", None, key, "this", uuid4().hex)
     proxy.clear()
     assert worker.background.work() == 1
-    assert begin(key).attempt == 2  # a late write of the first one would be refused
+    assert begin(key).attempt == 2  # CouchDB would refuse a late write of the first attempt
 
 
 def test_two_uncertain_attempts_are_both_ended(
@@ -406,7 +406,7 @@ def test_a_certain_attempt_wins_over_an_uncertain_one(
     services: Instance,
     couch: Couch,
 ) -> None:
-    """Two first attempts were written on separated nodes. The one that has done work continues."""
+    """Two first attempts were written on separated nodes. The one that has written continues."""
     key, worker = uuid4().hex, composition.build(proxied_settings)
     certain = begin(key)
     database, name = couch.database("kazoo_ips"), f"reply-{record_id('Alice/', key)}"

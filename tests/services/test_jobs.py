@@ -279,7 +279,7 @@ def test_an_evacuation_takes_nothing_of_a_drained_host(
     [old] = fill(OLD, alice)
     [there] = fill("a.example.com", None, first=10)
     drain(services, "a.example.com")
-    # As Kazoo leaves it until the background work has seen that.
+    # The state after a release by Kazoo, before the background work corrects it.
     pool.put({**pool.get(there), "pvt_status": "available", "pvt_disabled": None})
     plan = services.plans.evacuate(EvacuateHost(OLD), 1000)
     assert [(z.needed, z.available) for z in plan.zones] == [(1, 0)]

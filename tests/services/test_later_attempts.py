@@ -58,7 +58,7 @@ class Scene:
         wanted = AssignIPs(self.x, NAMED)
         return self.services.reservations.reserve(ReserveIPs(wanted, 600), uuid4().hex).id
 
-    # Each of these prepares a write and returns it.
+    # Each of these methods prepares a write, and returns a function that makes it.
 
     def assign_one(self) -> Write:
         one = AssignIP(self.x, A)
@@ -131,10 +131,10 @@ class Scene:
             self.services.pool.create(command, name, attempt=attempt)
         )
 
-    # What other requests do.
+    # Writes of other requests
 
     def others_change_it_all(self) -> None:
-        """Change each address in a way that its status permits, until another account has it."""
+        """Let other requests change each address until another account has it."""
         self.clock.now += 5
         for address in NAMED:
             ip = self.services.ips.fetch(address)
@@ -167,8 +167,8 @@ WRITES = [
 CONFIRMED = [
     Scene.assign_one, Scene.release_one, Scene.change, Scene.disable, Scene.create,
 ]  # fmt: skip
-"""Writes without a record of a transaction. If nothing was written since, a later attempt saves
-the document again, because only that shows whether a majority has it."""
+"""Writes without a transaction record. If nothing was written since, a later attempt saves the
+document again, because only this shows whether a majority has the document."""
 
 
 @pytest.fixture
@@ -187,7 +187,9 @@ def scene(
 
 
 def contents(couch: Couch, pool: Database, *accounts: str) -> list[dict[str, Document]]:
-    """What the pool and the copies say, without revisions: a later attempt confirms its write."""
+    """Return the documents without revisions, which change because a later attempt confirms its
+    write.
+    """
     databases = [pool, *(couch.database(account_database(each)) for each in accounts)]
     revision = {"_rev": "", "pvt_written_generation": 0}
     return [
@@ -239,7 +241,7 @@ def test_a_later_attempt_ends_a_reservation_when_the_first_one_said(scene: Scene
 def test_a_later_attempt_does_not_repeat_the_change_of_another_request(
     scene: Scene, request_id: str
 ) -> None:
-    """Another request with the same text has changed the address; this one has not."""
+    """Another request with the same content has changed the address; this one has not."""
     disable, enable = scene.services.operator_changes.disable, EnableIP(A)
     disable(DisableIP(A, "abuse"), "the same")
     scene.services.operator_changes.enable(enable, uuid4().hex)

@@ -148,7 +148,7 @@ def test_a_transaction_has_its_places_until_its_process_is_dead(
     limited: Instance, clock: Clock, couch: Couch, add: Any, alice: Member, child: Member,
     set_limits: Set, which: str,
 ) -> None:  # fmt: skip
-    """Its documents are not written yet, so the ledger alone says that it needs them."""
+    """Its documents are not written yet, so only the ledger counts its addresses."""
     fill(add, 2)
     set_limits(alice, **{which: 1})
     owner_id = alice.id if which == "max" else child.id
@@ -167,7 +167,7 @@ def test_a_transaction_has_its_places_until_its_process_is_dead(
 def test_a_request_waits_for_a_transaction_that_has_the_last_place(
     settings: Settings, clock: Clock, couch: Couch, add: Any, alice: Member, set_limits: Set
 ) -> None:
-    """If nobody else can give a place back, it is refused at once."""
+    """If no other transaction is pending, the request is refused at once."""
     fill(add, 2)
     set_limits(alice, max=1)
     log, at, pauses = TransactionLog(Records(couch)), int(clock.now) + GREGORIAN_EPOCH, []
@@ -198,7 +198,7 @@ def test_an_allocation_goes_on_in_other_zones_when_a_limit_is_reached_on_the_way
     bob: Member,
     set_limits: Set,
 ) -> None:
-    """Another client takes one of its addresses, and most of those that are left are too many."""
+    """Another client takes one of its addresses. The limits permit few of the remaining ones."""
     fill(add, 1, "full")
     set_limits(alice, zones={"full": 1})
     allocate(limited, alice)

@@ -1,7 +1,7 @@
-"""Random sequences of everything that changes what counts against a limit.
+"""Random sequences of all changes that affect how many addresses count against a limit.
 
-After every step, what the service counts is what the test expects; a request is refused if, and
-only if, it does not fit.
+After every step, the service counts as many addresses as the test expects. It refuses a request if
+and only if the request exceeds the limit.
 """
 
 import random
@@ -29,7 +29,7 @@ STEPS = 80
 
 
 class Walk:
-    """The account's addresses and reservations, as they should be."""
+    """The expected addresses and reservations of the account."""
 
     def __init__(self, services: Instance, pool: Database, member: Member, clock: Clock) -> None:
         self.services, self.pool, self.member, self.clock = services, pool, member, clock

@@ -1,4 +1,4 @@
-"""Zones that are low: once for each crossing, in the feed, in webhooks and in the metrics."""
+"""Low zones: each crossing of the limit has one event, in the feed, in webhooks and in metrics."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ class World:
         return composition.build(self.settings, clock=lambda: self.now, trace=trace)
 
     def use(self, count: int) -> None:
-        """Let the account have so many addresses."""
+        """Assign or release addresses, until the account has this number."""
         self.services.ips.release_all(ReleaseIPs(self.account, None), uuid4().hex)
         if count:
             command = AssignIPs(self.account, self.addresses[:count])
@@ -98,7 +98,7 @@ def test_each_crossing_has_one_event(world: World) -> None:
     (event,) = world.events()
     assert event.event == "pool.low"
     assert event.level == PoolLevel(ZONE, 1, 10, 10.0)
-    assert event.zones == (ZONE,)  # by which webhooks choose
+    assert event.zones == (ZONE,)  # webhooks are filtered by this
     assert world.services.low_zones.low() == {ZONE: True}
     world.use(10)
     check()
@@ -186,7 +186,7 @@ class Killed(Exception):
 
 
 def test_a_kill_at_any_request_neither_loses_nor_repeats_an_event(world: World) -> None:
-    """Before each of the requests of a check in turn, until a check has no more of them."""
+    """The process is killed before each request of a check in turn."""
     expected: list[str] = []
     number, was_killed = 0, True
     while was_killed:

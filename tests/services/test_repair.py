@@ -1,4 +1,4 @@
-"""Every address is checked half a minute after it changed, and its copies are repaired."""
+"""The service checks every address half a minute after its change, and repairs its copies."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -82,7 +82,7 @@ def _remove(database: Database, address: str = ADDRESS) -> None:
 def test_a_missing_copy_is_written_by_the_repair(
     repairer: Repairer, assigned: DedicatedIP, copies: Database
 ) -> None:
-    repairer.services.background.recover()  # transactions that earlier tests have left
+    repairer.services.background.recover()  # removes transactions of earlier tests
     _remove(copies)
     repairer.wait(DELAY - 1)
     assert copies.find(ADDRESS) is None
@@ -129,7 +129,8 @@ class Damaged:
     """Two addresses of Alice's and one of Bob's, and ways to damage them."""
 
     def __init__(self, services: Instance, couch: Couch, alice: Member, bob: Member) -> None:
-        # Each test has addresses of its own: old revisions would be leaves in the next test.
+        # Each test has addresses of its own. Otherwise old revisions would be leaves in the next
+        # test.
         self.first, self.second, self.bobs = [f"2001:db8::{uuid4().hex[:4]}:{n}" for n in "123"]
         self.couch, self.bob, self.alice = couch, bob, alice
         self.pool = couch.database("dedicated_ips")

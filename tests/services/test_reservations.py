@@ -1,4 +1,4 @@
-"""Reservations: addresses set aside for an account, until it takes them or their time is over."""
+"""Reservations: addresses set aside for an account until it gets them or their time is over."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -235,7 +235,7 @@ def test_a_reservation_at_a_drained_host_assigns_nothing(
     try:
         with pytest.raises(ReservationExpired):
             take(timed, alice, made)
-        for address, document in reserved.items():  # as before the drain has come to it
+        for address, document in reserved.items():  # as before the drain changes this address
             pool.put({**document, "_rev": pool.get(address)["_rev"]})
         with pytest.raises(ReservationExpired):
             take(timed, alice, made)

@@ -1,6 +1,6 @@
 """A later attempt of a request returns the result of an earlier one, or executes the request.
 
-All attempts have the same request id. Callers choose it, so two requests can have the same.
+All attempts have the same request id. Callers choose it, so two requests can have the same id.
 """
 
 import time
@@ -33,12 +33,6 @@ __all__ = ["proxied_settings", "proxy", "running_proxy"]
 
 
 @pytest.fixture
-def address() -> str:
-    """An address that the pool never had: a tombstone would have its trail."""
-    return f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}"
-
-
-@pytest.fixture
 def second_attempt() -> Attempt:
     return Attempt(uuid4().hex, 2)
 
@@ -50,7 +44,7 @@ def write_late(copies: Database, copy: dict[str, Any]) -> None:
 
 @pytest.fixture
 def request_id() -> str:
-    """The request's id."""
+    """The id of the request, which all its attempts have."""
     return uuid4().hex
 
 
@@ -277,7 +271,7 @@ def test_the_copy_of_an_address_that_kazoo_assigned_is_removed_after_a_repeated_
     request_id: str,
     second_attempt: Attempt,
 ) -> None:
-    """The trail has no assignment then. The release by the deletion names the account."""
+    """The trail has no assignment. The release that is part of the deletion names the account."""
     add(address)
     pool.put({**pool.get(address), "pvt_status": "assigned", "pvt_assigned_to": alice.id})
     services.pool.delete(DeleteIP(address, force=True), request_id)
@@ -338,7 +332,10 @@ def test_a_deletion_is_not_repeated_after_the_address_was_added_again(
 
 
 def meanwhile(proxy: FaultProxy, number: int, work: Callable[[], object]) -> None:
-    """Let other clients work before the request of a number that concerns the pool."""
+    """Let other clients work just before a request to the pool.
+
+    :param number: the number of this request, from 1
+    """
 
     def fault(forward: Forward) -> Reply:
         work()
@@ -348,7 +345,8 @@ def meanwhile(proxy: FaultProxy, number: int, work: Callable[[], object]) -> Non
 
 
 NUMBERS = range(1, 8)
-"""The requests about the pool that an addition sends before its write, or a deletion with it."""
+"""The numbers of the requests to the pool that an addition sends before its write, and a deletion
+up to its write."""
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["done", "late"])

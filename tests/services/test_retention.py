@@ -32,7 +32,7 @@ class Kept(Archive):
             self.years.create(year)
 
     def retention(self, kept: int = 2) -> RetentionService:
-        """The service as a process of its own has it."""
+        """Return the service of another process."""
         years = HistoryYears(self.couch, lambda: self.now)
         checkpoints = Checkpoints(Records(self.couch))
         return RetentionService(years, checkpoints, kept, lambda: self.now, self._count)
@@ -91,7 +91,7 @@ def test_a_clock_that_is_wrong_deletes_nothing(own: Kept) -> None:
     assert own.retention().delete_expired() == [2026]
 
 
-# Commands. Their clock is that of this machine, whose year is 2026 or later.
+# Commands. They use the clock of this machine, whose year is 2026 or later.
 
 
 class Commands(Archive):

@@ -1,4 +1,4 @@
-"""A round of background work that fails is logged and counted, and ends nothing."""
+"""If a round of background work fails, the error is logged and counted, and the work continues."""
 
 import logging
 

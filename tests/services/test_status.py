@@ -1,4 +1,4 @@
-"""What runs where, and the doctor by itself: once a day, in one process of all."""
+"""The status of all instances, and the daily examination by the doctor, in one process of all."""
 
 import json
 import re
@@ -89,7 +89,7 @@ def test_a_worker_writes_one_document_and_removes_those_of_the_dead(world: World
     (own,) = repository.all()
     assert own.seen - own.started == 120
     repository.remove([own])
-    world.services.status.beat()  # notices it
+    world.services.status.beat()  # notices that the worker is dead
     world.services.status.beat()
     assert len(repository.all()) == 1
 
@@ -152,7 +152,7 @@ def test_the_metrics_have_the_workers_and_the_findings_of_the_doctor(world: Worl
     assert float(ended) == world.clock
 
 
-# The doctor by itself.
+# The daily examination
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_the_command_doctor_stores_its_report(damaged: World) -> None:
 
 @pytest.fixture
 def long_ago(world: World) -> World:
-    """The same problem in a pool that was not changed lately."""
+    """The same problem, in a pool that has not changed for a long time."""
     world.databases.put("dedicated_ips", kazoo_document("192.0.2.1", owner="f" * 32))
     return world
 
@@ -263,10 +263,10 @@ def test_only_changes_are_examined_on_request(long_ago: World) -> None:
         return [(each["problem"], each["address"]) for each in json.loads(done.stdout)]
 
     first = ("unknown_owner", "192.0.2.1")
-    assert doctor("--changed") == [first]  # it has never looked before
+    assert doctor("--changed") == [first]  # it has never examined the pool before
     assert doctor("--changed") == []
     long_ago.databases.put("dedicated_ips", kazoo_document("192.0.2.2", owner="f" * 32))
-    for _ in range(2):  # as long as it is not repaired
+    for _ in range(2):  # the finding is reported until it is repaired
         assert doctor("--changed") == [("unknown_owner", "192.0.2.2")]
     report = long_ago.services.status.last_doctor()
     assert report is not None

@@ -44,7 +44,7 @@ IPS = ("192.0.2.1", "192.0.2.2")
 __all__ = ["proxied_settings", "proxy", "running_proxy"]
 
 FAR = 4e9
-"""Unix seconds, long after every lease has run out."""
+"""A time in Unix seconds, long after the end of every lease."""
 
 
 @pytest.fixture
@@ -73,12 +73,6 @@ def end_before_read(proxy: FaultProxy, services: Instance) -> Callable[..., None
         proxy.rule(ends, "GET", f"-kazoo_ips/transaction-{transaction_id}", first=first)
 
     return plan
-
-
-@pytest.fixture
-def address() -> str:
-    """An address that no other test uses, so that it has no revisions."""
-    return f"2001:db8:{uuid4().int % 65536:x}::{uuid4().int % 65536:x}"
 
 
 @pytest.fixture
@@ -411,7 +405,7 @@ def test_a_finished_record_counts_although_an_earlier_revision_of_it_was_deleted
     couch: Couch,
     alice: Member,
 ) -> None:
-    """A node that lagged has deleted the revision that it had. The key can still be settled."""
+    """A node that lagged has deleted its revision. A later attempt can still end the request."""
     key = uuid4().hex
     earlier = begin(Action.ASSIGN, Attempt(key, 1))
     database = couch.database("kazoo_ips")
@@ -486,7 +480,7 @@ def test_a_later_attempt_returns_the_result_of_an_earlier_one(
     bob: Member,
     action: Action,
 ) -> None:
-    """What other clients have done with the addresses meanwhile."""
+    """Other clients have changed the addresses meanwhile."""
     key = uuid4().hex
     earlier = begin(action, Attempt(key, 1))
     log.commit(earlier, IPS)
@@ -585,7 +579,7 @@ def test_the_transaction_of_a_deleted_account_is_finished(
     [
         ("assign", {"pvt_assigned_to": "another"}),
         ("assign", {"pvt_modified": 64_000_000_000}),
-        ("assign", {"pvt_modified": 1}),  # by a node whose clock is slow
+        ("assign", {"pvt_modified": 1}),  # a node with a slow clock wrote it
         ("release", {"pvt_assigned_to": "another"}),
         ("release", {"pvt_modified": 64_000_000_000}),
     ],
@@ -852,7 +846,7 @@ def test_an_earlier_attempt_that_begins_at_the_same_moment_is_ended(
         return forward()
 
     proxy.rule(begins, "PUT", earlier)
-    if then == "deleted":  # before the read that follows the refusal of the fence
+    if then == "deleted":  # deletes it before the read that follows the refusal of the fence
         proxy.rule(deletes, "GET", earlier, first=3)
     services = composition.build(proxied_settings)
     command, attempt = AssignIPs(alice.id, IPS), Attempt(key, 2)
@@ -1070,7 +1064,7 @@ def test_on_a_cluster_a_worker_does_not_act_on_a_decision_beside_another_one(
     proxy: FaultProxy,
     first: int,
 ) -> None:
-    """The other decision arrives while a worker makes sure of the one that it has read.
+    """The other decision arrives while a worker confirms the decision that it has read.
 
     :param first: 1: beside a commit, an abort that is final; 2: beside an abort, a commit
     """

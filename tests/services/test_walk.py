@@ -1,4 +1,6 @@
-"""A long list is read in chunks, and each chunk is read while the caller uses the one before."""
+"""The service reads a long list in chunks. It reads each chunk while the caller uses the one
+before.
+"""
 
 from dataclasses import replace
 from threading import Event, get_ident

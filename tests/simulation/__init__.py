@@ -1,1 +1,1 @@
-"""The real services on a simulated CouchDB cluster, each run decided by one number, its seed."""
+"""The real services on a simulated CouchDB cluster. A number, the seed, determines each run."""

@@ -23,7 +23,9 @@ def main(given: Sequence[str]) -> int:
     )
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     arguments = parser.parse_args(given)
-    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of a set of texts must be the same
+    if (
+        os.environ.get("PYTHONHASHSEED") != "0"
+    ):  # so that a set of texts has the same order in every process
         os.environ["PYTHONHASHSEED"] = "0"
         command = [sys.executable, "-m", "tests.simulation", *given]
         os.execv(sys.executable, command)

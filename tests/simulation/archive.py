@@ -74,14 +74,15 @@ def violations(
     for call in calls:
         of_call = by_request.get(request_id(call), [])
         if not call.reply.status < 300:
-            # A refused release may be what another client has read, and based its write on.
+            # Another client may have read a refused release, and based its write on it.
             of_call = [event for event in of_call if id(event) in last]
         found += _of_call(call, of_call)
     return found
 
 
 def broken_chains(events: Iterable[HistoryEvent], pool: Mapping[str, Document]) -> Iterator[str]:
-    """Yield where the events of an address do not follow from each other, or lead elsewhere.
+    """Yield where the events of an address do not follow from each other, or not lead to its
+    document.
 
     :param events: those in effect, those of each address in order
     :param pool: the documents of the pool, by id
@@ -129,7 +130,7 @@ def _of_call(call: Call, events: Sequence[HistoryEvent]) -> Iterator[str]:
     expected = {(kind, address) for address in _addresses(call.reply.data)} if done else set()
     found = {each for each in counted if each[0] == kind}
     if isinstance(call.command, Move) and not found:
-        return  # the address was there before
+        return  # the pool had the address before
     if isinstance(call.command, Cancel):  # some of its addresses may have been deleted
         expected &= found
     if found != expected or any(counted[each] != 1 for each in expected):

@@ -172,7 +172,7 @@ class Shard:
         if not tree.leaves:
             return None, rev is None
         if tree.winner.deleted:
-            # A new document on the tombstone that wins in this replica.
+            # A new document follows the tombstone that wins in this replica.
             return tree.winner.rev, rev is None and not deleted
         return rev, rev in tree.leaves
 

@@ -10,8 +10,8 @@ CouchDB does, for every `r`). So a reply that depends on a read at such a time i
 reply to a write is. A release of all addresses may miss addresses of a node that was unreachable
 and lacks changes, since a list is read from one replica.
 
-An address that was added and deleted may become available again, once: a node may receive the
-addition after the deletion, and CouchDB cannot refuse the new document then.
+An address that was added and deleted may become available again, but only once: a node may receive
+the addition after the deletion, and then CouchDB cannot refuse the new document.
 """
 
 import itertools
@@ -85,7 +85,7 @@ class Call:
     lagging: bool = False
     """Whether some node was unreachable then or shortly before, and may lack changes."""
     setting: str = ""
-    """The setting of all zones, as in the plan."""
+    """The setting of all zones in the plan."""
 
     @property
     def began(self) -> float:
@@ -424,7 +424,7 @@ def violations(
 
 
 def _expiries(history: Iterable[Call]) -> Iterator[Event]:
-    """Yield the ends of reservations whose time is over; their times are whole seconds."""
+    """Yield the possible ends of reservations by time, in whole seconds."""
     for call in history:
         if isinstance(call.command, Reserve) and not _is_refused(call):
             ends = call.began + call.command.seconds - 1

@@ -70,7 +70,8 @@ class Network:
         self.cluster = cluster
         self.request_faults = request_faults
         self.faults_end = float("inf")
-        """The end of all faults: a request that was sent before never arrives after it."""
+        """The time of the end of all faults. A request that was sent before never arrives after
+        it."""
         self._open: dict[Connection, None] = {}
         self._requests = 0
         cluster.on_crash = self._crashed

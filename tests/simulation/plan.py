@@ -161,7 +161,7 @@ def make(seed: int) -> Plan:
     made.setting = Random(f"setting {seed}").choice(["", "", "aging", "drained"])
     if chance.random() < 0.7:
         _add_faults(chance, made)
-    # From numbers of their own, so that the rest of a plan does not depend on what follows.
+    # These have their own random numbers, so that the rest of a plan does not depend on them.
     made.clients += _operators(Random(f"operators {seed}"), owners)
     made.clients += _reserving(Random(f"reservations {seed}"), owners)
     limited = Random(f"limits {seed}")

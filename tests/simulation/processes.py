@@ -1,6 +1,6 @@
-"""What each process of the simulation does: it runs seeds, and returns what is printed of them.
+"""The work of each process of the simulation: it runs seeds, and returns the text to print.
 
-The process that prints imports this module, and nothing of the service.
+The process that prints imports this module, and no module of the service.
 """
 
 import gc
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Printed(NamedTuple):
-    """What is printed of a run: the process that prints it needs no part of the service."""
+    """The text of a run, so that the process that prints it needs no module of the service."""
 
     seed: int
     digest: str
@@ -20,7 +20,7 @@ class Printed(NamedTuple):
 
 @cache
 def _prepare() -> None:
-    """Let the garbage collector of a process skip the service's modules, and run seldom."""
+    """Let the garbage collector of this process ignore the service's modules, and run seldom."""
     # Importing this replaces parts of the standard library, so only in the processes of the pool.
     from tests.simulation.workers import base  # noqa: PLC0415
 

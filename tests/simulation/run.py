@@ -27,15 +27,17 @@ KEYS_FINAL_WITHIN = 10.0
 AGREED_WITHIN = 120.0
 """Seconds after the last fault within which replicas, copies and pool agree."""
 CHECKED_AT = (35.0, 50.0, 80.0, AGREED_WITHIN)
-"""Seconds after the last fault at which a run is checked, and ends if they agree. Most do at the
-first."""
+"""Seconds after the last fault at which a run is checked. It ends if replicas, copies and pool
+agree. Most runs end at the first check."""
 FINAL_PAUSE_FACTOR = 2.0
-"""Factor of the service's pauses when no client sends requests any more. Half of a run's requests
-to CouchDB were those of idle background work."""
+"""The factor by which the service's pauses are longer after the last request of a client.
+Otherwise half of a run's requests to CouchDB would be those of idle background work."""
 FULL_RUN_EVERY = 10
-"""One of this many runs uses all of that time, even if it has no violation earlier."""
+"""One of this many runs continues until the last check, even if an earlier check succeeds."""
 LEASE_EXPIRY = LEASE + 60.0
-"""More seconds if workers cannot detect that another one was killed: its lease has to expire."""
+"""Additional seconds if workers cannot detect that another one was killed, until its lease
+expires.
+"""
 _ATTEMPTS = 3
 _RECORDS = "kazoo_ips"
 
@@ -128,7 +130,7 @@ class Run:
         faults_end = max((fault.at + fault.seconds for fault in faults), default=0.0)
         ended: list[bool] = []
         self.scheduler.after(faults_end, ended.append, True)
-        # Requests can be delayed until all clients have finished, but not for longer than this.
+        # Requests can be delayed until all clients have finished, and at most until then.
         self.scheduler.after(max(faults_end, 20.0), self._end_request_faults)
         self.scheduler.run(lambda: bool(ended) and all(task.finished for task in tasks))
         self._end_request_faults()
@@ -310,7 +312,8 @@ class Run:
         return violations + [f"the doctor found {each}" for each in self._doctor_findings()]
 
     def _lasting_differences(self) -> list[str]:
-        """Return where the nodes differ, but not while a write is on its way to the last one.
+        """Return the differences between nodes that last longer than a write needs to reach all
+        nodes.
 
         Workers write now and then at any time, for example that they run.
         """

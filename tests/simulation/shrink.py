@@ -37,7 +37,7 @@ def shrink(seed: int) -> Result:
 def kinds(result: Result) -> set[str]:
     """Return the kinds of violations of a run: their texts without ids, numbers and documents.
 
-    If the history is not linearizable, return this kind only, since it causes the others.
+    If the history is not linearizable, the result has only this kind: it causes the others.
     """
     if any("no order" in line for line in result.violations):
         return {"no order"}

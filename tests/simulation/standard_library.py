@@ -34,7 +34,7 @@ START_TIME = 1_700_000_000.0
 
 
 class World:
-    """The simulation that the replacements use: set for each run.
+    """The simulation that the replacements use. It is set for each run.
 
     :param connect: opens a connection to a host
     :param died: whether other workers can detect that the process with this id was killed

@@ -66,7 +66,7 @@ class Delete(Command):
 
 @dataclass(frozen=True)
 class Move(Command):
-    """Another zone and host for an address, whoever has it."""
+    """Move an address to another zone and host, whichever account has it."""
 
     address: str
     zone: str
@@ -79,7 +79,7 @@ class Move(Command):
 
 @dataclass(frozen=True)
 class Transfer(Command):
-    """Addresses from one account to another one, both by id."""
+    """Transfer addresses from one account to another one. Both are named by id."""
 
     addresses: tuple[str, ...]
     from_id: str

@@ -24,9 +24,9 @@ from tests.stateful.timeline import Archive, Clock
 class World:
     """The service and its databases.
 
-    :param client: creates a client; each thread needs its own
+    :param client: creates a client; each thread needs a client of its own
     :param copies: the database of each account
-    :param background: runs the checks that are due later in the background
+    :param background: runs the deferred checks of the background worker
     :param subscribed: creates readers of the feed, and webhooks
     """
 

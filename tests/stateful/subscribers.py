@@ -26,7 +26,7 @@ Timelines = dict[str, list[Change]]
 
 
 def in_effect(events: Iterable[Mapping[str, Any]]) -> Timelines:
-    """Return the events that are not taken back, by address, each once and in the order given."""
+    """Return the events that are not retracted, by address, each once and in the given order."""
     by_id = {(event["ip"], event["id"]): event for event in reversed(list(events))}
     retracted = {(e["ip"], e["retracts"]) for e in by_id.values() if "retracts" in e}
     found: Timelines = {}
@@ -46,7 +46,7 @@ def seen_by(account_id: str | None, timelines: Timelines) -> Timelines:
 
 
 def _of_account(account_id: str, made: Iterable[Change]) -> list[Change]:
-    """Return the changes that an account sees. It does not see whom its address goes to."""
+    """Return the changes that an account sees. A transfer does not show it the new owner."""
     seen, owner = [], None
     for kind, named in made:
         if named == account_id:
@@ -60,7 +60,7 @@ def _of_account(account_id: str, made: Iterable[Change]) -> list[Change]:
 
 @dataclass
 class FeedReader:
-    """A client that reads the feed from the time on at which it was created."""
+    """A client that reads the feed from the time of its creation on."""
 
     app: TestApp
     path: str
@@ -79,7 +79,7 @@ class FeedReader:
 
 
 class Flaky:
-    """The behaviour of a receiver that answers some requests with an error."""
+    """The behaviour of a receiver that replies to some requests with an error."""
 
     def __init__(self) -> None:
         self.accepted: list[dict[str, Any]] = []
@@ -126,7 +126,7 @@ class Subscribers:
             self._sender.webhook_sender.step()
             if until():
                 return
-            self.clock.now += 1  # a failed delivery is repeated after some seconds
+            self.clock.now += 1  # the sender repeats a failed delivery after some seconds
             time.sleep(0.005)
 
     def check(self, timelines: Timelines) -> None:

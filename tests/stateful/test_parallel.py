@@ -123,7 +123,7 @@ def in_the_pool(world: World) -> dict[str, Entry]:
 
 @contextmanager
 def archiving(world: World) -> Iterator[None]:
-    """Archive all the time, by one process after the other, until the end of the body."""
+    """Let one archiver after the other archive all the time, until the end of the `with`."""
     is_over = Event()
 
     def archive() -> None:
@@ -167,7 +167,7 @@ def check_events(
     expected = acknowledged(exchanges, ids)
     assert not expected - told
     further = told - expected
-    # The deletion of an assigned address releases it, of which its reply says nothing.
+    # The deletion of an assigned address releases it first, and its reply does not say so.
     assert {kind for _, (kind, _) in further} <= {"released"}
     forced = [e for e in exchanges if isinstance(e.command, Delete) and e.command.force]
     assert further.total() <= len([e for e in forced if e.reply.code == 200])
@@ -206,7 +206,7 @@ def check_order(world: World, exchanges: list[Exchange]) -> None:
         order = legal_order(history, START, lambda state, end=end: is_final(state, end))
         by_begin = sorted(history, key=lambda event: event.began)
         assert order, "\n".join(f"{e.began:.4f} {e.ended:.4f} {e.label}" for e in by_begin)
-    world.background()  # removes a copy that was written after its address was released
+    world.background()  # removes copies that were written after a release
     assert copies(world) == {(a, e.owner) for a, e in pool.items() if e.owner}
 
 

@@ -96,8 +96,8 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.world.archive.timelines() == self.timelines
             self.subscribers.check(self.timelines)
 
-    # Kazoo, which writes to the documents itself, and to the copies. The archiver runs before it
-    # writes again: the embedded database keeps no earlier revisions.
+    # Writes of Kazoo, to the documents and the copies. The archiver runs before each next write of
+    # Kazoo, because the embedded database keeps no earlier revisions.
 
     @rule(account=accounts, data=st.data())
     def kazoo_assigns(self, account: str, data: st.DataObject) -> None:

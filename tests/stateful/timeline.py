@@ -1,4 +1,4 @@
-"""A timeline of the pool that the tests keep, and the archive, which must agree with it."""
+"""A timeline of the pool that the tests record, and the archive, which must agree with it."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -13,9 +13,9 @@ from tests.history.kills import Killed, killed_at
 from tests.stateful.model import Entry
 
 STEPS = 5
-"""Seconds after which the archiver has read all changes and archived them."""
+"""Seconds within which the archiver reads all changes and archives them."""
 Change = tuple[str, str | None]
-"""What happened to an address, and the account that has it or had it."""
+"""The kind of a change of an address, and the account that has the address or had it."""
 AVAILABLE = "-"
 """Stands for the account of an address that no account has."""
 
@@ -74,7 +74,7 @@ class Clock:
 
 @dataclass
 class Archive:
-    """What the archive has, and an archiver that is killed and started again at times."""
+    """The archive, and an archiver that tests kill and start again."""
 
     settings: Settings
     couch: Couch
@@ -84,14 +84,14 @@ class Archive:
     _process: Any = None
 
     def restart(self) -> None:
-        """Start another process, which has nothing in its memory."""
+        """Start another process, with empty caches."""
         self._process = None
 
     def run(self) -> None:
         """Let the archiver archive all changes."""
         if self._process is None:
             self.lives += 1
-            self.clock.now += 60  # the lease of the process before ends
+            self.clock.now += 60  # until the lease of the killed process ends
             self._process = composition.build(self.settings, clock=self.clock)
         for _ in range(STEPS):
             self._process.background.archive()
@@ -107,7 +107,7 @@ class Archive:
         self.restart()
 
     def skip(self) -> None:
-        """Archive what has happened so far, and leave it out from now on."""
+        """Archive all changes so far, and ignore their events from now on."""
         self.run()
         self._known = {document["_id"] for document in self._documents()}
 

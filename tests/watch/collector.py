@@ -74,13 +74,13 @@ class Collector:
         self._server.server_close()
 
     def trace(self, trace_id: str) -> list[Span]:
-        """The spans of a trace, as far as they have arrived."""
+        """Return the spans of a trace that have arrived."""
         return [span for span in list(self.spans) if span.trace_id == trace_id]
 
     def of_work(self, request_id: str) -> tuple[Span, list[Span]]:
         """Wait for the span of a unit of work; return it and its children.
 
-        The children have ended before it, so they have arrived with it or before.
+        The children end before it, so they arrive with it or before it.
         """
         found: list[Span] = []
 

@@ -42,11 +42,11 @@ EXPRESSIONS = {
 """Every expression, by the name of its alarm or panel."""
 
 OF_PROMETHEUS = {"up": {"job", "instance"}, "ALERTS": {"alertname", "alertstate"}}
-"""The metrics that Prometheus makes itself, with their labels."""
+"""The metrics that Prometheus creates itself, with their labels."""
 
 
 def table() -> Iterator[list[str]]:
-    """The cells of the table of alarms, without the marks of Markdown."""
+    """Return the cells of the table of alarms, without Markdown."""
     text = (ROOT / "docs" / "operations.md").read_text().partition("\n## Alarms\n")[2]
     for line in text.partition("\n## ")[0].splitlines():
         cells = re.split(r"(?<!\\)\|", line)[1:-1]
@@ -62,7 +62,7 @@ def plain(cell: str) -> str:
 
 
 def alert(name: str) -> str:
-    """The name of an alarm in the rules: no follower is KazooIPsNoFollower."""
+    """Return the name of an alarm in the rules, as KazooIPsNoFollower for `no follower`."""
     return "KazooIPs" + "".join(word[0].upper() + word[1:] for word in name.split())
 
 
@@ -121,7 +121,7 @@ def test_promtool_s_unit_tests_of_the_alarms_pass() -> None:
 
 @pytest.mark.slow
 def test_a_wrong_alarm_fails_the_unit_tests(tmp_path: Path) -> None:
-    """Otherwise they would test nothing."""
+    """This shows that the unit tests can fail."""
     wrong = RULES.read_text().replace(") < 5", ") < 4")
     assert wrong != RULES.read_text()
     (tmp_path / "rules.yml").write_text(wrong)
@@ -163,7 +163,7 @@ def test_every_metric_and_label_of_rules_and_dashboard_exists(scraped: Samples) 
 
 
 def test_the_counter_of_writes_without_a_quorum_begins_with_zero() -> None:
-    """`increase()` would not notice the first one otherwise."""
+    """Otherwise `increase()` would not count the first such write."""
 
     class NoPool:
         def counts(self) -> None:

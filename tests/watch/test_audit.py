@@ -1,4 +1,4 @@
-"""Every change of the pool is in an audit line; what is refused or undone is in none."""
+"""Every change of the pool has an audit line. Refused and undone writes have none."""
 
 import io
 import json
@@ -41,7 +41,6 @@ from kazoo_ips.model import (
 )
 from kazoo_ips.model.commands import EvacuateHost, ReserveIPs
 from kazoo_ips.observability import audit, logs, request_context
-from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services.pool.export_files import to_json
@@ -79,7 +78,7 @@ from tests.timing import eventually
 
 Lines = Callable[[], list[dict[str, Any]]]
 FAR = 4e9
-"""When the owner of every transaction of these tests is considered dead."""
+"""A time in Unix seconds at which the owner of every transaction of these tests counts as dead."""
 
 
 class _Lines(logging.Handler):
@@ -98,7 +97,7 @@ class _Lines(logging.Handler):
 
 @pytest.fixture
 def lines() -> Iterator[Lines]:
-    """A function that returns the audit lines since its last call. No work is going on."""
+    """A function that returns the audit lines since its last call, outside of any request."""
     handler, before = _Lines(), audit.log.level
     audit.log.addHandler(handler)
     audit.log.setLevel(logging.INFO)
@@ -112,12 +111,6 @@ def lines() -> Iterator[Lines]:
     request_context.CURRENT.reset(token)
     audit.log.removeHandler(handler)
     audit.log.setLevel(before)
-
-
-@pytest.fixture
-def copies(couch: Couch, alice: Member) -> Database:
-    """Alice's database, with the copies in it."""
-    return couch.database(account_database(alice.id))
 
 
 @pytest.fixture
@@ -138,9 +131,10 @@ def send(
     bob: Member,
     lines: Lines,
 ) -> Callable[..., Any]:
-    """A function that sends a request of the operator's for Alice's account, by its route.
+    """A function that sends a request of the operator for Alice's account, given its route.
 
-    Two addresses are available, one is Alice's, one is reserved for her. A job is planned.
+    The pool has two available addresses, one of Alice, and one that is reserved for her. There is
+    a planned job.
     """
     for address in (FREE, NEXT, TAKEN, RESERVED):
         add(address)
@@ -187,12 +181,12 @@ SETTINGS = {
 
 
 def line(name: str, addresses: list[str], before: Any, after: Any, **more: str) -> dict[str, Any]:
-    """What a line about addresses says, without who has made the change."""
+    """Return the expected line about addresses, without the author of the change."""
     return {"audit": name, "addresses": addresses, "from": before, "to": after, **more}
 
 
 def job_line(name: str, **more: str) -> dict[str, Any]:
-    """What a line about a job says, without who has made the change."""
+    """Return the expected line about a job, without the author of the change."""
     return {"audit": name, "job_id": "<shown_id>", "to_host": None, "to_zone": None, **more}
 
 
@@ -308,7 +302,7 @@ LINES: dict[tuple[str, str], list[list[dict[str, Any]]]] = {
         ]
     ],
 }
-"""The lines of each case of `WRITES`, without who has made the change."""
+"""The expected lines of each case of `WRITES`, without the author of the change."""
 
 
 @pytest.mark.parametrize(("method", "rule", "case"), flat(WRITES))
@@ -416,7 +410,7 @@ def test_no_write_is_left_out(wsgi: Any) -> None:
 
 
 _REFUSED = [each for each in flat(REFUSED) if "2001:DB8" not in each.id]
-"""Without the one that needs an address in another spelling."""
+"""Refused writes, without the one that needs an address in another spelling."""
 
 
 @pytest.mark.parametrize(("method", "rule", "case"), _REFUSED)
@@ -526,7 +520,7 @@ def test_an_assignment_that_is_undone_is_no_line(
     for address in (FREE, NEXT):
         add(address)
     lines()
-    proxy.rule(faults.cut, "PUT|POST", f"{alice.id[4:]}/")  # her database takes no copies
+    proxy.rule(faults.cut, "PUT|POST", f"{alice.id[4:]}/")  # Alice's database refuses copies
     with pytest.raises(DatastoreUnreachable):
         worker.ips.assign_all(AssignIPs(alice.id, (FREE, NEXT)[:count]), uuid4().hex)
     assert lines() == []
@@ -536,7 +530,8 @@ def test_additions_that_are_undone_are_no_line(
     services: Instance, add: Callable[..., DedicatedIP], lines: Lines,
     proxy: FaultProxy, worker: Instance,
 ) -> None:  # fmt: skip
-    """Another client adds one of them after the pool was searched for them."""
+    """Another client adds one of the addresses after the service has looked for them in the
+    pool."""
 
     def interfere(forward: faults.Forward) -> faults.Reply:
         add(FREE)
@@ -603,7 +598,7 @@ def test_a_recovered_transaction_of_a_request_with_a_key_is_one_line(
     alice: Member,
     lines: Lines,
 ) -> None:
-    """Its record stays, and is marked as finished."""
+    """Its record is kept, and is marked as finished."""
     add(FREE)
     done, key = services.ips.assign(AssignIP(alice.id, FREE), "of-the-dead"), uuid4().hex
     attempt, at = Attempt(key, 1), done.modified
@@ -827,7 +822,9 @@ def command(
                 cli.main()
             assert not end.value.code
         output = capsys.readouterr().err.splitlines()
-        return [json.loads(line) for line in output if line.startswith("{")]  # no progress
+        return [
+            json.loads(line) for line in output if line.startswith("{")
+        ]  # stderr without the progress of the command
 
     return run
 
@@ -841,7 +838,7 @@ def test_commands_write_lines(
         *command(*program, "add", FREE, *PLACE.values()),
         *command(*program, "assign", FREE, alice.id),
         *command(*program, "release", FREE),
-        *command(*program, "release", FREE),  # it is available, so nothing changes
+        *command(*program, "release", FREE),  # it is available, so the command changes nothing
         *command(*program, "delete", FREE),
     ]
     names = {"add": "created", "assign": "assigned", "release": "released", "delete": "deleted"}
@@ -880,7 +877,7 @@ CHANGING: dict[tuple[str, ...], tuple[tuple[str, ...], list[str]]] = {
     ("evacuate",): ((PLACE["host"], "--no-wait"), ["job_started"]),
     ("job-stop",): (("{job}",), ["job_stopped"]),
 }
-"""Every command that changes the pool: its arguments, and its lines."""
+"""Every command that changes the pool: its arguments, and the expected lines."""
 TESTED_APART = {("doctor",), ("refresh",), ("import",)}
 CHANGING_NO_ADDRESS = {
     ("setup",), ("secure",), ("summary",), ("plot",), ("status",), ("export",), ("jobs",),
@@ -930,7 +927,7 @@ def test_an_import_of_an_export_writes_lines(
 ) -> None:
     exported = tmp_path / "export.ndjson"
     lines_ = [to_json(line) for line in services.exports.lines(history=False)]
-    # Addresses that no test has deleted: an import does not restore those.
+    # Addresses that no test has deleted, because an import does not restore deleted ones.
     exported.write_text("".join(f"{line}\n" for line in lines_).replace("192.0.2.", "100.64.77."))
     assert command("kazoo-ips", "import", "--dry-run", str(exported)) == []
     written = command("kazoo-ips", "import", str(exported))
@@ -1006,7 +1003,7 @@ def test_a_system_s_log_that_takes_nothing_delays_no_command_and_loses_no_line(
     assert line["audit"] == "created"
 
 
-# The form of the lines.
+# The form of the lines
 
 
 def test_control_characters_in_names_break_no_line() -> None:
@@ -1028,7 +1025,7 @@ def written(form: str, call: Callable[[], object], level: str = "info") -> str:
     logs.set_up(level, form, (), stream)
     try:
         call()
-        return stream.getvalue()  # what is written at once
+        return stream.getvalue()  # the lines that are written at once
     finally:
         root.handlers, audit.log.level = before[0], before[2]
         root.setLevel(before[1])

@@ -29,7 +29,7 @@ from tests.servers import Gunicorn
 from tests.timing import eventually
 
 MARK = "S3cr3t"
-"""A text that is in every secret of these tests, and nowhere else."""
+"""A text that every secret of these tests contains, and nothing else."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("logs") / "log"
-    # The embedded database accepts any password, so it can be one that the tests search for.
+    # The embedded database accepts any password, so the password can contain `MARK`.
     url = couchdb_url if "@" in couchdb_url else couchdb_url.replace("//", f"//x:{MARK}-couchdb@")
     with FaultProxy(url) as proxy:
         own = {
@@ -240,7 +240,7 @@ def test_an_invalid_traceparent_is_ignored(
 
 
 def is_of(request_id: str) -> Callable[[Request], bool]:
-    """Return whether a request to CouchDB is of a client's request, and not of background work.
+    """Return whether a request to CouchDB belongs to a client's request, not to background work.
 
     :param request_id: the beginning of the client's request id
     """

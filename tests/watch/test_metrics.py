@@ -84,7 +84,7 @@ def test_requests_to_couchdb_are_counted_by_kind_and_outcome(
     path = f"/v2/accounts/{alice.id}/ips/192.0.2.1"
     watched.get(path, headers=alice.headers)
     name = "kazoo_ips_couchdb_requests_total"
-    scrape(watched)  # its own requests to CouchDB count, and are cached for a moment
+    scrape(watched)  # its own requests to CouchDB count too, and their results are cached briefly
     before = scrape(watched)
 
     def more(**wanted: str) -> float:

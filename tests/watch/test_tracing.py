@@ -1,4 +1,4 @@
-"""Spans by OpenTelemetry: their content, and that a service without them does no work for them."""
+"""Spans of OpenTelemetry: their content, and that they cost nothing if they are not wanted."""
 
 import json
 import os
@@ -42,7 +42,7 @@ class Traced:
     collector: Collector
 
     def send(self, method: str, path: str, member: Member, **headers: str) -> tuple[str, int]:
-        """Send a request; its id and the status of the reply."""
+        """Send a request; return its id and the status of the reply."""
         request_id = uuid4().hex
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         reply = urllib3.request(
@@ -54,7 +54,7 @@ class Traced:
         return request_id, reply.status
 
     def line(self, request_id: str) -> dict[str, Any]:
-        """The log line of a request whose span has arrived."""
+        """Return the log line of a request whose span has arrived."""
         found: list[dict[str, Any]] = []
 
         def there() -> bool:
@@ -69,7 +69,7 @@ class Traced:
 
 
 def asking(environment: dict[str, str], endpoint: str, **more: str) -> dict[str, str]:
-    """The environment of a process that makes spans, and exports them at once."""
+    """Return the environment of a process that makes spans and exports them at once."""
     own = {name: value for name, value in environment.items() if name not in VARIABLES}
     return {
         **own,
@@ -94,7 +94,7 @@ def traced(
 
 
 def trace_of_a_client(sampled: bool) -> tuple[str, str]:
-    """A new trace id, and the header that names it."""
+    """Return a new trace id, and the header that names it."""
     trace_id = uuid4().hex
     return trace_id, f"00-{trace_id}-{PARENT}-0{int(sampled)}"
 
@@ -279,7 +279,7 @@ def test_a_request_without_a_route_is_named_by_its_method(traced: Traced, alice:
 def test_requests_to_couchdb_of_threads_that_help_belong_to_the_request(
     traced: Traced, services: Instance, pool: object, alice: Member
 ) -> None:
-    """From 200 addresses on, other threads read the copies, and one half of the documents."""
+    """For 200 addresses or more, other threads read the copies and one half of the documents."""
     addresses = [f"198.51.{n // 200}.{n % 200}" for n in range(400)]
     services.bulk_additions.create_all(
         [CreateIP(address, "us-east", "proxy1.example.com") for address in addresses], "setup"
@@ -569,7 +569,7 @@ def test_a_request_costs_the_same_without_spans_as_without_opentelemetry(
     add: Callable[..., DedicatedIP],
     alice: Member,
 ) -> None:
-    """The number of calls of a request, in Python and C; there is no call into OpenTelemetry."""
+    """The test compares the numbers of calls in Python and C. None is a call of OpenTelemetry."""
     add("192.0.2.1")
 
     def counted(base: dict[str, str], **more: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ REQUESTS, DURATION = "kazoo_ips_requests_total", "kazoo_ips_request_duration_sec
 
 @pytest.fixture
 def server(environment: dict[str, str], operator: Member, tmp_path: Path) -> Iterator[Gunicorn]:
-    """A server with two workers, which creates its folders in the test's own."""
+    """A server with two workers, which creates its folders in the folder of the test."""
     own = {**environment, "TMPDIR": str(tmp_path)}
     with Gunicorn(own, tmp_path / "log", workers=2) as made:
         yield made
@@ -57,7 +57,7 @@ def reply_counts(counts: Samples) -> tuple[float, float]:
 
 
 def all_counted(server: Gunicorn, sent: int) -> bool:
-    """Wait until all requests are counted: a reply is sent a moment before it is counted."""
+    """Wait until all requests are counted. A worker counts a request just after its reply."""
     return eventually(lambda: reply_counts(scrape(server)) == (sent, sent))
 
 

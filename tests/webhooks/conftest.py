@@ -1,4 +1,4 @@
-"""Senders as several processes have them, on databases of their own."""
+"""Senders of several processes, on databases of their own."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,11 +42,11 @@ class Events:
         self.error: Exception | None = None
 
     def history(self) -> str:
-        """Its name."""
+        """The id of the feed."""
         return self.name
 
     def changed(self, since: str, limit: int) -> tuple[str, Sequence[HistoryEvent], bool]:
-        """The events after a position."""
+        """Return the events after a position."""
         self.reads += 1
         if self.error:
             raise self.error
@@ -65,7 +65,7 @@ class Events:
 
 
 def event(account: str | None = None, address: str = "192.0.2.1", **more: Any) -> HistoryEvent:
-    """An assignment of an address to an account."""
+    """Return the event of the assignment of an address to an account."""
     made = HistoryEvent(
         id=uuid4().hex,
         address=address,
@@ -81,7 +81,7 @@ def event(account: str | None = None, address: str = "192.0.2.1", **more: Any) -
 
 
 class Process:
-    """A sender, and the service for clients, as one process has them."""
+    """One process: its sender, and its service for clients."""
 
     def __init__(self, settings: Settings, events: Events, clock: Callable[[], float]) -> None:
         self.couch = composition.connect(settings)
@@ -117,7 +117,7 @@ class Process:
         )
 
     def run_until(self, done: Callable[[], object], seconds: float = 10.0) -> None:
-        """Step until something is so."""
+        """Run rounds of the sender until a condition holds."""
         end = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < end, "it did not happen"
@@ -125,14 +125,14 @@ class Process:
             time.sleep(0.01)
 
     def run_for(self, seconds: float) -> None:
-        """Step for a while."""
+        """Run rounds of the sender for some seconds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.sender.step()
             time.sleep(0.01)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a metric."""
+        """Return the value of a metric."""
         return self.metrics._own.get_sample_value(f"kazoo_ips_{name}", labels) or 0.0
 
 
@@ -150,16 +150,16 @@ class World:
         return time.time() + self.ahead
 
     def process(self) -> Process:
-        """Another process."""
+        """Return another process."""
         return Process(self.settings, self.events, self.clock)
 
     def hook(self, uri: str, account: str | None = None, **more: Any) -> Webhook:
-        """Create a webhook; of the operator unless an account is given."""
+        """Create a webhook of an account, by default of the operator."""
         content = {"name": "test", "uri": uri, "hook": "all", **more}
         return self.first.service.create(account, content)
 
     def progress(self, webhook: Webhook) -> DeliveryProgress:
-        """The stored progress."""
+        """Return the stored progress of a webhook."""
         progress = self.first.webhooks.progress(webhook.id)
         assert progress
         return progress

@@ -23,14 +23,14 @@ Behave = Callable[[socket.socket, Received], None]
 
 
 def answer(status: int, body: str = "", *headers: str) -> Behave:
-    """A behaviour that replies with a status."""
+    """Return a behaviour that replies with a status."""
     lines = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(body)}", *headers, "", body]
     text = "\r\n".join(lines).encode()
     return lambda connection, _: connection.sendall(text)
 
 
 def say(*parts: bytes, pause: float = 0.0) -> Behave:
-    """A behaviour that sends bytes, with a pause after each part."""
+    """Return a behaviour that sends bytes, with a pause after each part."""
 
     def behave(connection: socket.socket, _: Received) -> None:
         for part in parts:
@@ -41,7 +41,7 @@ def say(*parts: bytes, pause: float = 0.0) -> Behave:
 
 
 class Receiver:
-    """A server that keeps what it receives and replies as it is told."""
+    """A server that records its requests, and replies according to `behave`."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Receiver:
 
     @property
     def uri(self) -> str:
-        """Where to send to."""
+        """The URI to send requests to."""
         return f"http://127.0.0.1:{self.port}/hook"
 
     def __enter__(self) -> "Receiver":

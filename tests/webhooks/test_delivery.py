@@ -196,7 +196,7 @@ def test_a_replay_delivers_the_events_since_a_time_again(world: World) -> None:
         ids += world.events.add(1)
         world.first.run_until(lambda: len(receiver.received) == 8)
         world.first.run_for(0.2)
-        late = world.events.add(1, at=start)  # reached the archive after the replay
+        late = world.events.add(1, at=start)  # the archive got this event after the replay
         world.first.run_until(lambda: len(receiver.received) == 9)
     assert receiver.ids() == [*ids[:5], *ids[3:], *late]
 
@@ -225,11 +225,11 @@ def test_a_replay_to_a_later_time_leaves_out_an_event_that_is_always_refused(wor
     assert receiver.ids() == ids
 
 
-# What a receiver may see.
+# What a receiver may see
 
 
 def delivered(world: World, webhook: Webhook, events: Sequence[HistoryEvent]) -> list[Any]:
-    """What a webhook's receiver is told about events, at once."""
+    """Deliver events to a webhook's receiver; return the events as it gets them."""
     world.events.all += events
     end = str(len(world.events.all))
 
@@ -377,7 +377,7 @@ def test_any_id_of_an_event_can_be_sent(world: World, identifier: str) -> None:
     assert "x-evil" not in received.headers
 
 
-# Senders that die, and others that take over.
+# Senders that die, and their successors
 
 
 def test_a_sender_that_dies_between_delivery_and_checkpoint_repeats_one_delivery(
@@ -398,13 +398,13 @@ def test_a_sender_that_dies_between_delivery_and_checkpoint_repeats_one_delivery
 
         monkeypatch.setattr(dying.webhooks, "put_progress", die)
         dying.run_until(lambda: len(written) == 2)
-        monkeypatch.setattr(Checkpoint, "is_held_by_another", lambda *_: False)  # it is dead
+        monkeypatch.setattr(Checkpoint, "is_held_by_another", lambda *_: False)  # as if dead
         world.process().run_until(lambda: len(receiver.received) == 5)
     assert receiver.ids() == [ids[0], ids[1], ids[1], ids[2], ids[3]]
 
 
 def test_two_senders_at_once_deliver_everything_and_new_events_in_order(world: World) -> None:
-    """The lease is not what keeps the order: here both senders have it all the time."""
+    """The order does not depend on the lease: here both senders have it all the time."""
     one, two = world.process(), world.process()
     one.sender._lease.hold = two.sender._lease.hold = lambda: True  # type: ignore[method-assign]
     with Receiver() as receiver:
@@ -445,7 +445,7 @@ def test_only_the_holder_of_the_lease_sends(world: World, monkeypatch: pytest.Mo
             time.sleep(0.01)
         one.run_until(lambda: len(receiver.received) == 3)
         assert two.metric("webhook_deliveries_total", scope="operator", result="success") == 0
-        world.ahead += LEASE + 6  # the first one is silent
+        world.ahead += LEASE + 6  # the first sender does not renew its lease
         ids += world.events.add(1)
         two.run_until(lambda: len(receiver.received) == 4)
         assert not one.sender.step()
@@ -470,7 +470,7 @@ def test_a_feed_that_fails_is_read_again(world: World) -> None:
 
 
 def test_a_position_that_is_gone_goes_on_with_what_is_there(world: World) -> None:
-    """A year was deleted. Nothing that is kept is lost, and old events do not come again."""
+    """A year was deleted. No remaining event is lost, and no old event is delivered again."""
     with Receiver() as receiver:
         world.hook(receiver.uri)
         day = 86_400
@@ -507,7 +507,7 @@ def test_a_feed_that_was_created_again_is_read_from_its_beginning(world: World) 
 
 
 def test_fifty_webhooks_are_not_delayed_by_dead_and_hanging_receivers(world: World) -> None:
-    """Four receivers take connections and never reply; one of them is an operator's."""
+    """Four receivers accept connections and never reply. One is of the operator's webhook."""
     hanging = [Receiver(say(b"", pause=30)) for _ in range(4)]
     with Receiver() as good, hanging[0], hanging[1], hanging[2], hanging[3]:
         for number in range(50):
@@ -533,7 +533,7 @@ def test_idle_webhooks_share_their_reads_of_the_feed(world: World) -> None:
         world.first.run_for(1.5)
         world.events.reads = 0
         world.first.run_for(0.5)
-        assert world.events.reads < 25  # one for each look, and not one for each webhook
+        assert world.events.reads < 25  # one read for each round, not one for each webhook
         ids = world.events.add(1, account=f"{7:032}")
         world.first.run_until(lambda: receiver.received)
     assert receiver.ids() == ids
@@ -570,7 +570,7 @@ def test_the_gauges_show_the_lag_and_what_fails_by_scope(world: World) -> None:
 
 
 def test_a_shared_position_has_the_same_events_after_it() -> None:
-    """Two positions without anything between them become one, and no event is passed over."""
+    """Two positions without events between them become one, and no event is skipped."""
     events = Events()
     feed = SharedFeed(events)
     spellings = {"00": "0", "0": "0"}
@@ -598,7 +598,7 @@ def _respelt(result: Any, since: str) -> Any:
 
 
 class SlowEvents(Events):
-    """A feed that does not answer for one position until it may."""
+    """A feed that does not return events after one position until the test allows it."""
 
     def __init__(self, position: str) -> None:
         super().__init__()
@@ -648,7 +648,7 @@ def test_a_slow_read_is_not_moved_past_an_event_that_others_have_read_meanwhile(
     feed = SharedFeed(events)
     with ThreadPoolExecutor(1) as threads:
         reading = threads.submit(feed.read, "0")
-        assert events.asked.wait(10)  # nothing followed
+        assert events.asked.wait(10)  # no event followed
         ids = events.add()
         assert feed.read("1").end == "1"
         events.go.set()

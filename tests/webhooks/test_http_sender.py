@@ -133,14 +133,14 @@ def test_a_receiver_that_does_not_read_ends_at_the_timeout() -> None:
 
 
 class Names:
-    """A resolver whose answers change with each question."""
+    """A resolver whose results change with each call."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self._answers = [*answers]
         self.questions: list[str] = []
 
     def __call__(self, host: str, port: int) -> Sequence[str]:
-        """The next answer."""
+        """Return the next result."""
         self.questions.append(host)
         return self._answers.pop(0)
 

@@ -1,4 +1,4 @@
-"""The threads of the sender: a fixed number, of which an account gets a share; and the lease."""
+"""The threads of the sender, of which an account gets only a share, and the sender's lease."""
 
 import threading
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class Store(Checkpoints):
         return self.stored
 
     def put(self, checkpoint: Checkpoint) -> Checkpoint | None:
-        """Write it, unless another has written it."""
+        """Write it, unless another process has written it."""
         if self.lose:
             return None
         self.stored = checkpoint
@@ -64,7 +64,7 @@ class Store(Checkpoints):
 
 @pytest.fixture
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two leases of one process are those of two, both alive."""
+    """Let two leases in this process count as those of two processes, both alive."""
     monkeypatch.setattr(Checkpoint, "is_held_by_another", lambda self, now: now < self.until)
 
 
@@ -97,7 +97,7 @@ def test_a_clock_that_is_set_back_does_not_stop_the_checks() -> None:
     two = Lease("x", store, lambda: now[0])
     assert Lease("x", store, lambda: now[0]).hold()
     assert not two.hold()
-    now[0] = 50  # the lease seems to be valid for long, so it stays with its holder
+    now[0] = 50  # the lease seems to be valid for a long time, so its holder keeps it
     assert not two.hold()
     store.stored = None
     now[0] += CHECK

@@ -77,7 +77,7 @@ def holder(own_app: OwnApplication) -> int:
 
 
 def events_of(receiver: Receiver) -> list[tuple[str, str]]:
-    """What a receiver was told, each id once, in the order of the first delivery."""
+    """Return the events that a receiver has got, each id once, in the order of first delivery."""
     told = {each.headers["webhook-id"]: json.loads(each.body) for each in receiver.received}
     return [(each["event"], each["ip"]) for each in told.values()]
 
@@ -105,14 +105,14 @@ def test_what_happens_over_http_is_delivered_signed_and_in_order(
     first = mine.received[0]
     content = Verifier(made["secret"]).verify(first.body, first.headers)
     assert (content["account_id"], content["after"]["account_id"]) == (account, account)
-    assert content["by"] == {}  # the operator asked, whom the account does not hear of
+    assert content["by"] == {}  # the operator's request, of which the account sees no author
     assert first.headers["user-agent"].startswith("kazoo_ips/")
 
 
 def test_a_sender_killed_after_a_delivery_repeats_it_and_loses_nothing(
     server: Gunicorn, own_app: OwnApplication
 ) -> None:
-    """The receiver kills the sender when it has the request, before it replies."""
+    """The receiver kills the sender after it got the request, before it replies."""
     addresses = [f"192.0.2.{n}" for n in range(100, 130)]
     killed: list[int] = []
 
@@ -139,7 +139,7 @@ def test_a_sender_killed_after_a_delivery_repeats_it_and_loses_nothing(
     repeated = [i for i in set(ids) if ids.count(i) > 1]
     assert len(ids) == len(addresses) + 3
     assert len(repeated) == 3
-    for each in repeated:  # the same event twice, one directly after the other
+    for each in repeated:  # the same event twice in a row
         assert ids.index(each) + 1 == ids.index(each, ids.index(each) + 1)
 
 
