@@ -41,19 +41,19 @@ def two(proxy: FaultProxy, settings: Settings) -> Iterator[tuple[Instance, Insta
 def test_one_address_needs_no_index(
     two: tuple[Instance, Instance, Timeline], proxy: FaultProxy
 ) -> None:
-    direct, faulty, line = two
+    direct, proxied, line = two
     late = proxy.rule(faults.cut, "GET", r"_design/history/_view/", times=None)
     for address in line.truth:
         for at in {event.at + d for event in line.events for d in (-1, 0)}:
             expected = direct.history.holder(address, at)
-            assert faulty.history.holder(address, at) == expected, (address, at)
+            assert proxied.history.holder(address, at) == expected, (address, at)
         for query in (
             ListEvents(address=address, limit=7),
             ListEvents(address=address, since=NEW_YEAR - 100_000, until=NEW_YEAR + 100_000),
             ListEvents(address=address, after=direct.history.of_address(
                 ListEvents(address=address, limit=5)).after),
         ):  # fmt: skip
-            assert faulty.history.of_address(query) == direct.history.of_address(query)
+            assert proxied.history.of_address(query) == direct.history.of_address(query)
     # The service does not query the view each time. After a broken connection it tries twice.
     years = 2
     assert 0 < len(late.met) <= 2 * 2 * years
@@ -62,23 +62,23 @@ def test_one_address_needs_no_index(
 def test_an_event_that_was_taken_back_is_left_out_without_an_index(
     two: tuple[Instance, Instance, Timeline], proxy: FaultProxy
 ) -> None:
-    direct, faulty, line = two
+    direct, proxied, line = two
     event = next(e for e in reversed(line.events) if e.address == ADDRESSES[0])
     direct.archive.append([trail_events.retraction(event, NOW)])
     proxy.rule(faults.cut, "GET", r"_design/history/_view/", times=None)
     query = ListEvents(address=ADDRESSES[0], limit=None)
-    found = faulty.history.of_address(query)
+    found = proxied.history.of_address(query)
     assert event.id not in {each.id for each in found.items}
     assert found == direct.history.of_address(query)
 
 
 def test_lines_of_a_year_without_a_database_are_404(
-    faulty: TestApp, proxy: FaultProxy, operator: Member
+    proxied_app: TestApp, proxy: FaultProxy, operator: Member
 ) -> None:
     # The service's user is no administrator, so it may not create the database.
     proxy.rule(faults.forbid, "PUT", "kazoo_ips_history_2031$", times=None)
     line = {"type": "event", "year": 2031, "document": {"_id": "1", "event": "assigned"}}
-    reply = faulty.post_json(
+    reply = proxied_app.post_json(
         "/v2/ips/restore", {"data": {"lines": [line]}}, headers=operator.headers, status=404
     )
     assert reply.json["message"] == "bad_identifier"
@@ -88,7 +88,7 @@ def test_lines_of_a_year_without_a_database_are_404(
 def test_the_events_of_an_account_need_the_index(
     two: tuple[Instance, Instance, Timeline], proxy: FaultProxy
 ) -> None:
-    _, faulty, _ = two
+    _, proxied, _ = two
     proxy.rule(faults.cut, "GET", r"_design/history/_view/by_account", times=None)
     with pytest.raises(DatastoreUnreachable):
-        faulty.history.events(ListEvents(account_id=ALICE))
+        proxied.history.events(ListEvents(account_id=ALICE))
