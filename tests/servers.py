@@ -69,7 +69,8 @@ class Gunicorn:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.terminate()
+        # After SIGTERM it would wait two seconds for the next requests of open connections.
+        self._process.send_signal(signal.SIGINT)
         self._process.wait(60)
 
     def kill_a_worker(self) -> None:
