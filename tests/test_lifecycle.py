@@ -20,11 +20,13 @@ from kazoo_ips.errors import (
     Reserved,
     Resting,
     RuleBroken,
+    UnknownStatus,
 )
 from kazoo_ips.model import DedicatedIP, Disabled, PlaceRules, Scope, Status, trail_events
 from kazoo_ips.model.changes import Changes
+from kazoo_ips.model.history import State
 from kazoo_ips.model.lifecycle import TRANSITIONS
-from kazoo_ips.model.trail import EventKind
+from kazoo_ips.model.trail import Event, EventKind
 from kazoo_ips.repositories.documents import from_document, to_copy, to_document
 
 NOW, REST = 64_000_000_000, 3600
@@ -45,6 +47,10 @@ RESTING = TAKEN.release(ALICE, place=AGES, **stamp())
 HELD = FREE.reserve(ALICE, "one", NOW + 100, **stamp())
 OUT = FREE.disable(LISTED, **stamp())
 STATES = {each.status: each for each in (FREE, TAKEN, RESTING, HELD, OUT)}
+KAZOOS = replace(HELD, status=Status.ASSIGNED, assigned_to=BOB)
+"""Kazoo has assigned a reserved address, and keeps the fields of the reservation."""
+NEWER = replace(TAKEN, status="parked")
+"""Only a newer release knows the status."""
 
 
 def drained(ip: DedicatedIP, **fields: Any) -> DedicatedIP:
@@ -148,6 +154,9 @@ def test_the_methods_make_exactly_the_transitions_of_the_table(kind: EventKind) 
         (HELD, lambda ip: ip.end_reservation(**stamp()), NotReserved),
         (HELD, lambda ip: ip.end_reservation("two", **stamp()), NotReserved),
         (HELD, lambda ip: ip.delete(**stamp()), Reserved),
+        (KAZOOS, lambda ip: ip.end_reservation("one", **stamp()), NotReserved),
+        (NEWER, lambda ip: ip.transfer(BOB, ALICE, **stamp()), UnknownStatus),
+        (FREE, lambda ip: ip.assign(BOB, others=[NEWER], **stamp()), AssignedToAnother),
         (OUT, lambda ip: ip.assign(ALICE, **stamp()), OutOfService),
         (OUT, lambda ip: ip.reserve(ALICE, "x", NOW + 9, **stamp()), OutOfService),
         (OUT, lambda ip: ip.release(None, **stamp()), NotAssigned),
@@ -163,6 +172,49 @@ def test_a_transition_that_breaks_a_rule_says_which(
 ) -> None:
     with pytest.raises(broken):
         change(ip)
+
+
+def test_an_address_rests_only_after_an_account_had_it() -> None:
+    """Another program can assign an address to nobody."""
+    assert replace(TAKEN, assigned_to=None).release(None, place=AGES, **stamp()).status == (
+        Status.AVAILABLE
+    )
+
+
+def test_a_rest_ends_when_it_is_over_and_before_if_the_operator_says_so() -> None:
+    assert RESTING.end_rest(**stamp(NOW + REST)).status is Status.AVAILABLE
+    assert RESTING.end_rest(early=True, **stamp()).status is Status.AVAILABLE
+
+
+def test_an_address_that_another_program_has_disabled_can_be_enabled() -> None:
+    """It has no mark that says why."""
+    assert replace(FREE, status=Status.DISABLED).enable(**stamp()).status is Status.AVAILABLE
+
+
+def test_an_assigned_address_of_a_drained_host_can_be_enabled() -> None:
+    """Its release reads the settings of the host."""
+    enabled = replace(TAKEN, disabled=DRAIN).enable(place=DRAINED, **stamp())
+    assert (enabled.status, enabled.disabled) == (Status.ASSIGNED, None)
+
+
+def test_a_change_keeps_the_replacement_of_an_address() -> None:
+    replaced = TAKEN.change(Changes(replaced_by="192.0.2.9"), **stamp())
+    assert replaced.replaced_by == "192.0.2.9"
+    assert replaced.change(Changes(description="x"), **stamp()).replaced_by == "192.0.2.9"
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        replace(HELD, reserved_until=NOW),
+        replace(HELD, disabled=LISTED),
+        KAZOOS,
+        replace(FREE, status=Status.RESERVED, reserved_until=NOW + 9),
+    ],
+    ids=["it is over", "it is disabled", "another program has assigned it", "it has no id"],
+)
+def test_a_reservation_without_effect_does_not_prevent_a_deletion(ip: DedicatedIP) -> None:
+    assert ip.delete(**stamp()).trail[-1].kind == EventKind.DELETED
 
 
 def test_the_last_account_takes_a_resting_address_back_at_once() -> None:
@@ -206,6 +258,53 @@ def test_an_undo_restores_the_state_before(before: DedicatedIP) -> None:
     assert undone.trail[-1].kind == EventKind.UNDONE
     listed = taken.disable(LISTED, **stamp(NOW + 2)).undo()
     assert (listed.status, listed.assigned_to) == (Status.DISABLED, None)
+
+
+@pytest.mark.parametrize(
+    ("left", "reservation"),
+    [
+        (replace(FREE, available_at=NOW + 9, last_assigned_to=ALICE), None),
+        (replace(HELD, status=Status.AVAILABLE), "one"),
+        (replace(FREE, status=Status.AGING), None),
+    ],
+    ids=["a rest", "a reservation", "a status alone"],
+)
+def test_an_undo_restores_what_another_program_had_left(
+    left: DedicatedIP, reservation: str | None
+) -> None:
+    undone = left.assign(ALICE, reservation=reservation, **stamp()).undo()
+    assert replace(undone, modified=left.modified, request_id=left.request_id) == left
+
+
+def test_an_undo_after_another_program_gave_the_address_away_is_a_release() -> None:
+    """The assignment that this service made is not undone: it ended before."""
+    given = replace(TAKEN, assigned_to=BOB).undo()
+    assert (given.status, given.assigned_to) == (Status.AVAILABLE, None)
+    assert [event[:2] for event in given.trail] == [("assigned", ALICE), ("released", BOB)]
+
+
+def test_an_undo_of_a_transfer_keeps_a_disabled_address_assigned() -> None:
+    back = TAKEN.transfer(ALICE, BOB, **stamp()).disable(LISTED, **stamp()).undo()
+    assert (back.status, back.assigned_to, back.disabled) == (Status.ASSIGNED, ALICE, LISTED)
+
+
+@pytest.mark.parametrize("before", [FREE, RESTING], ids=lambda ip: ip.status)
+def test_events_after_an_assignment_that_is_undone_say_that_it_was_not_done(
+    before: DedicatedIP,
+) -> None:
+    taken = before.assign(ALICE, **stamp(NOW + 1))
+    found = Event("found", ALICE, NOW + 2, "", 3, state=State("assigned", ALICE, "z", "h"))
+    withdrawn = Event("withdrawn", BOB, NOW + 2, "r", 4, was="assigned")
+    taken = replace(taken, trail=(*taken.trail, found, withdrawn))
+    *_, undone_found, kept, disabled = taken.disable(LISTED, **stamp(NOW + 3)).undo().trail
+    assert (undone_found.account_id, undone_found.origin, kept) == (None, None, withdrawn)
+    for event in (undone_found, disabled):
+        assert event.state is not None
+        assert event.state[:2] == ("disabled", None)
+    origin = disabled.origin
+    assert origin is not None
+    assert (origin.status, origin.account_id) == (before.status, None)
+    assert origin.available_at == before.available_at
 
 
 def test_an_undo_of_a_transfer_and_of_a_reservation() -> None:
@@ -259,6 +358,41 @@ def test_an_address_that_kazoo_has_released_is_corrected_before_it_is_assigned(
 @pytest.mark.parametrize("ip", [FREE, TAKEN, kazoo_releases(RESTING)])
 def test_a_correct_address_is_not_corrected(ip: DedicatedIP) -> None:
     assert ip.corrected(None, PlaceRules(), **stamp(NOW + 2 * REST)) is None
+
+
+def test_an_address_without_rest_is_not_corrected_by_the_clock_of_another_program() -> None:
+    released = replace(FREE, modified=NOW + 60)
+    assert released.corrected(ALICE, PlaceRules(), **stamp()) is None
+
+
+def test_the_end_of_a_reservation_without_an_id_corrects_nothing() -> None:
+    assert replace(FREE, reserved_until=NOW + 9).corrected(**stamp()) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"disabled": LISTED, "reservation": "one"}, OutOfService),
+        ({"reservation": "one", "reserved_until": NOW + 9, "available_at": NOW + 9}, Reserved),
+        ({"available_at": NOW + 9}, Resting),
+    ],
+    ids=["disabled", "reserved", "resting"],
+)
+def test_an_address_that_another_program_made_available_is_what_its_fields_say(
+    fields: dict[str, Any], shown: type[RuleBroken]
+) -> None:
+    with pytest.raises(shown):
+        replace(FREE, **fields).assign(ALICE, **stamp())
+
+
+def test_a_rest_and_a_reservation_end_although_another_program_made_the_address_available() -> None:
+    held, resting = (replace(ip, status=Status.AVAILABLE) for ip in (HELD, RESTING))
+    with pytest.raises(Reserved):
+        held.delete(**stamp())
+    assert held.end_reservation("one", **stamp()).reservation is None
+    assert resting.end_rest(early=True, **stamp()).available_at is None
+    with pytest.raises(NotReserved):
+        resting.end_reservation(**stamp())
 
 
 every = st.sampled_from([change for kind in CHANGES for change in CHANGES[kind]])

@@ -105,10 +105,9 @@ class RuledIP(RecordedIP):
         """The status that follows from the other fields.
 
         It differs from `status` if another program has made the address available: that program
-        keeps the fields of other statuses, which this service clears.
+        keeps the fields of other statuses, which this service clears. An
+        assigned address may be marked as disabled too: its release disables it.
         """
-        if self.status is Status.ASSIGNED or not self.has_known_status:
-            return self.status
         if self.disabled:
             return Status.DISABLED
         if self.status is not Status.AVAILABLE:
