@@ -201,7 +201,7 @@ def rebased(trail: Trail, base: int, to: int) -> Trail:
     shift = to - base
     return tuple(
         event._replace(generation=event.generation + shift)
-        if event.generation > base and event.kind != EventKind.FOUND
+        if event.generation > base
         else event
         for event in trail
     )

@@ -375,7 +375,7 @@ def deletion(
     :param before: the state before it; None if it is not known
     """
     unknown = State("", None, "", "")
-    made = change(address, before or unknown, after, revisions, certain=certain)
+    made = change(address, unknown, after, revisions, certain=certain)
     assert made is not None
     return replace(made, before=before)
 
