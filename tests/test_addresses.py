@@ -243,6 +243,7 @@ def test_a_block_is_all_its_addresses(text: str, first: str, last: str, count: i
         ("192.0.2.1/28", "192.0.2.1 is inside the block, which is 192.0.2.0/28"),
         ("192.0.2.0/33", "/33 is not a prefix length of IPv4"),
         ("192.0.2.0/", "/ is not a prefix length of IPv4"),
+        ("192.0.2.0/\u0662\u0668", "/\u0662\u0668 is not a prefix length of IPv4"),
         ("192.0.2.0/255.255.255.0", "/255.255.255.0 is not a prefix length of IPv4"),
         ("2001:db8::/129", "/129 is not a prefix length of IPv6"),
         ("::ffff:192.0.2.0/24", "/24 is not a prefix length of IPv4"),

@@ -385,7 +385,9 @@ def test_an_address_that_another_program_made_available_is_what_its_fields_say(
         replace(FREE, **fields).assign(ALICE, **stamp())
 
 
-def test_a_rest_and_a_reservation_end_although_another_program_made_the_address_available() -> None:
+def test_a_rest_and_a_reservation_end_although_another_program_made_the_address_available() -> (
+    None
+):
     held, resting = (replace(ip, status=Status.AVAILABLE) for ip in (HELD, RESTING))
     with pytest.raises(Reserved):
         held.delete(**stamp())

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import FrozenInstanceError, replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,10 +23,15 @@ from kazoo_ips.model import (
     Account,
     Caller,
     DedicatedIP,
+    Event,
     Leaves,
     Status,
+    Trail,
     Withdrawal,
 )
+from kazoo_ips.model.history import State
+from kazoo_ips.model.revisions import Branches
+from kazoo_ips.model.trail import Origin
 
 IP = DedicatedIP(
     "192.0.2.1",
@@ -229,6 +235,89 @@ def test_an_assignment_by_kazoo_after_a_release_is_another_one() -> None:
     assert not released.follows_release_of(assigned)
 
 
+def event(kind: str, generation: int, account_id: str | None = "alice", **fields: Any) -> Event:
+    return Event(kind, account_id, NOW + generation, f"r{generation}", generation, **fields)
+
+
+ASSIGNED, RELEASED = event("assigned", 2), event("released", 4)
+FOUND = event("found", 3, state=State("assigned", "alice", "z", "h"))
+TO_BOB = event("transferred", 4, "bob", origin=Origin("assigned", "alice"))
+
+
+@pytest.mark.parametrize(
+    ("assigned", "since", "released"),
+    [
+        ((event("created", 1), ASSIGNED), (ASSIGNED, RELEASED), True),
+        ((ASSIGNED, FOUND), (ASSIGNED, RELEASED), True),
+        ((ASSIGNED,), (ASSIGNED, RELEASED._replace(origin=Origin("assigned", "alice"))), True),
+        ((ASSIGNED,), (ASSIGNED, TO_BOB), True),
+        ((ASSIGNED,), (ASSIGNED, TO_BOB._replace(origin=Origin("assigned", "carol"))), False),
+        ((ASSIGNED,), (ASSIGNED, TO_BOB._replace(origin=None)), False),
+        (
+            (event("created", 1), ASSIGNED),
+            (event("created", 1), ASSIGNED._replace(request_id="another"), RELEASED),
+            False,
+        ),
+        (
+            (ASSIGNED, event("found", 3, "bob"), event("found", 4)),
+            (ASSIGNED, RELEASED),
+            False,
+        ),
+    ],
+    ids=[
+        "earlier events are gone", "an older release saved it again", "a release with an origin",
+        "a transfer", "a transfer of another account's", "a transfer that does not say whose",
+        "a release of another assignment", "another program gave it away and back",
+    ],
+)  # fmt: skip
+def test_a_release_of_an_assignment_is_recognised(
+    assigned: Trail, since: Trail, released: bool
+) -> None:
+    alices = replace(ALICES, trail=assigned)
+    assert replace(IP, trail=since).follows_release_of(alices) is released
+
+
+def test_an_address_was_available_before_if_its_trail_does_not_say_otherwise() -> None:
+    assert replace(IP, trail=()).status_before == Status.AVAILABLE
+    taken = replace(ALICES, trail=(ASSIGNED._replace(origin=Origin("aging")),))
+    assert taken.status_before == Status.AGING
+
+
+def test_only_a_resting_address_says_until_when_it_rests() -> None:
+    resting = replace(IP, status=Status.AGING, available_at=NOW)
+    assert resting.rests_until == NOW
+    assert replace(resting, status=Status.DISABLED).rests_until is None
+
+
+def test_an_address_is_before_an_event_what_the_event_says() -> None:
+    before = ALICES.before(event("changed", 3, origin=Origin("available", zone="y", host="i")))
+    fields = before.status, before.assigned_to, before.zone, before.host
+    assert fields == (Status.AVAILABLE, None, "y", "i")
+    before = ALICES.before(event("assigned", 3, origin=Origin("reserved")))
+    assert (before.status, before.zone, before.host) == (Status.RESERVED, IP.zone, IP.host)
+    assert ALICES.before(event("assigned", 3)) is ALICES
+
+
+def test_an_address_has_the_marks_of_its_status_of_now_after_an_event_of_this_status() -> None:
+    resting = replace(IP, status=Status.AGING, available_at=NOW)
+    aging = event("aged", 3, state=State("aging", None, "z", "h"))
+    assert resting.as_of(aging).available_at == NOW
+    assert resting.as_of(RELEASED).available_at is None
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        (event("assigned", 3, origin=Origin("reserved")), Status.ASSIGNED),
+        (event("deleted", 3, origin=Origin("disabled")), Status.DISABLED),
+        (event("deleted", 3), Status.AVAILABLE),
+    ],
+    ids=["an assignment", "a deletion", "a deletion by an older release"],
+)
+def test_the_status_after_an_event_follows_from_its_kind(event: Event, status: Status) -> None:
+    assert IP.as_of(event).status is status
+
+
 @pytest.mark.parametrize("differs", ["kind", "account", "request"])
 def test_an_event_is_found_by_kind_account_and_request(differs: str) -> None:
     ip = IP.assign("alice", at=2, request_id="a")
@@ -327,6 +416,38 @@ def test_an_address_that_is_added_again_continues_its_trail() -> None:
     assert anew.trail[:-1] == trail
     assert anew.event("assigned", "alice", "a")
     assert anew.accounts == {"alice"}
+
+
+@pytest.mark.parametrize("has_trail", [True, False])
+def test_a_dropped_revision_that_is_no_deletion_has_not_the_trail_of_one(has_trail: bool) -> None:
+    first = replace(IP, trail=()).assign("alice", at=NOW, request_id="a")
+    gone = first.release(None, at=NOW + 1, request_id="b").delete(at=NOW + 1, request_id="b")
+    dropped = replace(first, revision="9-a", trail=first.trail if has_trail else ())
+    assert Leaves((), deleted=(gone,), before_dropped=(dropped,)).deleted_trail == gone.trail
+    readded = replace(gone, revision="9-a", trail=(*gone.trail, gone.trail[-1]))
+    leaves = Leaves((), deleted=(gone,), before_dropped=(readded,))
+    assert leaves.deleted_trail == readded.trail
+
+
+@pytest.mark.parametrize(
+    ("is_withdrawn", "was_dropped", "has_other_trail", "shown"),
+    [
+        (True, True, False, "9-a"),
+        (False, True, False, "7-a"),
+        (True, True, True, "7-a"),
+        (True, False, False, "7-a"),
+    ],
+)
+def test_an_addition_that_was_dropped_after_a_deletion_is_what_there_was(
+    is_withdrawn: bool, was_dropped: bool, has_other_trail: bool, shown: str
+) -> None:
+    gone = replace(IP, revision="7-a", trail=(event("deleted", 7),))
+    trail = (*gone.trail, event("created", 8)) if has_other_trail else gone.trail
+    dropped = (replace(IP, revision="9-a", trail=trail),) if was_dropped else ()
+    leaves = Leaves((), deleted=(gone,), before_dropped=dropped)
+    current = Branches(leaves, is_withdrawn=is_withdrawn).current
+    assert current is not None
+    assert current.revision == shown
 
 
 def test_of_two_events_of_a_request_the_last_is_found() -> None:

@@ -6,7 +6,14 @@ import pytest
 
 from kazoo_ips.model import KEY_SECONDS, TRAIL_LENGTH, DedicatedIP, Event, Status, Trail
 from kazoo_ips.model.history import Author, State
-from kazoo_ips.model.trail import RECENT_LENGTH, RECENT_SECONDS, latest, lost, shortened
+from kazoo_ips.model.trail import (
+    RECENT_LENGTH,
+    RECENT_SECONDS,
+    latest,
+    lost,
+    original,
+    shortened,
+)
 
 IP = DedicatedIP("192.0.2.1", "z", "h", created=1, modified=1, revision="4-a")
 OPERATOR = Author(account_id="operator", user_id="admin")
@@ -58,6 +65,10 @@ def test_the_latest_events_are_never_removed() -> None:
     assert shortened(long[:2], 1000 * HOUR) == long[:2]
 
 
+def test_a_trail_without_events_stays_so() -> None:
+    assert shortened((), 1000 * HOUR) == ()
+
+
 def test_events_of_requests_with_a_key_stay_for_a_day_unless_they_are_too_many() -> None:
     keyed = trail(*range(100 * HOUR, 124 * HOUR, 2 * HOUR), keyed=True)
     older = trail(*range(0, 50 * HOUR, HOUR), keyed=True)
@@ -98,6 +109,16 @@ def test_an_undo_of_an_assignment_by_another_program_is_a_release() -> None:
     undone = kazoos.undo()
     assert undone.trail[:-1] == ip.trail
     assert undone.trail[-1][:2] == ("released", "alice")
+
+
+def test_a_withdrawal_marks_what_was_done_only() -> None:
+    undone = assigned(1)._replace(kind="undone", was="assigned")
+    released = assigned(2)._replace(kind="released")
+    *_, mark = IP.withdrawing((undone, released)).trail
+    assert mark == released._replace(kind="withdrawn", was="released")
+    assert len(IP.withdrawing((undone, released)).trail) == len(IP.trail) + 1
+    assert original(mark) == released
+    assert original(undone._replace(was="")) == assigned(1)
 
 
 def test_what_a_dropped_revision_added_is_lost() -> None:
