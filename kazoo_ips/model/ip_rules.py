@@ -105,8 +105,8 @@ class RuledIP(RecordedIP):
         """The status that follows from the other fields.
 
         It differs from `status` if another program has made the address available: that program
-        keeps the fields of other statuses, which this service clears. An
-        assigned address may be marked as disabled too: its release disables it.
+        keeps the fields of other statuses, which this service clears. It also differs if an
+        assigned address is marked as disabled: its release disables it.
         """
         if self.disabled:
             return Status.DISABLED
