@@ -10,6 +10,7 @@ from kazoo_ips.model.history import NOBODY, HistoryEvent, State
 from kazoo_ips.model.trail import Origin
 from kazoo_ips.model.trail_events import Snapshot, needs_archive, of_trail
 
+NOW = 99
 ALICE, BOB = "a" * 32, "b" * 32
 IP = DedicatedIP("192.0.2.1", "z", "h", created=1, modified=9, revision="9-a")
 FREE, ALICES = State("available", None, "z", "h"), State("assigned", ALICE, "z", "h")
@@ -21,7 +22,7 @@ def event(kind: str, generation: int, account_id: str | None = None, **fields: A
 
 
 def events(*trail: Event, **more: Any) -> list[HistoryEvent]:
-    return of_trail(replace(IP, trail=trail), **more)
+    return of_trail(replace(IP, trail=trail), NOW, **more)
 
 
 def states(*trail: Event, **more: Any) -> list[tuple[State | None, State | None]]:
@@ -37,11 +38,11 @@ def archived(kind: str = "assigned", revision: str = "3-a", after: State = ALICE
 
 def test_an_event_names_the_address_in_its_canonical_form() -> None:
     ip = DedicatedIP("2001:DB8::0001", "z", "h", 1, 1, trail=(event("created", 1),))
-    assert of_trail(ip)[0].address == "2001:db8::1"
+    assert of_trail(ip, NOW)[0].address == "2001:db8::1"
 
 
 def test_an_event_of_a_document_whose_id_is_no_address_has_this_id() -> None:
-    assert of_trail(replace(IP, address="x", trail=(event("created", 1),)))[0].address == "x"
+    assert of_trail(replace(IP, address="x", trail=(event("created", 1),)), NOW)[0].address == "x"
 
 
 def test_events_of_different_requests_have_different_ids() -> None:
@@ -105,7 +106,7 @@ def test_an_event_is_where_the_address_was_then() -> None:
     moved = event("found", 3, since=2, state=ELSEWHERE)
     trail = (event("created", 1, state=FREE), event("assigned", 2, ALICE), moved)
     ip = replace(IP, zone="y", host="i", trail=trail)
-    assert [(each.before, each.after) for each in of_trail(ip)] == [
+    assert [(each.before, each.after) for each in of_trail(ip, NOW)] == [
         (None, FREE), (FREE, ALICES), (ALICES, ELSEWHERE),
     ]  # fmt: skip
 
@@ -195,8 +196,8 @@ def test_a_state_that_an_older_release_has_found_is_that_of_the_address() -> Non
     """Its event does not say the state."""
     trail: Trail = (found(generation=2, since=0, state=None),)
     ip = replace(IP, status=Status.ASSIGNED, assigned_to=ALICE, trail=trail)
-    assert of_trail(ip)[0].after == FREE
-    assert of_trail(ip)[-1].before == FREE
+    assert of_trail(ip, NOW)[0].after == FREE
+    assert of_trail(ip, NOW)[-1].before == FREE
 
 
 @pytest.mark.parametrize(
@@ -208,10 +209,11 @@ def test_a_state_that_an_older_release_has_found_is_that_of_the_address() -> Non
         ((found(),), True),
         ((event("assigned", 3, ALICE), found()), False),
         ((event("assigned", 3, ALICE), found(generation=5)), True),
+        ((event("assigned", 3, ALICE), found(4)._replace(at=3)), True),
     ],
     ids=[
         "nothing", "no other program", "the first revision", "the event before it is gone",
-        "one revision", "two revisions",
+        "one revision", "two revisions", "an edit by hand",
     ],
 )  # fmt: skip
 def test_the_archive_is_read_if_another_program_may_have_written_more(

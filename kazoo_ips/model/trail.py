@@ -200,9 +200,7 @@ def rebased(trail: Trail, base: int, to: int) -> Trail:
     """
     shift = to - base
     return tuple(
-        event._replace(generation=event.generation + shift)
-        if event.generation > base
-        else event
+        event._replace(generation=event.generation + shift) if event.generation > base else event
         for event in trail
     )
 
