@@ -251,6 +251,26 @@ def test_a_deletion_by_another_program_is_an_event(
     assert deleted.before.account_id == world.account_id
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_address_that_the_service_adds_again_was_deleted(world: World, restarts: bool) -> None:
+    world.create()
+    world.archive()
+    assigned = world.assign()
+    deleted = world.pool.remove(IP, world.pool.get(IP)["_rev"])
+    assert deleted.revision
+    world.create()
+    world.archive(world.process() if restarts else None)
+    world.archive(world.process())
+    if os.environ.get("COUCHDB_URL"):
+        assert world.kinds() == ["created", "assigned", "deleted", "created"]
+    else:  # CouchDB has no body of the assignment any more, which was not archived
+        assert world.kinds() == ["created", "unknown", "deleted", "created"]
+        assert world.events()[1].revision == assigned.revision
+    assert world.events()[-2].revision == deleted.revision
+    holder = world.services.history.holder(IP, int(world.clock[0]) + GREGORIAN_EPOCH)
+    assert (holder.status, holder.certain) == ("available", True)
+
+
 @pytest.mark.parametrize("archived", ["not yet", "the addition", "the deletion"])
 @pytest.mark.parametrize("owned", [False, True])
 def test_an_address_that_is_back_after_its_deletion_has_all_events(

@@ -221,7 +221,7 @@ class Archiver:
     def _of_trail(
         self, ip: DedicatedIP, branches: Branches, until: int, known: Known | None
     ) -> list[HistoryEvent]:
-        events: list[HistoryEvent] = []
+        events = self._foreign.before_creation(ip, branches.revisions, known) if ip.trail else []
         state: State | None = None
         for event in ip.trail:
             if event.generation > until:

@@ -83,6 +83,25 @@ class ForeignWrites:
             before = self._state_at(ip.address, revisions.get(since)) or before
         return self._compared(ip, found, since, before, modified, revisions)
 
+    def before_creation(
+        self, ip: DedicatedIP, revisions: Revisions, known: Known | None
+    ) -> list[HistoryEvent]:
+        """Return the events before the creation with which a trail begins.
+
+        If another program has deleted the address, its tombstone has no trail, which this service
+        could have continued. So the deletion, and what was not archived before it, is not in the
+        document.
+        """
+        created = ip.trail[0]
+        if created.kind != EventKind.CREATED or created.generation <= 1:
+            return []
+        known = known or self.recall(ip.address)
+        deletion = created.generation - 1
+        if known is None or not 0 < known.generation < deletion:
+            return []
+        found = Event(EventKind.FOUND, None, created.at, "", deletion, since=known.generation)
+        return self._after_lost_trail(ip, found, known, revisions)
+
     def _after_lost_trail(
         self, ip: DedicatedIP, found: Event, known: Known, revisions: Revisions
     ) -> list[HistoryEvent]:
@@ -142,7 +161,7 @@ class ForeignWrites:
             events += [trail_events.gap(ip.address, dated.modified, name) for name in missing]
             certain = dated == after and not missing and (after.state or self._is_dated())
             made = trail_events.change(ip.address, before, dated, revisions, certain=bool(certain))
-            if made is None and missing:  # an event for the state after the gap
+            if made is None and missing and after.state:  # an event for the state after the gap
                 made = trail_events.after_gap(ip.address, dated, revisions)
             events += [made] if made else []
             before, modified, missing = after.state, max(modified, after.modified), []
