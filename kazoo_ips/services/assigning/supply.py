@@ -176,7 +176,7 @@ class SupplyService:
         proposed: dict[str, str] = {}
         for name, addresses in self._places_in_turn(command, len(tried)):
             untried = [address for address in addresses if address not in tried]
-            if untried and name not in used and name not in proposed:
+            if untried and name not in used:
                 proposed[name] = random.choice(untried)
             if len(proposed) >= wanted:
                 return list(proposed.values())
