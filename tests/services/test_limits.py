@@ -1,7 +1,9 @@
 """Limits: what a ledger counts, when it is counted again, and what other programs assign."""
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -21,11 +23,12 @@ from kazoo_ips.model import (
     ReleaseIP,
 )
 from kazoo_ips.model.commands import AssignReserved, ReserveIPs
-from kazoo_ips.model.limits import Limits
+from kazoo_ips.model.limits import Ledger, Limits
 from kazoo_ips.observability.metrics import Metrics
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services.assigning import account_holdings
+from kazoo_ips.services.assigning.allocation import _Allocation
 from kazoo_ips.services.assigning.limits import SETTLE
 from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
@@ -213,6 +216,132 @@ def test_an_allocation_goes_on_in_other_zones_when_a_limit_is_reached_on_the_way
 
     proxy.rule(takes, "PUT|POST", "-dedicated_ips/_bulk_docs")
     assert set(allocate(through, alice, 2)) == {"192.0.2.11", "192.0.2.12"}
+
+
+@pytest.mark.parametrize("chosen", ["zone", "distinct_hosts", "distinct_zones"])
+def test_an_allocation_with_a_choice_of_its_own_is_refused_by_the_limit_of_a_zone(
+    limited: Instance, add: Any, alice: Member, set_limits: Set, chosen: str
+) -> None:
+    """Other addresses would not be what the client asked for."""
+    for number, zone in enumerate(("full", "full", "other"), 1):
+        add(f"192.0.2.{number}", zone, f"host{number}")
+    set_limits(alice, zones={"full": 0})
+    options = {"zone": "full"} if chosen == "zone" else {chosen: True}
+    quantity = 3 if chosen == "distinct_hosts" else 2
+    assert refused(lambda: allocate(limited, alice, quantity, **options))[:2] == ("zones", 0)
+    assert limited.limits.status(alice.id).used == 0
+
+
+def test_an_allocation_past_the_limit_of_the_account_is_refused_at_once(
+    settings: Settings, clock: Clock, add: Any, alice: Member, set_limits: Set
+) -> None:
+    """No other zone would help."""
+    fill(add, 4)
+    set_limits(alice, max=3)
+    sent: list[str] = []
+    services = composition.build(settings, clock=clock, trace=lambda _, url: sent.append(url))
+    allocate(services, alice)
+    sent.clear()
+    assert refused(lambda: allocate(services, alice, 3)) == ("max", 3, 1, 3)
+    assert len([url for url in sent if "/transaction-" in url]) <= 2
+
+
+def test_an_allocation_that_keeps_to_no_place_left_in_a_zone_is_refused(
+    limited: Instance, alice: Member
+) -> None:
+    """The limit of the zone has become lower than what the allocation has taken."""
+    command = AllocateIPs(alice.id, 2)
+    allocation = _Allocation(command, DedicatedIP.assign, None, False, False, rooms={"full": 0})
+    reached = LimitReached("zones", 1, 2, 1, account_id=alice.id, zone="full")
+    with pytest.raises(LimitReached):
+        limited.allocation._limit_zone(allocation, reached)
+
+
+def test_an_allocation_up_to_the_limit_replaces_an_address_that_is_lost(
+    settings: Settings,
+    proxied_settings: Settings,
+    proxy: FaultProxy,
+    limited: Instance,
+    clock: Clock,
+    add: Any,
+    alice: Member,
+    bob: Member,
+    set_limits: Set,
+) -> None:
+    """The lost address does not count."""
+    fill(add, 3)
+    set_limits(alice, max=2)
+    through = composition.build(proxied_settings, clock=clock, pause=lambda seconds: None)
+
+    def takes(forward: Forward) -> Reply:
+        wanted = json.loads(forward.request.body)["docs"]  # type: ignore[attr-defined]
+        limited.ips.assign(AssignIP(bob.id, wanted[0]["_id"]), uuid4().hex)
+        return forward()
+
+    proxy.rule(takes, "POST", "-dedicated_ips/_bulk_docs", times=1)
+    assert len(allocate(through, alice, 2)) == 2
+
+
+def test_a_ledger_forgets_transactions_that_have_ended(
+    limited: Instance, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 1)
+    set_limits(alice, max=100)
+    limited.limits.check(alice.id, [])
+    ledger = limited.limits._limits.find(alice.id)
+    assert ledger is not None
+    ended = {f"assign-{number}": (f"192.0.2.{number}",) for number in range(100, 140)}
+    limited.limits._limits.put(replace(ledger, counted=int(1e12), claims=ended))
+    [address] = allocate(limited, alice)
+    ledger = limited.limits._limits.find(alice.id)
+    assert ledger is not None
+    assert list(ledger.claims.values()) == [(address,)]
+
+
+def test_an_address_that_left_the_accounts_below_does_not_count(
+    limited: Instance, add: Any, alice: Member, child: Member, bob: Member, set_limits: Set
+) -> None:
+    fill(add, 2)
+    set_limits(alice, descendants_max=1)
+    limited.ips.assign(AssignIP(child.id, "192.0.2.1"), uuid4().hex)
+    limited.ips.release(ReleaseIP(child.id, "192.0.2.1"), uuid4().hex)
+    limited.ips.assign(AssignIP(bob.id, "192.0.2.1"), uuid4().hex)
+    limited.ips.assign(AssignIP(child.id, "192.0.2.2"), uuid4().hex)
+    assert limited.limits.status(alice.id).descendants == 1
+
+
+def test_the_addresses_of_an_account_that_is_new_below_count(
+    limited: Instance, alice: Member, bob: Member, child: Member
+) -> None:
+    """The list of the accounts below may lack it."""
+    shared, own = (Ledger(alice.id, limits) for limits in (Limits(descendants_max=1), Limits()))
+    known: frozenset[str] = frozenset()
+    assert limited.limits._is_below(child.id, shared, known)
+    assert not limited.limits._is_below(bob.id, shared, known)
+    assert not limited.limits._is_below(child.id, own, known)
+
+
+def test_limits_that_are_set_again_are_the_same(
+    limited: Instance, add: Any, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 1)
+    set_limits(alice, max=5)
+    allocate(limited, alice)
+    for dry_run in (True, False):
+        again = limited.limits.set(alice.id, Limits(max=5), uuid4().hex, dry_run=dry_run)
+        assert (again.limits, again.used) == (Limits(max=5), 1)
+
+
+def test_a_dry_run_of_limits_counts_what_a_transaction_may_assign(
+    limited: Instance, settings: Settings, clock: Clock, add: Any, alice: Member, set_limits: Set
+) -> None:
+    added = add("192.0.2.1")
+    set_limits(alice, max=5)
+    after = added.assign(alice.id, at=int(clock.now) + GREGORIAN_EPOCH, request_id=uuid4().hex)
+    transactions = limited.allocation._transactions
+    begun = transactions.begin(Action.ASSIGN, alice.id, [after], None)
+    assert limited.limits.set(alice.id, Limits(max=4), uuid4().hex, dry_run=True).used == 1
+    transactions.abandon(begun)
 
 
 def test_addresses_from_before_the_limit_count(
@@ -463,6 +592,24 @@ def test_the_doctor_adds_what_a_ledger_lacks(
     [found] = limited.limits.examine(repair=True)
     assert (found.missing, found.repaired) == ([free["_id"]], True)
     assert list(limited.limits.examine(repair=False)) == []
+
+
+def test_the_doctor_changes_a_ledger_only_to_add_what_it_lacks(
+    limited: Instance, add: Any, pool: Database, alice: Member, set_limits: Set
+) -> None:
+    fill(add, 2)
+    set_limits(alice, max=1)
+    allocate(limited, alice, 1)
+    free = next(d for d in pool.range("", "\uffff") if d.get("pvt_status") == "available")
+    pool.put({**free, "pvt_status": "assigned", "pvt_assigned_to": alice.id})
+    for repair, missing, repaired in (
+        (False, [free["_id"]], False),
+        (False, [free["_id"]], False),
+        (True, [free["_id"]], True),
+        (True, [], False),
+    ):
+        [found] = [m for m in limited.limits.examine(repair=repair) if m.account_id == alice.id]
+        assert (found.missing, found.exceeded_by, found.repaired) == (missing, 1, repaired)
 
 
 def test_many_requests_at_once_get_exactly_the_limit(

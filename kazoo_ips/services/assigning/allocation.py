@@ -77,9 +77,11 @@ class AllocationService:
         )
         if done:
             return self._resumption.of_transaction(done)
-        is_single = command.quantity == 1 and attempt is None
-        if is_single and self._transactions.is_needed(command.account_id):
-            is_single = False
+        is_single = (
+            command.quantity == 1
+            and attempt is None
+            and not self._transactions.is_needed(command.account_id)
+        )
         take = partial(
             DedicatedIP.assign,
             account_id=command.account_id,
