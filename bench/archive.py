@@ -1,7 +1,7 @@
 """Rows about the archiver of the history: how fast it is, and how much it slows requests.
 
-The comparison without the archiver is the same service, whose lease of the archiver is held by
-the benchmark meanwhile, so that no process archives.
+For the comparison without the archiver, the benchmark holds the lease of the archiver, so that no
+process of the same service archives.
 """
 
 import json
@@ -29,9 +29,9 @@ from kazoo_ips.repositories.history_years import database_name, year
 _CHANGES_PER_SECOND = 200
 _WRITES_PER_SECOND = 10
 _LAG_SECONDS = 20
-"""Seconds for which changes are made to measure how late their events are."""
+"""Seconds for which changes are made, to measure the lag of their events."""
 _EVENTS = 10_000
-"""Events of which the rate is measured."""
+"""Number of events of the backlog whose rate is measured."""
 _LEASE_LOST = LEASE - RENEW + 3
 """Seconds after which a worker notices that it has lost its lease, when it renews the lease."""
 
@@ -40,7 +40,7 @@ _LEASE_LOST = LEASE - RENEW + 3
 
 
 def archiver(bench: Bench) -> Iterator[Row]:
-    """The events per second of a backlog, and the lag behind a steady stream of changes."""
+    """Measure the events per second of a backlog, and the lag behind a stream of changes."""
     world = bench.empty
     rounds = [_backlog(world, n) for n in range(min(bench.options.rounds, 3))]
     size = world.couch.send("GET", _history(world))["sizes"]["active"]
@@ -147,12 +147,12 @@ _CALLS = {
 }
 """The measured calls: method, path below the account's addresses, and body."""
 _SECONDS, _MOST = 6, 500
-"""Seconds of one run, of which the archiver, which starts after two, works for most; and the
-maximum number of calls per second that there are addresses for."""
+"""Seconds of one run, and the maximum number of calls per second, for which there are addresses.
+The archiver starts after two seconds of the run."""
 
 
 def cost(bench: Bench) -> Iterator[Row]:
-    """Assignments, releases and allocations while the archiver runs, and while it does not."""
+    """Measure assignments, releases and allocations with and without the archiver."""
     world = bench.writes
     world.service  # noqa: B018 - the first use starts it
     rounds = []

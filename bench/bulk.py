@@ -24,7 +24,7 @@ _MANY = 1000
 """Addresses of a bulk request. Each round uses others, because CouchDB takes longer for a document
 that was written many times."""
 _THOUSANDS = 7
-"""Number of such groups in the pool. Each begins at a multiple of 1,250."""
+"""Number of groups of a thousand addresses in the pool. Each begins at a multiple of 1,250."""
 
 _CSV = 10_000
 """Lines of the file that addresses are added from."""
@@ -98,8 +98,8 @@ def _service_bulk(world: World, numbers: list[int], method: str) -> float:
 
 def _raw_bulk(world: World, scratch: Scratch, numbers: list[int], method: str) -> float:
     assigning = method == "POST"
-    there = scratch.stored(numbers, assigned=not assigning)
-    changed = scratch.changed(there, assigned=assigning)
+    stored = scratch.stored(numbers, assigned=not assigning)
+    changed = scratch.changed(stored, assigned=assigning)
     copies = scratch.some(numbers, assigned=True)
     if not assigning:
         copies = [tombstone(copy) for copy in scratch.account.load(copies)]

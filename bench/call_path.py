@@ -64,7 +64,8 @@ class Calls:
 def counted(request: Callable[[], Any]) -> Calls:
     """Send a request and count its calls, those in other threads too."""
     path = Calls()
-    gc.collect()  # what an earlier test has left would be closed in the middle of the request
+    # Otherwise Python could collect garbage of an earlier test in the middle of the request.
+    gc.collect()
     gc.disable()
     threading.setprofile(path.profile)
     sys.setprofile(path.profile)

@@ -29,7 +29,7 @@ def pages(bench: Bench) -> Iterator[Row]:
     world = bench.world(bench.options.sizes[-1])
     bench.as_service(world)
     world.service  # noqa: B018 - the first use starts it
-    # Until the archive has the new addresses, each page with a history reads all of them.
+    # Until the archive has the new addresses, each page with a history reads all documents.
     world.wait_for_archiver()
     paths = _paths(world)
     times: dict[str, list[float]] = {path: [] for path in paths}

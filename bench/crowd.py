@@ -19,7 +19,7 @@ _FREE = 2
 class Crowd(World):
     """A pool whose accounts all have the same number of addresses.
 
-    For each account there are two available addresses.
+    It also has two available addresses for each account.
 
     :param settings: the settings of the service, with a unique prefix
     :param accounts: the number of accounts

@@ -1,4 +1,4 @@
-"""Rows about the load of a day: 80 % reads of an address, 15 % lists, 5 % writes, all mixed."""
+"""Rows about a mixed load: 80 % reads of an address, 15 % lists, 5 % writes, in random order."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,9 @@ def _run(bench: Bench, world: World, instances: Sequence[Gunicorn], clients: int
 
 
 def _mixture(world: World, count: int) -> Plan:
-    """Return so many requests of one account in random order. Each write is of another address."""
+    """Return this number of requests of one account, in random order, each write to another
+    address.
+    """
     chance, ours = random.Random(count), world.measured
     writes = world.available(count // 20)
     taken, free = writes[::2], writes[1::2]

@@ -27,8 +27,8 @@ _ARCHIVED, _SETTLED = 900, 10
 the pool counts as archived."""
 _NOW = int(time.time()) + GREGORIAN_EPOCH
 _CHUNK = 5000
-_ASKED = range(100, 600)
-"""The addresses of the requests."""
+_REQUESTED = range(100, 600)
+"""The numbers of the addresses in the requests."""
 MakePlan = Callable[[World], Plan]
 
 
@@ -96,14 +96,14 @@ def _at_present(world: World) -> Plan:
 
 
 def _at_time(world: World, then: int) -> Plan:
-    asked = addresses(number for number in _ASKED if number < world.size)
-    requests = [Request("GET", f"/v2/ips/{ip}/history?at={then}") for ip in asked]
+    requested = addresses(number for number in _REQUESTED if number < world.size)
+    requests = [Request("GET", f"/v2/ips/{ip}/history?at={then}") for ip in requested]
     return world.plan(requests, world.operator)
 
 
 def _view_of_addresses(world: World) -> Plan:
     history = world.couch.database(database_name(year(_start())))
-    keys = [sort_key(ip) for ip in addresses(n for n in _ASKED if n < world.size)]
+    keys = [sort_key(ip) for ip in addresses(n for n in _REQUESTED if n < world.size)]
     return world.couch.plan(
         history.view(
             "history", "by_address", startkey=[key, {}], endkey=[key], descending=True,
@@ -162,7 +162,7 @@ def _wait_for_archiver(world: World) -> None:
 
 
 def _start() -> int:
-    """The time of the first event: some hours ago, and the same in the whole run."""
+    """Return the time of the first event: some hours ago, and the same in the whole run."""
     return _NOW - _EACH * _STEP - _STEP
 
 
@@ -170,8 +170,8 @@ def _load(world: World) -> None:
     database = world.couch.database(database_name(year(_start())))
     # Without the function that validates each document, and without indexing each batch.
     designs = [f"_design/{name}" for name in DESIGN_DOCS]
-    there = database.fetch(designs)
-    database.load([tombstone(document) for document in there.values()])
+    existing = database.fetch(designs)
+    database.load([tombstone(document) for document in existing.values()])
     chunk = []
     for number, ip in enumerate(addresses(range(world.size))):
         owner = world.measured.account.id if number < 100 else f"{number % 997:032x}"
@@ -180,7 +180,7 @@ def _load(world: World) -> None:
             database.load(chunk)
             chunk.clear()
     database.load(chunk)
-    for document in there.values():
+    for document in existing.values():
         database.load([{name: value for name, value in document.items() if name != "_rev"}])
     database.resolve(["history"])
     world.couch.wait_until_idle()

@@ -58,7 +58,7 @@ def alternate(
     connections: int,
     settle: Callable[[], None] = lambda: None,
 ) -> Mapping[str, list[Load]]:
-    """Measure alternately, A B C A B C …, after a second of each that does not count.
+    """Measure the parts alternately, A B C A B C …, after a second of each that does not count.
 
     :param settle: waits for the background work of earlier runs, before each run
     :returns: the results of each leg, one for each round, by its name

@@ -90,7 +90,8 @@ def _alone(world: World, service: Gunicorn, seconds: int) -> float:
         reply.read()
         if reply.status != 200:
             raise BenchError(f"the other account: {reply.status}")
-        # From the time at which it was due, so that a slow reply delays no later request unseen.
+        # The time counts from when the request was due. Otherwise a slow reply, which delays later
+        # requests, would not lengthen their times.
         took.append((time.perf_counter() - due) * 1000)
     connection.close()
     return quantiles(took, n=100)[98]

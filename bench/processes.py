@@ -27,7 +27,8 @@ def everything(bench: Bench) -> list[Row]:
     path = "/v2/ips?paginate=false"
     available = urlencode({"startkey": '["available"]', "endkey": '["available",{}]'})
     view = f"{world.pool.path}/_design/ips/_view/by_zone?reduce=false&{available}"
-    _ = world.service  # it archives the addresses, which would slow the lists
+    # The service archives the addresses first, which would slow the lists.
+    _ = world.service
     world.wait_for_archiver()
     grown, first_bytes, seconds, csv_seconds, view_seconds = [], [], [], [], []
     for _ in range(bench.options.rounds):

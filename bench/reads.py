@@ -151,7 +151,8 @@ def _names(bench: Bench, name: str, view: str) -> Iterator[Row]:
 def _against_kazoo(bench: Bench, world: World, name: str, view: str) -> Row:
     bench.as_service(world)
     kazoo = world.couch.plan([world.kazoo.view("dedicated_ips", view, group=True)])
-    # One client for both, which favours Kazoo's view. The first request shows its duration.
+    # One client for both, which is an advantage for Kazoo's view. The first request shows how long
+    # the view takes.
     once = _once(world, kazoo.requests[0].path)
     seconds = max(bench.options.seconds, min(_LONGEST, int(once * 3) + 1))
     rounds = bench.options.rounds if seconds < 10 else 1

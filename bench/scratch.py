@@ -30,13 +30,13 @@ class Scratch:
         return [{**document(n, owner), "_id": addresses([next(self._used)])[0]} for n in numbers]
 
     def stored(self, numbers: Sequence[int], *, assigned: bool) -> list[Document]:
-        """Return such documents after they were written to the pool and indexed."""
-        there = self.pool.load(self.some(numbers, assigned=assigned))
+        """Write documents of these addresses to the pool; return them when they are indexed."""
+        stored = self.pool.load(self.some(numbers, assigned=assigned))
         self.pool.resolve(OURS)
-        return there
+        return stored
 
-    def changed(self, there: Sequence[Document], *, assigned: bool) -> list[Document]:
-        """Return the same documents at their revisions, assigned to the account or available."""
+    def changed(self, stored: Sequence[Document], *, assigned: bool) -> list[Document]:
+        """Return stored documents as they are to be written next: assigned, or available."""
         new = document(0, self.account_id if assigned else None)
         kept = ("_id", "_rev", "pvt_zone", "pvt_host", "pvt_created")
-        return [{**new, **{k: each[k] for k in kept}} for each in there]
+        return [{**new, **{k: each[k] for k in kept}} for each in stored]

@@ -29,7 +29,8 @@ def held_back(bench: Bench) -> Iterator[Row]:
     legs = []
     for size in dict.fromkeys((bench.options.sizes[-1], bench.middle.size)):
         world = bench.world_of_its_own("held", size, _hold_back)
-        _ = world.service  # it archives the addresses, which would slow the others
+        # The service archives the addresses first, which would slow the other requests.
+        _ = world.service
         world.wait_for_archiver()
         legs.append(Leg(f"{size:,}, held back", _choices(bench, world, _ONE)))
     legs.append(Leg("none held back", _choices(bench, bench.middle, _ONE)))
@@ -86,11 +87,11 @@ def spread(bench: Bench) -> Iterator[Row]:
 
 def _rename_hosts(world: World, hosts: int) -> None:
     """Distribute the addresses over this number of hosts."""
-    there = world.pool.fetch(addresses(range(world.size)))
+    existing = world.pool.fetch(addresses(range(world.size)))
     world.pool.load(
         [
             {**document, "pvt_host": f"proxy{n % hosts:05}.{document['pvt_zone']}.example.com"}
-            for n, document in enumerate(there.values())
+            for n, document in enumerate(existing.values())
         ]
     )
     world.pool.resolve(OURS)

@@ -120,7 +120,10 @@ class World:
         return self.couch.database(account_database(self.measured.account.id))
 
     def available(self, count: int, start: int = 1000) -> list[int]:
-        """Return the numbers of addresses that are available at the start, from a number on."""
+        """Return numbers of addresses that are available at the start, in ascending order.
+
+        :param start: the lowest number
+        """
         numbers = (n for n in range(start, self.size) if n // 100 % 10 != 9)
         return list(islice(numbers, count))
 
@@ -214,11 +217,11 @@ class World:
         owner = member.account.id if member else None
 
         def of_pool() -> list[Document]:
-            there = self.pool.fetch(names)
+            existing = self.pool.fetch(names)
             return [
-                {**document(n, owner), "_rev": there[a]["_rev"]}
+                {**document(n, owner), "_rev": existing[a]["_rev"]}
                 for n, a in zip(numbers, names, strict=True)
-                if there[a].get("pvt_assigned_to") != owner
+                if existing[a].get("pvt_assigned_to") != owner
             ]
 
         def of_copies() -> list[Document]:
@@ -243,8 +246,8 @@ class World:
 
         The service may still write some of them: it ends its requests after wrk has left.
 
-        :param wanted: reads what is to be written at the revisions that are there
-        :raises BenchError: some are changed all the time
+        :param wanted: returns the documents to write, at their present revisions
+        :raises BenchError: another client changes some of them all the time
         """
         written: dict[str, Document] = {}
         for pause in (1, 2, 5, None):
@@ -261,7 +264,7 @@ class World:
 
 
 def _number(sequence: str | int) -> int:
-    """Return the number of a sequence of a changes feed: CouchDB's texts begin with it."""
+    """Return the number of a sequence of a changes feed. CouchDB's sequences begin with it."""
     return int(str(sequence).split("-")[0] or 0)
 
 
@@ -271,7 +274,7 @@ def gregorian_now() -> int:
 
 
 def addresses(numbers: Iterable[int]) -> list[str]:
-    """The addresses of these numbers."""
+    """Return the addresses of these numbers."""
     return [_address(n) for n in numbers]
 
 
@@ -280,19 +283,19 @@ def _address(number: int) -> str:
 
 
 def zone(number: int) -> str:
-    """The name of a zone."""
+    """Return the zone of the address of a number."""
     return f"zone-{number % 10}"
 
 
 def host(number: int) -> str:
-    """The name of a host."""
+    """Return the host of the address of a number."""
     return f"proxy{number % 100:02}.{zone(number)}.example.com"
 
 
 def document(number: int, owner: str | None) -> Document:
-    """The document of an address, as the service writes it.
+    """Return the document of an address, as the service writes it.
 
-    :param owner: the id of its account; None while it is available
+    :param owner: the id of its account; None if it is available
     """
     now = gregorian_now()
     made = {
@@ -309,13 +312,13 @@ def document(number: int, owner: str | None) -> Document:
     return {**made, "pvt_assigned_to": owner} if owner else made
 
 
-def tombstone(there: Document) -> Document:
-    """What deletes a document."""
-    return {"_id": there["_id"], "_rev": there["_rev"], "_deleted": True}
+def tombstone(existing: Document) -> Document:
+    """Return the tombstone that deletes a document."""
+    return {"_id": existing["_id"], "_rev": existing["_rev"], "_deleted": True}
 
 
 def _owner(number: int, measured: Member, neighbours: Sequence[Member]) -> str | None:
-    """The id of the account that an address belongs to at first, or None."""
+    """Return the id of the account that has an address at the start; None if none has it."""
     if number < 100:
         return measured.account.id
     if number // 100 % 10 == 9:
@@ -323,5 +326,5 @@ def _owner(number: int, measured: Member, neighbours: Sequence[Member]) -> str |
     return None
 
 
-def _revision(there: Document | None) -> dict[str, str]:
-    return {"_rev": there["_rev"]} if there else {}
+def _revision(existing: Document | None) -> dict[str, str]:
+    return {"_rev": existing["_rev"]} if existing else {}

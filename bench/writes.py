@@ -44,8 +44,8 @@ def _one(bench: Bench, name: str, method: str, parts: Sequence[str]) -> list[Row
         return world.plan([ours.single(method, a) for a in addresses(numbers)])
 
     def write() -> Plan:
-        there = scratch.stored(many, assigned=not assigning)
-        changed = scratch.changed(there, assigned=assigning)
+        stored = scratch.stored(many, assigned=not assigning)
+        changed = scratch.changed(stored, assigned=assigning)
         return world.couch.plan(map(scratch.pool.write, changed), once=True)
 
     def copy() -> Plan:

@@ -1,8 +1,8 @@
 'use strict';
 /*
  * The routes that the service uses most, directly on Node's HTTP server: documents, bulk reads and
- * writes, views and `_all_docs`. They do not pass the middleware of Express, which takes ten times as
- * long as PouchDB takes to read a document. Express handles all other requests.
+ * writes, views and `_all_docs`. They bypass the middleware of Express, which takes ten times as long
+ * as PouchDB takes to read a document. Express handles all other requests.
  */
 const http = require('http');
 const { setTimeout: pause } = require('timers/promises');
@@ -81,8 +81,8 @@ async function putDocument(db, { req, options, parts: [id] }) {
 
 const result = (row) => (row.error ? { id: row.id, error: row.name, reason: row.message } : row);
 
-// Of several writes at the same revision, CouchDB executes the first. PouchDB would create a leaf
-// without content.
+// Of several writes at the same revision, CouchDB executes the first one. PouchDB would also create
+// leaf revisions without content.
 function repeatedDocuments(docs) {
   const seen = new Set();
   return new Set(docs.filter(({ _id: id, _rev: rev }) => (
@@ -106,7 +106,7 @@ async function bulkDocs(db, { req }) {
       : result(rows.shift())))];
 }
 
-// CouchDB returns all leaf revisions of each document here, PouchDB only the first.
+// CouchDB returns all leaf revisions of each document, PouchDB only the first one.
 async function bulkGet(db, { req, options }) {
   const { docs } = await object(req);
   if (!Array.isArray(docs)) {
@@ -137,9 +137,9 @@ function knownOf(db, name) {
   return known.get(name) || known.set(name, { reductions: new Map() }).get(name);
 }
 
-// PouchDB looks for changes to index at each read of a view, which takes half of the time of a read.
-// It makes a reduction of all rows each time, where CouchDB reads it from the index: with 10,000
-// rows that takes half a second. So a reduction is kept until the database changes.
+// At each read of a view, PouchDB looks for changes to index, which takes half of the time of a read.
+// It also computes each reduction from all rows, which takes half a second for 10,000 rows; CouchDB
+// reads reductions from the index. So this module keeps a reduction until the database changes.
 async function view(db, request) {
   const name = request.parts.join('/');
   const known = knownOf(db, name);
@@ -156,7 +156,7 @@ async function view(db, request) {
   const isBuilt = known.seq === seq;
   let rows = await db.query(name, isBuilt ? { stale: 'ok', ...options } : options);
   if (isBuilt && (await db.info()).update_seq !== seq) {
-    // Perhaps the design document was replaced in between. The new index is empty at first.
+    // The design document may have been replaced in between. A new index is empty at first.
     rows = await db.query(name, options);
   }
   if (known.seq !== seq) {

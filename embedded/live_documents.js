@@ -4,7 +4,7 @@
  * document of a range too. Tests delete thousands, and this took half of the server's time. So this
  * module keeps the ids of live documents, up to a sequence of the database.
  */
-const FEW = 50; // after fewer writes, an index of live documents saves nothing
+const FEW = 50; // with fewer writes, an index of live documents saves no time
 const PARAMETERS = new Set(['startkey', 'endkey', 'descending', 'limit', 'skip', 'include_docs', 'conflicts']);
 
 const indexes = new WeakMap();
@@ -70,6 +70,6 @@ exports.list = async (db, options) => {
   }
   const keys = live.slice(skip, limit === undefined ? undefined : skip + limit);
   const rows = keys.length ? (await db.allDocs({ keys, include_docs: include, conflicts })).rows : [];
-  // PouchDB reads the keys one after the other. The rows are of one moment only if nothing was written.
+  // PouchDB reads the keys one after the other. The rows are consistent only if no write came between.
   return (await db.info()).update_seq === seq ? { total_rows: total, offset: skip, rows } : undefined;
 };

@@ -100,7 +100,7 @@ def make(build: Callable[[Clock], Instance]) -> None:
         clock.at = at
         for past in pasts:
             past.simulate_day()
-    services.background.work()  # a running service does this within a second
+    services.background.work()  # as the background worker of a running service does
 
 
 def _working_hours(start: float, chance: random.Random) -> Iterator[float]:

@@ -105,7 +105,7 @@ def _set_up(settings: Settings, file: Path, port: int, url: str) -> str:
 
 
 def _make_samples(services: Instance, settings: Settings, file: Path, logins: list[Login]) -> None:
-    _write_logins(file, logins)  # an error here leaves no account without a known password
+    _write_logins(file, logins)  # first, so that no account has a password that is not stored
     for name, account_id in _ACCOUNTS.items():
         realm = f"{name.lower()}.example.com"
         account = services.accounts.create(name, realm, account_id=account_id)

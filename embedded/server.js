@@ -37,12 +37,12 @@ function fail(reason) {
   process.exit(1);
 }
 
-// After such an error PouchDB leaves requests to that database unanswered, so the server ends.
+// After such an error PouchDB no longer responds to requests for that database, so the server ends.
 process.on('uncaughtException', (error) => fail(`embedded server: ${error.message}`));
 
 // PouchDB calls this for every document that it indexes, with the map function and the document in
-// one program. A new context takes a millisecond, and to compile a program takes longer than to run
-// it. So all share a context, and each map function is compiled once.
+// one program. Creating a context takes a millisecond, and compiling a program takes longer than
+// running it. So all map functions share a context, and each one is compiled once.
 const context = vm.createContext({});
 const CALL = /^(\(function\(\) \{.*?\))\((\{".*\}),undefined,undefined(\);return .*)\(\)$/s;
 const compiled = new Map();
@@ -53,7 +53,7 @@ function compile(before, after) {
     try {
       compiled.set(key, vm.runInContext(source, context));
     } catch {
-      compiled.set(key, null); // CALL has split the program in the wrong place
+      compiled.set(key, null); // CALL has split the program at a wrong position
     }
   }
   return compiled.get(key);
@@ -102,7 +102,7 @@ function buildIndexesSoon(db) {
   db.indexTimer ??= setTimeout(async () => {
     db.indexTimer = undefined;
     for (const view of HISTORY_VIEWS) {
-      // The database or the view may be gone meanwhile.
+      // The database or the view may have been deleted meanwhile.
       await db.query(`history/${view}`, { limit: 1 }).catch(() => {});
     }
   }, INDEX_PAUSE).unref();

@@ -1,6 +1,6 @@
-// Evaluates maps as CouchDB does: alone with `emit`, on documents that cannot be changed.
-// Reads lines of {source, docs}; answers each with a line of {rows: [[[key, value], …], …]},
-// one list a document, or {error}.
+// Evaluates map functions as CouchDB does: with `emit` only, on documents that cannot be changed.
+// Reads lines of {source, docs}. For each it writes a line of {rows: [[[key, value], …], …]}, with one
+// list for each document, or of {error}.
 'use strict';
 const readline = require('readline');
 const vm = require('vm');

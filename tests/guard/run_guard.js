@@ -1,5 +1,6 @@
-// Asks a validate_doc_update as CouchDB does: alone, on documents that cannot be changed.
-// Reads lines of {source, doc, old}; answers each with a line of {forbidden: text or null}, or {error}.
+// Calls a validate_doc_update function as CouchDB does: with nothing else, on documents that cannot be
+// changed. Reads lines of {source, doc, old}. For each it writes a line of {forbidden: text or null}, or
+// of {error}.
 'use strict';
 const readline = require('readline');
 const vm = require('vm');
