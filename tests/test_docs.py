@@ -315,6 +315,17 @@ def test_the_list_of_modules_is_the_folder() -> None:
     assert sorted(listed) == sorted([*wanted, "api/docs/__init__.py"])
 
 
+def test_the_sizes_of_our_own_infrastructure_are_those_of_the_files() -> None:
+    """The page rounds them: a tenth more or less is still true."""
+    page = PAGES["docs/code.md"]
+    sizes = re.findall(r"\*\* \(([^()]+):\s+about\s+(\d+)\s+lines\)", page)
+    assert len(sizes) == 13
+    for files, documented in sizes:
+        paths = [ROOT / "kazoo_ips" / name for name in re.findall("`(.+?)`", files)]
+        lines = sum(len(path.read_text().splitlines()) for path in paths)
+        assert abs(lines - int(documented)) <= lines / 10, (files, lines)
+
+
 def test_every_file_of_the_code_that_is_named_exists() -> None:
     text = PAGES["docs/code.md"]
     named = set(
