@@ -84,13 +84,15 @@ def clear(database: Database, which: Which) -> list[dict[str, Any]]:
     """
     removed: list[dict[str, Any]] = []
     for _ in range(20):
-        there = (d for d in database.range("", "\uffff") if not d["_id"].startswith("_design/"))
-        found = [document for document in there if which(document)]
+        documents = (
+            d for d in database.range("", "\uffff") if not d["_id"].startswith("_design/")
+        )
+        found = [document for document in documents if which(document)]
         if not found:
             break
         removed += found
-        gone = [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in found]
-        written = database.put_all(gone, w=database.replicas)
+        tombstones = [{"_id": d["_id"], "_rev": d["_rev"], "_deleted": True} for d in found]
+        written = database.put_all(tombstones, w=database.replicas)
         if any(w.outcome is not Outcome.DONE for w in written):
             time.sleep(0.2)
     return removed

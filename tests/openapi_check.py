@@ -78,8 +78,8 @@ def check(
         if method != "HEAD" and status in NOWHERE:
             fits(f"#/components/schemas/{NOWHERE[status]}", body)
         return None
-    told = f"{method} {where} {status}"
-    assert str(status) in operation["responses"], f"{told} is not described"
+    request = f"{method} {where} {status}"
+    assert str(status) in operation["responses"], f"{request} is not described"
     place = f"#/paths/{escaped(where)}/{method.lower().replace('head', 'get')}/responses/{status}"
     response = operation["responses"][str(status)]
     if "$ref" in response:
@@ -87,13 +87,13 @@ def check(
         response = document()["components"]["responses"][place.rpartition("/")[2]]
     given = {name.lower() for name in headers}
     for name, header in response["headers"].items():
-        assert not header["required"] or name.lower() in given, f"{told} lacks {name}"
+        assert not header["required"] or name.lower() in given, f"{request} lacks {name}"
     media = {name.lower(): value for name, value in headers.items()}.get("content-type", "")
     kind = media.partition(";")[0]
     if "content" not in response or method == "HEAD":
-        assert body == b"", f"{told} has a body"
+        assert body == b"", f"{request} has a body"
     elif "*/*" not in response["content"]:
-        assert kind in response["content"], f"{told} comes as {kind}"
+        assert kind in response["content"], f"{request} comes as {kind}"
         if kind == "application/json":
             fits(f"{place}/content/{escaped(kind)}/schema", body)
     return where, method

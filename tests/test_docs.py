@@ -310,8 +310,8 @@ def test_the_list_of_modules_is_the_folder() -> None:
     section = PAGES["docs/code.md"].partition("## The folders")[2].partition("\n## ")[0]
     listed = re.findall(r"^\* `([\w/]+\.py)` \w", section, re.MULTILINE)
     package = ROOT / "kazoo_ips"
-    there = [str(path.relative_to(package)) for path in package.rglob("*.py")]
-    wanted = [each for each in there if not each.endswith("__init__.py")]
+    modules = [str(path.relative_to(package)) for path in package.rglob("*.py")]
+    wanted = [each for each in modules if not each.endswith("__init__.py")]
     assert sorted(listed) == sorted([*wanted, "api/docs/__init__.py"])
 
 

@@ -68,7 +68,7 @@ def call(couch: EmbeddedCouch) -> Iterator[Client]:
     assert client("DELETE", "/db")[0] == 200
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     """Return whether a process has ended. It may still be a zombie."""
     try:
         os.kill(pid, 0)
@@ -147,9 +147,9 @@ def test_the_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        assert not gone(pid)
+        assert not has_ended(pid)
         parent.kill()
-    assert eventually(lambda: gone(pid))
+    assert eventually(lambda: has_ended(pid))
 
 
 def test_stopping_twice_does_no_harm(tmp_path: Path) -> None:
@@ -320,8 +320,8 @@ def test_conflicts_are_created_and_shown(call: Client) -> None:
     assert rows[0]["doc"] == doc
     assert rows[1] == {"key": "192.0.2.9", "error": "not_found"}
     ids = [{"id": "192.0.2.1"}, {"id": "192.0.2.9"}]
-    there, missing = call("POST", "/db/_bulk_get", {"docs": ids})[1]["results"]
-    assert {leaf["ok"]["_rev"] for leaf in there["docs"]} == {winner, loser}
+    existing, missing = call("POST", "/db/_bulk_get", {"docs": ids})[1]["results"]
+    assert {leaf["ok"]["_rev"] for leaf in existing["docs"]} == {winner, loser}
     assert [leaf["error"]["error"] for leaf in missing["docs"]] == ["not_found"]
     assert call("POST", "/db/_bulk_get", {"ids": ids})[0] == 400
     assert call("POST", "/nowhere/_bulk_get", {"docs": ids})[0] == 404

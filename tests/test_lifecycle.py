@@ -443,8 +443,10 @@ def test_events_are_the_same_after_earlier_events_were_removed_from_the_trail(
             )
         ip = after
     events = trail_events.of_trail(ip, NOW)
-    for gone in range(len(ip.trail)):
-        assert trail_events.of_trail(replace(ip, trail=ip.trail[gone:]), NOW) == events[gone:]
+    for removed in range(len(ip.trail)):
+        assert (
+            trail_events.of_trail(replace(ip, trail=ip.trail[removed:]), NOW) == events[removed:]
+        )
 
 
 @pytest.mark.parametrize(("was", "to"), [*product(STATES, STATES)])

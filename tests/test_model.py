@@ -330,8 +330,8 @@ def leaves(
     *live: str, withdrawn: tuple[tuple[str, str], ...] = (), deleted: tuple[str, ...] = ()
 ) -> Leaves:
     claims = tuple(Withdrawal(revision, base, IP) for revision, base in withdrawn)
-    leaves, gone = (tuple(replace(IP, revision=r) for r in revs) for revs in (live, deleted))
-    return Leaves(leaves, claims, gone)
+    leaves, deletions = (tuple(replace(IP, revision=r) for r in revs) for revs in (live, deleted))
+    return Leaves(leaves, claims, deletions)
 
 
 @pytest.mark.parametrize(
@@ -409,9 +409,9 @@ def test_a_write_in_a_conflict_with_a_deletion_is_not_single(leaves: Leaves, one
 
 def test_an_address_that_is_added_again_continues_its_trail() -> None:
     first = replace(IP, trail=()).assign("alice", at=NOW, request_id="a")
-    gone = first.release(None, at=NOW + 1, request_id="b").delete(at=NOW + 1, request_id="b")
-    trail = Leaves((), deleted=(gone, first)).trail
-    assert trail == gone.trail
+    deleted = first.release(None, at=NOW + 1, request_id="b").delete(at=NOW + 1, request_id="b")
+    trail = Leaves((), deleted=(deleted, first)).trail
+    assert trail == deleted.trail
     anew = DedicatedIP.new("192.0.2.1", "z", "h", at=NOW + 2, request_id="c", trail=trail)
     assert anew.trail[:-1] == trail
     assert anew.event("assigned", "alice", "a")

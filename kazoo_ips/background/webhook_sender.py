@@ -127,9 +127,9 @@ class WebhookSender:
     def _update(self, webhooks: dict[str, Webhook]) -> None:
         """Apply what clients have changed. A webhook that has a turn now is updated later."""
         with self._lock:
-            gone = [w for w in self._states.values() if w.webhook.id not in webhooks]
-            gone = [w for w in gone if w.webhook.id not in self._running]
-            for state in gone:
+            deleted = [w for w in self._states.values() if w.webhook.id not in webhooks]
+            deleted = [w for w in deleted if w.webhook.id not in self._running]
+            for state in deleted:
                 del self._states[state.webhook.id]
             for webhook_id in self._states.keys() - self._running:
                 state, webhook = self._states[webhook_id], webhooks[webhook_id]
@@ -138,7 +138,7 @@ class WebhookSender:
                     self._states[webhook_id] = replace(
                         state, webhook=webhook, progress=progress, idle=False, oldest=None
                     )
-        for state in gone:
+        for state in deleted:
             self._remove(state.progress)
 
     def _remove(self, progress: DeliveryProgress) -> None:

@@ -137,13 +137,13 @@ class ExportRepository:
         """
         ids = [document["_id"] for document in documents]
         live, deleted = self._pool.look_up(ids)
-        there = {**deleted, **live}
-        new = [document for document in documents if document["_id"] not in there]
+        existing = {**deleted, **live}
+        new = [document for document in documents if document["_id"] not in existing]
         if new and not dry_run:
             self._pool.replicate_all(new)
-            there |= self._pool.look_up([document["_id"] for document in new])[0]
+            existing |= self._pool.look_up([document["_id"] for document in new])[0]
         added = {document["_id"] for document in new}
-        return [_restored(document, there, added, dry_run=dry_run) for document in documents]
+        return [_restored(document, existing, added, dry_run=dry_run) for document in documents]
 
     def state(self, document: Document) -> tuple[str, str, str | None]:
         """Return the address of a document, its status, and the account that has it."""
@@ -201,9 +201,9 @@ def _compared(document: Document, stored: Document) -> RestoreOutcome:
 
 
 def _restored(
-    document: Document, there: Mapping[str, Document], added: set[str], *, dry_run: bool
+    document: Document, existing: Mapping[str, Document], added: set[str], *, dry_run: bool
 ) -> RestoreOutcome:
-    stored = there.get(document["_id"])
+    stored = existing.get(document["_id"])
     if document["_id"] in added:
         if dry_run or (stored and stored["_rev"] == document["_rev"]):
             return RestoreOutcome.ADDED

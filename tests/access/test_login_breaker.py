@@ -205,8 +205,8 @@ def test_a_password_that_becomes_wrong_is_reported_and_not_sent_during_the_pause
     with caplog.at_level(logging.WARNING, "kazoo_ips.couch"):
         for _ in range(5):
             reply = api.get("/v2/ips", headers=operator.headers, status=503)
-    told = failure(reply, operator.token, "datastore_fault")
-    assert told == {"message": "the database refuses the service's user or password"}
+    data = failure(reply, operator.token, "datastore_fault")
+    assert data == {"message": "the database refuses the service's user or password"}
     assert api.get("/readyz", status=503).json["data"]["reasons"] == [REASON]
     assert len(users.refused) == 1
     own = [each for each in caplog.records if each.name == "kazoo_ips.couch.http_client"]

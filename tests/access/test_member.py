@@ -104,23 +104,23 @@ def test_secure_creates_the_user_and_adds_it_and_a_second_run_changes_nothing(
 ) -> None:
     with pytest.raises(DatastoreForbidden):
         secured.member.accounts.list()
-    told = secured.run("secure", "--dry-run")
-    assert (told.exit_code, told.stdout.count("not done: --dry-run")) == (0, 6)
+    result = secured.run("secure", "--dry-run")
+    assert (result.exit_code, result.stdout.count("not done: --dry-run")) == (0, 6)
     with pytest.raises(DocumentNotFound):
         secured.couch.users().get(f"org.couchdb.user:{secured.user}")
     assert roles(secured.couch.database("dedicated_ips")) == ["_admin"]
 
-    told = secured.run("secure")
+    result = secured.run("secure")
     time.sleep(PAUSES[0])  # CouchDB has refused the user above
-    assert told.exit_code == 0
-    assert set(told.stdout.splitlines()) == {
+    assert result.exit_code == 0
+    assert set(result.stdout.splitlines()) == {
         f"user {secured.user}: created",
         *(
             f"{name}: member added"
             for name in ("accounts", "dedicated_ips", "kazoo_ips", "system_auth", "system_config")
         ),
     }
-    assert "s3cret" not in told.output
+    assert "s3cret" not in result.output
     assert secured.member.accounts.list() == []
     assert roles(secured.couch.database("dedicated_ips")) == ["_admin", ROLE]
     assert secured.run("secure").stdout == ""
@@ -129,9 +129,9 @@ def test_secure_creates_the_user_and_adds_it_and_a_second_run_changes_nothing(
 def test_secure_keeps_existing_members(secured: Secured) -> None:
     secured.couch.database("accounts").secure(KAZOO)
     secured.couch.database("system_auth").secure({})
-    told = secured.run("secure").stdout
-    assert "accounts: member added\n" in told
-    assert "system_auth: open to every user, not changed\n" in told
+    output = secured.run("secure").stdout
+    assert "accounts: member added\n" in output
+    assert "system_auth: open to every user, not changed\n" in output
     merged = {**KAZOO, "members": {"names": ["kazoo"], "roles": ["voip", ROLE]}}
     assert secured.couch.database("accounts").security() == merged
     assert "roles" not in secured.couch.database("system_auth").security().get("members", {})
@@ -153,8 +153,8 @@ def test_an_existing_user_keeps_its_password_and_roles_by_default(secured: Secur
     assert refused.exit_code == 1
     assert str(refused.exception).endswith("has another password; --new-password changes it")
     assert secured.member.accounts.list() == []
-    told = secured.run("secure", "--new-password", password="another")
-    assert told.stdout == f"user {secured.user}: new password\n"
+    result = secured.run("secure", "--new-password", password="another")
+    assert result.stdout == f"user {secured.user}: new password\n"
     with pytest.raises(DatastoreForbidden):
         secured.member.accounts.list()
 
@@ -231,6 +231,6 @@ def test_watch_adds_the_user_to_new_accounts(
             raise KeyboardInterrupt
 
     monkeypatch.setattr("kazoo_ips.cli.database_access.time.sleep", wait)
-    told = secured.run("secure", "--watch", "7")
-    assert told.stdout.startswith(f"{account_database('f' * 32)}: member added\n")
+    result = secured.run("secure", "--watch", "7")
+    assert result.stdout.startswith(f"{account_database('f' * 32)}: member added\n")
     assert roles(database) == ["_admin", ROLE]

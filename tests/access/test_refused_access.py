@@ -71,10 +71,10 @@ def test_a_missing_permission_is_503_and_named_in_the_log(
     with caplog.at_level(logging.ERROR):
         api = CheckedApp(composition.create_app(settings))
         reply = api.get("/v2/ips", headers=operator.headers, status=503)
-    told = failure(reply, operator.token, "datastore_fault")
+    data = failure(reply, operator.token, "datastore_fault")
     of_login = "the database refuses the service's user or password"
     is_login = reason != REFUSALS["database"][2]
-    assert told == {"message": of_login if is_login else "datastore fatal error"}
+    assert data == {"message": of_login if is_login else "datastore fatal error"}
     said = f"CouchDB refuses GET /{settings.prefix}system_config/auth: {reason}"
     assert said in [record.getMessage() for record in caplog.records]
     assert "s3cret" not in caplog.text
@@ -104,10 +104,10 @@ def test_a_command_reports_a_refusal_in_one_line(
     monkeypatch.setattr("sys.argv", ["kazoo-ips", *command])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert end.value.code == 1
-    assert told.out == ""
-    [line] = told.err.splitlines()
+    assert output.out == ""
+    [line] = output.err.splitlines()
     assert line.startswith("CouchDB refuses ")
     assert line.endswith(f": {reason}")
 

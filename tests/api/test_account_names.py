@@ -121,10 +121,10 @@ def test_the_summary_shows_names_and_can_be_limited_to_a_zone(
     assert table("--zone", "us-east") == [header, hers]
     assert table("a", "--zone", "us-west") == [header, free]
     assert run("summary", "--zone", "nowhere").output == "No IPs found\n"
-    told = [json.loads(x) for x in run("summary", "--json").output.splitlines()]
+    printed = [json.loads(x) for x in run("summary", "--json").output.splitlines()]
     names = ("ip", "status", "zone", "host", "account_id", "account_name")
-    assert [list(line.values()) for line in told] == [hers, [x or None for x in free]]
-    assert {tuple(line) for line in told} == {names}
+    assert [list(line.values()) for line in printed] == [hers, [x or None for x in free]]
+    assert {tuple(line) for line in printed} == {names}
     assert run("summary", "--json", "--zone", "nowhere").output == ""
 
 

@@ -57,8 +57,8 @@ def test_the_same_request_is_the_same_however_it_is_compressed(
 @pytest.mark.parametrize("coding", ["br", "deflate", "gzip, gzip", "zstd", "nonsense"])
 def test_an_unknown_coding_is_415(api: TestApp, pool: Any, operator: Any, coding: str) -> None:
     reply = put(api, operator, BODY, coding, 415)
-    told = failure(reply, operator.token, "unsupported_media_type")
-    assert told == {"message": "unsupported media type"}
+    data = failure(reply, operator.token, "unsupported_media_type")
+    assert data == {"message": "unsupported media type"}
     assert reply.headers["Accept-Encoding"] == "gzip"
 
 

@@ -237,9 +237,9 @@ def test_sup_refreshes_missing_and_stale_copies_silently(
 def test_sup_without_or_with_an_unknown_function_lists_all_functions(sup: Any) -> None:
     for arguments, status in [((), 0), (("--help",), 0), (("nonsense", "x"), 1), ((IPS,), 1),
                               ((IPS, "nonsense"), 1)]:  # fmt: skip
-        told = sup(*arguments)
-        text = (told.err if status else told.out).splitlines()
-        assert (told.status, text[0]) == (status, "Please use:")
+        result = sup(*arguments)
+        text = (result.err if status else result.out).splitlines()
+        assert (result.status, text[0]) == (status, "Please use:")
         assert f"  sup {IPS} add <ip> <zone> <host>" in text
         assert "  sup crossbar_maintenance create_account <name> <realm> <user> <password>" in text
         assert len(text) == 8
@@ -329,12 +329,12 @@ COMMANDS = {
 
 
 def test_help_lists_every_command_with_a_description(kazoo_ips: Any) -> None:
-    told = kazoo_ips("--help")
-    assert told.status == 0
-    assert told.out.startswith("Usage: kazoo-ips [OPTIONS] COMMAND [ARGS]...\n")
+    result = kazoo_ips("--help")
+    assert result.status == 0
+    assert result.out.startswith("Usage: kazoo-ips [OPTIONS] COMMAND [ARGS]...\n")
     listed = {
         words[0]: words[1:]
-        for line in told.out.partition("Commands:\n")[2].splitlines()
+        for line in result.out.partition("Commands:\n")[2].splitlines()
         if (words := line.split()) and line[:3].strip()  # not a continuation line
     }
     assert listed.keys() >= COMMANDS
@@ -350,8 +350,8 @@ def test_help_has_whole_descriptions_in_a_narrow_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     for group in ((), ("account",), ("user",)):
-        told = kazoo_ips(*group, "--help")
-        assert "..." not in told.out.partition("Commands:")[2]
+        result = kazoo_ips(*group, "--help")
+        assert "..." not in result.out.partition("Commands:")[2]
     words = kazoo_ips("--help").out.split()
     assert " ".join(words).count("Assign an address to an account: id, realm or name.") == 1
 
@@ -371,10 +371,10 @@ BAD = "\udcff"  # how Python reads the byte 0xff of an argument
 def test_an_argument_that_is_not_utf_8_is_one_line(
     kazoo_ips: Any, arguments: tuple[str, ...]
 ) -> None:
-    told = kazoo_ips(*arguments)
-    assert (told.status, told.out) == (1, "")
-    assert told.err.startswith("an argument is not UTF-8: ")
-    assert told.err.count("\n") == 1
+    result = kazoo_ips(*arguments)
+    assert (result.status, result.out) == (1, "")
+    assert result.err.startswith("an argument is not UTF-8: ")
+    assert result.err.count("\n") == 1
 
 
 def test_the_name_of_a_file_may_have_any_bytes(kazoo_ips: Any, pool: Any, tmp_path: Path) -> None:
@@ -397,10 +397,10 @@ def test_the_plain_commands_print_what_sup_prints(kazoo_ips: Any, pool: Any, ali
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("add",), ("add", "--nonsense"), ("user",)])
 def test_a_usage_error_exits_with_status_2(kazoo_ips: Any, arguments: tuple[str, ...]) -> None:
-    told = kazoo_ips(*arguments)
-    assert told.status == 2
-    assert "Usage: kazoo-ips" in told.err
-    assert told.out == ""
+    result = kazoo_ips(*arguments)
+    assert result.status == 2
+    assert "Usage: kazoo-ips" in result.err
+    assert result.out == ""
 
 
 def test_setup_creates_missing_databases_and_a_second_run_changes_nothing(
@@ -517,10 +517,10 @@ def test_a_bad_setting_is_one_line_that_names_it(
     sup: Any, kazoo_ips: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    for told in (sup(IPS, "summary"), kazoo_ips("summary")):
-        assert (told.status, told.out) == (1, "")
-        assert told.err.count("\n") == 1
-        assert told.err.startswith(f"{name}: ")
+    for result in (sup(IPS, "summary"), kazoo_ips("summary")):
+        assert (result.status, result.out) == (1, "")
+        assert result.err.count("\n") == 1
+        assert result.err.startswith(f"{name}: ")
 
 
 def test_a_database_that_does_not_answer_is_one_line(
@@ -540,10 +540,10 @@ def test_a_database_that_does_not_answer_is_one_line(
 def test_a_database_without_the_pool_is_one_line(sup: Any, use: Any, settings: Settings) -> None:
     use(replace(settings, prefix="test-nothing-here-"))
     for arguments in (("summary",), ("release", ADDRESS), ("delete", ADDRESS)):
-        told = sup(IPS, *arguments)
-        assert (told.status, told.out) == (1, "")
-        assert told.err.count("\n") == 1
-        assert "Traceback" not in told.err
+        result = sup(IPS, *arguments)
+        assert (result.status, result.out) == (1, "")
+        assert result.err.count("\n") == 1
+        assert "Traceback" not in result.err
 
 
 COMMAND = [sys.executable, "-c", "from kazoo_ips.cli import main, sup; main()"]
@@ -553,15 +553,15 @@ def test_output_that_cannot_be_written_is_one_line(environment: dict[str, str], 
     load(kazoo_document(ADDRESS))
     for arguments in (["summary"], ["account", "list"], ["doctor"]):
         with Path("/dev/full").open("w") as full:
-            told = subprocess.run(
+            result = subprocess.run(
                 [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE,
                 text=True, timeout=30, check=False, env=environment,
             )  # fmt: skip
-        assert told.returncode == 1
-        assert told.stderr.splitlines()[-1:] == [
+        assert result.returncode == 1
+        assert result.stderr.splitlines()[-1:] == [
             "cannot write the output: No space left on device"
         ]
-        assert "Traceback" not in told.stderr
+        assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -572,31 +572,31 @@ def test_a_closed_standard_input_is_an_empty_one(
     environment: dict[str, str], pool: Any, arguments: list[str], status: int
 ) -> None:
     shell = ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, *arguments]
-    told = subprocess.run(
+    result = subprocess.run(
         shell, capture_output=True, text=True, timeout=30, check=False, env=environment
     )
-    assert (told.returncode, told.stderr) == (status, "")
+    assert (result.returncode, result.stderr) == (status, "")
 
 
 def test_a_password_that_is_not_utf_8_is_one_line(environment: dict[str, str], alice: Any) -> None:
     command = [*COMMAND, "user", "create", alice.id, "new", "--password-stdin"]
     for locale in ({}, {"LC_ALL": "C.UTF-8"}):
-        told = subprocess.run(
+        result = subprocess.run(
             command, input=b"secret\xff\n", capture_output=True, timeout=30, check=False,
             env={**environment, **locale},
         )  # fmt: skip
-        assert (told.returncode, told.stdout) == (1, b"")
-        assert told.stderr == b"failed to create 'new': the password is not UTF-8\n"
+        assert (result.returncode, result.stdout) == (1, b"")
+        assert result.stderr == b"failed to create 'new': the password is not UTF-8\n"
 
 
 def test_the_commands_are_installed(environment: dict[str, str], pool: Any) -> None:
     folder = Path(sys.executable).parent
     for command in (["kazoo-ips", "summary"], ["sup", IPS, "summary"]):
-        told = subprocess.run(
+        result = subprocess.run(
             [folder / command[0], *command[1:]],
             capture_output=True, text=True, timeout=30, check=False, env=environment,
         )  # fmt: skip
-        assert (told.returncode, told.stdout, told.stderr) == (0, "No IPs found\n", "")
+        assert (result.returncode, result.stdout, result.stderr) == (0, "No IPs found\n", "")
 
 
 # The pool in numbers, and in a long table.

@@ -98,8 +98,8 @@ def short_timeout_app(settings: Settings, proxy: SwitchableProxy) -> TestApp:
 
 
 def unreachable(reply: Any, token: str | None) -> None:
-    told = failure(reply, token, "datastore_unreachable")
-    assert told == {"message": "datastore timeout"}
+    data = failure(reply, token, "datastore_unreachable")
+    assert data == {"message": "datastore timeout"}
     assert reply.headers["Retry-After"] == "1"
 
 
@@ -265,5 +265,5 @@ def test_an_assignment_to_an_account_without_a_database_is_rolled_back(
     own_app.api.post_json(path, body, headers=own_app.headers, status=404)
     own_app.api.post(f"{path}/{ADDRESS}", headers=own_app.headers, status=404)
     for address in body["data"]["ips"]:
-        there = own_app.databases.get("dedicated_ips", address)
-        assert there["pvt_status"] == "available"
+        document = own_app.databases.get("dedicated_ips", address)
+        assert document["pvt_status"] == "available"

@@ -105,9 +105,9 @@ def curl(line: str) -> tuple[int, dict[str, str], Any]:
         shlex.split(line), capture_output=True, text=True, timeout=30, check=True
     )
     # If the reply takes a second, the progress meter precedes the first line on the same line.
-    told = re.findall(r"(?:^|[\s\d:-])< ([^\r\n]+)", done.stderr, re.MULTILINE)
-    headers = dict(each.split(": ", 1) for each in told[1:] if ": " in each)
-    status = int(told[0].split()[1])
+    head_lines = re.findall(r"(?:^|[\s\d:-])< ([^\r\n]+)", done.stderr, re.MULTILINE)
+    headers = dict(each.split(": ", 1) for each in head_lines[1:] if ": " in each)
+    status = int(head_lines[0].split()[1])
     words = shlex.split(line)
     check(
         words[words.index("-X") + 1], urlsplit(words[-1]).path, status, headers,

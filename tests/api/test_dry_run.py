@@ -162,8 +162,8 @@ def flat(table: dict[Any, list[Case]]) -> list[Any]:
 
 def writes(wsgi: Any) -> dict[tuple[str, str], bool]:
     """Every write, and whether it supports dry runs."""
-    told = [(operation_of(wsgi, rule), rule.rule) for rule in rules_of(wsgi)]
-    return {(each.method, rule): each.dry_run for each, rule in told if each.method != "GET"}
+    operations = [(operation_of(wsgi, rule), rule.rule) for rule in rules_of(wsgi)]
+    return {(each.method, rule): each.dry_run for each, rule in operations if each.method != "GET"}
 
 
 @pytest.fixture(scope="module")
@@ -260,11 +260,11 @@ def without_time(data: Any) -> Any:
 
 
 def test_every_write_has_test_cases(wsgi: Any) -> None:
-    told = writes(wsgi)
-    assert {route for route, possible in told.items() if possible} == {
+    supported = writes(wsgi)
+    assert {route for route, possible in supported.items() if possible} == {
         *DONE, *PLANNED, *OF_JOBS, *OF_EXPORTS,
     }  # fmt: skip
-    assert {route for route, possible in told.items() if not possible} == IMPOSSIBLE
+    assert {route for route, possible in supported.items() if not possible} == IMPOSSIBLE
 
 
 @pytest.mark.usefixtures("pool_of_three")
@@ -386,10 +386,10 @@ def test_a_dry_run_that_needs_read_repair_is_400(
     send: Send, load: Callable[..., None], couch: Couch, operator: Member,
     stored: Callable[[], Any],
 ) -> None:  # fmt: skip
-    there = kazoo_document(FREE)
-    load(there)
+    stored_document = kazoo_document(FREE)
+    load(stored_document)
     couch.database("dedicated_ips").graft(
-        {**there, "pvt_host": "b", "_rev": f"1-{'f' * 32}"}, f"0-{'0' * 32}"
+        {**stored_document, "pvt_host": "b", "_rev": f"1-{'f' * 32}"}, f"0-{'0' * 32}"
     )
     before = stored()
     reply = send("POST", ADDRESS, Case({}, FREE), dry_run="query")
@@ -423,12 +423,12 @@ def test_a_service_that_ignores_dry_run_cannot_write(
     assert stored() == before
 
 
-@pytest.mark.parametrize(("method", "told"), [("POST", {}), ("GET", {"dry_run": True})])
+@pytest.mark.parametrize(("method", "declared"), [("POST", {}), ("GET", {"dry_run": True})])
 def test_a_write_must_declare_whether_it_supports_dry_runs(
-    method: str, told: dict[str, bool]
+    method: str, declared: dict[str, bool]
 ) -> None:
     with pytest.raises(TypeError, match="dry_run"):
-        Routes("x", __name__).on(method, "/x", who=Who.OPERATOR, replies=NAMES, **told)
+        Routes("x", __name__).on(method, "/x", who=Who.OPERATOR, replies=NAMES, **declared)
 
 
 WRITES: dict[str, tuple[Any, ...]] = {
@@ -456,6 +456,6 @@ def test_the_database_refuses_writes_in_a_dry_run(couch: Couch, method: str) -> 
 
 def test_every_write_is_described_with_dry_run(wsgi: Any) -> None:
     for (method, rule), possible in writes(wsgi).items():
-        told = document()["paths"][re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)][method.lower()]
-        assert ("dry_run" in {each["name"] for each in told["parameters"]}) is possible
-        assert ("200" in told["responses"]) is (possible or method != "PUT")
+        described = document()["paths"][re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)][method.lower()]
+        assert ("dry_run" in {each["name"] for each in described["parameters"]}) is possible
+        assert ("200" in described["responses"]) is (possible or method != "PUT")

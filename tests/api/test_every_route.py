@@ -90,9 +90,9 @@ def test_the_preflight_of_every_path_names_its_methods(
             },
             status=200,
         )
-        told = set(reply.headers["Access-Control-Allow-Methods"].split(", "))
+        allowed = set(reply.headers["Access-Control-Allow-Methods"].split(", "))
         head = {"HEAD"} if "GET" in methods else set()
-        assert told == methods | head | {"OPTIONS"}
+        assert allowed == methods | head | {"OPTIONS"}
         assert reply.headers["Access-Control-Allow-Origin"] == "*"
 
 

@@ -66,9 +66,9 @@ def test_a_file_is_imported_with_a_result_for_each_line(
 ) -> None:
     file = tmp_path / "pool.csv"
     file.write_text(lines("192.0.2.1,us-east,a.example.com", "2001:DB8::1,eu,b.example.com"))
-    told = fill("--from", str(file))
-    assert told.output == "line 2: 192.0.2.1 added\nline 3: 2001:db8::1 added\n2 added\n"
-    assert told.exit_code == 0
+    result = fill("--from", str(file))
+    assert result.output == "line 2: 192.0.2.1 added\nline 3: 2001:db8::1 added\n2 added\n"
+    assert result.exit_code == 0
     assert in_pool(databases) == {
         "192.0.2.1": ("us-east", "a.example.com"),
         "2001:db8::1": ("eu", "b.example.com"),
@@ -87,9 +87,9 @@ def test_the_same_file_again_changes_nothing(
     fill(given=given)
     services.ips.assign(AssignIP(alice.id, "192.0.2.1"), uuid4().hex)
     before = databases.get("dedicated_ips", "192.0.2.1")
-    told = fill(given=given)
-    assert told.exit_code == 0
-    assert told.output.splitlines() == [
+    result = fill(given=given)
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
         "line 2: 192.0.2.1 unchanged", "line 3: 2001:db8::1 unchanged", "2 unchanged",
     ]  # fmt: skip
     assert databases.get("dedicated_ips", "192.0.2.1") == before
@@ -127,8 +127,8 @@ def test_a_dry_run_prints_the_same_results_and_writes_nothing(
     load(kazoo_document("192.0.2.8", "old", "old.example.com"))
     dry = fill("--dry-run", given=MIXED)
     assert list(in_pool(databases)) == ["192.0.2.8"]
-    told = fill(given=MIXED)
-    for result, word in [(dry, "would be added"), (told, "added")]:
+    added = fill(given=MIXED)
+    for result, word in [(dry, "would be added"), (added, "added")]:
         assert result.output.splitlines() == [line.format(added=word) for line in REPORT]
         assert result.exit_code == 1
     assert in_pool(databases) == {
@@ -140,17 +140,17 @@ def test_a_dry_run_prints_the_same_results_and_writes_nothing(
 def test_the_results_are_json_on_request(fill: Add, load: Any) -> None:
     load(kazoo_document("192.0.2.2", "old", "old.example.com"))
     rows = (f"192.0.2.1-192.0.2.2,{ZONE},{HOST}", f"192.0.2.0/33,{ZONE},{HOST}")
-    told = fill("--json", given=lines(*rows))
+    result = fill("--json", given=lines(*rows))
     asked = {"line": 2, "given": "192.0.2.1-192.0.2.2", "zone": ZONE, "host": HOST}
-    there = {"zone": "old", "host": "old.example.com"}
+    existing = {"zone": "old", "host": "old.example.com"}
     why = "/33 is not a prefix length of IPv4"
-    assert [json.loads(line) for line in told.output.splitlines()] == [
+    assert [json.loads(line) for line in result.output.splitlines()] == [
         {**asked, "ip": "192.0.2.1", "result": "added"},
-        {**asked, "ip": "192.0.2.2", "result": "different", "there": there},
+        {**asked, "ip": "192.0.2.2", "result": "different", "there": existing},
         {"line": 3, "given": "192.0.2.0/33", "result": "invalid", "reason": why},
         {"sum": {"added": 1, "different": 1, "invalid": 1}},
     ]
-    assert told.exit_code == 1
+    assert result.exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def test_the_results_are_json_on_request(fill: Add, load: Any) -> None:
 def test_a_list_in_the_form_of_a_spreadsheet_is_accepted(
     fill: Add, databases: Databases, given: str, encoding: str
 ) -> None:
-    told = fill(given=given.removeprefix("\ufeff").encode(encoding))
-    assert (told.exit_code, told.stderr) == (0, ""), told.output
+    result = fill(given=given.removeprefix("\ufeff").encode(encoding))
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
     assert in_pool(databases) == {"192.0.2.1": (ZONE, HOST)}
-    told = fill("--dry-run", given=given.encode())
-    assert (told.exit_code, told.stderr) == (0, ""), told.output
+    result = fill("--dry-run", given=given.encode())
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -197,9 +197,9 @@ def test_a_long_list_is_read_to_its_end_whatever_ends_its_lines(end: str, width:
 
 
 def test_a_file_that_cannot_be_read_is_one_line(fill: Add) -> None:
-    told = fill("--from", "/proc/self/mem")  # its first page cannot be read
-    assert (told.exit_code, told.stdout) == (1, "nothing to add\n")
-    assert told.stderr == "the file cannot be read: Input/output error\n"
+    result = fill("--from", "/proc/self/mem")  # its first page cannot be read
+    assert (result.exit_code, result.stdout) == (1, "nothing to add\n")
+    assert result.stderr == "the file cannot be read: Input/output error\n"
 
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
@@ -208,8 +208,8 @@ def test_a_long_list_in_utf_16_is_read_to_its_end(
 ) -> None:
     text = lines(*(f"192.0.2.{n},Zürich {'x' * 200},h" for n in range(200)))
     encoding = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"
-    told = fill(given=mark + text.encode(encoding))
-    assert told.output.splitlines()[-1] == "200 added"
+    result = fill(given=mark + text.encode(encoding))
+    assert result.output.splitlines()[-1] == "200 added"
     assert {zone for zone, _ in in_pool(databases).values()} == {f"Zürich {'x' * 200}"}
 
 
@@ -234,24 +234,24 @@ def test_a_long_list_in_utf_16_is_read_to_its_end(
     ],
 )
 def test_a_file_that_is_no_list_is_refused(fill: Add, given: str | bytes, why: str) -> None:
-    told = fill(given=given)
-    assert told.exit_code == 1
-    assert told.stderr.startswith(why)
-    assert told.stdout == "nothing to add\n"
+    result = fill(given=given)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(why)
+    assert result.stdout == "nothing to add\n"
 
 
 def test_an_invalid_line_does_not_stop_the_import(fill: Add, databases: Databases) -> None:
     rows = [b"192.0.2.1,z\xfcrich,h", b'192.0.2.2,"open,h', b"192.0.2.3,z,h", b""]
-    told = fill(given=b"\n".join([HEADER.encode(), *rows]))
-    assert told.exit_code == 1
-    assert told.output.splitlines()[-1] == "2 invalid, 1 added"
+    result = fill(given=b"\n".join([HEADER.encode(), *rows]))
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1] == "2 invalid, 1 added"
     assert list(in_pool(databases)) == ["192.0.2.3"]
 
 
 def test_the_error_for_bytes_that_are_not_utf_8_names_line_column_and_encoding(fill: Add) -> None:
     rows = [b"192.0.2.1,z\xfcrich,h", b"192.0.2.2,\x81,h", "192.0.2.3,äö".encode()[:-1]]
-    told = fill("--json", given=b"\n".join([HEADER.encode(), b"# f\xfcr uns", *rows]))
-    reports = [json.loads(line) for line in told.stdout.splitlines()[:-1]]
+    result = fill("--json", given=b"\n".join([HEADER.encode(), b"# f\xfcr uns", *rows]))
+    reports = [json.loads(line) for line in result.stdout.splitlines()[:-1]]
     assert [(report["line"], report["reason"]) for report in reports] == [
         (3, "not UTF-8: byte 0xfc in column 12; probably it is Windows-1252"),
         (4, "not UTF-8: byte 0x81 in column 11"),
@@ -261,15 +261,15 @@ def test_the_error_for_bytes_that_are_not_utf_8_names_line_column_and_encoding(f
 
 def test_an_empty_list_is_a_success(fill: Add) -> None:
     for given in ("", HEADER, "\n\n", ";;;;\n", ",,", f"{HEADER}\n,,\n"):
-        told = fill(given=given)
-        assert (told.exit_code, told.output) == (0, "nothing to add\n")
+        result = fill(given=given)
+        assert (result.exit_code, result.output) == (0, "nothing to add\n")
 
 
 def test_more_than_one_batch_keeps_the_order(fill: Add, databases: Databases) -> None:
     given = lines(f"10.0.0.0/22,{ZONE},{HOST}", f"10.0.16.0/22,{ZONE},{HOST}", "x,y,z",
                   f"10.0.0.0/24,{ZONE},{HOST}")  # fmt: skip
-    told = fill(given=given)
-    report = told.output.splitlines()
+    result = fill(given=given)
+    report = result.output.splitlines()
     assert report[-1] == "2048 added, 1 invalid, 256 repeated"
     assert report[:2] + report[1023:1025] == [
         "line 2: 10.0.0.0 added", "line 2: 10.0.0.1 added", "line 2: 10.0.3.255 added",
@@ -312,10 +312,10 @@ def test_an_address_in_another_spelling_is_not_added_again(
 
 
 def test_a_block_on_the_command_line(fill: Add, databases: Databases) -> None:
-    told = fill("192.0.2.0/30", ZONE, HOST)
-    assert told.output.splitlines() == [*(f"192.0.2.{n} added" for n in range(4)), "4 added"]
-    told = fill("192.0.2.3-192.0.2.4", ZONE, HOST)
-    assert told.output.splitlines() == ["192.0.2.3 unchanged", "192.0.2.4 added",
+    result = fill("192.0.2.0/30", ZONE, HOST)
+    assert result.output.splitlines() == [*(f"192.0.2.{n} added" for n in range(4)), "4 added"]
+    result = fill("192.0.2.3-192.0.2.4", ZONE, HOST)
+    assert result.output.splitlines() == ["192.0.2.3 unchanged", "192.0.2.4 added",
                                         "1 unchanged, 1 added"]  # fmt: skip
     assert fill("192.0.2.9", ZONE, HOST, "--dry-run").output.startswith("192.0.2.9 would be added")
     assert len(in_pool(databases)) == 5
@@ -323,9 +323,9 @@ def test_a_block_on_the_command_line(fill: Add, databases: Databases) -> None:
 
 @pytest.mark.parametrize("block", ["192.0.2.1/30", "10.0.0.0/8", "2001:db8::/64", "192.0.2.0/x"])
 def test_an_invalid_block_is_refused(fill: Add, block: str) -> None:
-    told = fill(block, ZONE, HOST)
-    assert (told.exit_code, told.stdout) == (1, "")
-    assert told.stderr.startswith(f"unable to add IP {block}: ")
+    result = fill(block, ZONE, HOST)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"unable to add IP {block}: ")
 
 
 @pytest.mark.parametrize(
@@ -369,17 +369,17 @@ def test_a_list_is_created_under_the_accounts_path_too(
 
 @pytest.mark.parametrize("there", ["192.0.2.2", "2001:DB8:0::2"])
 def test_a_list_with_an_address_that_exists_creates_none(
-    api: TestApp, load: Any, databases: Databases, operator: Any, there: str
+    api: TestApp, load: Any, databases: Databases, operator: Any, existing: str
 ) -> None:
-    load(kazoo_document(there))
-    wanted = [item("192.0.2.1"), item(there), item("2001:db8::3")]
+    load(kazoo_document(existing))
+    wanted = [item("192.0.2.1"), item(existing), item("2001:db8::3")]
     body = {"data": {"ips": wanted}}
     reply = api.put_json("/v2/ips", body, headers=operator.headers, status=409)
     assert failure(reply, operator.token, "datastore_conflict") == {
-        "ips": {there.lower().replace(":0::", "::"): "exists"},
+        "ips": {existing.lower().replace(":0::", "::"): "exists"},
         "message": "conflicting documents",
     }
-    assert list(in_pool(databases)) == [there]
+    assert list(in_pool(databases)) == [existing]
 
 
 def test_every_broken_rule_of_a_list_is_reported_by_index(

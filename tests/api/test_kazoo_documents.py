@@ -86,18 +86,18 @@ def test_zones_and_hosts_written_by_kazoo_are_listed(kazoo: Kazoo) -> None:
 
 @pytest.mark.parametrize("address", ["10.1.0.1", "10.1.0.2", "10.1.0.3"])
 def test_a_document_written_by_kazoo_is_shown(kazoo: Kazoo, address: str) -> None:
-    there = document("dedicated_ips", address)
+    recorded = document("dedicated_ips", address)
     shown = {
         "id": address,
-        **listed(there),
-        "status": there["pvt_status"],
+        **listed(recorded),
+        "status": recorded["pvt_status"],
         "type": "dedicated_ip",
     }
-    if there["pvt_status"] == "assigned":
-        shown["assigned_to"] = there["pvt_assigned_to"]
+    if recorded["pvt_status"] == "assigned":
+        shown["assigned_to"] = recorded["pvt_assigned_to"]
     reply = kazoo.api.get(f"/v2/ips/{address}", headers=MASTERS, status=200)
     assert success(reply, MASTERS["X-Auth-Token"]) == shown
-    assert reply.json["revision"] == there["_rev"]
+    assert reply.json["revision"] == recorded["_rev"]
 
 
 def test_a_document_written_by_kazoo_is_assigned_released_and_deleted(kazoo: Kazoo) -> None:
@@ -321,8 +321,8 @@ def test_a_document_that_is_no_address_is_never_shown_or_written(
             for prefix in ("/v2", f"/v2/accounts/{alice.id}"):
                 path = f"{prefix}/ips/{junk['_id']}"
                 reply = api.get(path, headers=operator.headers, status=404)
-                told = failure(reply, operator.token, "bad_identifier")
-                assert told == {"cause": junk["_id"], "message": "bad identifier"}
+                data = failure(reply, operator.token, "bad_identifier")
+                assert data == {"cause": junk["_id"], "message": "bad identifier"}
                 api.delete(path, headers=operator.headers, status=404)
     items = ["192.0.2.50", "192.0.2.51", "192.0.2.52", "192.0.2.53"]
     path = f"/v2/accounts/{alice.id}/ips"
@@ -367,16 +367,16 @@ def test_kazoos_design_document_is_left_alone(kazoo: Kazoo) -> None:
 def test_a_document_that_lacks_a_field_is_usable(
     api: TestApp, load: Callable[..., None], databases: Databases, alice: Any, fields: Any
 ) -> None:
-    there = {**kazoo_document(ADDRESS), **fields}
-    load({k: v for k, v in there.items() if v is not None})
+    incomplete = {**kazoo_document(ADDRESS), **fields}
+    load({k: v for k, v in incomplete.items() if v is not None})
     path = f"/v2/accounts/{alice.id}/ips/{ADDRESS}"
     reply = api.get(path, headers=alice.headers, status=200)
     shown = success(reply, alice.token)
     assert shown == {
         "id": ADDRESS,
         "ip": ADDRESS,
-        "zone": there["pvt_zone"] or "",
-        "host": there["pvt_host"] or "",
+        "zone": incomplete["pvt_zone"] or "",
+        "host": incomplete["pvt_host"] or "",
         "status": "available",
         "type": "dedicated_ip",
     }
@@ -407,10 +407,10 @@ def test_an_address_assigned_to_no_account_cannot_be_assigned(
 def test_an_address_of_a_deleted_account_can_be_deleted(
     api: TestApp, load: Callable[..., None], databases: Databases, operator: Any, alice: Any
 ) -> None:
-    gone = "0" * 32
-    load(kazoo_document(ADDRESS, owner=gone))
+    deleted_account = "0" * 32
+    load(kazoo_document(ADDRESS, owner=deleted_account))
     api.get(f"/v2/accounts/{alice.id}/ips/{ADDRESS}", headers=alice.headers, status=404)
     reply = api.get("/v2/ips/assigned", headers=operator.headers, status=200)
-    assert [ip["assigned_to"] for ip in page(reply, operator.token)] == [gone]
+    assert [ip["assigned_to"] for ip in page(reply, operator.token)] == [deleted_account]
     api.delete(f"/v2/ips/{ADDRESS}?force=true", headers=operator.headers, status=200)
     assert databases.find("dedicated_ips", ADDRESS) is None

@@ -56,8 +56,8 @@ def accepted(api: TestApp, given: str) -> None:
 
 def refused(api: TestApp, given: str) -> None:
     reply = api.get(SUB_ONES, headers={"X-Auth-Token": given}, status=401)
-    told = failure(reply, given, "invalid_credentials")
-    assert told == {"message": "invalid credentials"}
+    data = failure(reply, given, "invalid_credentials")
+    assert data == {"message": "invalid credentials"}
 
 
 # Tokens of Kazoo
@@ -310,8 +310,8 @@ def test_disabled_deleted_and_expired_accounts_have_no_valid_tokens(
             recorded = login(name)
             reply = kazoo.api.put_json(recorded["path"], recorded["body"], status=401)
             assert "auth_token" not in reply.json
-            told = failure(reply, None, "invalid_credentials")
-            assert told == {"message": "invalid credentials"}
+            data = failure(reply, None, "invalid_credentials")
+            assert data == {"message": "invalid credentials"}
     accepted(kazoo.api, ANNS)
 
 

@@ -210,8 +210,8 @@ def test_an_address_deleted_between_two_pages_does_not_stop_the_walk(
     load(*map(kazoo_document, addresses))
     walking = List(api, f"/v2/accounts/{alice.id}/ips", alice.token, {}).walk(page_size=4)
     found, _ = next(walking)
-    gone = databases.get("dedicated_ips", found[-1]["ip"])
-    databases.put("dedicated_ips", {**gone, "_deleted": True})
+    deleted = databases.get("dedicated_ips", found[-1]["ip"])
+    databases.put("dedicated_ips", {**deleted, "_deleted": True})
     found += [line for rest, _ in walking for line in rest]
     assert [line["ip"] for line in found] == addresses
 

@@ -93,9 +93,9 @@ def test_a_bad_text_is_refused_wherever_it_would_be_stored(
         path.replace("<A>", alice.id), method=method, body=sent, status=400,
         headers={**operator.headers, "Content-Type": "application/json"},
     )  # fmt: skip
-    told = invalid(reply, operator.token)
+    broken_rules = invalid(reply, operator.token)
     path_ = where.replace("{}", name)
-    assert {each: list(rules) for each, rules in told.items()} == {path_: ["pattern"]}
+    assert {each: list(rules) for each, rules in broken_rules.items()} == {path_: ["pattern"]}
 
 
 @pytest.mark.parametrize("note", ["bell\x07", "\x1b[31mred", "\u202etsae", "a\u2028b", "a\x85b"])
@@ -125,9 +125,9 @@ def test_a_bad_name_is_refused(
     several = {"data": {"ips": [one["data"]]}}
     for sent, path in ((one, field), (several, f"ips.0.{field}")):
         reply = api.put_json("/v2/ips", sent, headers=operator.headers, status=400)
-        told = invalid(reply, operator.token)
-        assert {p: list(rules) for p, rules in told.items()} == {path: [BAD[name]]}
-        assert told[path][BAD[name]]["value"] == name
+        broken_rules = invalid(reply, operator.token)
+        assert {p: list(rules) for p, rules in broken_rules.items()} == {path: [BAD[name]]}
+        assert broken_rules[path][BAD[name]]["value"] == name
     assert ids(databases) == []
 
 
@@ -239,9 +239,9 @@ def test_csv_and_metrics_get_names_escaped_and_json_has_them_as_they_are(
     for path, line in (("/v2/ips", f"192.0.2.1,{SHOWN},{SHOWN}"), ("/v2/ips/zones", SHOWN)):
         reply = api.get(path, headers={**operator.headers, "Accept": "text/csv"}, status=200)
         assert line in reply.body.decode().split("\r\n")
-    told = api.get("/metrics", status=200).body.decode()
-    assert told.replace("\n", "").isprintable()
+    metrics = api.get("/metrics", status=200).body.decode()
+    assert metrics.replace("\n", "").isprintable()
     zone = SHOWN.replace("\\", "\\\\")
-    assert f'kazoo_ips_pool_addresses{{status="available",zone="{zone}"}} 1.0' in told
+    assert f'kazoo_ips_pool_addresses{{status="available",zone="{zone}"}} 1.0' in metrics
     reply = api.get(f"/v2/ips?host={quote(HARMFUL)}", headers=operator.headers, status=200)
     assert [row["zone"] for row in page(reply, operator.token)] == [HARMFUL]

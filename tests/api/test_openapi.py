@@ -41,13 +41,13 @@ def test_every_route_is_described(wsgi: Any) -> None:
 
 def test_every_error_has_a_schema() -> None:
     forms = [each.get("properties", {}) for each in document()["components"]["schemas"].values()]
-    told = {
+    described = {
         (form["error"]["const"], form["message"]["const"])
         for form in forms
         if "const" in form.get("error", {})
     }
-    there = {(str(code), message) for code, message, _ in REPLIES.values()}
-    assert told == there | {(str(code), message) for code, (message, _) in TOKENS.items()}
+    expected = {(str(code), message) for code, message, _ in REPLIES.values()}
+    assert described == expected | {(str(code), message) for code, (message, _) in TOKENS.items()}
 
 
 def members(form: Any) -> Iterator[dict[str, Any]]:
@@ -98,16 +98,18 @@ def test_the_published_requests_and_replies_are_as_described(sample: Sample) -> 
     words = shlex.split(filled.curl)
     method = words[words.index("-X") + 1]
     path = described_path(words[-1].partition(":8000")[2])
-    told = document()["paths"][path][method.lower()]
+    operation = document()["paths"][path][method.lower()]
     place = f"#/paths/{path.replace('/', '~1')}/{method.lower()}" if path else ""
-    if "-d" in words and "requestBody" in told:  # a route that does not describe it ignores it
+    if (
+        "-d" in words and "requestBody" in operation
+    ):  # a route that does not describe it ignores it
         sent = words[words.index("-d") + 1]
         escaped = place.replace("{", "%7B").replace("}", "%7D")
         fits(f"{escaped}/requestBody/content/application~1json/schema", sent.encode())
     if filled.reply is None:
-        assert "201" in told["responses"]
+        assert "201" in operation["responses"]
         return
-    ref = told["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+    ref = operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
     schema = document()["components"]["schemas"][ref.rpartition("/")[2]]
     assert filled.reply.keys() - {"data"} <= {
         *document()["components"]["schemas"]["DedicatedIPReply"]["properties"],
@@ -261,5 +263,5 @@ def test_a_schema_is_valid_draft_4_and_requires_the_same_as_kazoos(
 
 def test_an_unknown_schema_is_404(api: CheckedApp, alice: Member) -> None:
     reply = api.get("/v2/schemas/devices", headers=alice.headers, status=404)
-    told = failure(reply, alice.token, "bad_identifier")
-    assert told == {"cause": "devices", "message": "bad identifier"}
+    data = failure(reply, alice.token, "bad_identifier")
+    assert data == {"cause": "devices", "message": "bad identifier"}

@@ -89,8 +89,8 @@ def test_commands_show_them_and_they_are_counted(
     for arguments in (["summary"], ["summary", "--json"], ["doctor"], ["doctor", "--json"]):
         done = runner.invoke(cli, arguments)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    told = runner.invoke(cli, ["summary", "--json"]).stdout.splitlines()
-    assert {json.loads(line)["ip"] for line in told} == {ADDRESS, OTHER, "192.0.2.3"}
+    printed = runner.invoke(cli, ["summary", "--json"]).stdout.splitlines()
+    assert {json.loads(line)["ip"] for line in printed} == {ADDRESS, OTHER, "192.0.2.3"}
     assert ListRepository(couch).counts()[SHOWN[kind], "available"] == 1
 
 

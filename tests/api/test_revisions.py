@@ -167,8 +167,8 @@ def test_a_write_with_another_revision_in_if_match_is_412_and_not_done(
     for given in (f'"{read}"', '"1-0"', '"nonsense"', f'"x{before["_rev"]}"'):
         headers = {**operator.headers, "If-Match": given}
         reply = api.request(path, method=method, headers=headers, status=412)
-        told = failure(reply, operator.token, "precondition_failed")
-        assert told == {"message": "precondition failed"}
+        data = failure(reply, operator.token, "precondition_failed")
+        assert data == {"message": "precondition failed"}
     assert databases.get("dedicated_ips", ADDRESS) == before
 
 
@@ -208,8 +208,8 @@ def test_a_creation_with_if_match_is_412(
     data = {"ip": ADDRESS, "zone": "us-east", "host": "proxy1.example.com"}
     headers = {**operator.headers, "If-Match": given}
     reply = api.put_json("/v2/ips", {"data": data}, headers=headers, status=412)
-    told = failure(reply, operator.token, "precondition_failed")
-    assert told == {"message": "precondition failed"}
+    refusal = failure(reply, operator.token, "precondition_failed")
+    assert refusal == {"message": "precondition failed"}
     assert databases.find("dedicated_ips", ADDRESS) is None
 
 

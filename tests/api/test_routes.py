@@ -344,9 +344,9 @@ def test_the_operator_sees_any_address(api: TestApp, taken: Any, operator: Any, 
 def test_the_operator_deletes_an_available_address(api: TestApp, add: Any, operator: Any) -> None:
     add(FIRST)
     reply = api.delete(f"/v2/ips/{FIRST}", headers=operator.headers, status=200)
-    gone = success(reply, operator.token)
-    assert {k: v for k, v in gone.items() if k != "_read_only"} == available(FIRST)
-    assert gone["_read_only"]["deleted"] is True
+    deleted = success(reply, operator.token)
+    assert {k: v for k, v in deleted.items() if k != "_read_only"} == available(FIRST)
+    assert deleted["_read_only"]["deleted"] is True
     api.get(f"/v2/ips/{FIRST}", headers=operator.headers, status=404)
     api.delete(f"/v2/ips/{FIRST}", headers=operator.headers, status=404)
 
@@ -379,9 +379,9 @@ def test_force_deletes_an_assigned_address_and_its_copy(
     taken(FIRST)
     assert databases.find(account_database(alice.id), FIRST)
     reply = api.delete(f"/v2/ips/{FIRST}?force={word}", headers=operator.headers, status=200)
-    gone = success(reply, operator.token)
-    assert {k: v for k, v in gone.items() if k != "_read_only"} == available(FIRST)
-    assert gone["_read_only"]["deleted"] is True
+    deleted = success(reply, operator.token)
+    assert {k: v for k, v in deleted.items() if k != "_read_only"} == available(FIRST)
+    assert deleted["_read_only"]["deleted"] is True
     assert databases.find(account_database(alice.id), FIRST) is None
     assert databases.find("dedicated_ips", FIRST) is None
 

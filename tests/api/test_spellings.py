@@ -45,8 +45,8 @@ def test_an_address_is_created_in_its_canonical_spelling(
     for other in (CANONICAL, SPELLINGS[-1]):
         again = {"data": {**data, "ip": other}}
         reply = api.put_json("/v2/ips", again, headers=operator.headers, status=409)
-        told = failure(reply, operator.token, "datastore_conflict")
-        assert told == {"message": "conflicting documents"}
+        refusal = failure(reply, operator.token, "datastore_conflict")
+        assert refusal == {"message": "conflicting documents"}
 
 
 @pytest.mark.parametrize("canonical", PAIRS)
@@ -146,8 +146,8 @@ def test_an_address_that_kazoo_spelled_otherwise_is_not_created_again(
     load(kazoo_document(KAZOOS))
     data = {"ip": spelling, "zone": "us-east", "host": "proxy1.example.com"}
     reply = api.put_json("/v2/ips", {"data": data}, headers=operator.headers, status=409)
-    told = failure(reply, operator.token, "datastore_conflict")
-    assert told == {"message": "conflicting documents"}
+    refusal = failure(reply, operator.token, "datastore_conflict")
+    assert refusal == {"message": "conflicting documents"}
     assert databases.find("dedicated_ips", CANONICAL) is None
 
 
@@ -326,8 +326,8 @@ def test_an_ipv4_mapped_address_is_the_ipv4_address_everywhere(
         api.put_json("/v2/ips", body, headers=operator.headers, status=409)
         body = {"data": {"ips": [{**data, "ip": "192.0.2.2"}, {**data, "ip": ip}]}}
         reply = api.put_json("/v2/ips", body, headers=operator.headers, status=409)
-        told = failure(reply, operator.token, "datastore_conflict")
-        assert told["ips"] == {"192.0.2.1": "exists"}
+        refusal = failure(reply, operator.token, "datastore_conflict")
+        assert refusal["ips"] == {"192.0.2.1": "exists"}
     path = f"/v2/accounts/{alice.id}/ips"
     body = {"data": {"ips": [spelling]}}
     reply = api.post_json(path, body, headers=alice.headers, status=200)

@@ -232,10 +232,10 @@ def test_the_doctor_skips_an_unknown_status_and_its_copies(
 def test_the_doctor_prints_how_many_addresses_it_skipped(
     environment: dict[str, str], resting: dict[str, Any]
 ) -> None:
-    told = CliRunner(env=environment).invoke(cli, ["doctor", "--repair"])
-    assert told.exit_code == 0
-    assert told.stdout.splitlines()[-1:] == ["nothing found"]
-    assert told.stderr.endswith("skipped: 1 with the unknown status parked\n")
+    result = CliRunner(env=environment).invoke(cli, ["doctor", "--repair"])
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1:] == ["nothing found"]
+    assert result.stderr.endswith("skipped: 1 with the unknown status parked\n")
 
 
 def test_the_background_worker_skips_the_copies_of_an_unknown_status(

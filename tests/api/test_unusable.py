@@ -72,8 +72,8 @@ def test_an_import_skips_an_unusable_address(
     done = CliRunner(env=environment).invoke(cli, ["add", "--from", "-", "--json"], input=lines)
     *reports, total = map(json.loads, done.stdout.splitlines())
     assert (done.exit_code, total) == (1, {"sum": {"invalid": len(FEW) + 1, "added": 1}})
-    told = [report.get("reason") for report in reports]
-    assert told == [
+    reasons = [report.get("reason") for report in reports]
+    assert reasons == [
         *(f"it is {UNUSABLE[each]}" for each in FEW), "it contains a loopback address", None,
     ]  # fmt: skip
     assert in_pool(databases) == ["192.0.2.1"]

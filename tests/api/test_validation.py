@@ -402,8 +402,8 @@ def test_a_body_of_another_type_is_415(
             bulk(operator), method=method, body=json.dumps({"data": {"ips": [FIRST]}}).encode(),
             headers={**operator.headers, "Content-Type": content_type}, status=415,
         )  # fmt: skip
-        told = failure(reply, operator.token, "unsupported_media_type")
-        assert told == {"message": "unsupported media type"}
+        data = failure(reply, operator.token, "unsupported_media_type")
+        assert data == {"message": "unsupported media type"}
     assert documents(databases) == before
 
 
@@ -460,8 +460,8 @@ def test_a_body_of_more_than_8_000_000_bytes_is_413(api: TestApp, alice: Any) ->
         reply = api.request(
             bulk(alice), method=method, body=body, headers=alice.headers, status=413
         )
-        told = failure(reply, alice.token, "request_too_large")
-        assert told == {"message": "request body too large"}
+        data = failure(reply, alice.token, "request_too_large")
+        assert data == {"message": "request body too large"}
     reply = api.request(
         bulk(alice), method="POST", body=body[:-4] + b'"}}', headers=alice.headers, status=400
     )

@@ -237,15 +237,15 @@ def test_bulk_enabling_is_for_what_the_service_has_disabled(
     ask: Ask, path: str, services: Instance, alice: Member
 ) -> None:
     owner = alice.id if "accounts" in path else None
-    gone, own = (ask("PUT", path, {**CONTENT, "enabled": False}, 201) for _ in range(2))
-    webhook = services.webhooks._webhooks.find(owner, gone["id"])
+    disabled, own = (ask("PUT", path, {**CONTENT, "enabled": False}, 201) for _ in range(2))
+    webhook = services.webhooks._webhooks.find(owner, disabled["id"])
     assert webhook
     services.webhooks._webhooks.put(replace(webhook, disable_reason="gone"))
-    assert ask("GET", f"{path}/{gone['id']}")["disable_reason"] == "gone"
+    assert ask("GET", f"{path}/{disabled['id']}")["disable_reason"] == "gone"
     assert list(ask("PATCH", path, {}, 400)["re-enable"]) == ["required"]
     assert list(ask("PATCH", path, {"re-enable": False}, 400)["re-enable"]) == ["enum"]
     (enabled,) = ask("PATCH", path, {"re-enable": True})
-    assert (enabled["id"], enabled["enabled"]) == (gone["id"], True)
+    assert (enabled["id"], enabled["enabled"]) == (disabled["id"], True)
     assert "disable_reason" not in enabled
     assert not ask("GET", f"{path}/{own['id']}")["enabled"]
 
@@ -318,8 +318,8 @@ def test_a_repeated_request_with_a_key_creates_rotates_and_deletes_once(
     assert service._webhooks.put(replace(webhook, enabled=False, disable_reason="gone"))
     enabled = [service.enable_all(owner, attempt=Attempt("all", n)) for n in (1, 2)]
     assert [w.webhook.id for w in enabled[0]] == [w.webhook.id for w in enabled[1]] == [made.id]
-    gone = [service.delete(owner, made.id, attempt=Attempt("gone", n)) for n in (1, 2)]
-    assert gone[0].webhook.id == gone[1].webhook.id == made.id
+    deletions = [service.delete(owner, made.id, attempt=Attempt("gone", n)) for n in (1, 2)]
+    assert deletions[0].webhook.id == deletions[1].webhook.id == made.id
     headers = {"Idempotency-Key": f"webhook-{path}"}
     replies = [ask("PUT", path, CONTENT, 201, **headers) for _ in range(2)]
     assert replies[0] == replies[1]

@@ -178,15 +178,15 @@ def test_every_role_gets_the_status_of_the_contract(
             continue
         token = roles[role].get("X-Auth-Token")
         if reply.status_code == 401:
-            told = failure(reply, token, "invalid_credentials")
-            assert told == {"message": "invalid credentials"}
+            data = failure(reply, token, "invalid_credentials")
+            assert data == {"message": "invalid credentials"}
         elif reply.status_code == 403:
             assert failure(reply, token, "forbidden") == {"message": "forbidden"}
     assert documents() == before
 
 
 def test_the_table_has_every_route_of_the_application(wsgi: Any) -> None:
-    there = {
+    registered = {
         (NAMED.get(path, path), method)
         for rule in rules_of(wsgi)
         for path in [
@@ -207,7 +207,7 @@ def test_the_table_has_every_route_of_the_application(wsgi: Any) -> None:
         for route, methods in table.items()
         for method in methods
     }
-    assert there == tabled
+    assert registered == tabled
 
 
 STRANGE_IDS = ["f" * 32, "nonsense", "A" * 32, "0", "x" * 500, "%C3%A9", "%00", "%20", "..",

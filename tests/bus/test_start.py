@@ -31,11 +31,13 @@ def test_without_the_extra_the_start_stops_with_one_line(environment: dict[str, 
         " from gunicorn.app.wsgiapp import run; run()"
     )
     settings = environment | {"KAZOO_IPS_AMQP_URL": f"amqp://u:{PASSWORD}@127.0.0.1"}
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False
     )
-    assert told.returncode == 1
-    assert told.stderr.strip() == ("KAZOO_IPS_AMQP_URL: kombu is missing; install kazoo_ips[bus]")
+    assert result.returncode == 1
+    assert result.stderr.strip() == (
+        "KAZOO_IPS_AMQP_URL: kombu is missing; install kazoo_ips[bus]"
+    )
 
 
 def test_each_broker_has_a_checkpoint_whatever_its_password_and_place(

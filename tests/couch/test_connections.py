@@ -183,9 +183,9 @@ def test_an_incomplete_response_raises_no_response(
     serve: Callable[..., Scripted], name: str
 ) -> None:
     connections = kept(serve(BROKEN[name], OK))
-    with pytest.raises(NoResponse) as told:
+    with pytest.raises(NoResponse) as raised:
         get(connections)
-    assert not told.value.timed_out
+    assert not raised.value.timed_out
     assert get(connections).body == b"{}"
 
 
@@ -279,10 +279,10 @@ def test_a_response_that_fails_its_check_closes_the_connection(
 def test_a_missing_response_is_a_timeout(serve: Callable[..., Scripted]) -> None:
     gate = threading.Event()
     connections = kept(serve(OK, pause=gate), read_timeout=0.1)
-    with pytest.raises(NoResponse) as told:
+    with pytest.raises(NoResponse) as raised:
         get(connections)
     gate.set()
-    assert told.value.timed_out
+    assert raised.value.timed_out
 
 
 def test_a_refused_connection_raises_connect_failed() -> None:

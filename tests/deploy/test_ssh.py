@@ -65,13 +65,13 @@ def test_a_deployment_over_ssh_leaves_nothing_but_the_service(
     site: Site, ssh: str, wheel: Path
 ) -> None:
     newer = wheels.changed(wheel, "8.1.0")
-    there = {"HOST": f"{getpass.getuser()}@127.0.0.1", "SSH": ssh}
+    over_ssh = {"HOST": f"{getpass.getuser()}@127.0.0.1", "SSH": ssh}
     folders = {str(path) for path in Path("/tmp").glob("tmp.*")}
     site.write_settings()
-    assert "serves" in site.run("deploy", newer, **there)
+    assert "serves" in site.run("deploy", newer, **over_ssh)
     assert site.serving() == "8.1.0"
-    assert "no release to go back to" in site.run("rollback", fails=True, **there)
-    assert "removed" in site.run("undeploy", "--purge", **there)
+    assert "no release to go back to" in site.run("rollback", fails=True, **over_ssh)
+    assert "removed" in site.run("undeploy", "--purge", **over_ssh)
     assert not site.app.exists()
     assert not site.settings.exists()
     assert {str(path) for path in Path("/tmp").glob("tmp.*")} <= folders

@@ -30,8 +30,8 @@ def two(proxy: FaultProxy, settings: Settings) -> Iterator[tuple[Instance, Insta
         line = random_timeline(1, ADDRESSES, 60, START)
 
         def services(url: str) -> Instance:
-            there = replace(own, couchdb_url=url)
-            return composition.build(there, clock=lambda: NOW - GREGORIAN_EPOCH)
+            own_settings = replace(own, couchdb_url=url)
+            return composition.build(own_settings, clock=lambda: NOW - GREGORIAN_EPOCH)
 
         direct = services(own.couchdb_url)
         direct.archive.append(line.events)

@@ -276,8 +276,8 @@ def test_a_transfer_of_one_address_moves_its_copy_or_changes_nothing(
     command = TransferIPs(IPS[:1], worker.who.id, bob.id)
     with pytest.raises(Conflict) if released else nullcontext():
         worker.services.transfers.transfer(command, uuid4().hex)
-    there = couch.database(account_database(bob.id)).get_all(IPS[:1])
-    assert (worker.copies, bool(there)) == (set(), not released)
+    copies = couch.database(account_database(bob.id)).get_all(IPS[:1])
+    assert (worker.copies, bool(copies)) == (set(), not released)
 
 
 @pytest.mark.parametrize(

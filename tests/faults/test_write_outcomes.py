@@ -292,13 +292,13 @@ def test_a_release_that_only_a_node_that_is_away_has_is_withdrawn(
     cluster.after = base.release(alice.id, at=AT + 1, request_id="r")
     done = base.release(alice.id, at=AT + 1, request_id="rival")
     deletion = done.delete(at=AT + 1, request_id="rival") if rival == "a deletion" else None
-    gone = {"_deleted": True} if deletion else {}
-    cluster.pool.put({**to_document(deletion or done), **gone})
+    deleted = {"_deleted": True} if deletion else {}
+    cluster.pool.put({**to_document(deletion or done), **deleted})
     away = f"3-{HIGH}"
     cluster.cause(faults.accepted_elsewhere(base.address, away))
     assert cluster.write().outcome is FinalOutcome.LOST
     cluster.pool.graft({**to_document(cluster.after), "_rev": away}, base.revision or "")
-    assert [leaf["pvt_request_id"] for leaf in cluster.live] == ([] if gone else ["rival"])
+    assert [leaf["pvt_request_id"] for leaf in cluster.live] == ([] if deleted else ["rival"])
 
 
 @pytest.mark.parametrize("then", ["an assignment", "an assignment and a conflict", "a deletion"])
@@ -312,8 +312,8 @@ def test_a_release_that_another_client_has_read_is_not_withdrawn(
     def write() -> None:
         released = replace(cluster.after, revision=cluster.live[0]["_rev"])
         if then == "a deletion":
-            gone = to_document(released.delete(at=AT + 2, request_id="next"))
-            cluster.pool.put({**gone, "_deleted": True})
+            deleted = to_document(released.delete(at=AT + 2, request_id="next"))
+            cluster.pool.put({**deleted, "_deleted": True})
             return
         cluster.pool.put(to_document(released.assign("next", at=AT + 2, request_id="next")))
         if then != "an assignment":
@@ -330,8 +330,8 @@ def test_an_assignment_in_a_conflict_with_a_deletion_is_withdrawn(
     cluster: Contest, answered: bool
 ) -> None:
     """A live revision would hide the deletion, which was acknowledged."""
-    gone = replace(cluster.base.delete(at=AT, request_id="rival"), revision=None)
-    delete = lambda: cluster.graft(gone, HIGH, _deleted=True)  # noqa: E731
+    deleted = replace(cluster.base.delete(at=AT, request_id="rival"), revision=None)
+    delete = lambda: cluster.graft(deleted, HIGH, _deleted=True)  # noqa: E731
     cluster.cause(afterwards(delete, answered=answered) if not answered else _202_and(delete))
     assert cluster.write().outcome is FinalOutcome.LOST
     assert cluster.live == []

@@ -35,10 +35,10 @@ PYTHONS = re.compile(
 """Parts of the texts of exceptions of Python and of its libraries."""
 
 
-def assert_no_text_of_an_exception(told: str) -> None:
+def assert_no_text_of_an_exception(output: str) -> None:
     """Check that an output has no text of a Python exception."""
-    found = PYTHONS.search(told)
-    assert found is None, f"{found and found[0]!r} in {told[:2000]}"
+    found = PYTHONS.search(output)
+    assert found is None, f"{found and found[0]!r} in {output[:2000]}"
 
 
 def test_the_texts_of_pythons_exceptions_are_recognised() -> None:
@@ -158,12 +158,12 @@ def _without(text: str, value: str) -> str:
 def test_no_list_is_answered_with_the_text_of_an_exception(
     environment: dict[str, str], content: bytes
 ) -> None:
-    told = CliRunner(env=environment).invoke(
+    result = CliRunner(env=environment).invoke(
         cli.cli, ["add", "--dry-run", "--from", "-"], input=content
     )
-    assert told.exit_code in {0, 1}
-    assert told.exception is None or isinstance(told.exception, SystemExit)
-    assert_no_text_of_an_exception(told.output)
+    assert result.exit_code in {0, 1}
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert_no_text_of_an_exception(result.output)
 
 
 COMMANDS = [
@@ -195,8 +195,8 @@ def test_no_argument_is_answered_with_the_text_of_an_exception(
     options = [part for part in arguments if part.startswith("--") and part in command]
     rest = [part for part in arguments if part not in options and part != "--"]
     with _environment(monkeypatch, environment):
-        told = _run([command[0], *options, "--", *rest])
-    assert_no_text_of_an_exception(told.replace(value, "") if value else told)
+        result = _run([command[0], *options, "--", *rest])
+    assert_no_text_of_an_exception(result.replace(value, "") if value else result)
 
 
 @contextmanager
@@ -213,9 +213,11 @@ def _run(arguments: list[str]) -> str:
     def entry() -> None:
         cli.run(lambda: cli.cli.main(arguments))
 
-    told = CliRunner().invoke(_as_command(entry))
-    assert told.exception is None or isinstance(told.exception, SystemExit), repr(told.exception)
-    return told.output
+    result = CliRunner().invoke(_as_command(entry))
+    assert result.exception is None or isinstance(result.exception, SystemExit), repr(
+        result.exception
+    )
+    return result.output
 
 
 def _as_command(do: Callable[[], None]) -> Any:

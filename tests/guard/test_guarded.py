@@ -81,8 +81,8 @@ def await_guard(database: Database) -> None:
             written = database.put({**FREE, "_id": "junk"}, w=database.replicas)
         except DatastoreForbidden:
             return
-        gone = {"_id": "junk", "_rev": written.revision or "", "_deleted": True}
-        database.put(gone, w=database.replicas)
+        tombstone = {"_id": "junk", "_rev": written.revision or "", "_deleted": True}
+        database.put(tombstone, w=database.replicas)
         time.sleep(0.1)
     raise AssertionError("the pool is not guarded")
 
@@ -114,18 +114,18 @@ def test_an_invalid_edit_is_refused(pool: Database, what: str) -> None:
         pool.put({**new, **revision})
     [written] = pool.put_all([{**new, **revision}])
     assert written.outcome is Outcome.REFUSED
-    there = pool.find(new["_id"])
-    assert there == (None if old is None else {**old, **revision})
+    existing = pool.find(new["_id"])
+    assert existing == (None if old is None else {**old, **revision})
 
 
 def test_a_refused_document_does_not_affect_others_of_a_bulk_write(pool: Database) -> None:
     old, new, why = REFUSED["assigned to nobody"]
     forbidden = {**new, **begin(pool, old), "_id": ADDRESS}
     fine = {**FREE, "_id": "192.0.2.99"}
-    told = pool._write_all([_Write(each, pool.replicas) for each in (forbidden, fine)])
-    assert told[0] is None, "it is written by itself, and told so"
-    assert told[1]
-    assert told[1].result == Written(Outcome.DONE, pool.get("192.0.2.99")["_rev"])
+    outcomes = pool._write_all([_Write(each, pool.replicas) for each in (forbidden, fine)])
+    assert outcomes[0] is None, "it is written by itself, and told so"
+    assert outcomes[1]
+    assert outcomes[1].result == Written(Outcome.DONE, pool.get("192.0.2.99")["_rev"])
     with pytest.raises(DatastoreForbidden, match=why):
         pool.write(forbidden)
 
@@ -141,9 +141,9 @@ def test_every_document_of_kazoo_can_be_replicated_and_written_again(pool: Datab
     written = pool.put_all([{k: v for k, v in d.items() if k != "_rev"} for d in documents])
     assert {w.outcome for w in written} == {Outcome.DONE}
     for document in documents:
-        there = pool.get(document["_id"])
-        free = {k: v for k, v in there.items() if k != "pvt_assigned_to"}
-        free |= {"pvt_status": "available", "pvt_modified": there["pvt_modified"] + 1}
+        existing = pool.get(document["_id"])
+        free = {k: v for k, v in existing.items() if k != "pvt_assigned_to"}
+        free |= {"pvt_status": "available", "pvt_modified": existing["pvt_modified"] + 1}
         revision = pool.put(free).revision
         taken = {**free, "pvt_status": "assigned", "pvt_assigned_to": "a" * 32, "_rev": revision}
         assert pool.remove(document["_id"], pool.put(taken).revision or "").outcome is Outcome.DONE
@@ -302,10 +302,10 @@ def test_withdrawals_and_restorations_pass(guarded: OwnApplication, pool: Databa
     assert pool.find(ADDRESS) is None
     later = composition.build(guarded.settings, clock=lambda: time.time() + 300)
     assert [f.problem for f in later.doctor.examine(repair=True)] == ["withdrawn"]
-    there = pool.get(ADDRESS)
-    assert there["pvt_status"] == "available"
-    rival = {**there, "pvt_status": "assigned", "pvt_assigned_to": "b" * 32}
-    assert pool.graft({**rival, "_rev": f"{there['_rev'][0]}-{'f' * 32}"}, f"1-{'0' * 32}")
+    existing = pool.get(ADDRESS)
+    assert existing["pvt_status"] == "available"
+    rival = {**existing, "pvt_status": "assigned", "pvt_assigned_to": "b" * 32}
+    assert pool.graft({**rival, "_rev": f"{existing['_rev'][0]}-{'f' * 32}"}, f"1-{'0' * 32}")
     assert [f.problem for f in later.doctor.examine(repair=True)] == ["conflict"]
     assert pool.get(ADDRESS)["pvt_status"] == "available"
 
@@ -329,8 +329,8 @@ def test_an_upgrade_updates_the_guard_and_not_the_views(
     guarded: OwnApplication, pool: Database
 ) -> None:
     views = pool.get("_design/ips")["_rev"]
-    there = pool.get("_design/guard")
-    pool.put({**there, "validate_doc_update": "(function () {})"})
+    installed = pool.get("_design/guard")
+    pool.put({**installed, "validate_doc_update": "(function () {})"})
     assert composition.databases(guarded.settings).create() == ["dedicated_ips/_design/guard"]
     assert design_docs.is_current(pool, "guard")
     assert composition.databases(guarded.settings).create() == []

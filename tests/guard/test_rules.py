@@ -34,9 +34,9 @@ def ask() -> Iterator[Ask]:
 @pytest.mark.parametrize("what", REFUSED)
 def test_an_invalid_document_is_refused(ask: Ask, what: str) -> None:
     old, new, why = REFUSED[what]
-    told = ask(new, old)
-    assert told is not None
-    assert told.startswith(f"{new['_id']}: {why}")
+    reason = ask(new, old)
+    assert reason is not None
+    assert reason.startswith(f"{new['_id']}: {why}")
 
 
 @pytest.mark.parametrize("what", PASSED)

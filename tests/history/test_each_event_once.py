@@ -70,8 +70,8 @@ def test_a_write_by_kazoo_that_changes_nothing_repeats_no_event(world: World) ->
 
 def test_an_address_without_a_trail_is_not_assigned_twice(world: World) -> None:
     world.create()
-    gone = {"trail": None, "written_generation": None}
-    world.write(status="assigned", assigned_to=world.account_id, **gone)
+    without_trail = {"trail": None, "written_generation": None}
+    world.write(status="assigned", assigned_to=world.account_id, **without_trail)
     world.archive()
     touch(world)
     before = archived(world, IP)

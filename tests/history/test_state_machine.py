@@ -73,7 +73,7 @@ class Model:
     drained: set[tuple[str, str]] = field(default_factory=set)
     rest: dict[str, int] = field(default_factory=dict)
 
-    def there(self, place: tuple[str, str]) -> list[tuple[str, Expected]]:
+    def addresses_of(self, place: tuple[str, str]) -> list[tuple[str, Expected]]:
         """Return the addresses of a zone or a host."""
         return [(a, ip) for a, ip in self.ips.items() if place[1] in self.places[a]]
 
@@ -220,7 +220,7 @@ class StateMachine(RuleBasedStateMachine):
         state = self.services.places.change(command, uuid4().hex)
         assert state.pending == 0
         self.model.drained.add(place)
-        for address, ip in self.model.there(place):
+        for address, ip in self.model.addresses_of(place):
             if ip.status not in ("assigned", "disabled"):
                 self.model.ips[address] = replace(ip, status="disabled", mark=place[0])
 
@@ -231,7 +231,7 @@ class StateMachine(RuleBasedStateMachine):
         if place not in self.model.drained:
             return
         self.model.drained.remove(place)
-        for address, ip in self.model.there(place):
+        for address, ip in self.model.addresses_of(place):
             if ip.status == "disabled" and ip.mark == place[0]:
                 self._unmark(address)
 

@@ -157,9 +157,9 @@ def test_an_export_that_breaks_off_leaves_no_file(
 
 
 def test_the_service_refuses_an_export(by_url: Run, alice: Member) -> None:
-    told = by_url("export", token=alice.token)
-    assert (told.status, told.out) == (1, "")
-    assert told.err == "the service does not permit this to the account of the token\n"
+    result = by_url("export", token=alice.token)
+    assert (result.status, result.out) == (1, "")
+    assert result.err == "the service does not permit this to the account of the token\n"
 
 
 def test_a_url_at_which_no_server_listens_is_an_error(run: Run, without_couchdb: None) -> None:
@@ -167,8 +167,8 @@ def test_a_url_at_which_no_server_listens_is_an_error(run: Run, without_couchdb:
     done = run("--url", url, "--token", "x", "assign", FREE, "f" * 32)
     assert (done.status, done.out) == (1, "")
     assert done.err == f"{url} does not answer: Connection refused\n"
-    told = run("--url", "https://unknown.invalid", "--token", "x", "account", "list")
-    assert told.err == "https://unknown.invalid does not answer: the host name is unknown\n"
+    result = run("--url", "https://unknown.invalid", "--token", "x", "account", "list")
+    assert result.err == "https://unknown.invalid does not answer: the host name is unknown\n"
 
 
 @contextmanager

@@ -46,10 +46,10 @@ def worker(services: Instance) -> Iterator[None]:
 
 @pytest.mark.usefixtures("filled", "worker")
 def test_a_move_waits_until_the_service_has_done_it(by_url: Run, services: Instance) -> None:
-    told = by_url("move", OLD, "--to-host", NEW)
+    result = by_url("move", OLD, "--to-host", NEW)
     [job] = services.jobs.list()
-    assert told.out == f"job {job.id}: move {OLD}: done, 2 of 2\nmoved: 2\n"
-    assert (told.status, told.err) == (0, "")
+    assert result.out == f"job {job.id}: move {OLD}: done, 2 of 2\nmoved: 2\n"
+    assert (result.status, result.err) == (0, "")
     assert {services.ips.fetch(each).host for each in (FIRST, SECOND)} == {NEW}
 
 
@@ -57,14 +57,14 @@ def test_a_move_waits_until_the_service_has_done_it(by_url: Run, services: Insta
 def test_an_evacuation_with_something_left_to_do_ends_with_status_1(
     by_url: Run, services: Instance
 ) -> None:
-    told = by_url("evacuate", OLD)
+    result = by_url("evacuate", OLD)
     [job] = services.jobs.list()
     replaced, left = sorted((FIRST, SECOND), key=lambda a: not services.ips.fetch(a).replacement)
-    assert told.out.splitlines() == [
+    assert result.out.splitlines() == [
         f"job {job.id}: evacuate {OLD}: done, 2 of 2", "insufficient_ips: 1", "replaced: 1",
         f"{left}: insufficient_ips",
     ]  # fmt: skip
-    assert (told.status, told.err) == (1, "")
+    assert (result.status, result.err) == (1, "")
     assert services.ips.fetch(replaced).replacement.address == SPARE
 
 
@@ -74,8 +74,8 @@ def test_a_plan_that_the_service_does_not_show_whole_says_so(
 ) -> None:
     whole = RemotePlans.items
     monkeypatch.setattr(RemotePlans, "items", lambda *given: islice(whole(*given), 1))
-    told = by_url("evacuate", OLD, "--dry-run")
-    assert told.out.splitlines() == [
+    result = by_url("evacuate", OLD, "--dry-run")
+    assert result.out.splitlines() == [
         f"{FIRST} of {alice.id}: {SPARE}", "us-east: 2 needed, 1 available, 1 too few"
     ]  # fmt: skip
-    assert (told.status, told.err) == (0, "these are 1 of 2 addresses\n")
+    assert (result.status, result.err) == (0, "these are 1 of 2 addresses\n")

@@ -144,8 +144,8 @@ def test_profiles_are_listed_without_tokens_and_removed(
     assert run("profiles").out.splitlines() == [
         f"{name} {live} {operator.id} Operator" for name in ("default", "prod")
     ]
-    told = [json.loads(line) for line in run("profiles", "--json").out.splitlines()]
-    assert told[1] == {
+    printed = [json.loads(line) for line in run("profiles", "--json").out.splitlines()]
+    assert printed[1] == {
         "profile": "prod", "url": live, "account_id": operator.id, "account_name": "Operator",
     }  # fmt: skip
     assert run("logout").out == "removed the profile default\n"
@@ -156,5 +156,5 @@ def test_profiles_are_listed_without_tokens_and_removed(
 
 
 def test_options_of_a_url_need_one(on_couchdb: Run) -> None:
-    told = on_couchdb("--token", "x", "summary")
-    assert (told.status, told.err) == (1, "--token and --ca-file need --url or --profile\n")
+    result = on_couchdb("--token", "x", "summary")
+    assert (result.status, result.err) == (1, "--token and --ca-file need --url or --profile\n")

@@ -449,8 +449,8 @@ def test_the_status_by_url_is_the_same(
 ) -> None:
     services.background.archive()
     services.status.beat()
-    local, there = (still(run("status", *options)) for run in (on_couchdb, by_url))
-    assert there == local
+    local, by_api = (still(run("status", *options)) for run in (on_couchdb, by_url))
+    assert by_api == local
     assert re.search("[Ww]orker", local.out)
 
 
@@ -466,9 +466,9 @@ def test_a_command_that_works_on_couchdb_only_says_so_in_one_line(
     case: tuple[str, ...], by_url: Run, filled_in: Any, live: str, services: Instance
 ) -> None:
     before = services.accounts.list()
-    told = by_url(*filled_in(case))
+    result = by_url(*filled_in(case))
     [path] = [path for path in words(cli) if case[: len(path)] == path]
     command = " ".join(("kazoo-ips", *path))
-    assert (told.status, told.out) == (1, "")
-    assert told.err == f"'{command}' works on CouchDB only, not at {live}\n"
+    assert (result.status, result.out) == (1, "")
+    assert result.err == f"'{command}' works on CouchDB only, not at {live}\n"
     assert services.accounts.list() == before

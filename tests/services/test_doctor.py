@@ -152,29 +152,29 @@ def test_addresses_of_a_deleted_account_are_found_and_released(
     environment: dict[str, str],
     how: str,
 ) -> None:
-    gone = member("Gone", operator).id
-    accounts, own = couch.database("accounts"), couch.database(account_database(gone))
+    deleted_account = member("Gone", operator).id
+    accounts, own = couch.database("accounts"), couch.database(account_database(deleted_account))
     add(ADDRESS)
-    services.ips.assign(AssignIP(gone, ADDRESS), uuid4().hex)
+    services.ips.assign(AssignIP(deleted_account, ADDRESS), uuid4().hex)
     in_accounts, of_database = DELETIONS[how]
     if in_accounts == "mark":
-        accounts.put({**accounts.get(gone), "pvt_deleted": True})
+        accounts.put({**accounts.get(deleted_account), "pvt_deleted": True})
     elif in_accounts == "remove":
-        accounts.remove(gone, accounts.get(gone)["_rev"])
+        accounts.remove(deleted_account, accounts.get(deleted_account)["_rev"])
     if of_database == "gone":
         own.delete()
     else:
-        own.put({**own.get(gone), "pvt_deleted": True})
+        own.put({**own.get(deleted_account), "pvt_deleted": True})
     try:
         assert problems(later, repair=True) == [("unknown_owner", ADDRESS, False)]
-        result = CliRunner(env=environment).invoke(cli, ["release", "--account", gone])
-        assert (result.exit_code, result.output) == (0, f"released 1 IPs of {gone}\n")
+        result = CliRunner(env=environment).invoke(cli, ["release", "--account", deleted_account])
+        assert (result.exit_code, result.output) == (0, f"released 1 IPs of {deleted_account}\n")
         assert problems(later) == []
         assert pool.get(ADDRESS)["pvt_status"] == "available"
         assert of_database == "gone" or own.find(ADDRESS) is None
     finally:
         if in_accounts == "keep":
-            accounts.remove(gone, accounts.get(gone)["_rev"])
+            accounts.remove(deleted_account, accounts.get(deleted_account)["_rev"])
 
 
 @pytest.mark.parametrize(

@@ -226,17 +226,17 @@ def test_addresses_of_an_account_without_a_database_are_found(
     operator: Member,
     couch: Couch,
 ) -> None:
-    gone = member("Gone", operator)
+    deleted_account = member("Gone", operator)
     for address in ADDRESSES[:2]:
         add(address)
-    instance.ips.assign_all(AssignIPs(gone.id, tuple(ADDRESSES[:2])), uuid4().hex)
-    couch.database(account_database(gone.id)).delete()
+    instance.ips.assign_all(AssignIPs(deleted_account.id, tuple(ADDRESSES[:2])), uuid4().hex)
+    couch.database(account_database(deleted_account.id)).delete()
     try:
-        assert set(listed(instance, gone)) == set(ADDRESSES[:2])
-        assert release_all(instance, gone) == set(ADDRESSES[:2])
+        assert set(listed(instance, deleted_account)) == set(ADDRESSES[:2])
+        assert release_all(instance, deleted_account) == set(ADDRESSES[:2])
     finally:
         accounts = couch.database("accounts")
-        accounts.remove(gone.id, accounts.get(gone.id)["_rev"])
+        accounts.remove(deleted_account.id, accounts.get(deleted_account.id)["_rev"])
 
 
 def test_on_a_single_node_only_the_view_is_read(

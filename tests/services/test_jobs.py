@@ -277,28 +277,28 @@ def test_an_evacuation_takes_nothing_of_a_drained_host(
     services: Instance, fill: Fill, drains: None, pool: Database, alice: Member
 ) -> None:
     [old] = fill(OLD, alice)
-    [there] = fill("a.example.com", None, first=10)
+    [available] = fill("a.example.com", None, first=10)
     drain(services, "a.example.com")
     # The state after a release by Kazoo, before the background work corrects it.
-    pool.put({**pool.get(there), "pvt_status": "available", "pvt_disabled": None})
+    pool.put({**pool.get(available), "pvt_status": "available", "pvt_disabled": None})
     plan = services.plans.evacuate(EvacuateHost(OLD), 1000)
     assert [(z.needed, z.available) for z in plan.zones] == [(1, 0)]
     job = run(services, evacuate(services))
     assert items(services, job) == {old: "insufficient_ips"}
-    assert services.ips.fetch(there).assigned_to is None
+    assert services.ips.fetch(available).assigned_to is None
 
 
 def test_an_address_that_is_chosen_and_drained_then_is_not_given_away(
     services: Instance, fill: Fill, drains: None, pool: Database, alice: Member
 ) -> None:
     [old] = fill(OLD, alice)
-    [there] = fill("a.example.com", None, first=10)
+    [available] = fill("a.example.com", None, first=10)
     services.plans.evacuate(EvacuateHost(OLD), 1000)  # caches the counts of the hosts
     job = services.job_runner.step(evacuate(services))
     drain(services, "a.example.com")
-    pool.put({**pool.get(there), "pvt_status": "available", "pvt_disabled": None})
+    pool.put({**pool.get(available), "pvt_status": "available", "pvt_disabled": None})
     assert items(services, run(services, job)) == {old: "insufficient_ips"}
-    assert services.ips.fetch(there).assigned_to is None
+    assert services.ips.fetch(available).assigned_to is None
 
 
 # Evacuating

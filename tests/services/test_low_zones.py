@@ -236,8 +236,8 @@ def test_the_feed_shows_the_event_as_json_and_as_cloudevent(world: World) -> Non
         "/v2/ips/changes",
         headers={**headers, "Accept": "application/cloudevents-batch+json"},
     )
-    (told,) = [e for e in cloud.json if e["type"] == "kazoo_ips.pool.low"]
-    assert (told["source"], told["subject"]) == (f"/v2/ips/zones/{ZONE}", ZONE)
+    (sent,) = [e for e in cloud.json if e["type"] == "kazoo_ips.pool.low"]
+    assert (sent["source"], sent["subject"]) == (f"/v2/ips/zones/{ZONE}", ZONE)
     assert all("ip" in e for e in api.get("/v2/ips/history", headers=headers).json["data"])
 
 

@@ -91,7 +91,7 @@ def test_a_missing_copy_is_written_by_the_repair(
     assert list(repairer.services.doctor.examine()) == []
 
 
-@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("deleted", [False, True])
 def test_the_copy_of_the_former_account_is_removed(
     repairer: Repairer,
     assigned: DedicatedIP,
@@ -99,12 +99,12 @@ def test_the_copy_of_the_former_account_is_removed(
     copies: Database,
     alice: Member,
     bob: Member,
-    gone: bool,
+    deleted: bool,
 ) -> None:
     """Assign the address to another account, or delete it."""
     copy = copies.get(ADDRESS)
     services.ips.release(ReleaseIP(alice.id, ADDRESS), uuid4().hex)
-    if gone:
+    if deleted:
         services.pool.delete(DeleteIP(ADDRESS), uuid4().hex)
     else:
         services.ips.assign(AssignIP(bob.id, ADDRESS), uuid4().hex)
@@ -230,17 +230,19 @@ def test_addresses_of_an_account_without_a_database_do_not_stop_the_repair(
     copies: Database,
     couch: Couch,
 ) -> None:
-    gone = member("Gone", operator)
+    deleted_account = member("Gone", operator)
     for number in range(2, 5):
         add(f"192.0.2.{number}")
-        services.ips.assign(AssignIP(gone.id, f"192.0.2.{number}"), uuid4().hex)
-    couch.database(account_database(gone.id)).delete()
+        services.ips.assign(AssignIP(deleted_account.id, f"192.0.2.{number}"), uuid4().hex)
+    couch.database(account_database(deleted_account.id)).delete()
     _remove(copies)
     try:
         repairer.wait(2 * DELAY)
         assert copies.find(ADDRESS)
     finally:
-        couch.database("accounts").remove(gone.id, couch.database("accounts").get(gone.id)["_rev"])
+        couch.database("accounts").remove(
+            deleted_account.id, couch.database("accounts").get(deleted_account.id)["_rev"]
+        )
 
 
 def test_consistent_addresses_cost_no_writes(

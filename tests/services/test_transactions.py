@@ -560,10 +560,10 @@ def test_on_a_cluster_a_later_release_by_another_client_is_not_written_to(
     marks = ("pvt_assigned_to", "pvt_transaction", "pvt_request_id")
     free = {k: v for k, v in pool.get(IPS[0]).items() if k not in marks}
     pool.put({**free, "pvt_status": "available", "pvt_request_id": "another"})
-    there = pool.get(IPS[0])
+    document = pool.get(IPS[0])
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
     recover(composition.build(proxied_settings, clock=lambda: FAR), log)
-    assert pool.get(IPS[0]) == there
+    assert pool.get(IPS[0]) == document
     assert owners(pool) == {None}
 
 
@@ -598,12 +598,12 @@ def test_a_later_write_of_kazoo_is_not_changed(
     if kind == "release":
         log.commit(transaction, IPS)
     pool.put({**pool.get(IPS[0]), **fields})
-    there = pool.get(IPS[0])
+    document = pool.get(IPS[0])
     later.ips.fetch(IPS[0])
     with pytest.raises((Conflict, ValidationFailed)):
         later.ips.assign(AssignIP("somebody", IPS[0]), uuid4().hex)
     recover(later, log)
-    assert pool.get(IPS[0]) == there
+    assert pool.get(IPS[0]) == document
 
 
 def test_a_transaction_of_a_process_known_to_be_dead_is_recovered_at_once(
@@ -813,10 +813,10 @@ def test_the_record_of_a_request_with_a_key_is_kept_for_a_day(
 ) -> None:
     transaction = begin(Action.ASSIGN, Attempt(uuid4().hex, 1))
     log.finish([log.commit(transaction, IPS)])
-    for hours, there in [(23, True), (25, False)]:
+    for hours, kept in [(23, True), (25, False)]:
         later = composition.build(settings, clock=lambda h=hours: time.time() + h * 3600)
         later.background.recover()
-        assert (transaction.id in left(log)) == there
+        assert (transaction.id in left(log)) == kept
 
 
 @pytest.mark.parametrize("then", ["pending", "committed", "deleted"])

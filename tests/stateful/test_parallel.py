@@ -163,10 +163,10 @@ def check_events(
     ends = {address: replay(changes) for address, changes in timelines.items()}
     owners = {a: ids[e.owner] if e.owner else AVAILABLE for a, e in pool.items()}
     assert {address: end for address, end in ends.items() if end} == owners
-    told = Counter((address, each) for address, made in timelines.items() for each in made)
+    archived = Counter((address, each) for address, made in timelines.items() for each in made)
     expected = acknowledged(exchanges, ids)
-    assert not expected - told
-    further = told - expected
+    assert not expected - archived
+    further = archived - expected
     # The deletion of an assigned address releases it first, and its reply does not say so.
     assert {kind for _, (kind, _) in further} <= {"released"}
     forced = [e for e in exchanges if isinstance(e.command, Delete) and e.command.force]

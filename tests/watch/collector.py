@@ -84,7 +84,7 @@ class Collector:
         """
         found: list[Span] = []
 
-        def there() -> bool:
+        def has_arrived() -> bool:
             found[:] = [
                 span
                 for span in list(self.spans)
@@ -92,7 +92,7 @@ class Collector:
             ]
             return bool(found)
 
-        assert eventually(there), f"no span of {request_id}"
+        assert eventually(has_arrived), f"no span of {request_id}"
         [own] = found
         return own, [span for span in self.spans if span.parent_id == own.span_id]
 

@@ -480,8 +480,8 @@ def test_a_release_that_is_rolled_forward_later_is_one_line(
     proxy.rule(faults.cut, "POST", "-dedicated_ips/_bulk_docs", first=2)
     worker.ips.release_all(ReleaseIPs(alice.id, (FREE, NEXT)), uuid4().hex)
     worker.background.work()
-    told = [line for line in lines() if not line["audit"].startswith("copy_")]
-    assert kinds(told) == [("released", [FREE, NEXT], False)]
+    audit_lines = [line for line in lines() if not line["audit"].startswith("copy_")]
+    assert kinds(audit_lines) == [("released", [FREE, NEXT], False)]
 
 
 def test_a_transfer_of_several_addresses_is_one_line(
@@ -492,10 +492,10 @@ def test_a_transfer_of_several_addresses_is_one_line(
     services.ips.assign_all(AssignIPs(alice.id, (FREE, NEXT)), uuid4().hex)
     lines()
     services.transfers.transfer(TransferIPs((FREE, NEXT), alice.id, bob.id), "moves")
-    [told] = lines()
-    assert (told["audit"], told["addresses"]) == ("transferred", [FREE, NEXT])
-    owners = [told[side]["assigned_to"] for side in ("from", "to")]
-    assert (owners, told["request_id"]) == ([alice.id, bob.id], "moves")
+    [line] = lines()
+    assert (line["audit"], line["addresses"]) == ("transferred", [FREE, NEXT])
+    owners = [line[side]["assigned_to"] for side in ("from", "to")]
+    assert (owners, line["request_id"]) == ([alice.id, bob.id], "moves")
 
 
 def test_a_lost_reply_of_an_addition_or_a_deletion_is_one_line(
@@ -628,8 +628,10 @@ def test_the_line_of_a_recovered_release_says_which_addresses_rest(
     log.commit(begun, (FREE, NEXT))
     lines()
     composition.build(settings, clock=lambda: FAR).background.recover()
-    told = [line for line in lines() if not line["audit"].startswith("copy_")]
-    after = {address: line["to"]["status"] for line in told for address in line["addresses"]}
+    audit_lines = [line for line in lines() if not line["audit"].startswith("copy_")]
+    after = {
+        address: line["to"]["status"] for line in audit_lines for address in line["addresses"]
+    }
     assert after == {FREE: "aging", NEXT: "available"}
 
 

@@ -57,14 +57,14 @@ class Traced:
         """Return the log line of a request whose span has arrived."""
         found: list[dict[str, Any]] = []
 
-        def there() -> bool:
+        def has_arrived() -> bool:
             lines = [json.loads(line) for line in self.log.read_text().splitlines()]
             found[:] = [
                 line for line in lines if line.get("request_id") == request_id and "status" in line
             ]
             return bool(found)
 
-        assert eventually(there)
+        assert eventually(has_arrived)
         return found[0]
 
 
@@ -367,8 +367,8 @@ def test_a_command_is_a_trace(
     add("192.0.2.1")
     with Collector() as collector:
         own = asking(environment, collector.url, OTEL_SERVICE_NAME="ours")
-        told = run(own, "summary")
-        assert (told.returncode, told.stderr) == (0, "")
+        result = run(own, "summary")
+        assert (result.returncode, result.stderr) == (0, "")
         [span] = [span for span in collector.spans if not span.parent_id]
         assert (span.name, span.kind, span.failed) == ("kazoo-ips summary", "INTERNAL", False)
         assert span.attributes["kazoo_ips.command"] == "kazoo-ips summary"
@@ -440,14 +440,16 @@ def test_an_unreachable_collector_delays_no_request_and_no_end_of_a_process(
             ending = time.monotonic()
         assert time.monotonic() - ending < LONG
         began = time.monotonic()
-        told = run(own, "summary")
-        assert told.returncode == 0
+        result = run(own, "summary")
+        assert result.returncode == 0
         assert time.monotonic() - began < LONG
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["status"] for line in lines if "status" in line} == {200}
     assert not [line for line in lines if "HTTPConnection" in line.get("message", "")]
     assert [line for line in lines if "last spans" in line.get("message", "")]
-    assert told.stderr == "the last spans were not exported: the collector does not accept them\n"
+    assert (
+        result.stderr == "the last spans were not exported: the collector does not accept them\n"
+    )
 
 
 # A service without spans.
@@ -487,9 +489,9 @@ def test_the_service_works_where_opentelemetry_is_not_installed(
         reply = urllib3.request("GET", gunicorn.url + path, headers=alice.headers)
         assert reply.status == 200
     assert log.read_text().count("install kazoo_ips[otel]") == 1
-    told = run(own, "summary")
-    assert told.returncode == 0
-    assert "install kazoo_ips[otel]" in told.stderr
+    result = run(own, "summary")
+    assert result.returncode == 0
+    assert "install kazoo_ips[otel]" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -500,9 +502,9 @@ def test_the_service_works_where_opentelemetry_is_not_installed(
 def test_variables_that_cannot_be_used_do_not_stop_a_command(
     environment: dict[str, str], operator: Member, more: dict[str, str]
 ) -> None:
-    told = run(asking(environment, "http://127.0.0.1:1", **more), "summary")
-    assert told.returncode == 0
-    assert "no spans are made" in told.stderr
+    result = run(asking(environment, "http://127.0.0.1:1", **more), "summary")
+    assert result.returncode == 0
+    assert "no spans are made" in result.stderr
 
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
@@ -574,7 +576,7 @@ def test_a_request_costs_the_same_without_spans_as_without_opentelemetry(
 
     def counted(base: dict[str, str], **more: str) -> dict[str, Any]:
         own = {name: value for name, value in base.items() if name not in VARIABLES}
-        told = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", COUNT],
             env={
                 **own,
@@ -584,7 +586,7 @@ def test_a_request_costs_the_same_without_spans_as_without_opentelemetry(
             },
             stdout=subprocess.PIPE, text=True, timeout=60, check=True,
         )  # fmt: skip
-        found: dict[str, Any] = json.loads(told.stdout)
+        found: dict[str, Any] = json.loads(result.stdout)
         return found
 
     without = counted(absent)

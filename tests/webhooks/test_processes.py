@@ -78,8 +78,8 @@ def holder(own_app: OwnApplication) -> int:
 
 def events_of(receiver: Receiver) -> list[tuple[str, str]]:
     """Return the events that a receiver has got, each id once, in the order of first delivery."""
-    told = {each.headers["webhook-id"]: json.loads(each.body) for each in receiver.received}
-    return [(each["event"], each["ip"]) for each in told.values()]
+    bodies = {each.headers["webhook-id"]: json.loads(each.body) for each in receiver.received}
+    return [(each["event"], each["ip"]) for each in bodies.values()]
 
 
 def test_what_happens_over_http_is_delivered_signed_and_in_order(
