@@ -91,8 +91,8 @@ class Gunicorn:
     def _listening(self) -> str:
         end = time.monotonic() + 30
         while time.monotonic() < end and self._process.poll() is None:
-            said = re.search(r"Listening at: (http://127\.0\.0\.1:\d+)", self._log.read_text())
-            if said:
-                return said[1]
+            found = re.search(r"Listening at: (http://127\.0\.0\.1:\d+)", self._log.read_text())
+            if found:
+                return found[1]
             time.sleep(0.05)
         raise AssertionError(f"gunicorn does not listen:\n{self._log.read_text()}")

@@ -127,12 +127,12 @@ class Terminal:
             timeout=120,
             check=False,
         )
-        said = f"{done.stdout}\n{done.stderr}"
-        assert done.returncode == 0, said
-        assert "finished" in done.stdout, said
-        assert not re.search(FAILED, done.stderr), said
+        output = f"{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, output
+        assert "finished" in done.stdout, output
+        assert not re.search(FAILED, done.stderr), output
         wanted = [*calls(page)]
-        assert len(list(recorded.iterdir())) == 2 * len(wanted), said
+        assert len(list(recorded.iterdir())) == 2 * len(wanted), output
         for number, call in enumerate(wanted):
             status = (recorded / f"{2 * number}.status").read_text()
             reply = (recorded / f"{2 * number}.reply").read_text()

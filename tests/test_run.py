@@ -144,9 +144,9 @@ def test_with_couchdb_url_it_starts_no_database(start: Callable[..., Run], tmp_p
 def test_a_port_in_use_is_one_line(tmp_path: Path, name: str) -> None:
     run = Run(tmp_path / "data")
     with socket.create_server(("127.0.0.1", int(run.environ[name]))):
-        said = run.fail()
-    assert said.startswith(f"port {run.environ[name]} cannot be used: ")
-    assert f"{name}=" in said
+        error = run.fail()
+    assert error.startswith(f"port {run.environ[name]} cannot be used: ")
+    assert f"{name}=" in error
     assert not (tmp_path / "data").exists()
 
 
@@ -156,33 +156,33 @@ def test_an_invalid_port_is_one_line(tmp_path: Path) -> None:
 
 def test_a_broken_data_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    said = Run(tmp_path / "file").fail()
-    assert said.startswith(f"the data folder {tmp_path / 'file'} cannot be used: ")
+    error = Run(tmp_path / "file").fail()
+    assert error.startswith(f"the data folder {tmp_path / 'file'} cannot be used: ")
     (tmp_path / "logins.json").write_text("nonsense")
-    said = Run(tmp_path).fail()
-    assert said.startswith(f"the data folder {tmp_path} cannot be used: ")
+    error = Run(tmp_path).fail()
+    assert error.startswith(f"the data folder {tmp_path} cannot be used: ")
 
 
 def test_an_unreachable_couchdb_is_one_line_without_its_password(tmp_path: Path) -> None:
     port = free_port()
-    said = Run(tmp_path, COUCHDB_URL=f"http://admin:secret@127.0.0.1:{port}").fail()
-    assert said.startswith(f"the CouchDB at http://127.0.0.1:{port} cannot be used: ")
-    assert "refused" in said
+    error = Run(tmp_path, COUCHDB_URL=f"http://admin:secret@127.0.0.1:{port}").fail()
+    assert error.startswith(f"the CouchDB at http://127.0.0.1:{port} cannot be used: ")
+    assert "refused" in error
 
 
 def test_a_tls_error_is_shown_in_full(tmp_path: Path) -> None:
     with EmbeddedCouch(tmp_path / "couch") as couch:
-        said = Run(tmp_path, COUCHDB_URL=f"https://127.0.0.1:{couch.port}").fail()
+        error = Run(tmp_path, COUCHDB_URL=f"https://127.0.0.1:{couch.port}").fail()
     url = f"https://127.0.0.1:{couch.port}"
     reason = f"TLS failed: wrong version number (port {couch.port})"
-    assert said == f"the CouchDB at {url} cannot be used: {reason}"
+    assert error == f"the CouchDB at {url} cannot be used: {reason}"
 
 
 def test_an_invalid_couchdb_url_is_one_line_with_the_expected_form(tmp_path: Path) -> None:
-    said = Run(tmp_path, COUCHDB_URL="admin:secret@127.0.0.1:5984").fail()
-    assert said.startswith("COUCHDB_URL: '***@127.0.0.1:5984' is not of the form http://")
+    error = Run(tmp_path, COUCHDB_URL="admin:secret@127.0.0.1:5984").fail()
+    assert error.startswith("COUCHDB_URL: '***@127.0.0.1:5984' is not of the form http://")
 
 
 def test_a_setting_out_of_range_is_one_line(tmp_path: Path) -> None:
-    said = Run(tmp_path, KAZOO_IPS_WORKERS="0").fail()
-    assert said == "KAZOO_IPS_WORKERS: out of range"
+    error = Run(tmp_path, KAZOO_IPS_WORKERS="0").fail()
+    assert error == "KAZOO_IPS_WORKERS: out of range"

@@ -180,8 +180,10 @@ def _store(
         outcomes = [Outcome.REFUSED] * len(documents)
     else:
         outcomes = [written.outcome for written in database.put_all(documents)]
-    asked = [d["_id"] for d, o in zip(documents, outcomes, strict=True) if o is not Outcome.DONE]
-    stored = database.look_up(asked)[0] if asked else {}
+    unconfirmed = [
+        d["_id"] for d, o in zip(documents, outcomes, strict=True) if o is not Outcome.DONE
+    ]
+    stored = database.look_up(unconfirmed)[0] if unconfirmed else {}
     missing = RestoreOutcome.ADDED if dry_run else RestoreOutcome.FAILED
     return [
         RestoreOutcome.ADDED

@@ -150,12 +150,12 @@ def test_only_one_of_many_threads_tries_an_unknown_password(
     users.pause = 0.1
     couch = composition.connect(of(users, settings, "wrong"))
 
-    def ask(n: int) -> None:
+    def send_request(n: int) -> None:
         with pytest.raises(DatastoreLoginRefused):
             couch.database(f"db{n}").info()
 
     with ThreadPoolExecutor(16) as threads:
-        list(threads.map(ask, range(32)))
+        list(threads.map(send_request, range(32)))
     assert len(users.refused) == 1
     assert len(users.proxy.records) == 1
 
@@ -301,12 +301,12 @@ def test_all_workers_together_try_a_wrong_password_once(
     with Gunicorn(environment, tmp_path / "log", workers=4) as server:
         pool = urllib3.PoolManager(maxsize=16, retries=False)
 
-        def ask(n: int) -> int:
+        def send_request(n: int) -> int:
             path = "/readyz" if n % 2 else "/v2/ips?auth_token=x.y.z"
             headers = {"Connection": "close"}  # for every worker to have some
             return pool.request("GET", server.url + path, headers=headers).status
 
         with ThreadPoolExecutor(16) as threads:
-            statuses = list(threads.map(ask, range(200)))
+            statuses = list(threads.map(send_request, range(200)))
     assert statuses[1::2] == [503] * 100
     assert 1 <= len(users.refused) <= 2, "a second once the first pause is over"

@@ -75,8 +75,8 @@ def test_a_missing_permission_is_503_and_named_in_the_log(
     of_login = "the database refuses the service's user or password"
     is_login = reason != REFUSALS["database"][2]
     assert data == {"message": of_login if is_login else "datastore fatal error"}
-    said = f"CouchDB refuses GET /{settings.prefix}system_config/auth: {reason}"
-    assert said in [record.getMessage() for record in caplog.records]
+    message = f"CouchDB refuses GET /{settings.prefix}system_config/auth: {reason}"
+    assert message in [record.getMessage() for record in caplog.records]
     assert "s3cret" not in caplog.text
 
 

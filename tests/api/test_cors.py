@@ -11,8 +11,8 @@ PAGE = {"Origin": "https://ui.example.com"}
 
 
 def test_a_preflight_request_is_answered(api: TestApp, alice: Member) -> None:
-    asked = {**PAGE, "Access-Control-Request-Method": "POST"}
-    reply = api.options(f"/v2/accounts/{alice.id}/ips", headers=asked, status=200)
+    preflight = {**PAGE, "Access-Control-Request-Method": "POST"}
+    reply = api.options(f"/v2/accounts/{alice.id}/ips", headers=preflight, status=200)
     assert reply.body == b""
     assert reply.headers["Access-Control-Allow-Origin"] == "*"
     assert reply.headers["Access-Control-Allow-Methods"] == "OPTIONS, DELETE, GET, HEAD, POST, PUT"
@@ -21,8 +21,8 @@ def test_a_preflight_request_is_answered(api: TestApp, alice: Member) -> None:
 
 
 def test_a_page_may_send_every_header_that_the_service_reads(api: TestApp) -> None:
-    asked = {**PAGE, "Access-Control-Request-Method": "POST"}
-    reply = api.options("/v2/ips", headers=asked, status=200)
+    preflight = {**PAGE, "Access-Control-Request-Method": "POST"}
+    reply = api.options("/v2/ips", headers=preflight, status=200)
     allowed = set(reply.headers["Access-Control-Allow-Headers"].split(", "))
     # Browsers send Accept and Accept-Encoding without asking.
     assert allowed >= {
@@ -32,8 +32,8 @@ def test_a_page_may_send_every_header_that_the_service_reads(api: TestApp) -> No
 
 
 def test_a_page_sees_the_404_of_an_unknown_path(api: TestApp) -> None:
-    asked = {**PAGE, "Access-Control-Request-Method": "PUT"}
-    reply = api.options("/v2/nothing", headers=asked, status=200)
+    preflight = {**PAGE, "Access-Control-Request-Method": "PUT"}
+    reply = api.options("/v2/nothing", headers=preflight, status=200)
     assert "PUT" in reply.headers["Access-Control-Allow-Methods"].split(", ")
     reply = api.put("/v2/nothing", headers=PAGE, status=404)
     assert reply.headers["Access-Control-Allow-Origin"] == "*"

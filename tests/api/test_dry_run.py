@@ -236,9 +236,9 @@ def send(api: TestApp, alice: Member, operator: Member) -> Send:
             body["dry_run"] = value
         elif dry_run == "data":
             body["data"] = {**case.data, "dry_run": value}
-        asked = "&".join(f"{k}={v}" for k, v in query.items())
+        parameters = "&".join(f"{k}={v}" for k, v in query.items())
         return api.request(
-            f"{path}?{asked}",
+            f"{path}?{parameters}",
             method=method,
             body=json.dumps(body).encode(),
             headers={**operator.headers, **headers},
@@ -282,11 +282,11 @@ def test_a_dry_run_returns_the_reply_of_the_write_and_writes_nothing(
     assert real.status_code == (201 if method == "PUT" else 200), real.text
     assert "dry_run" not in real.json
     assert stored() != before
-    said, done = without_time(dry.json["data"]), without_time(real.json["data"])
+    dry_data, real_data = without_time(dry.json["data"]), without_time(real.json["data"])
     if case.data == {"quantity": 2}:  # the service chooses at random
-        said["ips"].sort()
-        done["ips"].sort()
-    assert said == done
+        dry_data["ips"].sort()
+        real_data["ips"].sort()
+    assert dry_data == real_data
 
 
 @pytest.mark.usefixtures("pool_of_three")

@@ -141,12 +141,12 @@ def test_the_results_are_json_on_request(fill: Add, load: Any) -> None:
     load(kazoo_document("192.0.2.2", "old", "old.example.com"))
     rows = (f"192.0.2.1-192.0.2.2,{ZONE},{HOST}", f"192.0.2.0/33,{ZONE},{HOST}")
     result = fill("--json", given=lines(*rows))
-    asked = {"line": 2, "given": "192.0.2.1-192.0.2.2", "zone": ZONE, "host": HOST}
+    row = {"line": 2, "given": "192.0.2.1-192.0.2.2", "zone": ZONE, "host": HOST}
     existing = {"zone": "old", "host": "old.example.com"}
     why = "/33 is not a prefix length of IPv4"
     assert [json.loads(line) for line in result.output.splitlines()] == [
-        {**asked, "ip": "192.0.2.1", "result": "added"},
-        {**asked, "ip": "192.0.2.2", "result": "different", "there": existing},
+        {**row, "ip": "192.0.2.1", "result": "added"},
+        {**row, "ip": "192.0.2.2", "result": "different", "there": existing},
         {"line": 3, "given": "192.0.2.0/33", "result": "invalid", "reason": why},
         {"sum": {"added": 1, "different": 1, "invalid": 1}},
     ]

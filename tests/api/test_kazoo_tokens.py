@@ -113,9 +113,9 @@ def test_a_login_that_kazoo_accepted_gives_a_token_with_the_same_header_and_clai
 def test_a_login_returns_the_same_account_data_as_kazoo(kazoo: Kazoo, name: str) -> None:
     recorded = login(name)
     reply = kazoo.api.put_json(recorded["path"], recorded["body"], status=201)
-    said, wanted = success(reply, reply.json["auth_token"]), recorded["reply"]["data"]
+    data, wanted = success(reply, reply.json["auth_token"]), recorded["reply"]["data"]
     ours = {"capabilities", "cluster_id"}  # members of the node, not of the account
-    assert {k: v for k, v in said.items() if k not in ours} == {
+    assert {k: v for k, v in data.items() if k not in ours} == {
         k: v for k, v in wanted.items() if k not in ours
     }
 

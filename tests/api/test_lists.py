@@ -350,10 +350,12 @@ def test_thousands_are_listed_walked_assigned_and_released(own_app: OwnApplicati
     assert [line["ip"] for found in pages for line in found] == many
     assert [len(found) for found in pages] == [1000, 101]
 
-    asked = many[999::-1]
-    reply = api.post_json(path, {"data": {"ips": asked}}, headers=headers, status=200)
-    assert success(reply, own_app.token) == {"ips": asked}
-    copies = own_app.databases("POST", account_database(own_app.id), "/_all_docs", {"keys": asked})
+    requested = many[999::-1]
+    reply = api.post_json(path, {"data": {"ips": requested}}, headers=headers, status=200)
+    assert success(reply, own_app.token) == {"ips": requested}
+    copies = own_app.databases(
+        "POST", account_database(own_app.id), "/_all_docs", {"keys": requested}
+    )
     assert all("error" not in row for row in copies["rows"])
     api.post_json(path, {"data": {"ips": many[1000:1101]}}, headers=headers, status=200)
     reply = api.delete(path, headers=headers, status=200)

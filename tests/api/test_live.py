@@ -78,16 +78,16 @@ def test_an_unreadable_request_gets_an_envelope(live: str, name: str) -> None:
         assert status in (wanted, 400)
     assert headers["Content-Type"] == "application/json"
     assert headers["Content-Length"] == str(len(body))
-    said = json.loads(body)
-    assert said.keys() == {
+    envelope = json.loads(body)
+    assert envelope.keys() == {
         "data", "status", "error", "message", "request_id", "node", "timestamp", "version",
     }  # fmt: skip
-    assert said["status"] == "error"
-    assert said["error"] == str(status)
-    assert said["data"].keys() == {"message"}
-    assert re.fullmatch("[a-z_]+", said["message"])
-    assert said["request_id"] == headers["X-Request-ID"]
-    assert said["version"] == version("kazoo_ips")
+    assert envelope["status"] == "error"
+    assert envelope["error"] == str(status)
+    assert envelope["data"].keys() == {"message"}
+    assert re.fullmatch("[a-z_]+", envelope["message"])
+    assert envelope["request_id"] == headers["X-Request-ID"]
+    assert envelope["version"] == version("kazoo_ips")
 
 
 CHUNKED = (

@@ -60,18 +60,18 @@ def test_the_revision_of_a_list_changes_with_its_data_and_with_nothing_else(
 ) -> None:
     load(kazoo_document(ADDRESS), kazoo_document("192.0.2.2", owner=operator.id))
 
-    def ask() -> str:
+    def current_revision() -> str:
         reply = api.get(url(path, operator), headers=operator.headers, status=200)
         return str(reply.json["revision"])
 
-    first = ask()
-    assert ask() == first
+    first = current_revision()
+    assert current_revision() == first
     more = ("eu-west", "proxy2.example.com")
     load(
         kazoo_document("192.0.2.3", *more),
         kazoo_document("192.0.2.4", *more, owner=operator.id),
     )
-    assert ask() != first
+    assert current_revision() != first
 
 
 # If-None-Match

@@ -35,7 +35,7 @@ def test_a_revoked_token_stops_working_on_all_workers_within_five_seconds(
     disabled, renewed, moved, left, restricted = (
         member(name, parent) for name in ("Disabled", "Renewed", "Moved", "Left", "Restricted")
     )
-    asked = {
+    requests = {
         "an account that is disabled": (disabled.token, disabled, 401),
         "a user with another secret": (renewed.token, renewed, 401),
         "an account that moved away from the caller's": (parent.token, moved, 403),
@@ -55,10 +55,10 @@ def test_a_revoked_token_stops_working_on_all_workers_within_five_seconds(
                 ).status
                 for _ in range(times)
             }
-            for what, (token, account, _) in asked.items()
+            for what, (token, account, _) in requests.items()
         }
 
-    assert statuses(10) == {what: {200} for what in asked}
+    assert statuses(10) == {what: {200} for what in requests}
 
     services.accounts.set_enabled(disabled.id, False)
     services.accounts.disable_user(left.id, "admin")
@@ -76,7 +76,7 @@ def test_a_revoked_token_stops_working_on_all_workers_within_five_seconds(
     while time.monotonic() < end:
         statuses(2)
         time.sleep(0.2)
-    assert statuses(10) == {what: {status} for what, (_, _, status) in asked.items()}
+    assert statuses(10) == {what: {status} for what, (_, _, status) in requests.items()}
 
 
 def change(couch: Couch, member: Member, document_id: str, **fields: object) -> None:

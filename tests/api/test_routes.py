@@ -75,10 +75,10 @@ def test_an_account_assigns_addresses_in_the_order_of_the_request(
 ) -> None:
     for address in (FIRST, SECOND, THIRD):
         add(address)
-    asked = [SECOND, THIRD, FIRST]
+    requested = [SECOND, THIRD, FIRST]
     path = f"/v2/accounts/{alice.id}/ips"
-    reply = api.post_json(path, {"data": {"ips": asked}}, headers=alice.headers, status=200)
-    assert success(reply, alice.token) == {"ips": asked}
+    reply = api.post_json(path, {"data": {"ips": requested}}, headers=alice.headers, status=200)
+    assert success(reply, alice.token) == {"ips": requested}
     reply = api.get(f"{path}/assigned", headers=alice.headers, status=200)
     assert page(reply, alice.token) == [{"ip": a, **LISTED} for a in (FIRST, SECOND, THIRD)]
     assert page(api.get(path, headers=alice.headers, status=200), alice.token) == []
@@ -90,8 +90,8 @@ def test_an_account_releases_addresses_in_the_order_of_the_request(
     for address in (FIRST, SECOND, THIRD):
         taken(address)
     path = f"/v2/accounts/{alice.id}/ips"
-    asked = {"data": {"ips": [THIRD, FIRST]}}
-    reply = api.delete_json(path, asked, headers=alice.headers, status=200)
+    body = {"data": {"ips": [THIRD, FIRST]}}
+    reply = api.delete_json(path, body, headers=alice.headers, status=200)
     assert success(reply, alice.token) == {"ips": [THIRD, FIRST]}
     reply = api.get(f"{path}/assigned", headers=alice.headers, status=200)
     assert page(reply, alice.token) == [{"ip": SECOND, **LISTED}]

@@ -367,8 +367,8 @@ def test_an_address_that_kazoo_spelled_otherwise_is_found_among_many_unknown_one
 ) -> None:
     load(kazoo_document(KAZOOS), kazoo_document("2001:0db8::0002", "eu-west"))
     path = f"/v2/accounts/{alice.id}/ips"
-    asked = [f"2001:db8::{number:x}" for number in range(1, 40)]
-    reply = api.post_json(path, {"data": {"ips": asked}}, headers=alice.headers, status=400)
+    requested = [f"2001:db8::{number:x}" for number in range(1, 40)]
+    reply = api.post_json(path, {"data": {"ips": requested}}, headers=alice.headers, status=400)
     assert invalid(reply, alice.token).keys() == {f"ips.{index}" for index in range(2, 39)}
 
 

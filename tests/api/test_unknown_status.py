@@ -199,13 +199,13 @@ def test_the_commands_refuse_an_unknown_status_with_a_reason(
     environment: dict[str, str], databases: Databases, kept: dict[str, Any], alice: Any
 ) -> None:
     runner = CliRunner(env=environment)
-    for command, said in (
+    for command, message in (
         (["release", KEPT], f"unable to release IP: {WHY}suspended\n"),
         (["assign", KEPT, alice.id], f"unable to assign IP: {WHY}suspended\n"),
         (["delete", KEPT], "unable to delete IP: unknown_status\n"),
     ):
         result = runner.invoke(cli, command)
-        assert (result.exit_code, result.output) == (1, said)
+        assert (result.exit_code, result.output) == (1, message)
     assert unchanged(databases, kept)
 
 

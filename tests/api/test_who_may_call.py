@@ -148,11 +148,11 @@ def documents(
     services.pool.create(CreateIP(ADDRESS, "us-east", "proxy1.example.com"), "0" * 32)
     services.ips.assign(AssignIP(child.id, ADDRESS), "0" * 32)
 
-    def look() -> Any:
+    def read() -> Any:
         pool = databases("GET", "dedicated_ips", "/_all_docs?include_docs=true")["rows"]
         return pool, databases.get(account_database(child.id), ADDRESS)
 
-    yield look
+    yield read
     services.pool.delete(DeleteIP(ADDRESS, force=True), "0" * 32)
 
 

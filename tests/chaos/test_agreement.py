@@ -31,10 +31,10 @@ def current_disagreements(
     assert urllib3.request("POST", url, headers=alice.headers).status == 200
     node = settings.as_administrator().couchdb_url
 
-    def ask() -> list[str]:
+    def current() -> list[str]:
         return list(disagreements([node], settings.prefix, [live], [alice.id], operator.token))
 
-    return ask
+    return current
 
 
 def test_a_consistent_pool_agrees(

@@ -47,7 +47,7 @@ def confirmed(reply: TestResponse) -> TestResponse:
     return form.submit()
 
 
-def said(reply: TestResponse) -> str:
+def message_of(reply: TestResponse) -> str:
     """Follow the redirect, and return the message of the page about the change."""
     assert reply.status_int == 303, reply.text
     page = reply.follow()

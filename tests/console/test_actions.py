@@ -10,7 +10,7 @@ from webtest import Upload
 from kazoo_ips.app import Instance
 from kazoo_ips.model import AssignIP, DedicatedIP, ListIPs
 from tests.conftest import Member
-from tests.console.browsing import Browser, confirmed, said
+from tests.console.browsing import Browser, confirmed, message_of
 
 
 def holdings(services: Instance, member: Member) -> list[str]:
@@ -28,19 +28,19 @@ def test_the_operator_assigns_releases_and_deletes_an_address(
     preview = form.submit()
     assert "Assign 192.0.2.1 to Alice?" in preview.text
     assert services.ips.fetch(ip.address).status == "available"
-    assert said(confirmed(preview)) == "Assigned."
+    assert message_of(confirmed(preview)) == "Assigned."
     assert services.ips.fetch(ip.address).assigned_to == alice.id
 
     preview = owner.open(path).forms["release"].submit()
     assert "assigned to Alice" in preview.text
     assert services.ips.fetch(ip.address).assigned_to == alice.id
-    assert said(confirmed(preview)) == "Released."
+    assert message_of(confirmed(preview)) == "Released."
     assert services.ips.fetch(ip.address).status == "available"
 
     preview = owner.open(path).forms["delete"].submit()
     assert "not in the pool" in preview.text
     assert services.ips.fetch(ip.address)
-    assert "deleted" in said(confirmed(preview))
+    assert "deleted" in message_of(confirmed(preview))
     owner.open(path, status=404)
 
 
@@ -96,7 +96,7 @@ def test_an_account_takes_addresses_and_gives_them_back(
     proposed = [field.value for field in preview.forms["confirm"].fields["address"]]
     assert len(proposed) == 2
     assert holdings(services, alice) == []
-    assert said(confirmed(preview)) == "Assigned."
+    assert message_of(confirmed(preview)) == "Assigned."
     assert sorted(holdings(services, alice)) == sorted(proposed)
     # A second press of the button assigns no further address.
     again = preview.forms["confirm"].submit(status=400)
@@ -106,7 +106,7 @@ def test_an_account_takes_addresses_and_gives_them_back(
     chosen = {"csrf": form["csrf"].value, "address": proposed[0]}
     preview = hers.post(f"{path}/release", chosen)
     assert len(holdings(services, alice)) == 2
-    assert said(confirmed(preview)) == "Released."
+    assert message_of(confirmed(preview)) == "Released."
     assert holdings(services, alice) == proposed[1:]
 
 
@@ -116,7 +116,7 @@ def test_an_account_takes_one_address_by_name(
     add()
     form = hers.open("/console/addresses/192.0.2.1").forms["assign"]
     assert "account" not in form.fields
-    assert said(confirmed(form.submit())) == "Assigned."
+    assert message_of(confirmed(form.submit())) == "Assigned."
     assert holdings(services, alice) == ["192.0.2.1"]
     assert "delete" not in hers.open("/console/addresses/192.0.2.1").forms
 
@@ -150,7 +150,7 @@ def test_a_block_is_added_after_a_preview(owner: Browser, services: Instance, po
     preview = form.submit()
     assert "4 would be added" in preview.html.find(class_="legend").get_text()
     assert services.lists.zones() == []
-    assert "imported" in said(confirmed(preview))
+    assert "imported" in message_of(confirmed(preview))
     assert len(services.lists.available(ListIPs()).items) == 4
 
 
@@ -211,13 +211,13 @@ def test_a_webhook_is_created_changed_and_deleted(
     assert "us-east, us-west" in page.text
     assert secret not in page.text
 
-    assert said(page.forms["enable_webhook"].submit()) == "The webhook was changed."
+    assert message_of(page.forms["enable_webhook"].submit()) == "The webhook was changed."
     rotated = confirmed(browser.open(one).forms["rotate_webhook"].submit())
     assert rotated.html.find(class_="secret").get_text() not in ("", secret)
     form = browser.open(one).forms["replay_webhook"]
     form["since"] = "2026-11-01"
-    assert "delivered again" in said(confirmed(form.submit()))
-    assert "deleted" in said(confirmed(browser.open(one).forms["delete_webhook"].submit()))
+    assert "delivered again" in message_of(confirmed(form.submit()))
+    assert "deleted" in message_of(confirmed(browser.open(one).forms["delete_webhook"].submit()))
     browser.open(one, status=404)
 
 
@@ -250,7 +250,7 @@ def test_the_operator_limits_an_account_which_sees_its_limits(
     preview = form.submit()
     assert "no limit" in preview.text
     assert services.limits.status(alice.id).limits.max is None
-    assert said(confirmed(preview)) == "The limits were changed."
+    assert message_of(confirmed(preview)) == "The limits were changed."
     services.limits.refresh()
 
     page = hers.open(path)

@@ -290,7 +290,7 @@ def test_no_script_reads_the_cookie_and_no_script_of_a_page_runs(
 def test_no_other_page_shows_the_console_in_a_frame(chromium: Chromium, live: str) -> None:
     other = chromium.new_context().new_page()
     refused: list[str] = []
-    other.on("console", lambda said: refused.append(said.text))
+    other.on("console", lambda message: refused.append(message.text))
     other.set_content(f'<iframe src="{live}/console/login"></iframe>')
     other.wait_for_timeout(500)
     assert "frame-ancestors" in " ".join(refused)

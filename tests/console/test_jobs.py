@@ -7,7 +7,7 @@ from uuid import uuid4
 from kazoo_ips.app import Instance
 from kazoo_ips.model import AssignIP, DedicatedIP
 from tests.conftest import Member
-from tests.console.browsing import Browser, confirmed, said
+from tests.console.browsing import Browser, confirmed, message_of
 
 HOST, OTHER = "proxy1.example.com", "proxy2.example.com"
 
@@ -36,7 +36,7 @@ def test_a_host_is_moved_after_its_plan(
     assert "1 available" in preview.text
     assert not services.job_runner.unfinished()
     started = confirmed(preview)
-    assert said(started) == "The job is under way."
+    assert message_of(started) == "The job is under way."
     path = started.location.partition("?")[0]
     again = form.submit(status=409)
     assert "Another job works on this host" in again.text
@@ -59,7 +59,7 @@ def test_an_evacuation_shows_who_gets_what_and_can_be_stopped(
     assert "also 192.0.2.2" in preview.text
     assert "Alice" in preview.text
     job = confirmed(preview).follow()
-    assert "and stops" in said(confirmed(job.forms["stop"].submit()))
+    assert "and stops" in message_of(confirmed(job.forms["stop"].submit()))
     work(services)
     assert services.jobs.list()[0].has_ended
 
@@ -76,7 +76,7 @@ def test_an_address_is_changed_and_found_by_its_label(
     preview = form.submit()
     assert "&lt;b&gt;old" in preview.text
     assert services.ips.fetch("192.0.2.1").host != OTHER
-    assert said(confirmed(preview)) == "The address was changed."
+    assert message_of(confirmed(preview)) == "The address was changed."
     page = owner.open("/console/addresses/192.0.2.1")
     assert page.forms["change"]["labels"].value == "carrier:example, rack:7"
     assert "192.0.2.1" in owner.open("/console/search?q=rack:7").text
@@ -100,7 +100,7 @@ def test_an_address_is_transferred(
     form["account"] = bob.id
     preview = form.submit()
     assert services.ips.fetch("192.0.2.1").assigned_to == alice.id
-    assert said(confirmed(preview)) == "Transferred."
+    assert message_of(confirmed(preview)) == "Transferred."
     assert services.ips.fetch("192.0.2.1").assigned_to == bob.id
 
 

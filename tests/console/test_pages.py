@@ -150,8 +150,8 @@ def test_the_operator_opens_every_page(
 def test_a_page_of_the_console_allows_no_other_origin(owner: Browser) -> None:
     reply = owner.get("/console", headers={"Origin": "https://evil.example"})
     assert not [name for name in reply.headers if name.startswith("Access-Control")]
-    asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
-    reply = owner.options("/console/logout", headers=asked, status="*")
+    preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    reply = owner.options("/console/logout", headers=preflight, status="*")
     assert not [name for name in reply.headers if name.startswith("Access-Control")]
 
 

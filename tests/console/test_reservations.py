@@ -10,7 +10,7 @@ from kazoo_ips.model import AllocateIPs, DedicatedIP, ListIPs
 from kazoo_ips.model.commands import ReserveIPs
 from kazoo_ips.model.reservations import Reservation
 from tests.conftest import Member
-from tests.console.browsing import Browser, confirmed, said
+from tests.console.browsing import Browser, confirmed, message_of
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_an_account_reserves_what_the_service_proposes(
     assert len(proposed) == 2
     assert not {*proposed} & {*made.addresses}
     assert len(services.reservations.all_open(alice.id)) == 1
-    assert said(confirmed(preview)) == "The addresses are reserved."
+    assert message_of(confirmed(preview)) == "The addresses are reserved."
     (new,) = (each for each in services.reservations.all_open(alice.id) if each.id != made.id)
     assert sorted(new.addresses) == sorted(proposed)
     assert new.until - new.started == 900
@@ -63,7 +63,7 @@ def test_a_reservation_ends_later(hers: Browser, services: Instance, made: Reser
     form["seconds"] = "14400"
     preview = form.submit()
     assert services.reservations.fetch(made.account_id, made.id).until == made.until
-    assert "was changed" in said(confirmed(preview))
+    assert "was changed" in message_of(confirmed(preview))
     assert services.reservations.fetch(made.account_id, made.id).until > made.until + 10_000
     path = f"{page_of(made)}/extend"
     assert "a number" in hers.send(path, 400, seconds="x").text
@@ -74,7 +74,7 @@ def test_a_reservation_is_cancelled(hers: Browser, services: Instance, made: Res
     preview = hers.open(page_of(made)).forms["cancel"].submit()
     assert made.addresses[0] in preview.text
     assert services.reservations.all_open(made.account_id)
-    assert "cancelled" in said(confirmed(preview))
+    assert "cancelled" in message_of(confirmed(preview))
     assert services.reservations.all_open(made.account_id) == []
     assert "has ended" in preview.forms["confirm"].submit(status=404).text
     assert "has ended" in hers.open(page_of(made), status=404).text
@@ -84,7 +84,7 @@ def test_a_reservation_is_assigned(hers: Browser, services: Instance, made: Rese
     preview = hers.open(page_of(made)).forms["assign"].submit()
     assert "reserved, in us-east" in preview.text
     assert services.reservations.all_open(made.account_id)
-    assert said(confirmed(preview)) == "Assigned."
+    assert message_of(confirmed(preview)) == "Assigned."
     held = [line.address for line in services.lists.assigned(ListIPs(), made.account_id).items]
     assert sorted(held) == sorted(made.addresses)
     assert "nothing was assigned" in preview.forms["confirm"].submit(status=409).text
@@ -102,7 +102,7 @@ def test_the_operator_reserves_an_address_for_an_account(
     preview = form.submit()
     assert "available, in us-east" in preview.text
     assert services.ips.fetch("192.0.2.1").status == "available"
-    assert "reserved" in said(confirmed(preview))
+    assert "reserved" in message_of(confirmed(preview))
     assert services.ips.fetch("192.0.2.1").reserved_for == bob.id
     link = owner.open(page).html.find("a", string="its reservation")
     confirmed(owner.open(link["href"]).forms["cancel"].submit())

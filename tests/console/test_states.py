@@ -8,7 +8,7 @@ import pytest
 from kazoo_ips.app import Instance
 from kazoo_ips.model import AssignIP, DedicatedIP
 from tests.conftest import Member
-from tests.console.browsing import Browser, confirmed, said
+from tests.console.browsing import Browser, confirmed, message_of
 
 HOST = "proxy1.example.com"
 
@@ -28,7 +28,7 @@ def test_an_address_is_taken_out_of_service_and_back(
     preview = form.submit()
     assert "disabled: blocklisted" in preview.text
     assert status(services) == "available"
-    assert said(confirmed(preview)) == "The address was changed."
+    assert message_of(confirmed(preview)) == "The address was changed."
     page = owner.open(path)
     assert "blocklisted" in page.html.find("dl").get_text()
     assert "assign" not in page.forms
@@ -51,11 +51,11 @@ def test_a_place_is_drained_and_enabled(
     cells = [cell.get_text() for cell in preview.html.find("tbody").find_all(["th", "td"])]
     assert cells == ["assigned", "1", "1", "disabled", "0", "1", "available", "1", "0"]
     assert status(services, "192.0.2.2") == "available"
-    assert "drained" in said(confirmed(preview))
+    assert "drained" in message_of(confirmed(preview))
     assert [status(services, f"192.0.2.{n}") for n in (1, 2)] == ["assigned", "disabled"]
     page = owner.open(path)
     assert "the proxy is replaced" in page.html.find(class_="problem").get_text()
-    assert "enabled" in said(confirmed(page.forms["drain"].submit()))
+    assert "enabled" in message_of(confirmed(page.forms["drain"].submit()))
     assert status(services, "192.0.2.2") == "available"
 
 
@@ -68,7 +68,7 @@ def test_a_zone_lets_addresses_rest_until_the_operator_ends_it(
     form["aging_days"], form["when_empty"] = "7", "oldest"
     preview = form.submit()
     assert "7 days" in preview.text
-    assert said(confirmed(preview)) == "The settings were changed."
+    assert message_of(confirmed(preview)) == "The settings were changed."
     services.ips.assign(AssignIP(alice.id, "192.0.2.1"), uuid4().hex)
     confirmed(owner.open("/console/addresses/192.0.2.1").forms["release"].submit())
     page = owner.open("/console/addresses/192.0.2.1")

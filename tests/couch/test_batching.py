@@ -128,14 +128,14 @@ def test_a_leader_waits_for_an_expected_sibling(gated: GatedBatches, start: Star
     assert first.result(5) == "a!"
     expected, go = threading.Event(), threading.Event()
 
-    def come() -> str:
+    def send_as_sibling() -> str:
         gated.siblings.expect()
         expected.set()
         assert go.wait(5)
         return gated.batcher.send("c")
 
     with ThreadPoolExecutor(1) as threads:
-        coming = threads.submit(come)
+        coming = threads.submit(send_as_sibling)
         assert expected.wait(5)
         second = start("b")
         assert eventually(lambda: gated.batcher._has_leader)

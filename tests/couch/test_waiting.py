@@ -56,16 +56,16 @@ def test_threads_that_need_the_number_of_replicas_fail_together(
 
 
 def test_concurrent_health_checks_share_one_failure() -> None:
-    asked = []
+    checks = []
 
-    def ask() -> object:
-        asked.append(1)
+    def check() -> object:
+        checks.append(1)
         time.sleep(DELAY)
         raise LookupError
 
-    kept = _Cached(ask, 1.0)
+    kept = _Cached(check, 1.0)
     assert seconds([kept] * THREADS, LookupError) < DELAY * THREADS / 2
-    assert len(asked) == 1
+    assert len(checks) == 1
     with pytest.raises(LookupError):
         kept()
-    assert len(asked) == 2, "an error is not kept"
+    assert len(checks) == 2, "an error is not kept"

@@ -62,9 +62,9 @@ class Site:
             timeout=200,
             check=False,
         )
-        said = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, said + self.log()
-        return said
+        output = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, output + self.log()
+        return output
 
     def log(self) -> str:
         """Return the service's log."""

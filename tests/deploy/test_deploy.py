@@ -55,9 +55,9 @@ def test_a_deployment_a_broken_one_and_a_rollback_under_load(
         site.run("deploy", newer)
         assert served(site, operator, "8.0.0") == "8.0.0"
 
-        said = site.run("deploy", broken, fails=True)
-        assert "it does not answer" in said
-        assert "8.0.0" in said.splitlines()[-1]
+        output = site.run("deploy", broken, fails=True)
+        assert "it does not answer" in output
+        assert "8.0.0" in output.splitlines()[-1]
         assert site.serving() == "8.0.0"
         assert served(site, operator, "8.0.0") == "8.0.0"
 
@@ -66,8 +66,8 @@ def test_a_deployment_a_broken_one_and_a_rollback_under_load(
     assert clients.lost == {}
     assert clients.served > 100
 
-    said = site.run("undeploy")
-    assert f"kept {site.settings.parent}" in said
+    output = site.run("undeploy")
+    assert f"kept {site.settings.parent}" in output
     assert not site.app.exists()
     assert site.settings.exists()
 
@@ -76,8 +76,8 @@ def test_the_first_deployment_writes_settings_that_only_the_service_reads(
     site: Site, wheel: Path
 ) -> None:
     unfit = wheels.changed(wheel, "7.0.0", {"kazoo_ips/app.py": "\nraise RuntimeError\n"})
-    said = site.run("deploy", unfit)
-    *_, first, second = said.splitlines()
+    output = site.run("deploy", unfit)
+    *_, first, second = output.splitlines()
     assert first.startswith("7.0.0-")
     assert first.endswith(" does not serve yet: set COUCHDB_URL, with user and password, in")
     assert second == f"{site.settings}, and run `make deploy` again"
@@ -95,8 +95,8 @@ def test_what_serves_already_is_found_without_a_wheel(site: Site, wheel: Path) -
     site.write_settings()
     site.run("deploy", wheel, digest)
     before = site.snapshot()
-    said = site.run("serves", digest)
-    assert said == f"{(site.app / 'current').resolve().name} serves already: nothing to do\n"
+    output = site.run("serves", digest)
+    assert output == f"{(site.app / 'current').resolve().name} serves already: nothing to do\n"
     assert site.snapshot() == before
     assert site.run("serves", "0" * 64, fails=True) == ""
     with_root = {**site.environ, "KAZOO_IPS_ROOT": str(site.root)}

@@ -53,8 +53,8 @@ def test_nginx_accepts_the_example(tmp_path: Path) -> None:
         f"pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}}\n"
         f"http {{ access_log off; {paths} include {site}; }}\n"
     )
-    said = run("nginx", "-t", "-c", config)
-    assert said.returncode == 0, said.stderr
+    output = run("nginx", "-t", "-c", config)
+    assert output.returncode == 0, output.stderr
 
 
 @needs("shellcheck")

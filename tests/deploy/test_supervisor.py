@@ -249,7 +249,7 @@ def test_a_command_runs_with_the_files_settings(tmp_path: Path) -> None:
     file.write_text("KAZOO_IPS_BIND=here\n")
     command = [sys.executable, "-m", "kazoo_ips.settings_file", str(file)]
     program = ["/bin/sh", "-c", 'echo "$KAZOO_IPS_BIND $0"', "there"]
-    said = subprocess.run([*command, *program], capture_output=True, text=True, check=True)
-    assert said.stdout == "here there\n"
-    said = subprocess.run([*command[:-1], "/no", *program], capture_output=True, check=False)
-    assert (said.returncode, said.stderr) == (1, b"/no: No such file or directory\n")
+    result = subprocess.run([*command, *program], capture_output=True, text=True, check=True)
+    assert result.stdout == "here there\n"
+    result = subprocess.run([*command[:-1], "/no", *program], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (1, b"/no: No such file or directory\n")

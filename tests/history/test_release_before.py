@@ -124,8 +124,8 @@ def before(world: World) -> dict[str, Any]:
 def test_an_earlier_release_does_not_change_the_states_that_it_lacks(
     world: World, code: Path, before: dict[str, Any]
 ) -> None:
-    said = run_before(world, code, "harms", world.other_id, *before)
-    assert said.splitlines() == [
+    output = run_before(world, code, "harms", world.other_id, *before)
+    assert output.splitlines() == [
         *(f"refused {address}" for address in before for _ in range(2)),
         "refused 2 requested, 1 available",
     ]

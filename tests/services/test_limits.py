@@ -73,11 +73,11 @@ def set_limits(limited: Instance, clock: Clock) -> Iterator[Set]:
     """A function that sets the limits of an account, and waits until every process knows them."""
     accounts: list[str] = []
 
-    def do(member: Member, **limits: Any) -> None:
+    def set_and_wait(member: Member, **limits: Any) -> None:
         accounts.append(member.id)
         settled(limited, clock, member, Limits(**limits))
 
-    yield do
+    yield set_and_wait
     for account_id in accounts:
         limited.limits.set(account_id, Limits(), uuid4().hex)
 
@@ -107,12 +107,12 @@ def test_every_process_can_know_a_limit_before_it_is_written(
     """Otherwise a process that dies in between leaves a limit that no other process applies."""
     through, listed = composition.build(proxied_settings, clock=clock), []
 
-    def look(forward: Forward) -> Reply:
+    def read_ledger(forward: Forward) -> Reply:
         limited.limits.refresh()
         listed.append(limited.limits.is_limited(alice.id))
         return forward()
 
-    proxy.rule(look, "PUT", f"-kazoo_ips/limit-{alice.id}", times=None)
+    proxy.rule(read_ledger, "PUT", f"-kazoo_ips/limit-{alice.id}", times=None)
     through.limits.set(alice.id, Limits(max=1), uuid4().hex)
     through.limits.set(alice.id, Limits(), uuid4().hex)
     assert listed == [True, True]
@@ -620,7 +620,7 @@ def test_many_requests_at_once_get_exactly_the_limit(
     allocate(limited, alice)  # the ledger is counted once more, after every process knows it
     instances = [composition.build(settings, clock=clock) for _ in range(3)]
 
-    def one(number: int) -> bool:
+    def allocate_one(number: int) -> bool:
         try:
             allocate(instances[number % 3], alice)
         except LimitReached:
@@ -628,6 +628,6 @@ def test_many_requests_at_once_get_exactly_the_limit(
         return True
 
     with ThreadPoolExecutor(24) as clients:
-        got = [future.result() for future in [clients.submit(one, n) for n in range(24)]]
+        got = [future.result() for future in [clients.submit(allocate_one, n) for n in range(24)]]
     assert sum(got) == 6
     assert limited.limits.status(alice.id).used == 7

@@ -267,7 +267,7 @@ def test_confirming_and_others_at_once_never_share_an_address(
     made = reserve(timed, alice, 3)
     instances = [composition.build(settings, clock=clock) for _ in range(3)]
 
-    def go(call: Callable[[], object]) -> object:
+    def outcome_of(call: Callable[[], object]) -> object:
         try:
             return call()
         except KazooIPsError as error:
@@ -280,7 +280,9 @@ def test_confirming_and_others_at_once_never_share_an_address(
         lambda: instances[2].allocation.allocate(AllocateIPs(bob.id, 3), uuid4().hex),
     ]
     with ThreadPoolExecutor(4) as clients:
-        results = [future.result() for future in [clients.submit(go, call) for call in calls]]
+        results = [
+            future.result() for future in [clients.submit(outcome_of, call) for call in calls]
+        ]
     confirmed = [r for r in results[:2] if isinstance(r, list)]
     assert len(confirmed) <= 1
     owners = {timed.ips.fetch(address).assigned_to for address in made.addresses}

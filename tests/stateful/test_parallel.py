@@ -98,7 +98,7 @@ def run(world: World, seed: int, each: int) -> list[Exchange]:
     """Send random commands from several threads, and return the exchanges."""
     start = Barrier(THREADS)
 
-    def one(thread: int) -> list[Exchange]:
+    def send_commands(thread: int) -> list[Exchange]:
         chance = random.Random(f"{seed}-{thread}")
         client = world.client()
         exchanges = []
@@ -108,7 +108,7 @@ def run(world: World, seed: int, each: int) -> list[Exchange]:
         return exchanges
 
     with ThreadPoolExecutor(THREADS) as threads:
-        futures = [threads.submit(one, thread) for thread in range(THREADS)]
+        futures = [threads.submit(send_commands, thread) for thread in range(THREADS)]
         return [exchange for future in futures for exchange in future.result()]
 
 

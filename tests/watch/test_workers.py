@@ -34,12 +34,12 @@ def server(environment: dict[str, str], operator: Member, tmp_path: Path) -> Ite
 def send(server: Gunicorn, count: int) -> None:
     """Send requests from several threads, each over a new connection."""
 
-    def one(_: int) -> int:
+    def send_one(_: int) -> int:
         headers = {"Connection": "close"}
         return urllib3.request("GET", f"{server.url}/healthz", headers=headers).status
 
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(one, range(count))) == [200] * count
+        assert list(threads.map(send_one, range(count))) == [200] * count
 
 
 def scrape(server: Gunicorn) -> Samples:

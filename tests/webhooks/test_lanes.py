@@ -17,11 +17,11 @@ def test_a_group_takes_its_share_and_no_more_and_others_the_rest() -> None:
     running: list[str] = []
 
     def work(name: str) -> Callable[[], None]:
-        def do() -> None:
+        def hold() -> None:
             running.append(name)
             go.wait(10)
 
-        return do
+        return hold
 
     assert [lane.offer("a", work("a")) for _ in range(3)] == [True, True, False]
     assert [lane.offer("b", work("b")) for _ in range(2)] == [True, True]
