@@ -35,8 +35,8 @@ from kazoo_ips.model.commands import (
 )
 from kazoo_ips.model.limits import Limits
 from kazoo_ips.repositories.accounts import account_database
+from tests.clocks import ManualClock
 from tests.conftest import Member
-from tests.services.test_limits import Clock
 
 A, B = NAMED = ("192.0.2.1", "192.0.2.2")
 Result = list[tuple[object, ...]]
@@ -46,7 +46,7 @@ Write = Callable[[str, Attempt], Result]
 class Scene:
     """Two accounts, two addresses, and a service whose clock the test moves."""
 
-    def __init__(self, services: Instance, clock: Clock, x: Member, y: Member) -> None:
+    def __init__(self, services: Instance, clock: ManualClock, x: Member, y: Member) -> None:
         self.services = services
         self.clock = clock
         self.x, self.y = x.id, y.id
@@ -180,7 +180,7 @@ def scene(
 ) -> Iterator[Scene]:
     for address in NAMED:
         add(address)
-    clock = Clock()
+    clock = ManualClock()
     services = composition.build(settings, clock=clock, pause=lambda seconds: None)
     yield Scene(services, clock, alice, bob)
     services.limits.set(alice.id, Limits(), uuid4().hex)

@@ -31,6 +31,7 @@ from kazoo_ips.services.assigning import account_holdings
 from kazoo_ips.services.assigning.allocation import _Allocation
 from kazoo_ips.services.assigning.limits import SETTLE
 from kazoo_ips.services.assigning.recovery import LEASE
+from tests.clocks import ManualClock
 from tests.conftest import Member
 from tests.faults.conftest import proxied_settings, proxy, running_proxy
 from tests.faults.proxy import FaultProxy, Forward, Reply
@@ -38,28 +39,13 @@ from tests.faults.proxy import FaultProxy, Forward, Reply
 __all__ = ["proxied_settings", "proxy", "running_proxy"]
 
 
-class Clock:
-    """A clock that only the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def limited(settings: Settings, clock: Clock, add: Any) -> Instance:
+def limited(settings: Settings, clock: ManualClock, add: Any) -> Instance:
     """The services on a clock of their own, with an empty pool."""
     return composition.build(settings, clock=clock, pause=lambda seconds: None)
 
 
-def settled(services: Instance, clock: Clock, member: Member, limits: Limits) -> None:
+def settled(services: Instance, clock: ManualClock, member: Member, limits: Limits) -> None:
     """Set the limits of an account, and let the time pass until every process knows them."""
     services.limits.set(member.id, limits, uuid4().hex)
     clock.now += SETTLE + 1
@@ -69,7 +55,7 @@ Set = Callable[..., None]
 
 
 @pytest.fixture
-def set_limits(limited: Instance, clock: Clock) -> Iterator[Set]:
+def set_limits(limited: Instance, clock: ManualClock) -> Iterator[Set]:
     """A function that sets the limits of an account, and waits until every process knows them."""
     accounts: list[str] = []
 
@@ -102,7 +88,11 @@ def fill(
 
 
 def test_every_process_can_know_a_limit_before_it_is_written(
-    limited: Instance, proxied_settings: Settings, proxy: FaultProxy, clock: Clock, alice: Member
+    limited: Instance,
+    proxied_settings: Settings,
+    proxy: FaultProxy,
+    clock: ManualClock,
+    alice: Member,
 ) -> None:
     """Otherwise a process that dies in between leaves a limit that no other process applies."""
     through, listed = composition.build(proxied_settings, clock=clock), []
@@ -148,7 +138,7 @@ def test_a_released_address_makes_room_at_once(
 
 @pytest.mark.parametrize("which", ["max", "descendants_max"])
 def test_a_transaction_has_its_places_until_its_process_is_dead(
-    limited: Instance, clock: Clock, couch: Couch, add: Any, alice: Member, child: Member,
+    limited: Instance, clock: ManualClock, couch: Couch, add: Any, alice: Member, child: Member,
     set_limits: Set, which: str,
 ) -> None:  # fmt: skip
     """Its documents are not written yet, so only the ledger counts its addresses."""
@@ -168,7 +158,7 @@ def test_a_transaction_has_its_places_until_its_process_is_dead(
 
 
 def test_a_request_waits_for_a_transaction_that_has_the_last_place(
-    settings: Settings, clock: Clock, couch: Couch, add: Any, alice: Member, set_limits: Set
+    settings: Settings, clock: ManualClock, couch: Couch, add: Any, alice: Member, set_limits: Set
 ) -> None:
     """If no other transaction is pending, the request is refused at once."""
     fill(add, 2)
@@ -195,7 +185,7 @@ def test_an_allocation_goes_on_in_other_zones_when_a_limit_is_reached_on_the_way
     proxied_settings: Settings,
     proxy: FaultProxy,
     limited: Instance,
-    clock: Clock,
+    clock: ManualClock,
     add: Any,
     alice: Member,
     bob: Member,
@@ -233,7 +223,7 @@ def test_an_allocation_with_a_choice_of_its_own_is_refused_by_the_limit_of_a_zon
 
 
 def test_an_allocation_past_the_limit_of_the_account_is_refused_at_once(
-    settings: Settings, clock: Clock, add: Any, alice: Member, set_limits: Set
+    settings: Settings, clock: ManualClock, add: Any, alice: Member, set_limits: Set
 ) -> None:
     """No other zone would help."""
     fill(add, 4)
@@ -262,7 +252,7 @@ def test_an_allocation_up_to_the_limit_replaces_an_address_that_is_lost(
     proxied_settings: Settings,
     proxy: FaultProxy,
     limited: Instance,
-    clock: Clock,
+    clock: ManualClock,
     add: Any,
     alice: Member,
     bob: Member,
@@ -333,7 +323,12 @@ def test_limits_that_are_set_again_are_the_same(
 
 
 def test_a_dry_run_of_limits_counts_what_a_transaction_may_assign(
-    limited: Instance, settings: Settings, clock: Clock, add: Any, alice: Member, set_limits: Set
+    limited: Instance,
+    settings: Settings,
+    clock: ManualClock,
+    add: Any,
+    alice: Member,
+    set_limits: Set,
 ) -> None:
     added = add("192.0.2.1")
     set_limits(alice, max=5)
@@ -358,7 +353,7 @@ def test_addresses_from_before_the_limit_count(
 def test_a_clock_that_jumps_by_hours_lets_no_account_exceed_its_limit(
     settings: Settings,
     limited: Instance,
-    clock: Clock,
+    clock: ManualClock,
     add: Any,
     alice: Member,
     set_limits: Set,
@@ -420,7 +415,12 @@ def test_many_accounts_below_share_a_limit(
 
 
 def test_an_address_that_a_process_assigned_before_it_knew_the_limit_counts(
-    settings: Settings, limited: Instance, clock: Clock, add: Any, alice: Member, set_limits: Set
+    settings: Settings,
+    limited: Instance,
+    clock: ManualClock,
+    add: Any,
+    alice: Member,
+    set_limits: Set,
 ) -> None:
     fill(add, 4)
     other = composition.build(settings, clock=clock)
@@ -504,7 +504,12 @@ def test_a_released_address_does_not_take_the_account_further_past_its_limit(
 
 
 def test_a_released_address_is_not_past_a_limit(
-    settings: Settings, clock: Clock, pool: Database, add: Any, alice: Member, set_limits: Set
+    settings: Settings,
+    clock: ManualClock,
+    pool: Database,
+    add: Any,
+    alice: Member,
+    set_limits: Set,
 ) -> None:
     metrics = Metrics()
     counting = composition.build(settings, clock=clock, metrics=metrics)
@@ -519,7 +524,7 @@ def test_a_released_address_is_not_past_a_limit(
 
 
 def test_what_kazoo_assigns_to_an_account_below_is_counted_once(
-    settings: Settings, clock: Clock, pool: Database, add: Any, alice: Member, child: Member,
+    settings: Settings, clock: ManualClock, pool: Database, add: Any, alice: Member, child: Member,
     set_limits: Set,
 ) -> None:  # fmt: skip
     metrics = Metrics()
@@ -533,8 +538,8 @@ def test_what_kazoo_assigns_to_an_account_below_is_counted_once(
 
 
 def test_an_address_from_before_the_limit_counts_although_kazoo_exceeds_it_first(
-    settings: Settings, limited: Instance, clock: Clock, pool: Database, add: Any, alice: Member,
-    set_limits: Set,
+    settings: Settings, limited: Instance, clock: ManualClock, pool: Database, add: Any,
+    alice: Member, set_limits: Set,
 ) -> None:  # fmt: skip
     """The ledger is not complete until it was counted after every process knows the limit."""
     fill(add, 4)
@@ -613,7 +618,12 @@ def test_the_doctor_changes_a_ledger_only_to_add_what_it_lacks(
 
 
 def test_many_requests_at_once_get_exactly_the_limit(
-    settings: Settings, limited: Instance, clock: Clock, add: Any, alice: Member, set_limits: Set
+    settings: Settings,
+    limited: Instance,
+    clock: ManualClock,
+    add: Any,
+    alice: Member,
+    set_limits: Set,
 ) -> None:
     fill(add, 24)
     set_limits(alice, max=7)

@@ -18,8 +18,9 @@ from kazoo_ips.model import GREGORIAN_EPOCH as EPOCH
 from kazoo_ips.model import AllocateIPs, ReleaseIP
 from kazoo_ips.model.commands import AssignReserved, ReserveIPs
 from kazoo_ips.model.limits import Limits
+from tests.clocks import ManualClock
 from tests.conftest import Member
-from tests.services.test_limits import Clock, fill, settled
+from tests.services.test_limits import fill, settled
 from tests.services.test_reservations import timed
 
 __all__ = ["timed"]
@@ -31,7 +32,9 @@ STEPS = 80
 class Walk:
     """The expected addresses and reservations of the account."""
 
-    def __init__(self, services: Instance, pool: Database, member: Member, clock: Clock) -> None:
+    def __init__(
+        self, services: Instance, pool: Database, member: Member, clock: ManualClock
+    ) -> None:
         self.services, self.pool, self.member, self.clock = services, pool, member, clock
         self.owned: set[str] = set()
         self.reserved: dict[str, tuple[set[str], int]] = {}
@@ -120,17 +123,14 @@ class _nothing:
 
 
 @pytest.fixture
-def walk(timed: Instance, pool: Database, add: Any, alice: Member, clock: Clock) -> Iterator[Walk]:
+def walk(
+    timed: Instance, pool: Database, add: Any, alice: Member, clock: ManualClock
+) -> Iterator[Walk]:
     """The services with twelve addresses, and a limit that every process knows."""
     fill(add, 7, start=6)
     settled(timed, clock, alice, Limits(max=LIMIT))
     yield Walk(timed, pool, alice, clock)
     timed.limits.set(alice.id, Limits(), uuid4().hex)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -29,20 +29,18 @@ from kazoo_ips.repositories.transaction_log import Action, TransactionLog
 from kazoo_ips.services.assigning import reservations
 from kazoo_ips.services.states.draining import Place
 from kazoo_ips.services.states.place_changes import ChangePlace
+from tests.clocks import ManualClock
 from tests.conftest import Member
 from tests.emptying import remove_place_settings
-from tests.services.test_limits import Clock, fill
+from tests.services.test_limits import fill
 
 NAMED = ("192.0.2.1", "192.0.2.2")
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def timed(settings: Settings, clock: Clock, add: Any, couch: Couch, alice: Member) -> Instance:
+def timed(
+    settings: Settings, clock: ManualClock, add: Any, couch: Couch, alice: Member
+) -> Instance:
     """The services on a clock of their own; the account has no reservations."""
     records = couch.database("kazoo_ips")
     book = records.find(f"reservations-{alice.id}")
@@ -84,7 +82,7 @@ def test_reserved_addresses_are_for_their_account_alone(
 
 
 def test_an_expired_reservation_assigns_nothing_although_its_addresses_are_available(
-    timed: Instance, clock: Clock, alice: Member, bob: Member
+    timed: Instance, clock: ManualClock, alice: Member, bob: Member
 ) -> None:
     made = reserve(timed, alice)
     clock.now += 61
@@ -96,7 +94,7 @@ def test_an_expired_reservation_assigns_nothing_although_its_addresses_are_avail
 
 
 def test_a_reservation_is_extended_up_to_a_day_from_its_start(
-    timed: Instance, clock: Clock, alice: Member
+    timed: Instance, clock: ManualClock, alice: Member
 ) -> None:
     made = reserve(timed, alice)
     clock.now += 50
@@ -110,7 +108,7 @@ def test_a_reservation_is_extended_up_to_a_day_from_its_start(
 
 
 def test_a_clock_that_jumps_by_hours_gives_no_reserved_address_to_two_accounts(
-    timed: Instance, clock: Clock, alice: Member, bob: Member
+    timed: Instance, clock: ManualClock, alice: Member, bob: Member
 ) -> None:
     first, second = reserve(timed, alice), reserve(timed, alice)
     start = clock.now
@@ -183,7 +181,7 @@ def test_a_repeated_request_with_a_key_gets_the_same_reservation(
 
 
 def test_an_account_has_a_maximum_of_open_reservations(
-    timed: Instance, clock: Clock, alice: Member, couch: Couch
+    timed: Instance, clock: ManualClock, alice: Member, couch: Couch
 ) -> None:
     made = reserve(timed, alice, 1)
     records = couch.database("kazoo_ips")
@@ -245,7 +243,7 @@ def test_a_reservation_at_a_drained_host_assigns_nothing(
 
 
 def test_reserved_addresses_count_against_the_limit(
-    timed: Instance, clock: Clock, alice: Member
+    timed: Instance, clock: ManualClock, alice: Member
 ) -> None:
     timed.limits.set(alice.id, Limits(max=3), uuid4().hex)
     try:
@@ -262,7 +260,7 @@ def test_reserved_addresses_count_against_the_limit(
 
 
 def test_confirming_and_others_at_once_never_share_an_address(
-    settings: Settings, timed: Instance, clock: Clock, alice: Member, bob: Member
+    settings: Settings, timed: Instance, clock: ManualClock, alice: Member, bob: Member
 ) -> None:
     made = reserve(timed, alice, 3)
     instances = [composition.build(settings, clock=clock) for _ in range(3)]

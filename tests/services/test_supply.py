@@ -15,27 +15,13 @@ from kazoo_ips.model import AllocateIPs, AssignIP, DedicatedIP, ReleaseIP, Scope
 from kazoo_ips.services.assigning.supply import _ZONES_TTL, SupplyService
 from kazoo_ips.services.states.draining import Place
 from kazoo_ips.services.states.place_changes import ChangePlace
+from tests.clocks import ManualClock
 from tests.conftest import Member
 from tests.timing import await_replicas
 
 REST = 1000
 
 Add = Callable[..., DedicatedIP]
-
-
-class Clock:
-    """A clock that only the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -45,7 +31,7 @@ def sent() -> list[str]:
 
 
 @pytest.fixture
-def worker(settings: Settings, clock: Clock, sent: list[str], pool: Database) -> Instance:
+def worker(settings: Settings, clock: ManualClock, sent: list[str], pool: Database) -> Instance:
     """The services on a clock of their own, with an empty pool."""
     return composition.build(settings, clock=clock, trace=lambda _, url: sent.append(url))
 
@@ -96,7 +82,7 @@ def proposed(
 
 
 def test_addresses_that_have_rested_come_after_the_available_ones(
-    supply: SupplyService, place: Any, rest: Any, clock: Clock
+    supply: SupplyService, place: Any, rest: Any, clock: ManualClock
 ) -> None:
     rest((1, "z1", "a"))
     place((2, "z1", "a"))
@@ -182,7 +168,7 @@ def test_a_host_whose_addresses_have_no_zone_is_found(
 
 
 def test_hosts_whose_addresses_have_rested_are_counted(
-    supply: SupplyService, place: Any, rest: Any, clock: Clock
+    supply: SupplyService, place: Any, rest: Any, clock: ManualClock
 ) -> None:
     rest((1, "z1", "a"))
     place((2, "z1", "b"))
@@ -194,7 +180,7 @@ def test_hosts_whose_addresses_have_rested_are_counted(
 
 
 def test_an_address_that_has_rested_is_left_out_if_it_was_tried_or_its_host_is_taken(
-    supply: SupplyService, add: Add, rest: Any, clock: Clock
+    supply: SupplyService, add: Add, rest: Any, clock: ManualClock
 ) -> None:
     rest((1, "z1", "a"), (2, "z1", "b"), (3, "z1", "c"))
     taken = add("192.0.2.4", "z1", "a")

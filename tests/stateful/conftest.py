@@ -14,10 +14,11 @@ from kazoo_ips.background import webhook_sender
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.repositories.accounts import account_database
+from tests.clocks import ManualClock
 from tests.openapi_check import CheckedApp
 from tests.stateful.commands import Client
 from tests.stateful.subscribers import Subscribers, subscribed
-from tests.stateful.timeline import Archive, Clock
+from tests.stateful.timeline import Archive
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def world(
     wsgi = composition.create_app(own)
     tokens = {name: member.token for name, member in members.items()}
     ids = {name: member.id for name, member in members.items()}
-    clock = Clock(time.time() + 3600)
+    clock = ManualClock(time.time() + 3600)
     return World(
         client=lambda: Client(CheckedApp(wsgi), tokens, ids),
         ids=ids,

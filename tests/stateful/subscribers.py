@@ -13,7 +13,8 @@ from webtest import TestApp
 from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
-from tests.stateful.timeline import Change, Clock
+from tests.clocks import ManualClock
+from tests.stateful.timeline import Change
 from tests.webhooks.receivers import Received, Receiver, answer
 
 PAGE = 7
@@ -103,7 +104,7 @@ class Subscribers:
     """
 
     settings: Settings
-    clock: Clock
+    clock: ManualClock
     ids: dict[str, str | None]
     readers: dict[str, FeedReader]
     receivers: dict[str, Flaky]
@@ -147,7 +148,11 @@ class Subscribers:
 
 @contextmanager
 def subscribed(
-    settings: Settings, app: TestApp, tokens: dict[str, str], ids: dict[str, str], clock: Clock
+    settings: Settings,
+    app: TestApp,
+    tokens: dict[str, str],
+    ids: dict[str, str],
+    clock: ManualClock,
 ) -> Iterator[Subscribers]:
     """Create a reader and a webhook for each of the accounts, and remove the webhooks at the end.
 

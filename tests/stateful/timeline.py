@@ -9,6 +9,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.repositories.history_documents import from_document
+from tests.clocks import ManualClock
 from tests.history.kills import Killed, killed_at
 from tests.stateful.model import Entry
 
@@ -62,23 +63,13 @@ def replay(changes: Iterable[Change]) -> str:
     return owner
 
 
-class Clock:
-    """A clock that the tests advance."""
-
-    def __init__(self, start: float) -> None:
-        self.now = start
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @dataclass
 class Archive:
     """The archive, and an archiver that tests kill and start again."""
 
     settings: Settings
     couch: Couch
-    clock: Clock
+    clock: ManualClock
     lives: int = 0
     _known: set[str] = field(default_factory=set)
     _process: Any = None
