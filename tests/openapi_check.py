@@ -93,7 +93,7 @@ def check(
     if "content" not in response or method == "HEAD":
         assert body == b"", f"{request} has a body"
     elif "*/*" not in response["content"]:
-        assert kind in response["content"], f"{request} comes as {kind}"
+        assert kind in response["content"], f"{request} has the content type {kind}"
         if kind == "application/json":
             fits(f"{place}/content/{escaped(kind)}/schema", body)
     return where, method

@@ -125,7 +125,7 @@ def test_after_a_lockout_the_login_is_tried_every_minute() -> None:
 def test_a_login_that_was_accepted_starts_again_from_the_first_pause() -> None:
     breaker = LoginBreaker(SharedTable(), clock=lambda: 1000.0)
     assert breaker.refuse("login", locked=False) == login_circuit_breaker.PAUSES[0]
-    assert breaker.refuse("login", locked=False) is None, "it was noted already"
+    assert breaker.refuse("login", locked=False) is None, "the refusal was recorded already"
     later = LoginBreaker(breaker._table, clock=lambda: 2000.0)
     with later.trial("login"):
         pass
@@ -309,4 +309,4 @@ def test_all_workers_together_try_a_wrong_password_once(
         with ThreadPoolExecutor(16) as threads:
             statuses = list(threads.map(send_request, range(200)))
     assert statuses[1::2] == [503] * 100
-    assert 1 <= len(users.refused) <= 2, "a second once the first pause is over"
+    assert 1 <= len(users.refused) <= 2, "a second request after the first pause"

@@ -100,7 +100,7 @@ def test_requests_that_arrive_meanwhile_are_sent_together(
     gated: GatedBatches, start: Start
 ) -> None:
     first, others = send_while_another_is_open(gated, start, "bcd")
-    assert first.result(5) == "a!", "who has an answer does not wait for others"
+    assert first.result(5) == "a!", "a thread with its response does not wait for others"
     assert sorted(gated.requests[1]) == ["b", "c", "d"]
     gated.open(1)
     assert [each.result(5) for each in others] == ["b!", "c!", "d!"]
@@ -171,7 +171,9 @@ def test_an_error_is_raised_in_all_threads_of_its_batch_only(
     gated.open(1)
     errors = [each.exception(5) for each in others]
     assert [str(error) for error in errors] == ["the second fails"] * 2
-    assert errors[0] is not errors[1], "each thread writes its own way into the one it raises"
+    assert errors[0] is not errors[1], (
+        "each thread adds its own traceback to the error that it raises"
+    )
     gated.wait(3)
     gated.open(2)
     assert (first.result(5), after.result(5)) == ("a!", "d!")

@@ -118,7 +118,7 @@ def test_a_response_is_read_completely(serve: Callable[..., Scripted], name: str
     connections = kept(serve(sent, OK))
     answer = get(connections)
     assert (answer.status, answer.body) == (status, body)
-    assert get(connections).body == b"{}", "and so is the next one"
+    assert get(connections).body == b"{}", "the next response is complete too"
 
 
 def test_a_connection_is_used_again(serve: Callable[..., Scripted]) -> None:
@@ -149,7 +149,9 @@ def test_a_connection_that_the_server_closed_is_not_used(
     connections = kept(server)
     get(connections)
     server.hang_up()
-    assert connections.request("PUT", "/a", {}, b"{}").status == 200, "a write is not lost to it"
+    assert connections.request("PUT", "/a", {}, b"{}").status == 200, (
+        "a closed connection loses no write"
+    )
     assert server.connections == 2
 
 
@@ -303,4 +305,4 @@ def test_a_forked_process_does_not_use_its_parents_connections(
         os._exit(0 if connections._take_idle() is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     get(connections)
-    assert server.connections == 1, "and the parent keeps its own"
+    assert server.connections == 1, "the parent process keeps its connection"

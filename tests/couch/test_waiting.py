@@ -68,4 +68,4 @@ def test_concurrent_health_checks_share_one_failure() -> None:
     assert len(checks) == 1
     with pytest.raises(LookupError):
         kept()
-    assert len(checks) == 2, "an error is not kept"
+    assert len(checks) == 2, "an error is not cached"

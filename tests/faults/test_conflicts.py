@@ -794,7 +794,9 @@ def test_on_a_cluster_the_copy_of_a_recent_assignment_is_left_to_its_request(
     claim = leaves.claim(leaves.base(), LOW, alice, ago=0)
     proxy.rule(faults.three_copies, "GET", "-dedicated_ips/?$", times=None)
     composition.build(proxied_settings).copies.repair(alice.id, [leaves.address])
-    assert [leaf["_rev"] for leaf in leaves.live] == [claim["_rev"]], "a release would be refused"
+    assert [leaf["_rev"] for leaf in leaves.live] == [claim["_rev"]], (
+        "CouchDB would refuse a release"
+    )
     assert leaves.copies(alice) == 0
     later = composition.build(proxied_settings, clock=lambda: time.time() + GRACE)
     later.copies.repair(alice.id, [leaves.address])

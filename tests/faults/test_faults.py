@@ -335,7 +335,7 @@ class Stage:
         rule = self.proxy.rule(make_fault(fault, self.proxy, gate), when=when, first=first)
         try:
             answer = operation.send(scene)
-            assert len(rule.met) == 1, "the fault has met no request"
+            assert len(rule.met) == 1, "no request had the fault"
             self.proxy.start_listening()
             then = self.world.state(operation, scene.addresses)
         finally:

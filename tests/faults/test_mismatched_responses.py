@@ -121,7 +121,9 @@ def test_a_failure_that_is_sent_twice_reaches_no_other_request(
     proxy.rule(failing_twice(pause, *headers), path="_view", times=2)
     with pytest.raises(DatastoreUnreachable):
         database.rows("ips/by_zone", reduce=False)
-    assert [read(database, name) for name in IDS] == list(IDS), "before the second has come"
+    assert [read(database, name) for name in IDS] == list(IDS), (
+        "a read before the second response has arrived"
+    )
     time.sleep(pause + 0.05)
     assert every_response_matches(database)
 
@@ -164,7 +166,7 @@ def test_a_response_with_another_request_id_is_rejected(
         database.get("a")
     written = database.put({"_id": "d"})
     assert written.outcome is Outcome.UNKNOWN
-    assert len(rule.met) == 2, "neither was sent again"
+    assert len(rule.met) == 2, "no request was sent again"
     assert every_response_matches(database)
 
 
@@ -259,7 +261,7 @@ def test_a_bulk_write_with_other_ids_in_its_response_is_unknown(
     proxy.rule(changed(change))
     written = database.put_all([{"_id": name} for name in "xy"])
     assert [each.outcome for each in written] == [Outcome.UNKNOWN] * 2
-    assert {"x", "y"} <= set(database.get_all("xy")), "it was written all the same"
+    assert {"x", "y"} <= set(database.get_all("xy")), "CouchDB has written it"
 
 
 def test_a_write_with_another_id_in_its_response_is_unknown(

@@ -179,7 +179,7 @@ def test_concurrent_reads_of_one_list_share_a_request_and_delay_no_other(
         seen = [len(each.result(5)) for each in others]
         assert len(set(seen)) == 1
         if pool.replicas == 1:  # one of several replicas may lag
-            assert seen == [2, 2, 2], "as it is after they asked"
+            assert seen == [2, 2, 2], "the state after the threads have sent their requests"
         first.result(5)
     assert rule.matched == 3
     assert len(proxy.records) == 3

@@ -123,7 +123,7 @@ def test_a_refused_document_does_not_affect_others_of_a_bulk_write(pool: Databas
     forbidden = {**new, **begin(pool, old), "_id": ADDRESS}
     fine = {**FREE, "_id": "192.0.2.99"}
     outcomes = pool._write_all([_Write(each, pool.replicas) for each in (forbidden, fine)])
-    assert outcomes[0] is None, "it is written by itself, and told so"
+    assert outcomes[0] is None, "no result: the caller has to write this document by itself"
     assert outcomes[1]
     assert outcomes[1].result == Written(Outcome.DONE, pool.get("192.0.2.99")["_rev"])
     with pytest.raises(DatastoreForbidden, match=why):

@@ -190,7 +190,7 @@ def test_who_had_an_address_until_it_was_released_takes_one_read(world: World) -
     world.release()
     assert asked(50) == ("available", 100, False), "the archiver has not begun"
     world.archive()
-    assert asked(150) == ("assigned", 200, False), "the event at the end is too young"
+    assert asked(150) == ("assigned", 200, False), "the event at the end is too recent"
     world.clock[0] += 100
     world.archive()
     world.clock[0] += 10  # until the process reads the checkpoint again

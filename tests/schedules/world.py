@@ -307,7 +307,7 @@ class World:
             ]
             changed = deleted + restored
             for written in database.put_all(changed) if changed else ():
-                assert written.revision, "the pool is not as it was at the start"
+                assert written.revision, "the pool differs from that at the start"
         self._skip_earlier_changes()
 
     def _skip_earlier_changes(self) -> None:

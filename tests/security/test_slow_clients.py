@@ -205,7 +205,7 @@ def test_a_client_without_pauses_does_not_block_others(server: str, operator: An
         for client in clients:
             client.sendall(count * request)
         reply_seconds(server, operator)
-        assert max(counted) < count, "a client had all its replies before"
+        assert max(counted) < count, "a client had all its replies by then"
         assert [each.result(60) for each in reading] == [None] * len(clients)
 
 

@@ -137,7 +137,9 @@ class Subscribers:
         assert {name: in_effect(r.events) for name, r in self.readers.items()} == expected
         for reader in self.readers.values():
             ids = [(event["ip"], event["id"]) for event in reader.events]
-            assert len(ids) == len(set(ids)), "an event came twice, without an interruption"
+            assert len(ids) == len(set(ids)), (
+                "an event was delivered twice without an interruption"
+            )
         self.deliver(until=lambda: self.delivered() == expected)
         assert self.delivered() == expected
 

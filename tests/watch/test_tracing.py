@@ -294,9 +294,11 @@ def test_requests_to_couchdb_of_threads_that_help_belong_to_the_request(
     assert len(calls) == traced.line(request_id)["couchdb_calls"] > 3
     assert {call.trace_id for call in calls} == {own.trace_id}
     together = [(a, b) for a in calls for b in calls if a.begin < b.begin < a.end and a is not b]
-    assert together, "no thread has helped"
+    assert together, "no other thread has sent a request"
     heads = [record.request.head.lower() for record in traced.proxy.records]
-    assert not [head for head in heads if b"x-couch-request-id: command-" in head], "of no work"
+    assert not [head for head in heads if b"x-couch-request-id: command-" in head], (
+        "a span that belongs to no work"
+    )
 
 
 def test_a_shared_request_to_couchdb_is_linked_from_the_requests_that_waited_for_it(

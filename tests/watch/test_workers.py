@@ -28,7 +28,7 @@ def server(environment: dict[str, str], operator: Member, tmp_path: Path) -> Ite
     own = {**environment, "TMPDIR": str(tmp_path)}
     with Gunicorn(own, tmp_path / "log", workers=2) as made:
         yield made
-    assert list(tmp_path.glob("kazoo-ips-counts-*")) == [], "not deleted at the end"
+    assert list(tmp_path.glob("kazoo-ips-counts-*")) == [], "the files were not deleted at the end"
 
 
 def send(server: Gunicorn, count: int) -> None:

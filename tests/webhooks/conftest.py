@@ -120,7 +120,7 @@ class Process:
         """Run rounds of the sender until a condition holds."""
         end = time.monotonic() + seconds
         while not done():
-            assert time.monotonic() < end, "it did not happen"
+            assert time.monotonic() < end, "the condition did not hold in time"
             self.sender.step()
             time.sleep(0.01)
 
