@@ -165,7 +165,8 @@ def _of_found(  # noqa: PLR0913, PLR0917 - one for each thing that is known of t
     modified = max(_modified_before(ip.trail, found), last.at if last else 0)
     after = Snapshot(found.generation, found.state, found.at).dated(modified, latest)
     if last and archived and archived >= found.since and last.event not in _STATE_UNKNOWN:
-        return change(ip.address, last.after, after, revisions, certain=False)
+        certain = archived == found.generation - 1 and after.modified == found.at
+        return change(ip.address, last.after, after, revisions, certain=certain)
     made = of_found(ip, found._replace(at=after.modified), before, revisions)
     return replace(made, certain=False) if made and after.modified != found.at else made
 
