@@ -21,6 +21,8 @@ from kazoo_ips.cli import target, terminal
 from kazoo_ips.cli.backend import Backend
 from kazoo_ips.config import BadSetting, Settings
 from kazoo_ips.errors import (
+    AlreadyAssigned,
+    AssignedToAnother,
     Conflict,
     DatastoreForbidden,
     DatastoreLoginRefused,
@@ -33,15 +35,10 @@ from kazoo_ips.errors import (
     IPStatusUnknown,
     KazooIPsError,
     LimitReached,
-    OutOfService,
     RemoteFailure,
     ReservationExpired,
     ReservationLimitReached,
-    Reserved,
-    Resting,
     TokenRestricted,
-    UnknownStatus,
-    Unusable,
     ValidationFailed,
 )
 from kazoo_ips.model.names import printable
@@ -195,10 +192,8 @@ class reported:
             fail(f"{self._failure}: {_reason(error)}")
 
 
-_PRINTED_UNCHANGED = tuple(
-    kind.message for kind in (OutOfService, Reserved, Resting, UnknownStatus, Unusable)
-)
-"""The beginnings of texts that are printed unchanged. Kazoo's command has one text for all."""
+_ALREADY_ASSIGNED = (AlreadyAssigned.message, AssignedToAnother.message)
+"""The beginnings of texts for which Kazoo's command prints a token."""
 
 
 _TOKENS: dict[type[KazooIPsError], str] = {
@@ -214,10 +209,9 @@ def _reason(error: KazooIPsError) -> str:
     if isinstance(error, ValidationFailed):
         path, rules = next(iter(error.errors.items()))
         text = next(iter(rules.values()))["message"]
-        if text.startswith(_PRINTED_UNCHANGED):
-            return str(text)
-        # An error under `ips.` comes from an assignment only.
-        return "already_assigned" if path.startswith("ips.") else json.dumps(error.errors)
+        if not path.startswith("ips."):
+            return json.dumps(error.errors)
+        return "already_assigned" if text.startswith(_ALREADY_ASSIGNED) else str(text)
     token = next((token for kind, token in _TOKENS.items() if isinstance(error, kind)), None)
     if token:
         return f"{token}: {error}"

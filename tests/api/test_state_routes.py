@@ -179,6 +179,11 @@ def test_the_commands_disable_and_enable_an_address(
     assert command("age", "--zone", "us-east", "--seconds", "0")[0] == 0
 
 
+def test_a_command_says_which_rule_is_broken(run: Callable[..., Result]) -> None:
+    said = run("age", FREE, "--reason", "asked").stderr
+    assert said == "unable to end the rest of IP: ip is not resting\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
