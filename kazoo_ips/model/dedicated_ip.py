@@ -30,7 +30,7 @@ from kazoo_ips.model.lifecycle import (
     known_status,
 )
 from kazoo_ips.model.recorded_ip import NO_REST_OR_RESERVATION, replace
-from kazoo_ips.model.stamps import Stamp, StampFields
+from kazoo_ips.model.stamps import Stamp, StampFields, ordered
 from kazoo_ips.model.trail import Event, EventKind, Origin, Trail, generation
 
 
@@ -63,7 +63,7 @@ class DedicatedIP(RuledIP):
             Later attempts find earlier results in it, and the repair finds earlier owners
         :param tombstone: the revision of the last deletion; None if it is not known
         """
-        stamped = Stamp(**stamp)
+        stamped = ordered(Stamp(**stamp), trail)
         at, request_id, by, keyed = stamped
         status = Status.DISABLED if place.drained else Status.AVAILABLE
         ip = cls(address, zone, host, at, at, status, request_id=request_id, trail=trail)
@@ -100,7 +100,7 @@ class DedicatedIP(RuledIP):
         :raises Unusable: no proxy can have the address, or another document of the same address
             is the one to assign
         """
-        stamped = Stamp(**stamp)
+        stamped = self._stamp(stamp)
         if reservation is not None and not self._is_held_by(reservation, account_id, stamped.at):
             raise NotReserved(self.address)
         self._require_free(account_id, stamped.at, others, reservation, place, early=early)
@@ -124,7 +124,7 @@ class DedicatedIP(RuledIP):
         :param reservation: the id of the new reservation
         :param until: when the reservation ends
         """
-        stamped = Stamp(**stamp)
+        stamped = self._stamp(stamp)
         self._require_free(account_id, stamped.at, others, None, place, early=early)
         return self._become(
             EventKind.RESERVED, Status.RESERVED, stamped, account_id,
@@ -138,7 +138,7 @@ class DedicatedIP(RuledIP):
         :param until: the new end of the reservation, which may be before the old one
         :raises NotReserved: the reservation does not hold it, or does not hold it any more
         """
-        stamped = Stamp(**stamp)
+        stamped = self._stamp(stamp)
         if not self._is_held_by(reservation, self.reserved_for, stamped.at):
             raise NotReserved(self.address)
         return self._become(
@@ -161,7 +161,7 @@ class DedicatedIP(RuledIP):
         :raises NotReserved: it is not reserved, it is reserved by another reservation than the one
             to cancel, or its reservation has not expired
         """
-        stamped = Stamp(**stamp)
+        stamped = self._stamp(stamp)
         is_over = (self.reserved_until or 0) <= stamped.at
         if self._implied_status is not Status.RESERVED or not (
             is_over if reservation is None else reservation == self.reservation
@@ -185,7 +185,7 @@ class DedicatedIP(RuledIP):
         :raises AssignedToAnother: it is assigned to another account
         """
         self._require_assigned(account_id)
-        stamped, owner = Stamp(**stamp), self.assigned_to
+        stamped, owner = self._stamp(stamp), self.assigned_to
         rests = bool(owner and place.aging_seconds)
         rest = {
             "available_at": stamped.at + place.aging_seconds if rests else None,
@@ -207,7 +207,7 @@ class DedicatedIP(RuledIP):
             raise AlreadyAssigned(self.address)
         self._require_assigned(account_id)
         return self._become(
-            EventKind.TRANSFERRED, Status.ASSIGNED, Stamp(**stamp), to, disabled=self.disabled
+            EventKind.TRANSFERRED, Status.ASSIGNED, self._stamp(stamp), to, disabled=self.disabled
         )
 
     def end_rest(
@@ -218,7 +218,7 @@ class DedicatedIP(RuledIP):
         :param early: whether the operator ends the rest before its time
         :raises NotResting: it does not rest, or its time is not over and `early` is false
         """
-        stamped = Stamp(**stamp)
+        stamped = self._stamp(stamp)
         if self._implied_status is not Status.AGING or not (early or self._has_rested(stamped.at)):
             raise NotResting(self.address)
         return self._become(EventKind.AGED, Status.AVAILABLE, stamped, reason=reason)
@@ -235,7 +235,7 @@ class DedicatedIP(RuledIP):
         """
         if not self.has_known_status:
             raise UnknownStatus(self.address, self.status)
-        return self._with_mark(EventKind.DISABLED, mark, Stamp(**stamp), mark.reason)
+        return self._with_mark(EventKind.DISABLED, mark, self._stamp(stamp), mark.reason)
 
     def enable(
         self, *, reason: str = "", place: PlaceRules = OPEN, **stamp: Unpack[StampFields]
@@ -254,7 +254,7 @@ class DedicatedIP(RuledIP):
         scope = self.disabled.scope if self.disabled else Scope.IP
         if place.drained and place.drained.scope is scope and self.status is not Status.ASSIGNED:
             raise NotDisabled(self.address)
-        return self._with_mark(EventKind.ENABLED, None, Stamp(**stamp), reason, place)
+        return self._with_mark(EventKind.ENABLED, None, self._stamp(stamp), reason, place)
 
     def change(
         self,
@@ -279,7 +279,7 @@ class DedicatedIP(RuledIP):
         """
         if not self.has_known_status:
             raise UnknownStatus(self.address, self.status)
-        stamped = Stamp(**stamp)
+        stamped = self._stamp(stamp)
         changed = replace(
             self,
             zone=changes.zone or self.zone,
@@ -321,7 +321,7 @@ class DedicatedIP(RuledIP):
         """
         if self.status is not Status.AVAILABLE:
             return None
-        stamped = Stamp(**stamp)
+        stamped = self._stamp(stamp)
         rest = self._rest_left(stamped.at)
         if released_by and place.aging_seconds:
             ends = self.modified + place.aging_seconds
@@ -346,7 +346,7 @@ class DedicatedIP(RuledIP):
         :param force: whether to delete the address even if it is reserved
         :raises Reserved: it is reserved, and `force` is not given
         """
-        stamped = Stamp(**stamp)
+        stamped = self._stamp(stamp)
         if self._is_reserved(stamped.at) and self._implied_status is Status.RESERVED and not force:
             raise Reserved(self.address)
         event = self._event_with_place(EventKind.DELETED, stamped, self.status)

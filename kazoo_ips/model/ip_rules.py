@@ -19,7 +19,7 @@ from kazoo_ips.model import addresses
 from kazoo_ips.model.history import State
 from kazoo_ips.model.lifecycle import OPEN, TRANSITIONS, Disabled, PlaceRules, Scope, Status
 from kazoo_ips.model.recorded_ip import NO_REST_OR_RESERVATION, RecordedIP, replace
-from kazoo_ips.model.stamps import Stamp
+from kazoo_ips.model.stamps import Stamp, StampFields, ordered
 from kazoo_ips.model.trail import Event, EventKind, Origin, generation
 
 
@@ -145,6 +145,9 @@ class RuledIP(RecordedIP):
             raise AssignedToAnother(self.address)
 
     # What transitions have in common
+
+    def _stamp(self, fields: StampFields) -> Stamp:
+        return ordered(Stamp(**fields), self.trail)
 
     def _released(
         self,

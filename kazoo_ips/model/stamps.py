@@ -3,6 +3,7 @@
 from typing import NamedTuple, NotRequired, TypedDict
 
 from kazoo_ips.model.history import NOBODY, Author
+from kazoo_ips.model.trail import RECENT_SECONDS, Trail
 
 
 class Stamp(NamedTuple):
@@ -27,3 +28,14 @@ class StampFields(TypedDict):
     request_id: str
     by: NotRequired[Author]
     keyed: NotRequired[bool]
+
+
+def ordered(stamp: Stamp, trail: Trail) -> Stamp:
+    """Return a stamp that is not earlier than the events of a trail.
+
+    A request takes its time before it reads the address, and another request may write it in
+    between, by a clock that is a little ahead. The history is ordered by time. If the clock was
+    set back by more than `RECENT_SECONDS`, the stamp keeps its time.
+    """
+    latest = max((event.at for event in trail), default=0)
+    return stamp._replace(at=latest) if 0 < latest - stamp.at <= RECENT_SECONDS else stamp
