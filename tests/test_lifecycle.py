@@ -28,6 +28,7 @@ from kazoo_ips.model.history import State
 from kazoo_ips.model.lifecycle import TRANSITIONS
 from kazoo_ips.model.trail import Event, EventKind
 from kazoo_ips.repositories.documents import from_document, to_copy, to_document
+from kazoo_ips.services.assigning.assignment import broken_rule
 
 NOW, REST = 64_000_000_000, 3600
 ALICE, BOB = "a" * 32, "b" * 32
@@ -197,6 +198,12 @@ def test_an_assigned_address_of_a_drained_host_can_be_enabled() -> None:
     assert (enabled.status, enabled.disabled) == (Status.ASSIGNED, None)
 
 
+@pytest.mark.parametrize("place", [PlaceRules(), DRAINED], ids=["in service", "drained"])
+def test_an_address_that_is_disabled_on_its_own_stays_so_after_a_move(place: PlaceRules) -> None:
+    moved = OUT.change(Changes(zone="y"), place=place, **stamp())
+    assert (moved.status, moved.disabled) == (Status.DISABLED, LISTED)
+
+
 def test_a_change_keeps_the_replacement_of_an_address() -> None:
     replaced = TAKEN.change(Changes(replaced_by="192.0.2.9"), **stamp())
     assert replaced.replaced_by == "192.0.2.9"
@@ -305,6 +312,16 @@ def test_events_after_an_assignment_that_is_undone_say_that_it_was_not_done(
     assert origin is not None
     assert (origin.status, origin.account_id) == (before.status, None)
     assert origin.available_at == before.available_at
+
+
+@pytest.mark.parametrize(
+    ("until", "ending"),
+    [(NOW, " until 2028-01-29T17:46:40Z"), (10**15, f" until {10**15}"), (0, "")],
+    ids=["a time", "a time after the calendar's end", "no time"],
+)
+def test_the_error_of_a_resting_address_says_until_when(until: int, ending: str) -> None:
+    [rule] = broken_rule(Resting("192.0.2.1", until)).values()
+    assert rule["message"] == f"{Resting('192.0.2.1', until).message}{ending}"
 
 
 def test_an_undo_of_a_transfer_and_of_a_reservation() -> None:

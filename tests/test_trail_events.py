@@ -8,7 +8,7 @@ import pytest
 from kazoo_ips.model import DedicatedIP, Event, Status, Trail, trail_events
 from kazoo_ips.model.history import NOBODY, HistoryEvent, State
 from kazoo_ips.model.trail import Origin
-from kazoo_ips.model.trail_events import Snapshot, needs_archive, of_trail
+from kazoo_ips.model.trail_events import FRESH, Snapshot, needs_archive, of_trail
 
 NOW = 99
 ALICE, BOB = "a" * 32, "b" * 32
@@ -198,6 +198,39 @@ def test_a_state_that_an_older_release_has_found_is_that_of_the_address() -> Non
     ip = replace(IP, status=Status.ASSIGNED, assigned_to=ALICE, trail=trail)
     assert of_trail(ip, NOW)[0].after == FREE
     assert of_trail(ip, NOW)[-1].before == FREE
+
+
+@pytest.mark.parametrize(
+    ("modified", "read_at", "at"),
+    [(4, 4 + FRESH, 4), (3, 3 + FRESH, 3 + FRESH), (3, 2 + FRESH, 3), (2, 2 + FRESH, 2 + FRESH)],
+    ids=["a new time", "the time before", "the time before, a moment ago", "an earlier time"],
+)
+def test_a_write_that_names_no_new_time_was_made_when_it_was_read_at_the_latest(
+    modified: int, read_at: int, at: int
+) -> None:
+    trail = (event("assigned", 3, ALICE), found()._replace(at=modified))
+    *_, made = of_trail(replace(IP, trail=trail), read_at)
+    assert (made.at, made.certain) == (at, at == modified)
+
+
+@pytest.mark.parametrize("later", [None, 80])
+def test_a_write_that_names_no_new_time_was_made_before_the_next_one(later: int | None) -> None:
+    trail = (event("assigned", 3, ALICE), found()._replace(at=3))
+    next_one = (event("assigned", 5, BOB)._replace(at=80),) if later else ()
+    made = of_trail(replace(IP, trail=(*trail, *next_one)), NOW)[1]
+    assert made.at == (later or NOW)
+
+
+def test_a_write_that_names_no_new_time_was_made_after_the_latest_event_of_the_archive() -> None:
+    trail = (event("assigned", 2, ALICE), found(4, since=2)._replace(at=3))
+    late = replace(archived("unknown", revision="1-a"), at=3)
+    made = [of_trail(replace(IP, trail=trail), NOW, last=last)[-1] for last in (None, late)]
+    assert [each.at for each in made] == [3, NOW]
+
+
+def test_a_write_that_changes_nothing_is_no_event_whatever_its_time() -> None:
+    trail = (event("assigned", 3, ALICE), found(state=ALICES)._replace(at=3))
+    assert [each.event for each in of_trail(replace(IP, trail=trail), NOW)] == ["assigned"]
 
 
 @pytest.mark.parametrize(
