@@ -258,6 +258,25 @@ def test_on_a_single_node_only_the_view_is_read(
     assert pauses == []
 
 
+@pytest.mark.parametrize("may_lag", [True, False])
+def test_the_addresses_of_many_accounts_include_recent_assignments_if_views_may_lag(
+    cluster: Cluster,
+    instance: Instance,
+    assigned: list[str],
+    alice: Member,
+    bob: Member,
+    monkeypatch: pytest.MonkeyPatch,
+    may_lag: bool,
+) -> None:
+    holdings = instance.ips._holdings
+    assert holdings.candidates_of({alice.id, bob.id}) == set(assigned)
+    monkeypatch.setattr(ListRepository, "assigned", lambda views: iter(()))
+    monkeypatch.setattr(ListRepository, "may_lag", may_lag)
+    cluster.pauses.clear()
+    found = holdings.candidates_of({alice.id, bob.id})
+    assert (found, len(cluster.pauses)) == ((set(assigned), 1) if may_lag else (set(), 0))
+
+
 def test_recent_writes_have_a_fixed_size_and_are_kept_by_account() -> None:
     memory = RecentWrites(entries=4)
     memory.add("a", ["192.0.2.1", "2001:db8::1"])

@@ -19,8 +19,10 @@ from kazoo_ips.model import (
     AllocateIPs,
     AssignIP,
     AssignIPs,
+    Attempt,
     DedicatedIP,
     ReleaseIP,
+    ReleaseIPs,
 )
 from kazoo_ips.model.commands import AssignReserved, ReserveIPs
 from kazoo_ips.model.limits import Ledger, Limits
@@ -215,10 +217,11 @@ def test_an_allocation_with_a_choice_of_its_own_is_refused_by_the_limit_of_a_zon
     """Other addresses would not be what the client asked for."""
     for number, zone in enumerate(("full", "full", "other"), 1):
         add(f"192.0.2.{number}", zone, f"host{number}")
-    set_limits(alice, zones={"full": 0})
+    limit = 0 if chosen == "distinct_zones" else 1
+    set_limits(alice, zones={"full": limit})
     options = {"zone": "full"} if chosen == "zone" else {chosen: True}
     quantity = 3 if chosen == "distinct_hosts" else 2
-    assert refused(lambda: allocate(limited, alice, quantity, **options))[:2] == ("zones", 0)
+    assert refused(lambda: allocate(limited, alice, quantity, **options))[:2] == ("zones", limit)
     assert limited.limits.status(alice.id).used == 0
 
 
@@ -288,6 +291,23 @@ def test_a_ledger_forgets_transactions_that_have_ended(
     assert list(ledger.claims.values()) == [(address,)]
 
 
+def test_no_ledger_is_written_for_an_account_that_has_no_limits_yet(
+    limited: Instance, add: Any, alice: Member
+) -> None:
+    """The index lists the account before its ledger is written, and after its limits are gone."""
+    added = add("192.0.2.1")
+    limits = limited.limits
+    limits._limits.list_account(alice.id, Limits(max=1))
+    limits.refresh()
+    assert limits.is_limited(alice.id)
+    for ledger in limits.check(alice.id, [added]):
+        assert not ledger.limits.has_any
+    limits.claim("assign-1", alice.id, [added])
+    assert limits._limits.find(alice.id) is None
+    limits._limits.list_account(alice.id, Limits())
+    limits.refresh()
+
+
 def test_an_address_that_left_the_accounts_below_does_not_count(
     limited: Instance, add: Any, alice: Member, child: Member, bob: Member, set_limits: Set
 ) -> None:
@@ -309,6 +329,39 @@ def test_the_addresses_of_an_account_that_is_new_below_count(
     assert limited.limits._is_below(child.id, shared, known)
     assert not limited.limits._is_below(bob.id, shared, known)
     assert not limited.limits._is_below(child.id, own, known)
+
+
+def test_an_account_past_its_limit_may_release_several_addresses(
+    limited: Instance, add: Any, pool: Database, alice: Member, set_limits: Set
+) -> None:
+    """The ledger lacks them: another program has assigned them."""
+    fill(add, 3)
+    set_limits(alice, max=1)
+    allocate(limited, alice)
+    free = [d for d in pool.range("", "\uffff") if d.get("pvt_status") == "available"]
+    for document in free:
+        pool.put({**document, "pvt_status": "assigned", "pvt_assigned_to": alice.id})
+    named = ReleaseIPs(alice.id, tuple(document["_id"] for document in free))
+    assert len(limited.ips.release_all(named, uuid4().hex)) == 2
+
+
+def test_the_limits_of_each_request_with_a_key_are_set(limited: Instance, alice: Member) -> None:
+    for maximum in (3, 4, None):
+        limits = Limits(max=maximum)
+        attempt = Attempt(uuid4().hex, 1)
+        assert limited.limits.set(alice.id, limits, uuid4().hex, attempt=attempt).limits == limits
+        assert limited.limits.status(alice.id).limits == limits
+
+
+def test_limits_are_set_in_few_requests(
+    settings: Settings, clock: Clock, add: Any, alice: Member, set_limits: Set
+) -> None:
+    sent: list[str] = []
+    services = composition.build(settings, clock=clock, trace=lambda _, url: sent.append(url))
+    set_limits(alice, max=4)
+    sent.clear()
+    services.limits.set(alice.id, Limits(max=5), uuid4().hex)
+    assert len([url for url in sent if f"limit-{alice.id}" in url]) <= 6
 
 
 def test_limits_that_are_set_again_are_the_same(
@@ -615,6 +668,30 @@ def test_the_doctor_changes_a_ledger_only_to_add_what_it_lacks(
     ):
         [found] = [m for m in limited.limits.examine(repair=repair) if m.account_id == alice.id]
         assert (found.missing, found.exceeded_by, found.repaired) == (missing, 1, repaired)
+
+
+def test_the_doctor_does_not_say_that_it_has_repaired_a_ledger_that_others_changed(
+    limited: Instance,
+    proxied_settings: Settings,
+    proxy: FaultProxy,
+    clock: Clock,
+    add: Any,
+    pool: Database,
+    alice: Member,
+    set_limits: Set,
+) -> None:
+    fill(add, 1)
+    set_limits(alice, max=1)
+    pool.put(pool.get("192.0.2.1") | {"pvt_status": "assigned", "pvt_assigned_to": alice.id})
+
+    def changes(forward: Forward) -> Reply:
+        limited.limits.set(alice.id, Limits(max=2), uuid4().hex)
+        return forward()
+
+    proxy.rule(changes, "PUT", f"-kazoo_ips/limit-{alice.id}")
+    through = composition.build(proxied_settings, clock=clock)
+    [found] = [m for m in through.limits.examine(repair=True) if m.account_id == alice.id]
+    assert (found.missing, found.repaired) == (["192.0.2.1"], False)
 
 
 def test_many_requests_at_once_get_exactly_the_limit(

@@ -19,7 +19,7 @@ from kazoo_ips.errors import (
     ReservationNotFound,
     ValidationFailed,
 )
-from kazoo_ips.model import AllocateIPs, AssignIP, AssignIPs, Attempt, Scope, Status
+from kazoo_ips.model import AllocateIPs, AssignIP, AssignIPs, Attempt, DeleteIP, Scope, Status
 from kazoo_ips.model.commands import AssignReserved, ExtendReservation, ReserveIPs
 from kazoo_ips.model.limits import Limits
 from kazoo_ips.model.reservations import MAX_OPEN, Reservation
@@ -180,6 +180,33 @@ def test_a_repeated_request_with_a_key_gets_the_same_reservation(
     assert again.addresses == cancelled.addresses
 
 
+def test_a_later_attempt_gets_the_single_address_of_a_reservation(
+    timed: Instance, alice: Member
+) -> None:
+    reservation, key = reserve(timed, alice, 1), uuid4().hex
+    command, request_id = AssignReserved(alice.id, reservation.id), uuid4().hex
+    taken = [
+        timed.reservations.assign(command, request_id, attempt=Attempt(key, number))[0]
+        for number in (1, 2)
+    ]
+    assert [ip.address for ip in taken] == [*reservation.addresses] * 2
+
+
+def test_only_a_later_attempt_may_find_its_reservation_cancelled(
+    timed: Instance, alice: Member
+) -> None:
+    """Clients choose request ids, and may use one twice."""
+    reservation, request_id = reserve(timed, alice), uuid4().hex
+    timed.reservations.cancel(alice.id, reservation.id, request_id)
+    with pytest.raises(ReservationNotFound):
+        timed.reservations.cancel(alice.id, reservation.id, request_id)
+    later = Attempt(uuid4().hex, 2)
+    again = timed.reservations.cancel(alice.id, reservation.id, request_id, attempt=later)
+    assert again.id == reservation.id
+    with pytest.raises(ReservationNotFound):
+        timed.reservations.cancel(alice.id, reservation.id, uuid4().hex, attempt=later)
+
+
 def test_an_account_has_a_maximum_of_open_reservations(
     timed: Instance, clock: ManualClock, alice: Member, couch: Couch
 ) -> None:
@@ -205,6 +232,14 @@ def test_an_account_with_too_many_open_reservations_gets_no_more(
         reserve(timed, alice, 1)
     timed.reservations.cancel(alice.id, held[0].id, uuid4().hex)
     reserve(timed, alice, 1)
+
+
+def test_an_address_that_was_deleted_is_no_address_of_a_reservation(
+    timed: Instance, alice: Member
+) -> None:
+    made = timed.reservations.reserve(ReserveIPs(AssignIPs(alice.id, NAMED), 60), uuid4().hex)
+    timed.pool.delete(DeleteIP(NAMED[0], force=True), uuid4().hex)
+    assert [ip.address for ip in timed.reservations.addresses(made)] == [NAMED[1]]
 
 
 def test_a_reservation_is_open_once_its_transaction_is_committed(
