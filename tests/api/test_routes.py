@@ -298,14 +298,30 @@ def test_an_address_of_the_account_above_is_hidden(
     assert data == {"cause": FIRST, "message": "bad identifier"}
 
 
-def test_an_address_of_a_deleted_account_is_hidden(
-    api: TestApp, taken: Any, pool: Any, alice: Any
+@pytest.mark.parametrize(
+    ("status", "owner", "shown"),
+    [("parked", None, 200), ("parked", "bob", 404), ("available", "bob", 200)],
+    ids=["no account has it", "another account has it", "it was made available by hand"],
+)
+def test_an_address_is_hidden_if_another_account_may_have_it(
+    api: TestApp, add: Any, pool: Any, alice: Any, bob: Any, status: str, owner: str, shown: int
+) -> None:
+    """Only a newer release knows the first status."""
+    add(FIRST)
+    fields = {"pvt_status": status, "pvt_assigned_to": bob.id if owner else None}
+    pool.put({k: v for k, v in {**pool.get(FIRST), **fields}.items() if v is not None})
+    api.get(f"/v2/accounts/{alice.id}/ips/{FIRST}", headers=alice.headers, status=shown)
+
+
+def test_an_address_of_a_deleted_account_is_hidden_from_all_but_the_operator(
+    api: TestApp, taken: Any, pool: Any, alice: Any, operator: Any
 ) -> None:
     taken(FIRST, alice)
     pool.put({**pool.get(FIRST), "pvt_assigned_to": "d" * 32})
-    reply = api.get(f"/v2/accounts/{alice.id}/ips/{FIRST}", headers=alice.headers, status=404)
-    data = failure(reply, alice.token, "bad_identifier")
+    path = f"/v2/accounts/{alice.id}/ips/{FIRST}"
+    data = failure(api.get(path, headers=alice.headers, status=404), alice.token, "bad_identifier")
     assert data == {"cause": FIRST, "message": "bad identifier"}
+    api.get(path, headers=operator.headers, status=200)
 
 
 # /v2/ips

@@ -31,6 +31,7 @@ from kazoo_ips.model import (
     AssignIPs,
     CreateIP,
     DedicatedIP,
+    Event,
     ReleaseIP,
     ReleaseIPs,
     Status,
@@ -43,7 +44,7 @@ from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.repositories.transaction_log import Action, Transaction, TransactionLog
-from kazoo_ips.services.assigning.conflicts import GRACE
+from kazoo_ips.services.assigning.conflicts import GRACE, _is_one_release
 from kazoo_ips.services.assigning.recovery import LEASE
 from tests.conftest import Member
 from tests.faults import proxy as faults
@@ -965,3 +966,29 @@ def test_a_committed_release_is_finished_although_another_mark_is_shown(
     composition.build(settings, clock=clock).background.recover()
     released = [leaf for leaf in leaves.live if leaf["pvt_status"] == "available"]
     assert [leaf["pvt_request_id"] for leaf in released] == [committed.request_id]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "one"),
+    [
+        ("released", Status.AVAILABLE, True),
+        ("released", Status.ASSIGNED, False),
+        ("changed", Status.AVAILABLE, False),
+    ],
+    ids=["a release", "another program has assigned it since", "a change"],
+)
+def test_revisions_with_the_same_last_event_are_one_release_only_if_it_is_one(
+    kind: str, status: Status, one: bool
+) -> None:
+    trail = (Event(kind, "alice", 1, "r", 2),)
+    live = [
+        DedicatedIP("192.0.2.1", "z", "h", 1, 1, status, revision=revision, trail=trail)
+        for revision in ("2-a", "2-b")
+    ]
+    assert _is_one_release(live) is one
+
+
+def test_a_release_of_no_account_s_address_is_not_acknowledged(services: Instance) -> None:
+    """Another program had assigned the address to nobody."""
+    conflicts = services.ips._reader._conflicts
+    assert not conflicts._is_acknowledged_release("192.0.2.1", Event("released", None, 1, "r", 2))

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -293,6 +294,32 @@ def test_a_change_that_lost_a_race_is_refused(
     assert worker.pool.get(IPS[0])["pvt_zone"] != "moved"
 
 
+@pytest.mark.parametrize(
+    ("if_match", "error"), [((), Conflict), (("*",), PreconditionFailed)], ids=["", "If-Match"]
+)
+@pytest.mark.parametrize("action", ["assign", "release"])
+def test_a_write_of_one_address_that_lost_a_race_is_refused(
+    worker: Worker, services: Instance, bob: Member, action: str, if_match: Any, error: Any
+) -> None:
+    who, address = worker.who.id, IPS[0]
+
+    def loses(forward: Forward) -> Reply:
+        if action == "assign":
+            services.ips.assign(AssignIP(bob.id, address), uuid4().hex)
+        else:
+            services.ips.release(ReleaseIP(who, address), uuid4().hex)
+        return forward()
+
+    if action == "release":
+        worker.assign(count=1)
+    worker.cause(loses, f"-dedicated_ips/{address}", times=1)
+    ips = worker.services.ips
+    write: Callable[..., DedicatedIP] = ips.assign if action == "assign" else ips.release
+    command = (AssignIP if action == "assign" else ReleaseIP)(who, address, if_match)
+    with pytest.raises(error):
+        write(command, uuid4().hex)
+
+
 def test_an_address_of_an_account_without_a_database_can_be_changed(worker: Worker) -> None:
     """Another program has assigned it."""
     nobody = {"pvt_status": "assigned", "pvt_assigned_to": uuid4().hex}
@@ -385,6 +412,14 @@ def test_nothing_is_left_of_an_allocation_with_too_few_addresses(
     with pytest.raises(InsufficientIPs):
         worker.allocate(3)
     assert worker.has([])
+
+
+def test_nothing_is_written_for_an_allocation_of_more_than_there_is(worker: Worker) -> None:
+    before = list(worker.proxy.records)
+    with pytest.raises(InsufficientIPs):
+        worker.allocate(4)
+    sent = worker.proxy.records[len(before) :]
+    assert [r for r in sent if "dedicated_ips/_bulk_docs" in r.request.path] == []
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -489,6 +524,17 @@ def test_an_allocation_takes_another_address_in_place_of_one_that_is_lost(
     worker.recover()
     assert len(allocated) == 2
     assert worker.has([ip.address for ip in allocated])
+
+
+def test_an_allocation_keeps_its_other_addresses_when_one_is_lost(
+    worker: Worker, services: Instance, bob: Member
+) -> None:
+    worker.cause(_take_first(services, bob), MANY, times=1)
+    worker.allocate()
+    requests = [record.request for record in worker.proxy.records]
+    several = [json.loads(each.body)["docs"] for each in requests if MANY in each.path]
+    puts = [r for r in requests if r.method == "PUT" and "-dedicated_ips/" in r.path]
+    assert len(several[0]) + len(several[1:]) + len(puts) == len(IPS)
 
 
 def _take_first(services: Instance, bob: Member) -> Fault:

@@ -1015,6 +1015,14 @@ def test_on_a_cluster_an_abort_is_written_before_it_is_final(
     assert written == [False, True]
 
 
+def test_on_a_cluster_a_commit_is_confirmed_by_one_write(
+    begin: Callable[..., Transaction], cluster_log: TransactionLog
+) -> None:
+    committed = cluster_log.commit(begin(Action.RELEASE), IPS)
+    confirmed = cluster_log.confirm(committed)
+    assert generation(confirmed.revision) == generation(committed.revision) + 1
+
+
 def test_on_a_cluster_an_abort_is_made_final_by_whoever_finds_it(
     begin: Callable[..., Transaction], cluster_log: TransactionLog
 ) -> None:
