@@ -354,7 +354,7 @@ def test_the_limits_of_each_request_with_a_key_are_set(limited: Instance, alice:
 
 
 def test_limits_are_set_in_few_requests(
-    settings: Settings, clock: Clock, add: Any, alice: Member, set_limits: Set
+    settings: Settings, clock: ManualClock, add: Any, alice: Member, set_limits: Set
 ) -> None:
     sent: list[str] = []
     services = composition.build(settings, clock=clock, trace=lambda _, url: sent.append(url))
@@ -674,7 +674,7 @@ def test_the_doctor_does_not_say_that_it_has_repaired_a_ledger_that_others_chang
     limited: Instance,
     proxied_settings: Settings,
     proxy: FaultProxy,
-    clock: Clock,
+    clock: ManualClock,
     add: Any,
     pool: Database,
     alice: Member,
