@@ -11,7 +11,7 @@ class HistoryEventKind(StrEnum):
 
     CREATED = "created"
     CHANGED = "changed"
-    """The zone, the host or another field is different; the status and the account are not."""
+    """The zone, the host or the notes changed. The account did not."""
     ASSIGNED = "assigned"
     RELEASED = "released"
     """An account does not have it any more, or a reservation has ended."""
