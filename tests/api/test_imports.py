@@ -367,7 +367,7 @@ def test_a_list_is_created_under_the_accounts_path_too(
     assert success(reply, operator.token)["ips"][0]["ip"] == "192.0.2.1"
 
 
-@pytest.mark.parametrize("there", ["192.0.2.2", "2001:DB8:0::2"])
+@pytest.mark.parametrize("existing", ["192.0.2.2", "2001:DB8:0::2"])
 def test_a_list_with_an_address_that_exists_creates_none(
     api: TestApp, load: Any, databases: Databases, operator: Any, existing: str
 ) -> None:
