@@ -253,7 +253,8 @@ class IPRepository:
         :returns: None if CouchDB does not have the revision any more, or if it is no deletion
         """
         document = self._pool.revision(address, revision) or {}
-        if not document.get("_deleted") or {_WITHDRAWN, _DROPPED} & set(document):
+        is_deleted = document.get("_deleted") or document.get("pvt_deleted")
+        if not is_deleted or {_WITHDRAWN, _DROPPED} & set(document):
             return None
         return from_document(document)
 

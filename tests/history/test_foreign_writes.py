@@ -252,6 +252,54 @@ def test_a_deletion_by_another_program_is_an_event(
 
 
 @pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_what_was_not_archived_before_a_deletion_by_another_program(
+    world: World, restarts: bool, again: bool, soft: bool
+) -> None:
+    world.create()
+    if again:
+        world.delete()
+        world.archive()
+        world.create()
+    world.archive()
+    world.assign()
+    world.release()
+    if soft:
+        world.write(deleted=True)
+    else:
+        world.pool.remove(IP, world.pool.get(IP)["_rev"])
+    for _ in range(2):
+        world.archive(world.process() if restarts else None)
+    lives = ["created", "deleted"] if again else []
+    if soft or os.environ.get("COUCHDB_URL"):
+        assert world.kinds() == [*lives, "created", "assigned", "released", "deleted"]
+    else:
+        assert world.kinds() == [*lives, "created", "unknown", "unknown", "deleted"]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_life_between_two_reads_of_the_archiver_is_in_the_history(
+    world: World, soft: bool
+) -> None:
+    world.create()
+    world.delete()
+    world.archive()
+    world.create()
+    world.assign()
+    if soft:
+        world.write(deleted=True)
+    else:
+        world.pool.remove(IP, world.pool.get(IP)["_rev"])
+    world.archive()
+    world.archive(world.process())
+    kinds = ["unknown", "unknown"]
+    if soft or os.environ.get("COUCHDB_URL"):
+        kinds = ["created", "assigned"]
+    assert world.kinds() == ["created", "deleted", *kinds, "deleted"]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
 def test_an_address_that_the_service_adds_again_was_deleted(world: World, restarts: bool) -> None:
     world.create()
     world.archive()

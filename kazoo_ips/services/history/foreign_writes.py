@@ -218,23 +218,39 @@ class ForeignWrites:
             then
         """
         known = known or self.recall(address)
-        if known and (known.generation >= number or not (known.state or known.is_gap)):
-            return None, []
         after = Snapshot(number, None, self.read_at)
+        since = known.generation if known else 0
+        if since >= number or (
+            known and since == number - 1 and not (known.state or known.is_gap)
+        ):
+            return None, []  # the archive has it, or the address was deleted already
         earlier = revisions.get(number - 1)
         ip = self._ips.at_revision(address, earlier) if earlier else None
         if ip:
             certain = self._is_dated()
             made = trail_events.deletion(address, ip.state, after, revisions, certain=certain)
             return ip, [made]
+        # A document that is only marked as deleted still has its trail.
+        marked = self._ips.deletion_at(address, revisions[number])
+        if marked and marked.trail:
+            since = max(since, marked.trail[-1].generation)
+            missing = self._missing(address, since, number, revisions)
+            certain = self._is_dated() and not missing
+            made = trail_events.deletion(address, marked.state, after, revisions, certain=certain)
+            return marked, [*missing, made]
         if known is None:
             return None, []
-        missing = range(known.generation + 1, number)
-        names = (revisions.get(n, str(n)) for n in missing)
-        gaps = [trail_events.gap(address, self.read_at, name) for name in names]
+        missing = self._missing(address, since, number, revisions)
         certain = self._is_dated() and not (missing or known.is_gap)
         made = trail_events.deletion(address, known.state, after, revisions, certain=certain)
-        return None, [*gaps, made]
+        return None, [*missing, made]
+
+    def _missing(
+        self, address: str, since: int, until: int, revisions: Revisions
+    ) -> list[HistoryEvent]:
+        """Return the gaps for the revisions between two generations."""
+        names = (revisions.get(n, str(n)) for n in range(since + 1, until))
+        return [trail_events.gap(address, self.read_at, name) for name in names]
 
     def _is_dated(self) -> bool:
         """Return whether a deletion was written shortly before it was read.
