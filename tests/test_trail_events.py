@@ -143,7 +143,7 @@ def found(generation: int = 4, since: int = 3, **fields: Any) -> Event:
     ("last", "before", "certain"),
     [
         (None, BOBS, True),
-        (archived(), ALICES, False),
+        (archived(), ALICES, True),
         (archived(revision="2-a"), BOBS, True),
         (archived("unknown"), BOBS, True),
         (archived("retracted"), BOBS, True),
@@ -164,6 +164,19 @@ def test_what_the_archive_has_last_is_before_the_write_of_another_program(
     """If the archive has no state since the last write of the service, the trail says it."""
     *_, made = events(event("assigned", 2, BOB), found(), last=last)
     assert (made.before, made.after, made.certain) == (before, FREE, certain)
+
+
+@pytest.mark.parametrize(
+    ("generation", "at", "certain"),
+    [(4, 4, True), (5, 4, False), (4, 3, False)],
+    ids=["the next write", "two writes", "an edit by hand"],
+)
+def test_only_the_one_write_after_what_the_archive_has_is_certain(
+    generation: int, at: int, certain: bool
+) -> None:
+    later = found(generation)._replace(at=at)
+    *_, made = events(event("assigned", 2, BOB), later, last=archived())
+    assert (made.before, made.after, made.certain) == (ALICES, FREE, certain)
 
 
 def test_a_first_write_of_another_program_changes_an_available_address() -> None:
