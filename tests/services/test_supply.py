@@ -11,7 +11,7 @@ from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Database
-from kazoo_ips.model import AllocateIPs, AssignIP, DedicatedIP, ReleaseIP, Scope
+from kazoo_ips.model import GREGORIAN_EPOCH, AllocateIPs, AssignIP, DedicatedIP, ReleaseIP, Scope
 from kazoo_ips.services.assigning.supply import _ZONES_TTL, SupplyService
 from kazoo_ips.services.states.draining import Place
 from kazoo_ips.services.states.place_changes import ChangePlace
@@ -105,6 +105,43 @@ def test_addresses_rest_less_only_in_zones_that_permit_it(
 def test_the_oldest_of_another_zone_is_not_proposed(supply: SupplyService, rest: Any) -> None:
     rest((1, "z1", "a"), (2, "z2", "a"), oldest=True)
     assert proposed(supply, allocation(2, zone="z2")) == {2}
+
+
+@pytest.mark.parametrize("zones", [("z1", "z2"), ("z2", "z1")])
+def test_of_several_zones_the_address_that_rests_least_is_proposed_first(
+    supply: SupplyService, rest: Any, clock: ManualClock, zones: tuple[str, str]
+) -> None:
+    for number, zone in enumerate(zones, 1):
+        rest((number, zone, "a"), oldest=True)
+        clock.now += 10
+    assert proposed(supply, allocation(1)) == {1}
+
+
+def test_only_addresses_that_still_rest_are_counted_as_resting(
+    supply: SupplyService, rest: Any, clock: ManualClock
+) -> None:
+    rest((1, "z1", "a"))
+    clock.now += REST - 10
+    rest((2, "z2", "a"))
+    clock.now += 20
+    count, until = supply.resting(allocation(1))
+    assert (count, until) == (1, int(clock.now) + GREGORIAN_EPOCH + REST - 20)
+
+
+def test_zones_give_no_more_addresses_than_their_limits_permit(
+    supply: SupplyService, add: Add, place: Any, rest: Any, clock: ManualClock
+) -> None:
+    rest((1, "z1", "a"))
+    clock.now += REST
+    taken = add("192.0.2.2", "z2", "a")
+    place((3, "z2", "a"), (4, "z2", "a"), (5, "z3", "a"))
+    found = supply.propose(allocation(6), (taken,), {taken.address}, {"z2": 2, "z3": 0})
+    assert {address[-1] for address in found} in ({"1", "3"}, {"1", "4"})
+
+
+def test_an_address_of_each_host_of_a_zone_is_proposed(supply: SupplyService, place: Any) -> None:
+    place((1, "z1", "a"), (2, "z1", "b"), (3, "z1", "c"))
+    assert proposed(supply, allocation(3, distinct_hosts=True)) == {1, 2, 3}
 
 
 def test_a_host_whose_addresses_were_all_tried_is_left_out(
