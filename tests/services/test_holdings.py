@@ -258,6 +258,23 @@ def test_on_a_single_node_only_the_view_is_read(
     assert pauses == []
 
 
+@pytest.mark.parametrize("how", ["release", "list"])
+def test_copies_that_arrive_a_moment_later_are_found(
+    settings: Settings, cluster: Cluster, assigned: list[str], alice: Member, how: str
+) -> None:
+    cluster.memory, cluster.copies_seen = RecentWrites(), False
+    cluster.unseen = {*assigned[3:7]}
+
+    def pause(seconds: float) -> None:
+        cluster.copies_seen = True
+
+    later = composition.build(settings, pause=pause)
+    if how == "release":
+        assert release_all(later, alice) == set(assigned)
+    else:
+        assert set(listed(later, alice)) == set(assigned)
+
+
 @pytest.mark.parametrize("may_lag", [True, False])
 def test_the_addresses_of_many_accounts_include_recent_assignments_if_views_may_lag(
     cluster: Cluster,

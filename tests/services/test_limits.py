@@ -23,6 +23,7 @@ from kazoo_ips.model import (
     DedicatedIP,
     ReleaseIP,
     ReleaseIPs,
+    TransferIPs,
 )
 from kazoo_ips.model.commands import AssignReserved, ReserveIPs
 from kazoo_ips.model.limits import Ledger, Limits
@@ -125,6 +126,45 @@ def test_every_way_to_get_an_address_obeys_the_limit(
     assert refused(lambda: allocate(limited, alice)) == ("max", 2, 2, 1)
     assert refused(lambda: allocate(limited, alice, 3)) == ("max", 2, 2, 3)
     assert limited.limits.status(alice.id).used == 2
+
+
+def test_a_dry_run_of_every_way_to_get_addresses_obeys_the_limit(
+    limited: Instance, add: Any, alice: Member, bob: Member, set_limits: Set
+) -> None:
+    fill(add, 4)
+    limited.ips.assign_all(AssignIPs(bob.id, ("192.0.2.3", "192.0.2.4")), uuid4().hex)
+    set_limits(alice, max=1)
+    several = AssignIPs(alice.id, ("192.0.2.1", "192.0.2.2"))
+    moved = TransferIPs(("192.0.2.3", "192.0.2.4"), bob.id, alice.id)
+    for attempted in (
+        lambda: limited.ips.assign_all(several, "", dry_run=True),
+        lambda: limited.transfers.transfer(moved, "", dry_run=True),
+        lambda: limited.allocation.allocate(AllocateIPs(alice.id, 2), "", dry_run=True),
+        lambda: limited.reservations.reserve(ReserveIPs(several, 60), "", dry_run=True),
+    ):
+        assert refused(attempted) == ("max", 1, 0, 2)
+
+
+def test_a_process_knows_at_once_the_limits_that_it_sets_or_removes(
+    limited: Instance, settings: Settings, clock: ManualClock, alice: Member
+) -> None:
+    other = composition.build(settings, clock=clock)
+    for limits in (Limits(max=1), Limits()):
+        limited.limits.set(alice.id, limits, uuid4().hex)
+        other.limits.refresh()
+        known = [each.limits.is_limited(alice.id) for each in (limited, other)]
+        assert known == [limits.has_any] * 2
+
+
+def test_limits_that_are_set_again_are_listed_if_they_were_not(
+    limited: Instance, alice: Member, set_limits: Set
+) -> None:
+    """The process that has set them died before it listed the account."""
+    set_limits(alice, max=1)
+    limited.limits._limits.list_account(alice.id, Limits())
+    limited.limits.set(alice.id, Limits(max=1), uuid4().hex)
+    limited.limits.refresh()
+    assert limited.limits.is_limited(alice.id)
 
 
 def test_a_released_address_makes_room_at_once(

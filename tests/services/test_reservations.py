@@ -12,6 +12,7 @@ from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch
 from kazoo_ips.errors import (
+    Conflict,
     KazooIPsError,
     LimitReached,
     ReservationExpired,
@@ -32,7 +33,11 @@ from kazoo_ips.services.states.place_changes import ChangePlace
 from tests.clocks import ManualClock
 from tests.conftest import Member
 from tests.emptying import remove_place_settings
+from tests.faults.conftest import proxied_settings, proxy, running_proxy
+from tests.faults.proxy import FaultProxy, Forward, Reply
 from tests.services.test_limits import fill
+
+__all__ = ["proxied_settings", "proxy", "running_proxy"]
 
 NAMED = ("192.0.2.1", "192.0.2.2")
 
@@ -232,6 +237,43 @@ def test_an_account_with_too_many_open_reservations_gets_no_more(
         reserve(timed, alice, 1)
     timed.reservations.cancel(alice.id, held[0].id, uuid4().hex)
     reserve(timed, alice, 1)
+
+
+def test_a_reservation_that_has_lost_an_address_is_not_open(
+    timed: Instance, alice: Member
+) -> None:
+    made = timed.reservations.reserve(ReserveIPs(AssignIPs(alice.id, NAMED), 60), uuid4().hex)
+    timed.pool.delete(DeleteIP(NAMED[0], force=True), uuid4().hex)
+    with pytest.raises(ReservationNotFound):
+        timed.reservations.extend(ExtendReservation(alice.id, made.id, 90), uuid4().hex)
+    with pytest.raises(ReservationExpired):
+        take(timed, alice, made)
+
+
+def test_a_cancelled_reservation_is_listed_as_such(timed: Instance, alice: Member) -> None:
+    """So its addresses are not read to find out whether it is open."""
+    made, request_id = reserve(timed, alice), uuid4().hex
+    timed.reservations.cancel(alice.id, made.id, request_id)
+    book = timed.reservations._reservations.book(alice.id)
+    assert book.reservations[made.id].cancelled_by == request_id
+
+
+def test_an_extension_that_lost_a_race_is_a_conflict(
+    timed: Instance,
+    proxied_settings: Settings,
+    proxy: FaultProxy,
+    clock: ManualClock,
+    alice: Member,
+) -> None:
+    through, made = composition.build(proxied_settings, clock=clock), reserve(timed, alice)
+
+    def cancels(forward: Forward) -> Reply:
+        timed.reservations.cancel(alice.id, made.id, uuid4().hex)
+        return forward()
+
+    proxy.rule(cancels, "PUT|POST", "-dedicated_ips/_bulk_docs")
+    with pytest.raises(Conflict):
+        through.reservations.extend(ExtendReservation(alice.id, made.id, 90), uuid4().hex)
 
 
 def test_an_address_that_was_deleted_is_no_address_of_a_reservation(
