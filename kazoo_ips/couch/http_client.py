@@ -226,5 +226,6 @@ def _basic(user: str, password: str) -> str:
 def _is_read(method: str, url: str) -> bool:
     """Whether the request may be sent twice. Queries that are too long for a URL are POST."""
     return method in ("GET", "HEAD") or (
-        method == "POST" and ("/_view/" in url or url.endswith(("/_bulk_get", "/_find")))
+        method == "POST"
+        and ("/_view/" in url or url.endswith(("/_bulk_get", "/_find", "/_all_docs/queries")))
     )

@@ -201,9 +201,20 @@ def _fits_bulk(endpoint: str, sent: Any, response: Response) -> bool:
         return answered == ids if sent.get("new_edits", True) else set(answered) <= set(ids)
     if endpoint == "_bulk_get":
         return _fits_bulk_get([each["id"] for each in sent["docs"]], response.content["results"])
+    if endpoint == "_all_docs" and "queries" in sent:
+        return _fit_ranges(sent["queries"], response.content["results"])
     if endpoint == "_all_docs":
         return [row["key"] for row in response.content["rows"]] == list(sent["keys"])
     return _has(response, endpoint)
+
+
+def _fit_ranges(queries: Sequence[Any], results: Sequence[Any]) -> bool:
+    """:param queries: each for the last document of a range"""
+    return len(results) == len(queries) and all(
+        query["endkey"] <= row["id"] <= query["startkey"]
+        for query, result in zip(queries, results, strict=True)
+        for row in result["rows"]
+    )
 
 
 def _fits_bulk_get(ids: Sequence[str], results: Any) -> bool:

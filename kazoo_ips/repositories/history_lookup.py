@@ -1,6 +1,6 @@
 """Looks up events in the archive of the history by their ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kazoo_ips.errors import DatastoreMissing
 from kazoo_ips.model.history import HistoryEvent
@@ -8,6 +8,8 @@ from kazoo_ips.repositories.history_documents import from_document, id_prefix
 from kazoo_ips.repositories.history_years import HistoryYears
 
 _LAST = "\uffff"
+_RANGES = 500
+"""The number of addresses that are looked up in one request, which takes about half a second."""
 
 
 class HistoryLookup:
@@ -35,18 +37,25 @@ class HistoryLookup:
             found |= {ids[document_id] for document_id in stored}
         return found
 
-    def last(self, address: str) -> HistoryEvent | None:
-        """Return the latest event of an address, by the generation of its revision, or None.
+    def last(self, addresses: Iterable[str]) -> dict[str, HistoryEvent]:
+        """Return the latest event of each address, by the generation of its revision.
+
+        Addresses without events are left out.
 
         :raises DatastoreError: it is not known
         """
-        prefix = id_prefix(address)
+        found: dict[str, HistoryEvent] = {}
+        missing = list(addresses)
         for year in reversed(self._years.existing()):
-            try:
-                document = self._years.database(year).last(prefix, prefix + _LAST)
-            except DatastoreMissing:
-                self._years.forget(year)
-                continue
-            if document:
-                return from_document(document)
-        return None
+            for start in range(0, len(missing), _RANGES):
+                chunk = missing[start : start + _RANGES]
+                ranges = [(id_prefix(each), id_prefix(each) + _LAST) for each in chunk]
+                try:
+                    documents = self._years.database(year).last(ranges)
+                except DatastoreMissing:
+                    self._years.forget(year)
+                    break
+                events = zip(chunk, documents, strict=True)
+                found |= {address: from_document(each) for address, each in events if each}
+            missing = [address for address in missing if address not in found]
+        return found

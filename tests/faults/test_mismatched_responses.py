@@ -216,6 +216,14 @@ READS: dict[str, tuple[Callable[[Database], Any], Callable[[Any], Any]]] = {
             ]
         },
     ),
+    "ranges in another order": (
+        lambda d: d.last([("a", "a"), ("b", "b")]),
+        lambda content: {"results": content["results"][::-1]},
+    ),
+    "fewer ranges than asked for": (
+        lambda d: d.last([("a", "a"), ("b", "b")]),
+        lambda content: {"results": content["results"][1:]},
+    ),
     "a document for a list": (
         lambda d: d.rows("ips/by_zone", reduce=False),
         lambda content: {"_id": "a", "_rev": "1-a"},

@@ -520,24 +520,34 @@ class RequestHandler:
         self.cluster.one_replica(self.node, work, done)
 
     def _all_docs(self) -> None:
-        query = self.request.query
+        """Read a range of documents, or several ranges with `/queries`."""
+        several = self.request.path[2:] == ("queries",)
+        queries = self.request.body["queries"] if several else [self.request.query]
 
-        def doc(document_id: str, tree: Tree, winner: Revision) -> Document:
+        def doc(document_id: str, tree: Tree, winner: Revision, conflicts: bool) -> Document:
             opened = fabric.Opened(tree.path(winner.rev), tree.conflicts)
-            return fabric.shown(document_id, opened, bool(query.get("conflicts")))
+            return fabric.shown(document_id, opened, conflicts)
 
-        start, end = query.get("startkey", ""), query.get("endkey", "\uffff")
-        descending = bool(query.get("descending"))
-        if descending:
-            start, end = end, start
-
-        def work(node: Node) -> Document:
+        def select(node: Node, query: Document) -> Document:
+            start, end = query.get("startkey", ""), query.get("endkey", "\uffff")
+            descending = bool(query.get("descending"))
+            if descending:
+                start, end = end, start
             rows = [
-                {"id": i, "key": i, "value": {"rev": winner.rev}, "doc": doc(i, tree, winner)}
+                {
+                    "id": i,
+                    "key": i,
+                    "value": {"rev": winner.rev},
+                    "doc": doc(i, tree, winner, bool(query.get("conflicts"))),
+                }
                 for i, tree, winner in node.shards[self.database].live()
                 if start <= i <= end
             ]
             return {"rows": (rows[::-1] if descending else rows)[: query.get("limit")]}
+
+        def work(node: Node) -> Document:
+            results = [select(node, query) for query in queries]
+            return {"results": results} if several else results[0]
 
         self._one_replica(work)
 

@@ -171,8 +171,18 @@ class Archiver:
         """Return what the archive has of these addresses, as far as it is needed and known.
 
         The documents that the service has never written have no trail. One
-        request to the archive looks up whether it has their first events.
+        request to the archive looks up whether it has their first events, and one what it has of
+        those that another program has written several times.
         """
+        self._foreign.look_up(
+            [
+                address
+                for address, each in branches.items()
+                if address not in self._archived
+                and each.leaves.live
+                and trail_events.needs_archive(each.leaves.live[0].trail)
+            ]
+        )
         known = {a: self._archived[a].known for a in branches if a in self._archived}
         first = {
             address: event

@@ -5,6 +5,7 @@ This module reads later revisions from CouchDB, which keeps their bodies until i
 database. After that only their ids remain. Then the history has a gap, which it shows as an event.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kazoo_ips.model import DedicatedIP, Event, EventKind, generation, trail_events
@@ -40,10 +41,18 @@ class ForeignWrites:
         self._ips = ips
         self._lookup = lookup
         self.read_at = 0
+        self._looked_up: dict[str, HistoryEvent | None] = {}
+
+    def look_up(self, addresses: Sequence[str]) -> None:
+        """Look up together what the archive has of the addresses of a batch."""
+        found = self._lookup.last(addresses) if addresses else {}
+        self._looked_up = {address: found.get(address) for address in addresses}
 
     def recall(self, address: str) -> Known | None:
-        """Return what the archive has of an address, read from the archive."""
-        last = self._lookup.last(address)
+        """Return what the archive has of an address. It is read if it was not looked up."""
+        if address not in self._looked_up:
+            self._looked_up |= {address: self._lookup.last([address]).get(address)}
+        last = self._looked_up[address]
         if last is None:
             return None
         is_gap = last.event == HistoryEventKind.UNKNOWN

@@ -5,7 +5,7 @@ archive together have every acknowledged change. Documents are read first: an ev
 trail only some time after the archive has it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -120,26 +120,24 @@ class UnarchivedEvents:
         owners = self._changes.owners(addresses, known.changes)
         return {address for address, owner in owners.items() if owner == account_id}
 
-    def _events(self, ips: Iterable[DedicatedIP], read_at: int) -> list[HistoryEvent]:
+    def _events(self, ips: Collection[DedicatedIP], read_at: int) -> list[HistoryEvent]:
         """Return the events of trails, without those of a transaction that has not committed.
 
         :param read_at: the time before the documents were read, in Gregorian seconds
         """
+        needed = [ip.address for ip in ips if trail_events.needs_archive(ip.trail)]
+        archived = self._lookup.last(needed) if needed else {}
         pending: dict[str, bool] = {}
         events: list[HistoryEvent] = []
         for ip in ips:
             name = ip.transaction
             if name and name not in pending:
                 pending[name] = self._recovery.is_uncommitted(name)
-            found = trail_events.of_trail(ip, read_at, last=self._last_archived(ip))
+            found = trail_events.of_trail(ip, read_at, last=archived.get(ip.address))
             if name and pending[name] and found and found[-1].event in _UNDONE_IF_ABORTED:
                 del found[-1]
             events += [_inferred(ip, event) for event in found]
         return sorted(events, key=position)
-
-    def _last_archived(self, ip: DedicatedIP) -> HistoryEvent | None:
-        """Return the latest event of an address in the archive, if its trail needs that."""
-        return self._lookup.last(ip.address) if trail_events.needs_archive(ip.trail) else None
 
 
 def _inferred(ip: DedicatedIP, event: HistoryEvent) -> HistoryEvent:
