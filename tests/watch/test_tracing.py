@@ -406,6 +406,7 @@ def test_each_worker_exports_also_its_last_spans(
                 collector.of_work(request_id)
             assert eventually(lambda: not set(before) & set(gunicorn.workers()))
             last, _ = traced.send("GET", path, alice)
+            gunicorn.stop()
         collector.of_work(last)
 
 
