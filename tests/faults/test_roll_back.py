@@ -199,6 +199,16 @@ def test_an_address_deleted_during_the_confirmation_of_a_release_stays_deleted(
     assert {worker.pool.get(ip)["pvt_status"] for ip in (IPS[0], IPS[2])} == {"available"}
 
 
+@pytest.mark.parametrize(("number", "error"), [(1, Conflict), (2, DatastoreUnreachable)])
+def test_a_later_attempt_that_lost_a_race_has_an_unknown_outcome(
+    worker: Worker, taking: Callable[..., Fault], number: int, error: type[Exception]
+) -> None:
+    """It may have lost to an earlier attempt of the same request."""
+    worker.cause(taking(IPS[1]), MANY, times=1)
+    with pytest.raises(error):
+        worker.assign(Attempt(uuid4().hex, number))
+
+
 def test_a_lost_and_an_unknown_write_make_an_unknown_outcome(
     worker: Worker, taking: Callable[..., Fault]
 ) -> None:
@@ -440,6 +450,18 @@ def test_an_allocation_with_an_unknown_outcome_is_rolled_back(worker: Worker) ->
         worker.allocate()
     worker.recover()
     assert worker.has([])
+
+
+def test_an_allocation_of_one_with_an_unknown_outcome_takes_no_other_address(
+    worker: Worker,
+) -> None:
+    """The write may have been done, so the account could get two addresses."""
+    rule = worker.proxy.rule(faults.lose_reply, "PUT", "-dedicated_ips/192", times=1)
+    worker.proxy.rule(faults.error_without_type, "GET", "-dedicated_ips/192", times=None)
+    with pytest.raises(DatastoreUnreachable):
+        worker.allocate(1)
+    puts = [r for r in worker.proxy.records if r.rule is rule or r.request.method == "PUT"]
+    assert len([r for r in puts if "-dedicated_ips/" in r.request.path]) == 1
 
 
 def test_the_record_of_an_unknown_outcome_stays_until_the_documents_are_known(

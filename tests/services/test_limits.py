@@ -367,6 +367,7 @@ def test_the_addresses_of_an_account_that_is_new_below_count(
     shared, own = (Ledger(alice.id, limits) for limits in (Limits(descendants_max=1), Limits()))
     known: frozenset[str] = frozenset()
     assert limited.limits._is_below(child.id, shared, known)
+    assert not limited.limits._is_below("d" * 32, shared, known)
     assert not limited.limits._is_below(bob.id, shared, known)
     assert not limited.limits._is_below(child.id, own, known)
 

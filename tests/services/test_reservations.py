@@ -239,6 +239,16 @@ def test_an_account_with_too_many_open_reservations_gets_no_more(
     reserve(timed, alice, 1)
 
 
+def test_an_unknown_reservation_is_neither_extended_nor_assigned(
+    timed: Instance, alice: Member
+) -> None:
+    unknown = uuid4().hex
+    with pytest.raises(ReservationNotFound):
+        timed.reservations.extend(ExtendReservation(alice.id, unknown, 90), uuid4().hex)
+    with pytest.raises(ReservationExpired):
+        timed.reservations.assign(AssignReserved(alice.id, unknown), uuid4().hex)
+
+
 def test_a_reservation_that_has_lost_an_address_is_not_open(
     timed: Instance, alice: Member
 ) -> None:
