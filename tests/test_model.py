@@ -450,6 +450,31 @@ def test_an_addition_that_was_dropped_after_a_deletion_is_what_there_was(
     assert current.revision == shown
 
 
+@pytest.mark.parametrize(
+    ("trail", "deleted", "outdated"),
+    [
+        ((), (), False),
+        ((ASSIGNED,), (), False),
+        ((ASSIGNED,), (ASSIGNED, event("deleted", 5)), True),
+        ((ASSIGNED, event("found", 6)), (ASSIGNED, event("deleted", 5)), True),
+        ((event("undone", 2, was="assigned"),), (ASSIGNED, event("deleted", 5)), True),
+        ((RELEASED,), (ASSIGNED, event("deleted", 5)), False),
+        ((ASSIGNED,), (ASSIGNED, RELEASED), False),
+        ((FOUND,), (ASSIGNED, event("deleted", 5)), False),
+    ],
+    ids=[
+        "no events", "an unknown deletion", "a deletion", "a note after it", "an undone event",
+        "another event", "no deletion", "no event of this service",
+    ],
+)  # fmt: skip
+def test_a_revision_is_outdated_if_the_address_was_deleted_after_its_last_event(
+    trail: Trail, deleted: Trail, outdated: bool
+) -> None:
+    leaf = replace(IP, revision="6-a", trail=trail)
+    leaves = Leaves((leaf,), deleted=(replace(IP, revision="5-b", trail=deleted),))
+    assert leaves.is_outdated(leaf) is outdated
+
+
 def test_of_two_events_of_a_request_the_last_is_found() -> None:
     ip = replace(IP, trail=()).assign("alice", at=NOW, request_id="a")
     ip = ip.release("alice", at=NOW + 1, request_id="b").assign(
