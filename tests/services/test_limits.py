@@ -112,7 +112,7 @@ def test_every_process_can_know_a_limit_before_it_is_written(
 
 
 def test_every_way_to_get_an_address_obeys_the_limit(
-    limited: Instance, add: Any, alice: Member, set_limits: Set
+    limited: Instance, add: Any, alice: Member, bob: Member, set_limits: Set
 ) -> None:
     fill(add, 6)
     set_limits(alice, max=2)
@@ -125,6 +125,9 @@ def test_every_way_to_get_an_address_obeys_the_limit(
     assert refused(lambda: limited.ips.assign_all(several, uuid4().hex)) == ("max", 2, 2, 2)
     assert refused(lambda: allocate(limited, alice)) == ("max", 2, 2, 1)
     assert refused(lambda: allocate(limited, alice, 3)) == ("max", 2, 2, 3)
+    limited.ips.assign(AssignIP(bob.id, "192.0.2.6"), uuid4().hex)
+    moved = TransferIPs(("192.0.2.6",), bob.id, alice.id)
+    assert refused(lambda: limited.transfers.transfer(moved, uuid4().hex)) == ("max", 2, 2, 1)
     assert limited.limits.status(alice.id).used == 2
 
 

@@ -258,6 +258,36 @@ def test_a_reservation_that_has_lost_an_address_is_not_open(
         timed.reservations.extend(ExtendReservation(alice.id, made.id, 90), uuid4().hex)
     with pytest.raises(ReservationExpired):
         take(timed, alice, made)
+    assert timed.reservations.all_open(alice.id) == []
+
+
+def test_the_last_permitted_reservation_can_be_extended(
+    timed: Instance, alice: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reservations, "MAX_OPEN", 1)
+    made = reserve(timed, alice)
+    command = ExtendReservation(alice.id, made.id, 90)
+    assert timed.reservations.extend(command, uuid4().hex).until == made.until + 30
+
+
+def test_two_reservations_at_once_are_both_recorded(
+    timed: Instance,
+    proxied_settings: Settings,
+    proxy: FaultProxy,
+    clock: ManualClock,
+    alice: Member,
+) -> None:
+    through = composition.build(proxied_settings, clock=clock, pause=lambda seconds: None)
+    others: list[Reservation] = []
+
+    def reserves(forward: Forward) -> Reply:
+        others.append(reserve(timed, alice))
+        return forward()
+
+    proxy.rule(reserves, "PUT", f"-kazoo_ips/reservations-{alice.id}")
+    made = reserve(through, alice)
+    listed = {each.id for each in timed.reservations.all_open(alice.id)}
+    assert listed == {made.id, others[0].id}
 
 
 def test_a_cancelled_reservation_is_listed_as_such(timed: Instance, alice: Member) -> None:

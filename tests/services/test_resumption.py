@@ -24,6 +24,7 @@ from kazoo_ips.model import (
     DedicatedIP,
     DeleteIP,
     ReleaseIP,
+    TransferIPs,
 )
 from tests.conftest import Member
 from tests.faults.conftest import proxied_settings, proxy, running_proxy
@@ -426,6 +427,23 @@ def test_an_assignment_is_not_repeated_after_the_address_was_added_again(
     result = services.ips.assign(AssignIP(alice.id, address), request_id, attempt=second_attempt)
     assert result.assigned_to == alice.id
     assert services.ips.fetch(address).assigned_to is None
+
+
+def test_the_result_of_a_transfer_of_a_single_address_that_has_a_key_is_returned(
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    alice: Member,
+    bob: Member,
+    address: str,
+    request_id: str,
+) -> None:
+    add(address)
+    services.ips.assign(AssignIP(alice.id, address), uuid4().hex)
+    command, key = TransferIPs((address,), alice.id, bob.id), uuid4().hex
+    for number in (1, 2):
+        attempt = Attempt(key, number)
+        [moved] = services.transfers.transfer(command, request_id, attempt=attempt)
+        assert (moved.address, moved.assigned_to) == (address, bob.id)
 
 
 def test_results_are_returned_although_the_address_was_deleted_since(
