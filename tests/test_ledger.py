@@ -11,7 +11,7 @@ import pytest
 from kazoo_ips.errors import LimitReached
 from kazoo_ips.model import DedicatedIP, Disabled, Status
 from kazoo_ips.model.limits import Ledger, Limits, counted_for
-from kazoo_ips.model.reservations import Reservation, ReservationBook
+from kazoo_ips.model.reservations import MAX_SECONDS, Reservation, ReservationBook
 
 NOW = 64_000_000_000
 ALICE = "a" * 32
@@ -43,6 +43,29 @@ def test_addresses_are_counted_again_if_limits_count_more_than_before(
 ) -> None:
     ledger = Ledger(ALICE, before, settles=1)
     assert ledger.with_limits(after, at=NOW, settles=2).settles == settles
+
+
+def test_a_ledger_says_what_is_used_of_each_limit() -> None:
+    limits = Limits(max=5, zones={"z": 3, "y": 1}, descendants_max=9)
+    own = {"192.0.2.1": "z", "192.0.2.2": "z", "192.0.2.3": "x"}
+    ledger = Ledger(ALICE, limits, own=own, below=frozenset({"192.0.2.4"}))
+    assert ledger.used_in_zones == {"x": 1, "z": 2}
+    assert [tuple(each) for each in ledger.usage] == [
+        ("zones", "z", 3, 2),
+        ("zones", "y", 1, 0),
+        ("max", None, 5, 3),
+        ("descendants_max", None, 9, 4),
+    ]
+
+
+def test_a_limit_permits_as_many_addresses_as_it_says() -> None:
+    ledger = Ledger(ALICE, Limits(max=2), settles=5, counted=5)
+    others = [replace(IP, address=f"192.0.2.{number}") for number in (2, 3)]
+    assert len(ledger.with_claim("assign-1", ALICE, [IP, others[0]]).own) == 2
+    with pytest.raises(LimitReached):
+        ledger.with_claim("assign-1", ALICE, [IP, *others])
+    assert ledger.is_settled
+    assert not replace(ledger, counted=4).is_settled
 
 
 def test_a_limit_that_is_exceeded_permits_what_does_not_exceed_it_further() -> None:
@@ -91,6 +114,12 @@ def test_a_reservation_holds_an_address_whose_document_says_so(
     fields: dict[str, Any], holds: bool
 ) -> None:
     assert OPEN.holds(replace(HELD, **fields), NOW) is holds
+
+
+def test_reservations_that_are_over_for_a_day_leave_the_book() -> None:
+    over = [replace(OPEN, id=str(n), until=NOW - MAX_SECONDS + n) for n in (0, 1)]
+    book = ReservationBook(ALICE, {each.id: each for each in over})
+    assert {*book.with_reservation(OPEN, NOW).reservations} == {"1", "one"}
 
 
 def test_reservations_that_are_over_or_cancelled_are_not_open() -> None:

@@ -21,6 +21,7 @@ from kazoo_ips.errors import (
     Resting,
     RuleBroken,
     UnknownStatus,
+    Unusable,
 )
 from kazoo_ips.model import DedicatedIP, Disabled, PlaceRules, Scope, Status, trail_events
 from kazoo_ips.model.changes import Changes
@@ -157,6 +158,15 @@ def test_the_methods_make_exactly_the_transitions_of_the_table(kind: EventKind) 
         (HELD, lambda ip: ip.delete(**stamp()), Reserved),
         (KAZOOS, lambda ip: ip.end_reservation("one", **stamp()), NotReserved),
         (NEWER, lambda ip: ip.transfer(BOB, ALICE, **stamp()), UnknownStatus),
+        (NEWER, lambda ip: ip.disable(LISTED, **stamp()), UnknownStatus),
+        (NEWER, lambda ip: ip.enable(**stamp()), UnknownStatus),
+        (NEWER, lambda ip: ip.change(Changes(zone="y"), **stamp()), UnknownStatus),
+        (replace(FREE, address="127.0.0.1"), lambda ip: ip.assign(ALICE, **stamp()), Unusable),
+        (
+            replace(FREE, address="2001:DB8::1"),
+            lambda ip: ip.assign(ALICE, others=[replace(FREE, address="2001:db8::1")], **stamp()),
+            Unusable,
+        ),
         (FREE, lambda ip: ip.assign(BOB, others=[NEWER], **stamp()), AssignedToAnother),
         (OUT, lambda ip: ip.assign(ALICE, **stamp()), OutOfService),
         (OUT, lambda ip: ip.reserve(ALICE, "x", NOW + 9, **stamp()), OutOfService),
@@ -202,6 +212,17 @@ def test_an_assigned_address_of_a_drained_host_can_be_enabled() -> None:
 def test_an_address_that_is_disabled_on_its_own_stays_so_after_a_move(place: PlaceRules) -> None:
     moved = OUT.change(Changes(zone="y"), place=place, **stamp())
     assert (moved.status, moved.disabled) == (Status.DISABLED, LISTED)
+
+
+def test_a_change_to_what_is_already_so_is_no_change() -> None:
+    assert FREE.change(Changes(zone=FREE.zone, host=FREE.host), **stamp()) is FREE
+
+
+def test_a_reservation_and_a_rest_end_at_their_time() -> None:
+    assert HELD.end_reservation(**stamp(NOW + 100)).status is Status.AVAILABLE
+    released = replace(FREE, modified=NOW)
+    assert released.corrected(ALICE, AGES, **stamp(NOW + REST)) is None
+    assert released.corrected(ALICE, AGES, **stamp(NOW + REST - 1)) is not None
 
 
 def test_a_change_keeps_the_replacement_of_an_address() -> None:

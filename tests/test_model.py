@@ -277,6 +277,10 @@ def test_a_release_of_an_assignment_is_recognised(
     assert replace(IP, trail=since).follows_release_of(alices) is released
 
 
+def test_the_accounts_of_an_address_include_those_that_only_an_origin_names() -> None:
+    assert replace(IP, trail=(TO_BOB,)).accounts == {"alice", "bob"}
+
+
 def test_an_address_was_available_before_if_its_trail_does_not_say_otherwise() -> None:
     assert replace(IP, trail=()).status_before == Status.AVAILABLE
     taken = replace(ALICES, trail=(ASSIGNED._replace(origin=Origin("aging")),))

@@ -117,7 +117,7 @@ def test_a_withdrawal_marks_what_was_done_only() -> None:
     *_, mark = IP.withdrawing((undone, released)).trail
     assert mark == released._replace(kind="withdrawn", was="released")
     assert len(IP.withdrawing((undone, released)).trail) == len(IP.trail) + 1
-    assert original(mark) == released
+    assert original(mark) == original(released) == released
     assert original(undone._replace(was="")) == assigned(1)
 
 

@@ -75,6 +75,7 @@ def test_an_event_has_its_revision_if_that_is_known_and_its_generation_otherwise
         (FREE, FREE._replace(status="disabled"), "disabled", None),
         (FREE, FREE._replace(status="reserved"), "reserved", None),
         (FREE._replace(status="reserved"), FREE._replace(status="disabled"), "disabled", None),
+        (FREE._replace(status="disabled"), ELSEWHERE._replace(status="disabled"), "changed", None),
         (FREE._replace(status="disabled"), FREE._replace(status="reserved"), "reserved", None),
         (FREE._replace(status="disabled"), FREE, "enabled", None),
         (FREE._replace(status="disabled"), FREE._replace(status="aging"), "enabled", None),
@@ -183,6 +184,20 @@ def test_a_first_write_of_another_program_changes_an_available_address() -> None
     trail = (found(generation=2, since=1, state=BOBS),)
     assert states(*trail) == [(FREE, BOBS)]
     assert states(found(generation=2, since=0, state=BOBS))[-1] == (FREE, BOBS)
+
+
+def test_what_was_not_done_or_is_archived_is_no_event() -> None:
+    done = event("assigned", 2, ALICE)
+    undone = event("undone", 3, BOB, was="assigned")
+    assert [each.event for each in events(done, undone)] == ["assigned"]
+    for revision in ("4-a", "5-a"):
+        made = events(done, found(), last=archived(revision=revision))
+        assert [each.event for each in made] == ["assigned"]
+
+
+def test_an_address_is_created_once() -> None:
+    made = events(event("created", 1, state=FREE), found(generation=2, since=0, state=BOBS))
+    assert [each.event for each in made] == ["created", "assigned"]
 
 
 def test_an_event_that_only_a_newer_release_knows_changes_no_state() -> None:
