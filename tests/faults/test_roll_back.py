@@ -199,6 +199,38 @@ def test_an_address_deleted_during_the_confirmation_of_a_release_stays_deleted(
     assert {worker.pool.get(ip)["pvt_status"] for ip in (IPS[0], IPS[2])} == {"available"}
 
 
+def test_nothing_is_left_of_a_transfer_of_several_that_lost_a_race(
+    worker: Worker, services: Instance, bob: Member
+) -> None:
+    before = worker.records_of("transfer-")
+    worker.assign()
+
+    def releases(forward: Forward) -> Reply:
+        services.ips.release(ReleaseIP(worker.who.id, IPS[1]), uuid4().hex)
+        return forward()
+
+    worker.cause(releases, MANY, times=1)
+    with pytest.raises(Conflict):
+        worker.services.transfers.transfer(TransferIPs(IPS, worker.who.id, bob.id), uuid4().hex)
+    worker.recover()
+    assert worker.has([IPS[0], IPS[2]])
+    assert worker.records_of("transfer-") == before
+
+
+def test_nothing_is_left_of_a_reservation_of_several_that_lost_a_race(
+    worker: Worker, taking: Callable[..., Fault]
+) -> None:
+    before = worker.records_of("reserve-")
+    worker.cause(taking(IPS[1]), MANY, times=1)
+    command = ReserveIPs(AssignIPs(worker.who.id, IPS), 60)
+    with pytest.raises(Conflict):
+        worker.services.reservations.reserve(command, uuid4().hex)
+    statuses = [worker.pool.get(address)["pvt_status"] for address in IPS]
+    assert statuses == ["available", "assigned", "available"]
+    worker.recover()
+    assert worker.records_of("reserve-") == before
+
+
 @pytest.mark.parametrize(("number", "error"), [(1, Conflict), (2, DatastoreUnreachable)])
 def test_a_later_attempt_that_lost_a_race_has_an_unknown_outcome(
     worker: Worker, taking: Callable[..., Fault], number: int, error: type[Exception]

@@ -431,6 +431,28 @@ def test_a_write_of_an_earlier_attempt_is_not_confirmed_without_a_majority(
         contest.writer.confirm(done)
 
 
+def test_a_write_that_is_not_confirmed_is_checked_later(contest: Contest) -> None:
+    done = contest.write().ip
+    contest.looked_at.clear()
+    contest.cause(faults.answer_202)
+    with pytest.raises(DatastoreUnreachable):
+        contest.writer.confirm(done)
+    assert contest.looked_at == [(done.address, "")]
+
+
+def test_a_write_is_not_done_if_the_revision_added_to_it_has_no_quorum(
+    contest: Contest, alice: Member
+) -> None:
+    """It may be withdrawn, and the write with it."""
+
+    def add_a_revision() -> None:
+        later = contest.after.release(alice.id, at=AT + 1, request_id="another")
+        contest.pool.put({**to_document(later), "_rev": contest.live[0]["_rev"]})
+
+    contest.cause(afterwards(add_a_revision, answered=False), faults.answer_202)
+    assert contest.write().outcome is FinalOutcome.UNKNOWN
+
+
 def test_on_a_cluster_a_write_of_an_earlier_attempt_is_not_confirmed_in_a_conflict(
     cluster: Contest,
 ) -> None:
