@@ -30,6 +30,8 @@ from kazoo_ips.model import (
     AssignIP,
     AssignIPs,
     Attempt,
+    ChangeIP,
+    Changes,
     CreateIP,
     DedicatedIP,
     DeleteIP,
@@ -685,6 +687,18 @@ def test_a_later_attempt_says_that_a_line_may_repeat_an_earlier_one(
         services.pool.delete(DeleteIP(FREE), own, attempt=attempt)
     names = ("created", "assigned", "released", "deleted")
     assert kinds(lines()) == [(name, [FREE], again) for name in names for again in (False, True)]
+
+
+def test_a_later_attempt_at_a_change_says_that_its_line_may_repeat_an_earlier_one(
+    services: Instance, add: Callable[..., DedicatedIP], lines: Lines
+) -> None:
+    add(FREE)
+    lines()
+    for number in (1, 2):
+        attempt = Attempt("of-a-change", number)
+        command = ChangeIP(FREE, Changes(zone="moved"))
+        services.address_changes.change(command, "moves", attempt=attempt)
+    assert kinds(lines()) == [("changed", [FREE], again) for again in (False, True)]
 
 
 # The doctor, background repair, commands.
