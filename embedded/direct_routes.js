@@ -9,7 +9,7 @@ const { setTimeout: pause } = require('timers/promises');
 
 const liveDocuments = require('./live_documents');
 
-const DOCUMENT_PARAMETERS = new Set(['conflicts', 'rev', 'revs', 'open_revs', 'w']);
+const DOCUMENT_PARAMETERS = new Set(['conflicts', 'rev', 'revs', 'open_revs', 'r', 'w']);
 const STARTED = String(Date.now());
 const MAX_BODY = 256 * 1024 * 1024; // bytes
 
@@ -58,15 +58,18 @@ function parsed(value) {
 // list has the new revision a moment later.
 async function leavesOf(db, id, revs, attempts = 100) {
   const found = await db.get(id, { open_revs: 'all', revs });
-  if (!attempts || found.every((leaf) => leaf.ok)) {
+  if (found.every((leaf) => leaf.ok)) {
     return found;
+  }
+  if (!attempts) {
+    throw new HTTPError(500, 'unknown_error', 'a revision is missing');
   }
   await pause(1);
   return leavesOf(db, id, revs, attempts - 1);
 }
 
 async function getDocument(db, { options, parts: [id] }) {
-  const { open_revs: leaves, revs, ...rest } = options;
+  const { open_revs: leaves, revs, r, ...rest } = options; // there is one replica to read from
   if (leaves === undefined) {
     return [200, await db.get(id, revs === undefined ? rest : { ...rest, revs })];
   }

@@ -193,12 +193,18 @@ class Database:
         return [_shared(live)] * len(reads)
 
     def leaves(self, document_id: str, **params: Any) -> list[Document]:
-        """Read all leaf revisions of a document, tombstones included: several in a conflict."""
+        """Read all leaf revisions of a document, tombstones included: several in a conflict.
+
+        :raises ReadFailed: CouchDB could not read one of them
+        """
         try:
             response = self._send("GET", _quoted(document_id), open_revs="all", **params)
         except DocumentNotFound:
             return []
-        return [leaf["ok"] for leaf in response.content if "ok" in leaf]
+        missing = [leaf["missing"] for leaf in response.content if "ok" not in leaf]
+        if missing:  # not a document that does not exist: that is 404
+            raise ReadFailed(f"{document_id}: revisions are missing: {missing}")
+        return [leaf["ok"] for leaf in response.content]
 
     def leaves_of(self, document_ids: Sequence[str]) -> dict[str, list[Document]]:
         """Read all leaf revisions of several documents in one request, with their `_revisions`.
@@ -663,7 +669,9 @@ def _winner(live: list[Document]) -> Document:
 
 
 def _is_missing(leaf: Mapping[str, Any]) -> bool:
-    return "error" in leaf and leaf["error"].get("error") == "not_found"
+    """Return whether a response of `_bulk_get` says that the document does not exist."""
+    error = leaf.get("error", {})
+    return (error.get("error"), error.get("rev")) == ("not_found", "undefined")
 
 
 def _leaf(leaf: Mapping[str, Any]) -> Document:

@@ -239,6 +239,18 @@ def unreadable(document_id: str) -> Fault:
     return fault
 
 
+def leaf_missing(forward: Forward) -> Reply:
+    """A fault: the response if a write replaces a leaf revision while the revisions are read."""
+    content = json.loads(_dechunked(forward()))
+    if isinstance(content, list):
+        content = [{"missing": leaf["ok"]["_rev"]} for leaf in content]
+    for result in content["results"] if isinstance(content, dict) else ():
+        rev = result["docs"][0]["ok"]["_rev"]
+        error = {"error": "not_found", "reason": "missing"}
+        result["docs"] = [{"error": {"id": result["id"], "rev": rev, **error}}]
+    return _reply(200, json.dumps(content).encode(), "application/json")
+
+
 def forbid(forward: Forward) -> Reply:
     """A fault: the response to a user who is not a member of the database.
 

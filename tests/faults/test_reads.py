@@ -21,6 +21,7 @@ from kazoo_ips.model import (
     AssignIPs,
     CreateIP,
     DedicatedIP,
+    DeleteIP,
     ListIPs,
     ReleaseIPs,
     Status,
@@ -155,6 +156,35 @@ def test_a_document_that_cannot_be_read_is_not_reported_as_missing(
     command = AssignIPs(alice.id, (FIRST, SECOND))
     with pytest.raises(DatastoreUnreachable):
         proxied_services.ips.assign_all(command, uuid4().hex)
+
+
+def test_an_address_whose_leaf_revision_is_missing_is_not_reported_as_missing(
+    proxy: FaultProxy, proxied_services: Instance, add: Callable[..., DedicatedIP], alice: Member
+) -> None:
+    add(FIRST)
+    add(SECOND)
+    proxy.rule(faults.leaf_missing, "POST", "/_bulk_get")
+    with pytest.raises(DatastoreUnreachable):
+        proxied_services.ips.assign_all(AssignIPs(alice.id, (FIRST, SECOND)), uuid4().hex)
+
+
+def test_an_address_is_not_added_without_the_events_of_its_tombstone(
+    proxy: FaultProxy,
+    proxied_services: Instance,
+    services: Instance,
+    add: Callable[..., DedicatedIP],
+    pool: Database,
+) -> None:
+    add(FIRST)
+    services.pool.delete(DeleteIP(FIRST), uuid4().hex)
+    proxy.rule(faults.leaf_missing, "GET", f"{POOL}{FIRST}")
+    command = CreateIP(FIRST, "us-east", "proxy1.example.com")
+    with pytest.raises(DatastoreUnreachable):
+        proxied_services.pool.create(command, uuid4().hex)
+    assert pool.find(FIRST) is None
+    proxied_services.pool.create(command, uuid4().hex)
+    events = [each["event"] for each in pool.get(FIRST)["pvt_trail"]]
+    assert events[-3:] == ["created", "deleted", "created"]
 
 
 AVAILABLE = ListIPs(status=Status.AVAILABLE)
