@@ -54,6 +54,9 @@ screenshots: $(VENV)/.installed-test $(NODE) ## Take the pictures of the console
 chaos: $(VENV)/.installed-test ## Test a real cluster while its parts fail (NODES, CLUSTER, SECONDS, SEED; docs/chaos.md)
 	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m tests.chaos $(SAVED)
 
+soak: $(VENV)/.installed-test ## Load a real cluster while its nodes are restarted (NODES, CLUSTER, SECONDS, RATE, CLIENTS, EVERY, DOWN)
+	@SECONDS_EACH='$(SECONDS)' $(BIN)/python -m bench.soak
+
 ##@ Set up
 install: $(VENV)/.installed-test $(NODE) ## Install the virtual environment and the embedded database (PYTHON=python3)
 
@@ -93,6 +96,7 @@ help: ## Show this list
 
 export SIZES ROUNDS CONNECTIONS ROWS QUICK PUBLISH
 export NODES CLUSTER SEED CLIENTS ADDRESSES HISTORY
+export RATE EVERY DOWN
 
-.PHONY: run deploy rollback undeploy check test simulate lint audit model bench screenshots chaos install node clean \
+.PHONY: run deploy rollback undeploy check test simulate lint audit model bench screenshots chaos soak install node clean \
   help

@@ -2,13 +2,15 @@
 
 import os
 import re
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from bench import call_path, report
+from bench import call_path, report, soak
 from bench.measure import Spread, limit
 from bench.row import Goal
 from kazoo_ips import app as composition
@@ -82,6 +84,38 @@ def test_a_spread_is_the_median_between_the_extremes() -> None:
 )
 def test_a_goal_says_whether_it_is_reached(goal: Goal, value: float, reached: bool) -> None:
     assert goal.holds(value) is reached
+
+
+def test_a_window_has_latencies_and_the_requests_that_failed_once_and_twice() -> None:
+    window = soak.Window(
+        [n / 1000 for n in range(100, 0, -1)], Counter({0: 2, 503: 1}), Counter({503: 1})
+    )
+    line = window.to_json()
+    assert [line[name] for name in ("requests", "p50_ms", "p95_ms", "p99_ms", "max_ms")] == [
+        100, 51, 96, 100, 100,
+    ]  # fmt: skip
+    assert (line["first_attempts_failed"], line["failed"]) == (3, 1)
+
+
+@pytest.mark.slow
+def test_the_load_on_a_cluster_restarts_the_nodes_in_turn_and_sends_failed_requests_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak, "_SIZE", 1100)
+    called = tmp_path / "called"
+    control = tmp_path / "control"
+    control.write_text(f'#!/bin/sh\necho "$@" >> {called}\n')
+    control.chmod(0o700)
+    unreachable = "http://127.0.0.1:9"
+    options = soak.Options([settings.couchdb_url] * 2, str(control), 4, 2, 0, 4, 20)
+    with ExitStack() as stack:
+        run = soak.Run(options, stack)
+        run.urls[1] = unreachable
+        windows = list(run.run())
+    assert called.read_text().split("\n")[:-1] == ["kill 1", "start 1", "kill 2", "start 2"]
+    assert 70 <= sum(len(window.seconds) for window in windows) <= 80
+    assert sum(window.first[0] for window in windows) > 20
+    assert not any(window.failed for window in windows)
 
 
 def test_the_published_table_has_a_column_for_each_database() -> None:
