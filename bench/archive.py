@@ -138,7 +138,7 @@ def _read(world: World, since: str, seen: dict[str, float], over: Event) -> None
         time.sleep(0.05)
 
 
-# How much it slows requests.
+# How much the archiver slows requests.
 
 _CALLS = {
     "assign": ("POST", "{ip}", ""),
@@ -147,8 +147,8 @@ _CALLS = {
 }
 """The measured calls: method, path below the account's addresses, and body."""
 _SECONDS, _MOST = 6, 500
-"""Seconds of one run, and the maximum number of calls per second, for which there are addresses.
-The archiver starts after two seconds of the run."""
+"""The seconds of one run, and a limit of calls per second. The pool gets an address for each call
+that a run can make. The archiver starts after two seconds of the run."""
 
 
 def cost(bench: Bench) -> Iterator[Row]:

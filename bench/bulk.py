@@ -30,7 +30,7 @@ _CSV = 10_000
 """Lines of the file that addresses are added from."""
 
 
-# A thousand.
+# A thousand addresses in one request.
 
 
 def bulk(bench: Bench) -> list[Row]:
@@ -117,7 +117,7 @@ def _count_bulk(bench: Bench, method: str) -> Counted:
     return bench.counting(world).count(warm, _bulk_request(world, numbers, method))
 
 
-# Adding.
+# Imports.
 
 
 def add(bench: Bench) -> list[Row]:

@@ -20,7 +20,7 @@ def _get(world: World, path: str) -> Plan:
     return world.plan([Request("GET", world.measured.ips + path)])
 
 
-# Against the limit.
+# Reads, compared with the most that the route could reach.
 
 
 def detail(bench: Bench) -> Iterator[Row]:
@@ -127,7 +127,7 @@ def _list(bench: Bench, name: str, path: str, view: Request, what: str) -> list[
     ]
 
 
-# Against Kazoo's views.
+# Lists, compared with Kazoo's views.
 
 
 def zones(bench: Bench) -> Iterator[Row]:
@@ -183,7 +183,7 @@ def _once(world: World, path: str) -> float:
         ) from error
 
 
-# With the size of the pool.
+# Reads in pools of different sizes.
 
 
 def growth(bench: Bench) -> Iterator[Row]:

@@ -50,9 +50,8 @@ class Gunicorn:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            with suppress(
-                ProcessLookupError, PermissionError
-            ):  # all processes of its group have ended
+            # Both errors mean that all processes of its group have ended.
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
 
     def failure(self) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from kazoo_ips.couch.client import Database
 
 LONG = 15.0
-"""Seconds that are longer than any operation takes, even on a busy machine."""
+"""A number of seconds in which every operation ends, even on a busy machine."""
 REPLICATION = 0.3
 """Seconds within which all nodes of a cluster get a write, even on a busy machine."""
 _TRIES = 5

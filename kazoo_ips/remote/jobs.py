@@ -1,4 +1,4 @@
-"""Jobs of the operator and their plans, called over the API."""
+"""Jobs of the operator and their plans, read and changed over the API."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping

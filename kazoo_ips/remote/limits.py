@@ -1,4 +1,4 @@
-"""The limits of accounts, called over the API."""
+"""The limits of accounts, read and set over the API."""
 
 from kazoo_ips.model.limits import Limits
 from kazoo_ips.remote.client import APIClient, segment

@@ -1,4 +1,4 @@
-"""Zones and hosts, their settings and drains, called over the API."""
+"""Zones and hosts, their settings and drains, read and set over the API."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

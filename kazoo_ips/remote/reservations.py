@@ -1,4 +1,4 @@
-"""The reservations of accounts, called over the API."""
+"""The reservations of accounts, read and changed over the API."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The state of all instances of the service, called over the API."""
+"""The state of all instances of the service, read over the API."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The counts of addresses by status, zone, host and account, called over the API."""
+"""The counts of addresses by status, zone, host and account, read over the API."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The use of zones over time, called over the API."""
+"""The use of zones over time, read over the API."""
 
 from kazoo_ips.errors import BadIdentifier
 from kazoo_ips.model.usage import UsageSeries

@@ -31,7 +31,7 @@ class Known(NamedTuple):
 
 
 class ForeignWrites:
-    """Makes these events.
+    """Makes the events for what other programs have written.
 
     :ivar read_at: the time before the documents were read, in Gregorian seconds. A write without a
         time of its own gets this time: every write after the read has a later one

@@ -37,7 +37,7 @@ _BODY_SHOWN = 256
 """Characters of a response's body that an attempt keeps."""
 _SAVE_SECONDS = 300
 """Seconds after which the position is written although no event was delivered. After a restart,
-events since then are read again and left out again."""
+the sender reads the events after the written position again."""
 
 
 _OVERLAP = 86_400
@@ -85,11 +85,11 @@ class Deliverer:
         return _attempt(event_id, int(now) + GREGORIAN_EPOCH, self._sender.send(request))
 
     def resume(self, webhook: Webhook, stored: DeliveryProgress | None) -> DeliveryProgress:
-        """Return the progress to go on with: that which is stored, or a new one.
+        """Return the progress from which the delivery continues: the stored one, or a new one.
 
-        It is a new one if the webhook is new or its events are replayed. If the feed was created
-        again, its positions are not valid. Then the progress starts at the beginning of the feed,
-        without the events before the last delivered one.
+        A new webhook and a replay get a new one. If the feed was created again, the stored
+        position is not valid. Then the progress starts at the beginning of the feed, and leaves
+        out the events before the last delivered one.
         """
         history = self._feed.history()
         if stored is None or stored.start_id != webhook.start.id:
