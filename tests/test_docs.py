@@ -315,6 +315,29 @@ def test_the_list_of_modules_is_the_folder() -> None:
     assert sorted(listed) == sorted([*wanted, "api/docs/__init__.py"])
 
 
+def body_lines(source: list[str], function: ast.FunctionDef) -> int:
+    """Return the lines of a function's body without docstrings, comments and blank lines."""
+    body = {*range(function.body[0].lineno, (function.end_lineno or 0) + 1)}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
+            body -= {*range(node.lineno, (node.end_lineno or 0) + 1)}
+    return sum(not re.match(r"\s*(#|$)", source[number - 1]) for number in body)
+
+
+def test_every_long_module_and_function_has_a_reason() -> None:
+    page = PAGES["docs/code.md"]
+    section = page.partition("## Long modules and functions")[2].partition("\n## ")[0]
+    files = {name.rpartition("/")[2] for name in re.findall("`([^`]+)`", section)}
+    functions = {name.rpartition(".")[2] for name in files}
+    for path in (ROOT / "kazoo_ips").rglob("*.py"):
+        source = path.read_text()
+        lines = source.splitlines()
+        assert path.name in files or len(lines) <= 250, path
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef) and body_lines(lines, node) > 25:
+                assert node.name in functions, (path, node.name)
+
+
 def test_the_sizes_of_our_own_infrastructure_are_those_of_the_files() -> None:
     """The page rounds them: a tenth more or less is still true."""
     page = PAGES["docs/code.md"]
