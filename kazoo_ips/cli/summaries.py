@@ -34,7 +34,7 @@ Line = list[str | None]
 )
 @click.option(
     "--by", type=click.Choice(["status", "zone", "host", "account"]),
-    help="Print counts in place of addresses. As fast for a million as for ten.",
+    help="Print counts in place of addresses, which is fast for any number of them.",
 )  # fmt: skip
 @json_lines_option
 def summary(host: str | None, zone: str | None, by: str | None, *, as_json: bool) -> None:
