@@ -160,7 +160,9 @@ def schemas_with_examples(schema: Any) -> Iterator[tuple[dict[str, Any], Any]]:
 def test_every_example_agrees_with_its_schema() -> None:
     checked = 0
     for schema, value in schemas_with_examples(document()):
-        known = {**schema, "components": document()["components"]}
+        # Most schemas refer to no other one. Compiling the components takes most of the time.
+        components = document()["components"] if "$ref" in str(schema) else {}
+        known = {**schema, "components": components}
         validator = jsonschema_rs.Draft202012Validator(known, validate_formats=True)
         problems = [error.message for error in validator.iter_errors(value)]
         assert problems == [], (schema, value)
