@@ -25,10 +25,11 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.model import Account, CreateIP, DedicatedIP, User
 from kazoo_ips.repositories.accounts import account_database, normalize_name
 from tests import quick_applications
+from tests.api.own_application import OwnApplication, create_own_application
 from tests.browsers import MISSING
 from tests.emptying import Emptier
-from tests.members import add_member
 from tests.openapi_check import CheckedApp
+from tests.own_databases import own_databases
 from tests.servers import Gunicorn
 
 pytest.register_assert_rewrite("tests.api.replies")
@@ -52,10 +53,9 @@ def couchdb_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def settings(couchdb_url: str) -> Iterator[Settings]:
     """Settings with a prefix of this run; its databases are deleted at the end."""
-    made = Settings(
+    run = Settings(
         couchdb_url=couchdb_url,
         couchdb_admin_url=os.environ.get("COUCHDB_ADMIN_URL", ""),
-        prefix=f"test-{uuid4().hex[:8]}-",
         identity_cache=0,
         refusal_time=0.01,
         login_limit=0,
@@ -63,11 +63,15 @@ def settings(couchdb_url: str) -> Iterator[Settings]:
         client_limit=1_000_000,
         key_limit=1_000_000,
     )
-    databases = composition.databases(made)
-    databases.create()
-    add_member(made)
-    yield made
-    databases.delete()
+    with own_databases(run) as made:
+        yield made
+
+
+@pytest.fixture
+def own_app(settings: Settings) -> Iterator[OwnApplication]:
+    """An application on databases of its own: the test would slow down or damage shared ones."""
+    with create_own_application(settings) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from kazoo_ips.app import Instance
 from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
-from tests.api.own_application import OwnApplication, create_own_application
 from tests.api.recorded import Kazoo
 from tests.conftest import Member
 from tests.members import add_member
@@ -70,10 +69,3 @@ def kazoo(settings: Settings) -> Iterator[Kazoo]:
         yield restored
     finally:
         databases.delete()
-
-
-@pytest.fixture
-def own_app(settings: Settings) -> Iterator[OwnApplication]:
-    """An application on databases of its own: the test would slow down or damage shared ones."""
-    with create_own_application(settings) as made:
-        yield made

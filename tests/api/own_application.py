@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from uuid import uuid4
+from dataclasses import dataclass
 
 from webtest import TestApp
 
@@ -11,8 +10,8 @@ from kazoo_ips import app as composition
 from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from tests.api.couchdb import Databases
-from tests.members import add_member
 from tests.openapi_check import CheckedApp
+from tests.own_databases import own_databases
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,7 @@ class OwnApplication:
 @contextmanager
 def create_own_application(settings: Settings) -> Iterator[OwnApplication]:
     """Create the application, and delete its databases at the end."""
-    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
-    databases = composition.databases(own)
-    databases.create()
-    add_member(own)
-    try:
+    with own_databases(settings) as own:
         services = composition.build(own.as_administrator())
         account = services.accounts.create("Operator", "operator.example.com")
         token = services.auth.open_session(account).token
@@ -51,5 +46,3 @@ def create_own_application(settings: Settings) -> Iterator[OwnApplication]:
             account.id,
             token,
         )
-    finally:
-        databases.delete()

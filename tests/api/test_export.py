@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,8 +22,8 @@ from kazoo_ips.remote import exports as remote_exports
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.services.pool import export_files, exports
 from tests.api.couchdb import Databases, kazoo_document
-from tests.members import add_member
 from tests.openapi_check import CheckedApp
+from tests.own_databases import own_databases
 from tests.servers import Gunicorn
 
 ALICE, GONE = "a" * 32, "f" * 32
@@ -99,14 +98,8 @@ class World:
 
 @contextmanager
 def made(settings: Settings) -> Iterator[World]:
-    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-", low_percent=0)
-    databases = composition.databases(own)
-    databases.create()
-    add_member(own)
-    try:
+    with own_databases(settings, low_percent=0) as own:
         yield World(own)
-    finally:
-        databases.delete()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from uuid import uuid4
 
 import pytest
 
@@ -17,7 +16,7 @@ from kazoo_ips.repositories.records import Records
 from kazoo_ips.services.maintenance import copy_examination, doctor, examinations
 from kazoo_ips.services.maintenance.findings import Finding
 from tests.api.couchdb import Databases, kazoo_document
-from tests.members import add_member
+from tests.own_databases import own_databases
 
 BY = "kazoo-ips doctor"
 KILLED = f"""
@@ -76,14 +75,8 @@ def world(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
     for module in (doctor, copy_examination):
         monkeypatch.setattr(module, "CHUNK", 2)
     monkeypatch.setattr(examinations, "_INTERVAL", 0.0)
-    own = replace(settings.as_administrator(), prefix=f"test-{uuid4().hex[:8]}-")
-    databases = composition.databases(own)
-    databases.create()
-    add_member(own)
-    try:
+    with own_databases(settings.as_administrator()) as own:
         yield World(own)
-    finally:
-        databases.delete()
 
 
 def test_a_killed_examination_goes_on_at_every_step(world: World) -> None:

@@ -1,7 +1,6 @@
 """When a zone runs out: on sequences with known answers, and on a history in the database."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -18,7 +17,7 @@ from kazoo_ips.model.usage import DAY, Forecast, Trend
 from kazoo_ips.services.history.times import parse
 from kazoo_ips.services.pool import forecasts
 from tests.api.couchdb import Databases, kazoo_document
-from tests.members import add_member
+from tests.own_databases import own_databases
 
 TODAY = parse("2027-01-10") // DAY
 """A day in January, so that the 28 days before it are in two years."""
@@ -158,17 +157,11 @@ class World:
 
 @pytest.fixture
 def world(settings: Settings) -> Iterator[World]:
-    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
-    databases = composition.databases(own)
-    databases.create()
-    add_member(own)
-    made = World(own)
-    for year in (2026, 2027):
-        composition.history_years(own).create(year)
-    try:
+    with own_databases(settings) as own:
+        made = World(own)
+        for year in (2026, 2027):
+            composition.history_years(own).create(year)
         yield made
-    finally:
-        databases.delete()
 
 
 def summary(zone: str = "us-east", **counts: int) -> Summary:

@@ -17,8 +17,8 @@ from kazoo_ips.model import AssignIPs, CreateIP, DeleteIP, ReleaseIPs
 from kazoo_ips.model.history import HistoryEvent, PoolLevel
 from kazoo_ips.model.low_zones import is_low
 from kazoo_ips.repositories.records import Records
-from tests.members import add_member
 from tests.openapi_check import CheckedApp
+from tests.own_databases import own_databases
 
 ZONE, HOST = "us-east", "proxy1.example.com"
 
@@ -78,14 +78,8 @@ class World:
 
 @pytest.fixture
 def world(settings: Settings) -> Iterator[World]:
-    own = replace(settings, prefix=f"test-{uuid4().hex[:8]}-")
-    databases = composition.databases(own)
-    databases.create()
-    add_member(own)
-    try:
+    with own_databases(settings) as own:
         yield World(own)
-    finally:
-        databases.delete()
 
 
 def test_each_crossing_has_one_event(world: World) -> None:

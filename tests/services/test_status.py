@@ -23,8 +23,8 @@ from kazoo_ips.repositories.instances import Worker, WorkerRepository
 from kazoo_ips.repositories.records import Records
 from kazoo_ips.services.maintenance.findings import Finding
 from tests.api.couchdb import Databases, kazoo_document
-from tests.members import add_member
 from tests.openapi_check import CheckedApp
+from tests.own_databases import own_databases
 
 THREE = 1_796_094_000.0
 """Three o'clock in UTC, in Unix seconds."""
@@ -54,14 +54,8 @@ class World:
 
 @pytest.fixture
 def world(settings: Settings) -> Iterator[World]:
-    own = replace(settings.as_administrator(), prefix=f"test-{uuid4().hex[:8]}-")
-    databases = composition.databases(own)
-    databases.create()
-    add_member(own)
-    try:
+    with own_databases(settings.as_administrator()) as own:
         yield World(own)
-    finally:
-        databases.delete()
 
 
 # Workers.

@@ -9,7 +9,6 @@ from webtest import TestApp
 from kazoo_ips import app as composition
 from kazoo_ips.config import Settings
 from kazoo_ips.repositories import databases
-from tests.api.own_application import OwnApplication, create_own_application
 from tests.faults.proxy import FaultProxy
 from tests.openapi_check import CheckedApp
 from tests.timing import LONG
@@ -45,10 +44,3 @@ def proxied_settings(settings: Settings, proxy: FaultProxy) -> Settings:
 def watched(proxied_settings: Settings) -> TestApp:
     """An application with its own metrics, which uses the proxy as CouchDB."""
     return CheckedApp(composition.create_app(proxied_settings))
-
-
-@pytest.fixture
-def own_app(settings: Settings) -> Iterator[OwnApplication]:
-    """Databases that only this test uses."""
-    with create_own_application(settings) as made:
-        yield made
