@@ -342,7 +342,7 @@ def test_the_sizes_of_our_own_infrastructure_are_those_of_the_files() -> None:
     """The page rounds them: a tenth more or less is still true."""
     page = PAGES["docs/code.md"]
     sizes = re.findall(r"\*\* \(([^()]+):\s+about\s+(\d+)\s+lines\)", page)
-    assert len(sizes) == 13
+    assert len(sizes) == 14
     for files, documented in sizes:
         paths = [ROOT / "kazoo_ips" / name for name in re.findall("`(.+?)`", files)]
         lines = sum(len(path.read_text().splitlines()) for path in paths)
