@@ -1,17 +1,22 @@
-"""No thread waits for a lock that another thread holds during a request."""
+"""No thread waits long for a lock that another thread holds during a request."""
 
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from kazoo_ips import app as composition
+from kazoo_ips.app import Instance
 from kazoo_ips.config import Settings
 from kazoo_ips.errors import DatastoreUnreachable
+from kazoo_ips.model.limits import Limits
 from kazoo_ips.services.maintenance.health import _Cached
+from tests.conftest import Member
 from tests.faults.proxy import FaultProxy, Forward, Reply, error_without_type
 
 THREADS = 8
@@ -69,3 +74,23 @@ def test_concurrent_health_checks_share_one_failure() -> None:
     with pytest.raises(LookupError):
         kept()
     assert len(checks) == 2, "an error is not cached"
+
+
+def test_threads_that_count_addresses_against_one_limit_fail_together(
+    settings: Settings,
+    couchdb_url: str,
+    services: Instance,
+    add: Callable[..., Any],
+    alice: Member,
+) -> None:
+    ips = [add(f"192.0.2.{n}") for n in range(THREADS)]
+    services.limits.set(alice.id, Limits(max=THREADS), uuid4().hex)
+    try:
+        with FaultProxy(couchdb_url) as proxy:
+            limits = composition.build(replace(settings, couchdb_url=proxy.url)).limits
+            # Each claim tries to write the ledger three times.
+            proxy.rule(failing_slowly, "PUT", "limit-", times=None)
+            calls = [lambda ip=ip: limits.claim(uuid4().hex, alice.id, [ip]) for ip in ips]
+            assert seconds(calls, DatastoreUnreachable) < 3 * DELAY * THREADS / 2
+    finally:
+        services.limits.set(alice.id, Limits(), uuid4().hex)

@@ -12,7 +12,7 @@ left, no longer count when the ledger is next counted.
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from threading import Lock
 from zlib import crc32
@@ -44,6 +44,9 @@ _WAITS = (0.02, 0.05, 0.1, 0.2)
 _TRIES = 200
 """Maximum number of tries to write a ledger while other requests write it."""
 _LOCKS = 64
+_MAX_QUEUE = 0.5
+"""Seconds that a thread waits for its turn to write a ledger. Then it goes on without it: while
+CouchDB does not answer one thread, the others go on. The compare-and-swap decides anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ class LimitService:
     ) -> None:
         waits = iter(_WAITS)
         for _ in range(_TRIES):
-            with self._locks[crc32(owner_id.encode()) % _LOCKS]:
+            with self._turn(owner_id):
                 ledger = checked or self._limits.find(owner_id) or Ledger(owner_id)
                 counted, claimed = self._with_claim(ledger, transaction, account_id, ips)
                 # A ledger without limits is left over from earlier limits.
@@ -196,6 +199,20 @@ class LimitService:
             else:
                 self._pause(random.uniform(0, 0.01))
         raise DatastoreUnreachable(f"the ledger of {owner_id} changes all the time")
+
+    @contextmanager
+    def _turn(self, owner_id: str) -> Iterator[None]:
+        """Wait for the threads of this process that write the same ledger, but only briefly.
+
+        Without this, many threads would read the same revision, and only one of them could write.
+        """
+        lock = self._locks[crc32(owner_id.encode()) % _LOCKS]
+        is_mine = lock.acquire(timeout=_MAX_QUEUE)
+        try:
+            yield
+        finally:
+            if is_mine:
+                lock.release()
 
     def _checked(self, owner_id: str, account_id: str, ips: Sequence[DedicatedIP]) -> Ledger:
         """Return the ledger of an account, in which there is room for addresses.
