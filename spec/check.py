@@ -54,9 +54,10 @@ SCENARIOS = (
     Scenario("keys", "RELEASE", ("NO_SETTLING", "FORGET_OF_OTHERS")),
     Scenario("decisions", "", ("NOT_FINAL", "NO_DROP", "IGNORE_COMMIT")),
     Scenario("replicas", "", ("ACCEPTED_IS_DONE", "MINORITY_READS", "NO_CONFIRM")),
+    Scenario("replicas", "REFUSALS", ("NO_WITHDRAWAL",)),
 )
 BY_HAND = {
-    "REFUSALS", "LATECOMER", "WRITERS", "WORKERS", "LOSSES", "COPIES", "NO_WITHDRAWAL",
+    "LATECOMER", "WRITERS", "WORKERS", "LOSSES", "COPIES",
     "NO_FENCE", "OWN_IS_RIVAL", "RESTORE_BLINDLY", "ABSENT_IS_LOST", "REFUSED_IS_LOST",
 }  # fmt: skip
 """Flags of `replicas.pml` and `decisions.pml` that this script does not use, because the search

@@ -27,8 +27,12 @@ byte late_revision[4];
 mtype:fate told[4];
 
 /* Limits on the faults of one run. */
-#ifndef LOSSES
-#define LOSSES 2         /* writes that do not reach a copy */
+#ifndef LOSSES           /* writes that do not reach a copy */
+#ifdef REFUSALS
+#define LOSSES 1         /* of 2, a refused assignment may have an effect: see docs/protocol.md */
+#else
+#define LOSSES 2
+#endif
 #endif
 byte losses, silent, partial, replicated;
 
