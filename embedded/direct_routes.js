@@ -233,8 +233,18 @@ function read(req) {
   return undefined;
 }
 
+// Writes each row of a view on a line of its own, as CouchDB does.
+function text(content) {
+  if (!Array.isArray(content.rows)) {
+    return JSON.stringify(content);
+  }
+  const { rows, ...rest } = content;
+  const start = JSON.stringify({ ...rest, rows: [] }).slice(0, -2); // up to the bracket
+  return `${start}${rows.map((row) => `\r\n${JSON.stringify(row)}`)}\r\n]}`;
+}
+
 function send(res, status, content) {
-  const body = Buffer.from(`${JSON.stringify(content)}\n`);
+  const body = Buffer.from(`${text(content)}\n`);
   const headers = { 'Content-Type': 'application/json', 'Content-Length': body.length };
   if (status === 201 && content.rev) {
     headers.ETag = `"${content.rev}"`;

@@ -23,6 +23,7 @@ from cachetools import LRUCache, cachedmethod
 from cachetools.keys import methodkey
 from couchdb.http import Resource
 
+from kazoo_ips.couch import view_streams
 from kazoo_ips.couch.batching import READ_SIBLINGS, Batcher, Siblings
 from kazoo_ips.couch.http_client import Observe, Transport
 from kazoo_ips.couch.http_connections import Connections
@@ -470,6 +471,22 @@ class Database:
         query = path + _query(params)
         rows: list[Row] = _share(self._query_batcher(query), query)
         return rows
+
+    def stream(self, view: str, **params: Any) -> Iterator[list[Row]]:
+        """Read the rows of a view in parts, while CouchDB sends them.
+
+        :param view: as for `rows`
+        :param params: as for `rows`, without `keys`
+        :raises DatastoreError: the same as `rows`, also after some of the rows. Nothing is sent
+            again: the caller may read the rest by `rows`
+        """
+        design, name = view.split("/")
+        url = f"{self._resource.url}/_design/{design}/_view/{name}{_query(params)}"
+        for block in view_streams.blocks(self._transport.stream(url, self._credentials)):
+            try:
+                yield _DECODE_ROWS(block).rows
+            except msgspec.DecodeError as error:
+                raise ReadFailed(f"a view: {block[-200:].decode(errors='replace')}") from error
 
     def _query_one(self, query: str) -> _Shared:
         response = self._send("GET", query)

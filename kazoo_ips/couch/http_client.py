@@ -12,7 +12,7 @@ This module handles HTTP and CouchDB's paths, and does not interpret the content
 
 import base64
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import lru_cache, partial
 from io import BytesIO
@@ -29,6 +29,7 @@ from kazoo_ips.couch.login_circuit_breaker import LoginBreaker
 from kazoo_ips.couch.responses import (
     Mismatch,
     OutcomeUnknown,
+    ReadFailed,
     Response,
     error_of,
     is_login_refused,
@@ -132,7 +133,7 @@ class Transport(http.Session):  # type: ignore[misc]
         :raises DatastoreLoginRefused: CouchDB refuses them now; or CouchDB has refused them
             recently, and nothing was sent
         """
-        login = f"{self._connections.address} {':'.join(credentials)}"
+        login = self._login(credentials)
         closed = self._breaker.is_closed(login)
         with nullcontext() if closed else self._breaker.trial(login):
             response = self._try(method, url, body, headers)
@@ -181,8 +182,7 @@ class Transport(http.Session):  # type: ignore[misc]
         :param repeats: whether the request may be sent again
         :returns: None if no response was received, and the request is to be sent again
         """
-        target = "/" + url.split("/", 3)[3]
-        path = target.removeprefix(self._connections.path).lstrip("/")
+        target, path = self._target(url)
         work = request_context.CURRENT.get()
         headers["X-Couch-Request-ID"] = request_id = _new_id(work)
         check = partial(responses.check, method, path, body, request_id)
@@ -202,15 +202,72 @@ class Transport(http.Session):  # type: ignore[misc]
             status = -1
             return None
         finally:
-            seconds = perf_counter() - started
-            if work:
-                work.calls += 1
-                work.seconds += seconds
-            if self._observe:
-                self._observe(method, url, status, seconds)
-            if work and work.span is not None:
-                address = self._connections.address
-                work.span.add_call(method, address, path, request_id, status, seconds)
+            self._count(work, method, url, request_id, status, perf_counter() - started)
+
+    def stream(self, url: str, credentials: tuple[str, str] | None) -> Iterator[bytes]:
+        """Send a GET once, and yield the body of a success in parts, while CouchDB sends it.
+
+        :raises DatastoreError: the same as `send`, also after some of the parts. The caller may
+            read the rest by `send`
+        """
+        headers = {"Accept": "application/json"}
+        if credentials is not None:
+            if not self._breaker.is_closed(self._login(credentials)):
+                raise ReadFailed("CouchDB has refused the login recently")
+            headers["Authorization"] = _basic(*credentials)
+        if self._trace:
+            self._trace("GET", url)
+        target, path = self._target(url)
+        work = request_context.CURRENT.get()
+        headers["X-Couch-Request-ID"] = request_id = _new_id(work)
+        status, seconds, started = 0, 0.0, perf_counter()
+
+        def check(response: Response) -> None:
+            nonlocal status
+            responses.check("GET", path, None, request_id, response)
+            status = response.status
+            if status != 200:
+                raise error_of("GET", url, response, is_read=True)
+
+        try:
+            for part in self._connections.stream(target, headers, check):
+                seconds += perf_counter() - started
+                yield part
+                started = perf_counter()
+        except (ConnectFailed, NoResponse, Mismatch) as error:
+            status = 0
+            log.warning("GET %s: the stream ends early: %s", loggable_path(url), error)
+            raise ReadFailed(str(error)) from error
+        finally:
+            self._count(work, "GET", url, request_id, status, seconds)
+
+    def _login(self, credentials: tuple[str, str]) -> str:
+        return f"{self._connections.address} {':'.join(credentials)}"
+
+    def _target(self, url: str) -> tuple[str, str]:
+        """Return path and query of a URL, and the same below CouchDB's root."""
+        target = "/" + url.split("/", 3)[3]
+        return target, target.removeprefix(self._connections.path).lstrip("/")
+
+    def _count(  # noqa: PLR0913, PLR0917 - what is counted
+        self,
+        work: Work | None,
+        method: str,
+        url: str,
+        request_id: str,
+        status: int,
+        seconds: float,
+    ) -> None:
+        """Count a request that has ended."""
+        if work:
+            work.calls += 1
+            work.seconds += seconds
+        if self._observe:
+            self._observe(method, url, status, seconds)
+        if work and work.span is not None:
+            address = self._connections.address
+            _, path = self._target(url)
+            work.span.add_call(method, address, path, request_id, status, seconds)
 
 
 def _new_id(work: Work | None) -> str:

@@ -17,7 +17,7 @@ import ssl
 import struct
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -28,6 +28,7 @@ from kazoo_ips.couch.responses import TAIL, Response
 _CHUNK = 65_536
 """Bytes read from a socket at a time. For more, Python allocates memory from the system each
 time."""
+_Check = Callable[[Response], None]
 
 
 class ConnectFailed(OSError):
@@ -76,7 +77,7 @@ class Connections:
         target: str,
         headers: dict[str, str],
         body: bytes | None,
-        check: Callable[[Response], None] | None = None,
+        check: _Check | None = None,
     ) -> Response:
         """Send one request and read its response, whatever its status.
 
@@ -89,12 +90,7 @@ class Connections:
         :raises ConnectFailed: nothing was sent
         :raises NoResponse: the request was sent, at least in part
         """
-        lines = [f"{method} {target} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if body is not None or method in ("PUT", "POST"):
-            lines.append(f"Content-Length: {len(body or b'')}")
-        head = "\r\n".join(lines).encode("latin-1")
-        sent = b"%b\r\nHost: %b\r\n\r\n%b" % (head, self._host, body or b"")
+        sent = self._message(method, target, headers, body)
         connection = self._take_idle() or self._connect()
         try:
             response, reusable = _exchange(connection, sent)
@@ -108,6 +104,45 @@ class Connections:
         else:
             self._idle.append(connection)
         return response
+
+    def stream(self, target: str, headers: dict[str, str], check: _Check) -> Iterator[bytes]:
+        """Send a GET, and yield the body of its response in parts, while the server sends it.
+
+        A server that is ahead of the caller has to wait: only the socket's buffers are between
+        them. The request has a connection of its own, which is closed after it, also if the caller
+        stops reading.
+
+        :param check: called with the response when the first part of its body has arrived
+        :raises ConnectFailed: nothing was sent
+        :raises NoResponse: also after some of the parts, if the rest does not arrive
+        """
+        sent = self._message("GET", target, {**headers, "Connection": "close"}, None)
+        response = Response()
+        with self._connect() as connection:
+            # CouchDB sends parts of 1.5 kB. Each of them would wake this process up.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _CHUNK)
+            parser, part = HttpResponseParser(response), b""
+            for _ in _received(connection, sent, response, parser):
+                part += response.take()
+                if len(part) < _CHUNK // 2 and not response.complete:
+                    continue
+                if not response.status:
+                    response.status, response.body = parser.get_status_code(), part
+                    check(response)
+                yield part
+                part = b""
+        if not response.complete:
+            raise NoResponse("the connection was closed")
+
+    def _message(
+        self, method: str, target: str, headers: dict[str, str], body: bytes | None
+    ) -> bytes:
+        lines = [f"{method} {target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body is not None or method in ("PUT", "POST"):
+            lines.append(f"Content-Length: {len(body or b'')}")
+        head = "\r\n".join(lines).encode("latin-1")
+        return b"%b\r\nHost: %b\r\n\r\n%b" % (head, self._host, body or b"")
 
     def _take_idle(self) -> socket.socket | None:
         """Return an idle connection on which nothing was received since its last response.
@@ -171,19 +206,8 @@ def _exchange(connection: socket.socket, sent: bytes) -> tuple[Response, bool]:
     response = Response()
     parser = HttpResponseParser(response)
     tail = b""
-    try:
-        connection.sendall(sent)
-        while not response.complete:
-            data = connection.recv(_CHUNK)
-            if not data:
-                break
-            parser.feed_data(data)
-            tail = (tail + data[-TAIL:])[-TAIL:]
-    except (OSError, HttpParserError, HttpParserUpgrade) as error:
-        timed_out = isinstance(error, TimeoutError | BlockingIOError)
-        is_malformed = not isinstance(error, OSError)
-        why = "the response is not HTTP" if is_malformed else error_texts.of_os_error(error)
-        raise NoResponse(why, timed_out=timed_out) from error
+    for data in _received(connection, sent, response, parser):
+        tail = (tail + data[-TAIL:])[-TAIL:]
     lasting = parser.get_http_version() == "1.1" and not response.closes_connection()
     reusable = response.complete and lasting and response.ends_with(tail)
     if not response.complete:
@@ -194,3 +218,25 @@ def _exchange(connection: socket.socket, sent: bytes) -> tuple[Response, bool]:
     if response.status < 200:
         raise NoResponse(f"an interim response, {response.status}")
     return response, reusable and response.status < 500
+
+
+def _received(
+    connection: socket.socket, sent: bytes, response: Response, parser: HttpResponseParser
+) -> Iterator[bytes]:
+    """Send a request, and yield what is received, parsed already, up to the end of the response.
+
+    :raises NoResponse: the connection fails, or the response is not HTTP
+    """
+    try:
+        connection.sendall(sent)
+        while not response.complete:
+            data = connection.recv(_CHUNK)
+            if not data:
+                return
+            parser.feed_data(data)
+            yield data
+    except (OSError, HttpParserError, HttpParserUpgrade) as error:
+        timed_out = isinstance(error, TimeoutError | BlockingIOError)
+        is_malformed = not isinstance(error, OSError)
+        why = "the response is not HTTP" if is_malformed else error_texts.of_os_error(error)
+        raise NoResponse(why, timed_out=timed_out) from error

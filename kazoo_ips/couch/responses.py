@@ -116,6 +116,11 @@ class Response:
         self.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self.complete = True
 
+    def take(self) -> bytes:
+        """Remove and return what was received of the body since the last call."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
     def closes_connection(self) -> bool:
         """Whether the server closes the connection after this response."""
         return b"close" in self.raw_headers.get(b"connection", b"").lower()

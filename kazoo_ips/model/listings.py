@@ -1,6 +1,7 @@
 """Lists: what a client asks for, lines and pages. A list is ordered by zone, then by address."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kazoo_ips.model import addresses
@@ -103,11 +104,14 @@ class Page:
 
     :param after: the position after which the next part starts; None at the end
     :param after_account: in a list of several accounts, the account that the position belongs to
+    :param rest: reads all further lines, in parts. It may fail after some of them; then they can
+        be read in pages. None if they can be read in pages only
     """
 
     items: tuple[Listing, ...]
     after: Position | None = None
     after_account: str | None = None
+    rest: Callable[[], Iterator[Sequence[Listing]]] | None = field(default=None, compare=False)
 
     @property
     def key(self) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 from kazoo_ips.couch.client import Couch, Key, Row
 from kazoo_ips.model import Listing, ListIPs, Status, addresses
@@ -47,20 +48,32 @@ class ListRepository:
         :param page: its filters are the status, the zone, the host and, if it has a zone, the
             range of addresses
         """
-        if page.host:
-            return self._listings("by_host", [page.host, page.status], page, skip)
-        return self._listings("by_zone", [page.status], page, skip)
+        return self._listings(page, skip)
 
     def assigned_to(self, account_id: str, page: ListIPs) -> list[Listing]:
         """Return one account's addresses, by zone and address.
 
         :param page: its filters are the zone, the host and the range of addresses
         """
+        page = replace(page, account_id=account_id)
         if not page.host and (page.zone or page.between is None):
-            return self._listings("by_assignee", [account_id], page)
+            return self._listings(page)
         # An account has few addresses, so they are filtered here.
-        listings = self._listings("by_assignee", [account_id], replace(page, limit=None))
+        listings = self._listings(replace(page, limit=None))
         return [listing for listing in listings if page.covers(listing)][: page.limit]
+
+    def stream(self, query: ListIPs) -> Iterator[list[Listing]]:
+        """Yield all lines of a list in parts, while CouchDB sends them.
+
+        :param query: `is_ordered`; its `limit` is not used
+        :raises DatastoreError: also after some of the lines. The rest may be read in pages
+        """
+        view, prefix = _place(query)
+        range_ = _range(prefix, query)
+        if range_ is None:
+            return
+        for rows in self._pool.stream(f"ips/{view}", **range_, reduce=False):
+            yield [listing(view, row) for row in rows if row.id != range_["startkey_docid"]]
 
     def by_host(self, host: str | None) -> Iterator[tuple[Listing, str]]:
         """Yield the addresses of all hosts or of one, with statuses, by host: for the summary."""
@@ -225,27 +238,15 @@ class ListRepository:
             self._grouped[view] = groups
         return groups
 
-    def _listings(
-        self, view: str, prefix: Key, page: ListIPs, skip: int | None = None
-    ) -> list[Listing]:
-        if page.zone:
-            prefix = [*prefix, page.zone]
-        start, end, last_id = prefix, [*prefix, {}], None
-        if page.zone and page.between:
-            first, last = page.between
-            start, end = [*prefix, first], [*prefix, last]
-        if page.after:
-            zone, order, last_id = page.after
-            start = [*prefix, order] if page.zone else [*prefix, zone or None, order]
-            if page.zone and page.between and not first <= order <= last:
-                if order > last:
-                    return []
-                start, last_id = [*prefix, first], None
+    def _listings(self, page: ListIPs, skip: int | None = None) -> list[Listing]:
+        view, prefix = _place(page)
+        range_ = _range(prefix, page)
+        if range_ is None:
+            return []
+        last_id = range_["startkey_docid"]
         rows = self._pool.rows(
             f"ips/{view}",
-            startkey=start,
-            startkey_docid=last_id,
-            endkey=end,
+            **range_,
             # The range includes the last row of the previous page, which is dropped below.
             limit=page.limit + bool(last_id) if page.limit is not None else None,
             skip=skip,
@@ -308,6 +309,38 @@ class _Groups:
     names: list[str]
     sequence: object
     until: float
+
+
+def _place(query: ListIPs) -> tuple[str, Key]:
+    """Return the view that has the lines of a list, and the prefix of their keys."""
+    if query.account_id:
+        return "by_assignee", [query.account_id]
+    if query.host:
+        return "by_host", [query.host, query.status]
+    return "by_zone", [query.status]
+
+
+def _range(prefix: Key, page: ListIPs) -> dict[str, Any] | None:
+    """Return the range of a view's keys that a list has after its position.
+
+    It includes the row at the position, whose id is `startkey_docid`.
+
+    :returns: CouchDB's parameters; None if the range is empty
+    """
+    if page.zone:
+        prefix = [*prefix, page.zone]
+    start, end, last_id = prefix, [*prefix, {}], None
+    if page.zone and page.between:
+        first, last = page.between
+        start, end = [*prefix, first], [*prefix, last]
+    if page.after:
+        zone, order, last_id = page.after
+        start = [*prefix, order] if page.zone else [*prefix, zone or None, order]
+        if page.zone and page.between and not first <= order <= last:
+            if order > last:
+                return None
+            start, last_id = [*prefix, first], None
+    return {"startkey": start, "startkey_docid": last_id, "endkey": end}
 
 
 def _host_key(row: Row) -> Key:

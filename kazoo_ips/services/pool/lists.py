@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 
+from kazoo_ips.errors import DatastoreError
 from kazoo_ips.model import Listing, ListIPs, Page, Status
 from kazoo_ips.repositories.filtered_lists import FilteredListRepository
 from kazoo_ips.repositories.lists import ListRepository
@@ -19,6 +21,9 @@ from kazoo_ips.services.assigning.account_holdings import AccountHoldings
 CHUNK, LARGE_CHUNK = 1000, 4000
 """Number of addresses that are read in the first and in each later request for a long list. The
 first is small, so that the reply starts soon."""
+STREAM = 30.0
+"""Maximum number of seconds that one stream is read. So a slow client does not occupy a connection
+of CouchDB for long, and no line is older than that."""
 
 ListPage = Callable[[ListIPs], Page]
 
@@ -44,12 +49,23 @@ class ListService:
         if query.is_empty:
             return Page(())
         if query.is_ordered:
-            if query.account_id:
-                return _page(partial(self._lists.assigned_to, query.account_id), query)
-            return _page(self._lists.of_status, query)
+            return self._ordered(query)
         if query.limit is None:
             return Page(tuple(walk(self.pool, query)))
         return self._filtered.page(query, query.limit)
+
+    def _ordered(self, query: ListIPs) -> Page:
+        read: Callable[[ListIPs], list[Listing]] = self._lists.of_status
+        if query.account_id:
+            read = partial(self._lists.assigned_to, query.account_id)
+        if query.limit is None:
+            return Page(tuple(read(query)))
+        rows = read(replace(query, limit=query.limit + 1))
+        items = tuple(rows[: query.limit])
+        if len(rows) <= query.limit:
+            return Page(items)
+        after = items[-1].position
+        return Page(items, after, rest=lambda: self._lists.stream(replace(query, after=after)))
 
     def available(self, query: ListIPs) -> Page:
         """Return a page of the available addresses, by zone and address."""
@@ -100,8 +116,8 @@ def walk(list_page: ListPage, query: ListIPs) -> Iterator[Listing]:
 def walk_chunks(list_page: ListPage, query: ListIPs) -> Iterator[Sequence[Listing]]:
     """Yield a list of any length in chunks, some of which may be empty.
 
-    While the caller uses one chunk, another thread reads the next one. So the time for the whole
-    list is that of the slower of the two, not the sum.
+    After the first page, all lines are read as one stream if the list permits it. What the stream
+    does not have, because it breaks or takes longer than `STREAM`, is read in pages.
 
     :param query: its `limit` is the number of lines to yield; None yields all
     """
@@ -110,6 +126,30 @@ def walk_chunks(list_page: ListPage, query: ListIPs) -> Iterator[Sequence[Listin
     if not first.limit:
         return
     page = list_page(first)
+    if page.rest and remaining is None:
+        yield page.items
+        after, until = page.after, monotonic() + STREAM
+        try:
+            for items in page.rest():
+                yield items
+                after = items[-1].position if items else after
+                if monotonic() > until:
+                    break
+            else:
+                return
+        except DatastoreError:
+            pass  # if it lasts, the next page raises it
+        page = Page((), after)
+    yield from _pages(list_page, query, page)
+
+
+def _pages(list_page: ListPage, query: ListIPs, page: Page) -> Iterator[Sequence[Listing]]:
+    """Yield the lines of a page, and of the pages after it.
+
+    While the caller uses one page, another thread reads the next one. So the time for the whole
+    list is that of the slower of the two, not the sum.
+    """
+    remaining = query.limit
     with ThreadPoolExecutor(1) as executor:
         while True:
             remaining = remaining and remaining - len(page.items)
@@ -123,12 +163,3 @@ def walk_chunks(list_page: ListPage, query: ListIPs) -> Iterator[Sequence[Listin
             ahead = executor.submit(copy_context().run, list_page, following)
             yield page.items
             page = ahead.result()
-
-
-def _page(read: Callable[[ListIPs], list[Listing]], query: ListIPs) -> Page:
-    """Return one page, with the position of the next one if there is one."""
-    if query.limit is None:
-        return Page(tuple(read(query)))
-    rows = read(replace(query, limit=query.limit + 1))
-    items = rows[: query.limit]
-    return Page(tuple(items), items[-1].position if len(rows) > query.limit else None)
