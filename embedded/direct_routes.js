@@ -7,18 +7,13 @@
 const http = require('http');
 const { setTimeout: pause } = require('timers/promises');
 
+const HTTPError = require('./http_error');
 const liveDocuments = require('./live_documents');
+const views = require('./views');
 
 const DOCUMENT_PARAMETERS = new Set(['conflicts', 'rev', 'revs', 'open_revs', 'r', 'w']);
 const STARTED = String(Date.now());
 const MAX_BODY = 256 * 1024 * 1024; // bytes
-
-class HTTPError extends Error {
-  constructor(status, name, reason) {
-    super(reason);
-    Object.assign(this, { status, name });
-  }
-}
 
 async function json(req) {
   const parts = [];
@@ -45,8 +40,11 @@ async function object(req) {
   return body;
 }
 
-// Parameters are JSON. A value that is not JSON, such as a revision, is text.
-function parsed(value) {
+// Parameters are JSON. A value that is not JSON, such as a revision, is text, and so is each id.
+function parsed(name, value) {
+  if (name.endsWith('_docid')) {
+    return value;
+  }
   try {
     return JSON.parse(value);
   } catch {
@@ -130,46 +128,8 @@ async function bulkGet(db, { req, options }) {
 const withBody = async ({ req, options }) => (
   req.method === 'POST' ? { ...await object(req), ...options } : options);
 
-// A cache for each view of a database: the `update_seq` up to which its index is built, and the
-// reductions that were made of that index.
-const views = new WeakMap();
-const MAX_REDUCTIONS = 100; // of one view
-
-function knownOf(db, name) {
-  const known = views.get(db) || views.set(db, new Map()).get(db);
-  return known.get(name) || known.set(name, { reductions: new Map() }).get(name);
-}
-
-// At each read of a view, PouchDB looks for changes to index, which takes half of the time of a read.
-// It also computes each reduction from all rows, which takes half a second for 10,000 rows; CouchDB
-// reads reductions from the index. So this module keeps a reduction until the database changes.
 async function view(db, request) {
-  const name = request.parts.join('/');
-  const known = knownOf(db, name);
-  const { update_seq: seq } = await db.info();
-  const options = await withBody(request);
-  if (known.seq !== seq) {
-    known.reductions.clear();
-  }
-  const query = JSON.stringify(options);
-  const kept = known.reductions.get(query);
-  if (kept) {
-    return [200, kept];
-  }
-  const isBuilt = known.seq === seq;
-  let rows = await db.query(name, isBuilt ? { stale: 'ok', ...options } : options);
-  if (isBuilt && (await db.info()).update_seq !== seq) {
-    // The design document may have been replaced in between. A new index is empty at first.
-    rows = await db.query(name, options);
-  }
-  if (known.seq !== seq) {
-    known.seq = seq;
-    known.reductions.clear();
-  }
-  if (!('total_rows' in rows) && known.reductions.size < MAX_REDUCTIONS) {
-    known.reductions.set(query, rows);
-  }
-  return [200, rows];
+  return [200, await views.query(db, ...request.parts, await withBody(request))];
 }
 
 async function allDocs(db, request) {
@@ -221,7 +181,7 @@ function read(req) {
     const match = methods.includes(req.method) && pattern.exec(rest);
     if (match) {
       const options = Object.fromEntries(
-        [...new URLSearchParams(query)].map(([key, value]) => [key, parsed(value)]));
+        [...new URLSearchParams(query)].map(([key, value]) => [key, parsed(key, value)]));
       const isKnown = !allowed || Object.keys(options).every((key) => allowed.has(key));
       if (!isKnown || (options.open_revs !== undefined && options.open_revs !== 'all')) {
         return undefined;
@@ -268,11 +228,6 @@ exports.createServer = (open, identify, app) => http.createServer(async (req, re
     }
     const request = read(req);
     if (!request) {
-      const cleaned = /^\/([^/]+)\/_view_cleanup$/.exec(req.url);
-      if (cleaned) { // it may remove an index that was built, and the sequence stays the same
-        const database = await open(decodeURIComponent(cleaned[1]));
-        res.on('finish', () => views.delete(database));
-      }
       return app(req, res);
     }
     const db = await open(request.name);

@@ -40,30 +40,6 @@ function fail(reason) {
 // After such an error PouchDB no longer responds to requests for that database, so the server ends.
 process.on('uncaughtException', (error) => fail(`embedded server: ${error.message}`));
 
-// PouchDB calls this for every document that it indexes, with the map function and the document in
-// one program. Creating a context takes a millisecond, and compiling a program takes longer than
-// running it. So all map functions share a context, and each one is compiled once.
-const context = vm.createContext({});
-const CALL = /^(\(function\(\) \{.*?\))\((\{".*\}),undefined,undefined(\);return .*)\(\)$/s;
-const compiled = new Map();
-function compile(before, after) {
-  const key = before + after;
-  if (!compiled.has(key)) {
-    const source = `${before.replace('function()', 'function(document)')}(JSON.parse(document)${after}`;
-    try {
-      compiled.set(key, vm.runInContext(source, context));
-    } catch {
-      compiled.set(key, null); // CALL has split the program at a wrong position
-    }
-  }
-  return compiled.get(key);
-}
-vm.runInNewContext = (code) => {
-  const [, before, document, after] = CALL.exec(code) || [];
-  const map = document && compile(before, after);
-  return map ? map(document) : vm.runInContext(code, context);
-};
-
 // A database is a directory, so slashes in its name are replaced. No valid name has a tilde.
 const toFolder = (name) => name.replaceAll('/', '~');
 const fromFolder = (name) => name.replaceAll('~', '/');
@@ -94,19 +70,7 @@ couch.dbWrapper.registerWrapper((name, db, next) => {
   return next();
 });
 
-// CouchDB builds indexes in the background. PouchDB updates an index when it is read, so a reader
-// would wait until all new events are in it.
-const HISTORY_VIEWS = ['by_account', 'by_address', 'by_retraction', 'by_zone'];
-const INDEX_PAUSE = 1000; // milliseconds
-function buildIndexesSoon(db) {
-  db.indexTimer ??= setTimeout(async () => {
-    db.indexTimer = undefined;
-    for (const view of HISTORY_VIEWS) {
-      // The database or the view may have been deleted meanwhile.
-      await db.query(`history/${view}`, { limit: 1 }).catch(() => {});
-    }
-  }, INDEX_PAUSE).unref();
-}
+const context = vm.createContext({});
 
 // PouchDB does not call `validate_doc_update`. This server calls it for the databases of the history.
 // It reads all documents of a write at once, because the service writes a thousand events together.
@@ -117,7 +81,6 @@ function validate(db) {
     const docs = Array.isArray(body) ? body : body.docs;
     const refused = await refusals(db, docs, options.new_edits === false);
     const written = await bulkDocs({ ...body, docs: docs.filter((_, i) => !refused[i]) }, options);
-    buildIndexesSoon(db);
     return options.new_edits === false ? [...refused.filter(Boolean), ...written]
       : refused.map((each) => each || written.shift());
   };

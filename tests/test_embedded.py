@@ -12,9 +12,11 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -504,6 +506,36 @@ def test_a_view_has_each_write_before_the_read(call: Client) -> None:
     assert [row["key"] for row in call("GET", view)[1]["rows"]] == [-1, 0]
 
 
+def test_a_view_has_each_write_while_the_documents_change_again(call: Client) -> None:
+    """PouchDB leaves out a document that changes while it reads the changes."""
+    source = "function (doc) { emit(doc._id, doc.number); }"
+    call("PUT", "/db/_design/d", {"views": {"all": {"map": source}}})
+    written, done, stack = [-1], threading.Event(), ExitStack()
+    stack.callback(done.set)
+
+    def write() -> None:
+        client = Client(call.couch)
+        docs: list[dict[str, Any]] = [{"_id": f"d{n}"} for n in range(40)]
+        with stack:
+            for number in range(60):
+                body = {"docs": [doc | {"number": number} for doc in docs]}
+                for doc, row in zip(docs, client("POST", "/db/_bulk_docs", body)[1], strict=True):
+                    doc["_rev"] = row["rev"]
+                written[0] = number
+
+    def read() -> None:
+        client = Client(call.couch)
+        while not done.is_set():
+            least = written[0]
+            rows = client("GET", "/db/_design/d/_view/all")[1]["rows"]
+            assert least == -1 or len(rows) == 40
+            assert min((row["value"] for row in rows), default=-1) >= least
+
+    with ThreadPoolExecutor(4) as threads:
+        for each in [threads.submit(write), *(threads.submit(read) for _ in range(3))]:
+            each.result()
+
+
 def test_a_view_is_complete_while_its_design_document_is_replaced(call: Client) -> None:
     call("POST", "/db/_bulk_docs", {"docs": [{"_id": f"d{n}"} for n in range(20)]})
     done = threading.Event()
@@ -554,6 +586,87 @@ def test_a_reduction_has_each_write_before_the_read(call: Client) -> None:
     call("PUT", "/counted/_design/d", design)
     call("PUT", "/counted/1", {"number": 1})
     assert counts("") == [1]
+
+
+_KEYS = [
+    *(None, False, True, -1.5, 0, 2, 10, 1e10, "", "a", "B", "\u0001", "\u00e9", "\u2028"),
+    *([], ["a"], ["a", 1], ["a", 1, "x"], ["a", {}], ["b", None], [[]]),
+    *({}, {"a": 1}, {"a": 2, "b": []}),
+]
+_EMITS = "function (doc) { doc.rows.forEach(function (row) { emit(row[0], row[1]); }); };"
+_OWN = "function (keys, values) { return [keys.length, sum(values)]; }"
+_REDUCTIONS = {
+    "plain": None, "counted": "_count", "summed": "_sum", "stats": "_stats", "own": _OWN,
+}  # fmt: skip
+
+
+def random_document(chance: random.Random, name: str) -> dict[str, Any]:
+    values = [None, 3, 0.5, "text", {"_id": "d1"}, [1, 2], [4]]
+    rows = [[chance.choice(_KEYS), chance.choice(values)] for _ in range(chance.randrange(4))]
+    numbers = [[key, chance.randrange(9)] for key, _ in rows]
+    return {"_id": name, "rows": rows if chance.random() < 0.5 else numbers}
+
+
+def random_query(chance: random.Random) -> str:
+    keys = [json.dumps(each) for each in _KEYS]
+    parts = {
+        "startkey": chance.choice(keys), "endkey": chance.choice(keys),
+        "key": chance.choice(keys), "keys": f"[{','.join(chance.sample(keys, 3))}]",
+        "descending": chance.choice(["true", "false"]), "inclusive_end": "false",
+        "skip": str(chance.randrange(-1, 4)), "limit": chance.choice(["0", "1", "5", "x"]),
+        "include_docs": "true", "conflicts": "true", "reduce": "false",
+        "group": "true", "group_level": str(chance.randrange(4)),
+    }  # fmt: skip
+    asked = {name: value for name, value in parts.items() if chance.random() < 0.25}
+    if "keys" in asked:  # with these PouchDB differs from CouchDB
+        asked.pop("descending", None)
+        asked.pop("group_level", None)
+    return urlencode(asked)
+
+
+@pytest.mark.parametrize("size", [5, 60])
+def test_views_answer_as_pouchdb_does(call: Client, size: int) -> None:
+    """PouchDB itself handles a query with `If-Match`."""
+    chance = random.Random(size)
+    views = {name: {"map": _EMITS, **({"reduce": reduce} if reduce else {})}
+             for name, reduce in _REDUCTIONS.items()}  # fmt: skip
+    views["fails"] = {"map": "function (doc) { emit(1); emit(doc.rows[1][0], doc.absent.x); }"}
+    views["wrong"] = {"map": "function (doc) {"}
+    call("PUT", "/db/_design/d", {"views": views})
+    statuses = set()
+    for _ in range(8):
+        docs = [random_document(chance, f"d{number}") for number in range(size)]
+        for doc in docs:
+            doc |= {"_rev": f"1-{chance.randbytes(16).hex()}", "_deleted": chance.random() < 0.1}
+        changed = chance.sample(docs, chance.randrange(1, size))
+        call("POST", "/db/_bulk_docs", {"docs": changed, "new_edits": False})
+        for _ in range(40):
+            path = f"/db/_design/d/_view/{chance.choice([*views])}?{random_query(chance)}"
+            answer = call("GET", path)
+            assert answer == call("GET", path, **{"If-Match": "1-x"}), path
+            statuses.add(answer[0])
+    assert statuses == {200, 400, 500}
+
+
+def test_a_view_starts_and_ends_within_the_rows_of_a_key(call: Client) -> None:
+    """As in CouchDB. PouchDB ignores `startkey_docid` and `endkey_docid`."""
+    source = "function (doc) { emit(doc.n, null); emit(doc.n, null); }"
+    call("PUT", "/db/_design/d", {"views": {"all": {"map": source}}})
+    call("POST", "/db/_bulk_docs", {"docs": [{"_id": f"d{n}", "n": n // 3} for n in range(6)]})
+
+    def ids(query: str) -> str:
+        rows = call("GET", f"/db/_design/d/_view/all?{query}")[1]["rows"]
+        return "".join(row["id"][1:] for row in rows)
+
+    assert ids("startkey=0&startkey_docid=d1&endkey=1&endkey_docid=d4") == "11223344"
+    assert ids("startkey=0&startkey_docid=d1&endkey=0") == "1122"
+    assert ids("startkey=1&startkey_docid=d4&endkey=0&endkey_docid=d2&descending=true") == "443322"
+    inner = "startkey=0&startkey_docid=d1&endkey=1&endkey_docid=d4&inclusive_end=false"
+    assert ids(inner) == "112233"
+    assert ids("startkey_docid=d1&endkey=0") == "001122"
+    assert ids("key=0&startkey_docid=d1") == "1122"
+    assert ids('startkey=0&startkey_docid="d1"&endkey=0') == "001122"  # an id with quotes
+    assert ids("keys=[1,0]&descending=true") == "554433221100"
 
 
 def test_a_document_is_indexed_whatever_its_texts_are(call: Client) -> None:
