@@ -51,7 +51,7 @@ class Options:
         :raises BenchError: an option is invalid
         """
         quick = bool(environ.get("QUICK"))
-        # The embedded database indexes a thousand documents a second, so its pools are smaller.
+        # The embedded database keeps the rows of all views in memory, so its pools are smaller.
         every = "1000 10000" if quick or engine == "embedded" else "1000 10000 100000"
         publish = environ.get("PUBLISH", "")
         try:
