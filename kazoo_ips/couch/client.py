@@ -63,7 +63,7 @@ _DATABASES, _QUERIES = 1000, 100
 """The number of databases, and of queries per database, whose batchers are kept."""
 Key = list[Any]
 
-_PLAIN_PARAMETERS = ("rev", "since", "style", "open_revs", "feed")
+_PLAIN_PARAMETERS = ("rev", "since", "style", "open_revs", "feed", "startkey_docid")
 """Query parameters that are plain text. The others are JSON."""
 _FORBIDDEN = ("forbidden", "unauthorized")
 """CouchDB's errors if the user lacks a permission, or a `validate_doc_update` rejects a

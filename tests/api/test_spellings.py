@@ -113,6 +113,23 @@ def test_two_spellings_of_one_address_are_a_repetition(
 KAZOOS = "2001:DB8:0::1"
 
 
+@pytest.mark.parametrize("query", ["", "&zone=us-east", "&host={host}", "&status=all"])
+def test_the_pages_of_a_list_have_each_document_of_an_address_once(
+    api: TestApp, load: Any, operator: Any, query: str
+) -> None:
+    documents = [kazoo_document(each) for each in (CANONICAL, KAZOOS, "2001:db8::0.0.0.1")]
+    load(*documents, kazoo_document("2001:db8::2"))
+    host = documents[0]["pvt_host"]
+    path, start_key, listed = f"/v2/ips?page_size=1{query.format(host=host)}", "", []
+    for _ in range(5):
+        reply = api.get(path + start_key, headers=operator.headers, status=200).json
+        listed += [line["ip"] for line in reply["data"]]
+        if "next_start_key" not in reply:
+            break
+        start_key = f"&start_key={quote(reply['next_start_key'])}"
+    assert sorted(listed) == sorted([each["_id"] for each in documents] + ["2001:db8::2"])
+
+
 @pytest.mark.parametrize("spelling", [KAZOOS, *SPELLINGS[:3]])
 def test_a_document_of_kazoo_in_another_spelling_is_found_by_any_spelling(
     api: TestApp, load: Any, databases: Databases, operator: Any, alice: Any, spelling: str
