@@ -35,6 +35,7 @@ from kazoo_ips.config import Settings
 from kazoo_ips.couch.batching import READ_SIBLINGS, withdraw
 from kazoo_ips.observability import logs, request_context
 from kazoo_ips.processes.worker_load import load
+from kazoo_ips.server import http_requests
 from kazoo_ips.server.client_socket import Arrived, ClientSocket, WaitLimit
 from kazoo_ips.server.readers import Readers
 
@@ -95,6 +96,7 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         self._resumed: Any = None
         self._turn_ends = 0.0
         load.set(self.slot, 0)
+        http_requests.keep_constants(self.cfg)
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -152,9 +154,10 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         if not isinstance(conn.sock, ClientSocket):
             admit = self._readers.admit
             conn.sock = ClientSocket(conn.sock, self._limit, self._linger, admit)
+            conn.parser = http_requests.Requests(self.cfg, conn.sock, conn.client)
             conn.data_ready = True  # so that gunicorn does not wait for data too
         client: ClientSocket = conn.sock
-        ahead = conn.parser.unreader.take_buffered() if conn.parser else b""
+        ahead = conn.parser.unreader.take_buffered()
         try:
             arrived = client.receive(ahead)
         except OSError:
@@ -174,7 +177,6 @@ class EnvelopeWorker(ThreadWorker):  # type: ignore[misc]
         elif time.monotonic() > client.deadline:
             _refuse(client, 408)
         else:
-            conn.init()  # a worker that stops closes connections that have no parser
             return _DEFER
         return False
 
