@@ -591,11 +591,11 @@ def create_app(
     :param trace: called with method and URL of every request that is sent to CouchDB
     :raises BadSetting: a setting of the environment is invalid
     """
-    from flask import Flask  # noqa: PLC0415 - see the module's docstring
-
+    # See the module's docstring.
     from kazoo_ips import api, console  # noqa: PLC0415
+    from kazoo_ips.api.application import Application  # noqa: PLC0415
 
-    app = Flask("kazoo_ips", static_folder=None)
+    app = Application("kazoo_ips", static_folder=None)
     settings = settings or Settings.load(os.environ)
     metrics = Metrics(_VERSION)
     services = build(settings, clock=clock, pause=pause, trace=trace, metrics=metrics)

@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import chain, islice
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 from flask import Request, Response, g, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -31,6 +32,9 @@ from werkzeug.exceptions import (
 from kazoo_ips import error_texts
 from kazoo_ips.api import content_coding
 from kazoo_ips.errors import ValidationFailed
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
 
 _JSON_TYPES = re.compile(r"(application/(x-)?json|text/(x-)?json|.*\+json|)$")
 _FORM = "application/x-www-form-urlencoded"
@@ -312,7 +316,15 @@ def digest(text: bytes) -> str:
 def _json(
     body: bytes | Iterator[bytes], status: int, headers: Mapping[str, str] | None = None
 ) -> Response:
-    return Response(body, status, {"Content-Type": "application/json", **(headers or {})})
+    return _JSONReply(body, status, {"Content-Type": "application/json", **(headers or {})})
+
+
+class _JSONReply(Response):
+    """A reply with an envelope. It has no `Location`, and no status that forbids a body."""
+
+    def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:
+        """Return the headers. Werkzeug would copy and search them for what it has to correct."""
+        return self.headers
 
 
 def common(request_id: str, auth_token: str | None, now: float) -> dict[str, Any]:

@@ -10,15 +10,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
-from secrets import token_hex
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface
 
-from kazoo_ips.api import cors, rate_limits, routes
+from kazoo_ips.api import cors, envelope, rate_limits, routes
 from kazoo_ips.api.client_address import client_address
 from kazoo_ips.api.content_coding import compress
 from kazoo_ips.observability import request_context, tracing
@@ -79,10 +78,11 @@ def init_app(app: Flask, clock: Callable[[], float], count: Count) -> None:
     def before() -> Response | None:
         current = request_context.CURRENT.get()
         assert current is not None
-        g.request_id, g.clock = current.request_id, clock
-        if _is_page(request):
+        incoming, state = envelope.request_and_state()
+        state.request_id, state.clock = current.request_id, clock
+        if _is_page(incoming):
             return None
-        reply = cors.preflight() if request.method == "OPTIONS" else None
+        reply = cors.preflight() if incoming.method == "OPTIONS" else None
         if reply is None:
             routes.read_request(app)
         return reply
@@ -92,18 +92,19 @@ def init_app(app: Flask, clock: Callable[[], float], count: Count) -> None:
 
 def _after(response: Response) -> Response:
     """Complete a reply, and add route and client to the request context."""
-    environ, rule = request.environ, request.url_rule
-    if "HTTP_ACCEPT_ENCODING" in environ and not g.get("is_kept_open"):
-        compress(request, response)
-    if "HTTP_ORIGIN" in environ and not _is_page(request):
+    incoming, state = envelope.request_and_state()
+    environ, rule = incoming.environ, incoming.url_rule
+    if "HTTP_ACCEPT_ENCODING" in environ and not state.get("is_kept_open"):
+        compress(incoming, response)
+    if "HTTP_ORIGIN" in environ and not _is_page(incoming):
         cors.add_headers(response)
     current = request_context.CURRENT.get()
     if current is not None:
         current.route = _route(rule.rule) if rule else UNMATCHED
         if "HTTP_X_FORWARDED_FOR" in environ or ":" in environ.get("REMOTE_ADDR", ""):
-            current.client = client_address(request)
-        if "balances" in g:
-            rate_limits.add_headers(response, g.balances)
+            current.client = client_address(incoming)
+        if "balances" in state:
+            rate_limits.add_headers(response, state.balances)
     return response
 
 
@@ -180,7 +181,7 @@ def wrap(wsgi: "WSGIApplication", count: Count) -> "WSGIApplication":
 def _request_id(environ: "WSGIEnvironment") -> str:
     """Return the client's X-Request-ID if it is valid, or a random id."""
     sent: str = environ.get("HTTP_X_REQUEST_ID", "")
-    return sent if _REQUEST_ID.fullmatch(sent) else token_hex(16)
+    return sent if _REQUEST_ID.fullmatch(sent) else request_context.random_id()
 
 
 def _missing(headers: list[tuple[str, str]], request_id: str) -> list[tuple[str, str]]:

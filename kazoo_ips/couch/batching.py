@@ -131,7 +131,8 @@ class Batcher(Generic[Request, Response]):
         :raises Exception: the error of the send, for all requests that were sent together
         """
         self._siblings.arrived()
-        request = _PendingRequest[Request, Response](content)
+        # With the types in brackets, Python would make an object for them at each call.
+        request: _PendingRequest[Request, Response] = _PendingRequest(content)
         with self._lock:
             request.is_leader = not self._has_leader
             self._has_leader = True

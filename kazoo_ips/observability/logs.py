@@ -65,7 +65,7 @@ def set_up(
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     # No line contains thread and process names, so logging need not determine them.
-    logging.logThreads = logging.logMultiprocessing = False
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
 
 
 @contextmanager

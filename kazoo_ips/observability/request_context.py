@@ -5,8 +5,10 @@ to the request, and read its context from this module. Standard library only.
 """
 
 import hashlib
+import os
 import re
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,6 +32,7 @@ _OF_TRACE, _OF_REQUEST = 15, 8
 the hyphen they are `_LENGTH` characters. 15 hex digits are enough to find a trace in a log."""
 _LENGTH = 24
 """Characters of an id that identify the request. A hyphen and a number follow."""
+_IDS_AT_ONCE = 64
 NUMBERS = count(secrets.randbelow(10**10))
 """Makes the ids of requests to CouchDB unique. Starts at a random number, so that the ids of two
 processes differ."""
@@ -117,6 +120,24 @@ NO_WORK = "command"
 
 CURRENT: ContextVar[Work | None] = ContextVar("work", default=None)
 """The current work of this thread."""
+
+
+_random_ids: deque[str] = deque()
+os.register_at_fork(after_in_child=_random_ids.clear)
+
+
+def random_id() -> str:
+    """Return 32 random hex digits.
+
+    The system is asked for the digits of several ids at once, because each time Python releases
+    its global lock to another thread.
+    """
+    while True:
+        try:
+            return _random_ids.pop()
+        except IndexError:
+            digits = secrets.token_hex(_IDS_AT_ONCE * 16)
+            _random_ids.extend(digits[i : i + 32] for i in range(0, len(digits), 32))
 
 
 def begin(request_id: str, by: str = "account", traceparent: str = "") -> Work:

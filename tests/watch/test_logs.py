@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import re
 import socket
 from base64 import b64encode
@@ -421,3 +422,18 @@ def test_a_line_outside_of_a_request_and_one_inside() -> None:
     assert (within["level"], within["logger"], within["request_id"]) == (
         "debug", "others", "inside",
     )  # fmt: skip
+
+
+def test_the_random_ids_of_requests_differ_also_in_a_forked_process() -> None:
+    ids = {request_context.random_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, request_context.random_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 64).decode() != request_context.random_id()
+    os.close(reading)
+    os.close(writing)
