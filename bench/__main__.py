@@ -50,6 +50,7 @@ ROWS: Mapping[str, Measure] = {
     "history_at": history.at,
     "history_account": history.account,
     "console": console.pages,
+    "cpu": processes.cpu,
     "clients": processes.clients,
     "stream": processes.everything,
     "neighbours": neighbours.neighbours,

@@ -185,6 +185,10 @@ class Bench:
             self._bare = self._running.enter_context(bare)
         return Plan(self._bare.url, (Request(method, f"/{name}"),))
 
+    def bare_workers(self) -> list[int]:
+        """Return the process ids of the workers of the bare route."""
+        return self._bare.workers() if self._bare else []
+
     def counting(self, world: World) -> CountingService:
         """Return a service on a pool behind a counting proxy. It replaces the previous one."""
         if self._counting is None or self._counting[0] is not world:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from http.client import HTTPConnection
 from urllib.parse import urlencode, urlsplit
@@ -11,7 +12,7 @@ from bench import BenchError, kazoo_views, wrk
 from bench.context import Bench, fetch
 from bench.measure import Spread
 from bench.row import Goal, Row, loads
-from bench.servers import Gunicorn, memory, reset_peak
+from bench.servers import Gunicorn, memory, processor_time, reset_peak
 from bench.world import OURS, World
 from bench.wrk import Plan, Request
 from kazoo_ips.couch import design_docs
@@ -209,6 +210,35 @@ def _fetch_from_next(plan: Plan) -> None:
         except BenchError:
             if time.monotonic() > end:
                 raise
+
+
+def cpu(bench: Bench) -> Iterator[Row]:
+    """The processor time of the workers for one address, compared with the bare route."""
+    world = bench.middle
+    service = world.plan(world.details())
+    plans = {"service": service, "bare": bench.bare("cpu", service)}
+    workers = {"service": world.service.workers(), "bare": bench.bare_workers()}
+    for connections in (1, *bench.options.connections):
+        used: dict[str, list[float]] = {name: [] for name in plans}
+        for plan in plans.values():
+            wrk.run(plan, connections, 1)
+        for _ in range(bench.options.rounds):
+            for name, plan in plans.items():
+                before = processor_time(workers[name])
+                load = wrk.run(plan, connections, bench.options.seconds)
+                if load.errors or not load.requests:
+                    raise BenchError(f"{name}: {load.errors} of {load.requests} requests failed")
+                used[name].append((processor_time(workers[name]) - before) * 1e6 / load.requests)
+        note = ", ".join(f"{name} {Spread.of(each).median:.0f} µs" for name, each in used.items())
+        yield Row(
+            "cpu",
+            f"`GET …/ips/{{ip}}`, {connections} connections, processor time",
+            "the bare route",
+            Goal(),
+            Spread.of(a / b for a, b in zip(used["service"], used["bare"], strict=True)),
+            note,
+            {"microseconds": used},
+        )
 
 
 def worker_memory(bench: Bench) -> list[Row]:

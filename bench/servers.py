@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -120,7 +120,13 @@ def _free_port() -> int:
         return port
 
 
-# Memory, as Linux reports it.
+# Processor time and memory, as Linux reports them.
+
+
+def processor_time(pids: Iterable[int]) -> float:
+    """Return the seconds of processor time that processes have used, in user and system mode."""
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int, name: str = "VmRSS") -> float:
