@@ -113,7 +113,8 @@ def test_the_load_on_a_cluster_restarts_the_nodes_in_turn_and_sends_failed_reque
         run.urls[1] = unreachable
         windows = list(run.run())
     assert called.read_text().split("\n")[:-1] == ["kill 1", "start 1", "kill 2", "start 2"]
-    assert 70 <= sum(len(window.seconds) for window in windows) <= 80
+    # Each of the four clients may send one more in the last moment.
+    assert 80 <= sum(len(window.seconds) for window in windows) <= 84
     assert sum(window.first[0] for window in windows) > 20
     assert not any(window.failed for window in windows)
 
