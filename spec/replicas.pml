@@ -8,6 +8,11 @@
 #define WRITERS 2
 #endif
 #define REVISIONS 12
+#ifdef LAGGING
+#define BASE 1           /* the revision that the writers have read */
+#else
+#define BASE 0
+#endif
 #define FREE 0           /* content of a revision: the address is available, */
 #define TOMB 9           /* it was withdrawn (a tombstone), or the account that has it: 1, 2, 3 */
 #define NOTHING 15
@@ -27,14 +32,17 @@ byte late_revision[4];
 mtype:fate told[4];
 
 /* Limits on the faults of one run. */
-#ifndef LOSSES           /* writes that do not reach a copy */
-#ifdef REFUSALS
-#define LOSSES 1         /* of 2, a refused assignment may have an effect: see docs/protocol.md */
-#else
-#define LOSSES 2
-#endif
+#ifndef LOSSES
+#define LOSSES 2         /* writes that do not reach a copy */
 #endif
 byte losses, silent, partial, replicated;
+#define MISSED skip      /* what is written as replication writes it may miss any copies: */
+#ifdef REFUSALS          /* with these two, each time counts as a loss, so that the search ends in time */
+#define MISSED losses < LOSSES -> losses++
+#endif
+#ifdef WITHDRAWN
+#define MISSED losses < LOSSES -> losses++
+#endif
 
 byte turn;
 bool waiting[5];
@@ -87,10 +95,15 @@ inline save(p, what, v) { /* IPRepository.save, IPRepository.withdraw, IPReposit
   STEP;
   make(p, what, v);
   accepted = 0; refused = false; c = 0;
-  late[me] = 0; late_revision[me] = v;
   do
 #ifdef REFUSALS
-  :: c < 3 -> if :: arrive(c, v, accepted) :: losses < LOSSES -> losses++; late[me] = late[me] | BIT(c) fi; c++
+  :: c < 3 ->
+     if :: arrive(c, v, accepted)
+        :: losses < LOSSES ->
+           losses++;
+           if :: what == me && p == base -> late[me] = late[me] | BIT(c); late_revision[me] = v :: else fi
+     fi;
+     c++
 #else
   :: c < 3 -> if :: arrive(c, v, accepted) :: losses < LOSSES -> losses++ fi; c++
 #endif
@@ -108,7 +121,7 @@ inline save(p, what, v) { /* IPRepository.save, IPRepository.withdraw, IPReposit
      :: accepted == 0 && !refused -> outcome = UNANSWERED
      :: silent < 1 -> silent++; outcome = UNANSWERED
   fi;
-  if :: what == TOMB || what == FREE -> late[me] = 0 :: else fi;
+  if :: outcome != UNANSWERED && late_revision[me] == v -> late[me] = 0 :: else fi; /* all copies have replied, or are down */
   printf("%d writes revision %d after %d, saying %d: %e; known are %x %x %x, late at %x\n",
          me, v, p, what, outcome, known[0], known[1], known[2], late[me]);
   accepted = 0; refused = false
@@ -142,7 +155,7 @@ inline read() { /* IPReader.get, IPRepository.get */
 
 /* How the service uses them. */
 
-inline graft(c_, v) { if :: known[c_] = known[c_] | BIT(v) | BIT(parent[v]) :: skip fi }
+inline graft(c_, v) { if :: known[c_] = known[c_] | BIT(v) | BIT(parent[v]) :: MISSED fi }
 
 inline restore(t) { /* IPRepository.restore */
   STEP;
@@ -160,7 +173,7 @@ inline bring_back() { /* ConflictResolver.resolve, ConflictResolver._restore_los
      STEP;
      c = 0; accepted = 0;
      do
-     :: c < 3 -> if :: known[c] = known[c] | BIT(tomb) | BIT(parent[tomb]); accepted++ :: skip fi; c++
+     :: c < 3 -> if :: known[c] = known[c] | BIT(tomb) | BIT(parent[tomb]); accepted++ :: MISSED fi; c++
      :: else -> break
      od;
      c = 0; i = accepted; accepted = 0;
@@ -176,34 +189,88 @@ inline bring_back() { /* ConflictResolver.resolve, ConflictResolver._restore_los
   fi
 }
 
+/* PoolWriter._certain */
+#ifdef UNSEEN_IS_UNDONE
+#define SURE(what) what
+#else
+#define SURE(what) (unsure -> UNKNOWN : what)
+#endif
+
 #ifdef OWN_IS_RIVAL
 #define OWN(j) false
 #else
 #define OWN(j) (says[j] == me)
 #endif
 
+inline forget() { /* what was read, so that equal states are equal */
+  alive = 0; shown = 0; winner = 0; number = 0; tomb = 0; j = 0; c = 0; rival = false; reached = false; outcome = 0
+}
+
+inline judged() { /* Leaves.supersede, Leaves.reach: what the copies that answered know of the base revision */
+  rival = false; reached = false; j = 0;
+  do
+  :: j < count ->
+     if
+     :: IS_LEAF(shown, j) && generation[j] >= generation[base] ->
+        reached = true;
+        if :: says[j] != TOMB && generation[j] > generation[base] -> rival = true :: else fi
+     :: else
+     fi;
+     j++
+  :: else -> break
+  od;
+  j = 0;
+#ifdef ABSENT_IS_LOST
+  reached = true; rival = (alive != 0);
+#endif
+  if :: (alive & BIT(base)) -> rival = false :: else fi
+}
+
+inline withdrawn_unseen(v) { /* IPRepository.withdraw_unseen: the path of the revision is not written */
+  STEP;
+  c = 0; accepted = 0;
+  do
+  :: c < 3 -> if :: known[c] = known[c] | BIT(v); accepted++ :: MISSED fi; c++
+  :: else -> break
+  od;
+  c = 0; fine = (accepted > 0); accepted = 0;
+  printf("%d writes %d as replication does; known are %x %x %x\n", me, v, known[0], known[1], known[2])
+}
+
 inline withdrawn(p) { /* PoolWriter._withdrawn, PoolWriter._withdraw */
   i = p; left = 0;
   do
   :: left < 2 ->
      left++;
-     save(i, TOMB, v);
+     if
+     :: i < count ->
+        save(i, TOMB, v);
+        refused_at = (outcome == DONE || outcome == ACCEPTED -> 0 : v)
+     :: else
+     fi;
      leaves();
+     judged();
      alive = alive & ~BIT(base);
-     j = 0;
      do /* which revision of the writer is left: its write, or the fence */
      :: j < count && !((alive & BIT(j)) && (j == i || OWN(j))) -> j++
      :: else -> break
      od;
      i = j; j = 0;
-     if :: i == count -> break :: else fi
+     if :: i == count && reached -> break
+        :: i == count && !reached -> i = (refused_at -> parent[refused_at] : count)
+        :: else
+     fi
   :: else -> told[me] = UNKNOWN; goto out
   od;
-  i = 0; v = 0; left = 0;
-  if :: alive -> told[me] = LOST
-     :: else -> bring_back(); told[me] = UNDONE /* PoolWriter._without */
+  i = 0; v = 0; left = 0; again = 0; claim = 0;
+#ifndef REFUSED_IS_WITHDRAWN
+  if :: refused_at -> withdrawn_unseen(refused_at); if :: !fine -> told[me] = UNKNOWN; goto out :: else fi :: else fi;
+#endif
+  if :: rival -> told[me] = SURE(LOST)
+     :: else -> bring_back(); told[me] = SURE(UNDONE) /* PoolWriter._without */
   fi
 }
+
 inline ours(v) { /* the account's own live leaf */
   v = 1;
   do :: v < count && !((alive & BIT(v)) && says[v] == me) -> v++ :: else -> break od;
@@ -213,10 +280,15 @@ inline ours(v) { /* the account's own live leaf */
 inline confirmed(p) { /* PoolWriter._confirmed, PoolWriter.confirm */
 #ifndef NO_CONFIRM
   save(p, me, again);
-  fine = (outcome == DONE);
+  fine = (outcome == DONE); unsure = (outcome == UNANSWERED);
   if :: outcome != DONE && outcome != ACCEPTED -> again = p :: else fi;
   leaves();
-  if :: fine && number == 1 -> told[me] = HAS
+#ifdef CONFIRM_RESTORED
+  rival = false;
+#else
+  rival = (tomb != NOTHING && generation[tomb] > generation[base]); /* perhaps the address is being restored */
+#endif
+  if :: fine && number == 1 && !rival -> told[me] = HAS
      :: else -> withdrawn(again)
   fi
 #else
@@ -225,13 +297,13 @@ inline confirmed(p) { /* PoolWriter._confirmed, PoolWriter.confirm */
 }
 
 proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
-  short tree, alive, shown; byte base, claim, again, v, i, j, c, winner, number, tomb, accepted, tries, left; bool refused, fine;
+  short tree, alive, shown; byte base, claim, again, v, i, j, c, winner, number, tomb, accepted, tries, left, refused_at;
+  bool refused, fine, rival, reached, unsure;
   mtype:outcome outcome;
   atomic {
+  winner = BASE; number = 1; /* the state before the race */
 #ifdef LATECOMER
-  if :: me < 3 -> winner = 0; number = 1 :: else -> read() fi;
-#else
-  winner = 0; number = 1; /* the state before the race */
+  if :: me == WRITERS -> read() :: else fi;
 #endif
   if :: winner == NOTHING && tomb != NOTHING -> bring_back(); read() :: else fi;  /* IPReader._restored */
   if :: winner == NOTHING || number > 1 || says[winner] != FREE -> told[me] = LOST; goto out :: else fi;
@@ -247,7 +319,7 @@ proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
   :: else
   fi;
   if :: skip :: goto out fi; /* dies */
-  fine = (outcome == REFUSED);
+  unsure = (outcome == UNANSWERED); /* then a copy that does not answer now may have the write */
   do /* PoolWriter._find_out */
   :: tries < 2 ->
      tries++;
@@ -256,17 +328,15 @@ proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
      if
      :: v != NOTHING && number == 1 -> claim = v; v = 0; confirmed(claim); goto out
      :: v != NOTHING && number > 1 -> claim = v; v = 0; withdrawn(claim); goto out
-     :: v == NOTHING && !(alive & BIT(base)) ->
-#ifndef ABSENT_IS_LOST
-        if :: !(shown & BIT(base)) -> told[me] = UNKNOWN; goto out :: else fi; /* these copies lag */
-#endif
-        told[me] = LOST; goto out
+     :: v == NOTHING && number == 1 && says[winner] == FREE && parent[winner] == base -> base = winner /* an earlier fence */
+     :: else ->
+        judged();
 #ifdef REFUSED_IS_LOST
-     :: v == NOTHING && (alive & BIT(base)) && fine -> told[me] = LOST; goto out
+        if :: !unsure -> rival = true :: else fi;
 #endif
-     :: else
+        if :: rival -> told[me] = SURE(LOST); goto out :: else fi
      fi;
-     v = 0;
+     v = 0; forget();
 #ifndef NO_FENCE
      save(base, FREE, again);
      if :: outcome == DONE -> told[me] = UNDONE; goto out
@@ -279,8 +349,8 @@ proctype Assign(byte me) { /* TransactionService.assign_one, PoolWriter.write */
   :: else -> told[me] = UNKNOWN; goto out
   od;
 out:
-  late_revision[me] = (late[me] -> late_revision[me] : 0);
   printf("%d is told %e\n", me, told[me]);
+  forget(); base = 0; claim = 0; again = 0; v = 0; i = 0; left = 0; tries = 0; fine = false; unsure = false; refused_at = 0;
   turn = 0
   }
 }
@@ -299,7 +369,22 @@ init {
   short tree, alive, shown; byte c, i, j, v, winner, number, tomb, accepted; bool refused;
   atomic {
     known[0] = 1; known[1] = 1; known[2] = 1; says[0] = FREE; parent[0] = NOTHING;
-    run Assign(1); run Assign(2);
+#ifdef LAGGING
+    /* An account has released the address, and copies do not have that yet. */
+    says[0] = 3; says[1] = FREE; parent[1] = 0; children[0] = BIT(1); generation[1] = 1; count = 2;
+    known[0] = 3;
+    if :: known[1] = 3 :: skip fi;
+#endif
+#ifdef WITHDRAWN
+    /* One copy has the write of a third account, and its withdrawal. */
+    says[1] = 3; parent[1] = 0; children[0] = BIT(1); generation[1] = 1;
+    says[2] = TOMB; parent[2] = 1; children[1] = BIT(2); generation[2] = 2; count = 3;
+    known[0] = 7;
+#endif
+    run Assign(1);
+#if WRITERS > 1
+    run Assign(2);
+#endif
 #if WRITERS > 2
     run Assign(3)
 #endif
@@ -336,6 +421,9 @@ init {
        od;
        assert(told[c] != HAS || i);                                      /* an acknowledged assignment stays */
 #ifdef REFUSALS
+#if WRITERS == 1
+       assert(told[c] != LOST);                                          /* only another writer can have won */
+#endif
        assert(!(told[c] == UNDONE || told[c] == LOST) || !i);            /* a refused assignment has no effect */
 #endif
        c++

@@ -119,6 +119,10 @@ class Leaves:
         """
         return len(self.live) == 1 and not self._is_deleted_after(revision)
 
+    def is_withdrawn_since(self, revision: str | None) -> bool:
+        """Return whether a writer has withdrawn a write to this revision, or to a later one."""
+        return any(generation(each.base) >= generation(revision) for each in self.withdrawn)
+
     def is_outdated(self, leaf: DedicatedIP) -> bool:
         """Return whether a client deleted the address after the last event of a live revision.
 

@@ -242,13 +242,56 @@ def test_on_a_cluster_an_unanswered_write_is_done_if_a_majority_accepts_it_again
     assert (result.outcome, (result.ip.revision or "")[:2]) == (FinalOutcome.DONE, "3-")
 
 
-@pytest.mark.parametrize("again", [faults.answer_202, faults.cut])
+@pytest.mark.parametrize(
+    ("again", "outcome"),
+    [
+        (faults.answer_202, FinalOutcome.UNDONE),
+        (faults.cut, FinalOutcome.UNKNOWN),  # perhaps a node that is away has the confirmation
+    ],
+)
 def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_no_majority_accepts_it_again(
-    cluster: Contest, again: Fault
+    cluster: Contest, again: Fault, outcome: FinalOutcome
 ) -> None:
     cluster.cause(faults.lose_reply, again)
-    assert cluster.write().outcome is FinalOutcome.UNDONE
+    assert cluster.write().outcome is outcome
     assert cluster.owners in ([], [None])  # restored at once, or later
+
+
+@pytest.mark.parametrize("then", ["another write", "a fence without a quorum"])
+def test_on_a_cluster_an_unanswered_write_that_no_node_shows_is_unknown(
+    cluster: Contest, then: str
+) -> None:
+    """Perhaps a node has it that does not answer now, and it is the only live revision later."""
+    if then == "another write":
+        rival = lambda: cluster.overtake(pvt_request_id="rival")  # noqa: E731
+        cluster.cause(first(rival, faults.cut))
+    else:
+        cluster.cause(faults.cut, faults.answer_202)
+    assert cluster.write().outcome is FinalOutcome.UNKNOWN
+    assert cluster.looked_at[-1] == (cluster.base.address, cluster.after.assigned_to)
+
+
+def test_an_assignment_that_only_a_node_that_is_away_has_is_withdrawn(cluster: Contest) -> None:
+    """The other nodes refuse its withdrawal, because they do not have its revision."""
+    cluster.cause(faults.accepted_elsewhere(cluster.base.address, f"2-{HIGH}"))
+    assert cluster.write().outcome is FinalOutcome.UNDONE
+    cluster.graft(cluster.after, HIGH)
+    assert cluster.owners in ([], [None])
+
+
+def test_an_assignment_is_not_confirmed_while_the_address_may_be_restored(
+    cluster: Contest,
+) -> None:
+    """A worker may restore it after it has read the leaf revisions without the assignment."""
+    rival = replace(cluster.after, request_id="rival", revision=f"2-{HIGH}", trail=())
+
+    def withdraw() -> None:
+        cluster.rival()
+        cluster.services.ips._reader._ips.withdraw(rival, cluster.base)
+
+    cluster.cause(faults.lose_reply, afterwards(withdraw))
+    assert cluster.write().outcome is FinalOutcome.UNDONE
+    assert cluster.owners in ([], [None])
 
 
 def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_another_writers_revision_appears(

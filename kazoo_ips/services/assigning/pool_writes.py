@@ -111,7 +111,7 @@ class PoolWriter:
                 before = leaves.live[0]  # unchanged, or an earlier fence whose response was lost
             elif leaves.supersede(before.revision):
                 self._withdraw_unseen(base, replace(after, revision=written.revision), leaves)
-                return WriteResult(FinalOutcome.LOST, after)
+                return self._certain(WriteResult(FinalOutcome.LOST, after), written)
             # The write may still arrive. That holds for a refused write too: the refusal may come
             # from a node that lags, or from a proxy.
             fence = self._ips.save(before)
@@ -121,9 +121,21 @@ class PoolWriter:
                 # The fence has no quorum. It may be the only live revision, so it is withdrawn
                 # with a tombstone from which the address can be restored.
                 fenced = replace(before, revision=fence.revision)
-                return self._withdrawn(before, after, fenced)
+                return self._certain(self._withdrawn(before, after, fenced), written)
             # This write, its fence or another writer's write has arrived meanwhile.
         raise DatastoreUnreachable(f"{after.address}: the outcome of the write is unknown")
+
+    def _certain(self, result: WriteResult, written: Written) -> WriteResult:
+        """Return the result of a write, which has no effect as far as the nodes that answer know.
+
+        :param written: CouchDB's response to the write, or to its confirmation
+        :raises DatastoreUnreachable: there was none, so a node that does not answer now may have
+            a revision that nobody has withdrawn
+        """
+        is_open = written.outcome is Outcome.UNKNOWN and not written.revision
+        if is_open and self._ips.replicas > 1 and result.outcome is not FinalOutcome.DONE:
+            raise DatastoreUnreachable(f"{result.ip.address}: perhaps a node has the write")
+        return result
 
     def _withdraw_unseen(self, before: DedicatedIP, after: DedicatedIP, leaves: Leaves) -> None:
         """Withdraw a write that lost to another writer, if only nodes that do not answer have it.
@@ -180,19 +192,23 @@ class PoolWriter:
 
         The write is saved again on its own revision. That succeeds only if a majority has the
         revision. After that no other writer can reach a majority. If another write reached a
-        majority before, it is among the leaves.
+        majority before, it is among the leaves. So is the withdrawal of another write, if a worker
+        is restoring the address from it and has not read this write.
         """
         if self._ips.replicas == 1:
             return WriteResult(FinalOutcome.DONE, ours)
         written = self._ips.save(ours)
         saved = replace(ours, revision=written.revision or ours.revision)
-        if written.outcome is Outcome.DONE and self._has_no_rival(ours, before.revision):
+        leaves = self._ips.leaves(ours.address)
+        is_single = leaves.is_single_since(before.revision)
+        is_restored = ours.assigned_to and leaves.is_withdrawn_since(before.revision)
+        if written.outcome is Outcome.DONE and is_single and not is_restored:
             return WriteResult(FinalOutcome.DONE, saved)
-        if not ours.assigned_to and self._has_no_rival(ours, before.revision):
+        if not ours.assigned_to and is_single:
             # Other clients may have read the release, so it is not withdrawn.
             # It is done once a majority has it.
             raise DatastoreUnreachable(f"{ours.address}: released, without a quorum")
-        return self._withdrawn(before, ours, saved)
+        return self._certain(self._withdrawn(before, ours, saved), written)
 
     def _withdrawn(
         self, before: DedicatedIP, after: DedicatedIP, leaf: DedicatedIP
@@ -216,8 +232,7 @@ class PoolWriter:
     def _withdraw(self, before: DedicatedIP, after: DedicatedIP, leaf: DedicatedIP) -> WriteResult:
         to_withdraw = [leaf]
         for _ in range(_TRIES):
-            for each in to_withdraw:
-                self._ips.withdraw(each, before)
+            refused = [ip for ip in to_withdraw if not self._ips.withdraw(ip, before).revision]
             leaves = self._ips.leaves(after.address)
             # Revisions whose withdrawal was refused or unanswered, and revisions of this write
             # that have arrived meanwhile.
@@ -228,7 +243,10 @@ class PoolWriter:
             if not to_withdraw and _is_followed_up(leaves.live, before, after):
                 return self._followed_up(after, leaves.live[0])
             if not to_withdraw and leaves.reach(before.revision):
+                for ip in refused if self._ips.replicas > 1 else ():
+                    self._ips.withdraw_unseen(ip, before)
                 return self._without(after, rival=leaves.supersede(before.revision))
+            to_withdraw = to_withdraw or refused
         raise DatastoreUnreachable(f"{after.address}: not known whether withdrawn")
 
     def _followed_up(self, after: DedicatedIP, latest: DedicatedIP) -> WriteResult:
