@@ -15,6 +15,7 @@ import select
 import socket
 import ssl
 import struct
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,6 +29,9 @@ from kazoo_ips.couch.responses import TAIL, Response
 _CHUNK = 65_536
 """Bytes read from a socket at a time. For more, Python allocates memory from the system each
 time."""
+_PAUSE = 0.003
+"""Seconds until a stream is read again while little has arrived. CouchDB sends parts of 1.5 kB,
+and each of them would wake this process up."""
 _Check = Callable[[Response], None]
 
 
@@ -119,12 +123,11 @@ class Connections:
         sent = self._message("GET", target, {**headers, "Connection": "close"}, None)
         response = Response()
         with self._connect() as connection:
-            # CouchDB sends parts of 1.5 kB. Each of them would wake this process up.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _CHUNK)
             parser, part = HttpResponseParser(response), b""
             for _ in _received(connection, sent, response, parser):
                 part += response.take()
                 if len(part) < _CHUNK // 2 and not response.complete:
+                    time.sleep(_PAUSE)
                     continue
                 if not response.status:
                     response.status, response.body = parser.get_status_code(), part
