@@ -463,11 +463,9 @@ class Database:
         :param params: CouchDB's parameters; `keys` is sent as a body, other values as JSON
         :raises DatastoreMissingView: the view does not exist
         """
-        design, name = view.split("/")
-        path = f"_design/{design}/_view/{name}"
-        keys = params.pop("keys", None)
+        path, keys = _view_path(view), params.pop("keys", None)
         if keys is not None:
-            return _rows(self._send("POST", path, {"keys": keys}, **params))
+            return _rows(self._send("POST", path, {"keys": keys}, **params).body)
         query = path + _query(params)
         rows: list[Row] = _share(self._query_batcher(query), query)
         return rows
@@ -480,17 +478,12 @@ class Database:
         :raises DatastoreError: the same as `rows`, also after some of the rows. Nothing is sent
             again: the caller may read the rest by `rows`
         """
-        design, name = view.split("/")
-        url = f"{self._resource.url}/_design/{design}/_view/{name}{_query(params)}"
-        for block in view_streams.blocks(self._transport.stream(url, self._credentials)):
-            try:
-                yield _DECODE_ROWS(block).rows
-            except msgspec.DecodeError as error:
-                raise ReadFailed(f"a view: {block[-200:].decode(errors='replace')}") from error
+        url = f"{self._resource.url}/{_view_path(view)}{_query(params)}"
+        yield from map(_rows, view_streams.blocks(self._transport.stream(url, self._credentials)))
 
     def _query_one(self, query: str) -> _Shared:
         response = self._send("GET", query)
-        return _shared(response.content if query.startswith("_changes") else _rows(response))
+        return _shared(response.content if query.startswith("_changes") else _rows(response.body))
 
     def _query_all(self, queries: Sequence[str]) -> list[_Shared]:
         return [self._query_one(queries[0])] * len(queries)  # all queries are equal
@@ -703,19 +696,25 @@ def _leaf(leaf: Mapping[str, Any]) -> Document:
     return document
 
 
-def _rows(response: Response) -> list[Row]:
-    """Return the rows of a response.
+def _view_path(view: str) -> str:
+    """Return the path of `design document/view` below its database."""
+    design, name = view.split("/")
+    return f"_design/{design}/_view/{name}"
+
+
+def _rows(body: bytes) -> list[Row]:
+    """Return the rows of the body of a response.
 
     :raises ReadFailed: they are incomplete: an error occurred after CouchDB had sent some of them
     """
     try:
-        return _DECODE_ROWS(response.body).rows
+        return _DECODE_ROWS(body).rows
     except msgspec.DecodeError:
         pass
     try:  # msgspec rejects half surrogates, which CouchDB accepts
-        rows = response.content["rows"]
+        rows = json.loads(body)["rows"]
     except ValueError as error:
-        raise ReadFailed(f"a view: {response.body[-200:].decode(errors='replace')}") from error
+        raise ReadFailed(f"a view: {body[-200:].decode(errors='replace')}") from error
     return [Row(row["key"], row["value"], row.get("id", "")) for row in rows]
 
 
