@@ -13,6 +13,8 @@ from bench.world import World, addresses, zone
 from bench.wrk import Load, Plan, Request
 
 _CLIENTS = (1, 8, 32, 128)
+LISTS = ("/assigned?page_size=100", "", f"?zone={zone(3)}", "/zones")
+"""The lists of the mixture, below the path of an account's addresses."""
 _MOST_PER_SECOND = 4000
 """More requests per second than the machine can handle, so that there are enough writes."""
 
@@ -69,10 +71,9 @@ def _mixture(world: World, count: int) -> Plan:
     taken, free = writes[::2], writes[1::2]
     world.give(free, None)
     world.give(taken, ours)
-    lists = ["/assigned?page_size=100", "", f"?zone={zone(3)}", "/zones"]
     requests = [ours.single("POST", each) for each in addresses(free)]
     requests += [ours.single("DELETE", each) for each in addresses(taken)]
-    requests += [Request("GET", ours.ips + chance.choice(lists)) for _ in range(count * 15 // 100)]
+    requests += [Request("GET", ours.ips + chance.choice(LISTS)) for _ in range(count * 15 // 100)]
     details = world.details()
     requests += [chance.choice(details) for _ in range(count - len(requests))]
     chance.shuffle(requests)

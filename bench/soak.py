@@ -26,8 +26,9 @@ from uuid import uuid4
 
 from bench import BenchError
 from bench.couch import Couch
+from bench.day import LISTS
 from bench.servers import Gunicorn, memory
-from bench.world import World, addresses, zone
+from bench.world import World, addresses
 from bench.wrk import Request
 from kazoo_ips import app
 from kazoo_ips.config import Settings
@@ -143,8 +144,7 @@ class Client(threading.Thread):
         if kind < 0.8:
             return self._chance.choice(self._details)
         if kind < 0.95:
-            lists = ["/assigned?page_size=100", "", f"?zone={zone(3)}", "/zones"]
-            return Request("GET", ours.ips + self._chance.choice(lists))
+            return Request("GET", ours.ips + self._chance.choice(LISTS))
         if self._taken and (self._chance.random() < 0.5 or not self._free):
             return ours.single("DELETE", self._taken[0])
         return ours.single("POST", self._free[0])

@@ -229,6 +229,17 @@ def test_an_edit_of_the_zone_is_an_event_of_the_time_when_it_was_found(world: Wo
     assert not event.certain
 
 
+def delete_as_another_program(world: World, *, soft: bool) -> None:
+    """Delete the address as Kazoo or a script does.
+
+    :param soft: whether to mark the document as deleted, in place of writing a bare tombstone
+    """
+    if soft:
+        world.write(deleted=True)
+    else:
+        world.pool.remove(IP, world.pool.get(IP)["_rev"])
+
+
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_deletion_by_another_program_is_an_event(
@@ -237,11 +248,7 @@ def test_a_deletion_by_another_program_is_an_event(
     world.create()
     world.assign()
     world.archive()
-    document = world.pool.get(IP)
-    if soft:
-        world.write(deleted=True)
-    else:
-        world.pool.remove(IP, document["_rev"])
+    delete_as_another_program(world, soft=soft)
     for _ in range(2):
         world.archive(world.process() if restarts else None)
     deleted = world.events()[-1]
@@ -265,10 +272,7 @@ def test_what_was_not_archived_before_a_deletion_by_another_program(
     world.archive()
     world.assign()
     world.release()
-    if soft:
-        world.write(deleted=True)
-    else:
-        world.pool.remove(IP, world.pool.get(IP)["_rev"])
+    delete_as_another_program(world, soft=soft)
     for _ in range(2):
         world.archive(world.process() if restarts else None)
     lives = ["created", "deleted"] if again else []
@@ -287,10 +291,7 @@ def test_a_life_between_two_reads_of_the_archiver_is_in_the_history(
     world.archive()
     world.create()
     world.assign()
-    if soft:
-        world.write(deleted=True)
-    else:
-        world.pool.remove(IP, world.pool.get(IP)["_rev"])
+    delete_as_another_program(world, soft=soft)
     world.archive()
     world.archive(world.process())
     kinds = ["unknown", "unknown"]
