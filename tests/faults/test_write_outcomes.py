@@ -271,6 +271,12 @@ def test_on_a_cluster_an_unanswered_write_that_no_node_shows_is_unknown(
     assert cluster.looked_at[-1] == (cluster.base.address, cluster.after.assigned_to)
 
 
+def test_on_a_cluster_a_refused_write_is_lost(cluster: Contest) -> None:
+    """CouchDB has answered: no node has it."""
+    cluster.overtake(pvt_request_id="rival")
+    assert cluster.write().outcome is FinalOutcome.LOST
+
+
 def test_an_assignment_that_only_a_node_that_is_away_has_is_withdrawn(cluster: Contest) -> None:
     """The other nodes refuse its withdrawal, because they do not have its revision."""
     cluster.cause(faults.accepted_elsewhere(cluster.base.address, f"2-{HIGH}"))
