@@ -300,6 +300,24 @@ def test_an_assignment_is_not_confirmed_while_the_address_may_be_restored(
     assert cluster.owners in ([], [None])
 
 
+def test_a_release_is_confirmed_although_another_write_was_withdrawn(
+    cluster: Contest, alice: Member
+) -> None:
+    """Nobody gets the address twice by a release, and other clients may have read it."""
+    cluster.base = cluster.write().ip
+    cluster.after = cluster.base.release(alice.id, at=AT + 1, request_id="r")
+    rival = replace(cluster.base, request_id="rival", revision=f"3-{HIGH}", trail=())
+
+    def withdraw() -> None:
+        document = {**to_document(rival), "_rev": rival.revision}
+        cluster.pool.graft(document, parent=cluster.base.revision or "")
+        cluster.services.ips._reader._ips.withdraw(rival, cluster.base)
+
+    cluster.cause(faults.lose_reply, afterwards(withdraw))
+    assert cluster.write().outcome is FinalOutcome.DONE
+    assert cluster.owners == [None]
+
+
 def test_on_a_cluster_an_unanswered_write_is_withdrawn_if_another_writers_revision_appears(
     cluster: Contest,
 ) -> None:
