@@ -285,6 +285,21 @@ def test_an_assignment_that_only_a_node_that_is_away_has_is_withdrawn(cluster: C
     assert cluster.owners in ([], [None])
 
 
+def test_a_withdrawal_is_repeated_while_only_lagging_nodes_answer(cluster: Contest) -> None:
+    """They refuse it as well, and show nothing of the base of the write."""
+    old = {**to_document(cluster.base), "_rev": cluster.base.revision}
+    newer = cluster.pool.put(old).revision
+    cluster.base = replace(cluster.base, revision=newer)
+    cluster.after = replace(cluster.after, revision=newer)
+    cluster.cause(faults.accepted_elsewhere(cluster.base.address, f"3-{HIGH}"))
+    lagging = cluster.proxy.rule(faults.lagging(old), "GET", cluster.base.address, times=1)
+    assert cluster.write().outcome is FinalOutcome.UNDONE
+    assert lagging.met
+    written = {**to_document(cluster.after), "_rev": f"3-{HIGH}"}
+    cluster.pool.graft(written, parent=newer or "")
+    assert cluster.owners in ([], [None])
+
+
 def test_an_assignment_is_not_confirmed_while_the_address_may_be_restored(
     cluster: Contest,
 ) -> None:
