@@ -454,6 +454,18 @@ def test_a_write_to_which_another_client_has_added_a_revision_is_done(
     assert contest.looked_at[0] == (contest.base.address, alice.id)
 
 
+def test_a_write_whose_confirmation_is_lost_is_done_if_another_client_has_added_a_revision(
+    cluster: Contest, alice: Member
+) -> None:
+    def add_a_revision() -> None:
+        later = cluster.after.release(alice.id, at=AT + 1, request_id="another")
+        cluster.pool.put({**to_document(later), "_rev": cluster.live[0]["_rev"]})
+
+    cluster.cause(faults.lose_reply, first(add_a_revision, faults.cut))
+    assert cluster.write().outcome is FinalOutcome.DONE
+    assert cluster.owners == [None]
+
+
 def test_a_mark_for_a_release_without_a_quorum_is_withdrawn(cluster: Contest) -> None:
     """No other client acts on the mark, unlike on the release itself."""
     cluster.base = cluster.write().ip
