@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
 _JSON_TYPES = re.compile(r"(application/(x-)?json|text/(x-)?json|.*\+json|)$")
+JSON = ("Content-Type", "application/json")
+"""The header of every reply with an envelope."""
 _FORM = "application/x-www-form-urlencoded"
 _MAX_NESTING = 50
 """Levels of objects and lists in a body. An error reply quotes values of the body, and validation
@@ -316,7 +318,10 @@ def digest(text: bytes) -> str:
 def _json(
     body: bytes | Iterator[bytes], status: int, headers: Mapping[str, str] | None = None
 ) -> Response:
-    return _JSONReply(body, status, {"Content-Type": "application/json", **(headers or {})})
+    more = (headers or {}).items()
+    if isinstance(body, bytes):
+        return _JSONReply([body], status, [JSON, ("Content-Length", str(len(body))), *more])
+    return _JSONReply(body, status, [JSON, *more])
 
 
 class _JSONReply(Response):
@@ -325,6 +330,12 @@ class _JSONReply(Response):
     def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:
         """Return the headers. Werkzeug would copy and search them for what it has to correct."""
         return self.headers
+
+    def get_app_iter(self, environ: "WSGIEnvironment") -> Iterable[bytes]:
+        """Return the parts of the body."""
+        if type(self.response) is list and environ["REQUEST_METHOD"] != "HEAD":
+            return self.response
+        return super().get_app_iter(environ)
 
 
 def common(request_id: str, auth_token: str | None, now: float) -> dict[str, Any]:

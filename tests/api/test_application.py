@@ -1,7 +1,9 @@
-"""The application matches requests with routes exactly as Flask does, in less time."""
+"""The application does exactly what Flask does, in less time."""
+
+from collections.abc import Callable
 
 import pytest
-from flask import Flask, Request
+from flask import Blueprint, Flask, Request, appcontext_tearing_down, request_tearing_down
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 from werkzeug.routing.exceptions import WebsocketMismatch
@@ -58,3 +60,56 @@ def test_a_web_socket_matches_no_route() -> None:
 
 def test_no_adapter_exists_outside_a_request() -> None:
     assert Application("x").create_url_adapter(None) is None
+
+
+def replies_and_hooks(kind: type[Flask], registered: set[str]) -> tuple[list[bytes], list[str]]:
+    """Return the replies to two requests, and which hooks were called for them."""
+    app, pages, called = kind("x", static_folder=None), Blueprint("pages", "x"), list[str]()
+
+    def hook(name: str, reply: str | None = None) -> Callable[..., str | None]:
+        def call(*_: object, **__: object) -> str | None:
+            called.append(name)
+            return reply
+
+        return call
+
+    pages.add_url_rule("/page", view_func=lambda: "page", endpoint="page")
+    app.add_url_rule("/other", view_func=lambda: "other", endpoint="other")
+    if "application" in registered:
+        app.before_request(hook("before"))
+        app.teardown_request(hook("teardown"))  # type: ignore[arg-type]
+        app.teardown_appcontext(hook("teardown of the context"))  # type: ignore[arg-type]
+    if "blueprint" in registered:
+        pages.before_request(hook("before a page"))
+        pages.teardown_request(hook("teardown of a page"))  # type: ignore[arg-type]
+    if "path" in registered:
+        pages.url_value_preprocessor(hook("path of a page"))  # type: ignore[arg-type]
+    if "reply" in registered:
+        app.before_request(hook("first", "replied"))
+        app.before_request(hook("never"))
+    app.register_blueprint(pages)
+    signal = hook("signal")
+    if "signal" in registered:
+        request_tearing_down.connect(signal, app)
+        appcontext_tearing_down.connect(signal, app)
+    client = app.test_client()
+    return [client.get(path).data for path in ("/page", "/other")], called
+
+
+@pytest.mark.parametrize(
+    "registered",
+    [
+        set(),
+        {"application"},
+        {"blueprint"},
+        {"application", "blueprint"},
+        {"path"},
+        {"reply"},
+        {"signal"},
+        {"application", "reply", "signal"},
+    ],
+)
+def test_the_hooks_are_called_as_by_flask(registered: set[str]) -> None:
+    replies, called = replies_and_hooks(Application, registered)
+    assert (replies, called) == replies_and_hooks(Flask, registered)
+    assert bool(called) == bool(registered)
