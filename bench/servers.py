@@ -20,6 +20,10 @@ from embedded import EmbeddedCouch
 ROOT = Path(__file__).parents[1]
 _START = 60
 """Seconds in which a server must answer for the first time."""
+_BUSY = 600
+"""Seconds in which the workers must have read a pool that is new to them."""
+_IDLE = 0.05
+"""Seconds of processor time in one second; background work without changes takes a tenth of it."""
 
 
 class Gunicorn:
@@ -73,6 +77,19 @@ class Gunicorn:
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [int(child) for child in children]
+
+    def wait_until_idle(self) -> None:
+        """Wait until its background work is done: its workers use little processor time.
+
+        :raises BenchError: it takes longer than `_BUSY` seconds
+        """
+        end, used = time.monotonic() + _BUSY, processor_time(self.workers())
+        while time.monotonic() < end:
+            time.sleep(1)
+            before, used = used, processor_time(self.workers())
+            if used - before < _IDLE:
+                return
+        raise BenchError(f"the workers are still busy after {_BUSY} s")
 
     def _wait(self) -> None:
         end = time.monotonic() + _START

@@ -99,8 +99,12 @@ class World:
 
     @cached_property
     def service(self) -> Gunicorn:
-        """The service, which is started by the first use."""
-        return self._running.enter_context(Gunicorn(self.environment))
+        """The service. The first use starts it and waits until it has archived the pool."""
+        started = self._running.enter_context(Gunicorn(self.environment))
+        self.wait_for_archiver(by_another=True)
+        started.wait_until_idle()
+        self.couch.wait_until_idle()
+        return started
 
     @property
     def is_serving(self) -> bool:
