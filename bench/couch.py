@@ -17,6 +17,7 @@ import urllib3
 from bench import BenchError
 from bench.servers import address
 from bench.wrk import Plan, Request
+from kazoo_ips.couch import design_docs
 
 Document = dict[str, Any]
 _INDEX_TIMEOUT = 3600
@@ -82,6 +83,10 @@ class Couch:
     def database(self, name: str) -> "Database":
         """Return the database of a name, which has no prefix."""
         return Database(self, f"/{quote(self.prefix + name, safe='')}")
+
+    def design(self, name: str) -> dict[str, Any]:
+        """Return a design document of the service, as this server should have it."""
+        return design_docs.wanted(name, self.send("GET", "/"))
 
     def wait_until_idle(self) -> None:
         """Wait until CouchDB has ended its background work, such as compaction."""

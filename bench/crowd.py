@@ -8,7 +8,6 @@ from bench.couch import Document
 from bench.world import OURS, World, gregorian_now
 from kazoo_ips import app
 from kazoo_ips.config import Settings
-from kazoo_ips.couch import design_docs
 from kazoo_ips.repositories.accounts import ACCOUNTS, account_database
 
 _WRITERS = 4
@@ -49,7 +48,7 @@ class Crowd(World):
         self.pool.create()
         self.pool.load(documents)
         self.couch.wait_until_idle()
-        self.seconds["ours"] = sum(self.pool.build(design_docs.load(name)) for name in OURS)
+        self.seconds["ours"] = sum(self.pool.build(self.couch.design(name)) for name in OURS)
         self.couch.wait_until_idle()
 
     def _owner(self, number: int) -> str | None:

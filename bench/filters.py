@@ -9,7 +9,6 @@ from bench.measure import Leg, Spread
 from bench.row import Goal, Row
 from bench.world import World
 from bench.wrk import Plan, Request
-from kazoo_ips.couch import design_docs
 
 _VIEW = "by_address_or_time"
 _FILTERS = {
@@ -79,7 +78,7 @@ def index(bench: Bench) -> list[Row]:
 
 def _build(world: World) -> tuple[float, float]:
     """Return the seconds in which the index with and without the view is built."""
-    whole = design_docs.load("ips")
+    whole = world.couch.design("ips")
     views: Mapping[str, Any] = {k: v for k, v in whole["views"].items() if k != _VIEW}
     copy = world.couch.database("indexed")
     copy.create()

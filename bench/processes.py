@@ -15,7 +15,6 @@ from bench.row import Goal, Row, loads
 from bench.servers import Gunicorn, memory, processor_time, reset_peak
 from bench.world import OURS, World
 from bench.wrk import Plan, Request
-from kazoo_ips.couch import design_docs
 
 _CLIENTS = 64
 _MOST_BUILDS = 150.0
@@ -137,7 +136,7 @@ def _build(world: World) -> tuple[float, float]:
     try:
         copy.load(world.documents())
         world.couch.wait_until_idle()
-        ours = sum(copy.build(design_docs.load(name)) for name in OURS)
+        ours = sum(copy.build(copy.couch.design(name)) for name in OURS)
         world.couch.wait_until_idle()
         return ours, copy.build(kazoo_views.DESIGN)
     finally:

@@ -6,7 +6,6 @@ from uuid import uuid4
 
 from bench.couch import Document
 from bench.world import OURS, World, addresses, document
-from kazoo_ips.couch import design_docs
 
 
 class Scratch:
@@ -22,7 +21,7 @@ class Scratch:
             made.create()
         # The pool's documents are indexed in the background, so they are indexed here too.
         for design in OURS:
-            self.pool.build(design_docs.load(design))
+            self.pool.build(self.pool.couch.design(design))
 
     def some(self, numbers: Sequence[int], *, assigned: bool) -> list[Document]:
         """Return documents of these addresses, with ids that were not used before."""

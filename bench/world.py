@@ -22,7 +22,6 @@ from bench.servers import Gunicorn
 from bench.wrk import Plan, Request
 from kazoo_ips import app
 from kazoo_ips.config import Settings
-from kazoo_ips.couch import design_docs
 from kazoo_ips.model import GREGORIAN_EPOCH, Account, User
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.checkpoints import Checkpoints
@@ -195,7 +194,7 @@ class World:
             copies = [d for d in documents if d.get("pvt_assigned_to") == owner]
             self.couch.database(account_database(owner or "")).load(copies)
         self.couch.wait_until_idle()
-        self.seconds["ours"] = sum(self.pool.build(design_docs.load(name)) for name in OURS)
+        self.seconds["ours"] = sum(self.pool.build(self.couch.design(name)) for name in OURS)
         self.couch.wait_until_idle()
 
     def documents(self) -> list[Document]:
