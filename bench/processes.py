@@ -216,11 +216,12 @@ def cpu(bench: Bench) -> Iterator[Row]:
     world = bench.middle
     service = world.plan(world.details())
     plans = {"service": service, "bare": bench.bare("cpu", service)}
-    workers = {"service": world.service.workers(), "bare": bench.bare_workers()}
     for connections in (1, *bench.options.connections):
         used: dict[str, list[float]] = {name: [] for name in plans}
         for plan in plans.values():
             wrk.run(plan, connections, 1)
+        # Not earlier: a gunicorn that answers may still have to start its second worker.
+        workers = {"service": world.service.workers(), "bare": bench.bare_workers()}
         for _ in range(bench.options.rounds):
             for name, plan in plans.items():
                 before = processor_time(workers[name])
