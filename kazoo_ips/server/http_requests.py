@@ -49,12 +49,13 @@ class _Request(Request):  # type: ignore[misc]
         previous = self._previous
         if not from_trailer and data == previous.raw and self.version == previous.version:
             return list(previous.headers)
-        scheme, headers = self.scheme, super().parse_headers(data, from_trailer)
+        scheme = self.scheme
+        headers: list[tuple[str, str]] = super().parse_headers(data, from_trailer)
         # Some headers also change the request itself.
         is_plain = not self._expected_100_continue and self.scheme == scheme
         if is_plain and not from_trailer and len(data) <= _MOST_KEPT:
             previous.version, previous.raw, previous.headers = self.version, data, tuple(headers)
-        return list(headers)
+        return headers
 
     def should_close(self) -> bool:
         """Whether the connection ends after this request."""
