@@ -139,8 +139,10 @@ class AccountCopyRepository:
         try:
             rows = database.rows(_BY_TYPE, key=TYPE, limit=limit)
         except DatastoreMissingView:  # the database was not created by Kazoo
-            selector = {"pvt_type": TYPE, "pvt_deleted": {"$ne": True}}
-            return [d["_id"] for d in database.select(selector, limit, fields=["_id"])]
+            # The documents are filtered here: CouchDB's `$ne` skips documents without the field.
+            fields = ["_id", "pvt_type", "pvt_deleted"]
+            found = database.select({"pvt_type": TYPE}, limit, fields=fields)
+            return [document["_id"] for document in found if is_ip(document)]
         return [row.id for row in rows]
 
     def _by_account(
