@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import pytest
@@ -48,25 +48,27 @@ REASON = "CouchDB refuses the service's user or password"
 
 
 class Users:
-    """A proxy that checks one user's password, in front of a database without users."""
+    """A proxy that knows one user, and replaces its login by that of the database's URL."""
 
     def __init__(self, url: str) -> None:
         self.proxy = FaultProxy(url)
+        self._login = _basic(unquote(urlsplit(url).netloc.rpartition("@")[0]))
         self.password = uuid4().hex
         self.refusal = WRONG
         self.refused: list[float] = []
         self.pause = 0.0
-        self.proxy.rule(self._let_in, times=None)
+        self.proxy.rule(self.let_in, times=None)
 
     def url(self, password: str | None = None) -> str:
         """Return the settings of the database with the user and a password."""
         return f"http://kazoo_ips:{password or self.password}@127.0.0.1:{self.proxy.port}"
 
-    def _let_in(self, forward: Forward) -> Reply:
+    def let_in(self, forward: Forward) -> Reply:
+        """A fault: the reply of a database with this user."""
         time.sleep(self.pause)
-        login = base64.b64encode(f"kazoo_ips:{self.password}".encode())
-        if b"Basic " + login in forward.request.head:  # type: ignore[attr-defined]
-            return forward()
+        head, login = forward.request.head, _basic(f"kazoo_ips:{self.password}")
+        if login in head:
+            return forward(head.replace(login, self._login))
         self.refused.append(time.monotonic())
         status, error, reason = self.refusal
         body = json.dumps({"error": error, "reason": reason}).encode()
@@ -74,10 +76,15 @@ class Users:
         return Reply(status, head.encode(), body)
 
 
+def _basic(login: str) -> bytes:
+    """Return the value of the header `Authorization` for `name:password`."""
+    return b"Basic " + base64.b64encode(login.encode())
+
+
 @pytest.fixture
 def users(couchdb_url: str) -> Any:
     """The proxy, started."""
-    made = Users(couchdb_url.rpartition("@")[2] if "@" in couchdb_url else couchdb_url)
+    made = Users(couchdb_url)
     with made.proxy:
         yield made
 
@@ -174,7 +181,12 @@ def test_a_thread_waits_only_briefly_for_the_trial_of_a_password(
     users: Users, settings: Settings
 ) -> None:
     gate = threading.Event()
-    held = users.proxy.rule(faults.hold(gate))
+
+    def hold(forward: Forward) -> Reply:
+        gate.wait(faults.IDLE_TIMEOUT)
+        return users.let_in(forward)
+
+    held = users.proxy.rule(hold)
     users.proxy._rules.reverse()  # a rule of `proxy` comes before that of `users`
     couch = composition.connect(of(users, settings))
     with ThreadPoolExecutor(9) as threads:

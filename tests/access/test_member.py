@@ -18,9 +18,9 @@ from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.couch.login_circuit_breaker import PAUSES
-from kazoo_ips.errors import DatastoreForbidden, DocumentNotFound
-from kazoo_ips.model import AssignIP, CreateIP
-from kazoo_ips.repositories.access import ROLE
+from kazoo_ips.errors import DatastoreLoginRefused, DocumentNotFound
+from kazoo_ips.model import AssignIP, CreateIP, ReleaseIP
+from kazoo_ips.repositories.access import ROLE, AccessRepository
 from kazoo_ips.repositories.accounts import account_database
 from tests.openapi_check import CheckedApp
 
@@ -102,10 +102,13 @@ def roles(database: Database) -> list[str]:
 def test_secure_creates_the_user_and_adds_it_and_a_second_run_changes_nothing(
     secured: Secured,
 ) -> None:
-    with pytest.raises(DatastoreForbidden):
+    with pytest.raises(DatastoreLoginRefused):
         secured.member.accounts.list()
+    names = AccessRepository(secured.couch).databases()
+    assert {"accounts", "dedicated_ips", "kazoo_ips", "system_auth", "system_config"} < {*names}
+    assert sum(name.startswith("kazoo_ips_history_") for name in names) == 2
     result = secured.run("secure", "--dry-run")
-    assert (result.exit_code, result.stdout.count("not done: --dry-run")) == (0, 6)
+    assert (result.exit_code, result.stdout.count("not done: --dry-run")) == (0, 1 + len(names))
     with pytest.raises(DocumentNotFound):
         secured.couch.users().get(f"org.couchdb.user:{secured.user}")
     assert roles(secured.couch.database("dedicated_ips")) == ["_admin"]
@@ -115,10 +118,7 @@ def test_secure_creates_the_user_and_adds_it_and_a_second_run_changes_nothing(
     assert result.exit_code == 0
     assert set(result.stdout.splitlines()) == {
         f"user {secured.user}: created",
-        *(
-            f"{name}: member added"
-            for name in ("accounts", "dedicated_ips", "kazoo_ips", "system_auth", "system_config")
-        ),
+        *(f"{name}: member added" for name in names),
     }
     assert "s3cret" not in result.output
     assert secured.member.accounts.list() == []
@@ -155,7 +155,7 @@ def test_an_existing_user_keeps_its_password_and_roles_by_default(secured: Secur
     assert secured.member.accounts.list() == []
     result = secured.run("secure", "--new-password", password="another")
     assert result.stdout == f"user {secured.user}: new password\n"
-    with pytest.raises(DatastoreForbidden):
+    with pytest.raises(DatastoreLoginRefused):
         secured.member.accounts.list()
 
 
@@ -211,7 +211,10 @@ def test_the_doctor_names_the_accounts_without_access(secured: Secured, kazoos: 
         services.pool.create(CreateIP(f"192.0.2.{n}", "us-east", "a.example.com"), "x")
     services.ips.assign(AssignIP(kazoos.id, ADDRESS), "x")
     found = {(f.problem, f.address, f.account_id) for f in secured.member.doctor.examine()}
-    assert found == {("no_access", ADDRESS, kazoos.id), ("no_access", "", kazoos.id)}
+    assert found == {("no_access", ADDRESS, kazoos.id)}
+    services.ips.release(ReleaseIP(kazoos.id, ADDRESS), "x")
+    found = {(f.problem, f.address, f.account_id) for f in secured.member.doctor.examine()}
+    assert found == {("no_access", "", kazoos.id)}
     done = secured.run("doctor")
     assert done.exit_code == 1
     assert "CouchDB refuses access to this account" in done.stdout

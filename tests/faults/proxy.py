@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import unquote, urlsplit
@@ -59,8 +59,15 @@ class Hangup(Exception):
 class Forward(Protocol):
     """What a fault can do with one request: send it, reply, or close the connection."""
 
-    def __call__(self) -> Reply:
-        """Send the request to the database, and read the response."""
+    @property
+    def request(self) -> Request:
+        """The request as the client has sent it."""
+
+    def __call__(self, head: bytes | None = None) -> Reply:
+        """Send the request to the database, and read the response.
+
+        :param head: replaces the head of the request
+        """
 
     def hang_up(self) -> None:
         """Close the client's connection. The request can still be sent."""
@@ -453,8 +460,9 @@ class _Way:
     upstream: "_Upstream"
     request: Request
 
-    def __call__(self) -> Reply:
-        return self.upstream.exchange(self.request)
+    def __call__(self, head: bytes | None = None) -> Reply:
+        request = self.request if head is None else replace(self.request, head=head)
+        return self.upstream.exchange(request)
 
     def hang_up(self) -> None:
         with suppress(OSError):

@@ -595,7 +595,7 @@ def _take_first(services: Instance, bob: Member) -> Fault:
     """A fault: another client assigns the first of the addresses that are about to be written."""
 
     def fault(forward: Forward) -> Reply:
-        wanted = json.loads(forward.request.body)["docs"]  # type: ignore[attr-defined]
+        wanted = json.loads(forward.request.body)["docs"]
         services.ips.assign(AssignIP(bob.id, wanted[0]["_id"]), uuid4().hex)
         return forward()
 
@@ -733,7 +733,7 @@ def test_a_record_that_may_arrive_again_is_not_deleted(
     late: list[bytes] = []
 
     def fault(forward: Forward) -> Reply:
-        late.append(forward.request.body)  # type: ignore[attr-defined]
+        late.append(forward.request.body)
         return faults.cut(forward)
 
     worker.cause(fault, RECORD, times=1)

@@ -310,7 +310,7 @@ def test_an_allocation_up_to_the_limit_replaces_an_address_that_is_lost(
     through = composition.build(proxied_settings, clock=clock, pause=lambda seconds: None)
 
     def takes(forward: Forward) -> Reply:
-        wanted = json.loads(forward.request.body)["docs"]  # type: ignore[attr-defined]
+        wanted = json.loads(forward.request.body)["docs"]
         limited.ips.assign(AssignIP(bob.id, wanted[0]["_id"]), uuid4().hex)
         return forward()
 

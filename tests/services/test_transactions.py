@@ -1007,7 +1007,7 @@ def test_on_a_cluster_an_abort_is_written_before_it_is_final(
     written: list[bool] = []
 
     def note(forward: Forward) -> Reply:
-        written.append(json.loads(forward.request.body)["final"])  # type: ignore[attr-defined]
+        written.append(json.loads(forward.request.body)["final"])
         return forward()
 
     proxy.rule(note, "PUT", f"-kazoo_ips/transaction-{transaction.id}", times=None)
