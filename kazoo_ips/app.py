@@ -372,7 +372,8 @@ def build(  # noqa: PLR0915 - one for each service that others need
     executors: dict[JobKind, JobExecutor] = {JobKind.MOVE: mover, JobKind.EVACUATE: evacuator}
     job_runner = JobRunner(JobRepository(records), executors, now, metrics)
     lines = LineStorage(exports)
-    jobs = JobService(JobRepository(records), now)
+    place_changes = PlaceChanges(places, drains, counts, pause)
+    jobs = JobService(JobRepository(records), place_changes, now)
     return Instance(
         accounts=accounts,
         auth=auth,
@@ -411,7 +412,7 @@ def build(  # noqa: PLR0915 - one for each service that others need
         transfers=TransferService(reader, transactions, recovery, resumption, now),
         copies=copies,
         operator_changes=OperatorChanges(reader, writer, resumption, places, now),
-        places=PlaceChanges(places, drains, counts, pause),
+        places=place_changes,
         drains=drains,
         idempotency=idempotency,
         background=BackgroundWorker(

@@ -31,6 +31,7 @@ from kazoo_ips.services.history import times
 _PAUSE = 1.0
 """Seconds between two reads of a job that another process does."""
 _COLUMNS = {"Id": 32, "Kind": 8, "Host": 20, "State": 8, "Done": 6, "Total": 6, "Failed": 6}
+_NO_ADDRESS = "no address is on the host"
 _SHOWN = 20
 """Maximum number of addresses that a report lists as neither moved nor replaced."""
 
@@ -69,7 +70,7 @@ def move(  # noqa: PLR0913 - each is one argument or option
             fail(f"unable to move: the {name} {problem}")
     instance, command = backend(), MoveHost(host, to_host, to_zone)
     if dry_run:
-        counts = _checked(lambda: instance.plans.move(command).counts)
+        counts = _checked(lambda: instance.plans.move(command).counts, _NO_ADDRESS)
         for (status, zone), count in sorted(counts.items()):
             line = {"zone": zone, "status": status, "addresses": count}
             say(json.dumps(line) if as_json else f"{zone}: {count} {status}")
@@ -94,7 +95,7 @@ def evacuate(host: str, *, dry_run: bool, as_json: bool, no_wait: bool) -> None:
     if not dry_run:
         _run(instance, command, as_json=as_json, no_wait=no_wait)
         return
-    plan = _checked(lambda: instance.plans.evacuate(command, 0))
+    plan = _checked(lambda: instance.plans.evacuate(command, 0), _NO_ADDRESS)
     shown = 0
     for item in instance.plans.items(command):
         say(json.dumps(_item(item)) if as_json else _planned(item))
@@ -190,7 +191,7 @@ def _run(
 
     At the URL of a service, wait until the service has executed it.
     """
-    job = _checked(lambda: instance.jobs.create(command, request_id()))
+    job = _checked(lambda: instance.jobs.create(command, request_id()), _NO_ADDRESS)
     if not no_wait:
         shown = not as_json and sys.stderr.isatty()
         while not job.has_ended:
@@ -219,14 +220,17 @@ def _report(instance: Backend, job: Job) -> None:
         say(f"and {job.failed - _SHOWN} more")
 
 
-def _checked(do: Any) -> Any:
-    """Return the result of a call, or print why it failed and exit with status 1."""
+def _checked(do: Any, missing: str = "no job has the id") -> Any:
+    """Return the result of a call, or print why it failed and exit with status 1.
+
+    :param missing: the beginning of the message if nothing has the name or id that was given
+    """
     try:
         return do()
     except JobExists as error:
         fail(f"job {error.job_id} works on the host")
     except BadIdentifier as error:
-        fail(f"no job has the id {error.cause}")
+        fail(f"{missing} {error.cause}")
 
 
 def _job(job: Job) -> dict[str, Any]:

@@ -75,6 +75,17 @@ def test_a_move_is_a_job_with_a_plan_before_it(
     assert [each["id"] for each in listed] == [job["id"]]
 
 
+@pytest.mark.parametrize("what", ["move", "evacuate"])
+@pytest.mark.parametrize("query", ["", "?dry_run=true"])
+def test_a_host_without_addresses_has_no_jobs(
+    api: TestApp, filled: None, services: Instance, operator: Member, what: str, query: str
+) -> None:
+    data = {"host": NEW} if what == "move" else {}
+    reply = post(api, operator, f"/v2/ips/hosts/nowhere/{what}{query}", data, 404).json
+    assert (reply["message"], reply["data"]["cause"]) == ("bad_identifier", "nowhere")
+    assert services.jobs.list() == []
+
+
 def test_the_items_of_a_job_are_paged(
     api: TestApp, filled: None, services: Instance, operator: Member
 ) -> None:
@@ -94,10 +105,11 @@ def test_the_items_of_a_job_are_paged(
 
 
 def test_the_jobs_are_paged(
-    api: TestApp, filled: None, services: Instance, operator: Member
+    api: TestApp, load: Callable[..., None], services: Instance, operator: Member
 ) -> None:
     url, headers = "/v2/ips/jobs", operator.headers
     for n in range(3):
+        load(kazoo_document(f"192.0.2.{n}", host=f"old{n}.example.com"))
         post(api, operator, f"/v2/ips/hosts/old{n}.example.com/move", {"host": NEW}, 202)
     first = api.get(url, {"page_size": "2"}, headers=headers).json
     rest = {"page_size": "2", "start_key": first["next_start_key"]}

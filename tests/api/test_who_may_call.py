@@ -52,7 +52,7 @@ OPERATOR_ROUTES = {
     "/v2/ips": {"GET": 200, "PUT": 400},
     "/v2/ips/transfer": {"POST": 400},
     "/v2/ips/hosts/proxy1/move": {"POST": 400},
-    "/v2/ips/hosts/proxy1/evacuate": {"POST": 202},
+    "/v2/ips/hosts/proxy1/evacuate": {"POST": 404},
     "/v2/ips/jobs": {"GET": 200},
     f"/v2/ips/jobs/{WEBHOOK}": {"GET": 404, "DELETE": 404},
     "/v2/ips/accounts": {"GET": 200},

@@ -17,7 +17,7 @@ import pytest
 from kazoo_ips.app import Instance
 from kazoo_ips.cli import cli
 from kazoo_ips.couch.client import Couch
-from kazoo_ips.errors import BadIdentifier
+from kazoo_ips.errors import BadIdentifier, IPExists
 from kazoo_ips.model import (
     AssignIP,
     AssignIPs,
@@ -47,8 +47,8 @@ BROKEN, RESTING = "192.0.2.5", "192.0.2.6"
 HELD, OTHER = "192.0.2.4", "198.51.100.9"
 """An address that is reserved for Alice, and an available one in another place."""
 JOBS = {"move", "evacuate", "jobs", "job-stop"}
-BUSY = "busy.example.com"
-"""A host that a job works on."""
+BUSY, BUSY_IP = "busy.example.com", "192.0.2.77"
+"""A host that a job works on, and its address."""
 PLACE, OTHER_PLACE = ("us-east", "proxy1.example.com"), ("eu", "proxy2.example.com")
 LIST = f"""\
 ip,zone,host
@@ -117,6 +117,7 @@ WRITES = [
     ("move", PLACE[1], "--to-host", " "), ("move", PLACE[1]),
     ("evacuate", PLACE[1], "--no-wait"), ("evacuate", PLACE[1], "--dry-run"),
     ("evacuate", PLACE[1], "--dry-run", "--json"), ("evacuate", "nobody.example.com", "--dry-run"),
+    ("move", "nobody.example.com", "--to-host", "new.example.com"),
     ("job-stop", "{job}"), ("job-stop", "{job}", "--json"), ("job-stop", "0" * 32),
     ("job-stop", ""),
 ]  # fmt: skip
@@ -313,6 +314,8 @@ def filled_in(
         if case[0] in JOBS:
             for document in list(records.range("job", "job\uffff")):
                 records.remove(document["_id"], document["_rev"])
+            with suppress(IPExists):
+                services.pool.create(CreateIP(BUSY_IP, PLACE[0], BUSY), "0" * 32)
             job = services.jobs.create(MoveHost(BUSY, "new.example.com"), "0" * 32)
             values["job"] = job.id
         if "{ended}" in case:

@@ -143,6 +143,8 @@ def send(
     services.ips.assign(AssignIP(alice.id, TAKEN), uuid4().hex)
     wanted = ReserveIPs(AssignIPs(alice.id, (RESERVED,)), 3600)
     services.reservations.reserve(wanted, uuid4().hex, attempt=Attempt("sample", 1))
+    add("192.0.2.200", zone="elsewhere", host="proxy2.example.com")
+    services.operator_changes.disable(DisableIP("192.0.2.200", "broken"), uuid4().hex)
     job = services.jobs.create(EvacuateHost("proxy2.example.com"), "began")
     names = {
         "<account_id>": alice.id, "<other_id>": bob.id, "<reservation_id>": RESERVATION,

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from kazoo_ips.errors import DatastoreUnreachable, JobExists, JobNotFound
-from kazoo_ips.model import Attempt, EvacuateHost, MoveHost
+from kazoo_ips.model import Attempt, EvacuateHost, MoveHost, Scope
 from kazoo_ips.model.jobs import Job, JobItem, JobKind
 from kazoo_ips.observability import audit
 from kazoo_ips.repositories.jobs import JobRepository
+from kazoo_ips.services.states.draining import Place
+from kazoo_ips.services.states.place_changes import PlaceChanges
 
 ItemPosition = tuple[int, int]
 """The number of a part, and the index of an item in it."""
@@ -29,11 +31,13 @@ class ItemPage:
 class JobService:
     """Creates, shows and stops jobs.
 
+    :param places: knows whether a host has addresses
     :param now: returns the time in Gregorian seconds
     """
 
-    def __init__(self, jobs: JobRepository, now: Callable[[], int]) -> None:
+    def __init__(self, jobs: JobRepository, places: PlaceChanges, now: Callable[[], int]) -> None:
         self._jobs = jobs
+        self._places = places
         self._now = now
 
     def create(
@@ -43,6 +47,7 @@ class JobService:
 
         :param attempt: the attempt of a request with an Idempotency-Key; if an earlier attempt has
             created the job, it is returned
+        :raises BadIdentifier: the host has no addresses and no settings
         :raises JobExists: another job works on the host
         :raises DatastoreUnreachable: it is unknown whether the job exists
         """
@@ -50,7 +55,7 @@ class JobService:
         earlier = self._jobs.find(job_id) if attempt else None
         if earlier:
             return earlier
-        self.require_free(command.host)
+        self.check_host(command.host)
         now, move = self._now(), command if isinstance(command, MoveHost) else None
         job = Job(
             id=job_id,
@@ -72,14 +77,16 @@ class JobService:
             raise DatastoreUnreachable(f"job {job_id}: not known whether it exists")
         return found
 
-    def require_free(self, host: str) -> None:
-        """Raise an error if a job works on a host.
+    def check_host(self, host: str) -> None:
+        """Raise an error if no job can be created for a host.
 
-        :raises JobExists: one does
+        :raises BadIdentifier: it has no addresses and no settings
+        :raises JobExists: another job works on it
         """
         for job in self._jobs.all():
             if job.host == host and not job.has_ended:
                 raise JobExists(job.id)
+        self._places.fetch(Place(Scope.HOST, host))
 
     def list(self) -> list[Job]:
         """Return all jobs of the last weeks, the latest first."""

@@ -53,7 +53,7 @@ class EvacuationPlan:
 class PlanService:
     """Returns what jobs would do. It writes nothing.
 
-    :param jobs: knows which hosts other jobs work on
+    :param jobs: knows for which hosts jobs can be created
     """
 
     def __init__(self, jobs: JobService, views: ListRepository, evacuator: Evacuator) -> None:
@@ -64,18 +64,20 @@ class PlanService:
     def move(self, command: MoveHost) -> MovePlan:
         """Return what a move would do.
 
+        :raises BadIdentifier: the host has no addresses and no settings
         :raises JobExists: another job works on the host
         """
-        self._jobs.require_free(command.host)
+        self._jobs.check_host(command.host)
         return MovePlan(command, self._views.count_of_host(command.host))
 
     def evacuate(self, command: EvacuateHost, shown: int) -> EvacuationPlan:
         """Return what an evacuation would do.
 
         :param shown: the maximum number of addresses in the plan
+        :raises BadIdentifier: the host has no addresses and no settings
         :raises JobExists: another job works on the host
         """
-        self._jobs.require_free(command.host)
+        self._jobs.check_host(command.host)
         needed: Counter[str] = Counter()
         items: list[JobItem] = []
         for part in self._evacuator.plan(command.host):
