@@ -22,7 +22,10 @@ _FEW = 1000
 _MOST_ROWS = 5000
 _MOST_RANGES = 100
 _CHUNK = 500
-"""Rows that are read at a time if only some of them match the filters."""
+"""Maximum number of rows that are read at a time if only some of them match the filters."""
+_GROWTH = 4
+"""Factor by which the number of rows grows from one read to the next. If most rows match, the first
+read fills the page; if few match, a page takes two reads more than with `_CHUNK` rows each."""
 _INDEX = "by_address_or_time"
 _END_OF_ZONE = "g"
 """Comes after every sort key, which has hexadecimal digits only."""
@@ -106,14 +109,14 @@ class FilteredListRepository:
     def _walk(self, query: ListIPs, limit: int) -> Page:
         """Read the list zone by zone, until the page is full or a maximum is reached."""
         view, zones = self._zones(query)
-        partial = _is_partial(query)
+        chunk = limit + 1 if _is_partial(query) else 0
         found: list[Listing] = []
         rows_read = ranges_read = 0
         for zone in zones:
             after = query.after if query.after and query.after[0] == zone.name else None
             while True:
-                wanted = limit + 1 - len(found)
-                wanted = max(wanted, _CHUNK) if partial else wanted
+                wanted = max(limit + 1 - len(found), min(chunk, _CHUNK))
+                chunk *= _GROWTH
                 rows = self._rows(view, zone, query, after, wanted)
                 found += self._fitting(query, view, rows)
                 if len(found) > limit:
