@@ -98,10 +98,13 @@ def run(environ: Mapping[str, str]) -> int:
                     rows.append(row)
                     print(report.line(row), flush=True)
         results = report.to_json(rows, options, engine, time.monotonic() - start)
+    seconds = results["whole_run_seconds"]
+    if options.publish and options.rows:
+        results = report.with_rows(report.load(options.publish), results, options.rows)
     path = report.save(results, options.publish or "latest")
     if options.publish:
         report.publish()
-    print(f"\n{results['whole_run_seconds']} s; raw figures in {path}")
+    print(f"\n{seconds} s; raw figures in {path}")
     return int(any(row.raw.get("failed") for row in rows))
 
 

@@ -12,11 +12,11 @@ from uuid import uuid4
 import urllib3
 
 from bench import BenchError
-from bench.couch import Document
+from bench.couch import Couch, Document
 from bench.counting import CountingService
 from bench.crowd import Crowd
 from bench.servers import Gunicorn
-from bench.world import World
+from bench.world import World, addresses
 from bench.wrk import Plan, Request
 from kazoo_ips import app
 from kazoo_ips.config import Settings
@@ -35,6 +35,8 @@ class Options:
     :param connections: the numbers of connections; most routes are measured with the first only
     :param rows: the names of the rows; empty for all
     :param publish: the column of the table in `results`; empty if nothing is published
+    :param scale_url: a CouchDB of this machine. Direct reads of it show how fast the machine is
+        compared with that of Kazoo's figures; empty if nothing is compared with these
     """
 
     sizes: tuple[int, ...]
@@ -43,17 +45,21 @@ class Options:
     connections: tuple[int, ...]
     rows: tuple[str, ...]
     publish: str
+    scale_url: str
 
     @classmethod
     def load(cls, environ: Mapping[str, str], engine: str) -> "Options":
         """Return the options of an environment.
 
+        :param engine: the kind of the measured database, `couchdb` or `embedded`
         :raises BenchError: an option is invalid
         """
         quick = bool(environ.get("QUICK"))
         # The embedded database keeps the rows of all views in memory, so its pools are smaller.
         every = "1000 10000" if quick or engine == "embedded" else "1000 10000 100000"
         publish = environ.get("PUBLISH", "")
+        # Kazoo's machine was measured by reads of a CouchDB, so the embedded database is no scale.
+        measured = environ.get("COUCHDB_URL", "") if engine == "couchdb" else ""
         try:
             made = cls(
                 sizes=tuple(sorted(map(int, (environ.get("SIZES") or every).split()))),
@@ -62,11 +68,12 @@ class Options:
                 connections=tuple(map(int, (environ.get("CONNECTIONS") or "8 32").split())),
                 rows=tuple((environ.get("ROWS") or "").split()),
                 publish=engine if publish == "1" else publish,
+                scale_url=environ.get("SCALE_URL") or measured,
             )
         except ValueError as error:
             raise BenchError(f"SIZES, ROUNDS, SECONDS, CONNECTIONS: {error}") from error
-        if made.publish and (quick or made.rows):
-            raise BenchError("PUBLISH takes a whole run: without QUICK and ROWS")
+        if made.publish and quick:
+            raise BenchError("PUBLISH: not with QUICK")
         if not made.sizes or min(made.sizes) < 1000 or max(made.sizes) > 1_000_000:
             raise BenchError("SIZES: from 1000 to 1000000")
         if min(made.rounds, made.seconds, *made.connections, 9) < 1 or not made.connections:
@@ -88,6 +95,7 @@ class Bench:
         self._prepared = tempfile.TemporaryDirectory()
         self._running = ExitStack()
         self._bare: Gunicorn | None = None
+        self._scale: Plan | None = None
         self._counting: tuple[World, CountingService] | None = None
 
     def __enter__(self) -> Self:
@@ -207,6 +215,26 @@ class Bench:
         """Use the headers of the service for requests that are sent to CouchDB directly."""
         plan = world.plan(world.details(range(100, 101)))
         world.couch.headers = self.counting(world).headers(plan)
+
+    def scale(self, world: World) -> Plan | None:
+        """Return direct reads of a pool's documents, which show how fast this machine is.
+
+        They are sent to the CouchDB of SCALE_URL, which has copies of the documents.
+
+        :returns: None if there is no such CouchDB
+        """
+        if not self.options.scale_url:
+            return None
+        if self._scale is None:
+            couch = Couch(self.options.scale_url, f"{self.prefix}scale-")
+            copies = couch.database("dedicated_ips")
+            copies.create()
+            self._running.callback(copies.delete)
+            documents = world.pool.fetch(addresses(range(100, 600)))
+            copies.load([{k: v for k, v in d.items() if k != "_rev"} for d in documents.values()])
+            couch.headers = world.couch.headers | couch.login
+            self._scale = couch.plan(map(copies.read, documents))
+        return self._scale
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers of all services that were used so far."""

@@ -42,7 +42,9 @@ class Couch:
         self.prefix = prefix
         self.headers: dict[str, str] = {}
         basic = f"{parts.username}:{parts.password}" if parts.username else None
-        self._own = urllib3.util.make_headers(basic_auth=basic, keep_alive=True)
+        self.login = dict(urllib3.util.make_headers(basic_auth=basic))
+        """The header with the user and the password of the URL; empty if it has none."""
+        self._own = {**self.login, **urllib3.util.make_headers(keep_alive=True)}
         self._pool = urllib3.PoolManager(maxsize=4, timeout=7200, retries=False)
 
     def send(self, method: str, path: str, body: Any = None) -> Any:

@@ -275,29 +275,33 @@ def kazoo(bench: Bench) -> Iterator[Row]:
     legs = [
         Leg("ips/{ip}", world.plan(world.details())),
         *(Leg(name, _get(world, path)) for name, path in paths.items()),
-        Leg("document", world.couch.plan(world.raw_details())),
     ]
+    names = [leg.name for leg in legs]
+    scale = bench.scale(world)
+    if scale:
+        legs.append(Leg("document", scale))
     for connections, raw in KAZOO_RAW.items():
         measured = _alternate(bench, legs, connections)
-        for leg in legs[:-1]:
-            published = _KAZOO[leg.name].get(connections)
-            scaled = [
-                service.rate / document.rate * raw
-                for service, document in zip(measured[leg.name], measured["document"], strict=True)
-            ]
-            rates_of = Spread.of(load.rate for load in measured[leg.name])
-            least = 20 if leg.name in ("ips/zones", "ips/hosts") else 2.5
-            value = Spread.of(each / published for each in scaled) if published else None
+        for name in names:
+            published = _KAZOO[name].get(connections)
+            value = None
+            if published and scale:
+                pairs = zip(measured[name], measured["document"], strict=True)
+                value = Spread.of(
+                    service.rate / document.rate * raw / published for service, document in pairs
+                )
+            rates_of = Spread.of(load.rate for load in measured[name])
+            least = 20 if name in ("ips/zones", "ips/hosts") else 2.5
             theirs = f"Kazoo {published:g}" if published else "Kazoo: all time out"
-            p50 = Spread.of(load.p50_ms for load in measured[leg.name]).median
+            p50 = Spread.of(load.p50_ms for load in measured[name]).median
             yield Row(
                 "kazoo",
-                f"`{leg.name}`, {connections} connection{'s'[: connections - 1]}, requests/s",
+                f"`{name}`, {connections} connection{'s'[: connections - 1]}, requests/s",
                 "Kazoo's, scaled by raw reads",
                 Goal(at_least=least),
                 value,
                 f"{rates_of.median:.0f} requests/s (p50 {p50:.1f} ms); {theirs}",
-                loads({leg.name: measured[leg.name], "document": measured["document"]}),
+                loads({each: measured[each] for each in (name, "document") if each in measured}),
             )
 
 

@@ -4,14 +4,14 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import wrk
+from bench import BenchError, wrk
 from bench.context import Options
 from bench.measure import Spread
 from bench.row import Row
@@ -91,6 +91,37 @@ def save(results: Mapping[str, Any], name: str) -> Path:
     return path
 
 
+def load(name: str) -> dict[str, Any]:
+    """Return the raw figures that `save` has written.
+
+    :raises BenchError: there are none
+    """
+    try:
+        content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    except FileNotFoundError as error:
+        raise BenchError(f"PUBLISH: first a whole run, without ROWS: {name}") from error
+    return content
+
+
+def with_rows(
+    results: Mapping[str, Any], again: Mapping[str, Any], names: Collection[str]
+) -> dict[str, Any]:
+    """Return earlier results in which some rows are replaced by those of another run.
+
+    :param results: results of a whole run, as `to_json` has them
+    :param again: results with the rows of these names
+    """
+    run = {"date": again["date"], **{key: again["versions"][key] for key in ("commit", "cpu")}}
+    rows: dict[str, list[Any]] = {
+        name: [] for name in [*(row["name"] for row in results["rows"]), *names]
+    }
+    for row in results["rows"]:
+        rows[row["name"]] += [row] if row["name"] not in names else []
+    for row in again["rows"]:
+        rows[row["name"]].append({**row, "run": run})
+    return {**results, "rows": [row for each in rows.values() for row in each]}
+
+
 def publish() -> None:
     """Update the table of all ratios and docs/performance.md from the raw figures."""
     files = {title: RESULTS / f"{name}.json" for name, title in COLUMNS.items()}
@@ -166,6 +197,14 @@ def published(runs: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
             f"{parts['python']}, Flask {parts['flask']}, gunicorn {parts['gunicorn']}, "
             f"{parts['wrk']}, {parts['cores']} cores of {parts['cpu']}."
         )
+        later: dict[tuple[str, ...], list[str]] = {}
+        for row in run["rows"]:
+            if "run" in row:
+                names = later.setdefault(tuple(row["run"].values()), [])
+                names += [row["name"]] if row["name"] not in names else []
+        for (date, commit, cpu), names in later.items():
+            rows = ", ".join(f"`{each}`" for each in names)
+            yield f"Measured later: {rows}, {date}, commit {commit}, on {cpu}."
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

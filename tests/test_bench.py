@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from bench import call_path, report, soak
+from bench.context import Options
 from bench.measure import Spread, limit
 from bench.row import Goal
 from kazoo_ips import app as composition
@@ -69,6 +70,21 @@ def test_the_limit_adds_the_costs_of_one_request() -> None:
     assert limit(1000, [500, 200]) == pytest.approx(125)
 
 
+@pytest.mark.parametrize(
+    ("environ", "engine", "scale"),
+    [
+        ({"COUCHDB_URL": "http://couch"}, "couchdb", "http://couch"),
+        ({"COUCHDB_URL": "http://embedded"}, "embedded", ""),
+        ({}, "embedded", ""),
+        ({"SCALE_URL": "http://couch"}, "embedded", "http://couch"),
+    ],
+)
+def test_kazoos_figures_are_scaled_by_reads_of_a_couchdb_only(
+    environ: dict[str, str], engine: str, scale: str
+) -> None:
+    assert Options.load(environ, engine).scale_url == scale
+
+
 def test_a_spread_is_the_median_between_the_extremes() -> None:
     assert Spread.of([3.0, 1.0, 2.0, 9.0]) == Spread(2.5, 1.0, 9.0, 4)
 
@@ -117,6 +133,25 @@ def test_the_load_on_a_cluster_restarts_the_nodes_in_turn_and_sends_failed_reque
     assert 80 <= sum(len(window.seconds) for window in windows) <= 84
     assert sum(window.first[0] for window in windows) > 20
     assert not any(window.failed for window in windows)
+
+
+def test_rows_that_are_measured_again_are_dated() -> None:
+    versions = dict.fromkeys(
+        ("commit", "database", "python", "flask", "gunicorn", "wrk", "cores", "cpu"), "1"
+    )
+
+    def run(date: str, **values: int) -> dict[str, object]:
+        rows = [
+            {"name": name, "what": name, "against": "", "goal": "", "reached": None,
+             "value": None, "note": str(value)}
+            for name, value in values.items()
+        ]  # fmt: skip
+        return {"date": date, "versions": versions, "rows": rows}
+
+    results = report.with_rows(run("2026-01-01", a=1, b=2, c=3), run("2026-02-02", b=4), ["b"])
+    lines = list(report.published({"embedded": results}))
+    assert lines[2:5] == ["| a |  |  | 1 |", "| b |  |  | 4 |", "| c |  |  | 3 |"]
+    assert lines[-1] == "Measured later: `b`, 2026-02-02, commit 1, on 1."
 
 
 def test_the_published_table_has_a_column_for_each_database() -> None:
