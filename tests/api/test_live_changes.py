@@ -46,7 +46,7 @@ def stream(
 
 def story(alice: Member, count: int) -> list[HistoryEvent]:
     """Assignments of a few addresses in turn."""
-    return [event(None, alice.id, address=f"192.0.2.{n % 5}") for n in range(count)]
+    return [event(None, alice.id, address=f"198.19.255.{n % 5}") for n in range(count)]
 
 
 def store(services: Instance, events: list[HistoryEvent]) -> None:
@@ -272,7 +272,7 @@ def test_a_client_that_never_reads_is_dropped_and_delays_no_other(
 ) -> None:
     since, _, _ = services.events.changed("now", 1)
     big = "x" * 5000
-    made = [event(None, alice.id, address=f"192.0.2.{n % 5}") for n in range(600)]
+    made = [event(None, alice.id, address=f"198.19.255.{n % 5}") for n in range(600)]
     made = [_with_zone(each, big) for each in made]
     store(services, made)
     fast = {**environment, "KAZOO_IPS_CLIENT_TIMEOUT": "2"}
