@@ -219,23 +219,25 @@ class Bench:
     def scale(self, world: World) -> Plan | None:
         """Return direct reads of a pool's documents, which show how fast this machine is.
 
-        They are sent to the CouchDB of SCALE_URL, which has copies of the documents.
+        They are sent to the CouchDB of SCALE_URL. If that is not the measured one, it gets a copy
+        of the pool.
 
         :returns: None if there is no such CouchDB
         """
         if not self.options.scale_url:
             return None
+        if self.options.scale_url == self.url:
+            return world.couch.plan(world.raw_details())
         if self._scale is None:
             couch = Couch(self.options.scale_url, f"{self.prefix}scale-")
-            copies = couch.database("dedicated_ips")
-            copies.create()
-            self._running.callback(copies.delete)
-            documents = world.pool.fetch(addresses(range(100, 600)))
-            copies.load([{k: v for k, v in d.items() if k != "_rev"} for d in documents.values()])
-            sent = world.couch.headers.items()
-            own = {k: v for k, v in sent if k.lower() != "authorization"}
-            couch.headers = own | couch.login
-            self._scale = couch.plan(map(copies.read, documents))
+            copy = couch.database("dedicated_ips")
+            copy.create()
+            self._running.callback(copy.delete)
+            copy.load(world.documents())
+            copy.build(couch.design("ips"))
+            couch.wait_until_idle()
+            couch.headers = world.couch.headers | couch.login
+            self._scale = couch.plan(map(copy.read, addresses(range(100, 600))))
         return self._scale
 
     def workers(self) -> list[int]:

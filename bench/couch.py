@@ -42,7 +42,8 @@ class Couch:
         self.prefix = prefix
         self.headers: dict[str, str] = {}
         basic = f"{parts.username}:{parts.password}" if parts.username else None
-        self.login = dict(urllib3.util.make_headers(basic_auth=basic))
+        found = urllib3.util.make_headers(basic_auth=basic)
+        self.login = {name.title(): value for name, value in found.items()}
         """The header with the user and the password of the URL; empty if it has none."""
         self._own = {**self.login, **urllib3.util.make_headers(keep_alive=True)}
         self._pool = urllib3.PoolManager(maxsize=4, timeout=7200, retries=False)
