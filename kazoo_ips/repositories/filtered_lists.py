@@ -24,8 +24,9 @@ _MOST_RANGES = 100
 _CHUNK = 500
 """Maximum number of rows that are read at a time if only some of them match the filters."""
 _GROWTH = 4
-"""Factor by which the number of rows grows from one read to the next. If most rows match, the first
-read fills the page; if few match, a page takes two reads more than with `_CHUNK` rows each."""
+"""Factor by which the number of rows grows from one read to the next. If most rows match, the
+first read fills the page. If few match, a page takes two reads more than with `_CHUNK` rows each.
+"""
 _INDEX = "by_address_or_time"
 _END_OF_ZONE = "g"
 """Comes after every sort key, which has hexadecimal digits only."""
