@@ -21,6 +21,11 @@ from kazoo_ips.repositories.documents import (
 _ATTEMPTS = 3
 """Attempts to overwrite an existing copy. Only requests of the same account compete for it."""
 
+_COPIES = {
+    "pvt_type": TYPE,
+    "$or": [{"pvt_deleted": {"$exists": False}}, {"pvt_deleted": {"$ne": True}}],
+}
+"""A Mango selector. In CouchDB, `$ne` does not match a document without the field."""
 _BY_TYPE = "maintenance/listing_by_type"
 """Kazoo's view of an account's database: the key is a document's type, the value its name."""
 
@@ -139,10 +144,7 @@ class AccountCopyRepository:
         try:
             rows = database.rows(_BY_TYPE, key=TYPE, limit=limit)
         except DatastoreMissingView:  # the database was not created by Kazoo
-            # The documents are filtered here: CouchDB's `$ne` skips documents without the field.
-            fields = ["_id", "pvt_type", "pvt_deleted"]
-            found = database.select({"pvt_type": TYPE}, limit, fields=fields)
-            return [document["_id"] for document in found if is_ip(document)]
+            return [d["_id"] for d in database.select(_COPIES, limit, fields=["_id"])]
         return [row.id for row in rows]
 
     def _by_account(
