@@ -41,6 +41,7 @@ _TEXTS: dict[type[Exception], str] = {
     errors.TooManyRequests: "Too many requests. Wait {seconds} s, and try again.",
     errors.TokenRestricted: "Your user may not do this.",
     errors.Forbidden: "You may not do this. If you used an old form, open its page again.",
+    errors.BadIdentifier: "There is nothing with the name {cause}.",
     errors.AccountNotFound: "There is no account {cause}.",
     errors.IPNotFound: "The pool has no address {cause}.",
     errors.WebhookNotFound: "There is no webhook {cause}.",

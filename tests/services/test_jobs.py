@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from kazoo_ips.couch.client import Couch, Database
 from kazoo_ips.errors import JobExists, JobNotFound
 from kazoo_ips.model import (
     AssignIP,
+    Attempt,
     ChangeIP,
     Changes,
     CreateIP,
@@ -168,6 +170,27 @@ def test_one_job_works_on_a_host_at_a_time(services: Instance, fill: Fill) -> No
     run(services, job)
     fill(OLD, None, first=2)
     assert run(services, move(services)).counts == {"moved": 1}
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_an_attempt_finds_the_job_that_the_earlier_one_creates_meanwhile(
+    services: Instance, fill: Fill, monkeypatch: pytest.MonkeyPatch, has_ended: bool
+) -> None:
+    fill(OLD, None)
+    first = Attempt(uuid4().hex, 1)
+    job = services.jobs.create(MoveHost(OLD, NEW), uuid4().hex, attempt=first)
+    if has_ended:  # the host is empty now
+        run(services, job)
+    repository = services.jobs._jobs
+    find, asked = repository.find, []
+
+    def late(job_id: str) -> Job | None:
+        asked.append(job_id)
+        return find(job_id) if len(asked) > 1 else None
+
+    monkeypatch.setattr(repository, "find", late)
+    again = services.jobs.create(MoveHost(OLD, NEW), uuid4().hex, attempt=replace(first, number=2))
+    assert (again.id, asked) == (job.id, [job.id] * 2)
 
 
 def test_a_job_stops_between_two_parts(services: Instance, fill: Fill) -> None:

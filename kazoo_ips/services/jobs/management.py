@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import uuid4
 
-from kazoo_ips.errors import DatastoreUnreachable, JobExists, JobNotFound
+from kazoo_ips.errors import BadIdentifier, DatastoreUnreachable, JobExists, JobNotFound
 from kazoo_ips.model import Attempt, EvacuateHost, MoveHost, Scope
 from kazoo_ips.model.jobs import Job, JobItem, JobKind
 from kazoo_ips.observability import audit
@@ -55,7 +55,14 @@ class JobService:
         earlier = self._jobs.find(job_id) if attempt else None
         if earlier:
             return earlier
-        self.check_host(command.host)
+        try:
+            self.check_host(command.host)
+        except (BadIdentifier, JobExists):
+            # The earlier attempt may have created the job since.
+            earlier = self._jobs.find(job_id) if attempt else None
+            if earlier:
+                return earlier
+            raise
         now, move = self._now(), command if isinstance(command, MoveHost) else None
         job = Job(
             id=job_id,
