@@ -22,10 +22,10 @@ _FEW = 1000
 _MOST_ROWS = 5000
 _MOST_RANGES = 100
 _CHUNK = 500
-"""Maximum number of rows that are read at a time if only some of them match the filters."""
+"""Number of rows up to which the reads of a page grow, if only some rows match the filters."""
 _GROWTH = 4
-"""Factor by which the number of rows grows from one read to the next. If most rows match, the
-first read fills the page. If few match, a page takes two reads more than with `_CHUNK` rows each.
+"""Factor by which they grow. If most rows match, the first read fills the page. If few match, a
+page of 50 takes two reads more than with `_CHUNK` rows from the start.
 """
 _INDEX = "by_address_or_time"
 _END_OF_ZONE = "g"
@@ -117,6 +117,7 @@ class FilteredListRepository:
             after = query.after if query.after and query.after[0] == zone.name else None
             while True:
                 wanted = max(limit + 1 - len(found), min(chunk, _CHUNK))
+                wanted = min(wanted, _MOST_ROWS - rows_read)
                 chunk *= _GROWTH
                 rows = self._rows(view, zone, query, after, wanted)
                 found += self._fitting(query, view, rows)

@@ -361,7 +361,7 @@ def large(settings: Settings) -> Iterator[OwnApplication]:
         ({"family": "4"}, 3, 56),
         ({"family": "6"}, 2, 0),
         ({"modified_from": str(START + 1), "status": "all"}, 2, 31),
-        ({"modified_from": str(START)}, 5, 504),
+        ({"modified_from": str(START)}, 5, 56),
         ({"modified_from": str(START + 1), "cidr": "10.0.0.0/8", "status": "all"}, 3, 32),
     ],
     ids=lambda value: "&".join(value) if isinstance(value, dict) else "",
