@@ -90,6 +90,7 @@ def run(environ: Mapping[str, str]) -> int:
             raise BenchError(f"ROWS: unknown: {', '.join(unknown)}; known: {', '.join(ROWS)}")
         if options.publish and options.publish not in report.COLUMNS:
             raise BenchError(f"PUBLISH: 1, or one of {', '.join(report.COLUMNS)}")
+        earlier = report.load(options.publish) if options.publish and options.rows else None
         rows: list[Row] = []
         print(report.heading(), flush=True)
         with Bench(url, options) as bench:
@@ -99,8 +100,8 @@ def run(environ: Mapping[str, str]) -> int:
                     print(report.line(row), flush=True)
         results = report.to_json(rows, options, engine, time.monotonic() - start)
     seconds = results["whole_run_seconds"]
-    if options.publish and options.rows:
-        results = report.with_rows(report.load(options.publish), results, options.rows)
+    if earlier:
+        results = report.with_rows(earlier, results, options.rows)
     path = report.save(results, options.publish or "latest")
     if options.publish:
         report.publish()

@@ -95,7 +95,7 @@ class Bench:
         self._prepared = tempfile.TemporaryDirectory()
         self._running = ExitStack()
         self._bare: Gunicorn | None = None
-        self._scale: Plan | None = None
+        self._scales: dict[int, Plan] = {}
         self._counting: tuple[World, CountingService] | None = None
 
     def __enter__(self) -> Self:
@@ -228,8 +228,10 @@ class Bench:
             return None
         if self.options.scale_url == self.url:
             return world.couch.plan(world.raw_details())
-        if self._scale is None:
-            couch = Couch(self.options.scale_url, f"{self.prefix}scale-")
+        if world.size not in self._scales:
+            couch = Couch(self.options.scale_url, f"{self.prefix}scale{world.size}-")
+            if couch.engine()[0] != "couchdb":
+                raise BenchError("SCALE_URL: a CouchDB is needed")
             copy = couch.database("dedicated_ips")
             copy.create()
             self._running.callback(copy.delete)
@@ -237,8 +239,9 @@ class Bench:
             copy.build(couch.design("ips"))
             couch.wait_until_idle()
             couch.headers = world.couch.headers | couch.login
-            self._scale = couch.plan(map(copy.read, addresses(range(100, 600))))
-        return self._scale
+            reads = map(copy.read, addresses(range(100, 600)))
+            self._scales[world.size] = couch.plan(reads)
+        return self._scales[world.size]
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers of all services that were used so far."""

@@ -110,7 +110,12 @@ def with_rows(
 
     :param results: results of a whole run, as `to_json` has them
     :param again: results with the rows of these names
+    :raises BenchError: a row could not be measured, or with pools of other sizes
     """
+    if any(row["raw"].get("failed") for row in again["rows"]):
+        raise BenchError("PUBLISH: a row was not measured, so none is replaced")
+    if [*again["options"]["sizes"]] != [*results["options"]["sizes"]]:
+        raise BenchError(f"PUBLISH: SIZES has to be {results['options']['sizes']}")
     run = {"date": again["date"], **{key: again["versions"][key] for key in ("commit", "cpu")}}
     rows: dict[str, list[Any]] = {
         name: [] for name in [*(row["name"] for row in results["rows"]), *names]
@@ -187,7 +192,11 @@ def published(runs: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
     by_key = [{(row["what"], row["against"]): row for row in run["rows"]} for run in runs.values()]
     for key in dict.fromkeys(key for rows in by_key for key in rows):
         found = [rows.get(key) for rows in by_key]
-        goal = next(row["goal"] for row in found if row)
+        goal = max(
+            (row.get("run", run)["date"], row["goal"])
+            for row, run in zip(found, runs.values(), strict=True)
+            if row
+        )[1]
         yield f"| {key[0]} | {key[1]} | {goal} | {' | '.join(map(_cell, found))} |"
     yield ""
     for name, run in runs.items():

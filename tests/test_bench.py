@@ -143,10 +143,11 @@ def test_rows_that_are_measured_again_are_dated() -> None:
     def run(date: str, **values: int) -> dict[str, object]:
         rows = [
             {"name": name, "what": name, "against": "", "goal": "", "reached": None,
-             "value": None, "note": str(value)}
+             "value": None, "note": str(value), "raw": {}}
             for name, value in values.items()
         ]  # fmt: skip
-        return {"date": date, "versions": versions, "rows": rows}
+        options = {"sizes": [1000]}
+        return {"date": date, "versions": versions, "options": options, "rows": rows}
 
     results = report.with_rows(run("2026-01-01", a=1, b=2, c=3), run("2026-02-02", b=4), ["b"])
     lines = list(report.published({"embedded": results}))
