@@ -441,7 +441,7 @@ def _is_refused(call: Call) -> bool:
 
 def _adding_again(setting: str) -> Step:
     """Add an address again: a replica may receive the addition after a later deletion."""
-    return lambda state: [state, added(setting)] if owner(state) is ABSENT else [state]
+    return effect_if_any(add(setting))
 
 
 def _of(choice: Sequence[int], places: Iterable[int]) -> tuple[int, ...]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.stateful.history import OptionalStep
+
 AVAILABLE = "available"
 DISABLED = "disabled"
 RESTS = "~"
@@ -138,7 +140,7 @@ def observe_not_held(call: int) -> Step:
 
 def effect_if_any(step: Step) -> Step:
     """Take a step, or do not."""
-    return lambda s: [s, *(after for after in step(s) if after != s)]
+    return OptionalStep(step)
 
 
 def remove(force: bool) -> Step:
@@ -167,9 +169,9 @@ def transiently(shows: Callable[[str | None], bool], to: str | None, call: int) 
 
     def change(state: Any) -> Iterable[State]:
         possible = not isinstance(state, Transient) and shows(state)
-        return [state, Transient(to, call, state)] if possible else [state]
+        return [Transient(to, call, state)] if possible else []
 
     def undo(state: Any) -> Iterable[State]:
         return [state.before if isinstance(state, Transient) and state.call == call else state]
 
-    return [change, undo]
+    return [effect_if_any(change), undo]

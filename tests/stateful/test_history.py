@@ -1,9 +1,13 @@
 """The search of a legal order, on histories written by hand."""
 
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.stateful.commands import (
     Assign,
@@ -16,7 +20,7 @@ from tests.stateful.commands import (
     Release,
     Reply,
 )
-from tests.stateful.history import Event, legal_order
+from tests.stateful.history import Event, OptionalStep, legal_order
 from tests.stateful.model import Entry
 from tests.stateful.observed import Exchange, events, is_final
 
@@ -83,6 +87,47 @@ def test_the_final_state_is_checked() -> None:
 def test_a_long_history_without_an_order_is_rejected_in_time() -> None:
     busy = [Event(n, n + 4.5, write(n % 3)) for n in range(60)]
     assert legal_order([*busy, Event(100, 101, read(7))], 0) is None
+
+
+def one_of_all_orders(events: list[Event], last: int) -> bool:
+    """Whether any order of all events leads to a state, each with the effect that it has there."""
+    for order in itertools.permutations(events):
+        if any(b.ended < a.began for a, b in itertools.combinations(order, 2)):
+            continue
+        states = {0}
+        for event in order:
+            states = {after for state in states for after in event.step(state)}
+        if last in states:
+            return True
+    return False
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Event]:
+    """Some events of a register, of which some perhaps have no effect."""
+    made = []
+    for _ in range(draw(st.integers(0, 5))):
+        began, lasts = draw(st.integers(0, 6)), draw(st.sampled_from([0, 1, 3, math.inf]))
+        value = draw(st.integers(0, 2))
+        step = draw(
+            st.sampled_from([write(value), read(value), *[OptionalStep(write(value))] * 2])
+        )
+        made.append(Event(began, began + lasts, step))
+    return made
+
+
+@given(histories(), st.integers(0, 2))
+@settings(max_examples=1000, deadline=None)
+def test_an_order_is_found_exactly_if_one_of_all_orders_is_legal(
+    history: list[Event], last: int
+) -> None:
+    order = legal_order(history, 0, lambda state: state == last)
+    assert (order is not None) == one_of_all_orders(history, last)
+
+
+def test_many_events_that_may_have_no_effect_take_no_time() -> None:
+    events = [Event(n, math.inf, OptionalStep(read(7))) for n in range(60)]
+    assert legal_order([*events, Event(100, 101, read(1))], 0) is None
 
 
 # Addresses.
