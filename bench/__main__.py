@@ -64,6 +64,7 @@ ROWS: Mapping[str, Measure] = {
     "limits": states.limits,
     "day": day.day,
     "accounts": accounts.accounts,
+    "doctor": accounts.doctor,
     "sequential": writes.one_after_the_other,
     "archiver": archive.archiver,
     "archiver_cost": archive.cost,

@@ -53,6 +53,31 @@ def _reads(crowd: Crowd, path: str, accounts_: int) -> Plan:
     return crowd.plan(requests, crowd.operator)
 
 
+def doctor(bench: Bench) -> list[Row]:
+    """Let the doctor examine the largest pool, whose addresses belong to few accounts."""
+    world = bench.large
+    world.couch.wait_until_idle()
+    examined, direct = [], []
+    for _ in range(min(bench.options.rounds, 3)):
+        services = app.build(world.settings)
+        start = time.perf_counter()
+        found = list(services.doctor.examine())
+        examined.append(time.perf_counter() - start)
+        direct.append(world.couch.timed("GET", f"{world.pool.path}/_changes?include_docs=true"))
+    return [
+        Row(
+            "doctor",
+            f"the doctor, a pool of {world.size:,} addresses",
+            "one read of all documents of the pool",
+            Goal(at_most=2),
+            Spread.of(d / r for d, r in zip(examined, direct, strict=True)),
+            f"{Spread.of(examined).median:.1f} s, {len(found)} findings; "
+            f"the read {Spread.of(direct).median:.1f} s",
+            {"seconds": examined, "read_seconds": direct},
+        )
+    ]
+
+
 def _doctor(bench: Bench, crowd: Crowd, many: str) -> Row:
     """Compare the doctor with one read of each database that it has to read."""
     doctor, direct = [], []
