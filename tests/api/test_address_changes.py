@@ -13,7 +13,9 @@ from tests.api.couchdb import Databases, account_database, kazoo_document
 from tests.api.replies import failure, invalid, page, success
 from tests.conftest import Member
 
-ADDRESS = "192.0.2.1"
+ADDRESS = "203.0.113.201"
+"""Other tests write to the usual addresses, some with a clock that is ahead. Their events would
+come first."""
 URL = f"/v2/ips/{ADDRESS}"
 RESOURCE = {
     "id": ADDRESS, "ip": ADDRESS, "zone": "us-east", "host": "proxy1.example.com",

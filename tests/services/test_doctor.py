@@ -363,7 +363,7 @@ def test_more_accounts_take_no_more_requests_to_the_pool(
         account = services.accounts.create(f"Account {n}", f"a{n}.example.com")
         add(f"192.0.2.1{n}")
         services.ips.assign(AssignIP(account.id, f"192.0.2.1{n}"), uuid4().hex)
-    assert count() == before
+    assert count() == before, sent
 
 
 def test_what_is_checked_is_counted(
