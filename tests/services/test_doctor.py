@@ -15,7 +15,7 @@ from kazoo_ips.app import Instance
 from kazoo_ips.cli import cli
 from kazoo_ips.config import Settings
 from kazoo_ips.couch.client import Couch, Database
-from kazoo_ips.model import AssignIP, DedicatedIP, ReleaseIP
+from kazoo_ips.model import AssignIP, CreateIP, DedicatedIP, ReleaseIP
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.ips import IPRepository
@@ -27,6 +27,7 @@ from tests.conftest import Member
 from tests.faults import proxy as faults
 from tests.faults.conftest import proxied_settings, proxy, running_proxy
 from tests.faults.proxy import FaultProxy, Forward, Reply
+from tests.own_databases import own_databases
 
 __all__ = ["proxied_settings", "proxy", "running_proxy"]
 
@@ -341,29 +342,36 @@ def test_an_address_that_is_released_meanwhile_has_no_finding(
     assert rule.matched
 
 
-def test_more_accounts_take_no_more_requests_to_the_pool(
-    settings: Settings, services: Instance, add: Callable[..., DedicatedIP], assigned: DedicatedIP
-) -> None:
+def test_more_accounts_take_no_more_requests_to_the_pool(settings: Settings) -> None:
+    """In databases of its own: the doctor reads a hundred accounts at once."""
     sent: list[str] = []
-    later = composition.build(
-        settings,
-        clock=lambda: time.time() + 300,
-        trace=lambda method, url: sent.append(f"{method} {url}"),
-    )
 
-    def count() -> int:
+    def count(own: Settings) -> int:
+        later = composition.build(
+            own,
+            clock=lambda: time.time() + 300,
+            trace=lambda method, url: sent.append(f"{method} {url}"),
+        )
         sent.clear()
         assert problems(later) == []
         return len(
             [each for each in sent if re.search(r"dedicated_ips/(_bulk_get|_design|\d)", each)]
         )
 
-    before = count()
-    for n in range(5):
-        account = services.accounts.create(f"Account {n}", f"a{n}.example.com")
-        add(f"192.0.2.1{n}")
-        services.ips.assign(AssignIP(account.id, f"192.0.2.1{n}"), uuid4().hex)
-    assert count() == before, sent
+    with own_databases(settings) as own:
+        services = composition.build(own)
+
+        def give(number: int) -> None:
+            account = services.accounts.create(f"Account {number}", f"a{number}.example.com")
+            address = f"192.0.2.{number}"
+            services.pool.create(CreateIP(address, "us-east", "proxy1.example.com"), uuid4().hex)
+            services.ips.assign(AssignIP(account.id, address), uuid4().hex)
+
+        give(1)
+        before = count(own)
+        for number in range(2, 7):
+            give(number)
+        assert count(own) == before > 0, sent
 
 
 def test_what_is_checked_is_counted(
