@@ -1,8 +1,9 @@
 """Rows about many accounts: 10,000 with ten addresses each, if SIZES includes 100,000."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from bench import measure
 from bench.context import Bench
@@ -12,6 +13,7 @@ from bench.row import Goal, Row, loads, rates, times
 from bench.world import addresses
 from bench.wrk import Plan, Request
 from kazoo_ips import app
+from kazoo_ips.config import Settings
 from kazoo_ips.repositories.accounts import account_database
 
 _EACH = 10
@@ -57,46 +59,50 @@ def doctor(bench: Bench) -> list[Row]:
     """Let the doctor examine the largest pool, whose addresses belong to few accounts."""
     world = bench.large
     world.couch.wait_until_idle()
-    examined, direct = [], []
-    for _ in range(min(bench.options.rounds, 3)):
-        services = app.build(world.settings)
-        start = time.perf_counter()
-        found = list(services.doctor.examine())
-        examined.append(time.perf_counter() - start)
-        direct.append(world.couch.timed("GET", f"{world.pool.path}/_changes?include_docs=true"))
+    changes = f"{world.pool.path}/_changes?include_docs=true"
     return [
         Row(
             "doctor",
             f"the doctor, a pool of {world.size:,} addresses",
             "one read of all documents of the pool",
             Goal(at_most=2),
-            Spread.of(d / r for d, r in zip(examined, direct, strict=True)),
-            f"{Spread.of(examined).median:.1f} s, {len(found)} findings; "
-            f"the read {Spread.of(direct).median:.1f} s",
-            {"seconds": examined, "read_seconds": direct},
+            *_examined(bench, world.settings, lambda: world.couch.timed("GET", changes)),
         )
     ]
 
 
 def _doctor(bench: Bench, crowd: Crowd, many: str) -> Row:
     """Compare the doctor with one read of each database that it has to read."""
-    doctor, direct = [], []
-    for _ in range(min(bench.options.rounds, 3)):
-        services = app.build(crowd.settings)
-        start = time.perf_counter()
-        found = list(services.doctor.examine())
-        doctor.append(time.perf_counter() - start)
-        direct.append(_read_directly(crowd))
     return Row(
         "accounts",
         f"the doctor, {many} with {_EACH} addresses each",
         "one read of all documents of the pool and of each account",
         Goal(at_most=3),
-        Spread.of(d / r for d, r in zip(doctor, direct, strict=True)),
-        f"{Spread.of(doctor).median:.1f} s, {len(found)} findings; "
-        f"the reads {Spread.of(direct).median:.1f} s",
-        {"seconds": doctor, "read_seconds": direct},
+        *_examined(bench, crowd.settings, lambda: _read_directly(crowd)),
     )
+
+
+def _examined(
+    bench: Bench, settings: Settings, read: Callable[[], float]
+) -> tuple[Spread, str, dict[str, Any]]:
+    """Let the doctor examine a pool, and read its documents directly, in turns.
+
+    :param read: reads them, and returns the seconds that this took
+    :returns: the value, the note and the raw figures of a row
+    """
+    doctor, direct = [], []
+    for _ in range(min(bench.options.rounds, 3)):
+        services = app.build(settings)
+        start = time.perf_counter()
+        found = list(services.doctor.examine())
+        doctor.append(time.perf_counter() - start)
+        direct.append(read())
+    note = (
+        f"{Spread.of(doctor).median:.1f} s, {len(found)} findings; "
+        f"the reads {Spread.of(direct).median:.1f} s"
+    )
+    ratio = Spread.of(d / r for d, r in zip(doctor, direct, strict=True))
+    return ratio, note, {"seconds": doctor, "read_seconds": direct}
 
 
 def _read_directly(crowd: Crowd) -> float:
