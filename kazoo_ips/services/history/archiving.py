@@ -37,22 +37,25 @@ RETRY_INTERVAL = 1
 _CONFLICT = 300
 """Seconds for which the archiver waits until a conflict is resolved. The background work resolves
 one within two minutes, unless a newer release has written the status of a revision."""
-_ADDRESSES = 20_000
-"""Number of addresses of which this process remembers what it has archived, at about 1 kB each.
-The events of an address that it does not remember are stored again. CouchDB refuses those that it
-has, which costs one further request for all addresses of a batch."""
+_ADDRESSES = 5_000
+"""Number of addresses of which this process remembers what it has archived, at about 1 kB each. So
+the memory of the process soon stops growing, although all addresses of a pool change in time. The
+events of an address that it does not remember are stored again. CouchDB refuses those that it has,
+which costs one further request for all addresses of a batch."""
 
 
 class _Archived(NamedTuple):
     """What this process has archived of one address.
+
+    The ids are in tuples: a set takes five times the memory for the few that there are.
 
     :param ids: the ids of the events of its document
     :param withdrawn: the ids of those events of it that are not in effect
     """
 
     known: Known | None = None
-    ids: frozenset[str] = frozenset()
-    withdrawn: frozenset[str] = frozenset()
+    ids: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +270,6 @@ class Archiver:
         for address, each in found.items():
             self._archived[address] = _Archived(
                 each.known,
-                frozenset(event.id for event in each.events),
-                frozenset(event.id for event in each.withdrawn),
+                tuple(event.id for event in each.events),
+                tuple(event.id for event in each.withdrawn),
             )
