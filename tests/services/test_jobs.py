@@ -172,25 +172,20 @@ def test_one_job_works_on_a_host_at_a_time(services: Instance, fill: Fill) -> No
     assert run(services, move(services)).counts == {"moved": 1}
 
 
-@pytest.mark.parametrize("has_ended", [False, True])
-def test_an_attempt_finds_the_job_that_the_earlier_one_creates_meanwhile(
-    services: Instance, fill: Fill, monkeypatch: pytest.MonkeyPatch, has_ended: bool
+@pytest.mark.parametrize("since", ["", "ended", "ended, and the host was filled again"])
+def test_a_later_attempt_gets_the_job_of_the_earlier_one(
+    services: Instance, fill: Fill, since: str
 ) -> None:
     fill(OLD, None)
     first = Attempt(uuid4().hex, 1)
     job = services.jobs.create(MoveHost(OLD, NEW), uuid4().hex, attempt=first)
-    if has_ended:  # the host is empty now
+    if since:
         run(services, job)
-    repository = services.jobs._jobs
-    find, asked = repository.find, []
-
-    def late(job_id: str) -> Job | None:
-        asked.append(job_id)
-        return find(job_id) if len(asked) > 1 else None
-
-    monkeypatch.setattr(repository, "find", late)
+    if "filled" in since:
+        fill(OLD, None, first=2)
     again = services.jobs.create(MoveHost(OLD, NEW), uuid4().hex, attempt=replace(first, number=2))
-    assert (again.id, asked) == (job.id, [job.id] * 2)
+    assert (again.id, again.created) == (job.id, job.created)
+    assert again.has_ended == bool(since)
 
 
 def test_a_job_stops_between_two_parts(services: Instance, fill: Fill) -> None:

@@ -52,13 +52,10 @@ class JobService:
         :raises DatastoreUnreachable: it is unknown whether the job exists
         """
         job_id = _id(attempt)
-        earlier = self._jobs.find(job_id) if attempt else None
-        if earlier:
-            return earlier
         try:
             self.check_host(command.host)
         except (BadIdentifier, JobExists):
-            # The earlier attempt may have created the job since.
+            # The job may be that of the earlier attempt, which may have emptied the host.
             earlier = self._jobs.find(job_id) if attempt else None
             if earlier:
                 return earlier
