@@ -293,28 +293,35 @@ class World:
             worker.run_background_work()
         self.clock.reset()
         now = self.snapshot().documents
-        for name, database in self._databases.items():
-            start = self._start.documents[name]
-            deleted = [
-                {"_id": i, "_rev": d["_rev"], "_deleted": True}
-                for i, d in now[name].items()
-                if i not in start
-            ]
-            restored = [
-                {**d, "_rev": now[name][i]["_rev"]} if i in now[name] else _without_revision(d)
-                for i, d in start.items()
-                if _without_revision(d) != _without_revision(now[name].get(i, {}))
-            ]
-            changed = deleted + restored
-            for written in database.put_all(changed) if changed else ():
-                assert written.revision, "the pool differs from that at the start"
-        self._skip_earlier_changes()
-
-    def _skip_earlier_changes(self) -> None:
-        """Let the change follower skip the changes of earlier runs."""
-        records = self._databases["records"]
+        start = dict(self._start.documents)
+        self._restore("pool", start.pop("pool"), now["pool"])
+        # The change follower skips the changes of earlier runs.
         since = self._databases["pool"].changes(since="now", limit=1)["last_seq"]
-        records.put({**records.get("follower-healing"), "since": str(since)})
+        follower = {**start["records"]["follower-healing"], "since": str(since)}
+        start["records"] = {**start["records"], "follower-healing": follower}
+        for name, documents in start.items():
+            self._restore(name, documents, now[name])
+
+    def _restore(
+        self,
+        name: str,
+        start: Mapping[str, Mapping[str, Any]],
+        now: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Restore the documents of one database, by id."""
+        deleted = [
+            {"_id": i, "_rev": document["_rev"], "_deleted": True}
+            for i, document in now.items()
+            if i not in start
+        ]
+        restored = [
+            {**d, "_rev": now[i]["_rev"]} if i in now else _without_revision(d)
+            for i, d in start.items()
+            if _without_revision(d) != _without_revision(now.get(i, {}))
+        ]
+        changed = deleted + restored
+        for written in self._databases[name].put_all(changed) if changed else ():
+            assert written.revision, "the pool differs from that at the start"
 
     def snapshot(self) -> Snapshot:
         """Read all documents and compare them with each other."""

@@ -29,7 +29,7 @@ AGREED_WITHIN = 120.0
 CHECKED_AT = (35.0, 50.0, 80.0, AGREED_WITHIN)
 """Seconds after the last fault at which a run is checked. It ends if replicas, copies and pool
 agree. Most runs end at the first check."""
-FINAL_PAUSE_FACTOR = 2.0
+FINAL_PAUSE_FACTOR = 4.0
 """The factor by which the service's pauses are longer after the last request of a client.
 Otherwise half of a run's requests to CouchDB would be those of idle background work."""
 FULL_RUN_EVERY = 10
