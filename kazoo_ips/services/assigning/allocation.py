@@ -5,12 +5,11 @@
 
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from kazoo_ips.errors import DatastoreUnreachable, InsufficientIPs, LimitReached, RuleBroken
-from kazoo_ips.model import AllocateIPs, Attempt, DedicatedIP
+from kazoo_ips.model import AllocateIPs, Attempt, DedicatedIP, Status
 from kazoo_ips.observability import audit
 from kazoo_ips.repositories.ips import IPRepository
 from kazoo_ips.repositories.transaction_log import Action, Transaction
@@ -23,8 +22,9 @@ from kazoo_ips.services.states.places import PlaceService
 
 Take = Callable[..., DedicatedIP]
 
-_ROUNDS = 6
-"""Maximum number of attempts at an allocation while the views show enough addresses."""
+_ATTEMPTS = 6
+"""Maximum number of attempts at an allocation while the views show enough addresses, and other
+requests may change these."""
 
 
 class AllocationService:
@@ -107,7 +107,9 @@ class AllocationService:
 
     def _run(self, allocation: "_Allocation") -> list[DedicatedIP]:
         command = allocation.command
-        for round_ in range(_ROUNDS):
+        for number in range(_ATTEMPTS):
+            if number:
+                self._pause(random.uniform(0, 0.025 * 2**number))
             if self._try(allocation):
                 return self._acknowledge(allocation)
             # Two requests for the same addresses can block each other: each has assigned some that
@@ -115,7 +117,9 @@ class AllocationService:
             available = self._supply.count(command)
             if available < command.quantity:
                 break
-            self._pause(random.uniform(0, 0.05 * 2**round_))
+            if not allocation.may_change:
+                available = len(allocation.taken)
+                break
         if allocation.transaction:
             self._transactions.abandon(allocation.transaction)
         resting, next_at = self._supply.resting(command)
@@ -130,11 +134,12 @@ class AllocationService:
         False.
         """
         command = allocation.command
-        allocation.results = []
+        allocation.results, allocation.may_change = [], False
         tried: set[str] = set()
         while len(allocation.taken) < command.quantity:
             proposed = self._supply.propose(command, allocation.taken, tried, allocation.rooms)
             if not proposed or (not tried and len(proposed) < command.quantity):
+                allocation.may_change |= not tried
                 self._put_back(allocation)
                 if allocation.reached:
                     if allocation.transaction:
@@ -144,6 +149,7 @@ class AllocationService:
             tried.update(proposed)
             found = self._ips.by_id(proposed)[0].values()
             candidates = [ip for ip in found if not ip.conflicted]
+            allocation.may_change |= len(candidates) < len(proposed)
             try:
                 if candidates:
                     self._take(allocation, candidates)
@@ -194,7 +200,9 @@ class AllocationService:
                 )
             )
             allocation.results += self._transactions.prepare(transaction, before, after)
-        if any(result.outcome is FinalOutcome.UNKNOWN for result in allocation.results):
+        outcomes = {result.outcome for result in allocation.results}
+        allocation.may_change |= bool(outcomes - {FinalOutcome.DONE})
+        if FinalOutcome.UNKNOWN in outcomes:
             if allocation.transaction:
                 self._transactions.roll_back(allocation.transaction, allocation.results)
             raise DatastoreUnreachable("not known which addresses are taken")
@@ -206,14 +214,28 @@ class AllocationService:
         others, places = self._ips.others_by_view(candidates), self._places.places()
         changes = []
         for ip in candidates:
-            with suppress(RuleBroken):
+            same = others[ip.address]
+            try:
                 place = places.rules(ip.zone, ip.host)
-                after = allocation.take(ip, others=others[ip.address], place=place, early=True)
+                after = allocation.take(ip, others=same, place=place, early=True)
+            except RuleBroken:
+                allocation.may_change |= self._may_change(ip, same)
+            else:
                 changes.append((ip, after))
         return changes
 
+    def _may_change(self, ip: DedicatedIP, others: Sequence[DedicatedIP]) -> bool:
+        """Return whether a proposed address that cannot be assigned may be assignable soon.
+
+        It may if it is no longer as it was proposed, or if a pending request may have assigned it
+        in another spelling. It may not if it is unusable, or if its host is drained.
+        """
+        names = (other.transaction for other in others)
+        pending = any(name and not self._recovery.is_ended(name) for name in names)
+        return pending or ip.status is not Status.AVAILABLE
+
     def _put_back(self, allocation: "_Allocation") -> None:
-        """Make the addresses available again that this round has taken.
+        """Make the addresses available again that this attempt has taken.
 
         :raises DatastoreUnreachable: writes had no quorum, so enough addresses may be available
         """
@@ -246,7 +268,9 @@ class _Allocation:
         so that the document decides without a transaction
     :param record: writes a reservation, before it is committed; None for an assignment
     :param transaction: the transaction, from the first address on; None if `is_single`
-    :param results: the results of this round's writes
+    :param results: the results of the last attempt's writes
+    :param may_change: whether another attempt may succeed: in the last one, other requests had
+        changed addresses, or could still change them
     :param rooms: the number of addresses that the account's limits permit in zones that have
         reached theirs
     :param reached: the last of these limits
@@ -260,6 +284,7 @@ class _Allocation:
     record: Record | None = None
     transaction: Transaction | None = None
     results: list[WriteResult] = field(default_factory=list)
+    may_change: bool = False
     rooms: dict[str, int] = field(default_factory=dict)
     reached: LimitReached | None = None
 
@@ -270,5 +295,5 @@ class _Allocation:
 
     @property
     def taken(self) -> list[DedicatedIP]:
-        """The dedicated IPs that this round has taken so far."""
+        """The dedicated IPs that this attempt has taken so far."""
         return [result.ip for result in self.results if result.outcome is FinalOutcome.DONE]

@@ -84,7 +84,7 @@ class RecoveryService:
         """
         by_transaction: dict[str, list[DedicatedIP]] = {}
         for ip in ips:
-            if ip.transaction and not self._is_ended(ip.transaction):
+            if ip.transaction and not self.is_ended(ip.transaction):
                 by_transaction.setdefault(ip.transaction, []).append(ip)
         changed: set[str] = set()
         for transaction, marked in by_transaction.items():
@@ -97,7 +97,7 @@ class RecoveryService:
 
         Its document then still says assigned, until a worker rolls the release forward.
         """
-        if not ip.transaction or not is_release(ip.transaction) or self._is_ended(ip.transaction):
+        if not ip.transaction or not is_release(ip.transaction) or self.is_ended(ip.transaction):
             return False
         transaction = self._log.find(ip.transaction)
         if transaction is None:
@@ -110,7 +110,7 @@ class RecoveryService:
         Documents of releases agree with each state of their transaction: they change after the
         commit.
         """
-        return is_release(transaction) or self._is_ended(transaction)
+        return is_release(transaction) or self.is_ended(transaction)
 
     def is_committed(self, name: str) -> bool:
         """Return whether an assignment is committed, or was finished in any way.
@@ -133,7 +133,7 @@ class RecoveryService:
 
         Its documents say assigned already, and become available again if it is aborted.
         """
-        if is_release(transaction) or self._is_ended(transaction):
+        if is_release(transaction) or self.is_ended(transaction):
             return False
         found = self._log.find(transaction)
         if found is None:
@@ -179,7 +179,8 @@ class RecoveryService:
         self._save_decided(transaction, due)
         return bool(due)
 
-    def _is_ended(self, transaction: str) -> bool:
+    def is_ended(self, transaction: str) -> bool:
+        """Return whether this process knows that all documents agree with its decision."""
         with self._lock:
             return transaction in self._ended
 
