@@ -38,19 +38,28 @@ can also have `auth_token` (the token) and, in a POST, `verb` (the method to use
 """
 
 _TAGS = {
+    "login": "Tokens",
     "account_ips": "The addresses of an account, and those that it can get",
+    "reservations": "Addresses that are set aside for an account",
+    "limits": "How many addresses an account may have",
     "ips": "The pool, for the operator",
+    "places": "Zones and hosts: draining, resting addresses, low zones",
+    "jobs": "Jobs on all addresses of a host",
+    "exports": "The whole pool as a file, and its import",
+    "accounts": "The accounts that have addresses",
+    "summaries": "How many addresses of each status there are",
+    "usage": "How full zones and hosts were, and when a zone runs out",
     "history": "The history of addresses",
     "changes": "The feed of events",
-    "jobs": "Jobs on all addresses of a host",
     "webhooks": "Webhooks, which send events to receivers",
-    "login": "Tokens",
+    "status": "The service, its processes and its databases, for the operator",
+    "health": "Health and metrics",
     "about": "Versions",
     "kazoo_schemas": "JSON schemas, as Kazoo serves them",
-    "health": "Health and metrics",
     "home": "Links to the documentation",
     "docs": "This description",
 }
+"""The groups of routes, by blueprint, in the order in which pages show them."""
 
 _SECURITY = {
     "XAuthToken": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},

@@ -39,6 +39,12 @@ def test_every_route_is_described(wsgi: Any) -> None:
     assert described == routes
 
 
+def test_every_group_of_routes_has_a_description() -> None:
+    named = {each["name"] for each in document()["tags"] if each["description"]}
+    items = (item for path in document()["paths"].values() for item in path.values())
+    assert {tag for item in items for tag in item["tags"]} == named
+
+
 def test_every_error_has_a_schema() -> None:
     forms = [each.get("properties", {}) for each in document()["components"]["schemas"].values()]
     described = {
