@@ -44,6 +44,7 @@ ROWS: Mapping[str, Measure] = {
     "zones": reads.zones,
     "hosts": reads.hosts,
     "growth": reads.growth,
+    "summary": reads.summary,
     "last_page": reads.last_page,
     "filters": filters.filters,
     "kazoo": reads.kazoo,

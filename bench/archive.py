@@ -7,8 +7,6 @@ process of the same service archives.
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from statistics import quantiles
 from threading import Event, Thread
 
@@ -18,11 +16,8 @@ from bench.measure import Spread
 from bench.row import Goal, Row, loads, rates
 from bench.world import World, addresses, gregorian_now, host, zone
 from bench.wrk import Load, Request
-from kazoo_ips import app
-from kazoo_ips.background.change_follower import LEASE, RENEW
 from kazoo_ips.couch.client import Document
 from kazoo_ips.model import DedicatedIP
-from kazoo_ips.processes import liveness
 from kazoo_ips.repositories.documents import to_document
 from kazoo_ips.repositories.history_years import database_name, year
 
@@ -32,8 +27,6 @@ _LAG_SECONDS = 20
 """Seconds for which changes are made, to measure the lag of their events."""
 _EVENTS = 10_000
 """Number of events of the backlog whose rate is measured."""
-_LEASE_LOST = LEASE - RENEW + 3
-"""Seconds after which a worker notices that it has lost its lease, when it renews the lease."""
 
 
 # How fast the archiver is.
@@ -87,7 +80,7 @@ def _backlog(world: World, n: int) -> float:
     """Return the events per second at which the service archives new documents of a pool."""
     world.service  # noqa: B018 - the first use starts it
     world.wait_for_archiver()
-    with _without_archiver(world):
+    with world.without_archiver():
         world.pool.load(_created(range(n * _EVENTS, (n + 1) * _EVENTS)))
         world.pool.resolve(["ips"])
         world.couch.wait_until_idle()
@@ -157,7 +150,7 @@ def cost(bench: Bench) -> Iterator[Row]:
     world.service  # noqa: B018 - the first use starts it
     rounds = []
     for _ in range(min(bench.options.rounds, 3)):
-        with _without_archiver(world):
+        with world.without_archiver():
             without = _loads(bench, world, lambda: None)
         world.wait_for_archiver()
         rounds.append((_loads(bench, world, world.wait_for_archiver), without))
@@ -194,21 +187,3 @@ def _loads(bench: Bench, world: World, settle: Callable[[], None]) -> dict[tuple
                 raise BenchError(f"{name}: {load.errors} of {load.requests} requests failed")
             found[name, connections] = load
     return found
-
-
-@contextmanager
-def _without_archiver(world: World) -> Iterator[None]:
-    """Hold the lease of the archiver, so that no worker archives."""
-    held = None
-    while held is None:
-        stored = world.checkpoints.find(app.ARCHIVER)
-        if stored is None:  # no worker has started yet
-            time.sleep(1)
-            continue
-        taken = replace(stored, holder=liveness.identity(), until=gregorian_now() + 3600)
-        held = world.checkpoints.put(taken)
-    time.sleep(_LEASE_LOST)
-    try:
-        yield
-    finally:
-        world.checkpoints.put(replace(held, until=0))

@@ -141,8 +141,7 @@ def hosts(bench: Bench) -> Iterator[Row]:
 
 
 def _names(bench: Bench, name: str, view: str) -> Iterator[Row]:
-    if len(bench.options.sizes) > 1:
-        yield _growth(bench, name, f"`GET …/ips/{name}`", f"/{name}", 1.5)
+    yield from _growth(bench, name, f"`GET …/ips/{name}`", f"/{name}", most=1.5)
     for size in bench.options.sizes:
         if size > 1000 or len(bench.options.sizes) == 1:
             yield _against_kazoo(bench, bench.world(size), name, view)
@@ -188,22 +187,48 @@ def _once(world: World, path: str) -> float:
 
 def growth(bench: Bench) -> Iterator[Row]:
     """A filtered page, the assigned addresses and one address, in a large and a small pool."""
-    if len(bench.options.sizes) > 1:
-        by_host = f"?host={host(3)}&page_size=5"
-        yield _growth(bench, "growth", "`GET …/ips?zone=`, one page", f"?zone={zone(3)}", 1.3)
-        yield _growth(bench, "growth", "`GET …/ips?host=`, one page of 5", by_host, 1.3)
-        yield _growth(bench, "growth", "`GET …/ips/assigned`", "/assigned?page_size=100", 1.3)
-        yield _growth(bench, "growth", "`GET …/ips/{ip}`", None, 1.3)
+    by_host = f"?host={host(3)}&page_size=5"
+    yield from _growth(bench, "growth", "`GET …/ips?zone=`, one page", f"?zone={zone(3)}")
+    yield from _growth(bench, "growth", "`GET …/ips?host=`, one page of 5", by_host)
+    yield from _growth(bench, "growth", "`GET …/ips/assigned`", "/assigned?page_size=100")
+    yield from _growth(bench, "growth", "`GET …/ips/{ip}`", None)
 
 
-def _growth(bench: Bench, name: str, what: str, path: str | None, most: float) -> Row:
+def summary(bench: Bench) -> Iterator[Row]:
+    """The operator's counts, by one client, in a large and a small pool."""
+    for by in ("", "?by=zone", "?by=host", "?by=account"):
+        path = f"/v2/ips/summary{by}"
+        yield from _growth(bench, "summary", f"`GET {path}`", path, connections=1)
+
+
+def _growth(  # noqa: PLR0913 - what is measured, and how
+    bench: Bench,
+    name: str,
+    what: str,
+    path: str | None,
+    *,
+    most: float = 1.3,
+    connections: int | None = None,
+) -> Iterator[Row]:
+    """Compare the largest and the smallest pool.
+
+    :param path: the operator's if it is a whole one, otherwise below the addresses of the measured
+        account; None for addresses in turn
+    """
+
     def plan(world: World) -> Plan:
-        return world.plan(world.details()) if path is None else _get(world, path)
+        if path is None:
+            return world.plan(world.details())
+        if path.startswith("/v2/"):
+            return world.plan([Request("GET", path)], world.operator)
+        return _get(world, path)
 
     small, large = bench.small, bench.large
+    if small is large:
+        return
     legs = [Leg(f"{world.size:,}", plan(world)) for world in (large, small)]
-    measured = _alternate(bench, legs, bench.options.connections[0])
-    return Row(
+    measured = _alternate(bench, legs, connections or bench.options.connections[0])
+    yield Row(
         name,
         f"{what}, p50 at {large.size:,}",
         f"the same at {small.size:,}",

@@ -9,8 +9,8 @@ other accounts. The others are available. The addresses are those reserved for b
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -21,8 +21,10 @@ from bench.couch import Couch, Database, Document
 from bench.servers import Gunicorn
 from bench.wrk import Plan, Request
 from kazoo_ips import app
+from kazoo_ips.background.change_follower import LEASE, RENEW
 from kazoo_ips.config import Settings
 from kazoo_ips.model import GREGORIAN_EPOCH, Account, User
+from kazoo_ips.processes import liveness
 from kazoo_ips.repositories.accounts import account_database
 from kazoo_ips.repositories.checkpoints import Checkpoints
 from kazoo_ips.repositories.documents import POOL
@@ -35,6 +37,13 @@ PASSWORD = "measured"
 _NEIGHBOURS = 5
 _ARCHIVED = 3600
 """Maximum number of seconds to wait for the archiver."""
+_MOST_ARCHIVED = 100_000
+"""Number of addresses of the largest pool that is archived. The two events of each of a million
+addresses would take an hour."""
+_LEASE_HELD = 7200
+"""Seconds for which the benchmark holds the lease of the archiver."""
+_LEASE_LOST = LEASE - RENEW + 3
+"""Seconds after which a worker notices that it has lost its lease, when it renews the lease."""
 _FIRST = ipaddress.ip_address("198.18.0.0")
 _FIRST_IPV6 = ipaddress.ip_address("2001:db8::")
 _IPV4 = 131_072
@@ -98,9 +107,12 @@ class World:
 
     @cached_property
     def service(self) -> Gunicorn:
-        """The service. The first use starts it and waits until it has archived the pool."""
+        """The service. The first use starts it, and waits until it has archived a smaller pool."""
         started = self._running.enter_context(Gunicorn(self.environment))
-        self.wait_for_archiver(by_another=True)
+        if self.size > _MOST_ARCHIVED:
+            self._running.enter_context(self.without_archiver())
+        else:
+            self.wait_for_archiver(by_another=True)
         started.wait_until_idle()
         self.couch.wait_until_idle()
         return started
@@ -136,7 +148,7 @@ class World:
         :param by_another: whether another gunicorn than `service` serves the pool
         :raises BenchError: it takes longer than `_ARCHIVED` seconds
         """
-        if not self.is_serving and not by_another:
+        if (not self.is_serving and not by_another) or self.size > _MOST_ARCHIVED:
             return
         since, end = gregorian_now(), time.monotonic() + _ARCHIVED
         last = _number(self.couch.send("GET", self.pool.path)["update_seq"])
@@ -149,6 +161,23 @@ class World:
                 return
             time.sleep(0.5)
         raise BenchError(f"the archiver has not read all changes after {_ARCHIVED} s")
+
+    @contextmanager
+    def without_archiver(self) -> Iterator[None]:
+        """Hold the lease of the archiver, so that no worker archives."""
+        held = None
+        while held is None:
+            stored = self.checkpoints.find(app.ARCHIVER)
+            if stored is None:  # no worker has started yet
+                time.sleep(1)
+                continue
+            until = gregorian_now() + _LEASE_HELD
+            held = self.checkpoints.put(replace(stored, holder=liveness.identity(), until=until))
+        time.sleep(_LEASE_LOST)
+        try:
+            yield
+        finally:
+            self.checkpoints.put(replace(held, until=0))
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
