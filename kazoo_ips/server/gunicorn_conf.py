@@ -13,6 +13,7 @@ from kazoo_ips.config import BadSetting, Settings
 from kazoo_ips.observability import multiprocess_metrics, tracing
 from kazoo_ips.processes import recent_writes, shared_table
 from kazoo_ips.processes.worker_load import load
+from kazoo_ips.server.heap import share_heap
 
 try:
     _settings = Settings.load(os.environ)
@@ -21,6 +22,7 @@ except BadSetting as error:
 if _settings.amqp_url and find_spec("kombu") is None:
     sys.exit("KAZOO_IPS_AMQP_URL: kombu is missing; install kazoo_ips[bus]")
 
+share_heap()
 # Created before the workers are forked, so that they share this memory.
 shared_table.shared("attempts")
 shared_table.shared("logins")

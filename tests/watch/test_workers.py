@@ -1,6 +1,8 @@
 """Metrics summed over several workers, also after some are killed or replaced."""
 
 import os
+import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -40,6 +42,16 @@ def send(server: Gunicorn, count: int) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(send_one, range(count))) == [200] * count
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has several heaps")
+def test_the_threads_of_a_worker_share_one_heap(server: Gunicorn) -> None:
+    send(server, 50)
+    for pid in server.workers():
+        maps = Path(f"/proc/{pid}/maps").read_text()
+        # glibc reserves 64 MiB for each further heap, and makes it accessible as it grows.
+        reserved = re.findall(r"^(\w+)-(\w+) ---p \w+ 00:00 0 *$", maps, re.MULTILINE)
+        assert not [area for area in reserved if int(area[1], 16) - int(area[0], 16) > 2**25]
 
 
 def scrape(server: Gunicorn) -> Samples:
