@@ -206,6 +206,8 @@ class Run:
             stack.enter_context(Gunicorn({**self.world.environment, "COUCHDB_URL": node}))
             for node in options.nodes
         ]
+        # What happens once, when a pool is new to the service, belongs to no window.
+        self.world.wait_for_archiver(by_another=True)
         self.urls = [each.url for each in self._instances]
         self.windows = [Window() for _ in range(options.seconds // options.every)]
         self.start = self.end = 0.0
