@@ -8,14 +8,14 @@ example overnight: `SCHEDULES_PREEMPTIONS=3` allows one more preemption, and
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pytest
 
 from kazoo_ips.config import Settings
 from tests.schedules.play import Play, Played, Scenario
 from tests.schedules.scheduler import FAULTS, Choice, Run, explore, read_schedule
-from tests.schedules.world import world
+from tests.schedules.world import Site, create_site, world
 
 PREEMPTIONS = int(os.environ.get("SCHEDULES_PREEMPTIONS", "2"))
 AT_MOST = {"orders": 0, "late": 20, "faults": 6}
@@ -90,20 +90,27 @@ WRITES = [
 """Each kind of write alone."""
 
 
+@pytest.fixture(scope="module")
+def site(settings: Settings) -> Iterator[Site]:
+    """Databases for all scenarios."""
+    with create_site(settings) as made:
+        yield made
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_no_order_of_requests_breaks_a_guarantee(
-    settings: Settings, scenario: Scenario, request: pytest.FixtureRequest
+    site: Site, scenario: Scenario, request: pytest.FixtureRequest
 ) -> None:
-    run_schedules(settings, scenario, request, preemptions=PREEMPTIONS, at_most=AT_MOST["orders"])
+    run_schedules(site, scenario, request, preemptions=PREEMPTIONS, at_most=AT_MOST["orders"])
 
 
 @pytest.mark.parametrize("fault", ["killed-late", "late"])
 @pytest.mark.parametrize("scenario", WRITES, ids=str)
 def test_an_idempotency_key_returns_the_result_whenever_its_request_arrives(
-    settings: Settings, scenario: Scenario, request: pytest.FixtureRequest, fault: str
+    site: Site, scenario: Scenario, request: pytest.FixtureRequest, fault: str
 ) -> None:
     run_schedules(
-        settings,
+        site,
         scenario,
         request,
         keyed=True,
@@ -116,10 +123,10 @@ def test_an_idempotency_key_returns_the_result_whenever_its_request_arrives(
 @pytest.mark.parametrize("keyed", [False, True], ids=["", "with keys"])
 @pytest.mark.parametrize("scenario", [*WRITES, *SCENARIOS], ids=str)
 def test_no_single_fault_breaks_a_guarantee(
-    settings: Settings, scenario: Scenario, request: pytest.FixtureRequest, keyed: bool
+    site: Site, scenario: Scenario, request: pytest.FixtureRequest, keyed: bool
 ) -> None:
     run_schedules(
-        settings,
+        site,
         scenario,
         request,
         keyed=keyed,
@@ -130,7 +137,7 @@ def test_no_single_fault_breaks_a_guarantee(
 
 
 def run_schedules(
-    settings: Settings,
+    where: Site,
     scenario: Scenario,
     request: pytest.FixtureRequest,
     *,
@@ -143,7 +150,7 @@ def run_schedules(
     runs: list[Played] = []
     began = time.monotonic()
     start = (scenario.pool, scenario.uncopied, scenario.limit_of, scenario.expired)
-    with world(settings, *start, scenario.rested) as made:
+    with world(where, *start, scenario.rested) as made:
         play = Play(made, scenario, keyed)
 
         def go(schedule: Sequence[Choice]) -> Run:

@@ -1,4 +1,4 @@
-"""Workers on a real database that is reset before each run, and the documents after a run.
+"""Workers on real databases that are reset before each run, and the documents after a run.
 
 Each client has its own worker: an application with its own connections. The background thread is
 not started. The tests call each of its rounds.
@@ -135,10 +135,39 @@ class Worker:
         self.services.background.check_due(math.inf)
 
 
-class World:
-    """Databases with accounts X and Y, and workers that use them.
+class Site:
+    """Databases with the accounts operator, X and Y. All scenarios of a process use them in turn.
 
     :param settings: the settings of empty databases
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = Clock()
+        services = composition.build(
+            settings.as_administrator(), clock=lambda: self.clock.now - 3600
+        )
+        operator = services.accounts.create("Operator", "operator.example.com")
+        self.ids: dict[str, str] = {}
+        self.tokens: dict[str, str] = {}
+        for name in ("operator", *ACCOUNTS):
+            account = operator
+            if name in ACCOUNTS:
+                account = services.accounts.create(name, f"{name}.example.com", operator.id)
+            user = services.accounts.create_user(account.id, "admin", "secret")
+            now = composition.build(settings.as_administrator(), clock=self.clock)
+            self.ids[name] = account.id
+            self.tokens[name] = now.auth.open_session(account, user).token
+        self.couch = composition.connect(settings.as_administrator())
+        names = {account_database(self.ids[name]): shown for name, shown in COPIES.items()}
+        self.names = {"dedicated_ips": "pool", "kazoo_ips": "records", **names}
+        self.databases = {shown: self.couch.database(name) for name, shown in self.names.items()}
+        self.empty = {shown: _documents(database) for shown, database in self.databases.items()}
+
+
+class World:
+    """A scenario's pool at a site, and workers that use it.
+
     :param start: the pool at the start of each run
     :param uncopied: addresses whose account lacks its copy at the start
     :param limits: the maximum number of addresses of each account that has a limit
@@ -148,35 +177,23 @@ class World:
 
     def __init__(
         self,
-        settings: Settings,
+        site: Site,
         start: Pool,
         uncopied: str = "",
         limits: Mapping[str, int] = MappingProxyType({}),
         expired: str = "",
         rested: str = "",
     ) -> None:
-        self.clock = Clock()
-        self._settings = settings
+        self.clock, self.ids = site.clock, site.ids
+        self._settings, self._tokens, self._couch = site.settings, site.tokens, site.couch
+        self._names, self._databases = site.names, site.databases
         self._workers: dict[int, Worker] = {}
-        services = composition.build(
-            settings.as_administrator(), clock=lambda: self.clock.now - 3600
-        )
-        operator = services.accounts.create("Operator", "operator.example.com")
-        self.ids: dict[str, str] = {}
-        self._tokens: dict[str, str] = {}
-        for name in ("operator", *ACCOUNTS):
-            account = operator
-            if name in ACCOUNTS:
-                account = services.accounts.create(name, f"{name}.example.com", operator.id)
-            user = services.accounts.create_user(account.id, "admin", "secret")
-            now = composition.build(settings.as_administrator(), clock=self.clock)
-            self.ids[name] = account.id
-            self._tokens[name] = now.auth.open_session(account, user).token
-        self._couch = couch = composition.connect(settings.as_administrator())
-        names = {account_database(self.ids[name]): shown for name, shown in COPIES.items()}
-        self._names = {"dedicated_ips": "pool", "kazoo_ips": "records", **names}
-        self._databases = {shown: couch.database(name) for name, shown in self._names.items()}
         self._read: dict[str, tuple[Any, dict[str, dict[str, Any]]]] = {}
+        self.clock.reset()
+        for name, found in self._documents().items():  # those of the scenario before
+            self._restore(name, site.empty[name], found)
+        administrator = site.settings.as_administrator()
+        services = composition.build(administrator, clock=lambda: self.clock.now - 3600)
         self._fill(services, start, rested)
         for letter, owner in start:
             if letter in uncopied:
@@ -188,6 +205,7 @@ class World:
             services.limits.set(self.ids[name], Limits(most), uuid4().hex)
             # The limits are exact once they are counted after the time at which every process
             # knows them.
+            now = composition.build(administrator, clock=self.clock)
             now.limits.set(self.ids[name], Limits(most), uuid4().hex)
         services.background.follow()  # sets the position in the changes feed from which it reads
         self._start = self.snapshot()
@@ -453,29 +471,35 @@ def _let_rest(services: Instance, address: str, account_id: str, seconds: int) -
 
 
 @contextmanager
+def create_site(settings: Settings) -> Iterator[Site]:
+    """Create databases, and delete them at the end."""
+    own = replace(settings, prefix=f"{settings.prefix}{uuid4().hex[:6]}-", identity_cache=1e6)
+    databases = composition.databases(own)
+    databases.create()
+    add_member(own)
+    try:
+        yield Site(own)
+    finally:
+        databases.delete()
+
+
+@contextmanager
 def world(
-    settings: Settings,
+    site: Site,
     start: Pool,
     uncopied: str = "",
     limits: Mapping[str, int] = MappingProxyType({}),
     expired: str = "",
     rested: str = "",
 ) -> Iterator[World]:
-    """Create databases and a world on them, whose requests and sleeps the scheduler controls."""
-    own = replace(settings, prefix=f"{settings.prefix}{uuid4().hex[:6]}-", identity_cache=1e6)
-    databases = composition.databases(own)
-    databases.create()
-    add_member(own)
-    try:
-        made = World(own, start, uncopied, limits, expired, rested)
-        with (
-            patch(PATCHED, gated(made.describe)),
-            patch(READERS[0], _SameThread),
-            patch(READERS[1], _SameThread),
-        ):
-            yield made
-    finally:
-        databases.delete()
+    """Make a world at a site, whose requests and sleeps the scheduler controls."""
+    made = World(site, start, uncopied, limits, expired, rested)
+    with (
+        patch(PATCHED, gated(made.describe)),
+        patch(READERS[0], _SameThread),
+        patch(READERS[1], _SameThread),
+    ):
+        yield made
 
 
 def _documents(database: Database) -> dict[str, dict[str, Any]]:
