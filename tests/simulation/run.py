@@ -30,9 +30,9 @@ CHECKED_AT = (35.0, 50.0, 80.0, AGREED_WITHIN)
 """Seconds after the last fault at which a run is checked. It ends if replicas, copies and pool
 agree. Most runs end at the first check."""
 FINAL_PAUSE_FACTOR = 4.0
-"""The factor by which the service's pauses are longer after the last request of a client.
+"""The factor by which the service's pauses are longer once all faults have ended.
 Otherwise half of a run's requests to CouchDB would be those of idle background work."""
-FULL_RUN_EVERY = 10
+FULL_RUN_EVERY = 20
 """One of this many runs continues until the last check, even if an earlier check succeeds."""
 LEASE_EXPIRY = LEASE + 60.0
 """Additional seconds if workers cannot detect that another one was killed, until its lease
@@ -136,13 +136,13 @@ class Run:
         self._end_request_faults()
         self.cluster.heal()
         self.scheduler.note("all faults have ended")
+        self.scheduler.pause_factor = FINAL_PAUSE_FACTOR
         killed = any(fault.kind == "kill" for fault in faults)
         if killed and not self.plan.deaths_detectable:
             self.scheduler.run_for(LEASE_EXPIRY)
         self._healed = self.scheduler.now
         self.scheduler.run_for(KEYS_FINAL_WITHIN)
         self._repeat_keyed_calls()
-        self.scheduler.pause_factor = FINAL_PAUSE_FACTOR
 
     def _end_request_faults(self) -> None:
         self.plan.request_faults.clear()
