@@ -22,7 +22,7 @@ _AT_MOST = 100
 
 _SETTINGS = {"place_settings", "limits", "limit"}
 """Records that the services of each process keep in memory."""
-_REMOVED = {"transaction", "reservations", "job", "job_part", *_SETTINGS}
+_REMOVED = {"transaction", "reservations", "job", "job_part", "low_zones", *_SETTINGS}
 
 
 class Emptier:
