@@ -145,6 +145,7 @@ TOKENS = {
     406: ("not_acceptable", "not acceptable"),
     408: ("request_timeout", "request timeout"),
     413: ("request_too_large", "request body too large"),
+    414: ("request_uri_too_long", "request-uri too long"),
     415: ("unsupported_media_type", "unsupported media type"),
 }
 

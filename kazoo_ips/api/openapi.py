@@ -76,7 +76,7 @@ _TEXT: dict[str, Any] = {"type": "string"}
 _JSON_TYPES = {str: "string", bool: "boolean", int: "integer"}
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
 _EVERYWHERE: tuple[type[Exception] | int, ...] = (
-    400, errors.ValidationFailed, 406, 408, 413, 415, Exception,
+    400, errors.ValidationFailed, 406, 408, 413, 414, 415, Exception,
 )  # fmt: skip
 _WITH_TOKEN = (
     errors.InvalidCredentials, errors.Forbidden, errors.TooManyRequests,
