@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterator, Sequence
 import pytest
 
 from kazoo_ips.config import Settings
+from tests.own_databases import own_databases
 from tests.schedules.play import Play, Played, Scenario
 from tests.schedules.scheduler import FAULTS, Choice, Run, explore, read_schedule
-from tests.schedules.world import Site, create_site, world
+from tests.schedules.world import Site, World
 
 PREEMPTIONS = int(os.environ.get("SCHEDULES_PREEMPTIONS", "2"))
 AT_MOST = {"orders": 0, "late": 20, "faults": 6}
@@ -93,8 +94,8 @@ WRITES = [
 @pytest.fixture(scope="module")
 def site(settings: Settings) -> Iterator[Site]:
     """Databases for all scenarios."""
-    with create_site(settings) as made:
-        yield made
+    with own_databases(settings, identity_cache=1e6) as own:
+        yield Site(own)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
@@ -150,7 +151,8 @@ def run_schedules(
     runs: list[Played] = []
     began = time.monotonic()
     start = (scenario.pool, scenario.uncopied, scenario.limit_of, scenario.expired)
-    with world(where, *start, scenario.rested) as made:
+    made = World(where, *start, scenario.rested)
+    with made.scheduled():
         play = Play(made, scenario, keyed)
 
         def go(schedule: Sequence[Choice]) -> Run:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -36,7 +36,6 @@ from kazoo_ips.repositories.lists import ListRepository
 from kazoo_ips.services.states.draining import Place
 from kazoo_ips.services.states.place_changes import ChangePlace
 from tests.emptying import states
-from tests.members import add_member
 from tests.schedules.operations import (
     ADDRESSES,
     DRAINED,
@@ -411,6 +410,16 @@ class World:
             found += [Recorded(LETTERS[address], str(e.kind), e.request_id) for e in events]
         return found
 
+    @contextmanager
+    def scheduled(self) -> Iterator[None]:
+        """Let the scheduler control the requests and sleeps of the workers."""
+        with (
+            patch(PATCHED, gated(self.describe)),
+            patch(READERS[0], _SameThread),
+            patch(READERS[1], _SameThread),
+        ):
+            yield
+
     def describe(self, method: str, target: str, body: bytes | None) -> Request | None:
         """Return what a request reads or writes; None if no schedule stops it.
 
@@ -468,38 +477,6 @@ def _let_rest(services: Instance, address: str, account_id: str, seconds: int) -
     services.ips.assign(AssignIP(account_id, address), uuid4().hex)
     services.ips.release(ReleaseIP(None, address), uuid4().hex)
     services.places.set(ChangePlace(zone, aging_seconds=0))
-
-
-@contextmanager
-def create_site(settings: Settings) -> Iterator[Site]:
-    """Create databases, and delete them at the end."""
-    own = replace(settings, prefix=f"{settings.prefix}{uuid4().hex[:6]}-", identity_cache=1e6)
-    databases = composition.databases(own)
-    databases.create()
-    add_member(own)
-    try:
-        yield Site(own)
-    finally:
-        databases.delete()
-
-
-@contextmanager
-def world(
-    site: Site,
-    start: Pool,
-    uncopied: str = "",
-    limits: Mapping[str, int] = MappingProxyType({}),
-    expired: str = "",
-    rested: str = "",
-) -> Iterator[World]:
-    """Make a world at a site, whose requests and sleeps the scheduler controls."""
-    made = World(site, start, uncopied, limits, expired, rested)
-    with (
-        patch(PATCHED, gated(made.describe)),
-        patch(READERS[0], _SameThread),
-        patch(READERS[1], _SameThread),
-    ):
-        yield made
 
 
 def _documents(database: Database) -> dict[str, dict[str, Any]]:
