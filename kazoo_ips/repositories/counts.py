@@ -18,8 +18,8 @@ from kazoo_ips.repositories.documents import POOL, name_of
 _READERS = 4
 """Number of parallel requests for the counts of several accounts."""
 _ROWS_OF_A_HOST = 2
-"""The number of rows of most hosts: one for each status that occurs. Of a million addresses,
-CouchDB needs a millisecond for each. If hosts have more rows, a page takes more requests."""
+"""The number of rows of most hosts: one for each status that occurs. In a pool of a million
+addresses, each row takes a millisecond. If hosts have more rows, a page takes more requests."""
 
 
 class CountRepository:

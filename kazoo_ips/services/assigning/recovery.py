@@ -180,7 +180,7 @@ class RecoveryService:
         return bool(due)
 
     def is_ended(self, transaction: str) -> bool:
-        """Return whether this process knows that all documents agree with its decision."""
+        """Return whether this process knows that all documents agree with its outcome."""
         with self._lock:
             return transaction in self._ended
 
